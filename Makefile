@@ -1,0 +1,119 @@
+# bireal-serve: make setup | serve | test | lint | bench   (make help lists all)
+#
+# Everything is installed into .venv, from the locks in requirements/, the first time something needs it; stamps in
+# .venv/.stamps say what is there, so that a second `make serve` starts at once. `make serve` installs only what the
+# service needs to run; PyTorch and the tools are left to `make setup` and `make test`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+STAMPS := $(VENV)/.stamps
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --no-input
+ARGS ?=
+PYTEST_ARGS ?=
+
+# Two runs of make at once must not install into one .venv or build in one build/ at once.
+LOCK := $(if $(shell command -v flock),flock $(VENV)/.lock)
+
+OP_SOURCES := pyproject.toml CMakeLists.txt $(shell find service/xnor_op \
+	-name '*.cc' -o -name '*.h' -o -name '*.inc' -o -name CMakeLists.txt 2>/dev/null)
+
+define need_python
+	@if [ -z "$(PYTHON)" ]; then \
+	  echo "error: Python 3.11 or newer is needed and none was found: install it (Debian and Ubuntu: apt-get install" \
+	    "python3 python3-venv) or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; fi
+	@if ! "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "error: $(PYTHON) cannot make virtual environments: install the module venv (Debian and Ubuntu:" \
+	    "apt-get install python3-venv) and run the same command again." >&2; exit 1; fi
+endef
+
+define need_compiler
+	@for candidate in "$${CXX:-}" c++ g++ clang++; do \
+	  if [ -n "$$candidate" ] && command -v $${candidate%% *} >/dev/null; then exit 0; fi; done; \
+	echo "error: a C++17 compiler is needed to build the bit-packed operator and none was found: install one (Debian and" \
+	  "Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install) or set CXX to its path," \
+	  "then run the same command again." >&2; exit 1
+endef
+
+# The first Python that is new enough, looked for only when .venv is to be made.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then command -v $$p; break; fi; done)
+
+.PHONY: help setup serve test lint format bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(STAMPS)/op $(STAMPS)/dev $(STAMPS)/torch ## .venv with everything: service, operator, tools, PyTorch
+
+serve: $(STAMPS)/op ## the service on port 8000 (ARGS="--port 9000"); installs what it needs the first time
+	exec $(PY) -m service serve $(ARGS)
+
+test: setup ## all tests (PYTEST_ARGS="-k depth")
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMPS)/dev ## ruff check, ruff format --check, mypy --strict service
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy --strict service
+
+format: $(STAMPS)/dev ## let ruff fix and format what it can
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+bench: $(STAMPS)/op $(STAMPS)/bench ## latency and throughput by variant, from a load that this machine makes on itself
+	$(PY) -m loadtest $(ARGS)
+
+lock: $(STAMPS)/dev ## newest allowed versions into requirements/*.lock
+	$(PY) -m uv pip compile $(LOCK_ARGS) requirements/build.in -o requirements/build.lock
+	$(PY) -m uv pip compile $(LOCK_ARGS) pyproject.toml -o requirements/runtime.lock
+	$(PY) -m uv pip compile $(LOCK_ARGS) pyproject.toml --extra dev --extra train --no-emit-package torch \
+	  -c requirements/runtime.lock -o requirements/dev.lock
+	$(PY) -m uv pip compile $(LOCK_ARGS) pyproject.toml --extra bench \
+	  -c requirements/dev.lock -o requirements/bench.lock
+LOCK_ARGS := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
+	--custom-compile-command "make lock"
+
+clean: ## remove .venv, builds and caches
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+
+$(STAMPS)/venv:
+	$(need_python)
+	$(need_compiler)
+	@echo "Making $(VENV) with $(PYTHON) ..."
+	@"$(PYTHON)" -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/runtime: requirements/build.lock requirements/runtime.lock | $(STAMPS)/venv
+	$(need_compiler)
+	@echo "Installing the service's packages ..."
+	@$(LOCK) $(PIP) install --quiet --quiet --require-hashes -r requirements/build.lock -r requirements/runtime.lock
+	@touch $@
+
+# Without build isolation: the build's own packages come from build.lock, too.
+$(STAMPS)/op: $(STAMPS)/runtime $(OP_SOURCES)
+	$(need_compiler)
+	@echo "Compiling the bit-packed operator ..."
+	@PATH="$(abspath $(VENV))/bin:$$PATH" CMAKE_BUILD_PARALLEL_LEVEL="$${CMAKE_BUILD_PARALLEL_LEVEL:-$$(nproc)}" \
+	  $(LOCK) $(PIP) install --quiet --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/runtime requirements/dev.lock
+	@echo "Installing the development tools ..."
+	@$(LOCK) $(PIP) install --quiet --quiet --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(STAMPS)/torch: $(STAMPS)/dev requirements/torch.lock
+	@echo "Installing PyTorch ..."
+	@$(LOCK) $(PIP) install --quiet --quiet -r requirements/torch.lock
+	@touch $@
+
+$(STAMPS)/bench: $(STAMPS)/dev requirements/bench.lock
+	@echo "Installing the peers to compare with ..."
+	@$(LOCK) $(PIP) install --quiet --quiet --require-hashes -r requirements/bench.lock
+	@touch $@
