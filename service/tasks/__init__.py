@@ -1,0 +1,33 @@
+"""The tasks: a file each, found here by name."""
+
+from typing import Any
+
+from service.tasks.base import Geometry, Prepared, Task
+from service.tasks.classify import ClassifyOptions, ClassifyResult, ClassifyTask, Prediction
+from service.tasks.depth import DepthOptions, DepthResult, DepthSummary, DepthTask
+from service.tasks.depth_formats import EncodedDepth, encode_depth
+
+CLASSIFY = ClassifyTask()
+DEPTH = DepthTask()
+
+#: Every task by the name that cards, URLs and metric labels use.
+TASKS: dict[str, Task[Any, Any]] = {CLASSIFY.name: CLASSIFY, DEPTH.name: DEPTH}
+
+__all__ = [
+    "CLASSIFY",
+    "DEPTH",
+    "TASKS",
+    "ClassifyOptions",
+    "ClassifyResult",
+    "ClassifyTask",
+    "DepthOptions",
+    "DepthResult",
+    "DepthSummary",
+    "DepthTask",
+    "EncodedDepth",
+    "Geometry",
+    "Prediction",
+    "Prepared",
+    "Task",
+    "encode_depth",
+]

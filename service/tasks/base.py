@@ -1,0 +1,89 @@
+"""What a task is: how pixels become a network's input, and its output an answer."""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from service.card import Card, TaskName
+from service.imaging import DecodedImage
+
+OptionsT_contra = TypeVar("OptionsT_contra", contravariant=True)
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Which part of the uploaded picture the network saw, and at which size.
+
+    Attributes:
+        picture_width: Width of the uploaded picture, pixels.
+        picture_height: Its height, pixels.
+        left: Left edge of the part that the network saw, pixels of the uploaded picture, as are the next three.
+        top: Its top edge.
+        width: Its width.
+        height: Its height.
+        input_width: Width at which the network saw it, pixels.
+        input_height: Height at which the network saw it, pixels.
+    """
+
+    picture_width: int
+    picture_height: int
+    left: float
+    top: float
+    width: float
+    height: float
+    input_width: int
+    input_height: int
+
+    @property
+    def scale_x(self) -> float:
+        """Network pixels per picture pixel, horizontally."""
+        return self.input_width / self.width
+
+    @property
+    def scale_y(self) -> float:
+        """Network pixels per picture pixel, vertically."""
+        return self.input_height / self.height
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A network's input.
+
+    Attributes:
+        tensor: uint8 [H, W, 3] RGB, contiguous, of the card's input size.
+        geometry: Where it came from.
+    """
+
+    tensor: npt.NDArray[np.uint8]
+    geometry: Geometry
+
+
+class Task(Protocol[OptionsT_contra, ResultT_co]):
+    """One task. All methods are pure functions and safe to call from several threads."""
+
+    @property
+    def name(self) -> TaskName:
+        """The task's name, as in cards, URLs and metric labels."""
+        ...
+
+    def decode_hint(self, card: Card) -> tuple[int, int]:
+        """(height, width), pixels, to pass to `imaging.decode`: the decoded picture keeps at least twice that."""
+        ...
+
+    def preprocess(self, image: DecodedImage, card: Card) -> Prepared:
+        """Makes the network's input from a decoded image."""
+        ...
+
+    def postprocess(
+        self, output: npt.NDArray[np.float32], prepared: Prepared, card: Card, options: OptionsT_contra
+    ) -> ResultT_co:
+        """Makes the answer from one row of the network's output.
+
+        Raises:
+            BadOutputError: The output has the wrong shape or is not finite.
+            BadParameterError: An option does not fit the model.
+        """
+        ...
