@@ -1,0 +1,1 @@
+"""Offline side of bireal-serve: networks, binarisation, training, export (PyTorch)."""

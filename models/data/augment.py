@@ -1,0 +1,53 @@
+"""Augmentations on batches, driven by an explicit generator (so that runs can be repeated and resumed exactly)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def random_resized_crop(images: Tensor, size: int, min_scale: float, generator: torch.Generator) -> Tensor:
+    """Random crop of ``min_scale``..1 of the area, aspect 3/4..4/3, scaled to ``size``, mirrored half of the time.
+
+    Args:
+        images: uint8 [B,H,W,3].
+        size: output height and width in pixels.
+        min_scale: smallest share of the image's area.
+        generator: source of randomness.
+
+    Returns:
+        float32 [B,3,size,size] in 0..255.
+    """
+    count = len(images)
+    x = images.permute(0, 3, 1, 2).float()
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator)
+
+    area = uniform(min_scale, 1.0)
+    aspect = torch.exp(uniform(-math.log(4 / 3), math.log(4 / 3)))
+    width = (area * aspect).sqrt().clamp(max=1.0)
+    height = (area / aspect).sqrt().clamp(max=1.0)
+    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0] = width * mirror
+    theta[:, 1, 1] = height
+    theta[:, 0, 2] = (1.0 - width) * uniform(-1.0, 1.0)
+    theta[:, 1, 2] = (1.0 - height) * uniform(-1.0, 1.0)
+    grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def colour_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast and per-channel gain of up to +-``strength`` each; [B,3,H,W] in 0..255 -> same."""
+
+    def factor(*shape: int) -> Tensor:
+        return 1.0 + strength * (2.0 * torch.rand(*shape, generator=generator) - 1.0)
+
+    count = len(images)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    out = (images - mean) * factor(count, 1, 1, 1) + mean * factor(count, 1, 1, 1)
+    return (out * factor(count, 3, 1, 1)).clamp_(0.0, 255.0)

@@ -1,0 +1,77 @@
+"""Checkpoints: what a run needs to go on exactly where it stopped, and what export needs to know."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.arch import ArchConfig, build
+from models.arch.bireal import BiRealNet
+from models.arch.depth import DepthNet
+from models.arch.resnet import ResNet
+
+
+@dataclass
+class Progress:
+    """Position of a run: the next step to take, and what has been spent.
+
+    Attributes:
+        phase: index into the recipe's phases.
+        epoch: epoch within the phase.
+        step: step within the epoch.
+        wall_s: training time so far in seconds, over all resumptions.
+        best: best figure on the held-out part so far.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    step: int = 0
+    wall_s: float = 0.0
+    best: float = float("-inf")
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def save(
+    path: Path, network: torch.nn.Module, arch: ArchConfig, recipe: str, progress: Progress, optimizer: Any = None
+) -> None:
+    """Write a checkpoint atomically (a stopped run never leaves half a file)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    payload = {
+        "arch": asdict(arch),
+        "recipe": recipe,
+        "network": network.state_dict(),
+        "progress": asdict(progress),
+        "optimizer": None if optimizer is None else optimizer.state_dict(),
+    }
+    temporary = path.with_suffix(".part")
+    torch.save(payload, temporary)
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's payload (tensors on the CPU).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not one of our checkpoints.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: train one with `python -m models.train RECIPE`")
+    payload = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(payload, dict) or not {"arch", "network", "progress"} <= payload.keys():
+        raise ValueError(f"{path} is not a checkpoint of models.train (keys arch, network, progress expected)")
+    return payload
+
+
+def load_network(path: Path) -> BiRealNet | ResNet | DepthNet:
+    """Rebuild the network of a checkpoint, in eval mode."""
+    payload = load(path)
+    config = ArchConfig(**payload["arch"])
+    network = build(config)
+    network.load_state_dict(payload["network"])
+    network.eval()
+    return network

@@ -1,0 +1,148 @@
+"""Depth: stereo photometric loss (Garg et al. 2016), LiDAR term, smoothness, and held-out depth metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.data.augment import colour_jitter
+from models.data.kitti import BASELINE_M, HEIGHT, WIDTH, Frame, hold_out_frames, load_drives
+from models.data.normalise import normalise
+from models.train.recipe import DepthLoss, PhaseSpec, Recipe
+
+# The last frames of the two drives with LiDAR choose and stop; the drive that is reported on is never touched.
+# KITTI 2015 scenes have no neighbours in time, so all of them train.
+HOLD_OUT = {"2011_09_26_drive_0005": 30, "sfnd_2011_09_26": 8}
+FX_BASELINE = 721.5377 * WIDTH / 1242 * BASELINE_M  # depth [m] = this / disparity [network px]
+
+
+class DepthTask:
+    """KITTI frames at 160x608; a step sees random zoomed crops of the full height."""
+
+    metric = "delta1"
+
+    def __init__(self, recipe: Recipe, data: Path) -> None:
+        root = data / "train" if (data / "train").is_dir() else data
+        self.train, self.held_out = hold_out_frames(load_drives(root), HOLD_OUT)
+        self.recipe = recipe
+
+    def steps_per_epoch(self) -> int:
+        """Full batches in ``repeats`` passes over the frames."""
+        return len(self.train) * self.recipe.depth.repeats // self.recipe.batch
+
+    def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
+        """Batches (left, right, has_right, disparity); each depends on (seed, epoch, step) alone."""
+        settings, batch, seed = self.recipe.depth, self.recipe.batch, self.recipe.seed
+        order = np.random.default_rng((seed, epoch))
+        indices = np.concatenate([order.permutation(len(self.train)) for _ in range(settings.repeats)])
+        for step in range(first_step, self.steps_per_epoch()):
+            generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + step)
+            frames = [self.train[i] for i in indices[step * batch : (step + 1) * batch]]
+            yield augment(frames, settings, generator)
+
+    def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, float]]:
+        """Weighted sum of the LiDAR, photometric and smoothness terms."""
+        left, right, has_right, target = batch
+        weights = self.recipe.depth
+        x = normalise(left)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            disparity = network(x)
+        disparity = disparity.float()
+        known = target > 0
+        lidar = (disparity[known].log() - target[known].log()).abs().mean()
+        scaled = left / 255.0
+        warped, inside = warp_right(right / 255.0, disparity)
+        mask = inside & has_right[:, None, None]
+        difference = (warped - scaled).abs().mean(dim=1)
+        photometric = (difference * mask).sum() / mask.sum().clamp(min=1)
+        smooth = smoothness(disparity.log(), scaled)
+        total = weights.lidar * lidar + weights.photometric * photometric + weights.smooth * smooth
+        return total, {"lidar": lidar.item(), "photometric": photometric.item(), "smooth": smooth.item()}
+
+    @torch.no_grad()
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """abs_rel and delta < 1.25 at network size on the held-out frames (to choose by; not the Eigen protocol)."""
+        network.eval()
+        abs_rel, delta1 = [], []
+        for frame in self.held_out:
+            image = torch.from_numpy(frame.left).permute(2, 0, 1)[None]
+            predicted = FX_BASELINE / network(normalise(image))[0]
+            target = torch.from_numpy(frame.disparity_px)
+            known = (target > FX_BASELINE / 80.0) & (torch.arange(HEIGHT)[:, None] >= int(0.408 * HEIGHT))
+            truth = FX_BASELINE / target[known]
+            answer = predicted[known].clamp(1e-3, 80.0)
+            abs_rel.append(((answer - truth).abs() / truth).mean().item())
+            delta1.append((torch.maximum(answer / truth, truth / answer) < 1.25).float().mean().item())
+        return {"abs_rel": float(np.mean(abs_rel)), "delta1": float(np.mean(delta1))}
+
+
+def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Mirror, zoom, crop and colour-jitter a batch.
+
+    Zooming by z magnifies apparent disparity by z: the network learns disparity for a fixed focal length.
+    Mirroring a stereo pair swaps it (the mirrored right image becomes the left one), so a frame is mirrored
+    as a pair only where its right image can take the left's place; its LiDAR belongs to the left image,
+    so a mirrored frame keeps the LiDAR term and gives up the photometric one.
+
+    Returns:
+        left and right float [B,3,160,crop_width] in 0..255, has_right bool [B], disparity float [B,160,crop_width].
+    """
+    width = settings.crop_width
+    lefts, rights, has_right, disparities = [], [], [], []
+    for frame in frames:
+        draw = torch.rand(4, generator=generator).tolist()
+        zoom = 1.0 + (settings.max_zoom - 1.0) * draw[0]
+        crop_h, crop_w = HEIGHT / zoom, width / zoom
+        top = round((HEIGHT - crop_h) * draw[1])
+        start = round((WIDTH - crop_w) * draw[2])
+        rows, columns = slice(top, top + round(crop_h)), slice(start, start + round(crop_w))
+        mirror = draw[3] < 0.5
+        images = [frame.left, frame.right if frame.right is not None else frame.left]
+        crops = []
+        for image in images:
+            x = torch.from_numpy(image[rows, columns]).permute(2, 0, 1)[None].float()
+            x = F.interpolate(x, size=(HEIGHT, width), mode="bilinear", align_corners=False)[0]
+            crops.append(x.flip(-1) if mirror else x)
+        sparse = torch.from_numpy(frame.disparity_px[rows, columns])[None, None]
+        target = F.interpolate(sparse, size=(HEIGHT, width), mode="nearest")[0, 0] * zoom
+        lefts.append(crops[0])
+        rights.append(crops[1])
+        has_right.append(frame.right is not None and not mirror)
+        disparities.append(target.flip(-1) if mirror else target)
+    left, right = torch.stack(lefts), torch.stack(rights)
+    jittered = colour_jitter(torch.cat([left, right], dim=3), settings.colour, generator)
+    left, right = jittered.split(width, dim=3)
+    return left, right, torch.tensor(has_right), torch.stack(disparities)
+
+
+def warp_right(right: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
+    """Reconstruct the left image from the right one: left(x) = right(x - d(x)).
+
+    Args:
+        right: float [B,3,H,W].
+        disparity: float [B,H,W], pixels.
+
+    Returns:
+        warped float [B,3,H,W], and bool [B,H,W]: the sample lies inside the right image.
+    """
+    _, _, height, width = right.shape
+    xs = torch.arange(width, dtype=torch.float32) - disparity  # [B,H,W]
+    ys = torch.arange(height, dtype=torch.float32)[None, :, None].expand_as(xs)
+    grid = torch.stack([(2.0 * xs + 1.0) / width - 1.0, (2.0 * ys + 1.0) / height - 1.0], dim=-1)
+    warped = F.grid_sample(right, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return warped, xs >= 0
+
+
+def smoothness(log_disparity: Tensor, image: Tensor) -> Tensor:
+    """Edge-aware smoothness: mean |dx log d| exp(-10 |dx I|) plus the same in y; [B,H,W], [B,3,H,W] in 0..1 -> scalar."""
+    total = torch.zeros(())
+    for dim in (1, 2):
+        step_d = log_disparity.diff(dim=dim).abs()
+        step_i = image.diff(dim=dim + 1).abs().mean(dim=1)
+        total = total + (step_d * torch.exp(-10.0 * step_i)).mean()
+    return total

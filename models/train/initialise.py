@@ -1,0 +1,70 @@
+"""Start a network from another one's weights (paper Sec. 3.4.3: a 1-bit net starts from a real-valued one)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from models.arch.bireal import BiRealBottleneck, BiRealNet
+from models.arch.config import ArchConfig
+from models.arch.depth import DepthNet
+from models.train import checkpoint
+
+
+def initialise_from(network: nn.Module, path: Path) -> list[str]:
+    """Copy what fits from the checkpoint at ``path``; return the names that kept their fresh weights.
+
+    A Bi-Real net takes a ResNet's weights layer by layer (stem, convolutions, BatchNorms, downsampling, scores);
+    a depth network takes a classifier's encoder.
+
+    Raises:
+        ValueError: if nothing fits.
+    """
+    payload = checkpoint.load(path)
+    source: dict[str, Tensor] = payload["network"]
+    source_arch = ArchConfig(**payload["arch"])
+    if isinstance(network, DepthNet) and source_arch.task == "classify":
+        source = {f"encoder.{k}": v for k, v in source.items()}
+    encoder = network.encoder if isinstance(network, DepthNet) else network
+    if isinstance(encoder, BiRealNet) and not source_arch.binary:
+        source = _resnet_to_bireal(source, encoder, "encoder." if isinstance(network, DepthNet) else "")
+    own = network.state_dict()
+    fitting = {k: v for k, v in source.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise ValueError(f"{path} shares no weight with the network: wrong depth or width?")
+    network.load_state_dict(fitting, strict=False)
+    return sorted(own.keys() - fitting.keys())
+
+
+def _resnet_to_bireal(source: dict[str, Tensor], encoder: BiRealNet, prefix: str) -> dict[str, Tensor]:
+    """Rename a ResNet's keys to those of the Bi-Real net of the same depth."""
+    parts = ("reduce", "body", "expand")
+    renamed: dict[str, Tensor] = {}
+    for key, value in source.items():
+        head = f"{prefix}stages."
+        if not key.startswith(head):
+            renamed[key] = value
+            continue
+        stage, block, kind, *rest = key[len(head) :].split(".")
+        if encoder.config.bottleneck:
+            base = f"{head}{stage}.{block}"
+            if kind == "downsample":
+                renamed[".".join([base, "downsample.conv_bn", *rest])] = value
+                continue
+            index, layer, *leaf = rest
+            module = encoder.stages[int(stage)][int(block)]  # type: ignore[index]  # a Sequential of blocks
+            assert isinstance(module, BiRealBottleneck)
+            if module.first and index == "0":
+                renamed[".".join([base, "reduce", layer, *leaf])] = value
+            else:
+                renamed[".".join([base, parts[int(index)], "conv" if layer == "0" else "bn", *leaf])] = value
+        else:
+            # one ResNet block is two Bi-Real blocks; its downsampling belongs to the first of them
+            if kind == "downsample":
+                renamed[".".join([f"{head}{stage}.{2 * int(block)}.downsample.conv_bn", *rest])] = value
+                continue
+            index, layer, *leaf = rest
+            base = f"{head}{stage}.{2 * int(block) + int(index)}.body"
+            renamed[".".join([base, "conv" if layer == "0" else "bn", *leaf])] = value
+    return renamed

@@ -1,0 +1,154 @@
+"""The training loop: phases in order, checkpoints by time, a log that can be plotted, exact resumption."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models.binarize.base import BinaryConv2d, set_phase
+from models.train import checkpoint
+from models.train.optim import learning_rate, make_optimizer
+from models.train.recipe import PhaseSpec, Recipe
+
+LOG_EVERY = 25  # steps
+
+
+class TrainingTask(Protocol):
+    """What the loop needs of a task."""
+
+    metric: str
+
+    def steps_per_epoch(self) -> int: ...
+    def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]: ...
+    def loss(
+        self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec
+    ) -> tuple[Tensor, dict[str, float]]: ...
+    def evaluate(self, network: nn.Module) -> dict[str, float]: ...
+
+
+class SignFlips:
+    """Share of binary weights whose sign changed since the last question."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._layers = [m for m in network.modules() if isinstance(m, BinaryConv2d)]
+        self._signs = self._now()
+
+    def _now(self) -> list[Tensor]:
+        return [layer.weight.detach() < 0 for layer in self._layers]
+
+    def share(self) -> float:
+        """Fraction 0..1 of all binary weights, 0 for a full-precision network."""
+        before, self._signs = self._signs, self._now()
+        total = sum(s.numel() for s in before)
+        changed = sum(int((a != b).sum()) for a, b in zip(before, self._signs, strict=True))
+        return changed / total if total else 0.0
+
+
+def run(
+    recipe: Recipe,
+    task: TrainingTask,
+    network: nn.Module,
+    out: Path,
+    *,
+    resume: bool = False,
+    save_every_s: float = 300.0,
+    max_steps: int | None = None,
+) -> checkpoint.Progress:
+    """Train ``network`` by ``recipe``; write ``last.pt``, ``best.pt`` and ``log.jsonl`` to ``out``.
+
+    A checkpoint falls between two steps and batches depend on (seed, epoch, step) alone, so a resumed run takes
+    exactly the steps that the uninterrupted one would have taken.
+
+    Args:
+        recipe: what to do.
+        task: data, loss and evaluation.
+        network: modified in place.
+        out: folder for checkpoints and log, made if missing.
+        resume: go on from ``out/last.pt`` if it exists.
+        save_every_s: seconds between checkpoints.
+        max_steps: stop (with a checkpoint) after so many steps; for tests and budgets.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    last = out / "last.pt"
+    progress = checkpoint.Progress()
+    optimizer_state: dict[str, Any] | None = None
+    if resume and last.is_file():
+        payload = checkpoint.load(last)
+        network.load_state_dict(payload["network"])
+        progress = checkpoint.Progress(**payload["progress"])
+        optimizer_state = payload["optimizer"]
+    per_epoch = task.steps_per_epoch()
+    taken = 0
+    clock = saved = time.monotonic()
+    base_wall = progress.wall_s
+    log = (out / "log.jsonl").open("a" if resume else "w")
+    with log:
+        while progress.phase < len(recipe.phases):
+            spec = recipe.phases[progress.phase]
+            set_phase(network, spec.phase)
+            optimizer = make_optimizer(network, spec)
+            if optimizer_state is not None:
+                optimizer.load_state_dict(optimizer_state)
+                optimizer_state = None
+            flips = SignFlips(network)
+            earlier = sum(p.epochs for p in recipe.phases[: progress.phase])
+            while progress.epoch < spec.epochs:
+                network.train()
+                title = f"{recipe.name} {spec.phase.value} {progress.epoch + 1}/{spec.epochs}"
+                bar = tqdm(total=per_epoch, initial=progress.step, desc=title, mininterval=5.0)
+                for batch in task.batches(spec, earlier + progress.epoch, progress.step):
+                    position = progress.epoch * per_epoch + progress.step
+                    rate = learning_rate(spec, position, spec.epochs * per_epoch, per_epoch)
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate
+                    loss, figures = task.loss(network, batch, spec)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+                    optimizer.step()
+                    progress.step += 1
+                    taken += 1
+                    bar.update()
+                    progress.wall_s = base_wall + time.monotonic() - clock
+                    if progress.step % LOG_EVERY == 0 or progress.step == per_epoch:
+                        record = {
+                            "phase": spec.phase.value,
+                            "epoch": earlier + progress.epoch,
+                            "step": progress.step,
+                            "lr": rate,
+                            "loss": loss.item(),
+                            "flipped_signs": flips.share(),
+                            "wall_s": round(progress.wall_s, 1),
+                            **figures,
+                        }
+                        log.write(json.dumps(record) + "\n")
+                        log.flush()
+                    stop = max_steps is not None and taken >= max_steps
+                    if stop or time.monotonic() - saved > save_every_s:
+                        checkpoint.save(last, network, recipe.arch, recipe.name, progress, optimizer)
+                        saved = time.monotonic()
+                    if stop:
+                        bar.close()
+                        return progress
+                bar.close()
+                progress.epoch += 1
+                progress.step = 0
+                progress.metrics = task.evaluate(network)
+                log.write(json.dumps({"epoch": earlier + progress.epoch, "held_out": progress.metrics}) + "\n")
+                log.flush()
+                tqdm.write(f"{title}: {progress.metrics}")
+                final_form = spec.phase is recipe.phases[-1].phase
+                if final_form and progress.metrics[task.metric] >= progress.best:
+                    progress.best = progress.metrics[task.metric]
+                    checkpoint.save(out / "best.pt", network, recipe.arch, recipe.name, progress)
+                checkpoint.save(last, network, recipe.arch, recipe.name, progress, optimizer)
+            progress.phase += 1
+            progress.epoch = 0
+            checkpoint.save(last, network, recipe.arch, recipe.name, progress)
+    return progress

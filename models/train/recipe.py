@@ -1,0 +1,95 @@
+"""Recipes: everything that decides a training run, frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from models.arch.config import ArchConfig
+from models.binarize.base import Phase
+
+
+@dataclass(frozen=True)
+class PhaseSpec:
+    """One phase of a run: a network state, an optimiser and a length.
+
+    Attributes:
+        phase: what the 1-bit layers compute (ignored by full-precision networks).
+        epochs: passes over the training part.
+        lr: peak learning rate.
+        optimizer: ``sgd`` (momentum 0.9, Nesterov) or ``adam``.
+        schedule: ``cosine`` to zero after the warm-up, or ``step`` (times 0.1 at the ``milestones``).
+        milestones: epochs at which ``step`` decays.
+        weight_decay: on weights with two or more dimensions only.
+        warmup: share of the phase's steps with linearly rising learning rate.
+        size: training resolution in pixels (classification), 0 = the recipe's.
+        distill: weight of the teacher's loss (0 = labels only).
+        batchnorm_only: freeze all but BatchNorm (paper Sec. 4.1, second step).
+    """
+
+    phase: Phase
+    epochs: int
+    lr: float
+    optimizer: str = "adam"
+    schedule: str = "cosine"
+    milestones: tuple[int, ...] = ()
+    weight_decay: float = 0.0
+    warmup: float = 0.0
+    size: int = 0
+    distill: float = 0.0
+    batchnorm_only: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run.
+
+    Attributes:
+        name: of the recipe and of the model that it makes.
+        arch: the network.
+        phases: in order.
+        batch: images a step.
+        source: where the hyper-parameters are from.
+        seed: of initialisation, order and augmentation.
+        size: classification: training resolution in pixels, square.
+        min_scale: classification: smallest share of the area in a random crop.
+        label_smoothing: classification.
+        hold_out_per_class: classification: training images a class set aside to choose by.
+        bf16: autocast convolutions to bfloat16 (weights stay float32).
+        depth: depth network: weights of the loss terms.
+    """
+
+    name: str
+    arch: ArchConfig
+    phases: tuple[PhaseSpec, ...]
+    batch: int
+    source: str
+    seed: int = 1
+    size: int = 64
+    min_scale: float = 0.35
+    label_smoothing: float = 0.1
+    hold_out_per_class: int = 25
+    bf16: bool = True
+    depth: DepthLoss = field(default_factory=lambda: DepthLoss())
+
+
+@dataclass(frozen=True)
+class DepthLoss:
+    """Depth training: terms of the loss and the random crop.
+
+    Attributes:
+        lidar: weight of the supervised term, L1 between log depths where LiDAR or ground-truth disparity exists.
+        photometric: weight of mean |warp(right, d) - left| (Garg et al. 2016), on frames with a right image.
+        smooth: weight of the edge-aware smoothness of the log disparity.
+        crop_width: width in pixels of the training crop (the height is the network's).
+        max_zoom: largest random magnification (it scales the apparent disparity with it).
+        colour: strength of the colour jitter.
+        repeats: passes over the frames that count as one epoch.
+    """
+
+    lidar: float = 1.0
+    photometric: float = 0.5
+    smooth: float = 0.05
+    crop_width: int = 352
+    max_zoom: float = 1.25
+    colour: float = 0.2
+    repeats: int = 4

@@ -1,0 +1,108 @@
+"""The recipes by name. ``paper-*`` are the paper's hyper-parameters; the others are ours for small data and CPUs."""
+
+from __future__ import annotations
+
+from models.arch.config import ArchConfig
+from models.binarize.base import Phase
+from models.train.recipe import DepthLoss, PhaseSpec, Recipe
+
+_PAPER = "paper Sec. 4.1 (ImageNet)"
+_TINY = "ours: 100 ImageNet classes at 64x64, two CPU cores"
+_KITTI = "ours: 222 KITTI frames; departs from paper Sec. 4.5 by augmentation, a LiDAR term, Adam and far fewer steps"
+
+_TINY_RESNET18 = Recipe(
+    name="resnet18-tiny100",
+    arch=ArchConfig(depth=18, method="none", num_classes=100),
+    phases=(
+        PhaseSpec(Phase.RELU, 4, 0.2, "sgd", schedule="cosine-head", weight_decay=5e-4, warmup=0.1, size=48),
+        PhaseSpec(Phase.RELU, 5, 0.1, "sgd", weight_decay=5e-4),
+    ),
+    batch=128,
+    source=_TINY,
+)
+
+_TINY_BIREAL18 = Recipe(
+    name="bireal18-tiny100",
+    arch=ArchConfig(depth=18, method="bireal", num_classes=100),
+    phases=(
+        PhaseSpec(Phase.LEAKY_CLIP, 1, 1e-3, "adam", schedule="cosine-head", warmup=0.1, size=48, distill=0.5),
+        PhaseSpec(Phase.CLIP, 1, 1e-3, "adam", schedule="cosine-head", size=48, distill=0.5),
+        PhaseSpec(Phase.BINARY, 3, 2e-3, "adam", schedule="cosine-head", warmup=0.05, size=48, distill=0.5),
+        PhaseSpec(Phase.BINARY, 4, 1.5e-3, "adam", distill=0.5),
+        PhaseSpec(Phase.BINARY, 1, 1e-4, "adam", batchnorm_only=True),
+    ),
+    batch=128,
+    source=_TINY,
+)
+
+_KITTI_RESNET50 = Recipe(
+    name="resnet50-kitti-depth",
+    arch=ArchConfig(depth=50, method="none", task="depth", max_disparity_px=90.0),
+    phases=(PhaseSpec(Phase.RELU, 8, 5e-4, "adam", warmup=0.05, weight_decay=1e-4),),
+    batch=6,
+    source=_KITTI,
+)
+
+_KITTI_BIREAL50 = Recipe(
+    name="bireal50-kitti-depth",
+    arch=ArchConfig(depth=50, method="bireal", task="depth", max_disparity_px=90.0),
+    phases=(
+        PhaseSpec(Phase.LEAKY_CLIP, 2, 5e-4, "adam", schedule="cosine-head", warmup=0.1),
+        PhaseSpec(Phase.CLIP, 1, 5e-4, "adam", schedule="cosine-head"),
+        PhaseSpec(Phase.BINARY_1X1, 2, 1e-3, "adam", schedule="cosine-head"),
+        PhaseSpec(Phase.BINARY, 6, 1e-3, "adam"),
+    ),
+    batch=6,
+    source=_KITTI,
+)
+
+
+def _paper(depth: int, batch: int, epochs: int, lr: float, milestones: tuple[int, int]) -> Recipe:
+    """Paper Sec. 4.1; bottlenecks take the two-step scheme, each sub-step of ``epochs``."""
+    binary = PhaseSpec(Phase.BINARY, epochs, lr, "sgd", "step", milestones)
+    first = (PhaseSpec(Phase.BINARY_1X1, epochs, lr, "sgd", "step", milestones),) if depth >= 50 else ()
+    retrain = PhaseSpec(Phase.BINARY, 1, lr * 0.01, "sgd", "step", batchnorm_only=True)
+    pretrain = (
+        PhaseSpec(Phase.LEAKY_CLIP, epochs, lr, "sgd", "step", milestones),
+        PhaseSpec(Phase.CLIP, epochs, lr, "sgd", "step", milestones),
+    )
+    return Recipe(
+        name=f"paper-bireal{depth}-imagenet",
+        arch=ArchConfig(depth=depth),
+        phases=(*pretrain, *first, binary, retrain),
+        batch=batch,
+        source=_PAPER,
+        size=224,
+        min_scale=0.75,
+        label_smoothing=0.0,
+        bf16=False,
+    )
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        _TINY_RESNET18,
+        _TINY_BIREAL18,
+        _KITTI_RESNET50,
+        _KITTI_BIREAL50,
+        _paper(18, 128, 20, 0.01, (10, 15)),
+        _paper(34, 1024, 40, 0.08, (20, 30)),
+        _paper(50, 800, 100, 0.064, (50, 75)),
+        _paper(152, 4000, 120, 0.1, (60, 90)),
+    )
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return the recipe called ``name``.
+
+    Raises:
+        ValueError: if there is none; the message lists the names.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}: use one of {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+__all__ = ["RECIPES", "DepthLoss", "get_recipe"]
