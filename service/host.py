@@ -1,8 +1,99 @@
-"""What this machine, or the container on it, lends to the process: CPUs and memory, read from /proc and cgroups."""
+"""What this machine, or the container on it, lends to the process: CPUs and memory, read from /proc and cgroups.
+
+A container's limits are not visible in the machine's own figures: `os.cpu_count()` is the host's, and so is the size
+of thread pools made from it. Both cgroup versions are read, and every level above the process's own group, since the
+tightest limit holds.
+"""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+PROC = Path("/proc")
+CGROUP = Path("/sys/fs/cgroup")
+
+#: Version 1 states "no limit" as a number near 2**63, rounded down to a page; anything above this is one.
+_V1_UNLIMITED = 1 << 60
 
 
-def usable_cpus() -> int:
-    """CPUs that this process may use: its affinity, cut by the cgroup's quota; at least 1."""
-    return len(os.sched_getaffinity(0))
+def usable_cpus(proc: Path = PROC, cgroup: Path = CGROUP) -> int:
+    """CPUs that this process may use: its affinity, cut by the cgroup's quota, at least 1.
+
+    A quota of 1.5 CPUs counts as 1: a thread pool wider than the quota is stopped by the scheduler in the middle of a
+    run, and all its threads wait for the one that was stopped.
+    """
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        count = os.cpu_count() or 1
+    quota = cpu_quota(proc, cgroup)
+    return max(1, count if quota is None else min(count, int(quota)))
+
+
+def cpu_quota(proc: Path = PROC, cgroup: Path = CGROUP) -> float | None:
+    """The cgroup's limit on CPU time, in CPUs; None without a limit."""
+    quotas = []
+    for folder in _group_folders(proc, cgroup, "cpu"):
+        words = (_text(folder / "cpu.max") or "").split()  # version 2: "<quota or max> <period>", microseconds
+        if not words:  # version 1: two files, and -1 for no limit
+            words = [_text(folder / "cpu.cfs_quota_us") or "", _text(folder / "cpu.cfs_period_us") or ""]
+        if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]) > 0:
+            quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas, default=None)
+
+
+def memory_limit_bytes(proc: Path = PROC, cgroup: Path = CGROUP) -> int | None:
+    """The cgroup's limit on memory, bytes; None without a limit."""
+    limits = []
+    for folder in _group_folders(proc, cgroup, "memory"):
+        text = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes") or ""
+        if text.isdecimal() and int(text) < _V1_UNLIMITED:
+            limits.append(int(text))
+    return min(limits, default=None)
+
+
+def resident_memory_bytes(proc: Path = PROC) -> int | None:
+    """Memory of this process that is in RAM now, bytes; None where /proc does not say."""
+    return _status_bytes(proc, "VmRSS")
+
+
+def peak_memory_bytes(proc: Path = PROC) -> int | None:
+    """The most memory of this process that ever was in RAM, bytes; None where /proc does not say."""
+    return _status_bytes(proc, "VmHWM")
+
+
+def _status_bytes(proc: Path, field: str) -> int | None:
+    for line in (_text(proc / "self" / "status") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024  # the file says kB and means KiB
+    return None
+
+
+def _group_folders(proc: Path, cgroup: Path, controller: str) -> Iterator[Path]:
+    """Yields the folders that may limit this process: its group's, and those above it, up to the root.
+
+    Lines of /proc/self/cgroup are `id:controllers:path`; version 2 has id 0 and no controllers. In a container the
+    path may be the host's and not exist inside: the root, which is the container's own group there, always counts.
+    """
+    for line in (_text(proc / "self" / "cgroup") or "0::/").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            root = cgroup
+        elif controller in controllers.split(","):
+            root = next((r for r in (cgroup / controllers, cgroup / controller) if r.is_dir()), cgroup / controllers)
+        else:
+            continue
+        folder = root / path.lstrip("/")
+        if root != folder and root in folder.parents:
+            yield from (level for level in (folder, *folder.parents) if root in level.parents)
+        yield root
+
+
+def _text(file: Path) -> str | None:
+    """A small file's text, or None where it cannot be read: such files come and go with the kernel's version."""
+    try:
+        return file.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return None
