@@ -33,8 +33,8 @@ define need_python
 endef
 
 define need_compiler
-	@for candidate in "$${CXX:-}" c++ g++ clang++; do \
-	  if [ -n "$$candidate" ] && command -v $${candidate%% *} >/dev/null; then exit 0; fi; done; \
+	@if [ -n "$${CXX:-}" ]; then set -- "$${CXX%% *}"; else set -- c++ g++ clang++; fi; \
+	for candidate; do if command -v "$$candidate" >/dev/null; then exit 0; fi; done; \
 	echo "error: a C++17 compiler is needed to build the bit-packed operator and none was found: install one (Debian and" \
 	  "Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install) or set CXX to its path," \
 	  "then run the same command again." >&2; exit 1
