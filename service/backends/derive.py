@@ -1,0 +1,300 @@
+"""Derives the float reference from a packed graph, in stock ONNX operators.
+
+The packed file is the one source of a binary model's weights. The reference spells out, in float32 and with nothing but
+standard operators, what the bit-packed operator computes, so that ONNX Runtime's own kernels can judge ours:
+
+    sign          Where(x < t, -1, 1)                       (not Sign, which has sign(0) = 0)
+    binary conv   Conv with weights -1 and +1, zero padding after the sign, then Mul scale, Add bias, Add residual
+    stem          Cast, Sub mean, Conv, Mul scale, Add bias, MaxPool
+    downsample    AveragePool(ceil_mode=1, count_include_pad=0)
+
+Each Conv of signs therefore yields the integer sum itself, exact in float32 (|sum| <= 9 C < 2^24). A session with
+optimisation folds Mul and Add into it, as any float network has them; the audit graph (audit.py) forbids that.
+
+Layout: the packed graph is NHWC, ONNX's Conv and pools are NCHW. Every value keeps its name in NHWC and gets a second,
+NCHW, form the first time that a converted operator asks for it, so that a chain of converted operators has no Transpose
+inside and stock nodes between them see what they saw in the packed graph.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from service.backends import dialect
+from service.backends.bits import unpack_signs, words_per_pixel
+from service.backends.dialect import CustomNode, GraphError, PackedGraph
+
+_TO_NCHW = [0, 3, 1, 2]
+_TO_NHWC = [0, 2, 3, 1]
+_MIN_OPSET = 13
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A derived model.
+
+    Attributes:
+        model: the graph in stock operators, with the packed graph's inputs and outputs.
+        sums: for each binary convolution, by layer name, the tensor of its integer sums: float32 [N, O, OH, OW].
+    """
+
+    model: onnx.ModelProto
+    sums: dict[str, str]
+
+
+def derive_reference(model: onnx.ModelProto) -> Reference:
+    """Rewrites a packed graph into stock operators.
+
+    Args:
+        model: the packed model; it is left as it is.
+
+    Returns:
+        The reference and the names of its integer sums. Stock nodes are kept as they are.
+
+    Raises:
+        GraphError: the graph breaks the dialect's rules; the message names the node.
+    """
+    opset = dialect.default_opset(model)
+    if opset < _MIN_OPSET:
+        raise GraphError(f"The graph imports version {opset} of the standard operators; {_MIN_OPSET} is the oldest.")
+    graph = PackedGraph(model)
+    writer = GraphWriter()
+    sums: dict[str, str] = {}
+    for proto in model.graph.node:
+        node = graph.custom(proto)
+        if node is None:
+            _check_stock(proto, writer)
+            for name in proto.input:
+                writer.nhwc(name)
+            writer.nodes.append(proto)
+        else:
+            summed = convert(graph, node, writer)
+            if summed:
+                sums[node.layer] = summed
+    for output in model.graph.output:
+        if output.name in writer.sign_values:
+            raise GraphError(f"The graph's output {output.name} is packed bits, which the reference does not have.")
+        writer.nhwc(output.name)
+
+    used = {name for node in writer.nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    derived = helper.make_graph(
+        writer.nodes, model.graph.name, model.graph.input, model.graph.output, [*kept, *writer.initializers]
+    )
+    opsets = [o for o in model.opset_import if o.domain != dialect.DOMAIN]
+    derived_model = helper.make_model(
+        derived, ir_version=model.ir_version, opset_imports=opsets, functions=model.functions
+    )
+    return Reference(derived_model, sums)
+
+
+@dataclass
+class GraphWriter:
+    """The graph being written, and the layouts in which each of its values exists so far.
+
+    Attributes:
+        prefix: put before every name that this writer makes, so that several can fill one graph.
+        nodes: the nodes, in topological order.
+        initializers: the constants.
+        sign_values: values that were packed bits and exist here as signs only.
+    """
+
+    prefix: str = ""
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: list[TensorProto] = field(default_factory=list)
+    sign_values: dict[str, str] = field(default_factory=dict)
+    _nchw: dict[str, str] = field(default_factory=dict)
+    _nhwc: dict[str, str] = field(default_factory=dict)
+    _constants: set[str] = field(default_factory=set)
+
+    def op(self, op_type: str, inputs: list[str], output: str, **attributes: int | list[int]) -> str:
+        """Appends a node with one output and returns that output's full name."""
+        name = self.prefix + output
+        self.nodes.append(helper.make_node(op_type, inputs, [name], name, None, None, None, **attributes))
+        return name
+
+    def constant(self, name: str, value: NDArray[np.float32] | float) -> str:
+        """Stores a float32 constant, once, and returns its full name."""
+        full = self.prefix + name
+        if full not in self._constants:
+            self._constants.add(full)
+            self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), full))
+        return full
+
+    def nhwc(self, value: str) -> str:
+        """Name of the NHWC form of a value, made if it exists in NCHW only; any other tensor keeps its name."""
+        if value not in self._nhwc and value in self._nchw:
+            self._nhwc[value] = self.op("Transpose", [self._nchw[value]], value, perm=_TO_NHWC)
+        return self._nhwc.get(value, value)
+
+    def nchw(self, value: str) -> str:
+        """Name of the NCHW form of a value, made from its NHWC form if needed."""
+        if value not in self._nchw:
+            self._nchw[value] = self.op("Transpose", [self.nhwc(value)], f"{value}::nchw", perm=_TO_NCHW)
+        return self._nchw[value]
+
+    def signs(self, node: CustomNode, index: int) -> str:
+        """Name of the float32 [N,C,H,W] signs behind an input that is packed bits.
+
+        Raises:
+            GraphError: nothing converted so far made these bits.
+        """
+        value = node.input(index)
+        if value not in self.sign_values:
+            raise GraphError(f"Node {node.layer} ({node.op}): {value!r} is not the bits of an operator before it.")
+        return self.sign_values[value]
+
+    def bind_nchw(self, value: str, name: str) -> None:
+        """Declares an NCHW tensor of this graph to be a value of the packed graph."""
+        self._nchw[value] = name
+
+    def bind_signs(self, value: str, name: str) -> None:
+        """Declares an NCHW tensor of -1 and +1 to be packed bits of the packed graph."""
+        self.sign_values[value] = name
+
+
+def convert(graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> str | None:
+    """Writes the stock operators that stand for one custom node.
+
+    Args:
+        graph: where the node's constants are.
+        node: the node.
+        writer: receives the operators and the node's outputs.
+
+    Returns:
+        For a binary convolution the name of its integer sums, float32 [N, O, OH, OW]; else None.
+
+    Raises:
+        GraphError: the node breaks the dialect's rules.
+    """
+    return _CONVERTERS[node.op](graph, node, writer)
+
+
+def unpacked_weight(graph: PackedGraph, node: CustomNode) -> NDArray[np.float32]:
+    """Weights of a binary convolution as float32 [O, C, K, K] of -1 and +1.
+
+    Raises:
+        GraphError: the stored weights do not fit the node's attributes.
+    """
+    channels, kernel = node.integer("channels"), node.integer("kernel")
+    words = graph.constant(node, 1, "weight", (None, kernel, kernel, words_per_pixel(channels)))
+    if words.dtype != np.int32:
+        raise GraphError(f"Node {node.layer} ({node.op}): weight is {words.dtype}, expected int32 words of 32 signs.")
+    return np.ascontiguousarray(unpack_signs(words.astype(np.int32, copy=False), channels).transpose(_TO_NCHW))
+
+
+def _per_channel(
+    graph: PackedGraph, node: CustomNode, index: int, what: str, channels: int | None
+) -> NDArray[np.float32]:
+    """A constant of one number a channel, shaped [C, 1, 1] to broadcast over NCHW."""
+    return graph.constant(node, index, what, (channels,)).astype(np.float32).reshape(-1, 1, 1)
+
+
+def _affine(graph: PackedGraph, node: CustomNode, writer: GraphWriter, sums: str, first: int, channels: int) -> str:
+    """BatchNorm and scaling as the packed graph stores them: sums * scale + bias."""
+    scale = writer.constant(f"{node.layer}::scale", _per_channel(graph, node, first, "scale", channels))
+    bias = writer.constant(f"{node.layer}::bias", _per_channel(graph, node, first + 1, "bias", channels))
+    scaled = writer.op("Mul", [sums, scale], f"{node.layer}::scaled")
+    return writer.op("Add", [scaled, bias], f"{node.layer}::affine")
+
+
+def _sign(writer: GraphWriter, x: str, threshold: str, bits: str) -> None:
+    """Binds `bits` to Where(x < threshold, -1, +1): zero and NaN give +1 (paper, Eq. 1)."""
+    negative = writer.op("Less", [x, threshold], f"{bits}::negative")
+    minus, plus = writer.constant("sign::minus_one", -1.0), writer.constant("sign::plus_one", 1.0)
+    writer.bind_signs(bits, writer.op("Where", [negative, minus, plus], f"{bits}::signs"))
+
+
+def _finish(node: CustomNode, writer: GraphWriter, y: str) -> None:
+    """Declares the two outputs that Stem and BConv have: the real values and, if asked for, their signs."""
+    writer.bind_nchw(node.output(0), y)
+    if node.output(1):
+        _sign(writer, y, writer.constant("sign::zero", 0.0), node.output(1))
+
+
+def _stem(graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> None:
+    weight = graph.constant(node, 1, "weight", (None, None, None, 3))
+    channels, kernel = weight.shape[0], weight.shape[1]
+    if weight.shape[2] != kernel or kernel % 2 == 0:
+        raise GraphError(f"Node {node.layer} (Stem): weight is {list(weight.shape)}; a window is square and odd.")
+    stride = node.integer("stride")
+    # The mean is subtracted before the convolution pads, so that padding is zero in the subtracted domain.
+    mean = writer.constant(f"{node.layer}::mean", _per_channel(graph, node, 4, "mean", 3))
+    pixels = writer.op("Cast", [writer.nchw(node.input(0))], f"{node.layer}::pixels", to=TensorProto.FLOAT)
+    centred = writer.op("Sub", [pixels, mean], f"{node.layer}::centred")
+    filters = writer.constant(f"{node.layer}::weight", weight.astype(np.float32).transpose(_TO_NCHW))
+    sums = writer.op(
+        "Conv",
+        [centred, filters],
+        f"{node.layer}::sum",
+        kernel_shape=[kernel, kernel],
+        strides=[stride, stride],
+        pads=[kernel // 2] * 4,
+    )
+    y = _affine(graph, node, writer, sums, 2, channels)
+    if node.integer("pool"):
+        y = writer.op("MaxPool", [y], f"{node.layer}::pooled", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    _finish(node, writer, y)
+
+
+def _bconv(graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> str:
+    signs = writer.signs(node, 0)
+    weight = unpacked_weight(graph, node)
+    kernel, stride = node.integer("kernel"), node.integer("stride")
+    sums = writer.op(
+        "Conv",
+        [signs, writer.constant(f"{node.layer}::weight", weight)],
+        f"{node.layer}::sum",
+        kernel_shape=[kernel, kernel],
+        strides=[stride, stride],
+        pads=[kernel // 2] * 4,
+    )
+    y = _affine(graph, node, writer, sums, 2, weight.shape[0])
+    if node.input(4):
+        y = writer.op("Add", [y, writer.nchw(node.input(4))], f"{node.layer}::residual")
+    _finish(node, writer, y)
+    return sums
+
+
+def _pack(graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> None:
+    if node.input(1):
+        threshold = writer.constant(f"{node.layer}::threshold", _per_channel(graph, node, 1, "threshold", None))
+    else:
+        threshold = writer.constant("sign::zero", 0.0)
+    _sign(writer, writer.nchw(node.input(0)), threshold, node.output(0))
+
+
+def _avg_pool2(_graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> None:
+    y = writer.op(
+        "AveragePool",
+        [writer.nchw(node.input(0))],
+        f"{node.layer}::pooled",
+        kernel_shape=[2, 2],
+        strides=[2, 2],
+        ceil_mode=1,
+        count_include_pad=0,
+    )
+    writer.bind_nchw(node.output(0), y)
+
+
+def _check_stock(node: onnx.NodeProto, writer: GraphWriter) -> None:
+    """Stock nodes are passed through; two kinds cannot be."""
+    who = f"Node {node.name or node.output[0]} ({node.op_type})"
+    bits = [name for name in node.input if name in writer.sign_values]
+    if bits:
+        raise GraphError(f"{who} reads the packed bits {bits[0]!r} directly; only operators of {dialect.DOMAIN} can.")
+    if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
+        # A subgraph may capture any outer value by name, in a layout that this rewriting cannot see.
+        raise GraphError(f"{who} has a subgraph, which is not supported.")
+
+
+_CONVERTERS: dict[str, Callable[[PackedGraph, CustomNode, GraphWriter], str | None]] = {
+    dialect.STEM: _stem,
+    dialect.PACK: _pack,
+    dialect.BCONV: _bconv,
+    dialect.AVG_POOL2: _avg_pool2,
+}

@@ -1,0 +1,163 @@
+"""The packed graph's dialect of ONNX: which custom operators there are, and how to read their nodes.
+
+A packed graph is an ordinary ONNX graph in which the binary parts are nodes of the domain `bireal`. Between custom
+operators, activations are float32 [N, H, W, C]; "bits" are packed signs (service/backends/bits.py). In the graph:
+
+    Stem(image u8 [N,H,W,3], weight [O,K,K,3], scale [O], bias [O], mean [3]; stride, pool) -> y, bits?
+    Pack(x [N,H,W,C], threshold? [C]) -> bits
+    BConv(bits, weight i32 [O,KH,KW,CW], scale [O], bias [O], residual?; channels, kernel, stride) -> y, bits?
+    AvgPool2(x [N,H,W,C]) -> y
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+DOMAIN = "bireal"
+VERSION = 1
+
+STEM = "Stem"
+PACK = "Pack"
+BCONV = "BConv"
+AVG_POOL2 = "AvgPool2"
+OPERATORS = (STEM, PACK, BCONV, AVG_POOL2)
+
+
+class GraphError(ValueError):
+    """A packed graph breaks the dialect's rules; the message names the node and what was expected."""
+
+
+@dataclass(frozen=True)
+class CustomNode:
+    """One node of the domain `bireal`.
+
+    Attributes:
+        proto: the node itself.
+        layer: the name by which reports call it: its own, or that of its first output.
+        op: operator type, one of `OPERATORS`.
+    """
+
+    proto: onnx.NodeProto
+    layer: str
+    op: str
+
+    def input(self, index: int) -> str:
+        """Name of an input, empty when it is optional and absent."""
+        return self.proto.input[index] if index < len(self.proto.input) else ""
+
+    def output(self, index: int) -> str:
+        """Name of an output, empty when it is optional and absent."""
+        return self.proto.output[index] if index < len(self.proto.output) else ""
+
+    def integer(self, name: str) -> int:
+        """Value of an integer attribute.
+
+        Raises:
+            GraphError: the attribute is absent or not an integer.
+        """
+        for attribute in self.proto.attribute:
+            if attribute.name == name and attribute.type == onnx.AttributeProto.INT:
+                return int(attribute.i)
+        raise GraphError(f"Node {self.layer} ({self.op}) has no integer attribute {name!r}.")
+
+
+class PackedGraph:
+    """Read access to a packed graph: its custom nodes and its constants.
+
+    Args:
+        model: the model; it is read, never changed.
+
+    Attributes:
+        model: the same.
+        constants: tensors that are stored in the file rather than computed, by name.
+        custom_nodes: nodes of the domain `bireal`, in the graph's order.
+
+    Raises:
+        GraphError: a node of the domain `bireal` is of an unknown type.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.constants: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+        for node in model.graph.node:
+            # ONNX Runtime turns Constant nodes into initializers before a kernel sees them; so do we.
+            if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+                for attribute in node.attribute:
+                    if attribute.name == "value":
+                        self.constants[node.output[0]] = attribute.t
+        # Two nodes may share a name, or have none; outputs are unique in a valid graph.
+        uses = Counter(node.name for node in model.graph.node)
+        self._unique_names = {name for name, count in uses.items() if name and count == 1}
+        self.custom_nodes: tuple[CustomNode, ...] = tuple(self._custom_nodes())
+
+    def custom(self, proto: onnx.NodeProto) -> CustomNode | None:
+        """The custom node behind a node of the graph, or None when the node is a stock one.
+
+        Raises:
+            GraphError: the node is of the domain `bireal` and of an unknown type.
+        """
+        if proto.domain != DOMAIN:
+            return None
+        layer = proto.name if proto.name in self._unique_names else proto.output[0]
+        if proto.op_type not in OPERATORS:
+            raise GraphError(
+                f"Node {layer} is of the unknown operator {DOMAIN}.{proto.op_type}; this version knows "
+                f"{', '.join(OPERATORS)}."
+            )
+        return CustomNode(proto, layer, proto.op_type)
+
+    def constant(self, node: CustomNode, index: int, what: str, shape: tuple[int | None, ...]) -> NDArray[np.generic]:
+        """Value of a constant input.
+
+        Args:
+            node: the node.
+            index: the input's position.
+            what: how to call the input in a message.
+            shape: expected shape; None stands for any length.
+
+        Raises:
+            GraphError: the input is computed, absent, or of another shape.
+        """
+        name = node.input(index)
+        if name not in self.constants:
+            raise GraphError(f"Node {node.layer} ({node.op}): {what} must be a constant in the file; {name!r} is not.")
+        value = numpy_helper.to_array(self.constants[name])
+        if len(value.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, value.shape, strict=True)):
+            expected = ", ".join("any" if n is None else str(n) for n in shape)
+            raise GraphError(
+                f"Node {node.layer} ({node.op}): {what} has the shape {list(value.shape)}, expected [{expected}]."
+            )
+        return value
+
+    def _custom_nodes(self) -> Iterator[CustomNode]:
+        for proto in self.model.graph.node:
+            node = self.custom(proto)
+            if node is not None:
+                yield node
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Reads a graph's file.
+
+    Raises:
+        GraphError: the file is missing, or no ONNX graph can be read from it.
+    """
+    try:
+        model = onnx.load(path)
+    except (OSError, DecodeError) as error:
+        raise GraphError(f"{path} cannot be read as an ONNX file: {error}.") from error
+    if not model.graph.node:
+        raise GraphError(f"{path} holds no ONNX graph; it may have been cut short.")
+    return model
+
+
+def default_opset(model: onnx.ModelProto) -> int:
+    """Version of the standard operators that a model imports."""
+    return max((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)

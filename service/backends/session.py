@@ -1,0 +1,214 @@
+"""ONNX Runtime sessions: how they are opened, and a loaded model on top of one."""
+
+import contextlib
+import ctypes
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from service.backends.base import Description
+from service.card import Card
+from service.errors import BadParameterError, ModelBrokenError, OpUnavailableError, VariantNotServedError
+from service.host import resident_memory_bytes
+
+OUTPUT_NAMES = {"classify": "logits", "depth": "depth"}
+"""Name of a graph's one output, by task."""
+
+_FATAL = 4  # ORT's severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
+_ERROR = 3
+
+ort.set_default_logger_severity(_ERROR)
+
+
+def open_session(
+    model: Path | bytes,
+    *,
+    name: str,
+    intra_op_threads: int,
+    op_library: Path | None = None,
+    optimise: bool = True,
+) -> ort.InferenceSession:
+    """Opens a session on the CPU.
+
+    Args:
+        model: the graph's file, or the graph itself, serialised.
+        name: how to call the model in errors.
+        intra_op_threads: threads that one run may use.
+        op_library: a library of custom operators to register.
+        optimise: whether ONNX Runtime may rewrite the graph; without, every node runs as it is written.
+
+    Raises:
+        ModelBrokenError: the graph cannot be loaded.
+        OpUnavailableError: the library cannot be registered.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1  # the graphs are chains: there is nothing to run side by side
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    # Spinning threads take the CPU from their neighbours: with a second busy process, two spinning threads ran at half
+    # the speed of two sleeping ones.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # Weights live in allocations of their own size instead of the arena's, which grows by powers of two.
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # Whatever goes wrong is raised, and reported by whoever catches it; ORT would print it as well.
+    options.log_severity_level = _FATAL
+    if op_library is not None:
+        try:
+            options.register_custom_ops_library(str(op_library))
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
+            raise OpUnavailableError(
+                f"ONNX Runtime {ort.__version__} cannot register {op_library.name}: {_message(error)}."
+            ) from error
+    try:
+        return ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime's exceptions have no other common base
+        raise _load_error(name, model, error) from error
+
+
+class OrtModel:
+    """A `LoadedModel` on an ONNX Runtime session.
+
+    Args:
+        card: the model's card.
+        session: its session; runs of one session may overlap.
+        description: what `describe` tells; `session_bytes` as measured for the session alone.
+
+    Raises:
+        ModelBrokenError: the graph's inputs and outputs are not those of the card's task.
+    """
+
+    def __init__(self, card: Card, session: ort.InferenceSession, description: Description) -> None:
+        self._name = f"{card.name} ({description['variant']})"
+        self._rows = (card.input.height, card.input.width, 3)
+        self._session: ort.InferenceSession | None = session
+        self._description = description
+        self._output = OUTPUT_NAMES[card.task]
+        _check_interface(self._name, card, session)
+
+    def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `LoadedModel.run`."""
+        session = self._session  # a local reference keeps the session alive if another thread closes the model
+        if session is None:
+            raise ModelBrokenError(self._name, "the model was unloaded.", remedy="Ask for a model that is loaded.")
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != self._rows or batch.shape[0] < 1:
+            raise BadParameterError(
+                "image",
+                f"{self._name} takes uint8 [N, {', '.join(map(str, self._rows))}] with N >= 1; "
+                f"this is {batch.dtype} {list(batch.shape)}.",
+                remedy="Scale and crop the image to that size before it is sent as a tensor.",
+            )
+        try:
+            outputs = session.run([self._output], {"image": np.ascontiguousarray(batch)})
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
+            raise ModelBrokenError(self._name, f"the network failed: {_message(error)}.") from error
+        result: NDArray[np.float32] = outputs[0]
+        return result
+
+    def warm_up(self) -> None:
+        """See `LoadedModel.warm_up`."""
+        with ResidentGrowth() as growth:
+            self.run(np.zeros((1, *self._rows), np.uint8))
+        before = self._description["session_bytes"]
+        if before is not None and growth.bytes is not None:
+            self._description["session_bytes"] = before + growth.bytes
+
+    def describe(self) -> Description:
+        """See `LoadedModel.describe`."""
+        return self._description.copy()
+
+    def close(self) -> None:
+        """See `LoadedModel.close`."""
+        self._session = None
+
+
+class ResidentGrowth:
+    """By how much the process's resident memory grew inside a `with` block, in `bytes` afterwards.
+
+    The allocator's free pages are given back to the system before and after, so that what was allocated and freed in
+    between, such as a derived graph, does not count. Never negative; None where the system does not say.
+    """
+
+    bytes: int | None = None
+
+    def __enter__(self) -> "ResidentGrowth":
+        _release_free_pages()
+        self._before = resident_memory_bytes()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _release_free_pages()
+        after = resident_memory_bytes()
+        if self._before is not None and after is not None:
+            self.bytes = max(0, after - self._before)
+
+
+def check_variant(card: Card, variant: str) -> None:
+    """Refuses a variant that a card's file does not run as.
+
+    Raises:
+        VariantNotServedError: always then.
+    """
+    if variant not in card.variants:
+        raise VariantNotServedError(card.name, variant, card.variants, counterpart=card.full)
+
+
+def _check_interface(name: str, card: Card, session: ort.InferenceSession) -> None:
+    """Raises ModelBrokenError unless the graph is image u8 [N,H,W,3] -> logits [N,classes] or depth [N,H,W]."""
+    expected_output = OUTPUT_NAMES[card.task]
+    sizes: list[int | str] = [len(card.classes)] if card.task == "classify" else [card.input.height, card.input.width]
+    wanted: dict[str, tuple[str, str, list[int | str]]] = {
+        "input": ("image", "tensor(uint8)", ["N", card.input.height, card.input.width, 3]),
+        "output": (expected_output, "tensor(float)", ["N", *sizes]),
+    }
+    for what, values in (("input", session.get_inputs()), ("output", session.get_outputs())):
+        wanted_name, wanted_type, wanted_shape = wanted[what]
+        found = [(value.name, value.type, list(value.shape)) for value in values]
+        if len(found) != 1 or found[0][:2] != (wanted_name, wanted_type) or not _fits(found[0][2], wanted_shape):
+            given = "; ".join(f"{value[0]} {value[1]} {value[2]}" for value in found) or "none"
+            raise ModelBrokenError(
+                name, f"the graph's {what} must be {wanted_name} {wanted_type} {wanted_shape}; it is {given}."
+            )
+
+
+def _fits(shape: list[int | str | None], wanted: list[int | str]) -> bool:
+    """Whether a shape with perhaps unknown (not int) sizes can be the wanted one; the batch must not be fixed."""
+    if len(shape) != len(wanted) or isinstance(shape[0], int):
+        return False
+    return all(not isinstance(n, int) or n == m for n, m in zip(shape[1:], wanted[1:], strict=True))
+
+
+def _load_error(name: str, model: Path | bytes, error: Exception) -> ModelBrokenError:
+    """Puts ONNX Runtime's reason into words for the person who runs the service."""
+    what = "the derived graph" if isinstance(model, bytes) else str(model)
+    kind, message = type(error).__name__, _message(error)
+    missing = re.search(r"(\S+?)(?:\(-?\d+\))? is not a registered function/op", message)
+    if isinstance(model, Path) and not model.is_file():
+        return ModelBrokenError(name, f"{what} does not exist.")
+    if kind == "InvalidProtobuf":
+        return ModelBrokenError(name, f"{what} is not an ONNX file, or was cut short.")
+    if missing:
+        return ModelBrokenError(
+            name,
+            f"{what} needs the operator {missing[1]}, unknown to ONNX Runtime {ort.__version__} and to this service.",
+            remedy="Export the model with this version of the service, or install the version that exported it.",
+        )
+    return ModelBrokenError(name, f"{what} cannot be loaded: {message}.")
+
+
+def _message(error: Exception) -> str:
+    """ONNX Runtime's message without its prefix, in one line and without a final stop."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    return " ".join(text.split()).rstrip(".")
+
+
+def _release_free_pages() -> None:
+    with contextlib.suppress(AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
