@@ -1,0 +1,148 @@
+#include "bconv.h"
+
+#include <algorithm>
+
+#include "epilogue.h"
+
+namespace bireal {
+namespace {
+
+AlignedBuffer padded_floats(const TensorView& tensor, int count, int padded) {
+  AlignedBuffer buffer(sizeof(float) * padded);
+  std::copy_n(tensor.as<float>(), count, buffer.as<float>());
+  return buffer;
+}
+
+// The weight's tail bits must be zero, as the activations' are, or they would count as differences.
+void require_clear_tails(const uint32_t* weight, int64_t rows, int channels) {
+  const int words = words_for(channels);
+  if (channels % kWordBits == 0) return;
+  const uint32_t tail = ~0u << (channels % kWordBits);
+  for (int64_t row = 0; row < rows; ++row) {
+    if ((weight[row * words + words - 1] & tail) != 0) {
+      throw OpError("input 'weight' has bits set beyond channel " + std::to_string(channels) +
+                    " in its last word; set them to 0");
+    }
+  }
+}
+
+}  // namespace
+
+BConv::BConv(const Attributes& attributes, const TensorView& bits, const TensorView& weight, const TensorView& scale,
+             const TensorView& bias, const TensorView* residual, const Kernels& kernels)
+    : kernels_(kernels) {
+  require_range("attribute 'channels'", attributes.channels, 1, 1 << 20);
+  if (attributes.kernel != 1 && attributes.kernel != 3) {
+    throw OpError("attribute 'kernel' is " + std::to_string(attributes.kernel) + "; give 1 or 3");
+  }
+  require_range("attribute 'stride'", attributes.stride, 1, 2);
+  channels_ = static_cast<int>(attributes.channels);
+  kernel_ = static_cast<int>(attributes.kernel);
+  stride_ = static_cast<int>(attributes.stride);
+  const int words = words_for(channels_);
+  require_tensor(bits, "bits", DType::kInt32, {-1, -1, -1, words}, "[N, H+2, W+2, ceil(channels/32)]");
+  require_tensor(weight, "weight", DType::kInt32, {-1, kernel_, kernel_, words},
+                 "[O, kernel, kernel, ceil(channels/32)]");
+  require_range("number of output channels (first side of input 'weight')", weight.shape[0], 1, 1 << 20);
+  out_channels_ = static_cast<int>(weight.shape[0]);
+  require_tensor(scale, "scale", DType::kFloat32, {out_channels_}, "[O]");
+  require_tensor(bias, "bias", DType::kFloat32, {out_channels_}, "[O]");
+  if (residual != nullptr) {
+    require_tensor(*residual, "residual", DType::kFloat32, {-1, -1, -1, out_channels_}, "[N, OH, OW, O]");
+  }
+  const int taps = kernel_ * kernel_;
+  const auto* packed = weight.as<uint32_t>();
+  require_clear_tails(packed, static_cast<int64_t>(out_channels_) * taps, channels_);
+  padded_channels_ = (out_channels_ + kernels_.block - 1) / kernels_.block * kernels_.block;
+  weights_ = AlignedBuffer(kernels_.bconv_layout_bytes(out_channels_, taps, words));
+  kernels_.bconv_layout(packed, out_channels_, taps, words, weights_.as<void>());
+  scale_ = padded_floats(scale, out_channels_, padded_channels_);
+  bias_ = padded_floats(bias, out_channels_, padded_channels_);
+  make_offsets(packed);
+}
+
+// offset = C * T_valid + 2 * sum over (valid row, invalid column) of popcount(w): see epilogue.h.
+void BConv::make_offsets(const uint32_t* weight) {
+  offset_ = AlignedBuffer(sizeof(int32_t) * kBorderClasses * kBorderClasses * padded_channels_);
+  const int words = words_for(channels_);
+  for (int row_class = 0; row_class < kBorderClasses; ++row_class) {
+    for (int column_class = 0; column_class < kBorderClasses; ++column_class) {
+      int32_t* offset = offset_.as<int32_t>() + (row_class * kBorderClasses + column_class) * padded_channels_;
+      for (int o = 0; o < out_channels_; ++o) {
+        int32_t sum = 0;
+        for (int ky = row_class & 1; ky < kernel_ - (row_class >> 1); ++ky) {
+          for (int kx = 0; kx < kernel_; ++kx) {
+            if (kx >= (column_class & 1) && kx < kernel_ - (column_class >> 1)) {
+              sum += channels_;
+              continue;
+            }
+            const uint32_t* w = weight + ((static_cast<size_t>(o) * kernel_ + ky) * kernel_ + kx) * words;
+            for (int j = 0; j < words; ++j) sum += 2 * __builtin_popcount(w[j]);
+          }
+        }
+        offset[o] = sum;
+      }
+    }
+  }
+}
+
+MapShape BConv::input_map(const TensorView& bits) const {
+  MapShape padded = map_shape(bits, "bits");
+  const int words = words_for(channels_);
+  if (padded.channels != words || padded.height < 3 || padded.width < 3) {
+    throw OpError("input 'bits' has shape " + shape_text(bits.shape) + "; give [N, H+2, W+2, " +
+                  std::to_string(words) + "] with H and W of at least 1, as Pack makes it for " +
+                  std::to_string(channels_) + " channels");
+  }
+  return {padded.batch, padded.height - 2, padded.width - 2, channels_};
+}
+
+MapShape BConv::prepare(const TensorView& bits, const TensorView* residual) const {
+  const MapShape in = input_map(bits);
+  const MapShape out = {in.batch, (in.height - 1) / stride_ + 1, (in.width - 1) / stride_ + 1, out_channels_};
+  if (residual != nullptr) {
+    require_tensor(*residual, "residual", DType::kFloat32, out.shape(), "[N, OH, OW, O]");
+  }
+  return out;
+}
+
+void BConv::run(const TensorView& bits, const TensorView* residual, const MapShape& out, float* y,
+                uint32_t* bits_out, const Executor& executor) const {
+  const MapShape in = input_map(bits);
+  const int blocks = padded_channels_ / kernels_.block;
+  BConvJob shared = {};
+  shared.weights = weights_.as<void>();
+  shared.offset = offset_.as<int32_t>();
+  shared.scale = scale_.as<float>();
+  shared.bias = bias_.as<float>();
+  shared.height = in.height;
+  shared.width = in.width;
+  shared.words = words_for(channels_);
+  shared.kernel = kernel_;
+  shared.stride = stride_;
+  shared.out_height = out.height;
+  shared.out_width = out.width;
+  shared.out_channels = out_channels_;
+  shared.padded_channels = padded_channels_;
+  shared.out_words = words_for(out_channels_);
+  shared.block_begin = 0;
+  shared.block_end = blocks;
+  const double macs_per_row = static_cast<double>(out.width) * out_channels_ * channels_ * kernel_ * kernel_;
+  const RowTasks tasks(out.batch, out.height, macs_per_row / 500 + out.width * out_channels_ / 8.0);
+  executor.for_each(tasks.count(), [&](size_t task) {
+    const int64_t image = tasks.image(task);
+    BConvJob job = shared;
+    job.bits = bits.as<uint32_t>() + image * in.bits_words();
+    job.residual = residual == nullptr ? nullptr : residual->as<float>() + image * out.elements();
+    job.y = y + image * out.elements();
+    job.row_begin = tasks.begin(task);
+    job.row_end = tasks.end(task);
+    if (bits_out != nullptr) {
+      job.bits_out = bits_out + image * out.bits_words();
+      clear_border(job.bits_out, out, job.row_begin, job.row_end);
+    }
+    kernels_.bconv(job);
+  });
+}
+
+}  // namespace bireal

@@ -1,0 +1,48 @@
+// BConv: binary convolution on packed bits with BatchNorm, shortcut and the next sign fused behind it.
+#pragma once
+
+#include "pack.h"
+
+namespace bireal {
+
+// BConv(bits, weight int32 [O,K,K,CW], scale f32 [O], bias f32 [O], residual? f32 [N,OH,OW,O]) -> y, bits?
+//
+// dot = N_valid - 2 * popcount(xor), exact (derivation in epilogue.h); then, each step rounded to float32,
+// y = dot * scale + bias (+ residual), and the bits of y < 0. Padding is K / 2, zero after the sign.
+// Weights are laid out once, here, for the kernels in use; the operator keeps that copy only.
+class BConv {
+ public:
+  struct Attributes {
+    int64_t channels = 0;  // C
+    int64_t kernel = 0;    // 1 or 3
+    int64_t stride = 0;    // 1 or 2
+  };
+
+  // weight, scale and bias are constant and carry data; bits and residual carry types, and shapes as far as known.
+  BConv(const Attributes& attributes, const TensorView& bits, const TensorView& weight, const TensorView& scale,
+        const TensorView& bias, const TensorView* residual, const Kernels& kernels);
+
+  // The output's shape for these inputs; throws OpError where they do not fit.
+  MapShape prepare(const TensorView& bits, const TensorView* residual) const;
+
+  // y may be the residual's own memory. bits_out may be null.
+  void run(const TensorView& bits, const TensorView* residual, const MapShape& out, float* y, uint32_t* bits_out,
+           const Executor& executor) const;
+
+ private:
+  MapShape input_map(const TensorView& bits) const;
+  void make_offsets(const uint32_t* weight);
+
+  const Kernels& kernels_;
+  int channels_ = 0;
+  int out_channels_ = 0;
+  int padded_channels_ = 0;  // out_channels_ rounded up to whole weight blocks
+  int kernel_ = 0;
+  int stride_ = 0;
+  AlignedBuffer weights_;  // Kernels::bconv_layout
+  AlignedBuffer offset_;   // int32 [16][padded_channels_]
+  AlignedBuffer scale_;    // float [padded_channels_]
+  AlignedBuffer bias_;     // float [padded_channels_]
+};
+
+}  // namespace bireal

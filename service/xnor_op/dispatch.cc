@@ -1,0 +1,99 @@
+#include "dispatch.h"
+
+#include <cstdlib>
+
+#include "params.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace bireal {
+
+// The build defines BIREAL_HAVE_<architecture> for each architecture whose kernel files it compiled.
+#define BIREAL_HAVE_ANY 1
+#define BIREAL_KERNEL(name, architecture, needs) extern const Kernels kernels_##name;
+#include "kernels/kernels.inc"
+#undef BIREAL_KERNEL
+
+namespace {
+
+#if defined(__x86_64__)
+// CPUID says what the CPU can do; XGETBV says which registers the operating system saves on a context switch.
+// Both must agree: a hypervisor or kernel that does not save ZMM registers makes AVX-512 unusable.
+struct X86Features {
+  bool avx2 = false;
+  bool avx512vpopcnt = false;
+};
+
+X86Features detect() {
+  constexpr uint32_t kXcr0Ymm = 0x6;    // XMM and YMM state
+  constexpr uint32_t kXcr0Zmm = 0xe6;   // and opmask, ZMM0-15 upper halves, ZMM16-31
+  X86Features features;
+  uint32_t a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0) return features;
+  const bool osxsave = (c >> 27 & 1) != 0;
+  const bool avx = (c >> 28 & 1) != 0;
+  if (!osxsave || !avx) return features;
+  uint32_t xcr0 = 0, xcr0_high = 0;
+  __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(xcr0_high) : "c"(0));
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return features;
+  const auto in_b = [b](int bit) { return (b >> bit & 1) != 0; };
+  const auto in_c = [c](int bit) { return (c >> bit & 1) != 0; };
+  features.avx2 = (xcr0 & kXcr0Ymm) == kXcr0Ymm && in_b(5);
+  const bool avx512 = in_b(16) && in_b(17) && in_b(30) && in_b(31);  // F, DQ, BW, VL
+  features.avx512vpopcnt = (xcr0 & kXcr0Zmm) == kXcr0Zmm && features.avx2 && avx512 && in_c(11) && in_c(14);  // VNNI, VPOPCNTDQ
+  return features;
+}
+
+const X86Features& x86() {
+  static const X86Features features = detect();
+  return features;
+}
+
+bool can_run_avx2() { return x86().avx2; }
+bool can_run_avx512vpopcnt() { return x86().avx512vpopcnt; }
+#endif
+
+bool can_run_scalar() { return true; }
+
+std::vector<const Kernels*> find_usable() {
+  std::vector<const Kernels*> usable;
+#define BIREAL_KERNEL(name, architecture, needs) \
+  if (can_run_##name()) usable.push_back(&kernels_##name);
+#include "kernels/kernels.inc"
+#undef BIREAL_KERNEL
+  return usable;
+}
+
+}  // namespace
+
+const std::vector<const Kernels*>& usable_kernels() {
+  static const std::vector<const Kernels*> usable = find_usable();
+  return usable;
+}
+
+std::string usable_kernel_names() {
+  std::string names;
+  for (const Kernels* kernels : usable_kernels()) {
+    if (!names.empty()) names += ",";
+    names += kernels->name;
+  }
+  return names;
+}
+
+const Kernels& active_kernels() {
+  static const Kernels& active = []() -> const Kernels& {
+    const char* wanted = std::getenv("BIREAL_KERNEL");
+    if (wanted == nullptr || *wanted == '\0') return *usable_kernels().front();
+    for (const Kernels* kernels : usable_kernels()) {
+      if (std::string(wanted) == kernels->name) return *kernels;
+    }
+    throw OpError("environment variable BIREAL_KERNEL is '" + std::string(wanted) +
+                  "', which this CPU cannot run or nobody has written; unset it or give one of: " +
+                  usable_kernel_names());
+  }();
+  return active;
+}
+
+}  // namespace bireal

@@ -1,0 +1,29 @@
+// The constants behind the integer sums, in one place for all kernels.
+//
+// Derivation. Activations a and weights w are +1 or -1, stored as bits with 1 = -1. For one tap of C channels
+//   sum a*w = (equal bits) - (different bits) = C - 2 * popcount(a xor w),
+// and over the taps that lie inside the image ("valid"; the others are zero after the sign, so they add nothing)
+//   dot = C * T_valid - 2 * sum over valid taps of popcount(a xor w)          (N_valid = C * T_valid).
+// Bi-Real Net's Eq. 2 prints the popcount alone; the affine part is what makes it the inner product of Eq. 1.
+//
+// Kernels skip filter ROWS that lie outside (whole rows of work saved), but run over COLUMNS that lie outside:
+// there the map's border holds zero words, so the xor is the weight itself and its popcount is a constant:
+//   dot = offset - 2 * popcount(all taps of the valid rows),
+//   offset = C * T_valid + 2 * sum over (valid row, invalid column) of popcount(w).
+// offset depends on the pixel only through which of the first and the last tap are outside, in each direction:
+// 4 x 4 border classes (inner, first, last, only; "only" is a map of height or width 1).
+// Bounds: |dot| <= 9 * C < 2^24 for C < 1.8 million, so the conversion to float32 is exact.
+#pragma once
+
+namespace bireal {
+
+constexpr int kBorderClasses = 4;  // a direction: 0 inner, 1 first tap outside, 2 last tap outside, 3 both
+
+// Class of output index i along a side of `size` inputs; `pad` = kernel / 2 is 0 or 1.
+static inline int border_class(int i, int stride, int pad, int size) {
+  const int first_outside = i * stride - pad < 0 ? 1 : 0;
+  const int last_outside = i * stride + pad >= size ? 2 : 0;
+  return first_outside | last_outside;
+}
+
+}  // namespace bireal

@@ -1,0 +1,75 @@
+// What one ISA provides: the inner loops, over plain pointers.
+//
+// Rules for the files that implement this (one ISA a file, each compiled with its own -m flags):
+//  - everything but the exported table has internal linkage, and no header with inline functions of external
+//    linkage is included (no STL): otherwise the linker may keep the AVX-512 copy of an inline function for
+//    the whole library, which then dies on a CPU without it;
+//  - floats: the binary operators add and multiply one step at a time, dot * scale, + bias, + residual, each
+//    rounded to float32 and never fused, so that every ISA gives the same bits as the float reference does;
+//  - jobs are read-only and may be shared by threads; what a kernel writes is named by the job.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace bireal {
+
+// A range of one image's binary convolution: output rows [row_begin, row_end) of the output channels of
+// weight blocks [block_begin, block_end). A block is Kernels::block channels.
+struct BConvJob {
+  const uint32_t* bits;    // [height+2][width+2][words], border of zero words
+  const void* weights;     // as laid out by Kernels::bconv_layout
+  const int32_t* offset;   // [16][padded_channels] by border class (epilogue.h): dot = offset - 2 * popcount
+  const float* scale;      // [padded_channels]
+  const float* bias;       // [padded_channels]
+  const float* residual;   // [out_height][out_width][out_channels] or null; may be y itself
+  float* y;                // [out_height][out_width][out_channels]
+  uint32_t* bits_out;      // [out_height+2][out_width+2][out_words] or null; its border is not touched here
+  int height, width, words;
+  int kernel, stride;      // kernel 1 or 3, padding kernel / 2
+  int out_height, out_width, out_channels, padded_channels, out_words;
+  int row_begin, row_end;
+  int block_begin, block_end;
+};
+
+// One row of the stem's convolution before pooling. Input rows are already widened (int16: the raw pixels,
+// float32: pixel - mean) and padded with kernel/2 zero pixels on each side.
+struct StemRowJob {
+  const void* rows[8];     // taps [tap_begin, tap_end): the padded input row of each; 3 channels a pixel
+  int tap_begin, tap_end;  // rows of the filter inside the image
+  const void* weights;     // as laid out by Kernels::stem_layout
+  const float* scale;      // [padded_channels]
+  const float* offset;     // [class][padded_channels], class = column_class[x]; y = sum * scale + offset
+  const uint8_t* column_class;  // [out_width]
+  float* out;              // [out_width][out_channels]
+  int out_width, out_channels, padded_channels;
+  int kernel, stride;
+};
+
+struct Kernels {
+  const char* name;
+  int block;       // output channels of a weight block of the binary convolution, a multiple of 32
+  int stem_block;  // output channels of a weight block of the stem
+
+  // pixels x channels floats -> packed sign bits, words(channels) a pixel; tail bits zero. threshold may be null.
+  void (*pack)(const float* x, const float* threshold, int64_t pixels, int channels, uint32_t* bits);
+
+  // Weights [out_channels][taps][words] (bit 1 = -1) -> this ISA's layout.
+  size_t (*bconv_layout_bytes)(int out_channels, int taps, int words);
+  void (*bconv_layout)(const uint32_t* weights, int out_channels, int taps, int words, void* out);
+  void (*bconv)(const BConvJob& job);
+
+  // Weights [out_channels][kernel][kernel][3] -> this ISA's layout, float32 or int16.
+  size_t (*stem_layout_bytes)(int out_channels, int kernel, int element_bytes);
+  void (*stem_layout_f32)(const float* weights, int out_channels, int kernel, void* out);
+  void (*stem_layout_i16)(const int16_t* weights, int out_channels, int kernel, void* out);
+  void (*stem_row_f32)(const StemRowJob& job);
+  void (*stem_row_i16)(const StemRowJob& job);
+
+  // Max-pool 3 wide, stride 2, pad 1, over `count` (2 or 3, at a border 1) convolution rows [width][channels].
+  void (*max_pool_row)(const float* const* rows, int count, int width, int channels, float* out);
+  // 2x2 average, stride 2; bottom is null at an odd last row. Sums in reading order, then * 1/count.
+  void (*avg_pool_row)(const float* top, const float* bottom, int width, int channels, float* out);
+};
+
+}  // namespace bireal

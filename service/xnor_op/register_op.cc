@@ -1,0 +1,378 @@
+// The adapter: presents Pack, BConv, Stem and AvgPool2 to ONNX Runtime as custom ops of the domain "bireal".
+//
+// The only file that knows ONNX Runtime. It turns OrtValues into TensorViews, ONNX Runtime's thread pool into an
+// Executor and exceptions into OrtStatus with the node's name in front; the operators do the rest. No exception
+// may cross into ONNX Runtime, hence the catch-all in guarded().
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "avgpool.h"
+#include "bconv.h"
+#include "dispatch.h"
+#include "ort_abi.h"
+#include "pack.h"
+#include "stem.h"
+
+namespace bireal {
+namespace {
+
+const OrtApi* g_api = nullptr;  // set once by RegisterCustomOps, before any other callback can run
+
+// ---------------------------------------------------------------- status <-> exception
+
+void check(OrtStatus* status) {
+  if (status == nullptr) return;
+  const std::string message = ort::GetErrorMessage(g_api, status);
+  ort::ReleaseStatus(g_api, status);
+  throw std::runtime_error(message);
+}
+
+// Runs body; an exception becomes a status that names the node.
+template <typename Body>
+OrtStatus* guarded(const std::string& where, const Body& body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const OpError& error) {
+    return ort::CreateStatus(g_api, kOrtInvalidArgument, (where + ": " + error.what()).c_str());
+  } catch (const std::exception& error) {
+    return ort::CreateStatus(g_api, kOrtFail, (where + ": " + error.what()).c_str());
+  } catch (...) {  // nothing may pass into ONNX Runtime's C code
+    return ort::CreateStatus(g_api, kOrtFail, (where + ": unknown error").c_str());
+  }
+}
+
+// ---------------------------------------------------------------- tensors
+
+TensorView describe(const OrtTensorTypeAndShapeInfo* info) {
+  TensorView view;
+  size_t rank = 0;
+  check(ort::GetTensorElementType(g_api, info, &view.dtype));
+  check(ort::GetDimensionsCount(g_api, info, &rank));
+  view.shape.resize(rank);
+  check(ort::GetDimensions(g_api, info, view.shape.data(), rank));
+  return view;
+}
+
+TensorView view_of(const OrtValue* value) {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  check(ort::GetTensorTypeAndShape(g_api, value, &info));
+  const std::unique_ptr<OrtTensorTypeAndShapeInfo, void (*)(OrtTensorTypeAndShapeInfo*)> owner(
+      info, [](OrtTensorTypeAndShapeInfo* p) { ort::ReleaseTensorTypeAndShapeInfo(g_api, p); });
+  TensorView view = describe(info);
+  void* data = nullptr;  // the C API has one accessor for reading and writing
+  check(ort::GetTensorMutableData(g_api, const_cast<OrtValue*>(value), &data));
+  view.data = data;
+  return view;
+}
+
+// What a node looks like while its kernel is created.
+class NodeInfo {
+ public:
+  explicit NodeInfo(const OrtKernelInfo* info) : info_(info) { check(ort::KernelInfo_GetInputCount(g_api, info, &inputs_)); }
+
+  int64_t attribute(const char* name) const {
+    int64_t value = 0;
+    OrtStatus* status = ort::KernelInfoGetAttribute_int64(g_api, info_, name, &value);
+    if (status != nullptr) {
+      ort::ReleaseStatus(g_api, status);
+      throw OpError(std::string("attribute '") + name + "' is missing or not an integer; give it as an int");
+    }
+    return value;
+  }
+
+  // Type and shape of an input. A shape that the graph does not declare is taken as rank 4 of unknown sides.
+  TensorView input(size_t index, const char* role) const {
+    std::optional<TensorView> view = optional_input(index);
+    if (!view) throw OpError(std::string("input '") + role + "' is missing; connect it");
+    return *view;
+  }
+
+  std::optional<TensorView> optional_input(size_t index) const {
+    if (index >= inputs_) return std::nullopt;
+    OrtTypeInfo* type = nullptr;
+    OrtStatus* status = ort::KernelInfo_GetInputTypeInfo(g_api, info_, index, &type);
+    if (status != nullptr) {  // an empty input name: there is no type to tell
+      ort::ReleaseStatus(g_api, status);
+      return std::nullopt;
+    }
+    const std::unique_ptr<OrtTypeInfo, void (*)(OrtTypeInfo*)> owner(
+        type, [](OrtTypeInfo* p) { ort::ReleaseTypeInfo(g_api, p); });
+    const OrtTensorTypeAndShapeInfo* tensor = nullptr;
+    check(ort::CastTypeInfoToTensorInfo(g_api, type, &tensor));
+    if (tensor == nullptr) return std::nullopt;
+    TensorView view = describe(tensor);
+    // ONNX Runtime reports an undeclared shape as rank 0; no input of these operators is a scalar.
+    if (view.shape.empty()) view.shape_known = false;
+    return view;
+  }
+
+  TensorView constant(size_t index, const char* role) const {
+    input(index, role);
+    int is_constant = 0;
+    const OrtValue* value = nullptr;
+    check(ort::KernelInfoGetConstantInput_tensor(g_api, info_, index, &is_constant, &value));
+    if (is_constant == 0 || value == nullptr) {
+      throw OpError(std::string("input '") + role + "' is not constant; store it as an initializer");
+    }
+    return view_of(value);
+  }
+
+  bool has_input(size_t index) const { return optional_input(index).has_value(); }
+
+ private:
+  const OrtKernelInfo* info_;
+  size_t inputs_ = 0;
+};
+
+std::string node_label(const OrtKernelInfo* info, const char* op) {
+  size_t size = 0;
+  std::string name;
+  // The first call tells the size (it answers with a status when the buffer is too small).
+  OrtStatus* status = ort::KernelInfo_GetNodeName(g_api, info, static_cast<char*>(nullptr), &size);
+  if (status != nullptr) ort::ReleaseStatus(g_api, status);
+  if (size > 0) {
+    name.resize(size);
+    check(ort::KernelInfo_GetNodeName(g_api, info, name.data(), &size));
+    name.resize(size - 1);  // the size counts the closing zero
+  }
+  return std::string("bireal.") + op + " node '" + name + "'";
+}
+
+// ---------------------------------------------------------------- one run
+
+class Run final : public Executor {
+ public:
+  explicit Run(OrtKernelContext* context) : context_(context) {}
+
+  TensorView input(size_t index) const {
+    std::optional<TensorView> view = optional_input(index);
+    if (!view) throw OpError("input " + std::to_string(index) + " has no value");
+    return *view;
+  }
+
+  std::optional<TensorView> optional_input(size_t index) const {
+    const OrtValue* value = nullptr;
+    check(ort::KernelContext_GetInput(g_api, context_, index, &value));
+    if (value == nullptr) return std::nullopt;
+    return view_of(value);
+  }
+
+  // Null for an optional output that the graph does not name.
+  void* output(size_t index, const std::vector<int64_t>& shape) const {
+    OrtValue* value = nullptr;
+    check(ort::KernelContext_GetOutput(g_api, context_, index, shape.data(), shape.size(), &value));
+    if (value == nullptr) return nullptr;
+    void* data = nullptr;
+    check(ort::GetTensorMutableData(g_api, value, &data));
+    return data;
+  }
+
+  void run(void (*task)(void*, size_t), void* user, size_t count) const override {
+    if (count == 0) return;
+    if (count == 1) return task(user, 0);
+    check(ort::KernelContext_ParallelFor(g_api, context_, task, count, size_t{0}, user));
+  }
+
+ private:
+  OrtKernelContext* context_;
+};
+
+const TensorView* pointer(const std::optional<TensorView>& view) { return view ? &*view : nullptr; }
+
+// ---------------------------------------------------------------- the four ops
+
+struct PackOp {
+  static constexpr const char* kName = "Pack";
+  static constexpr size_t kRequiredInputs = 1, kInputs = 2, kRequiredOutputs = 1, kOutputs = 1;
+  static constexpr int kOutputTypes[] = {kOrtInt32};
+
+  explicit PackOp(const NodeInfo& node)
+      : has_threshold(node.has_input(1)), op(node.input(0, "x"), pointer(node.optional_input(1))) {}
+
+  void compute(const Run& run) const {
+    const TensorView x = run.input(0);
+    const std::optional<TensorView> threshold = has_threshold ? run.optional_input(1) : std::nullopt;
+    const MapShape map = op.prepare(x, pointer(threshold));
+    auto* bits = static_cast<uint32_t*>(run.output(0, map.bits_shape()));
+    op.run(x, pointer(threshold), map, bits, active_kernels(), run);
+  }
+
+  bool has_threshold;
+  Pack op;
+};
+
+struct BConvOp {
+  static constexpr const char* kName = "BConv";
+  static constexpr size_t kRequiredInputs = 4, kInputs = 5, kRequiredOutputs = 1, kOutputs = 2;
+  static constexpr size_t kResidual = 4;
+  static constexpr int kOutputTypes[] = {kOrtFloat, kOrtInt32};
+
+  explicit BConvOp(const NodeInfo& node)
+      : has_residual(node.has_input(kResidual)),
+        op({node.attribute("channels"), node.attribute("kernel"), node.attribute("stride")}, node.input(0, "bits"),
+           node.constant(1, "weight"), node.constant(2, "scale"), node.constant(3, "bias"),
+           pointer(node.optional_input(kResidual)), active_kernels()) {}
+
+  void compute(const Run& run) const {
+    const TensorView bits = run.input(0);
+    const std::optional<TensorView> residual = has_residual ? run.optional_input(kResidual) : std::nullopt;
+    const MapShape out = op.prepare(bits, pointer(residual));
+    auto* y = static_cast<float*>(run.output(0, out.shape()));
+    auto* bits_out = static_cast<uint32_t*>(run.output(1, out.bits_shape()));
+    op.run(bits, pointer(residual), out, y, bits_out, run);
+  }
+
+  bool has_residual;
+  BConv op;
+};
+
+struct StemOp {
+  static constexpr const char* kName = "Stem";
+  static constexpr size_t kRequiredInputs = 5, kInputs = 5, kRequiredOutputs = 1, kOutputs = 2;
+  static constexpr int kOutputTypes[] = {kOrtFloat, kOrtInt32};
+
+  explicit StemOp(const NodeInfo& node)
+      : op({node.attribute("stride"), node.attribute("pool")}, node.input(0, "image"), node.constant(1, "weight"),
+           node.constant(2, "scale"), node.constant(3, "bias"), node.constant(4, "mean"), active_kernels()) {}
+
+  void compute(const Run& run) const {
+    const TensorView image = run.input(0);
+    const MapShape out = op.prepare(image);
+    auto* y = static_cast<float*>(run.output(0, out.shape()));
+    auto* bits = static_cast<uint32_t*>(run.output(1, out.bits_shape()));
+    op.run(image, out, y, bits, run);
+  }
+
+  Stem op;
+};
+
+struct AvgPool2Op {
+  static constexpr const char* kName = "AvgPool2";
+  static constexpr size_t kRequiredInputs = 1, kInputs = 1, kRequiredOutputs = 1, kOutputs = 1;
+  static constexpr int kOutputTypes[] = {kOrtFloat};
+
+  explicit AvgPool2Op(const NodeInfo& node) : op(node.input(0, "x")) {}
+
+  void compute(const Run& run) const {
+    const TensorView x = run.input(0);
+    const MapShape out = op.prepare(x);
+    op.run(x, out, static_cast<float*>(run.output(0, out.shape())), active_kernels(), run);
+  }
+
+  AvgPool2 op;
+};
+
+// ---------------------------------------------------------------- the table of callbacks
+
+// A kernel as ONNX Runtime holds it: the operator and the label its errors carry.
+template <typename Op>
+struct Instance {
+  std::string label;
+  Op op;
+};
+
+// BConv may write y over its residual: input kResidual, output 0. ONNX Runtime only does so where nobody else
+// reads the residual afterwards and the graph declares both shapes.
+size_t bconv_may_inplace(int** inputs, int** outputs) {
+  *inputs = new int[1]{static_cast<int>(BConvOp::kResidual)};
+  *outputs = new int[1]{0};
+  return 1;
+}
+
+void release_may_inplace(int* inputs, int* outputs) {
+  delete[] inputs;
+  delete[] outputs;
+}
+
+template <typename Op>
+OrtCustomOp make_custom_op() {
+  OrtCustomOp op = {};
+  op.version = kOrtApiVersion;
+  op.GetName = [](const OrtCustomOp*) { return Op::kName; };
+  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU's
+  op.GetInputTypeCount = [](const OrtCustomOp*) { return Op::kInputs; };
+  // Any type: the operators check types themselves, with a message that says what to give instead.
+  op.GetInputType = [](const OrtCustomOp*, size_t) { return kOrtAnyType; };
+  op.GetOutputTypeCount = [](const OrtCustomOp*) { return Op::kOutputs; };
+  op.GetOutputType = [](const OrtCustomOp*, size_t index) { return Op::kOutputTypes[index]; };
+  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
+    return index < Op::kRequiredInputs ? kOrtRequired : kOrtOptional;
+  };
+  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t index) {
+    return index < Op::kRequiredOutputs ? kOrtRequired : kOrtOptional;
+  };
+  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return 0; };  // OrtMemTypeDefault
+  op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };
+  op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
+  op.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 1; };
+  op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
+  op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
+  op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
+  op.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info, void** kernel) {
+    *kernel = nullptr;
+    std::string label = std::string("bireal.") + Op::kName;
+    return guarded(label, [&] {
+      label = node_label(info, Op::kName);
+      *kernel = new Instance<Op>{label, Op(NodeInfo(info))};
+    });
+  };
+  op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
+    const auto& instance = *static_cast<const Instance<Op>*>(kernel);
+    return guarded(instance.label, [&] { instance.op.compute(Run(context)); });
+  };
+  op.KernelDestroy = [](void* kernel) { delete static_cast<Instance<Op>*>(kernel); };
+  return op;
+}
+
+// The ops and their domain live as long as the library: sessions refer to them, and every session's options share them.
+struct Domain {
+  OrtCustomOp ops[4] = {make_custom_op<PackOp>(), make_custom_op<BConvOp>(), make_custom_op<StemOp>(),
+                        make_custom_op<AvgPool2Op>()};
+  OrtCustomOpDomain* handle = nullptr;
+
+  Domain() {
+    ops[1].GetMayInplace = bconv_may_inplace;
+    ops[1].ReleaseMayInplace = release_may_inplace;
+    check(ort::CreateCustomOpDomain(g_api, "bireal", &handle));
+    for (const OrtCustomOp& op : ops) check(ort::CustomOpDomain_Add(g_api, handle, &op));
+  }
+};
+
+}  // namespace
+}  // namespace bireal
+
+// ---------------------------------------------------------------- exported symbols
+
+#define BIREAL_EXPORT extern "C" __attribute__((visibility("default")))
+
+// Called by SessionOptions.register_custom_ops_library.
+BIREAL_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
+  using namespace bireal;
+  g_api = base->GetApi(kOrtApiVersion);
+  if (g_api == nullptr) {
+    // Older than 1.18. Status objects need an API too; version 1 is always there.
+    return ort::CreateStatus(base->GetApi(1), kOrtFail, "the bireal ops need ONNX Runtime 1.18 or newer; upgrade onnxruntime");
+  }
+  return guarded("bireal ops", [&] {
+    active_kernels();  // a bad BIREAL_KERNEL is reported here, not in the middle of a model
+    static const Domain domain;
+    check(ort::AddCustomOpDomain(g_api, options, domain.handle));
+  });
+}
+
+// Name of the kernel set in use, or null if BIREAL_KERNEL names one that cannot be used.
+BIREAL_EXPORT const char* bireal_kernel_name() {
+  try {
+    return bireal::active_kernels().name;
+  } catch (const bireal::OpError&) {
+    return nullptr;
+  }
+}
+
+// Comma-separated names of the kernel sets that this CPU can run, fastest first.
+BIREAL_EXPORT const char* bireal_kernel_names() {
+  static const std::string names = bireal::usable_kernel_names();
+  return names.c_str();
+}

@@ -1,0 +1,240 @@
+#include "stem.h"
+
+#include <algorithm>
+
+namespace bireal {
+namespace {
+
+constexpr int kColors = 3;
+constexpr int kLargestKernel = 7;
+constexpr int kPoolRows = 3;
+constexpr size_t kLine = 64;  // bytes; parts of the scratch start on cache lines, with a line of slack behind each
+
+size_t round_up(size_t bytes) { return (bytes + 2 * kLine - 1) / kLine * kLine; }
+
+// How far the filter at output index i reaches over the image's edges: missing taps before and behind, 0..pad.
+struct Reach {
+  int before;
+  int behind;
+};
+
+Reach reach(int i, int stride, int pad, int size) {
+  return {std::max(0, pad - i * stride), std::max(0, i * stride + pad - (size - 1))};
+}
+
+}  // namespace
+
+// Sizes of one run, and where a task keeps its rows in the scratch memory.
+struct Stem::Geometry {
+  int height, width;            // image
+  int conv_height, conv_width;  // before pooling
+  size_t input_row_bytes;       // one widened, padded input row
+  size_t conv_row_bytes;        // one convolution row
+  size_t class_bytes;           // border class of each column
+
+  Geometry(const MapShape& image, int stride, int kernel, int element_bytes, int out_channels)
+      : height(image.height),
+        width(image.width),
+        conv_height((image.height - 1) / stride + 1),
+        conv_width((image.width - 1) / stride + 1),
+        input_row_bytes(round_up((static_cast<size_t>(image.width) + 2 * (kernel / 2)) * kColors * element_bytes)),
+        conv_row_bytes(round_up(static_cast<size_t>(conv_width) * out_channels * sizeof(float))),
+        class_bytes(round_up(conv_width)) {}
+};
+
+// Makes convolution rows on demand. Holds a ring of widened input rows, so each is widened once a task.
+class Stem::RowSource {
+ public:
+  static size_t scratch_bytes(const Geometry& geometry, int kernel) {
+    return geometry.class_bytes + kernel * geometry.input_row_bytes;
+  }
+
+  RowSource(const Stem& stem, const Geometry& geometry, const uint8_t* pixels, char* scratch)
+      : stem_(stem), geometry_(geometry), pixels_(pixels), ring_(scratch + geometry.class_bytes) {
+    auto* classes = reinterpret_cast<uint8_t*>(scratch);
+    const int pad = stem.kernel_ / 2;
+    for (int x = 0; x < geometry.conv_width; ++x) {
+      const Reach r = reach(x, stem.stride_, pad, geometry.width);
+      classes[x] = static_cast<uint8_t>(r.before * (pad + 1) + r.behind);
+    }
+    job_.column_class = classes;
+    job_.weights = stem.weights_.as<void>();
+    job_.scale = stem.scale_.as<float>();
+    job_.out_width = geometry.conv_width;
+    job_.out_channels = stem.out_channels_;
+    job_.padded_channels = stem.padded_channels_;
+    job_.kernel = stem.kernel_;
+    job_.stride = stem.stride_;
+    std::fill_n(held_, kLargestKernel, -1);
+  }
+
+  // Convolution row `row` -> out [conv_width][out_channels].
+  void make(int row, float* out) {
+    const int pad = stem_.kernel_ / 2;
+    const Reach r = reach(row, stem_.stride_, pad, geometry_.height);
+    job_.tap_begin = r.before;
+    job_.tap_end = stem_.kernel_ - r.behind;
+    for (int t = job_.tap_begin; t < job_.tap_end; ++t) job_.rows[t] = input_row(row * stem_.stride_ - pad + t);
+    const int classes = stem_.border_distance_classes();
+    const size_t row_class = static_cast<size_t>(r.before) * classes + r.behind;
+    job_.offset = stem_.offset_.as<float>() + row_class * classes * classes * stem_.padded_channels_;
+    job_.out = out;
+    (stem_.integer_ ? stem_.kernels_.stem_row_i16 : stem_.kernels_.stem_row_f32)(job_);
+  }
+
+ private:
+  const void* input_row(int y) {
+    const int place = y % stem_.kernel_;
+    char* row = ring_ + place * geometry_.input_row_bytes;
+    if (held_[place] == y) return row;
+    held_[place] = y;
+    const uint8_t* in = pixels_ + static_cast<size_t>(y) * geometry_.width * kColors;
+    if (stem_.integer_) {
+      widen(in, reinterpret_cast<int16_t*>(row), [](uint8_t pixel, int) { return static_cast<int16_t>(pixel); });
+    } else {
+      const float* mean = stem_.mean_;
+      widen(in, reinterpret_cast<float*>(row), [mean](uint8_t pixel, int c) { return pixel - mean[c]; });
+    }
+    return row;
+  }
+
+  // Zeroes the slack behind the row too: kernels read whole vectors, and what they read there must be finite.
+  template <typename T, typename Convert>
+  void widen(const uint8_t* in, T* row, Convert convert) const {
+    const size_t margin = static_cast<size_t>(stem_.kernel_ / 2) * kColors;
+    const size_t count = static_cast<size_t>(geometry_.width) * kColors;
+    std::fill_n(row, margin, T(0));
+    T* out = row + margin;
+    for (int x = 0; x < geometry_.width; ++x) {
+      for (int c = 0; c < kColors; ++c) out[x * kColors + c] = convert(in[x * kColors + c], c);
+    }
+    std::fill(out + count, row + geometry_.input_row_bytes / sizeof(T), T(0));
+  }
+
+  const Stem& stem_;
+  const Geometry& geometry_;
+  const uint8_t* pixels_;
+  char* ring_;
+  int held_[kLargestKernel];  // which input row each place of the ring holds
+  StemRowJob job_ = {};
+};
+
+Stem::Stem(const Attributes& attributes, const TensorView& image, const TensorView& weight, const TensorView& scale,
+           const TensorView& bias, const TensorView& mean, const Kernels& kernels)
+    : kernels_(kernels) {
+  require_range("attribute 'stride'", attributes.stride, 1, 2);
+  require_range("attribute 'pool'", attributes.pool, 0, 1);
+  stride_ = static_cast<int>(attributes.stride);
+  pool_ = attributes.pool != 0;
+  require_tensor(image, "image", DType::kUInt8, {-1, -1, -1, kColors}, "[N, H, W, 3]");
+  integer_ = weight.dtype == static_cast<int>(DType::kInt16);
+  if (!integer_ && weight.dtype != static_cast<int>(DType::kFloat32)) {
+    throw OpError("input 'weight' is " + dtype_name(weight.dtype) + "; give float32 or int16");
+  }
+  require_tensor(weight, "weight", integer_ ? DType::kInt16 : DType::kFloat32, {-1, -1, -1, kColors}, "[O, K, K, 3]");
+  const int64_t side = weight.shape[1];
+  if (side != weight.shape[2] || side % 2 == 0 || side < 1 || side > kLargestKernel) {
+    throw OpError("input 'weight' has shape " + shape_text(weight.shape) +
+                  "; give a square filter of odd side K of at most 7, [O, K, K, 3]");
+  }
+  require_range("number of output channels (first side of input 'weight')", weight.shape[0], 1, 1 << 16);
+  kernel_ = static_cast<int>(side);
+  out_channels_ = static_cast<int>(weight.shape[0]);
+  require_tensor(scale, "scale", DType::kFloat32, {out_channels_}, "[O]");
+  require_tensor(bias, "bias", DType::kFloat32, {out_channels_}, "[O]");
+  require_tensor(mean, "mean", DType::kFloat32, {kColors}, "[3]");
+  std::copy_n(mean.as<float>(), kColors, mean_);
+  padded_channels_ = (out_channels_ + kernels_.stem_block - 1) / kernels_.stem_block * kernels_.stem_block;
+  scale_ = AlignedBuffer(sizeof(float) * padded_channels_);
+  std::copy_n(scale.as<float>(), out_channels_, scale_.as<float>());
+  weights_ = AlignedBuffer(kernels_.stem_layout_bytes(out_channels_, kernel_, integer_ ? 2 : 4));
+  if (integer_) {
+    kernels_.stem_layout_i16(weight.as<int16_t>(), out_channels_, kernel_, weights_.as<void>());
+    make_offsets(weight.as<int16_t>(), scale.as<float>(), bias.as<float>());
+  } else {
+    kernels_.stem_layout_f32(weight.as<float>(), out_channels_, kernel_, weights_.as<void>());
+    make_offsets(weight.as<float>(), scale.as<float>(), bias.as<float>());
+  }
+}
+
+// offset = bias - scale * (sum over valid taps of w * mean) for int16 weights, by border class; the bias for float32.
+template <typename T>
+void Stem::make_offsets(const T* weight, const float* scale, const float* bias) {
+  const int classes = border_distance_classes();
+  const size_t all = static_cast<size_t>(classes) * classes * classes * classes;
+  offset_ = AlignedBuffer(sizeof(float) * all * padded_channels_);
+  std::vector<double> tap_mean(static_cast<size_t>(kernel_) * kernel_);  // sum over colours of w * mean
+  for (int o = 0; o < out_channels_; ++o) {
+    for (size_t t = 0; t < tap_mean.size(); ++t) {
+      const T* w = weight + (o * tap_mean.size() + t) * kColors;
+      tap_mean[t] = 0;
+      for (int c = 0; c < kColors && integer_; ++c) tap_mean[t] += static_cast<double>(w[c]) * mean_[c];
+    }
+    for (size_t index = 0; index < all; ++index) {
+      const int row_class = static_cast<int>(index) / (classes * classes);
+      const int column_class = static_cast<int>(index) % (classes * classes);
+      double sum = 0;
+      for (int ky = row_class / classes; ky < kernel_ - row_class % classes; ++ky) {
+        for (int kx = column_class / classes; kx < kernel_ - column_class % classes; ++kx) {
+          sum += tap_mean[static_cast<size_t>(ky) * kernel_ + kx];
+        }
+      }
+      offset_.as<float>()[index * padded_channels_ + o] = static_cast<float>(bias[o] - scale[o] * sum);
+    }
+  }
+}
+
+MapShape Stem::prepare(const TensorView& image) const {
+  const MapShape in = map_shape(image, "image");
+  if (in.channels != kColors) {
+    throw OpError("input 'image' has shape " + shape_text(image.shape) + "; give RGB pixels, [N, H, W, 3]");
+  }
+  MapShape out = {in.batch, (in.height - 1) / stride_ + 1, (in.width - 1) / stride_ + 1, out_channels_};
+  if (pool_) {
+    out.height = (out.height - 1) / 2 + 1;
+    out.width = (out.width - 1) / 2 + 1;
+  }
+  return out;
+}
+
+void Stem::run(const TensorView& image, const MapShape& out, float* y, uint32_t* bits,
+               const Executor& executor) const {
+  const MapShape in = map_shape(image, "image");
+  const Geometry geometry(in, stride_, kernel_, integer_ ? 2 : 4, out_channels_);
+  const size_t source_bytes = RowSource::scratch_bytes(geometry, kernel_);
+  const size_t scratch_bytes = source_bytes + (pool_ ? kPoolRows * geometry.conv_row_bytes : 0);
+  const double work = static_cast<double>(geometry.conv_width) * out_channels_ * kernel_ * kernel_ * kColors / 60;
+  const RowTasks tasks(out.batch, out.height, pool_ ? 2 * work : work);
+  const size_t row_elements = static_cast<size_t>(out.width) * out.channels;
+  executor.for_each(tasks.count(), [&](size_t task) {
+    const int64_t index = tasks.image(task);
+    auto* scratch = static_cast<char*>(thread_scratch(scratch_bytes));
+    RowSource source(*this, geometry, image.as<uint8_t>() + index * in.elements(), scratch);
+    uint32_t* image_bits = bits == nullptr ? nullptr : bits + index * out.bits_words();
+    if (bits != nullptr) clear_border(image_bits, out, tasks.begin(task), tasks.end(task));
+    int made = -1;  // last convolution row in the pooling ring; row r lives at r % 3
+    for (int row = tasks.begin(task); row < tasks.end(task); ++row) {
+      float* y_row = y + index * out.elements() + row * row_elements;
+      if (pool_) {
+        const int first = std::max(0, 2 * row - 1);
+        const int last = std::min(2 * row + 1, geometry.conv_height - 1);
+        const float* rows[kPoolRows];
+        for (int r = first; r <= last; ++r) {
+          auto* place = reinterpret_cast<float*>(scratch + source_bytes + r % kPoolRows * geometry.conv_row_bytes);
+          if (r > made) source.make(r, place);
+          made = std::max(made, r);
+          rows[r - first] = place;
+        }
+        kernels_.max_pool_row(rows, last - first + 1, geometry.conv_width, out.channels, y_row);
+      } else {
+        source.make(row, y_row);
+      }
+      if (bits != nullptr) {
+        const size_t pixel = (static_cast<size_t>(row) + 1) * (out.width + 2) + 1;
+        kernels_.pack(y_row, nullptr, out.width, out.channels, image_bits + pixel * words_for(out.channels));
+      }
+    }
+  });
+}
+
+}  // namespace bireal
