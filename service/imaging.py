@@ -1,14 +1,52 @@
 """From uploaded bytes to RGB pixels: the one place where images from strangers are opened, and all limits on them.
 
 The same bytes give the same pixels for every variant of a model: the hint that allows a reduced decode comes from
-the card's input size, which a model shares with its twin.
+the card's input size, which a model shares with its twin. Colour profiles are not applied, as in the training data.
+
+Pillow's own guard against decompression bombs, `Image.MAX_IMAGE_PIXELS`, is a process-wide variable and is not relied
+upon: plugins are called directly, and sizes are compared with the limit before pixels exist. It still stops a WebP or
+GIF of more than 178,956,970 pixels, so a limit beyond that means nothing (`Settings.max_pixels` ends before it).
 """
 
-from dataclasses import dataclass, field
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from service.errors import BrokenImageError, EmptyBodyError, ImageTooLargeError, ServiceError, UnsupportedImageError
+from service.image_header import gif_canvas, gif_frames, looks_like, png_bit_depth, sniff, webp_canvas
+
+# How many times the needed size a reduced JPEG keeps: the scaling that follows then hides which way it was decoded.
+_OVERSAMPLING = 2
+
+_PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+}
+
+# Declared by clients that do not know what they send: says nothing either way.
+_NEUTRAL_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream"})
+
+_EXIF_ORIENTATION = 0x0112
+
+#: EXIF orientation -> (Pillow operation, mirrored first, then rotated clockwise by degrees) that makes it upright.
+_UPRIGHT: dict[int, tuple[Image.Transpose, bool, int]] = {
+    2: (Image.Transpose.FLIP_LEFT_RIGHT, True, 0),
+    3: (Image.Transpose.ROTATE_180, False, 180),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM, True, 180),
+    5: (Image.Transpose.TRANSPOSE, True, 270),
+    6: (Image.Transpose.ROTATE_270, False, 90),  # Pillow counts anticlockwise
+    7: (Image.Transpose.TRANSVERSE, True, 90),
+    8: (Image.Transpose.ROTATE_90, False, 270),
+}
+_SIDEWAYS = frozenset({5, 6, 7, 8})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +59,23 @@ class ImageLimits:
 
     max_pixels: int = 50_000_000
 
+    def check(self, width: int, height: int) -> None:
+        """Raises ImageTooLargeError for a size, in pixels, beyond the limit."""
+        if width * height > self.max_pixels:
+            raise ImageTooLargeError(width, height, self.max_pixels)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageReport:
     """What the upload was, and what was done to it.
 
     Attributes:
-        format: `JPEG`, `PNG`, `WEBP`, `BMP` or `GIF`, by content.
+        format: `JPEG`, `PNG`, `WEBP`, `BMP` or `GIF`, by content; `RAW` for pixels that came without a file.
         width: Width of the picture at full resolution and upright (after EXIF rotation), pixels. All coordinates
             in answers refer to this picture.
         height: Its height, pixels.
-        mode: The file's own pixel format: `RGB`, `L`, `LA`, `P`, `RGBA`, `CMYK`, `1`, `I;16`, ...
-        converted: What was done to get RGB ("alpha composited on white", ...), or None.
+        mode: The file's own pixel format: `RGB`, `L`, `LA`, `P`, `RGBA`, `CMYK`, `1`, `I;16`, `RGB;16`, ...
+        converted: What was done to get 8-bit RGB ("alpha composited on white", ...), or None.
         exif_orientation: The EXIF tag, 1..8; 1 where there is none.
         exif_rotation: Clockwise rotation that was applied, degrees: 0, 90, 180 or 270.
         exif_mirrored: Whether the picture was mirrored left to right before the rotation.
@@ -59,22 +102,32 @@ class DecodedImage:
     """A decoded upload: upright, RGB, at 1/report.reduction of its full size.
 
     Attributes:
-        image: The pixels as a Pillow image of mode RGB.
+        image: The pixels as a Pillow image of mode RGB; not to be changed.
         report: What the upload was.
     """
 
     image: Image.Image
-    report: ImageReport = field()
+    report: ImageReport
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8]:
-        """The pixels: uint8 [H, W, 3] RGB, contiguous."""
-        return np.ascontiguousarray(np.asarray(self.image))
+        """A copy of the pixels: uint8 [H, W, 3] RGB, contiguous."""
+        return np.array(self.image, dtype=np.uint8, order="C")
 
     @classmethod
-    def from_pixels(cls, pixels: npt.NDArray[np.uint8]) -> "DecodedImage":
-        """Wraps pixels, uint8 [H, W, 3] RGB, that did not come from a file (synthetic inputs, data loaders)."""
-        raise NotImplementedError
+    def from_pixels(cls, pixels: npt.NDArray[np.uint8]) -> Self:
+        """Wraps pixels that did not come from a file (synthetic inputs, data loaders, raw tensors).
+
+        Args:
+            pixels: uint8 [H, W, 3] RGB.
+
+        Raises:
+            ValueError: They are not that.
+        """
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+            raise ValueError(f"pixels must be uint8 [H, W, 3], H and W at least 1, not {pixels.dtype} {pixels.shape}")
+        height, width = pixels.shape[:2]
+        return cls(Image.fromarray(np.ascontiguousarray(pixels)), ImageReport("RAW", width, height, "RGB"))
 
 
 def decode(
@@ -90,9 +143,9 @@ def decode(
         data: The file's bytes.
         content_type: As the client declared it, or None. It is refused when it says that this is no image, and never
             trusted: the format is found from the content.
-        limits: Limits on what is decoded.
-        hint: (height, width) in pixels of which the task needs at least twofold oversampling, from
-            `Task.decode_hint(card)`; allows a JPEG to be decoded at 1/2, 1/4 or 1/8.
+        limits: Limits on what is decoded; None for the defaults.
+        hint: (height, width) in pixels, from `Task.decode_hint(card)`: a large JPEG may be decoded at 1/2, 1/4 or 1/8
+            as long as the upright picture keeps twice that in both directions.
 
     Returns:
         Upright RGB pixels and a report of what was done to get them.
@@ -103,4 +156,142 @@ def decode(
         BrokenImageError: Truncated or corrupt (422).
         ImageTooLargeError: More pixels than the limit (413), found before decoding.
     """
-    raise NotImplementedError
+    limits = limits or ImageLimits()
+    if not data:
+        raise EmptyBodyError
+    _check_declared(content_type)
+    kind = sniff(data)
+    if kind is None:
+        raise UnsupportedImageError(f"The content seems to be {looks_like(data)}.")
+    # Two decoders would allocate, or refuse by Pillow's own limit, before they say their size.
+    canvas = webp_canvas(data) if kind == "WEBP" else gif_canvas(data) if kind == "GIF" else None
+    if canvas is not None:
+        limits.check(*canvas)
+    try:
+        return _decode(data, kind, limits, hint)
+    except (ServiceError, MemoryError):
+        raise
+    except Exception as error:
+        # A decoder fed with strangers' bytes raises whatever it trips over: all of it is the file's fault.
+        raise BrokenImageError(f"The {kind} file is truncated or corrupt ({error}).") from error
+
+
+def _decode(data: bytes, kind: str, limits: ImageLimits, hint: tuple[int, int] | None) -> DecodedImage:
+    image = _PLUGINS[kind](io.BytesIO(data))  # reads headers only
+    limits.check(*image.size)
+    stored_width, stored_height = image.size
+    orientation = _orientation(image) if kind in {"JPEG", "WEBP"} else 1
+    reduction = _reduce(image, orientation, hint) if kind == "JPEG" else 1
+    frames = gif_frames(data) if kind == "GIF" else int(getattr(image, "n_frames", 1))
+    image.load()
+    if kind == "PNG":
+        orientation = _orientation(image)  # its chunk may follow the pixels
+    mode, rgb, converted = image.mode, *_to_rgb(image)
+    if kind == "PNG" and png_bit_depth(data) == 16 and not mode.startswith("I"):
+        mode = f"{mode};16"  # Pillow keeps the high bytes of 16-bit colour and does not say so
+        converted = _join("16 bits a channel reduced to 8", converted)
+    mirrored, rotation = False, 0
+    if orientation in _UPRIGHT:
+        operation, mirrored, rotation = _UPRIGHT[orientation]
+        rgb = rgb.transpose(operation)
+    sideways = orientation in _SIDEWAYS
+    report = ImageReport(
+        format=kind,
+        width=stored_height if sideways else stored_width,
+        height=stored_width if sideways else stored_height,
+        mode=mode,
+        converted=converted,
+        exif_orientation=orientation,
+        exif_rotation=rotation,
+        exif_mirrored=mirrored,
+        frames=max(1, frames),
+        frames_dropped=max(0, frames - 1),
+        reduction=reduction,
+    )
+    return DecodedImage(rgb, report)
+
+
+def _check_declared(content_type: str | None) -> None:
+    declared = (content_type or "").partition(";")[0].strip().lower()
+    if declared in _NEUTRAL_TYPES or declared.startswith("image/"):
+        return
+    remedy = None
+    if declared == "application/x-www-form-urlencoded":
+        remedy = "curl sends this type unless told otherwise: add -H 'Content-Type: image/jpeg'."
+    raise UnsupportedImageError(f"The content type {declared[:100]!r} is not an image's.", remedy=remedy)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1..8; 1 where there is none that can be read."""
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001  metadata is optional: damage in it, of any kind, must not cost a sound picture
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _reduce(image: ImageFile.ImageFile, orientation: int, hint: tuple[int, int] | None) -> int:
+    """Asks the JPEG decoder for the smallest size that keeps the oversampling.
+
+    A reduced decode takes whole 8x8 blocks down to 4x4, 2x2 or 1x1: pixel x of the result is exactly the pixels
+    [x * reduction, (x + 1) * reduction) of the full picture.
+
+    Returns:
+        The reduction: 1, 2, 4 or 8.
+    """
+    if hint is None:
+        return 1
+    height, width = (hint[1], hint[0]) if orientation in _SIDEWAYS else hint
+    full_width = image.size[0]
+    image.draft(None, (_OVERSAMPLING * width, _OVERSAMPLING * height))
+    return round(full_width / image.size[0])
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
+    """Converts a loaded image of any mode to RGB.
+
+    Returns:
+        The image, and what was done in words; None when nothing was.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _wide_to_rgb(image)
+    if image.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in image.info:
+        return _composite_on_white(image)
+    if image.mode == "RGB":
+        return image, None
+    words = {
+        "1": "black and white copied to three channels",
+        "L": "grey copied to three channels",
+        "P": "palette looked up",
+        "CMYK": "CMYK converted without a colour profile",
+    }
+    return image.convert("RGB"), words.get(image.mode, f"{image.mode} converted")
+
+
+def _composite_on_white(image: Image.Image) -> tuple[Image.Image, str | None]:
+    if image.mode == "RGB" and isinstance(key := image.info.get("transparency"), tuple) and max(key) > 255:
+        image.info["transparency"] = tuple(part >> 8 for part in key)  # stated in 16 bits; the pixels have 8 by now
+    rgba = image.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    white = Image.new("RGB", rgba.size, "white")
+    white.paste(rgba.convert("RGB"), mask=alpha)
+    opaque = alpha.getextrema() == (255, 255)
+    words = "opaque alpha dropped" if opaque else "alpha composited on white"
+    return white, _join("palette looked up" if image.mode in {"P", "PA"} else None, words)
+
+
+def _wide_to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
+    """16-bit grey: the high byte, as Pillow does for 16-bit colour; its own conversion of these modes clips at 255."""
+    wide = np.asarray(image)
+    grey = (np.clip(wide, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
+    words = "16-bit grey reduced to 8 bits and copied to three channels"
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey = np.where(wide == key, np.uint8(255), grey)
+        words = _join(words, "alpha composited on white") or words
+    return Image.fromarray(grey).convert("RGB"), words
+
+
+def _join(*parts: str | None) -> str | None:
+    """Joins the parts that there are: "a, b"; None when there are none."""
+    return ", ".join(part for part in parts if part) or None

@@ -76,8 +76,9 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         50_000_000,
         gt=0,
+        le=178_000_000,  # beyond it Pillow refuses some formats by a limit of its own
         description="Largest image, width x height, read from its header before it is decoded; beyond it, 413. "
-        "An image being decoded takes 3 to 12 bytes a pixel in each of decode_threads.",
+        "An image being decoded takes 4 to 13 bytes a pixel in each of decode_threads.",
     )
     max_images_per_request: int = Field(16, gt=0, description="Most images in one multipart request; beyond it, 413.")
     decode_threads: int = Field(

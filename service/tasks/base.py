@@ -5,6 +5,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from service.card import Card, TaskName
 from service.imaging import DecodedImage
@@ -87,3 +88,25 @@ class Task(Protocol[OptionsT_contra, ResultT_co]):
             BadParameterError: An option does not fit the model.
         """
         ...
+
+
+def resize_region(image: DecodedImage, geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """Resamples the geometry's region to the network's input: bilinear, with antialiasing when it shrinks.
+
+    Args:
+        image: A decoded image; when it was decoded at 1/r of its size, the region is scaled by exactly that.
+        geometry: The region, in pixels of the uploaded picture.
+
+    Returns:
+        uint8 [input_height, input_width, 3], contiguous.
+    """
+    reduction = image.report.reduction
+    decoded_width, decoded_height = image.image.size
+    box = (
+        max(0.0, geometry.left / reduction),
+        max(0.0, geometry.top / reduction),
+        min(float(decoded_width), (geometry.left + geometry.width) / reduction),
+        min(float(decoded_height), (geometry.top + geometry.height) / reduction),
+    )
+    size = (geometry.input_width, geometry.input_height)
+    return np.array(image.image.resize(size, Image.Resampling.BILINEAR, box=box), dtype=np.uint8, order="C")

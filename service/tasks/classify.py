@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from service.card import Card, TaskName
+from service.errors import BadOutputError, BadParameterError
 from service.imaging import DecodedImage
-from service.tasks.base import Prepared
+from service.tasks.base import Geometry, Prepared, resize_region
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +16,27 @@ class ClassifyOptions:
     """What a client asks of a classification.
 
     Attributes:
-        top_k: Number of classes in the answer, 1 .. number of classes.
+        top_k: Number of classes in the answer, at least 1; all of them when the model has fewer.
         min_probability: The answer is marked uncertain when its best probability is below this, 0..1.
+
+    Raises:
+        BadParameterError: A value is out of range.
     """
 
     top_k: int = 5
     min_probability: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise BadParameterError(
+                "top_k", f"top_k is {self.top_k}; it must be 1 or more.", remedy="Leave it out for the default."
+            )
+        if not 0 <= self.min_probability <= 1:  # also refuses NaN
+            raise BadParameterError(
+                "min_probability",
+                f"min_probability is {self.min_probability}; it must lie in 0..1.",
+                remedy="Leave it out, or send a fraction such as 0.5.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +54,10 @@ class ClassifyResult:
     """The answer: classes by falling probability.
 
     Attributes:
-        predictions: The best `top_k`.
+        predictions: The best `top_k`; of equal ones the first in the card's order comes first.
         uncertain: Whether the best probability is below `min_probability`.
         min_probability: That threshold.
-        probabilities: float64 [classes], all of them, in the order of the card.
+        probabilities: float64 [classes], all of them, in the card's order.
     """
 
     predictions: tuple[Prediction, ...]
@@ -56,15 +72,76 @@ class ClassifyTask:
     name: TaskName = "classify"
 
     def decode_hint(self, card: Card) -> tuple[int, int]:
-        """Both sides at least `resize_shorter`."""
-        raise NotImplementedError
+        """Both sides at least `resize_shorter`, pixels: whichever is the shorter one is scaled to it."""
+        shorter = _resize_shorter(card)
+        return shorter, shorter
 
     def preprocess(self, image: DecodedImage, card: Card) -> Prepared:
-        """Scales the shorter side to `card.input.resize_shorter` and cuts the centre."""
-        raise NotImplementedError
+        """Scales the shorter side to `card.input.resize_shorter` and cuts height x width from the centre.
+
+        Both in one step: the crop is mapped back into the picture, and only that region is resampled (bilinear, with
+        antialiasing). The centre is exact, where scaling to whole pixels first would shift it by up to half a pixel.
+
+        Args:
+            image: A decoded image, reduced or not.
+            card: The model's card.
+
+        Returns:
+            uint8 [height, width, 3], and the region of the picture that it shows.
+        """
+        width, height = image.report.width, image.report.height
+        scale = _resize_shorter(card) / min(width, height)  # network pixels per picture pixel
+        crop_width, crop_height = card.input.width / scale, card.input.height / scale
+        geometry = Geometry(
+            picture_width=width,
+            picture_height=height,
+            left=(width - crop_width) / 2,
+            top=(height - crop_height) / 2,
+            width=crop_width,
+            height=crop_height,
+            input_width=card.input.width,
+            input_height=card.input.height,
+        )
+        return Prepared(resize_region(image, geometry), geometry)
 
     def postprocess(
-        self, output: npt.NDArray[np.float32], prepared: Prepared, card: Card, options: ClassifyOptions
+        self,
+        output: npt.NDArray[np.float32],
+        prepared: Prepared,  # noqa: ARG002  the protocol's: where the crop lay does not change the classes
+        card: Card,
+        options: ClassifyOptions,
     ) -> ClassifyResult:
-        """Turns logits, float32 [classes], into the best classes."""
-        raise NotImplementedError
+        """Turns logits into the best classes.
+
+        Args:
+            output: float32 [classes].
+            prepared: The input that they were computed from.
+            card: The model's card.
+            options: What the client asked.
+
+        Returns:
+            The answer.
+
+        Raises:
+            BadOutputError: Not one finite logit a class.
+        """
+        logits = np.asarray(output, dtype=np.float64)
+        if logits.shape != (len(card.classes),):
+            raise BadOutputError(f"{card.name}: logits of shape {logits.shape} for {len(card.classes)} classes.")
+        if not np.isfinite(logits).all():
+            raise BadOutputError(f"{card.name}: logits that are not finite.")
+        exponentials = np.exp(logits - logits.max())
+        probabilities = exponentials / exponentials.sum()
+        order = np.argsort(-logits, kind="stable")[: options.top_k]
+        predictions = tuple(
+            Prediction(int(i), card.classes[i].wnid, card.classes[i].name, float(probabilities[i])) for i in order
+        )
+        uncertain = predictions[0].probability < options.min_probability
+        return ClassifyResult(predictions, uncertain, options.min_probability, probabilities)
+
+
+def _resize_shorter(card: Card) -> int:
+    shorter = card.input.resize_shorter
+    if shorter is None:
+        raise ValueError(f"{card.name} is no classifier: its card has no input.resize_shorter")
+    return shorter
