@@ -96,6 +96,34 @@ class EmptyBodyError(ServiceError):
         super().__init__(detail, remedy=remedy)
 
 
+class MalformedBodyError(ServiceError):
+    """400: the body is not what its content type says: a multipart body that cannot be taken apart."""
+
+    status = 400
+    code = "malformed-body"
+    title = "The request's body cannot be read."
+    default_remedy = "Let an HTTP library or curl -F file=@photo.jpg build the body, or send the image's bytes alone."
+
+
+class UploadTimeoutError(ServiceError):
+    """408: the body did not arrive in the time that the request has.
+
+    Args:
+        timeout_s: The time that the request had, seconds.
+    """
+
+    status = 408
+    code = "upload-timeout"
+    title = "The request's body did not arrive in time."
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            f"The body was not complete after {timeout_s:g} s.",
+            remedy="Send a smaller image, or send it over a faster connection.",
+            extensions={"timeout_s": timeout_s},
+        )
+
+
 class UnsupportedImageError(ServiceError):
     """415: the content, or the content type that was declared for it, is not an image format that is read here."""
 
@@ -196,6 +224,27 @@ class BadParameterError(ServiceError):
     def __init__(self, parameter: str, detail: str, *, remedy: str) -> None:
         self.parameter = parameter
         super().__init__(detail, remedy=remedy, extensions={"parameter": parameter})
+
+
+class NotAcceptableError(ServiceError):
+    """406: the answer does not exist in any media type that the client accepts.
+
+    Args:
+        accept: The request's `Accept` header.
+        available: The media types that there are.
+    """
+
+    status = 406
+    code = "not-acceptable"
+    title = "The answer is not available in a format that is accepted."
+
+    def __init__(self, accept: str, available: Iterable[str]) -> None:
+        names = list(available)
+        super().__init__(
+            f"The answer cannot be given as {accept!r}.",
+            remedy=f"Accept one of: {_named(names)}.",
+            extensions={"available": list[JsonValue](names)},
+        )
 
 
 class UnknownModelError(ServiceError):
