@@ -1,0 +1,71 @@
+# bireal-serve: the service with its models, about as small as its wheels allow.
+#
+#   docker build --tag bireal-serve .
+#   docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
+#     --publish 8000:8000 bireal-serve
+#
+# Other models: --volume "$PWD/my-models:/models:ro" (one folder <name>/<version>/ each, with model.onnx and card.yaml).
+# Every setting is an environment variable BIREAL_...: docs/settings.md.
+
+# --- Build: the operator is compiled and everything is installed into /opt/bireal ------------------------------------
+FROM python:3.11-slim AS build
+
+# Debian's archive drops old versions, so a pinned one would stop building.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+# Two environments: what compiles stays behind, what runs has not even pip.
+COPY requirements/build.lock requirements/runtime.lock /src/requirements/
+RUN python -m venv /opt/build \
+    && python -m venv --without-pip /opt/bireal \
+    && /opt/build/bin/pip install --require-hashes --requirement /src/requirements/build.lock \
+    && /opt/build/bin/pip --python /opt/bireal/bin/python install \
+        --require-hashes --requirement /src/requirements/runtime.lock
+
+# Only what the wheel is made of: a change elsewhere reuses the layers above.
+WORKDIR /src
+COPY pyproject.toml CMakeLists.txt README.md ./
+COPY service service
+RUN PATH="/opt/build/bin:$PATH" pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/build/bin/pip --python /opt/bireal/bin/python install --no-deps /wheels/bireal_serve-*.whl
+
+# Files that only other programs' tests and builds read.
+RUN find /opt/bireal -depth -type d \( -name tests -o -name test -o -path '*/onnx/backend/test' \) -exec rm -rf {} + \
+    && find /opt/bireal -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.a' -o -name '*.proto' \) -delete
+
+# --- Image: Python, /opt/bireal, the models; no compiler, no pip packages beside ours ---------------------------------
+FROM python:3.11-slim
+
+LABEL org.opencontainers.image.title="bireal-serve" \
+      org.opencontainers.image.description="Serves Bi-Real Net, a 1-bit CNN, beside its full-precision twin" \
+      org.opencontainers.image.version="0.1.0"
+
+# ONNX Runtime's Linux wheel carries a telemetry client: off. Bytecode was compiled when pip installed, so that a
+# read-only root file system costs no start-up time.
+ENV PATH="/opt/bireal/bin:$PATH" \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1 \
+    BIREAL_HOST=0.0.0.0 \
+    BIREAL_PORT=8000 \
+    BIREAL_MODEL_DIR=/models
+
+COPY --from=build /opt/bireal /opt/bireal
+COPY models/zoo /models
+
+# A number, so that Kubernetes can see that it is not root.
+USER 10001:10001
+WORKDIR /
+EXPOSE 8000
+
+# Ready means that every model is loaded and warm. Python asks, since the image has no curl.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ['BIREAL_PORT']}/readyz\", timeout=2)"]
+
+# Exec form: SIGTERM reaches the service, which drains and exits 0.
+STOPSIGNAL SIGTERM
+CMD ["python", "-m", "service", "serve"]

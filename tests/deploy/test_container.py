@@ -1,0 +1,135 @@
+"""The Dockerfile and the compose file: valid, hardened, and in step with the project."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = Path(sys.executable).parent
+DOCKERFILE = ROOT / "Dockerfile"
+COMPOSE = ROOT / "docker-compose.yml"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions, continuation lines joined: (name, arguments)."""
+    lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    pairs = [line.split(maxsplit=1) for line in joined.splitlines() if line.strip()]
+    return [(name.upper(), " ".join(arguments.split())) for name, arguments in pairs]
+
+
+def final_stage() -> list[tuple[str, str]]:
+    """The instructions of the image that ships."""
+    steps = instructions()
+    last = max(number for number, (name, _) in enumerate(steps) if name == "FROM")
+    return steps[last:]
+
+
+def services() -> dict[str, dict[str, Any]]:
+    """The services of the compose file, its anchors resolved."""
+    compose = yaml.safe_load(COMPOSE.read_text())
+    found: dict[str, dict[str, Any]] = compose["services"]
+    return found
+
+
+def test_dockerfile_is_hadolint_clean() -> None:
+    run = subprocess.run([SCRIPTS / "hadolint", DOCKERFILE], capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_compose_file_matches_the_schema() -> None:
+    run = subprocess.run(
+        [SCRIPTS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_image_runs_as_a_number_that_is_not_root() -> None:
+    users = [arguments for name, arguments in final_stage() if name == "USER"]
+    assert len(users) == 1
+    user, group = users[0].split(":")
+    assert int(user) > 0
+    assert int(group) > 0
+
+
+def test_image_has_what_an_operator_expects() -> None:
+    stage = final_stage()
+    settings = " ".join(arguments for name, arguments in stage if name == "ENV")
+    assert "ORT_DISABLE_TELEMETRY=1" in settings
+    assert "BIREAL_HOST=0.0.0.0" in settings
+    labels = " ".join(arguments for name, arguments in stage if name == "LABEL")
+    assert f'org.opencontainers.image.version="{VERSION}"' in labels
+    health = [arguments for name, arguments in stage if name == "HEALTHCHECK"]
+    assert len(health) == 1
+    assert "/readyz" in health[0]
+    assert "curl" not in health[0]
+    assert [arguments for name, arguments in stage if name == "CMD"] == ['["python", "-m", "service", "serve"]']
+
+
+def test_no_compiler_in_the_final_stage() -> None:
+    assert not [arguments for name, arguments in final_stage() if name == "RUN"]
+
+
+def test_everything_that_the_dockerfile_copies_is_in_the_build_context() -> None:
+    allowed = {line[1:].rstrip("/") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    for name, arguments in instructions():
+        if name == "COPY" and not arguments.startswith("--from"):
+            for source in arguments.split()[:-1]:
+                assert (ROOT / source).exists(), f"COPY {source}: not in the tree"
+                assert any(source == entry or source.startswith(f"{entry}/") for entry in allowed), source
+
+
+@pytest.mark.parametrize("name", sorted(services()))
+def test_every_service_is_hardened_limited_and_checked(name: str) -> None:
+    service = services()[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert {"cpus", "memory", "pids"} <= service["deploy"]["resources"]["limits"].keys()
+    assert ":latest" not in service["image"]
+    assert ":" in service["image"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"]), "publish to this machine only"
+
+
+def test_compose_builds_this_version() -> None:
+    assert services()["bireal"]["image"] == f"bireal-serve:{VERSION}"
+
+
+def test_mounted_files_exist() -> None:
+    for service in services().values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("."):
+                assert (ROOT / source).is_dir(), volume
+
+
+def test_service_may_stop_in_peace() -> None:
+    from service.settings import Settings
+
+    grace_s = int(services()["bireal"]["stop_grace_period"].removesuffix("s"))
+    fields = Settings.model_fields
+    assert grace_s > fields["drain_s"].default + fields["default_timeout_s"].default
+
+
+def test_environment_names_only_settings_that_exist() -> None:
+    from service.settings import Settings
+
+    known = {f"BIREAL_{name.upper()}" for name in Settings.model_fields}
+    named = {variable for variable in services()["bireal"]["environment"] if variable.startswith("BIREAL_")}
+    for name, arguments in final_stage():
+        if name == "ENV":
+            named |= {word.split("=")[0] for word in arguments.split() if word.startswith("BIREAL_")}
+    assert named <= known
