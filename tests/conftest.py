@@ -10,6 +10,7 @@ import random
 import secrets
 import sys
 import zlib
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,9 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # noqa: ANN201 - pytest's own type
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the seed beside each failure, where the reader looks."""
     report = yield
     if report.failed:

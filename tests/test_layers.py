@@ -132,11 +132,13 @@ def test_models_import_only_the_shared_parts_of_service() -> None:
 def environment_reads(path: Path) -> Iterator[int]:
     """Lines that read an environment variable; setting one for a library to find is not reading."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute) and node.attr == "getenv":
-            yield node.lineno
-        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and _is_environ(node.value):
-            yield node.lineno
-        elif isinstance(node, ast.Attribute) and node.attr in {"get", "items", "copy"} and _is_environ(node.value):
+        if isinstance(node, ast.Subscript):
+            read = isinstance(node.ctx, ast.Load) and _is_environ(node.value)
+        elif isinstance(node, ast.Attribute):
+            read = node.attr == "getenv" or (node.attr in {"get", "items", "copy"} and _is_environ(node.value))
+        else:
+            read = False
+        if read:
             yield node.lineno
 
 

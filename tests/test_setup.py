@@ -76,9 +76,7 @@ def test_make_with_a_python_that_is_too_old(tree: Path, tmp_path: Path) -> None:
         (old / name).symlink_to(shutil.which(name) or f"/bin/{name}")
     (old / "python3").write_text("#!/bin/sh\nexit 1\n")  # what a Python below 3.11 answers to the question for 3.11
     (old / "python3").chmod(0o755)
-    run = subprocess.run(
-        ["make", "serve"], cwd=tree, env=environment(old), capture_output=True, text=True, timeout=60
-    )
+    run = subprocess.run(["make", "serve"], cwd=tree, env=environment(old), capture_output=True, text=True, timeout=60)
     assert run.returncode != 0
     assert "error: Python 3.11 or newer is needed and none was found" in run.stderr
     assert not (tree / ".venv").exists()
