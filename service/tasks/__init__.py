@@ -5,7 +5,7 @@ from typing import Any
 from service.tasks.base import Geometry, Prepared, Task
 from service.tasks.classify import ClassifyOptions, ClassifyResult, ClassifyTask, Prediction
 from service.tasks.depth import DepthOptions, DepthResult, DepthSummary, DepthTask
-from service.tasks.depth_formats import EncodedDepth, encode_depth
+from service.tasks.depth_formats import DepthFormat, EncodedDepth, encode_depth
 
 CLASSIFY = ClassifyTask()
 DEPTH = DepthTask()
@@ -20,6 +20,7 @@ __all__ = [
     "ClassifyOptions",
     "ClassifyResult",
     "ClassifyTask",
+    "DepthFormat",
     "DepthOptions",
     "DepthResult",
     "DepthSummary",

@@ -174,7 +174,7 @@ def summarise(depth_m: npt.NDArray[np.float32]) -> DepthSummary:
         median_m=float(np.median(depth_m)),
         max_m=float(depth_m.max()),
         percentiles=ROW_PERCENTILES,
-        row_percentiles_m=tuple(tuple(float(value) for value in row) for row in rows),
+        row_percentiles_m=tuple(tuple(round(float(value), 3) for value in row) for row in rows),  # millimetres
     )
 
 
