@@ -78,10 +78,10 @@ class BiRealBottleneck(nn.Module):
         out_channels = 4 * channels
         self.first = first
         self.stride = stride
-        self.reduce = conv_bn(in_channels, channels, 1, 1) if first else BinaryConvBn(method, in_channels, channels, 1, 1)
-        self.match = (
-            nn.Conv2d(x1_channels, channels, 1, bias=False) if not first and x1_channels != channels else None
+        self.reduce = (
+            conv_bn(in_channels, channels, 1, 1) if first else BinaryConvBn(method, in_channels, channels, 1, 1)
         )
+        self.match = nn.Conv2d(x1_channels, channels, 1, bias=False) if not first and x1_channels != channels else None
         self.body = BinaryConvBn(method, channels, channels, 3, stride)
         self.expand = BinaryConvBn(method, channels, out_channels, 1, 1)
         changes_shape = stride > 1 or in_channels != out_channels

@@ -14,12 +14,12 @@ LEAKY_SLOPE = 0.1  # paper Sec. 4.1: slope outside (-1, 1) of the transition fro
 
 
 def sign(x: Tensor) -> Tensor:
-    """Paper Eq. 1: -1 where ``x < 0``, +1 elsewhere (so sign(0) = +1), same dtype and layout as ``x``."""
+    """Binarise by paper Eq. 1: -1 where ``x < 0``, +1 elsewhere (so sign(0) = +1), same dtype and layout as ``x``."""
     return 1.0 - 2.0 * (x < 0).to(x.dtype)
 
 
 def leaky_clip(x: Tensor, slope: float = LEAKY_SLOPE) -> Tensor:
-    """clip(x, -1, 1) plus ``slope`` times what was cut off (paper Sec. 4.1, "Leaky-Clip")."""
+    """Clip to [-1, 1], plus ``slope`` times what was cut off (paper Sec. 4.1, "Leaky-Clip")."""
     clipped = x.clamp(-1.0, 1.0)
     return clipped + slope * (x - clipped)
 
@@ -51,7 +51,8 @@ class ApproxSign(BinaryActivation):
             return leaky_clip(x)
         if self.phase is Phase.CLIP:
             return x.clamp(-1.0, 1.0)
-        return _ApproxSign.apply(x)  # type: ignore[no-any-return,no-untyped-call]  # autograd.Function is untyped
+        signs: Tensor = _ApproxSign.apply(x)  # type: ignore[no-untyped-call]  # autograd.Function is untyped
+        return signs
 
 
 class MagnitudeAwareConv2d(BinaryConv2d):
@@ -78,7 +79,7 @@ class MagnitudeAwareConv2d(BinaryConv2d):
 
 METHOD = Method(
     name="bireal",
-    activation=lambda channels: ApproxSign(),
+    activation=lambda _channels: ApproxSign(),
     conv=lambda in_channels, out_channels, kernel, stride: MagnitudeAwareConv2d(
         in_channels, out_channels, kernel, stride
     ),

@@ -59,10 +59,10 @@ def load_drives(root: Path) -> list[Frame]:
     drives = sorted(p.parent for p in root.glob("*/left") if p.is_dir())
     if not drives:
         raise FileNotFoundError(f"{root} has no drive: expected folders with left/ and lidar_depth/ or disp_noc_0/")
-    frames = []
+    frames: list[Frame] = []
     for drive in drives:
-        for path in tqdm(sorted((drive / "left").iterdir()), desc=drive.name, unit="frame", mininterval=2.0):
-            frames.append(_load_frame(drive, path))
+        paths = sorted((drive / "left").iterdir())
+        frames += [_load_frame(drive, path) for path in tqdm(paths, desc=drive.name, unit="frame", mininterval=2.0)]
     return frames
 
 
@@ -111,7 +111,8 @@ def hold_out_frames(frames: list[Frame], last: dict[str, int]) -> tuple[list[Fra
     for frame in frames:
         counts[frame.drive] = counts.get(frame.drive, 0) + 1
     seen: dict[str, int] = {}
-    train, held_out = [], []
+    train: list[Frame] = []
+    held_out: list[Frame] = []
     for frame in frames:
         position = seen[frame.drive] = seen.get(frame.drive, 0) + 1
         (held_out if position > counts[frame.drive] - last.get(frame.drive, 0) else train).append(frame)

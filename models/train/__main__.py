@@ -17,6 +17,7 @@ from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
 from models.train.initialise import initialise_from
 from models.train.loop import TrainingTask, run
+from models.train.provenance import write_provenance
 from models.train.recipes import RECIPES, get_recipe
 
 
@@ -45,6 +46,7 @@ def main() -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    write_provenance(args.out, recipe)
     progress = run(recipe, task, network, args.out, resume=args.resume)
     print(json.dumps(asdict(progress)))
     return 0

@@ -116,7 +116,7 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
         disparities.append(target.flip(-1) if mirror else target)
     left, right = torch.stack(lefts), torch.stack(rights)
     jittered = colour_jitter(torch.cat([left, right], dim=3), settings.colour, generator)
-    left, right = jittered.split(width, dim=3)
+    left, right = jittered[..., :width], jittered[..., width:]
     return left, right, torch.tensor(has_right), torch.stack(disparities)
 
 
@@ -139,7 +139,7 @@ def warp_right(right: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def smoothness(log_disparity: Tensor, image: Tensor) -> Tensor:
-    """Edge-aware smoothness: mean |dx log d| exp(-10 |dx I|) plus the same in y; [B,H,W], [B,3,H,W] in 0..1 -> scalar."""
+    """Edge-aware smoothness: mean |dx log d| exp(-10 |dx I|), plus y; [B,H,W] and [B,3,H,W] in 0..1 -> scalar."""
     total = torch.zeros(())
     for dim in (1, 2):
         step_d = log_disparity.diff(dim=dim).abs()

@@ -15,10 +15,9 @@ def make_optimizer(network: nn.Module, spec: PhaseSpec) -> torch.optim.Optimizer
 
     Weight decay is put on tensors of two or more dimensions only (not on BatchNorm and biases).
     """
-    batchnorm = {
-        id(p) for m in network.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters(recurse=False)
-    }
-    decayed, plain = [], []
+    batchnorm = {id(p) for m in network.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters(recurse=False)}
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in network.parameters():
         parameter.requires_grad_(not spec.batchnorm_only or id(parameter) in batchnorm)
         if parameter.requires_grad:

@@ -49,6 +49,10 @@ class Recipe:
         phases: in order.
         batch: images a step.
         source: where the hyper-parameters are from.
+        data: which data, for the model card.
+        terms: under which terms the weights may be used, for the model card.
+        init: recipe whose checkpoint starts this run (``--init``), empty for fresh weights.
+        teacher: recipe whose checkpoint is distilled from (``--teacher``), empty for none.
         seed: of initialisation, order and augmentation.
         size: classification: training resolution in pixels, square.
         min_scale: classification: smallest share of the area in a random crop.
@@ -63,6 +67,10 @@ class Recipe:
     phases: tuple[PhaseSpec, ...]
     batch: int
     source: str
+    data: str
+    terms: str
+    init: str = ""
+    teacher: str = ""
     seed: int = 1
     size: int = 64
     min_scale: float = 0.35

@@ -6,6 +6,14 @@ from models.arch.config import ArchConfig
 from models.binarize.base import Phase
 from models.train.recipe import DepthLoss, PhaseSpec, Recipe
 
+_TINY_DATA = "tiny100a: 100 ImageNet-1k classes, 49,979 training JPEGs of 64x64; 25 a class held out to choose by"
+_TINY_TERMS = "non-commercial research only (ImageNet's terms)"
+_KITTI_DATA = (
+    "KITTI: 154 stereo pairs of drive 2011_09_26_0005 and 39 single frames of that day with LiDAR, 29 pairs of "
+    "KITTI 2015 with ground-truth disparity; the last 30 and 8 LiDAR frames held out to choose by"
+)
+_KITTI_TERMS = "non-commercial use only, share alike (KITTI's CC BY-NC-SA 3.0)"
+_IMAGENET_TERMS = "ImageNet's terms: non-commercial research"
 _PAPER = "paper Sec. 4.1 (ImageNet)"
 _TINY = "ours: 100 ImageNet classes at 64x64, two CPU cores"
 _KITTI = "ours: 222 KITTI frames; departs from paper Sec. 4.5 by augmentation, a LiDAR term, Adam and far fewer steps"
@@ -19,6 +27,8 @@ _TINY_RESNET18 = Recipe(
     ),
     batch=128,
     source=_TINY,
+    data=_TINY_DATA,
+    terms=_TINY_TERMS,
 )
 
 _TINY_BIREAL18 = Recipe(
@@ -33,6 +43,10 @@ _TINY_BIREAL18 = Recipe(
     ),
     batch=128,
     source=_TINY,
+    data=_TINY_DATA,
+    terms=_TINY_TERMS,
+    init="resnet18-tiny100",
+    teacher="resnet18-tiny100",
 )
 
 _KITTI_RESNET50 = Recipe(
@@ -41,6 +55,8 @@ _KITTI_RESNET50 = Recipe(
     phases=(PhaseSpec(Phase.RELU, 8, 5e-4, "adam", warmup=0.05, weight_decay=1e-4),),
     batch=6,
     source=_KITTI,
+    data=_KITTI_DATA,
+    terms=_KITTI_TERMS,
 )
 
 _KITTI_BIREAL50 = Recipe(
@@ -54,6 +70,9 @@ _KITTI_BIREAL50 = Recipe(
     ),
     batch=6,
     source=_KITTI,
+    data=_KITTI_DATA,
+    terms=_KITTI_TERMS,
+    init="resnet50-kitti-depth",
 )
 
 
@@ -72,6 +91,8 @@ def _paper(depth: int, batch: int, epochs: int, lr: float, milestones: tuple[int
         phases=(*pretrain, *first, binary, retrain),
         batch=batch,
         source=_PAPER,
+        data="ImageNet-1k, 1.28 million training images",
+        terms=_IMAGENET_TERMS,
         size=224,
         min_scale=0.75,
         label_smoothing=0.0,

@@ -1,0 +1,1 @@
+"""From a checkpoint to a servable model: graph, packing, verification, card."""

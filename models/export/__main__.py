@@ -1,0 +1,99 @@
+"""``python -m models.export CHECKPOINT --out DIR``: write a servable model folder, verified against PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from models.arch import ArchConfig
+from models.arch.bireal import BiRealNet
+from models.arch.depth import DepthNet
+from models.data.folder import ClassName, read_classes
+from models.data.kitti import HEIGHT, WIDTH
+from models.export.card import make_card, write_model
+from models.export.convert import to_onnx
+from models.export.measure import evaluate_model
+from models.export.packed import STEM_PRECISIONS
+from models.export.verify import VerificationError, verify
+from models.train import checkpoint
+from models.train.provenance import read_provenance
+from models.train.recipes import get_recipe
+
+
+def export(args: argparse.Namespace) -> dict[str, object]:
+    """Export one checkpoint by the parsed arguments; returns a summary for printing.
+
+    Raises:
+        FileNotFoundError, ValueError: bad arguments or files.
+        VerificationError: the graph does not compute what PyTorch does.
+    """
+    payload = checkpoint.load(args.checkpoint)
+    arch = ArchConfig(**payload["arch"])
+    recipe = get_recipe(payload["recipe"])
+    network = checkpoint.load_network(args.checkpoint)
+    depth = isinstance(network, DepthNet)
+    height, width = (HEIGHT, WIDTH) if depth else (args.size or recipe.size,) * 2
+    classes: tuple[ClassName, ...] = ()
+    if not depth:
+        if args.classes is None:
+            raise ValueError("a classifier needs --classes DIR, the data folder with its *classes.json")
+        classes = read_classes(args.classes)
+    model = to_onnx(network, height, width, stem_precision=args.stem)
+    agreement = verify(network, model, height, width)
+    backbone = network.encoder if isinstance(network, DepthNet) else network
+    provenance = read_provenance(args.checkpoint)
+
+    def card_with(metrics: list[dict[str, object]]) -> Path:
+        card = make_card(
+            args.name or recipe.name,
+            args.version,
+            arch,
+            recipe,
+            model,
+            height=height,
+            width=width,
+            classes=classes,
+            stem_precision=args.stem,
+            provenance=provenance,
+            wall_time_s=payload["progress"]["wall_s"],
+            notes=args.notes,
+            metrics=metrics,
+        )
+        return write_model(card, model, args.out)
+
+    folder = card_with([])
+    metrics: list[dict[str, object]] = []
+    if args.evaluate is not None:
+        variants = ("binary", "reference") if isinstance(backbone, BiRealNet) else ("full",)
+        metrics = [evaluate_model(folder, variant, args.evaluate, args.dataset) for variant in variants]
+        folder = card_with(metrics)
+    return {"folder": str(folder), "agreement": agreement, "metrics": metrics}
+
+
+def main() -> int:
+    """Parse arguments, export, print a summary as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m models.export", description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="model folder; writes OUT/<name>/<version>/")
+    parser.add_argument("--name", help="model name (default: the recipe's)")
+    parser.add_argument("--version", default="1")
+    parser.add_argument("--size", type=int, help="input height and width of a classifier (default: the recipe's)")
+    parser.add_argument("--classes", type=Path, help="data folder with *classes.json (classifiers)")
+    parser.add_argument("--stem", choices=STEM_PRECISIONS, default="int16", help="a Bi-Real net's first convolution")
+    parser.add_argument("--evaluate", type=Path, help="labelled folder or drive to put figures on the card from")
+    parser.add_argument("--dataset", default="dev", help="what the card calls that data")
+    parser.add_argument("--notes", default="", help="free text for the card")
+    args = parser.parse_args()
+    try:
+        summary = export(args)
+    except (FileNotFoundError, ValueError, VerificationError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(summary, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The card of an exported model: everything the service and a stranger need to know of it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from models.accounting import cost_of
+from models.arch import ArchConfig
+from models.data.folder import ClassName
+from models.data.kitti import BASELINE_M, WIDTH
+from models.data.normalise import MEAN, STD
+from models.train.depth import FX_BASELINE
+from models.train.recipe import Recipe
+from service.backends.weights import count_weights
+from service.card import Card
+
+KITTI_ASPECT = 1242 / 375  # of the images that are scaled (anisotropically) to 608x160
+KITTI_FX_PX = 721.5377 * WIDTH / 1242
+MIN_EVALUATED_M = 1e-3
+MODEL_FILE = "model.onnx"
+
+LIMITS = {
+    "classify": (
+        "Knows its {classes} classes only; for anything else it names the nearest of them: read the probability.",
+        "Trained on 64x64 images and on whole objects in the centre: small objects in a large photo are lost.",
+        "Probabilities are not calibrated.",
+    ),
+    "depth": (
+        "Trained on a few hundred frames of residential streets of one city, in daylight: other scenes may be far off.",
+        "Metric depth holds for KITTI's camera; for another one give its focal length (fx), and expect more error.",
+        "Sky and the upper third of the image have no ground truth in training.",
+    ),
+}
+
+
+def make_card(
+    name: str,
+    version: str,
+    arch: ArchConfig,
+    recipe: Recipe,
+    model: onnx.ModelProto,
+    *,
+    height: int,
+    width: int,
+    classes: tuple[ClassName, ...],
+    stem_precision: str,
+    provenance: dict[str, str],
+    wall_time_s: float,
+    notes: str,
+    metrics: list[dict[str, Any]],
+) -> Card:
+    """Assemble and validate a card for a model that will be written as ``model.onnx``.
+
+    Raises:
+        pydantic.ValidationError: if the facts do not make a valid card.
+    """
+    content = model.SerializeToString()
+    weights = count_weights(model)
+    cost = cost_of(arch, height, width)
+    depth = arch.task == "depth"
+    furthest = FX_BASELINE / 0.5
+    document: dict[str, Any] = {
+        "schema_version": 1,
+        "name": name,
+        "version": version,
+        "task": arch.task,
+        "precision": "binary" if arch.binary else "full",
+        "full": recipe.init if arch.binary else None,
+        "network": {
+            "arch": "resnet",
+            "depth": arch.depth,
+            "structure": "bireal" if arch.binary else "res",
+            "method": arch.method,
+            "width": arch.width,
+        },
+        "file": MODEL_FILE,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "input": {
+            "height": height,
+            "width": width,
+            "resize_shorter": None if depth else max(height, width),
+            "mean": [v / 255.0 for v in MEAN],
+            "std": [v / 255.0 for v in STD],
+        },
+        "classes": [{"wnid": c.wnid, "name": c.name} for c in classes],
+        "depth": {
+            "min_m": FX_BASELINE / arch.max_disparity_px,
+            "max_m": furthest,
+            "fx_px": KITTI_FX_PX,
+            "baseline_m": BASELINE_M,
+            "aspect": KITTI_ASPECT,
+        }
+        if depth
+        else None,
+        "weights": {
+            "binary_params": weights.binary_params,
+            "real_params": weights.real_params,
+            "binary_bytes": weights.binary_bytes,
+            "real_bytes": weights.real_bytes,
+            "artefact_bytes": len(content),
+        },
+        "work": {"binary_macs": cost.binary_macs, "real_macs": cost.real_macs, "bops": cost.bops},
+        "stem_precision": stem_precision if arch.binary else "float32",
+        "training": {
+            "data": recipe.data,
+            "terms": recipe.terms,
+            "recipe": recipe.name,
+            "command": provenance["command"],
+            "wall_time_s": round(wall_time_s, 1),
+            "hardware": provenance["hardware"],
+            "seed": recipe.seed,
+            "epochs": sum(phase.epochs for phase in recipe.phases),
+            "notes": notes,
+        },
+        "metrics": metrics,
+        "limits": [limit.format(classes=len(classes)) for limit in LIMITS[arch.task]],
+        "license": recipe.terms,
+    }
+    return Card.model_validate(document)
+
+
+def write_model(card: Card, model: onnx.ModelProto, out: Path) -> Path:
+    """Write ``out/<name>/<version>/model.onnx`` and ``card.yaml``; returns that folder."""
+    folder = out / card.name / card.version
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / card.file).write_bytes(model.SerializeToString())
+    card.write(folder)
+    return folder

@@ -1,0 +1,45 @@
+"""A trained network to its servable ONNX model."""
+
+from __future__ import annotations
+
+import onnx
+
+from models.arch import BiRealNet, DepthNet, ResNet
+from models.export import full, heads, packed
+from models.export.graph import BATCH, GraphBuilder, Shape, Tensor
+from models.train.depth import FX_BASELINE
+
+
+def to_onnx(
+    network: BiRealNet | ResNet | DepthNet, height: int, width: int, *, stem_precision: str = "int16", half: bool = True
+) -> onnx.ModelProto:
+    """Export to a graph with input ``image`` uint8 [N,height,width,3].
+
+    Args:
+        network: in its final phase; BatchNorm statistics are frozen into the graph.
+        height: input rows, a multiple of 32 for depth.
+        width: input columns, likewise.
+        stem_precision: of a Bi-Real net's first convolution, ``int16`` or ``float32``.
+        half: store large real-valued weights as float16 (computation stays float32).
+
+    Returns:
+        A model with output ``logits`` float32 [N,classes] or ``depth`` float32 [N,height,width] in metres.
+    """
+    network.eval()
+    builder = GraphBuilder(half=half)
+    image: Shape = (BATCH, height, width, 3)
+    backbone = network.encoder if isinstance(network, DepthNet) else network
+    binary = isinstance(backbone, BiRealNet)
+    features: list[Tensor]
+    if isinstance(backbone, BiRealNet):
+        features = packed.encoder(builder, image, backbone, stem_precision=stem_precision)
+    else:
+        features = full.encoder(builder, image, backbone)
+    if isinstance(network, DepthNet):
+        if height % 32 or width % 32:
+            raise ValueError(f"a depth network's input must be a multiple of 32, not {height}x{width}")
+        depth = heads.depth_decoder(builder, features, network, focal_baseline=FX_BASELINE, channels_last=binary)
+        return builder.finish(image, depth, "depth")
+    assert network.fc is not None
+    logits = heads.classifier(builder, features[-1], network.fc, spatial_axes=(1, 2) if binary else (2, 3))
+    return builder.finish(image, logits, "logits")

@@ -1,0 +1,63 @@
+"""Where a run was made: written beside its checkpoints as ``run.json``, read into the model card at export."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from models.train.recipe import Recipe
+
+FILE = "run.json"
+
+
+def hardware() -> str:
+    """CPU (and GPU, if one is used), cores and memory-independent facts, in one line."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = names[0] if names else name
+    text = f"{len(os.sched_getaffinity(0))} cores of {name}"
+    return f"{text}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else text
+
+
+def command(recipe: Recipe) -> str:
+    """The command that repeats the run, with DATA and RUNS standing for folders."""
+    parts = [f"python -m models.train {recipe.name} --data DATA --out RUNS/{recipe.name}"]
+    if recipe.init:
+        parts.append(f"--init RUNS/{recipe.init}/best.pt")
+    if recipe.teacher:
+        parts.append(f"--teacher RUNS/{recipe.teacher}/best.pt")
+    return " ".join(parts)
+
+
+def write_provenance(out: Path, recipe: Recipe) -> None:
+    """Record hardware, versions and the command in ``out/run.json``."""
+    out.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "recipe": recipe.name,
+        "command": command(recipe),
+        "hardware": hardware(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    (out / FILE).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def read_provenance(checkpoint: Path) -> dict[str, str]:
+    """The facts beside a checkpoint.
+
+    Raises:
+        FileNotFoundError: if the run left none.
+    """
+    path = checkpoint.parent / FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: a run of models.train writes it beside its checkpoints")
+    facts: dict[str, str] = json.loads(path.read_text())
+    return facts
