@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,6 @@ def open_session(
     # the speed of two sleeping ones.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # Weights live in allocations of their own size instead of the arena's, which grows by powers of two.
-    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # Whatever goes wrong is raised, and reported by whoever catches it; ORT would print it as well.
@@ -71,6 +70,30 @@ def open_session(
         )
     except Exception as error:  # ONNX Runtime's exceptions have no other common base
         raise _load_error(name, model, error) from error
+
+
+def run_session(
+    session: ort.InferenceSession, outputs: list[str], feeds: Mapping[str, NDArray[np.generic]], *, name: str
+) -> list[NDArray[np.generic]]:
+    """Runs a session.
+
+    Args:
+        session: what to run.
+        outputs: names of the outputs to return.
+        feeds: the inputs, by name.
+        name: how to call the model in errors.
+
+    Returns:
+        The outputs, in the order of their names.
+
+    Raises:
+        ModelBrokenError: a node failed.
+    """
+    try:
+        results: list[NDArray[np.generic]] = session.run(outputs, dict(feeds))
+    except Exception as error:  # ONNX Runtime's exceptions have no other common base
+        raise ModelBrokenError(name, f"the network failed: {_message(error)}.") from error
+    return results
 
 
 class OrtModel:
@@ -105,12 +128,8 @@ class OrtModel:
                 f"this is {batch.dtype} {list(batch.shape)}.",
                 remedy="Scale and crop the image to that size before it is sent as a tensor.",
             )
-        try:
-            outputs = session.run([self._output], {"image": np.ascontiguousarray(batch)})
-        except Exception as error:  # ONNX Runtime's exceptions have no other common base
-            raise ModelBrokenError(self._name, f"the network failed: {_message(error)}.") from error
-        result: NDArray[np.float32] = outputs[0]
-        return result
+        (output,) = run_session(session, [self._output], {"image": np.ascontiguousarray(batch)}, name=self._name)
+        return output.astype(np.float32, copy=False)
 
     def warm_up(self) -> None:
         """See `LoadedModel.warm_up`."""
@@ -191,8 +210,8 @@ def _load_error(name: str, model: Path | bytes, error: Exception) -> ModelBroken
     kind, message = type(error).__name__, _message(error)
     missing = re.search(r"(\S+?)(?:\(-?\d+\))? is not a registered function/op", message)
     if isinstance(model, Path) and not model.is_file():
-        return ModelBrokenError(name, f"{what} does not exist.")
-    if kind == "InvalidProtobuf":
+        return ModelBrokenError(name, f"{what} does not exist, or is not a file.")
+    if kind == "InvalidProtobuf" or "No graph was found in the protobuf" in message:
         return ModelBrokenError(name, f"{what} is not an ONNX file, or was cut short.")
     if missing:
         return ModelBrokenError(

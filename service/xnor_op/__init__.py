@@ -8,7 +8,6 @@ the name told here is the kernel that runs there.
 import ctypes
 import functools
 import importlib.metadata
-import os
 import sys
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def kernel_name() -> str:
     name: bytes | None = _library().bireal_kernel_name()
     if not name:
         raise OpUnavailableError(
-            f"The operator has no kernel called {os.environ.get(KERNEL_VARIABLE, '')!r} that this CPU can run.",
+            f"The environment variable {KERNEL_VARIABLE} names no kernel that this CPU can run.",
             remedy=f"Unset {KERNEL_VARIABLE}, or set it to one of: {', '.join(usable_kernels())}.",
         )
     return name.decode("ascii")

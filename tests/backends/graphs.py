@@ -1,4 +1,10 @@
-"""Small packed graphs with random weights, built by hand with onnx.helper."""
+"""Small packed graphs with random weights, built by hand with onnx.helper.
+
+Two kinds of weights. Ordinary ones are random reals: two correct implementations then differ by rounding, and now and
+then a value within rounding of zero gets another sign, so that whole networks can be compared by statistics only. Exact
+ones are coarse binary fractions, few enough of them that no sum in the network is ever rounded in float32: every
+correct implementation must give equal numbers everywhere up to the head, and exact zeros are frequent.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +17,20 @@ from onnx import TensorProto, helper, numpy_helper
 from service.backends.bits import pack_signs, words_per_pixel
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
+EXACT_MEAN = np.array([124, 116, 104], np.float32)
 
 
 @dataclass
 class PackedGraphBuilder:
     """Adds one layer a call; every method returns the names of what it made.
 
-    Real values are named as their layer, their signs `<layer>.bits`.
+    Real values are named as their layer, their signs `<layer>.bits`. `exact` chooses the kind of weights.
     """
 
     seed: int
     height: int
     width: int
+    exact: bool = False
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     values: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -37,6 +45,11 @@ class PackedGraphBuilder:
 
     def normal(self, *shape: int, spread: float = 1.0) -> np.ndarray:
         return (self.rng.standard_normal(shape) * spread).astype(np.float32)
+
+    def offsets(self, *shape: int, spread: float) -> np.ndarray:
+        """Biases and thresholds: reals, or multiples of 1/16."""
+        values = self.normal(*shape, spread=spread)
+        return np.round(values * 16) / np.float32(16) if self.exact else values
 
     def _real(self, name: str, h: int, w: int, c: int) -> str:
         self.shapes[name] = (h, w, c)
@@ -62,10 +75,14 @@ class PackedGraphBuilder:
         bits: bool = True,
     ) -> str:
         name = "stem"
-        weight = self.normal(channels, kernel, kernel, 3)
         fan_in = kernel * kernel * 3
-        scale = self.rng.uniform(0.5, 1.5, channels).astype(np.float32) / np.float32(70 * fan_in**0.5)
-        if integer:
+        if self.exact:
+            weight = self.rng.integers(-2, 3, (channels, kernel, kernel, 3)).astype(np.int16 if integer else np.float32)
+            scale = np.full(channels, 2.0**-8, np.float32)
+        else:
+            weight = self.normal(channels, kernel, kernel, 3)
+            scale = self.rng.uniform(0.5, 1.5, channels).astype(np.float32) / np.float32(70 * fan_in**0.5)
+        if integer and not self.exact:
             weight, scale = np.round(weight * 4096).clip(-32768, 32767).astype(np.int16), scale / np.float32(4096)
         h, w = (self.height - 1) // stride + 1, (self.width - 1) // stride + 1
         if pool:
@@ -77,15 +94,15 @@ class PackedGraphBuilder:
             "image",
             self.constant(f"{name}.weight", weight),
             self.constant(f"{name}.scale", scale),
-            self.constant(f"{name}.bias", self.normal(channels, spread=0.1)),
-            self.constant(f"{name}.mean", MEAN),
+            self.constant(f"{name}.bias", self.offsets(channels, spread=0.1)),
+            self.constant(f"{name}.mean", EXACT_MEAN if self.exact else MEAN),
         ]
         self._custom("Stem", inputs, outputs, name, stride=stride, pool=pool)
         return name
 
     def pack(self, x: str, name: str, *, threshold: bool = False) -> str:
         h, w, c = self.shapes[x]
-        inputs = [x, self.constant(f"{name}.threshold", self.normal(c, spread=0.3))] if threshold else [x]
+        inputs = [x, self.constant(f"{name}.threshold", self.offsets(c, spread=0.3))] if threshold else [x]
         self._custom("Pack", inputs, [self._bits(name, h, w, c)], name)
         self.shapes[name] = (h, w, c)
         return name
@@ -105,13 +122,15 @@ class PackedGraphBuilder:
         """Convolves the signs of `x` (tensor `<x>.bits`, or `source`)."""
         h, w, c = self.shapes[x]
         oh, ow = (h - 1) // stride + 1, (w - 1) // stride + 1
+        if self.exact:
+            scale = self.rng.choice([1 / 8, 1 / 16], out).astype(np.float32)
+        else:
+            scale = self.rng.uniform(0.3, 1.0, out).astype(np.float32) / np.float32(kernel * c**0.5)
         inputs = [
             source or f"{x}.bits",
             self.constant(f"{name}.weight", pack_signs(self.rng.random((out, kernel, kernel, c)) < 0.5)),
-            self.constant(
-                f"{name}.scale", self.rng.uniform(0.3, 1.0, out).astype(np.float32) / np.float32(kernel * c**0.5)
-            ),
-            self.constant(f"{name}.bias", self.normal(out, spread=0.1)),
+            self.constant(f"{name}.scale", scale),
+            self.constant(f"{name}.bias", self.offsets(out, spread=0.1)),
         ] + ([residual] if residual else [])
         outputs = [self._real(name, oh, ow, out)]
         if bits:
@@ -126,7 +145,12 @@ class PackedGraphBuilder:
 
     def real1x1(self, x: str, name: str, out: int) -> str:
         h, w, c = self.shapes[x]
-        weight = self.constant(f"{name}.weight", self.normal(c, out, spread=c**-0.5))
+        values = self.normal(c, out, spread=c**-0.5)
+        if self.exact:  # two channels of the input, added or subtracted
+            values = np.zeros((c, out), np.float32)
+            for column in values.T:
+                column[self.rng.choice(c, 2, replace=False)] = self.rng.choice([-1, 1], 2)
+        weight = self.constant(f"{name}.weight", values)
         self.nodes.append(helper.make_node("MatMul", [x, weight], [name], name=name))
         return self._real(name, h, w, out)
 
@@ -149,15 +173,18 @@ class PackedGraphBuilder:
         return self._model(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes]))
 
     def depth_head(self, x: str) -> onnx.ModelProto:
-        """A one-channel score map, bilinear x2, and a bounded positive depth [N,H,W]."""
-        score = self.real1x1(x, "score", 1)
-        h, w, _ = self.shapes[score]
+        """A one-channel score map, bilinear x2, and a depth between 1 and 20 [N,H,W]."""
+        h, w, c = self.shapes[x]
+        weight = self.constant("score.weight", self.normal(c, 1, spread=0.1 * c**-0.5))
+        floor = self.constant("disparity.floor", np.float32(0.05))
         scales = self.constant("scales", np.array([1, 2, 2, 1], np.float32))
         channel = self.constant("channel", np.array([3], np.int64))
         self.nodes += [
-            helper.make_node("Resize", [score, "", scales], ["up"], name="up", mode="linear"),
+            helper.make_node("MatMul", [x, weight], ["score"], name="score"),
+            helper.make_node("Resize", ["score", "", scales], ["up"], name="up", mode="linear"),
             helper.make_node("Squeeze", ["up", channel], ["flat"], name="flat"),
-            helper.make_node("Sigmoid", ["flat"], ["disparity"], name="disparity"),
+            helper.make_node("Sigmoid", ["flat"], ["squashed"], name="squashed"),
+            helper.make_node("Add", ["squashed", floor], ["disparity"], name="disparity"),
             helper.make_node("Reciprocal", ["disparity"], ["depth"], name="depth"),
         ]
         return self._model(helper.make_tensor_value_info("depth", TensorProto.FLOAT, ["N", 2 * h, 2 * w]))
@@ -177,9 +204,10 @@ def bireal18_like(
     blocks: int = 2,
     classes: int = 10,
     integer_stem: bool = False,
+    exact: bool = False,
 ) -> onnx.ModelProto:
     """Stem, then stages of 3x3 binary convolutions each with its own shortcut; a real 1x1 where a stage begins."""
-    g = PackedGraphBuilder(seed, *size)
+    g = PackedGraphBuilder(seed, *size, exact=exact)
     x = g.stem(widths[0], integer=integer_stem)
     for stage, width in enumerate(widths):
         for block in range(2 * blocks):
@@ -193,14 +221,20 @@ def bireal18_like(
 
 
 def bottleneck_like(
-    seed: int, *, size: tuple[int, int] = (40, 56), width: int = 16, stages: int = 3, depth: bool = True
+    seed: int,
+    *,
+    size: tuple[int, int] = (40, 56),
+    width: int = 16,
+    stages: int = 3,
+    depth: bool = True,
+    exact: bool = False,
 ) -> onnx.ModelProto:
     """The two-stream bottleneck chain: x1 of C/4 channels and x2 of C channels cross the blocks."""
-    g = PackedGraphBuilder(seed, *size)
+    g = PackedGraphBuilder(seed, *size, exact=exact)
     x2 = g.stem(4 * width)
     # The first block's x1 comes from x2 by a leaky clip and a real 1x1, as the official code has it.
     zero, one = g.constant("clip.low", np.float32(-1.0)), g.constant("clip.high", np.float32(1.0))
-    leaky = g.stock("LeakyRelu", [g.stock("Clip", [x2, zero, one], "clip")], "leaky", alpha=0.1)
+    leaky = g.stock("LeakyRelu", [g.stock("Clip", [x2, zero, one], "clip")], "leaky", alpha=0.125)
     o1 = g.real1x1(leaky, "first", width)
     g.pack(o1, "first.bits")
     x1 = o1
