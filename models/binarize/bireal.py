@@ -14,7 +14,7 @@ LEAKY_SLOPE = 0.1  # paper Sec. 4.1: slope outside (-1, 1) of the transition fro
 
 
 def sign(x: Tensor) -> Tensor:
-    """Binarise by paper Eq. 1: -1 where ``x < 0``, +1 elsewhere (so sign(0) = +1), same dtype and layout as ``x``."""
+    """Paper Eq. 1: -1 where ``x`` is negative, +1 elsewhere (zero included); dtype and layout of ``x``."""
     return 1.0 - 2.0 * (x < 0).to(x.dtype)
 
 
@@ -34,8 +34,10 @@ class _ApproxSign(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x: Tensor
         (x,) = ctx.saved_tensors
-        return grad * (2.0 - 2.0 * x.abs()).clamp_min_(0.0)
+        derivative: Tensor = (2.0 - 2.0 * x.abs()).clamp_min_(0.0)
+        return grad * derivative
 
 
 class ApproxSign(BinaryActivation):

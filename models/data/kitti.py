@@ -86,7 +86,7 @@ def _load_frame(drive: Path, left_path: Path) -> Frame:
 def _load_image(path: Path) -> tuple[NDArray[np.uint8], int]:
     with Image.open(path) as image:
         rgb = image.convert("RGB")
-    return np.asarray(rgb.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)), rgb.width
+    return np.array(rgb.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)), rgb.width
 
 
 def _load_png16(path: Path) -> NDArray[np.float32]:

@@ -77,7 +77,8 @@ def accuracy(network: nn.Module, data: ImageSet, size: int = 0, batch: int = 100
         if size and size != x.shape[-1]:
             x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
         labels = torch.from_numpy(data.labels[start : start + batch])
-        ranked = network(normalise(x)).topk(5, dim=1).indices
+        logits = network(normalise(x))
+        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
         top1 += int((ranked[:, 0] == labels).sum())
         top5 += int((ranked == labels[:, None]).any(dim=1).sum())
     return {"top1": top1 / len(data), "top5": top5 / len(data)}

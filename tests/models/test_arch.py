@@ -1,0 +1,93 @@
+"""Networks: shapes, parameter counts of the official code, and the paper's accounting."""
+
+import pytest
+import torch
+
+from models.accounting import PRINTED, cost_of, table
+from models.arch import ArchConfig, build
+from models.arch.bireal import BiRealBottleneck, BiRealNet, avg_pool2
+from models.binarize.base import BinaryConv2d
+
+
+@pytest.mark.parametrize("method", ["none", "bireal"])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_feature_maps_of_odd_images(depth: int, method: str) -> None:
+    network = build(ArchConfig(depth=depth, method=method, num_classes=7, width=0.25)).eval()
+    with torch.no_grad():
+        maps = network.features(torch.randn(2, 3, 75, 97))  # type: ignore[operator]
+        logits = network(torch.randn(2, 3, 75, 97))
+    assert [tuple(m.shape[2:]) for m in maps] == [(19, 25), (10, 13), (5, 7), (3, 4)]
+    assert logits.shape == (2, 7)
+
+
+def test_average_pool_of_odd_maps_counts_what_exists() -> None:
+    x = torch.arange(9.0).view(1, 1, 3, 3)
+    assert avg_pool2(x)[0, 0].tolist() == [[2.0, 3.5], [6.5, 8.0]]
+
+
+def test_basic_network_has_a_shortcut_around_every_binary_convolution() -> None:
+    network = build(ArchConfig(depth=18, num_classes=10))
+    assert isinstance(network, BiRealNet)
+    blocks = [block for stage in network.stages for block in stage]  # type: ignore[union-attr]
+    assert len(blocks) == 16
+    assert sum(isinstance(m, BinaryConv2d) for m in network.modules()) == 16
+    assert sum(block.downsample is not None for block in blocks) == 3
+
+
+def test_bottleneck_carries_two_streams() -> None:
+    network = build(ArchConfig(depth=50, num_classes=10, width=0.25)).eval()
+    assert isinstance(network, BiRealNet)
+    first = network.stages[0][0]  # type: ignore[index]
+    assert isinstance(first, BiRealBottleneck)
+    x = torch.randn(1, 16, 8, 8)
+    o2, o3 = first((x, x))
+    assert o2.shape[1] * 4 == o3.shape[1] == 64
+    # the official 50-layer code has 47 binary convolutions: 16 blocks of 3 less the first real 1x1
+    assert sum(isinstance(m, BinaryConv2d) for m in network.modules()) == 47
+
+
+@pytest.mark.parametrize(("depth", "parameters"), [(18, 11_689_512), (34, 21_797_672)])
+def test_parameter_counts_are_those_of_the_official_code(depth: int, parameters: int) -> None:
+    with torch.device("meta"):
+        network = build(ArchConfig(depth=depth))
+    assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+def test_table_5() -> None:
+    """Counting BatchNorm's two parameters and the bias of the classifier, as the paper's rule says."""
+    rows = {row["name"]: row for row in table()}
+    expected = {"bireal18": (33.5, 1.0495e10), "resnet18": (374.1, 1.161e11), "bireal34": (43.9, 1.2345e10)}
+    expected |= {"resnet34": (697.5, 2.345e11), "bireal50": (182.5, 4.01e10), "bireal152": (220.2, 4.75e10)}
+    for name, (memory, bops) in expected.items():
+        assert rows[name]["memory_mbit"] == pytest.approx(memory, abs=0.06), name
+        assert rows[name]["bops"] == pytest.approx(bops, rel=2e-3), name
+    assert rows["bireal18"]["bops_saving"] == pytest.approx(11.06, abs=0.01)
+    assert rows["bireal34"]["bops_saving"] == pytest.approx(18.99, abs=0.01)
+    for (depth, method), printed in PRINTED.items():
+        row = rows[f"{'bireal' if method == 'bireal' else 'resnet'}{depth}"]
+        assert row["memory_mbit"] == pytest.approx(printed["memory_mbit"], rel=0.006)
+        assert row["bops"] == pytest.approx(printed["bops"], rel=0.011)
+
+
+def test_cost_scales_with_the_image() -> None:
+    config = ArchConfig(depth=18, num_classes=100)
+    small, large = cost_of(config, 64, 64), cost_of(config, 128, 128)
+    assert large.binary_macs == 4 * small.binary_macs
+    assert large.binary_params == small.binary_params == 10_985_472
+
+
+def test_depth_network_stays_in_its_range() -> None:
+    config = ArchConfig(depth=50, task="depth", width=0.25, max_disparity_px=90.0)
+    network = build(config).eval()
+    with torch.no_grad():
+        disparity = network(torch.randn(2, 3, 64, 96))
+    assert disparity.shape == (2, 64, 96)
+    assert disparity.min() >= 0.5
+    assert disparity.max() <= 90.0
+
+
+def test_impossible_networks_are_refused() -> None:
+    with pytest.raises(ValueError, match="depth 20 is not one of"):
+        ArchConfig(depth=20)
+    with pytest.raises(ValueError, match="max_disparity_px must exceed"):
+        build(ArchConfig(depth=50, task="depth"))

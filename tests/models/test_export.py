@@ -1,0 +1,154 @@
+"""Export: PyTorch against the exported graph, its float reference and the bit-packed operator."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from models.arch import ArchConfig, BiRealNet, ResNet, build
+from models.data.folder import ClassName
+from models.data.normalise import normalise
+from models.export.card import make_card, write_model
+from models.export.convert import to_onnx
+from models.export.packed import pack_weight
+from models.export.verify import VerificationError, smooth_images, verify
+from models.train.recipes import RECIPES
+from service.backends import backend_for
+from service.backends.audit import Audit
+from service.backends.derive import derive_reference
+from service.card import Card
+
+CLASSES = tuple(ClassName(f"n{i:08d}", f"thing {i}") for i in range(10))
+CASES = [
+    ArchConfig(depth=18, method="bireal", num_classes=10, width=0.5),
+    ArchConfig(depth=50, method="bireal", num_classes=10, width=0.25),
+    ArchConfig(depth=50, method="bireal", task="depth", width=0.25, max_disparity_px=90.0),
+    ArchConfig(depth=18, method="none", num_classes=10, width=0.5),
+    ArchConfig(depth=50, method="none", task="depth", width=0.25, max_disparity_px=90.0),
+]
+
+
+def names(config: ArchConfig) -> str:
+    return f"{config.method}{config.depth}-{config.task}"
+
+
+def random_network(config: ArchConfig, seed: int = 0) -> nn.Module:
+    """Fresh weights and BatchNorm statistics that are not the identity."""
+    torch.manual_seed(seed)
+    network = build(config)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0.0, 0.3)
+            module.running_var.uniform_(0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.2, 0.6)
+            nn.init.normal_(module.bias, 0.0, 0.2)
+    return network.eval()
+
+
+@pytest.mark.parametrize("config", CASES, ids=names)
+def test_graph_computes_what_pytorch_does(config: ArchConfig) -> None:
+    network = random_network(config)
+    agreement = verify(network, to_onnx(network, 64, 96), 64, 96)  # type: ignore[arg-type]
+    assert agreement["correlation"] > 0.999
+
+
+def test_a_wrong_graph_is_refused() -> None:
+    network = random_network(CASES[0])
+    model = to_onnx(network, 64, 64)  # type: ignore[arg-type]
+    network.register_forward_hook(lambda _module, _inputs, logits: logits.flip(1))  # which no export can know of
+    with pytest.raises(VerificationError, match="exported wrongly"):
+        verify(network, model, 64, 64)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("config", CASES[:3], ids=names)
+def test_bit_packed_layers_equal_the_reference_exactly(config: ArchConfig) -> None:
+    model = to_onnx(random_network(config), 64, 96)  # type: ignore[arg-type]
+    layers = Audit(model, names(config)).compare(smooth_images(2, 64, 96))
+    sums = sum(layer.sums for layer in layers)
+    assert sums > 100_000
+    assert [layer for layer in layers if not layer.exact] == []
+
+
+def export_to(folder: Path, config: ArchConfig) -> Card:
+    """Export a random Bi-Real classifier and load its card again."""
+    model = to_onnx(random_network(config), 64, 64)  # type: ignore[arg-type]
+    card = make_card(
+        "bireal18-test",
+        "1",
+        config,
+        RECIPES["bireal18-tiny100"],
+        model,
+        height=64,
+        width=64,
+        classes=CLASSES,
+        stem_precision="int16",
+        provenance={"command": "python -m models.train", "hardware": "none"},
+        wall_time_s=1.0,
+        notes="",
+        metrics=[],
+    )
+    return Card.load(write_model(card, model, folder))
+
+
+def test_one_bit_a_weight_on_disk(tmp_path: Path) -> None:
+    card = export_to(tmp_path, ArchConfig(depth=18, num_classes=10))
+    card.verify_file()
+    assert card.weights.binary_params == 10_985_472
+    assert card.weights.binary_bytes == 10_985_472 // 8
+    size = card.path.stat().st_size
+    assert card.weights.artefact_bytes == size
+    assert size < 10_985_472 / 8 + 2 * card.weights.real_params + 60_000
+
+
+def test_both_variants_answer_alike(tmp_path: Path) -> None:
+    card = export_to(tmp_path, CASES[0])
+    images = smooth_images(64, 64, 64, seed=5)
+    outputs = {v: backend_for(v).load(card, v, intra_op_threads=1).run(images) for v in ("binary", "reference")}
+    agree = (outputs["binary"].argmax(1) == outputs["reference"].argmax(1)).mean()
+    assert agree >= 0.95
+    assert np.corrcoef(outputs["binary"].ravel(), outputs["reference"].ravel())[0, 1] > 0.99
+
+
+def test_packed_words() -> None:
+    weight = np.ones((1, 33, 1, 1), np.float32)
+    weight[0, [0, 5, 32]] = -1
+    weight[0, 7] = 0.0
+    assert pack_weight(weight).ravel().tolist() == [0b100001, 1]
+
+
+def test_int16_stem_is_close_to_the_float_one() -> None:
+    network = random_network(CASES[0])
+    images = smooth_images(4, 64, 64)
+    outputs = []
+    for precision in ("float32", "int16"):
+        model = derive_reference(to_onnx(network, 64, 64, stem_precision=precision, half=False)).model  # type: ignore[arg-type]
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        outputs.append(session.run(None, {"image": images})[0])
+    assert np.corrcoef(outputs[0].ravel(), outputs[1].ravel())[0, 1] > 0.99
+
+
+def test_float16_storage_halves_the_file() -> None:
+    network = random_network(CASES[3])
+    assert isinstance(network, ResNet)
+    sizes = [len(to_onnx(network, 64, 64, half=half).SerializeToString()) for half in (True, False)]
+    assert sizes[0] < 0.52 * sizes[1]
+
+
+def test_depth_input_must_fit_the_strides() -> None:
+    network = random_network(CASES[2])
+    with pytest.raises(ValueError, match="multiple of 32"):
+        to_onnx(network, 100, 96)  # type: ignore[arg-type]
+
+
+def test_training_mode_is_left() -> None:
+    network = random_network(CASES[0]).train()
+    assert isinstance(network, BiRealNet)
+    to_onnx(network, 64, 64)
+    with torch.no_grad():
+        x = normalise(torch.zeros(1, 3, 64, 64))
+        assert torch.equal(network(x), network(x))

@@ -1,0 +1,272 @@
+"""Training: exact resumption, learning, initialisation, data."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.arch import ArchConfig, build
+from models.binarize.base import Phase
+from models.data.folder import hold_out, load_split, read_classes, training_batches
+from models.data.kitti import downscale_disparity, focal_length_px, hold_out_frames, load_drives
+from models.train import checkpoint
+from models.train.classify import ClassifyTask
+from models.train.depth import FX_BASELINE, DepthTask, augment, smoothness, warp_right
+from models.train.initialise import initialise_from
+from models.train.loop import run
+from models.train.optim import learning_rate, make_optimizer
+from models.train.recipe import PhaseSpec, Recipe
+from models.train.recipes import RECIPES, get_recipe
+
+WNIDS = ("n00000001", "n00000002", "n00000003", "n00000004")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four classes of 24 images that differ by the direction and colour of their stripes."""
+    root = tmp_path_factory.mktemp("photos")
+    names = [{"index": i, "wnid": w, "name": f"kind {i}, synonym"} for i, w in enumerate(WNIDS)]
+    (root / "small_classes.json").write_text(json.dumps(names))
+    rng = np.random.default_rng(0)
+    ys, xs = np.mgrid[0:32, 0:32]
+    for label, wnid in enumerate(WNIDS):
+        folder = root / "train" / wnid
+        folder.mkdir(parents=True)
+        for i in range(24):
+            wave = np.sin((xs if label % 2 else ys) * 0.8 + rng.uniform(0, 6.0))
+            image = (
+                128 + 70 * wave[..., None] * ([1, 1, -1] if label < 2 else [1, -1, 1]) + rng.normal(0, 12, (32, 32, 3))
+            )
+            suffix = ".JPEG" if i % 2 else ".png"
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{i:02d}{suffix}")
+    return root
+
+
+def small_recipe(method: str = "bireal") -> Recipe:
+    phases = (PhaseSpec(Phase.CLIP, 2, 5e-3), PhaseSpec(Phase.BINARY, 14, 5e-3))
+    arch = ArchConfig(depth=18, method=method, num_classes=4, width=0.25)
+    base = get_recipe("bireal18-tiny100")
+    return replace(
+        base, name="small", arch=arch, phases=phases, batch=16, size=32, hold_out_per_class=8, bf16=False, teacher=""
+    )
+
+
+def train(recipe: Recipe, data: Path, out: Path, **options: object) -> checkpoint.Progress:
+    torch.manual_seed(recipe.seed)
+    network = build(recipe.arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return run(recipe, ClassifyTask(recipe, data, None), network, out, **options)  # type: ignore[arg-type]
+
+
+def losses(out: Path) -> list[float]:
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [r["loss"] for r in records if "loss" in r]
+
+
+def test_a_binary_network_learns_the_small_classes(photos: Path, tmp_path: Path) -> None:
+    progress = train(small_recipe(), photos, tmp_path)
+    assert progress.metrics["top1"] >= 0.75, "chance is 0.25"
+    assert (tmp_path / "best.pt").is_file()
+    flipped = [json.loads(x).get("flipped_signs", 0) for x in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert max(flipped) > 0, "binary weights change sign while the network learns"
+
+
+def test_resumption_is_exact(photos: Path, tmp_path: Path) -> None:
+    recipe = replace(small_recipe(), phases=(PhaseSpec(Phase.CLIP, 1, 5e-3), PhaseSpec(Phase.BINARY, 2, 5e-3)))
+    train(recipe, photos, tmp_path / "whole")
+    for _ in range(10):
+        train(recipe, photos, tmp_path / "parts", resume=True, max_steps=3)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    ends = [checkpoint.load(tmp_path / name / "last.pt")["network"] for name in ("whole", "parts")]
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+def test_batches_depend_on_seed_epoch_and_step_alone(photos: Path) -> None:
+    data = load_split(photos, "train", 32)
+    options = {"batch": 16, "size": 32, "min_scale": 0.5, "seed": 3}
+    whole = list(training_batches(data, epoch=1, **options))  # type: ignore[arg-type]
+    rest = list(training_batches(data, epoch=1, first_step=4, **options))  # type: ignore[arg-type]
+    other = next(training_batches(data, epoch=2, **options))  # type: ignore[arg-type]
+    assert len(whole) == 6
+    assert torch.equal(whole[4][0], rest[0][0])
+    assert not torch.equal(whole[0][0], other[0])
+
+
+def test_held_out_images_are_not_trained_on(photos: Path) -> None:
+    data = load_split(photos, "train", 32)
+    train_part, held_out = hold_out(data, 8)
+    assert (len(train_part), len(held_out)) == (64, 32)
+    assert sorted(set(held_out.labels.tolist())) == [0, 1, 2, 3]
+    seen = {image.tobytes() for image in train_part.images}
+    assert not seen & {image.tobytes() for image in held_out.images}
+    assert read_classes(photos)[1].name == "kind 1"
+
+
+def test_missing_data_is_named(tmp_path: Path, photos: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"classes\.json"):
+        load_split(tmp_path, "train", 32)
+    with pytest.raises(FileNotFoundError, match="is missing"):
+        load_split(photos, "dev", 32)
+    with pytest.raises(FileNotFoundError, match="has no drive"):
+        load_drives(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        checkpoint.load(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_bireal_takes_every_weight_of_its_full_precision_twin(depth: int, tmp_path: Path) -> None:
+    full = ArchConfig(depth=depth, method="none", num_classes=4, width=0.25)
+    source = build(full)
+    checkpoint.save(tmp_path / "full.pt", source, full, "small", checkpoint.Progress())
+    network = build(replace(full, method="bireal"))
+    fresh = initialise_from(network, tmp_path / "full.pt")
+    # only what a ResNet does not have stays fresh: the 1x1s that match the x1 stream between stages
+    assert all("match" in name for name in fresh)
+    assert torch.equal(network.stem[0].weight, source.stem[0].weight)  # type: ignore[union-attr,index]
+    last = "body" if depth == 18 else "expand"
+    theirs = source.stages[3][-1].convs[-1][0].weight  # type: ignore[union-attr,index]
+    assert torch.equal(getattr(network.stages[3][-1], last).conv.weight, theirs)  # type: ignore[union-attr,index]
+    depth_net = build(replace(full, task="depth", max_disparity_px=90.0))
+    assert all(not name.startswith("encoder.stages") for name in initialise_from(depth_net, tmp_path / "full.pt"))
+
+
+def test_batchnorm_retraining_freezes_the_rest() -> None:
+    network = build(ArchConfig(depth=18, num_classes=4, width=0.25))
+    optimizer = make_optimizer(network, PhaseSpec(Phase.BINARY, 1, 1e-3, batchnorm_only=True))
+    trained = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert trained == sum(2 * m.num_features for m in norms)
+    assert not network.stem[0].weight.requires_grad  # type: ignore[union-attr,index]
+
+
+def test_learning_rates() -> None:
+    spec = PhaseSpec(Phase.BINARY, 20, 0.01, "sgd", "step", (10, 15))
+    rates = [learning_rate(spec, epoch * 5, 100, 5) for epoch in (0, 9, 10, 14, 15, 19)]
+    assert rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4])
+    cosine = PhaseSpec(Phase.BINARY, 1, 1.0, warmup=0.1)
+    assert learning_rate(cosine, 0, 100, 100) == pytest.approx(0.1)
+    assert learning_rate(cosine, 10, 100, 100) == pytest.approx(1.0)
+    assert learning_rate(cosine, 99, 100, 100) < 0.001
+
+
+def test_paper_recipes_have_the_papers_hyper_parameters() -> None:
+    paper = RECIPES["paper-bireal50-imagenet"]
+    steps = [p for p in paper.phases if p.phase in (Phase.BINARY_1X1, Phase.BINARY) and not p.batchnorm_only]
+    assert [(p.epochs, p.lr, p.milestones) for p in steps] == [(100, 0.064, (50, 75))] * 2
+    assert paper.batch == 800
+    assert RECIPES["paper-bireal18-imagenet"].phases[-1].batchnorm_only
+    with pytest.raises(ValueError, match="unknown recipe 'x'"):
+        get_recipe("x")
+
+
+# --- depth ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drive of a textured wall, 12 px of native disparity away, with LiDAR on every fourth pixel."""
+    root = tmp_path_factory.mktemp("kitti") / "train" / "wall"
+    for name in ("left", "right", "lidar_depth"):
+        (root / name).mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    fx = 721.5377
+    (root / "calib.json").write_text(json.dumps({"fx": fx, "baseline_m": 0.5327}))
+    for i in range(12):
+        texture = np.asarray(Image.fromarray(rng.integers(0, 256, (47, 160, 3), np.uint8)).resize((1280, 375)))
+        Image.fromarray(texture[:, :1242]).save(root / "left" / f"{i:03d}.png")
+        Image.fromarray(texture[:, 12 : 12 + 1242]).save(root / "right" / f"{i:03d}.png")
+        depth = np.zeros((375, 1242), np.uint16)
+        depth[::4, ::4] = round(fx * 0.5327 / 12 * 256)
+        Image.fromarray(depth).save(root / "lidar_depth" / f"{i:03d}.png")
+    return root
+
+
+def test_frames_have_network_disparity(drive: Path) -> None:
+    frames = load_drives(drive.parent)
+    assert len(frames) == 12
+    known = frames[0].disparity_px[frames[0].disparity_px > 0]
+    assert known == pytest.approx(12 * 608 / 1242, rel=2e-3)
+    assert pytest.approx(188.2, abs=0.05) == FX_BASELINE
+    train_part, held_out = hold_out_frames(frames, {"wall": 3})
+    assert (len(train_part), len(held_out)) == (9, 3)
+    assert focal_length_px(drive.parent, 1224) == 707.0493
+    with pytest.raises(ValueError, match=r"no calib\.json"):
+        focal_length_px(drive.parent, 640)
+
+
+def test_the_nearest_point_wins_a_cell() -> None:
+    native = np.zeros((320, 1216), np.float32)
+    native[0, 0], native[1, 1] = 10.0, 40.0
+    assert downscale_disparity(native)[0, 0] == 20.0
+
+
+def test_warping_by_the_true_disparity_gives_the_left_image(drive: Path) -> None:
+    frame = load_drives(drive.parent)[0]
+    assert frame.right is not None
+    left, right = (torch.from_numpy(x).permute(2, 0, 1)[None].float() / 255 for x in (frame.left, frame.right))
+    errors = {}
+    for scale in (0.0, 1.0, 2.0):
+        disparity = torch.full((1, 160, 608), scale * 12 * 608 / 1242)
+        warped, inside = warp_right(right, disparity)
+        errors[scale] = ((warped - left).abs().mean(1) * inside).sum() / inside.sum()
+    assert errors[1.0] < 0.25 * min(errors[0.0], errors[2.0])
+
+
+def test_zoom_scales_disparity_and_mirror_gives_up_the_right_image(drive: Path) -> None:
+    frames = load_drives(drive.parent)
+    settings = replace(RECIPES["resnet50-kitti-depth"].depth, max_zoom=1.25)
+    truth = 12 * 608 / 1242
+    seen = []
+    for seed in range(6):
+        left, right, has_right, disparity = augment(frames[:4], settings, torch.Generator().manual_seed(seed))
+        assert left.shape == right.shape == (4, 3, 160, 352)
+        for i in range(4):
+            known = disparity[i][disparity[i] > 0]
+            assert truth * 0.99 <= known.min()
+            assert known.max() <= truth * 1.26
+            seen.append(bool(has_right[i]))
+    assert 0 < sum(seen) < len(seen)
+
+
+def test_smoothness_forgives_steps_at_edges() -> None:
+    depth = torch.zeros(1, 8, 8)
+    depth[:, :, 4:] = 1.0
+    flat, edge = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
+    edge[..., 4:] = 1.0
+    assert smoothness(depth, edge) < 0.01 * smoothness(depth, flat)
+
+
+def test_a_depth_network_learns_the_wall(drive: Path, tmp_path: Path) -> None:
+    base = RECIPES["bireal50-kitti-depth"]
+    arch = replace(base.arch, width=0.25)
+    depth = replace(base.depth, crop_width=192, repeats=4)
+    recipe = replace(base, arch=arch, phases=(PhaseSpec(Phase.BINARY, 2, 5e-3),), batch=4, bf16=False, depth=depth)
+    torch.manual_seed(0)
+    network = build(arch)
+    task = DepthTask(recipe, drive.parent.parent)
+    task.held_out = task.train[:2]
+    before = task.evaluate(network)
+    progress = run(recipe, task, network, tmp_path)
+    assert progress.metrics["abs_rel"] < 0.5 * before["abs_rel"]
+
+
+def test_command_line_errors_are_one_sentence(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "models.train",
+        "resnet18-tiny100",
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
