@@ -72,9 +72,17 @@ def looks_like(data: bytes) -> str:
         return "an HTML page"
     if head.startswith((b"{", b"[")):
         return "JSON"
-    if all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in head):
-        return "text"
-    return "binary data of no known image format"
+    return "text" if _is_text(head) else "binary data of no known image format"
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether the bytes are UTF-8 without control characters; a character may be cut off at the end."""
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start == 0 or error.start < len(head) - 3:
+            return False
+    return all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in head)
 
 
 def webp_canvas(data: bytes) -> tuple[int, int] | None:
