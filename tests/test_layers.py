@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A name stands for the module or for everything in the package.
 LAYERS: list[set[str]] = [
     {"settings", "errors", "card", "host", "xnor_op"},
-    {"imaging", "metrics", "schemas"},
+    {"image_header", "imaging", "metrics", "schemas"},
     {"tasks", "backends", "scheduler"},
     {"evaluation", "registry", "experiments"},
     {"api", "ui"},

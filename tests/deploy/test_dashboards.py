@@ -1,0 +1,144 @@
+"""The dashboards ask only for what the service exports: every query is parsed and held against the metrics."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from service.metrics import Metrics
+from tests.deploy.promql import plain, selectors_and_labels
+
+ROOT = Path(__file__).resolve().parents[2]
+DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
+# What Prometheus itself adds to each sample.
+TARGET_LABELS = {"job", "instance"}
+
+
+def load(path: Path) -> dict[str, Any]:
+    dashboard: dict[str, Any] = json.loads(path.read_text())
+    return dashboard
+
+
+def panels(path: Path) -> list[dict[str, Any]]:
+    """The panels that show something; rows are headings."""
+    return [panel for panel in load(path)["panels"] if panel["type"] != "row"]
+
+
+def queries() -> list[Any]:
+    """Every query of every panel, named for the test's report."""
+    return [
+        pytest.param(target["expr"], id=f"{path.stem}-{panel['title']}-{target['refId']}")
+        for path in DASHBOARDS
+        for panel in panels(path)
+        for target in panel["targets"]
+    ]
+
+
+def exported() -> dict[str, set[str]]:
+    """Every sample name that the service exports, with its labels."""
+    labels: dict[str, set[str]] = {"up": set()}
+    for doc in Metrics(CollectorRegistry()).documentation():
+        if doc.type == "histogram":
+            labels[f"{doc.name}_bucket"] = {*doc.labels, "le"}
+            labels[f"{doc.name}_sum"] = labels[f"{doc.name}_count"] = set(doc.labels)
+        else:
+            labels[doc.name] = set(doc.labels)
+    return labels
+
+
+def test_there_is_a_dashboard() -> None:
+    assert DASHBOARDS
+
+
+@pytest.mark.parametrize("expression", queries())
+def test_query_asks_for_what_the_service_exports(expression: str) -> None:
+    known = exported()
+    found = selectors_and_labels(promql_parser.parse(plain(expression)))
+    assert found.selectors
+    available = set(TARGET_LABELS)
+    for selector in found.selectors:
+        assert selector.name in known, f"the service exports no {selector.name}"
+        available |= known[selector.name]
+        matched = {matcher.name for matcher in selector.matchers.matchers}
+        assert matched <= known[selector.name] | TARGET_LABELS, f"{selector.name} has no label {matched}"
+    assert found.grouped_by <= available
+
+
+@pytest.mark.parametrize("expression", queries())
+def test_counters_are_asked_for_as_rates(expression: str) -> None:
+    for match in re.finditer(r"\w+_(?:total|bucket|sum|count)\b(?:\{[^}]*\})?(.)?", expression):
+        assert match[1] == "[", f"{match[0]} only ever grows: take its rate"
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_panels_explain_themselves(path: Path) -> None:
+    for panel in panels(path):
+        title = panel["title"]
+        assert panel["description"].endswith((".", "?")), title
+        assert panel["fieldConfig"]["defaults"]["unit"], title
+        assert panel["fieldConfig"]["defaults"]["noValue"], title
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_legends_name_labels_that_the_query_keeps(path: Path) -> None:
+    for panel in panels(path):
+        for target in panel["targets"]:
+            kept = selectors_and_labels(promql_parser.parse(plain(target["expr"]))).grouped_by | TARGET_LABELS
+            named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+            assert named <= kept, panel["title"]
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_panels_do_not_overlap(path: Path) -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in load(path)["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24, panel["title"]
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert (x, y) not in taken, f"{panel['title']} covers {taken.get((x, y))}"
+                taken[x, y] = panel["title"]
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_ids_are_unique_and_the_data_source_is_provisioned(path: Path) -> None:
+    dashboard = load(path)
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(ids) == len(set(ids))
+    provisioned = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text())
+    uids = {source["uid"] for source in provisioned["datasources"]}
+    used = {target["datasource"]["uid"] for panel in panels(path) for target in panel["targets"]}
+    used |= {variable["datasource"]["uid"] for variable in dashboard["templating"]["list"]}
+    assert used <= uids
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_variables_are_used_and_defined(path: Path) -> None:
+    defined = {variable["name"] for variable in load(path)["templating"]["list"]}
+    used = {
+        name
+        for panel in panels(path)
+        for target in panel["targets"]
+        for name in re.findall(r"\$(\w+)", target["expr"])
+        if not name.startswith("__")
+    }
+    assert used == defined
+    for variable in load(path)["templating"]["list"]:
+        metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()
+        assert label in exported()[metric]
+
+
+def test_grafana_finds_the_dashboards_where_compose_mounts_them() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["grafana"]
+    mounts = dict(volume.split(":")[:2][::-1] for volume in compose["volumes"])
+    provider = yaml.safe_load((ROOT / "deploy/grafana/provisioning/dashboards/bireal.yml").read_text())["providers"][0]
+    assert mounts[provider["options"]["path"]] == "./deploy/grafana/dashboards"
+    home = Path(compose["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert (ROOT / mounts[str(home.parent)] / home.name).is_file()
