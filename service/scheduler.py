@@ -18,8 +18,9 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
@@ -63,6 +64,18 @@ class Deadline:
         if self.remaining_s <= 0:
             raise DeadlineExceededError(self.timeout_s)
 
+    @asynccontextmanager
+    async def enforced(self) -> AsyncIterator[None]:
+        """Cancels what awaits inside the block when it passes, and raises `DeadlineExceededError` then."""
+        limit = asyncio.timeout(self.remaining_s)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if limit.expired():
+                raise DeadlineExceededError(self.timeout_s) from None
+            raise
+
 
 class Runnable(Protocol):
     """What a lane runs; a backend's loaded model is one. Compared by identity."""
@@ -78,20 +91,20 @@ class Observer(Protocol):
     Queue depth is not among it: two threads could report it out of order, so gauges read `waiting()` and `running()`.
     """
 
-    def batch_run(self, size: int) -> None:
-        """A batch of `size` images is about to run."""
+    def batch_run(self, target: Runnable, size: int) -> None:
+        """A batch of `size` images was run, with or without success."""
 
-    def dropped(self, why: Drop, count: int) -> None:
+    def dropped(self, target: Runnable, why: Drop, count: int) -> None:
         """`count` images left without a run: the queue was full, the deadline passed, or the waiter went away."""
 
 
 class SilentObserver:
     """The observer that is told and says nothing."""
 
-    def batch_run(self, size: int) -> None:
+    def batch_run(self, target: Runnable, size: int) -> None:
         """See `Observer`."""
 
-    def dropped(self, why: Drop, count: int) -> None:
+    def dropped(self, target: Runnable, why: Drop, count: int) -> None:
         """See `Observer`."""
 
 
@@ -185,16 +198,15 @@ class Scheduler:
             Exception: whatever the run itself raised.
         """
         jobs = self._enqueue(target, images, deadline)
-        limit = asyncio.timeout(None if deadline is None else deadline.remaining_s)
+        why: Drop = "cancelled"
         try:
-            async with limit:
+            async with nullcontext() if deadline is None else deadline.enforced():
                 return list(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs)))
-        except TimeoutError:
-            if deadline is not None and limit.expired():
-                raise DeadlineExceededError(deadline.timeout_s) from None
+        except DeadlineExceededError:
+            why = "expired"
             raise
         finally:
-            self._withdraw(target, jobs, "expired" if limit.expired() else "cancelled")
+            self._withdraw(target, jobs, why)
 
     def waiting(self) -> int:
         """Images that wait for a worker, over all targets."""
@@ -215,7 +227,7 @@ class Scheduler:
             lane = self._lanes.get(target)
             full = lane is not None and len(lane.jobs) >= self.queue_size
         if full:
-            self._observer.dropped("rejected", 1)
+            self._observer.dropped(target, "rejected", 1)
             raise self._overloaded()
 
     def forget(self, target: Runnable) -> None:
@@ -247,7 +259,7 @@ class Scheduler:
     def _enqueue(self, target: Runnable, images: Sequence[Image], deadline: Deadline | None) -> list[_Job]:
         now = time.monotonic()
         if deadline is not None and deadline.at <= now:
-            self._observer.dropped("expired", len(images))
+            self._observer.dropped(target, "expired", len(images))
             deadline.check()
         jobs = [_Job(next(self._numbers), image, deadline, now) for image in images]
         with self._changed:
@@ -265,7 +277,7 @@ class Scheduler:
                 self._waiting += len(jobs)
                 self._changed.notify(len(jobs))
         if full:
-            self._observer.dropped("rejected", len(jobs))
+            self._observer.dropped(target, "rejected", len(jobs))
             raise self._overloaded()
         return jobs
 
@@ -282,7 +294,7 @@ class Scheduler:
             gone = [job for job in left if lane is not None and lane.jobs.pop(job.number, None) is not None]
             self._waiting -= len(gone)
         if gone:  # a job that a worker took out first was counted there
-            self._observer.dropped(why, len(gone))
+            self._observer.dropped(target, why, len(gone))
 
     # ---- the worker's side -----------------------------------------------------------------------------------------
 
@@ -327,13 +339,12 @@ class Scheduler:
             assert job.deadline is not None
             job.future.set_exception(DeadlineExceededError(job.deadline.timeout_s))
         if expired:
-            self._observer.dropped("expired", len(expired))
+            self._observer.dropped(lane.target, "expired", len(expired))
         if cancelled:
-            self._observer.dropped("cancelled", cancelled)
+            self._observer.dropped(lane.target, "cancelled", cancelled)
         return lane, batch
 
     def _run(self, lane: _Lane, batch: list[_Job]) -> None:
-        self._observer.batch_run(len(batch))
         charged_s = lane.cost_s * len(batch)
         rows: Sequence[Output] | npt.NDArray[Any] = ()
         failure: Exception | None = None
@@ -348,6 +359,7 @@ class Scheduler:
             self._running -= len(batch)
             lane.served_s += seconds - charged_s
             lane.cost_s += _COST_SMOOTHING * (seconds / len(batch) - lane.cost_s)
+        self._observer.batch_run(lane.target, len(batch))
         for index, job in enumerate(batch):
             if failure is not None:
                 job.future.set_exception(failure)

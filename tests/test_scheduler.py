@@ -50,10 +50,10 @@ class Tally:
         self.drops: Counter[str] = Counter()
         self.sizes: list[int] = []
 
-    def batch_run(self, size: int) -> None:
+    def batch_run(self, target: Echo, size: int) -> None:
         self.sizes.append(size)
 
-    def dropped(self, why: str, count: int) -> None:
+    def dropped(self, target: Echo, why: str, count: int) -> None:
         self.drops[why] += count
 
 

@@ -12,15 +12,13 @@ itself ready is decided by `readiness`. `resolve` answers "which network runs fo
 """
 
 import logging
-import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from service.backends import backend_for
-from service.backends.base import Backend, LoadedModel
+from service.backends.base import Backend
 from service.card import CARD_FILE, VARIANTS, Card, TaskName, VariantName
 from service.errors import (
     ModelBrokenError,
@@ -31,76 +29,17 @@ from service.errors import (
     UnknownVariantError,
     VariantNotServedError,
 )
+from service.registry.entries import Entry, Handle, Loaded, Readiness, model_folders, read_card, version_key
 from service.settings import Settings
-from service.tasks import TASKS, Task
 
 log = logging.getLogger(__name__)
 
-State = Literal["starting", "ready", "failed"]
 
+class OnLoaded(Protocol):
+    """Told of each variant that was tried."""
 
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """A network that is ready to run, and how it came to be chosen.
-
-    Attributes:
-        card: of the model that runs; for `full` of a binary model that is the twin's.
-        variant: the variant that runs.
-        model: the loaded network.
-        kernel: instruction set of the bit-packed kernel, or `onnxruntime`.
-        fallback: why another variant than the one asked for runs; None normally.
-    """
-
-    card: Card
-    variant: VariantName
-    model: LoadedModel
-    kernel: str
-    fallback: str | None = None
-
-    @property
-    def task(self) -> Task[Any, Any]:
-        """What the network does."""
-        return TASKS[self.card.task]
-
-
-@dataclass(slots=True)
-class Loaded:
-    """One variant of one model: a handle, or the reason why there is none."""
-
-    handle: Handle | None = None
-    error: ServiceError | None = None
-
-
-@dataclass(slots=True)
-class Entry:
-    """One version of one model."""
-
-    card: Card
-    variants: dict[VariantName, Loaded] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """`name@version`."""
-        return f"{self.card.name}@{self.card.version}"
-
-    def errors(self) -> Iterator[ServiceError]:
-        """What is wrong with its variants."""
-        return (loaded.error for loaded in self.variants.values() if loaded.error is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether requests can be answered, and what is missing if not.
-
-    Attributes:
-        state: `starting` while models load; `failed` when what must be served cannot be.
-        reasons: one sentence for each thing that is missing.
-        models: every model variant, `name@version/variant`, and whether it runs.
-    """
-
-    state: State
-    reasons: tuple[str, ...]
-    models: dict[str, bool]
+    def __call__(self, card: Card, variant: VariantName, handle: Handle | None, seconds: float) -> None:
+        """A variant was loaded and warmed up in so many seconds; `handle` is None when it cannot run."""
 
 
 class Registry:
@@ -108,7 +47,6 @@ class Registry:
 
     Args:
         settings: where they are, which are the defaults, the fallback policy and the threads of a run.
-        on_loaded: called with each handle once it is warm (metrics).
         find_backend: what loads a variant; tests and other runtimes give their own.
     """
 
@@ -116,67 +54,94 @@ class Registry:
         self,
         settings: Settings,
         *,
-        on_loaded: Callable[[Handle], None] | None = None,
         find_backend: Callable[[VariantName], Backend] = backend_for,
     ) -> None:
         self._settings = settings
-        self._on_loaded = on_loaded
+        self._on_loaded: OnLoaded | None = None
         self._find_backend = find_backend
         self._entries: dict[str, list[Entry]] = {}  # by name, newest version first
         self._broken: dict[str, ServiceError] = {}  # by folder
+        self._unreadable: str | None = None
+        self._scanned = False
         self._finished = threading.Event()
+        self._closing = threading.Event()
 
     # ---- loading ---------------------------------------------------------------------------------------------------
 
-    def load(self, only: Iterable[str] | None = None) -> None:
-        """Loads and warms up everything; never raises for a model. Blocks for seconds: call it in a thread.
-
-        Args:
-            only: names of the models to load, with their twins; None loads all.
-        """
-        wanted = None if only is None else set(only)
-        for folder in _model_folders(self._settings.model_dir):
+    def scan(self) -> None:
+        """Reads the card of every model; loads none. Never raises for a model, nor for the folder."""
+        self._scanned = True
+        try:
+            folders = model_folders(self._settings.model_dir)
+        except OSError as error:
+            self._unreadable = f"The model folder {self._settings.model_dir} cannot be read: {error.strerror}."
+            return
+        for folder in folders:
             label = f"{folder.parent.name}@{folder.name}"
             try:
-                card = _read_card(folder)
+                card = read_card(folder)
             except ServiceError as error:
                 self._broken[label] = error
                 log.error("model %s cannot be served: %s", label, error)  # noqa: TRY400  the message says it all
                 continue
             versions = [*self._entries.get(card.name, []), Entry(card)]
-            self._entries[card.name] = sorted(
-                versions, key=lambda entry: _version_key(entry.card.version), reverse=True
-            )
-        if wanted is not None:
-            wanted |= {entry.card.full for entry in self._all() if entry.card.name in wanted and entry.card.full}
-        for entry in list(self._all()):
-            if wanted is None or entry.card.name in wanted:
-                self._load_entry(entry)
+            versions.sort(key=lambda entry: version_key(entry.card.version), reverse=True)
+            self._entries[card.name] = versions
+
+    def load(self, select: Callable[[Card, VariantName], bool] = lambda card, variant: True) -> None:  # noqa: ARG005
+        """Scans, loads and warms up; never raises for a model. Blocks for seconds: call it in a thread.
+
+        Args:
+            select: which variants of which models to load; by default all.
+        """
+        if self._finished.is_set():
+            return
+        if not self._scanned:
+            self.scan()
+        for entry in self.entries():
+            if not self._closing.is_set():
+                self._load_entry(entry, select)
         self._finished.set()
 
-    def _load_entry(self, entry: Entry) -> None:
+    def observe(self, on_loaded: OnLoaded) -> None:
+        """Has every variant that is tried from now on reported, and those that are loaded already at once."""
+        self._on_loaded = on_loaded
+        for entry in self._all():
+            for variant, loaded in entry.variants.items():
+                on_loaded(entry.card, variant, loaded.handle, 0.0)
+
+    def _load_entry(self, entry: Entry, select: Callable[[Card, VariantName], bool]) -> None:
         card = entry.card
+        wanted = [variant for variant in card.variants if select(card, variant)]
+        if not wanted:
+            return
         try:
             card.verify_file()
         except ServiceError as error:
-            entry.variants = {variant: Loaded(error=error) for variant in card.variants}
+            entry.variants = {variant: Loaded(error=error) for variant in wanted}
             log.error("model %s cannot be served: %s", entry.label, error)  # noqa: TRY400
             return
-        for variant in card.variants:
-            try:
-                handle = self._load_variant(card, variant)
-            except ServiceError as error:
-                entry.variants[variant] = Loaded(error=error)
-                log.error("%s of model %s cannot run: %s", variant, entry.label, error)  # noqa: TRY400
-            except Exception as error:  # whatever a runtime raises about one model, the others are served
-                broken = ModelBrokenError(card.name, f"{variant} does not load: {type(error).__name__}: {error}.")
-                entry.variants[variant] = Loaded(error=broken)
-                log.exception("%s of model %s cannot run", variant, entry.label)
-            else:
-                entry.variants[variant] = Loaded(handle)
-                if self._on_loaded is not None:
-                    self._on_loaded(handle)
-                log.info("%s of model %s is ready (%s)", variant, entry.label, handle.kernel)
+        for variant in wanted:
+            if self._closing.is_set():
+                return
+            begun = time.perf_counter()
+            loaded = self._try_variant(entry, variant)
+            entry.variants[variant] = loaded
+            if self._on_loaded is not None:
+                self._on_loaded(card, variant, loaded.handle, time.perf_counter() - begun)
+
+    def _try_variant(self, entry: Entry, variant: VariantName) -> Loaded:
+        try:
+            handle = self._load_variant(entry.card, variant)
+        except ServiceError as error:
+            log.error("%s of model %s cannot run: %s", variant, entry.label, error)  # noqa: TRY400
+            return Loaded(error=error)
+        except Exception as error:  # whatever a runtime raises about one model, the others are served
+            log.exception("%s of model %s cannot run", variant, entry.label)
+            reason = f"{variant} does not load: {type(error).__name__}: {error}."
+            return Loaded(error=ModelBrokenError(entry.card.name, reason))
+        log.info("%s of model %s is ready (%s)", variant, entry.label, handle.kernel)
+        return Loaded(handle)
 
     def _load_variant(self, card: Card, variant: VariantName) -> Handle:
         backend = self._find_backend(variant)
@@ -185,7 +150,8 @@ class Registry:
         return Handle(card, variant, model, model.describe()["kernel"])
 
     def close(self) -> None:
-        """Releases every network. Nothing may be running."""
+        """Releases every network, and stops loading after the one under way. Runs in progress finish first."""
+        self._closing.set()
         for entry in self._all():
             for loaded in entry.variants.values():
                 if loaded.handle is not None:
@@ -330,6 +296,9 @@ class Registry:
 
     def _missing(self) -> Iterator[str]:
         folder = self._settings.model_dir
+        if self._unreadable is not None:
+            yield self._unreadable
+            return
         if not folder.is_dir():
             yield f"The model folder {folder} does not exist: set BIREAL_MODEL_DIR to a folder of <name>/<version>/."
             return
@@ -364,33 +333,3 @@ class Registry:
     def _all(self) -> Iterator[Entry]:
         for versions in list(self._entries.values()):
             yield from versions
-
-
-def _model_folders(model_dir: Path) -> list[Path]:
-    """Every `<name>/<version>` folder, sorted; hidden ones and files are passed over."""
-    if not model_dir.is_dir():
-        return []
-    names = [path for path in sorted(model_dir.iterdir()) if path.is_dir() and not path.name.startswith((".", "_"))]
-    return [
-        path
-        for name in names
-        for path in sorted(name.iterdir())
-        if path.is_dir() and not path.name.startswith((".", "_"))
-    ]
-
-
-def _read_card(folder: Path) -> Card:
-    """Loads a card and checks that it lies where it says it does."""
-    card = Card.load(folder)
-    if (card.name, card.version) != (folder.parent.name, folder.name):
-        raise ModelBrokenError(
-            f"{folder.parent.name}@{folder.name}",
-            f"the card names the model {card.name!r}, version {card.version!r}, and lies in another folder.",
-            remedy="Rename the folder to <name>/<version>, or correct the card.",
-        )
-    return card
-
-
-def _version_key(version: str) -> list[tuple[int, int | str]]:
-    """Orders versions as people do: 2 before 10, 1.9 before 1.10."""
-    return [(1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", version) if part]

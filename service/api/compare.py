@@ -1,0 +1,114 @@
+"""`POST /compare/classify` and `POST /compare/depth`: one decoded image, two variants, both answers."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from service.api.context import context_of
+from service.api.pipeline import Answered, Job, Side
+from service.api.predict import STATUSES
+from service.api.problems import problem_responses
+from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
+from service.api.uploads import read_one, request_body
+from service.api.wire import classify_comparison, depth_comparison
+from service.card import TaskName
+from service.errors import ModelBrokenError
+from service.registry import Handle
+from service.scheduler import Deadline
+from service.schemas import ClassifyComparison, DepthComparison
+from service.tasks import ClassifyOptions, DepthOptions
+
+router = APIRouter(prefix="", tags=["comparison"])
+
+
+class CompareQuery(BaseModel):
+    """The query of both comparisons."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[
+        str | None, Field(description="A binary model, `NAME` or `NAME@VERSION`; the task's default where not given.")
+    ] = None
+    a: Annotated[str, Field(description="One variant: `binary`, `reference` or `full`.")] = "binary"
+    b: Annotated[str, Field(description="The other variant.")] = "full"
+
+
+class ClassifyCompareQuery(CompareQuery):
+    """The query of `/compare/classify`."""
+
+    top_k: Annotated[int | None, Field(ge=1, le=1000, description="Classes in each answer.")] = None
+
+
+class DepthCompareQuery(CompareQuery):
+    """The query of `/compare/depth`."""
+
+    fx: Annotated[
+        float | None,
+        Field(gt=0, le=1e6, allow_inf_nan=False, description="Your camera's focal length, pixels of the picture."),
+    ] = None
+
+
+@router.post(
+    "/compare/classify",
+    summary="Name what is in a picture, by two variants",
+    response_model=ClassifyComparison,
+    responses=problem_responses(*STATUSES),
+    openapi_extra=request_body(several=False),
+)
+async def compare_classify(
+    request: Request, services: ServicesOf, deadline: DeadlineOf, query: Annotated[ClassifyCompareQuery, Query()]
+) -> Response:
+    """Decodes one image once, and has two variants classify it, one after the other in random order."""
+    settings = services.settings
+    options = ClassifyOptions(query.top_k or settings.top_k, settings.min_probability)
+    answers, order = await _run_both(request, services, deadline, "classify", query, options)
+    comparison = classify_comparison(answers, order, context_of(request))
+    _count(services, "classify", answers, agree=comparison.agree)
+    return Response(comparison.model_dump_json(), media_type="application/json")
+
+
+@router.post(
+    "/compare/depth",
+    summary="Measure the depth of a road scene, by two variants",
+    response_model=DepthComparison,
+    responses=problem_responses(*STATUSES),
+    openapi_extra=request_body(several=False),
+)
+async def compare_depth(
+    request: Request, services: ServicesOf, deadline: DeadlineOf, query: Annotated[DepthCompareQuery, Query()]
+) -> Response:
+    """Decodes one image once, and has two variants estimate its depth, one after the other in random order."""
+    answers, order = await _run_both(request, services, deadline, "depth", query, DepthOptions(fx_px=query.fx))
+    comparison = await services.pipeline.in_thread(depth_comparison, answers, order, context_of(request))
+    _count(services, "depth", answers, agree=comparison.agree)
+    return Response(comparison.model_dump_json(), media_type="application/json")
+
+
+async def _run_both(
+    request: Request, services: Services, deadline: Deadline, task: TaskName, query: CompareQuery, options: object
+) -> tuple[dict[Side, Answered], list[Side]]:
+    sides: dict[Side, Handle] = {
+        "a": services.registry.resolve(task, query.model, query.a),
+        "b": services.registry.resolve(task, query.model, query.b),
+    }
+    _check_comparable(sides["a"], sides["b"])
+    upload = await read_one(request, deadline)
+    job = Job(options, deadline, context_of(request), begun=time.perf_counter())
+    return await while_connected(request, services.pipeline.compare(upload, sides, job))
+
+
+def _check_comparable(a: Handle, b: Handle) -> None:
+    """Two depth maps are compared pixel by pixel: a twin of another input size was exported wrongly."""
+    size_a, size_b = ((side.card.input.height, side.card.input.width) for side in (a, b))
+    if a.card.task == "depth" and size_a != size_b:
+        raise ModelBrokenError(
+            a.card.name, f"its input is {size_a[0]} x {size_a[1]} and that of {b.card.name} {size_b[0]} x {size_b[1]}."
+        )
+
+
+def _count(services: Services, task: TaskName, answers: dict[Side, Answered], *, agree: bool) -> None:
+    a, b = ((answers[side].handle.card.name, answers[side].handle.variant) for side in ("a", "b"))
+    services.metrics.count_comparison(task, a, b, agree=agree)

@@ -1,0 +1,73 @@
+"""What belongs to one request: its id, its clock, the time spent in each stage, and what answered it."""
+
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+SCOPE_KEY = "bireal.context"
+REQUEST_ID_HEADER = "x-request-id"
+
+# Ids go into log lines and headers of other systems: a short alphabet without separators, quotes or control characters.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """One request.
+
+    Attributes:
+        request_id: The client's `x-request-id` where that is well-formed, else a new one.
+        started: `time.perf_counter()` at the request's arrival.
+        stages: Seconds spent in each stage so far, in the order in which the stages came; sums over several images.
+        labels: What answered (task, model, variant, ...), for the log line.
+        problem: Code of the error that was answered, if one was.
+    """
+
+    request_id: str
+    started: float = field(default_factory=time.perf_counter)
+    stages: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    problem: str | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the request arrived."""
+        return time.perf_counter() - self.started
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Adds time to a stage."""
+        self.stages[stage] = self.stages.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time of a block to a stage, also when it raises."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - begun)
+
+    def server_timing(self) -> str:
+        """The value of the `Server-Timing` header: each stage, and the total, in milliseconds."""
+        stages = [*self.stages.items(), ("total", self.elapsed_s)]
+        return ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in stages)
+
+
+def request_id_from(given: str | None) -> str:
+    """The client's id if it can be echoed and logged safely, else a new one."""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return uuid.uuid4().hex
+
+
+def context_of(where: HTTPConnection | Scope) -> RequestContext:
+    """The context that the outermost middleware gave to a request."""
+    scope = where.scope if isinstance(where, HTTPConnection) else where
+    context: RequestContext = scope[SCOPE_KEY]
+    return context

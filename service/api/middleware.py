@@ -1,0 +1,147 @@
+"""Pure ASGI middleware: request ids, access log and metrics, limits on bodies, and the last catch of every error.
+
+Pure, because Starlette's BaseHTTPMiddleware hides a client's disconnect from the application.
+"""
+
+import logging
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.context import REQUEST_ID_HEADER, SCOPE_KEY, RequestContext, context_of, request_id_from
+from service.api.problems import internal_error, problem_response
+from service.errors import BodyTooLargeError, ServiceError
+from service.metrics import Metrics
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("service.access")
+
+#: Status in logs and metrics of a request whose client went away before the answer (as nginx has it).
+CLIENT_CLOSED_REQUEST = 499
+# Asked every few seconds by machines: logged only when debugging.
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+class AccessMiddleware:
+    """The outermost layer: gives each request its context, answers with its id and timings, logs and counts it.
+
+    Args:
+        app: The application within.
+        metrics: Count each request.
+        draining: Whether the service is about to stop; clients are then told to close their connections.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, draining: Callable[[], bool]) -> None:
+        self._app, self._metrics, self._draining = app, metrics, draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        context = RequestContext(request_id_from(Headers(scope=scope).get(REQUEST_ID_HEADER)))
+        scope[SCOPE_KEY] = context
+        status = CLIENT_CLOSED_REQUEST
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID_HEADER] = context.request_id
+                if context.stages:
+                    headers["server-timing"] = context.server_timing()
+                if self._draining():
+                    headers["connection"] = "close"
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            self._metrics.in_flight.dec()
+            self._finished(scope, context, status)
+
+    def _finished(self, scope: Scope, context: RequestContext, status: int) -> None:
+        # The template, never what the client typed: paths that scanners try must not become label values.
+        seconds, route = context.elapsed_s, getattr(scope.get("route"), "path", None)
+        self._metrics.observe_http(scope["method"], route, status, seconds)
+        if context.problem is not None:
+            self._metrics.count_problem(context.problem)
+        fields = {
+            "request_id": context.request_id,
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "seconds": round(seconds, 6),
+            **context.labels,
+        }
+        if context.problem is not None:
+            fields["problem"] = context.problem
+        level = logging.DEBUG if route in _PROBES else logging.INFO
+        access_log.log(level, "%s %s %s", scope["method"], route or "unmatched", status, extra={"fields": fields})
+
+
+class ErrorBoundary:
+    """Turns whatever escapes the application into a problem document, and logs it; a stack trace never leaves."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except ClientDisconnect:
+            log.info("the client went away", extra={"fields": {"request_id": context_of(scope).request_id}})
+        except Exception as error:  # the last catch: whatever it is, the client gets an answer and the service lives on
+            if not isinstance(error, ServiceError):
+                log.exception("unforeseen error", extra={"fields": {"request_id": context_of(scope).request_id}})
+                error = internal_error()
+            if started:
+                raise  # too late for a document: the server closes the connection, which the client sees
+            await problem_response(error, scope)(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses bodies above a limit before they are buffered: by their declared length, else while they arrive.
+
+    Args:
+        app: The application within.
+        max_bytes: The limit.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app, self._max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._max_bytes:
+            raise BodyTooLargeError(self._max_bytes, int(declared))
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise BodyTooLargeError(self._max_bytes)
+            return message
+
+        await self._app(scope, counted, send)

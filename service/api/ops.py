@@ -1,0 +1,117 @@
+"""What operators and their tools ask: liveness, readiness, metrics, models; and the page at `/`."""
+
+from importlib import resources
+
+from fastapi import APIRouter, Request
+from prometheus_client import exposition
+from starlette.responses import HTMLResponse, Response
+
+from service.api.services import Services, ServicesOf
+from service.card import VariantName
+from service.registry import Entry, Registry
+from service.schemas import BrokenModel, Health, ModelInfo, ModelList, Problem, Readiness, VariantStatus
+
+router = APIRouter(tags=["operations"])
+
+METRICS_MEDIA_TYPES = ("text/plain", "application/openmetrics-text")
+
+
+@router.get("/healthz", summary="Does the process live?")
+async def healthz(services: ServicesOf) -> Health:
+    """Answers as long as the event loop turns; it says nothing about the models. For liveness probes."""
+    return Health(version=services.version)
+
+
+@router.get(
+    "/readyz",
+    summary="Are requests answered?",
+    responses={503: {"model": Readiness, "description": "Starting, draining, or unable; `reasons` says why."}},
+)
+async def readyz(services: ServicesOf, response: Response) -> Readiness:
+    """200 once every model that must be served is warm, 503 before, and from the first SIGTERM on."""
+    found = readiness(services)
+    if not found.ready:
+        response.status_code = 503
+    return found
+
+
+@router.get("/models", summary="Which models are there, and what are they worth?")
+async def models(services: ServicesOf) -> ModelList:
+    """Every model from its card: variants, weights, arithmetic, training and measured accuracy; and what is broken."""
+    return model_list(services.registry)
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in METRICS_MEDIA_TYPES}}},
+)
+async def metrics(request: Request, services: ServicesOf) -> Response:
+    """In Prometheus' text format, or OpenMetrics where that is accepted."""
+    encode, content_type = exposition.choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(services.metrics.registry), headers={"content-type": content_type})
+
+
+@router.get("/", summary="A page about this service", response_class=HTMLResponse)
+async def index() -> HTMLResponse:
+    """A page that names the endpoints and tries them on a picture."""
+    return HTMLResponse(resources.files("service.ui").joinpath("index.html").read_text(encoding="utf-8"))
+
+
+def readiness(services: Services) -> Readiness:
+    """Whether the service answers requests."""
+    found = services.registry.readiness()
+    if services.lifecycle.draining:
+        return Readiness(ready=False, state="draining", reasons=["The service is stopping."], models=found.models)
+    return Readiness(ready=found.state == "ready", state=found.state, reasons=list(found.reasons), models=found.models)
+
+
+def model_list(registry: Registry) -> ModelList:
+    """Every model of a registry, from its card, with the state of its variants; and what is broken."""
+    return ModelList(
+        models=[_model(registry, entry) for entry in registry.entries()],
+        broken=[
+            BrokenModel(name=name, problem=Problem.model_validate(error.problem()))
+            for name, error in sorted(registry.broken().items())
+        ],
+    )
+
+
+def _model(registry: Registry, entry: Entry) -> ModelInfo:
+    card = entry.card
+    variants = [_variant(entry, variant) for variant in card.variants]
+    return ModelInfo(
+        name=card.name,
+        version=card.version,
+        task=card.task,
+        precision=card.precision,
+        default=registry.default(card.task) in (card.name, f"{card.name}@{card.version}"),
+        full=card.full,
+        variants=variants,
+        network=card.network,
+        input=card.input.model_dump(),
+        classes=len(card.classes) or None,
+        weights=card.weights,
+        work=card.work,
+        stem_precision=card.stem_precision,
+        metrics=list(card.metrics),
+        training=card.training.model_dump(),
+        limits=list(card.limits),
+        license=card.license,
+    )
+
+
+def _variant(entry: Entry, variant: VariantName) -> VariantStatus:
+    loaded = entry.variants.get(variant)
+    if loaded is None or loaded.handle is None:
+        reason = "It is being loaded." if loaded is None or loaded.error is None else str(loaded.error)
+        return VariantStatus(variant=variant, ready=False, reason=reason)
+    described = loaded.handle.model.describe()
+    return VariantStatus(
+        variant=variant,
+        ready=True,
+        kernel=loaded.handle.kernel,
+        memory_bytes={"binary": described["binary_weight_bytes"], "real": described["real_weight_bytes"]},
+        session_bytes=described["session_bytes"],
+    )

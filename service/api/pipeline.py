@@ -1,0 +1,223 @@
+"""A request's path once its body is read: decode and prepare in threads, run by the scheduler, make the answer.
+
+Knows no wire format: it takes uploads and gives results with their timings. Every step leaves its time in the request's
+context, and the telemetry hears of every image.
+"""
+
+import asyncio
+import functools
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from service.api.context import RequestContext
+from service.api.telemetry import Telemetry
+from service.api.uploads import Upload
+from service.errors import OverloadedError, ServiceError
+from service.imaging import DecodedImage, ImageLimits, ImageReport, decode
+from service.registry import Handle
+from service.scheduler import Deadline, Outcome, Scheduler
+from service.tasks import Prepared
+
+T = TypeVar("T")
+P = ParamSpec("P")
+Side = Literal["a", "b"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One image's answer.
+
+    Attributes:
+        handle: The network that ran.
+        result: Of its task: `ClassifyResult` or `DepthResult`.
+        report: What the upload was.
+        stages: Seconds in each of `service.metrics.STAGES`; `total` is from the body read to the answer made.
+        batch_size: Images that shared the run.
+    """
+
+    handle: Handle
+    result: Any
+    report: ImageReport
+    stages: dict[str, float]
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A network's input and what it came from, with the seconds that each step took."""
+
+    prepared: Prepared
+    report: ImageReport
+    decode_s: float
+    preprocess_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all images of a request have in common.
+
+    Attributes:
+        options: Of the task: `ClassifyOptions` or `DepthOptions`.
+        deadline: When nobody waits for the answer any more.
+        context: Of the request.
+        begun: `time.perf_counter()` when the body had been read.
+    """
+
+    options: Any
+    deadline: Deadline
+    context: RequestContext
+    begun: float
+
+
+class ThreadPool:
+    """Threads for decoding and encoding, with a bound on what may wait for them.
+
+    Args:
+        threads: How many.
+        queue_size: Calls that may wait; one more is `OverloadedError`.
+    """
+
+    def __init__(self, *, threads: int, queue_size: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="bireal-decode")
+        self._limit, self._queue_size = threads + queue_size, queue_size
+        self._pending = 0
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls a function in a thread."""
+        if self._pending >= self._limit:
+            raise OverloadedError(self._queue_size)
+        self._pending += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._executor, functools.partial(call, *args, **kwargs))
+        finally:
+            self._pending -= 1
+
+    def close(self) -> None:
+        """Ends the threads once they have nothing to do."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class Pipeline:
+    """Answers images.
+
+    Args:
+        scheduler: Runs the networks.
+        pool: Decodes, prepares and makes answers, off the event loop.
+        limits: On images.
+        telemetry: Hears of every image.
+    """
+
+    def __init__(self, scheduler: Scheduler, pool: ThreadPool, limits: ImageLimits, telemetry: Telemetry) -> None:
+        self._scheduler, self._pool, self._limits, self._telemetry = scheduler, pool, limits, telemetry
+
+    async def predict(self, upload: Upload, handle: Handle, job: Job) -> Answered:
+        """Answers one image; raises what went wrong with it."""
+        answer = (await self.predict_all([upload], handle, job))[0]
+        if isinstance(answer, ServiceError):
+            raise answer
+        return answer
+
+    async def predict_all(self, uploads: Sequence[Upload], handle: Handle, job: Job) -> list[Answered | ServiceError]:
+        """Answers several images in their order; an error stands where one of them cannot be read.
+
+        Raises:
+            OverloadedError: The queue has no room for all of them.
+            DeadlineExceededError: There was not enough time.
+            ServiceError: The network failed.
+        """
+        with self._telemetry.failures(handle, len(uploads)):
+            self._scheduler.check_room(handle.model)
+            hint = handle.task.decode_hint(handle.card)
+            async with job.deadline.enforced():
+                inputs = await asyncio.gather(
+                    *(self._pool.run(self._prepare, upload, handle, hint) for upload in uploads)
+                )
+            tensors = [item.prepared.tensor for item in inputs if isinstance(item, Input)]
+            outcomes = iter(await self._scheduler.submit_many(handle.model, tensors, job.deadline))
+        answers: list[Answered | ServiceError] = []
+        for item in inputs:
+            if isinstance(item, Input):
+                answers.append(await self._finish(item, next(outcomes), handle, job))
+            else:
+                self._telemetry.count("client_error", handle)
+                answers.append(item)
+        return answers
+
+    async def compare(
+        self, upload: Upload, sides: dict[Side, Handle], job: Job
+    ) -> tuple[dict[Side, Answered], list[Side]]:
+        """Runs two networks on one decoded image, one after the other so that neither slows the other.
+
+        Returns:
+            The two answers, and the order in which they ran: drawn for each request, so that neither side always finds
+            the caches warm.
+        """
+        hints = [handle.task.decode_hint(handle.card) for handle in sides.values()]
+        order: list[Side] = random.sample(list(sides), k=len(sides))
+        with self._telemetry.failures(sides[order[0]], 1):
+            for handle in sides.values():
+                self._scheduler.check_room(handle.model)
+            async with job.deadline.enforced():
+                hint = (max(hint[0] for hint in hints), max(hint[1] for hint in hints))
+                image, decode_s = await self._pool.run(self._decode, upload, hint)
+        answers: dict[Side, Answered] = {}
+        for side in order:
+            handle = sides[side]
+            with self._telemetry.failures(handle, 1):
+                async with job.deadline.enforced():
+                    item = await self._pool.run(_input, image, decode_s, handle)
+                outcome = await self._scheduler.submit(handle.model, item.prepared.tensor, job.deadline)
+            answers[side] = await self._finish(item, outcome, handle, job)
+        return answers, order
+
+    async def in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls a function that would hold up the event loop in one of the pool's threads."""
+        return await self._pool.run(call, *args, **kwargs)
+
+    def _decode(self, upload: Upload, hint: tuple[int, int]) -> tuple[DecodedImage, float]:
+        begun = time.perf_counter()
+        image = decode(upload.data, upload.content_type, self._limits, hint=hint)
+        return image, time.perf_counter() - begun
+
+    def _prepare(self, upload: Upload, handle: Handle, hint: tuple[int, int]) -> Input | ServiceError:
+        """In a thread: bytes to a network's input. What is wrong with the bytes is returned, not raised."""
+        try:
+            return _input(*self._decode(upload, hint), handle)
+        except ServiceError as error:
+            return error
+
+    async def _finish(self, item: Input, outcome: Outcome, handle: Handle, job: Job) -> Answered:
+        """Makes the answer and reports every stage."""
+        begun = time.perf_counter()
+        arguments = (outcome.output, item.prepared, handle.card, job.options)
+        with self._telemetry.failures(handle, 1):
+            # A map of metres is milliseconds of work; a list of classes is less than the way to a thread and back.
+            if handle.card.task == "depth":
+                result = await self._pool.run(handle.task.postprocess, *arguments)
+            else:
+                result = handle.task.postprocess(*arguments)
+        finished = time.perf_counter()
+        stages = {
+            "decode": item.decode_s,
+            "preprocess": item.preprocess_s,
+            "queue": outcome.queue_s,
+            "inference": outcome.inference_s,
+            "postprocess": finished - begun,
+        }
+        for stage, seconds in stages.items():
+            job.context.add(stage, seconds)
+        job.context.labels |= {"model": handle.card.name, "version": handle.card.version, "variant": handle.variant}
+        stages["total"] = finished - job.begun
+        self._telemetry.answered(handle, item.report, stages)
+        return Answered(handle, result, item.report, stages, outcome.batch_size)
+
+
+def _input(image: DecodedImage, decode_s: float, handle: Handle) -> Input:
+    begun = time.perf_counter()
+    prepared = handle.task.preprocess(image, handle.card)
+    return Input(prepared, image.report, decode_s, time.perf_counter() - begun)

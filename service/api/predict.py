@@ -1,0 +1,201 @@
+"""`POST /classify` and `POST /depth`."""
+
+import time
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from service.api.context import RequestContext, context_of
+from service.api.negotiation import best_media_type
+from service.api.pipeline import Answered, Job
+from service.api.problems import problem_responses
+from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
+from service.api.uploads import Uploads, read_uploads, request_body
+from service.api.wire import classify_answer, depth_answer, run_headers
+from service.errors import BadParameterError, ServiceError
+from service.registry import Handle
+from service.scheduler import Deadline
+from service.schemas import ClassifyAnswer, ClassifyList, DepthAnswer, DepthList, Problem
+from service.tasks import ClassifyOptions, DepthOptions, DepthResult, encode_depth
+from service.tasks.depth_formats import DepthFormat
+
+router = APIRouter(tags=["inference"])
+
+#: What `/depth` answers when `Accept` alone says which; the first where it does not matter.
+BY_MEDIA_TYPE: dict[str, Literal["json", "png16", "npy"]] = {
+    "application/json": "json",
+    "image/png": "png16",
+    "application/x-npy": "npy",
+}
+STATUSES = (400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504)
+
+
+class Selection(BaseModel):
+    """Which network is to run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[
+        str | None,
+        Field(description="`NAME`, or `NAME@VERSION`; GET /models lists them. The task's default where not given."),
+    ] = None
+    variant: Annotated[
+        str | None,
+        Field(description="`binary`, `reference` or `full` (the full-precision twin). The default where not given."),
+    ] = None
+
+
+class ClassifyQuery(Selection):
+    """The query of `/classify`."""
+
+    top_k: Annotated[int | None, Field(ge=1, le=1000, description="Classes in the answer.")] = None
+    min_probability: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="The answer is marked `uncertain` when its best probability is below this."),
+    ] = None
+
+    def options(self, services: Services) -> ClassifyOptions:
+        """With the defaults of the settings."""
+        settings = services.settings
+        return ClassifyOptions(
+            top_k=settings.top_k if self.top_k is None else self.top_k,
+            min_probability=settings.min_probability if self.min_probability is None else self.min_probability,
+        )
+
+
+class DepthQuery(Selection):
+    """The query of `/depth`."""
+
+    format: Annotated[
+        Literal["json", "png16", "npy", "color"] | None,
+        Field(
+            description="`json`: figures; `png16`: 16-bit PNG, metres x 256 as KITTI's; `npy`: float32 metres; "
+            "`color`: a picture, bright near and dark far. Without it `Accept` decides: application/json, image/png "
+            "(`png16`) or application/x-npy."
+        ),
+    ] = None
+    size: Annotated[
+        Literal["network", "original"],
+        Field(description="Of the map: the network's own, or that of the region of the picture that it covers."),
+    ] = "network"
+    fx: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1e6,
+            allow_inf_nan=False,
+            description="Your camera's horizontal focal length, in pixels of the "
+            "uploaded picture: makes the metres those of your camera.",
+        ),
+    ] = None
+
+    def options(self) -> DepthOptions:
+        """As the task takes them."""
+        return DepthOptions(fx_px=self.fx, size=self.size)
+
+
+@router.post(
+    "/classify",
+    summary="Name what is in a picture",
+    response_model=ClassifyAnswer | ClassifyList,
+    responses=problem_responses(*STATUSES),
+    openapi_extra=request_body(),
+)
+async def classify(
+    request: Request, services: ServicesOf, deadline: DeadlineOf, query: Annotated[ClassifyQuery, Query()]
+) -> Response:
+    """Classifies one image, or several: a multipart body with more than one file is answered by a list."""
+    handle = services.registry.resolve("classify", query.model, query.variant)
+    uploads = await read_uploads(request, deadline, max_images=services.settings.max_images_per_request)
+    context = context_of(request)
+    answers = await _answers(request, services, uploads, handle, query.options(services), deadline)
+    if not uploads.several:
+        return _json(classify_answer(_only(answers), context), run_headers(_only(answers)))
+    results = [
+        classify_answer(answer, context) if isinstance(answer, Answered) else _problem(answer, services, context)
+        for answer in answers
+    ]
+    return _json(ClassifyList(request_id=context.request_id, count=len(results), results=results))
+
+
+@router.post(
+    "/depth",
+    summary="Measure the depth of a road scene",
+    response_model=DepthAnswer | DepthList,
+    responses={
+        200: {
+            "content": {
+                "image/png": {"schema": {"type": "string", "format": "binary"}},
+                "application/x-npy": {"schema": {"type": "string", "format": "binary"}},
+            }
+        },
+        **problem_responses(*STATUSES),
+    },
+    openapi_extra=request_body(),
+)
+async def depth(
+    request: Request, services: ServicesOf, deadline: DeadlineOf, query: Annotated[DepthQuery, Query()]
+) -> Response:
+    """Estimates the metric depth of one image as figures, a map or a picture, or of several images as figures."""
+    handle = services.registry.resolve("depth", query.model, query.variant)
+    form = query.format or BY_MEDIA_TYPE[best_media_type(request.headers.get("accept"), list(BY_MEDIA_TYPE))]
+    uploads = await read_uploads(request, deadline, max_images=services.settings.max_images_per_request)
+    if uploads.several and form != "json":
+        raise BadParameterError(
+            "format",
+            f"Several images are answered as JSON, not as {form}.",
+            remedy="Send one image a request to get its map, or ask for format=json.",
+        )
+    context = context_of(request)
+    answers = await _answers(request, services, uploads, handle, query.options(), deadline)
+    if uploads.several:
+        results = [
+            depth_answer(answer, context) if isinstance(answer, Answered) else _problem(answer, services, context)
+            for answer in answers
+        ]
+        return _json(DepthList(request_id=context.request_id, count=len(results), results=results))
+    if form == "json":
+        return _json(depth_answer(_only(answers), context), run_headers(_only(answers)))
+    return await services.pipeline.in_thread(_depth_file, _only(answers), form)
+
+
+async def _answers(
+    request: Request, services: Services, uploads: Uploads, handle: Handle, options: object, deadline: Deadline
+) -> list[Answered | ServiceError]:
+    job = Job(options, deadline, context_of(request), begun=time.perf_counter())
+    return await while_connected(request, services.pipeline.predict_all(uploads.images, handle, job))
+
+
+def _only(answers: list[Answered | ServiceError]) -> Answered:
+    """The answer to a lone image; raises what was wrong with it."""
+    answer = answers[0]
+    if isinstance(answer, ServiceError):
+        raise answer
+    return answer
+
+
+def _json(body: BaseModel, headers: dict[str, str] | None = None) -> Response:
+    return Response(body.model_dump_json(), headers=headers, media_type="application/json")
+
+
+def _problem(error: ServiceError, services: Services, context: RequestContext) -> Problem:
+    """One image's problem among the answers to several."""
+    services.metrics.count_problem(error.code)
+    return Problem.model_validate(error.problem(request_id=context.request_id))
+
+
+def _depth_file(answer: Answered, form: DepthFormat) -> Response:
+    """The map as a file, with what ran and what it shows in the headers. Takes milliseconds: called in a thread."""
+    result: DepthResult = answer.result
+    encoded = encode_depth(result.depth_m, form)
+    headers = {
+        **run_headers(answer),
+        "content-disposition": f'inline; filename="depth{encoded.suffix}"',
+        "x-bireal-depth-m": f"min={result.summary.min_m:.3f}, median={result.summary.median_m:.3f}, "
+        f"max={result.summary.max_m:.3f}",
+    }
+    if encoded.near_m is not None and encoded.far_m is not None:
+        headers["x-bireal-color-range-m"] = f"near={encoded.near_m:.3f}, far={encoded.far_m:.3f}"
+    return Response(encoded.body, headers=headers, media_type=encoded.media_type)

@@ -1,0 +1,132 @@
+"""Errors as `application/problem+json` (RFC 9457): one writer for all of them, and their declaration in OpenAPI."""
+
+import json
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from service.api.context import context_of
+from service.errors import PROBLEM_TYPE_PREFIX, BadParameterError, ServiceError, error_classes
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+log = logging.getLogger(__name__)
+
+
+def problem_response(error: ServiceError, scope: Scope) -> Response:
+    """Renders an error of ours."""
+    context = context_of(scope)
+    context.problem = error.code
+    document = error.problem(instance=scope.get("path"), request_id=context.request_id)
+    return Response(json.dumps(document), error.status, error.headers, PROBLEM_MEDIA_TYPE)
+
+
+def internal_error() -> ServiceError:
+    """What a client is told of an error that nobody foresaw: nothing about the code."""
+    return ServiceError("The service met an error of its own; it was logged under the request id.")
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Makes every error that reaches the application a problem document."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning("%s: %s", error.code, error)
+    return problem_response(error, request.scope)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    """FastAPI's findings about query and headers, as one of our own errors."""
+    assert isinstance(error, RequestValidationError)
+    return problem_response(bad_parameter(error.errors()), request.scope)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own errors: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    path = request.scope.get("path", "")
+    helps = {
+        HTTPStatus.NOT_FOUND: (f"There is nothing at {path}.", "GET /docs lists every path."),
+        HTTPStatus.METHOD_NOT_ALLOWED: (
+            f"{request.method} is not answered at {path}.",
+            f"Use {(error.headers or {}).get('Allow') or 'another method'}; GET /docs lists what each path answers.",
+        ),
+    }
+    detail, remedy = helps.get(status, (str(error.detail), "GET /docs describes the interface."))
+    code = status.phrase.lower().replace(" ", "-")
+    context = context_of(request)
+    context.problem = code
+    document = {
+        "type": PROBLEM_TYPE_PREFIX + code,
+        "title": status.phrase,
+        "status": int(status),
+        "detail": detail,
+        "code": code,
+        "help": remedy,
+        "instance": path,
+        "request_id": context.request_id,
+    }
+    return Response(json.dumps(document), status, error.headers, PROBLEM_MEDIA_TYPE)
+
+
+def bad_parameter(findings: Any) -> BadParameterError:
+    """Turns pydantic's findings into one sentence for each; the first names the error's parameter."""
+    sentences, names = [], []
+    for finding in findings:
+        place, *path = (str(step) for step in finding["loc"])
+        name = ".".join(path) or place
+        message = finding["msg"].removeprefix("Value error, ")
+        if finding["type"] == "extra_forbidden":
+            sentences.append(f"There is no {place} parameter {name!r}.")
+        else:
+            sentences.append(f"The {place} parameter {name}={_shown(finding.get('input'))}: {message}.")
+        names.append(name)
+    return BadParameterError(
+        names[0] if names else "request", " ".join(sentences), remedy="GET /docs lists every parameter and its values."
+    )
+
+
+def _shown(value: object) -> str:
+    """A client's value for an error message: quoted, and cut where it is long."""
+    limit = 40
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+# ---- OpenAPI ---------------------------------------------------------------------------------------------------------
+
+_PROBLEM_CONTENT = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route: each status with the errors of ours that have it."""
+    codes: dict[int, list[str]] = {}
+    for kind in error_classes():
+        codes.setdefault(kind.status, []).append(f"`{kind.code}`")
+    return {
+        status: {
+            "description": f"{HTTPStatus(status).phrase}: {', '.join(sorted(set(codes.get(status, []))))}".rstrip(": "),
+            "content": _PROBLEM_CONTENT,
+            "headers": _RETRY_AFTER if status in (429, 503) else {},
+        }
+        for status in sorted(statuses)
+    }
+
+
+_RETRY_AFTER: Mapping[str, Any] = {
+    "Retry-After": {"description": "When to try again, seconds.", "schema": {"type": "integer"}}
+}

@@ -1,0 +1,108 @@
+"""What the handlers work with, made once by the composition root, and how a handler gets at it."""
+
+import asyncio
+import re
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Header
+from starlette.requests import ClientDisconnect, Request
+
+from service.api.pipeline import Pipeline
+from service.errors import BadParameterError
+from service.metrics import Metrics
+from service.registry import Registry
+from service.scheduler import Deadline
+from service.settings import Settings
+
+T = TypeVar("T")
+TIMEOUT_HEADER = "x-timeout-ms"
+_TIMEOUT = re.compile(r"0*[1-9][0-9]{0,9}")
+
+
+@dataclass(slots=True)
+class Lifecycle:
+    """Whether the service is on its way out: set by the first signal, read by `/readyz` and by every response."""
+
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of a running service."""
+
+    settings: Settings
+    registry: Registry
+    pipeline: Pipeline
+    metrics: Metrics
+    version: str
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application that a request came to."""
+    services: Services = request.app.state.services
+    return services
+
+
+def deadline_of(
+    services: Annotated[Services, Depends(services_of)],
+    timeout_ms: Annotated[
+        str | None,
+        Header(
+            alias=TIMEOUT_HEADER,
+            description="Time that the request has, milliseconds: a whole number; 504 after it. It can shorten the "
+            "service's own limit, not lengthen it.",
+        ),
+    ] = None,
+) -> Deadline:
+    """When the answer is no longer wanted."""
+    limit_s = services.settings.default_timeout_s
+    if timeout_ms is None:
+        return Deadline.after(limit_s)
+    if (
+        not timeout_ms.isascii()
+        or not timeout_ms.isdecimal()
+        or len(timeout_ms) > len("2147483647")
+        or not int(timeout_ms)
+    ):
+        raise BadParameterError(
+            TIMEOUT_HEADER,
+            f"The header {TIMEOUT_HEADER} is {timeout_ms[:20]!r}, not a whole number of milliseconds above 0.",
+            remedy=f"Send, for example, {TIMEOUT_HEADER}: 500, or leave it out: the limit is {limit_s:g} s then.",
+        )
+    return Deadline.after(min(limit_s, int(timeout_ms) / 1000))
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Awaits work for a client, and cancels it when the client goes away: what waits in the queue is dropped.
+
+    Args:
+        request: Its body has been read.
+        work: What to await.
+
+    Raises:
+        ClientDisconnect: The client went away first.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+ServicesOf = Annotated[Services, Depends(services_of)]
+DeadlineOf = Annotated[Deadline, Depends(deadline_of)]

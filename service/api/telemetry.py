@@ -1,0 +1,131 @@
+"""What the parts of the service report, as metrics: an adapter, so that none of them knows Prometheus."""
+
+import asyncio
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+import onnxruntime
+
+from service import xnor_op
+from service.card import Card, VariantName
+from service.errors import DeadlineExceededError, OpUnavailableError, OverloadedError, ServiceError
+from service.imaging import ImageReport
+from service.metrics import Metrics, Outcome, RunLabels, TargetLabels
+from service.registry import Handle
+from service.scheduler import Drop, Runnable
+
+
+def run_labels(handle: Handle) -> RunLabels:
+    """The metric labels of what ran."""
+    card = handle.card
+    return RunLabels(
+        task=card.task, model=card.name, version=card.version, variant=handle.variant, kernel=handle.kernel
+    )
+
+
+def target_labels(handle: Handle) -> TargetLabels:
+    """The metric labels of what was to run."""
+    card = handle.card
+    return TargetLabels(task=card.task, model=card.name, version=card.version, variant=handle.variant)
+
+
+class Telemetry:
+    """Hears of loaded models, batches, drops, answers and failures.
+
+    Args:
+        metrics: Where it all goes.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._handles: dict[Runnable, Handle] = {}
+        self._shown: set[tuple[str, str]] = set()
+
+    def variant_loaded(self, card: Card, variant: VariantName, handle: Handle | None, seconds: float) -> None:
+        """See `service.registry.OnLoaded`."""
+        if (card.name, card.version) not in self._shown:  # once: it would replace what the backends counted
+            self._shown.add((card.name, card.version))
+            self._metrics.set_card(card)
+        if handle is None:
+            labels = RunLabels(task=card.task, model=card.name, version=card.version, variant=variant, kernel="none")
+            self._metrics.set_loaded(ready=False, **labels)
+            return
+        self._handles[handle.model] = handle
+        described = handle.model.describe()
+        self._metrics.set_loaded(
+            ready=True,
+            load_seconds=seconds,
+            session_bytes=described["session_bytes"],
+            memory_bytes={"binary": described["binary_weight_bytes"], "real": described["real_weight_bytes"]},
+            **run_labels(handle),
+        )
+
+    def batch_run(self, target: Runnable, size: int) -> None:
+        """See `service.scheduler.Observer`."""
+        if handle := self._handles.get(target):
+            self._metrics.observe_batch(size, **run_labels(handle))
+            self._metrics.add_work(handle.card, handle.variant, handle.kernel, size)
+
+    def dropped(self, target: Runnable, why: Drop, count: int) -> None:
+        """See `service.scheduler.Observer`."""
+        counters = {
+            "rejected": self._metrics.count_rejected,
+            "expired": self._metrics.count_expired,
+            "cancelled": self._metrics.count_cancelled,
+        }
+        if handle := self._handles.get(target):
+            for _ in range(count):
+                counters[why](**target_labels(handle))
+
+    @contextmanager
+    def failures(self, handle: Handle, images: int) -> Iterator[None]:
+        """Counts the images of a request that a block gives up on, by what it raises."""
+        try:
+            yield
+        except OverloadedError:
+            self.count("rejected", handle, images)
+            raise
+        except DeadlineExceededError:
+            self.count("expired", handle, images)
+            raise
+        except asyncio.CancelledError:
+            self.count("cancelled", handle, images)
+            raise
+        except Exception as error:  # counted and passed on, whatever it is
+            theirs = isinstance(error, ServiceError) and error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+            self.count("client_error" if theirs else "server_error", handle, images)
+            raise
+
+    def count(self, outcome: Outcome, handle: Handle, images: int = 1) -> None:
+        """Counts images by how their request ended."""
+        for _ in range(images):
+            self._metrics.count_request(outcome, **run_labels(handle))
+
+    def answered(self, handle: Handle, report: ImageReport, stages: dict[str, float]) -> None:
+        """Records an image that was answered: its stages, its format, and whether another variant had to step in."""
+        self.count("ok", handle)
+        self._metrics.count_image(report)
+        labels = run_labels(handle)
+        for stage, seconds in stages.items():
+            self._metrics.observe_stage(stage, seconds, **labels)
+        if handle.fallback is not None:
+            card = handle.card
+            self._metrics.count_fallback(
+                task=card.task, model=card.name, version=card.version, requested="binary", ran=handle.variant
+            )
+
+    def show_build(self, version: str) -> None:
+        """Shows the versions and the kernels of this process."""
+        try:
+            kernel, kernels = xnor_op.kernel_name(), ",".join(xnor_op.usable_kernels())
+        except OpUnavailableError:
+            kernel, kernels = "none", ""
+        self._metrics.set_build(
+            version=version,
+            python=platform.python_version(),
+            onnxruntime=onnxruntime.__version__,
+            kernel=kernel,
+            kernels=kernels,
+        )

@@ -1,0 +1,153 @@
+"""Images out of a request's body: the raw bytes of one, or the `file` parts of a multipart form.
+
+Nothing is ever written to disk: parts stay in memory, which the limit on bodies bounds.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from service.errors import (
+    BadParameterError,
+    DeadlineExceededError,
+    EmptyBodyError,
+    MalformedBodyError,
+    TooManyImagesError,
+    UploadTimeoutError,
+)
+from service.scheduler import Deadline
+
+FIELD = "file"
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
+# What curl --data-binary declares when it was not told what it sends: it says nothing about the content.
+CURL_DEFAULT_TYPE = "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One image as it arrived.
+
+    Attributes:
+        data: Its bytes.
+        content_type: As declared, without parameters; None where nothing was said about the content.
+        name: How to call it in an error where there are several.
+    """
+
+    data: bytes
+    content_type: str | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uploads:
+    """The images of a request, in their order; `several` says whether a list is to be answered."""
+
+    images: Sequence[Upload]
+    several: bool
+
+
+async def read_uploads(request: Request, deadline: Deadline, *, max_images: int) -> Uploads:
+    """Reads the images of a request.
+
+    Args:
+        request: Its body has not been read.
+        deadline: When the request must be answered; bodies that trickle in slowly are given up then.
+        max_images: Most parts of a multipart body.
+
+    Raises:
+        EmptyBodyError: No bytes, or no part called `file`.
+        MalformedBodyError: The multipart body cannot be taken apart.
+        BadParameterError: A part has another name.
+        TooManyImagesError: More than `max_images` parts.
+        BodyTooLargeError: More bytes than the middleware lets in.
+        UploadTimeoutError: The body was not complete in time.
+    """
+    try:
+        async with deadline.enforced():
+            if _media_type(request.headers.get("content-type")) == "multipart/form-data":
+                return await _read_multipart(request, max_images)
+            data = await request.body()
+    except DeadlineExceededError:
+        raise UploadTimeoutError(deadline.timeout_s) from None
+    if not data:
+        raise EmptyBodyError
+    return Uploads([Upload(data, _image_type(request.headers.get("content-type")), "the body")], several=False)
+
+
+async def read_one(request: Request, deadline: Deadline) -> Upload:
+    """Reads the only image of a request; see `read_uploads`."""
+    return (await read_uploads(request, deadline, max_images=1)).images[0]
+
+
+async def _read_multipart(request: Request, max_images: int) -> Uploads:
+    parser = _InMemoryParser(request.headers, request.stream(), max_files=max_images, max_fields=max_images)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many"):
+            raise TooManyImagesError(max_images) from None
+        raise MalformedBodyError(f"The multipart body cannot be taken apart: {error.message.rstrip('.')}.") from None
+    try:
+        return await _parts(form)
+    finally:
+        await form.close()
+
+
+async def _parts(form: FormData) -> Uploads:
+    images = []
+    for number, (field, value) in enumerate(form.multi_items(), 1):
+        if field != FIELD:
+            raise BadParameterError(
+                field,
+                f"The multipart body has a part called {field[:40]!r}.",
+                remedy=f"Send each image as a part called `{FIELD}`; options go into the query: ?top_k=3.",
+            )
+        if not isinstance(value, UploadFile):
+            raise BadParameterError(
+                field,
+                f"Part {number} of the multipart body is text, not a file.",
+                remedy="Give it a file name, as curl -F file=@photo.jpg does.",
+            )
+        images.append(Upload(await value.read(), _image_type(value.content_type), f"image {number}"))
+    if not images:
+        raise EmptyBodyError(f"The multipart body has no part called `{FIELD}`.")
+    if len(images) == 1 and not images[0].data:
+        raise EmptyBodyError("The file in the multipart body is empty.")
+    return Uploads(images, several=len(images) > 1)
+
+
+class _InMemoryParser(MultiPartParser):
+    """Starlette's parser without its temporary files: an image from a client is never stored, not even for a moment."""
+
+    spool_max_size = sys.maxsize
+
+
+def _media_type(content_type: str | None) -> str:
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def _image_type(content_type: str | None) -> str | None:
+    """The declared type where the client meant something by it."""
+    media_type = _media_type(content_type)
+    return None if media_type in ("", CURL_DEFAULT_TYPE) else media_type
+
+
+def request_body(*, several: bool = True) -> dict[str, Any]:
+    """The OpenAPI description of a body that `read_uploads` (or, for a lone image, `read_one`) reads."""
+    image: dict[str, Any] = {"type": "string", "format": "binary"}
+    field = {"type": "array", "items": image, "minItems": 1} if several else image
+    form = {"type": "object", "required": [FIELD], "properties": {FIELD: field}}
+    content: dict[str, Any] = {kind: {"schema": image} for kind in (*IMAGE_TYPES, "application/octet-stream")}
+    many = f" Several parts called `{FIELD}` are answered by a list, in their order." if several else ""
+    return {
+        "requestBody": {
+            "required": True,
+            "description": f"The bytes of an image, or a multipart form.{many} Images are never stored or logged.",
+            "content": {**content, "multipart/form-data": {"schema": form}},
+        }
+    }

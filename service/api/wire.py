@@ -1,0 +1,140 @@
+"""From results to the wire types of `service.schemas`."""
+
+import dataclasses
+
+from service.api.context import RequestContext
+from service.api.pipeline import Answered, Side
+from service.evaluation import depth_agreement
+from service.registry import Handle
+from service.schemas import (
+    ClassifyAnswer,
+    ClassifyComparison,
+    ClassPrediction,
+    ComparedWeights,
+    DepthAnswer,
+    DepthComparison,
+    FocalInfo,
+    ImageInfo,
+    RegionInfo,
+    RowPercentiles,
+    Timings,
+)
+from service.tasks import ClassifyResult, DepthResult
+
+#: Share of pixels within a factor of 1.25 from which two depth maps are said to agree.
+DEPTH_AGREEMENT = 0.9
+
+
+def classify_answer(answer: Answered, context: RequestContext) -> ClassifyAnswer:
+    """The classes of one image."""
+    result: ClassifyResult = answer.result
+    return ClassifyAnswer(
+        **_run(answer, context),
+        predictions=[
+            ClassPrediction(index=item.index, wnid=item.wnid, name=item.name, probability=item.probability)
+            for item in result.predictions
+        ],
+        uncertain=result.uncertain,
+        min_probability=result.min_probability,
+    )
+
+
+def depth_answer(answer: Answered, context: RequestContext) -> DepthAnswer:
+    """The depth of one image, in figures."""
+    result: DepthResult = answer.result
+    height, width = result.depth_m.shape
+    summary, geometry = result.summary, result.geometry
+    return DepthAnswer(
+        **_run(answer, context),
+        width=width,
+        height=height,
+        min_m=summary.min_m,
+        median_m=summary.median_m,
+        max_m=summary.max_m,
+        rows=RowPercentiles(
+            percentiles=list(summary.percentiles), values_m=[list(row) for row in summary.row_percentiles_m]
+        ),
+        region=RegionInfo(left=geometry.left, top=geometry.top, width=geometry.width, height=geometry.height),
+        focal=FocalInfo(fx_px=result.fx_px, assumed=result.fx_assumed),
+    )
+
+
+def classify_comparison(sides: dict[Side, Answered], order: list[Side], context: RequestContext) -> ClassifyComparison:
+    """Two classifications of one image."""
+    a, b = (classify_answer(sides[side], context) for side in ("a", "b"))
+    agree = a.predictions[0].wnid == b.predictions[0].wnid
+    return ClassifyComparison(**_comparison(sides, order, context), agree=agree, a=a, b=b)
+
+
+def depth_comparison(sides: dict[Side, Answered], order: list[Side], context: RequestContext) -> DepthComparison:
+    """Two depth maps of one image."""
+    result_a, result_b = sides["a"].result, sides["b"].result
+    within, abs_rel = depth_agreement(result_a.depth_m, result_b.depth_m)
+    return DepthComparison(
+        **_comparison(sides, order, context),
+        agree=within >= DEPTH_AGREEMENT,
+        a=depth_answer(sides["a"], context),
+        b=depth_answer(sides["b"], context),
+        within_1_25=within,
+        abs_rel=abs_rel,
+    )
+
+
+def run_headers(answer: Answered) -> dict[str, str]:
+    """What ran, as headers: the only place for it beside an answer that is an image."""
+    handle = answer.handle
+    headers = {
+        "x-bireal-model": handle.card.name,
+        "x-bireal-version": handle.card.version,
+        "x-bireal-variant": handle.variant,
+        "x-bireal-kernel": handle.kernel,
+    }
+    if handle.fallback is not None:
+        headers["x-bireal-fallback"] = _header_safe(handle.fallback)
+    return headers
+
+
+def weight_bytes(handle: Handle) -> int:
+    """Bytes that the weights of a loaded network take in memory."""
+    described = handle.model.describe()
+    return described["binary_weight_bytes"] + described["real_weight_bytes"]
+
+
+def _run(answer: Answered, context: RequestContext) -> dict[str, object]:
+    """The members that every answer has."""
+    handle = answer.handle
+    return {
+        "model": handle.card.name,
+        "version": handle.card.version,
+        "variant": handle.variant,
+        "kernel": handle.kernel,
+        "fallback": handle.fallback,
+        "request_id": context.request_id,
+        "batch_size": answer.batch_size,
+        "timings_ms": Timings(**{stage: round(1000 * seconds, 3) for stage, seconds in answer.stages.items()}),
+        "image": ImageInfo(**dataclasses.asdict(answer.report)),
+    }
+
+
+def _comparison(sides: dict[Side, Answered], order: list[Side], context: RequestContext) -> dict[str, object]:
+    """The members that every comparison has."""
+    a, b = sides["a"], sides["b"]
+    a_bytes, b_bytes = weight_bytes(a.handle), weight_bytes(b.handle)
+    return {
+        "request_id": context.request_id,
+        "order": order,
+        "speedup": round(b.stages["inference"] / max(a.stages["inference"], 1e-9), 3),
+        "weights": ComparedWeights(
+            a_bytes=a_bytes,
+            b_bytes=b_bytes,
+            a_artefact_bytes=a.handle.model.describe()["artefact_bytes"],
+            b_artefact_bytes=b.handle.model.describe()["artefact_bytes"],
+            ratio=round(b_bytes / max(a_bytes, 1), 3),
+        ),
+        "image": ImageInfo(**dataclasses.asdict(a.report)),
+    }
+
+
+def _header_safe(text: str) -> str:
+    """Text with what a header cannot hold replaced."""
+    return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)

@@ -1,0 +1,158 @@
+"""The composition root: `create_app` is the only place where the parts of the service are put together."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import metadata
+from typing import Any
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from service.api import compare, ops, predict
+from service.api.context import REQUEST_ID_HEADER
+from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary
+from service.api.pipeline import Pipeline, ThreadPool
+from service.api.problems import install_handlers
+from service.api.services import TIMEOUT_HEADER, Lifecycle, Services
+from service.api.telemetry import Telemetry
+from service.imaging import ImageLimits
+from service.metrics import Metrics
+from service.registry import Registry
+from service.scheduler import Scheduler
+from service.schemas import Problem
+from service.settings import Settings, export_kernel
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = """
+Bi-Real Net, a 1-bit convolutional network, served beside its float `reference` and its `full`-precision twin.
+
+Images are decoded in memory; they are **never stored and never logged**. Every error is `application/problem+json`
+(RFC 9457) with a stable `code` and a sentence of `help`. Every response carries `x-request-id`, and answers carry
+`Server-Timing`.
+"""
+
+_EXPOSED_HEADERS = (
+    REQUEST_ID_HEADER,
+    "server-timing",
+    "retry-after",
+    "x-bireal-model",
+    "x-bireal-version",
+    "x-bireal-variant",
+    "x-bireal-kernel",
+    "x-bireal-fallback",
+    "x-bireal-depth-m",
+    "x-bireal-color-range-m",
+)
+
+
+def service_version() -> str:
+    """Version of the installed distribution; `0+unknown` where the source tree runs without being installed."""
+    try:
+        return metadata.version("bireal-serve")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
+    """Puts the service together.
+
+    Models are loaded by the application's lifespan, in a thread: the process answers `/healthz` and `/readyz` from the
+    first moment, and requests once `/readyz` says so.
+
+    Args:
+        settings: Of this service.
+        registry: Models that are loaded already, or a registry with other backends; by default that of the settings.
+
+    Returns:
+        An ASGI application; `app.state.services` holds its parts.
+    """
+    export_kernel(settings)
+    version = service_version()
+    metrics = Metrics(CollectorRegistry())
+    telemetry = Telemetry(metrics)
+    registry = registry or Registry(settings)
+    registry.observe(telemetry.variant_loaded)
+    scheduler = Scheduler(
+        workers=settings.workers, queue_size=settings.queue_size, max_batch=settings.max_batch, observer=telemetry
+    )
+    pool = ThreadPool(threads=settings.decode_threads, queue_size=settings.queue_size)
+    metrics.queue_depth.set_function(scheduler.waiting)
+    pipeline = Pipeline(scheduler, pool, ImageLimits(max_pixels=settings.max_pixels), telemetry)
+    services = Services(settings, registry, pipeline, metrics, version)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(_load(services, telemetry))
+        try:
+            yield
+        finally:
+            loading.cancel()
+            await asyncio.to_thread(scheduler.close, settings.default_timeout_s)
+            pool.close()
+            registry.close()
+
+    app = FastAPI(
+        title="bireal-serve",
+        version=version,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        middleware=_middleware(settings, metrics, services.lifecycle),
+    )
+    app.state.services = services
+    install_handlers(app)
+    for router in (predict.router, compare.router, ops.router):
+        app.include_router(router)
+    _describe_problems(app)
+    return app
+
+
+def _middleware(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> list[Middleware]:
+    """From the outside in."""
+    layers = [Middleware(AccessMiddleware, metrics=metrics, draining=lambda: lifecycle.draining)]
+    if settings.cors_origins:
+        layers.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(settings.cors_origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["content-type", REQUEST_ID_HEADER, TIMEOUT_HEADER],
+                expose_headers=list(_EXPOSED_HEADERS),
+            )
+        )
+    layers.append(Middleware(ErrorBoundary))
+    layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_bytes))
+    return layers
+
+
+async def _load(services: Services, telemetry: Telemetry) -> None:
+    """Loads and warms up the models off the event loop, and says how it went."""
+    await asyncio.to_thread(services.registry.load)
+    await asyncio.to_thread(telemetry.show_build, services.version)
+    found = ops.readiness(services)
+    services.metrics.set_ready(found.ready)
+    for reason in found.reasons:
+        log.error("not ready: %s", reason)
+    if found.ready:
+        log.info("ready: %d model variants", sum(found.models.values()))
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Adds the schema of problem documents to the OpenAPI document, and takes out FastAPI's own, which never occurs."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
