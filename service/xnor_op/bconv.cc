@@ -7,9 +7,10 @@
 namespace bireal {
 namespace {
 
-AlignedBuffer padded_floats(const TensorView& tensor, int count, int padded) {
+// factor * values, padded with zeros.
+AlignedBuffer padded_floats(const TensorView& values, float factor, int count, int padded) {
   AlignedBuffer buffer(sizeof(float) * padded);
-  std::copy_n(tensor.as<float>(), count, buffer.as<float>());
+  for (int i = 0; i < count; ++i) buffer.as<float>()[i] = factor * values.as<float>()[i];
   return buffer;
 }
 
@@ -56,31 +57,34 @@ BConv::BConv(const Attributes& attributes, const TensorView& bits, const TensorV
   padded_channels_ = (out_channels_ + kernels_.block - 1) / kernels_.block * kernels_.block;
   weights_ = AlignedBuffer(kernels_.bconv_layout_bytes(out_channels_, taps, words));
   kernels_.bconv_layout(packed, out_channels_, taps, words, weights_.as<void>());
-  scale_ = padded_floats(scale, out_channels_, padded_channels_);
-  bias_ = padded_floats(bias, out_channels_, padded_channels_);
-  make_offsets(packed);
+  scale_ = padded_floats(scale, -2.0f, out_channels_, padded_channels_);
+  bias_ = padded_floats(bias, 1.0f, out_channels_, padded_channels_);
+  make_starts(packed);
 }
 
-// offset = C * T_valid + 2 * sum over (valid row, invalid column) of popcount(w): see epilogue.h.
-void BConv::make_offsets(const uint32_t* weight) {
-  offset_ = AlignedBuffer(sizeof(int32_t) * kBorderClasses * kBorderClasses * padded_channels_);
+// start and half of each border class: see epilogue.h.
+void BConv::make_starts(const uint32_t* weight) {
+  start_ = AlignedBuffer(sizeof(int32_t) * kBorderClasses * kBorderClasses * padded_channels_);
   const int words = words_for(channels_);
   for (int row_class = 0; row_class < kBorderClasses; ++row_class) {
+    const int row_begin = row_class & 1;
+    const int row_end = kernel_ - (row_class >> 1);
     for (int column_class = 0; column_class < kBorderClasses; ++column_class) {
-      int32_t* offset = offset_.as<int32_t>() + (row_class * kBorderClasses + column_class) * padded_channels_;
+      const int column_begin = column_class & 1;
+      const int column_end = kernel_ - (column_class >> 1);
+      const int index = row_class * kBorderClasses + column_class;
+      const int valid = channels_ * std::max(0, row_end - row_begin) * std::max(0, column_end - column_begin);
+      half_[index] = valid % 2 == 0 ? 0.0f : 0.5f;
+      int32_t* start = start_.as<int32_t>() + static_cast<size_t>(index) * padded_channels_;
       for (int o = 0; o < out_channels_; ++o) {
-        int32_t sum = 0;
-        for (int ky = row_class & 1; ky < kernel_ - (row_class >> 1); ++ky) {
+        start[o] = -(valid / 2);
+        for (int ky = row_begin; ky < row_end; ++ky) {
           for (int kx = 0; kx < kernel_; ++kx) {
-            if (kx >= (column_class & 1) && kx < kernel_ - (column_class >> 1)) {
-              sum += channels_;
-              continue;
-            }
+            if (kx >= column_begin && kx < column_end) continue;
             const uint32_t* w = weight + ((static_cast<size_t>(o) * kernel_ + ky) * kernel_ + kx) * words;
-            for (int j = 0; j < words; ++j) sum += 2 * __builtin_popcount(w[j]);
+            for (int j = 0; j < words; ++j) start[o] -= __builtin_popcount(w[j]);
           }
         }
-        offset[o] = sum;
       }
     }
   }
@@ -112,7 +116,8 @@ void BConv::run(const TensorView& bits, const TensorView* residual, const MapSha
   const int blocks = padded_channels_ / kernels_.block;
   BConvJob shared = {};
   shared.weights = weights_.as<void>();
-  shared.offset = offset_.as<int32_t>();
+  shared.start = start_.as<int32_t>();
+  shared.half = half_;
   shared.scale = scale_.as<float>();
   shared.bias = bias_.as<float>();
   shared.height = in.height;
@@ -141,6 +146,7 @@ void BConv::run(const TensorView& bits, const TensorView* residual, const MapSha
       job.bits_out = bits_out + image * out.bits_words();
       clear_border(job.bits_out, out, job.row_begin, job.row_end);
     }
+    job.scratch = thread_scratch(kernels_.bconv_scratch_bytes(job));
     kernels_.bconv(job);
   });
 }

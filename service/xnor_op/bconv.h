@@ -31,7 +31,7 @@ class BConv {
 
  private:
   MapShape input_map(const TensorView& bits) const;
-  void make_offsets(const uint32_t* weight);
+  void make_starts(const uint32_t* weight);
 
   const Kernels& kernels_;
   int channels_ = 0;
@@ -40,8 +40,9 @@ class BConv {
   int kernel_ = 0;
   int stride_ = 0;
   AlignedBuffer weights_;  // Kernels::bconv_layout
-  AlignedBuffer offset_;   // int32 [16][padded_channels_]
-  AlignedBuffer scale_;    // float [padded_channels_]
+  AlignedBuffer start_;    // int32 [16][padded_channels_], epilogue.h
+  float half_[16] = {};    // epilogue.h
+  AlignedBuffer scale_;    // float [padded_channels_], -2 * scale
   AlignedBuffer bias_;     // float [padded_channels_]
 };
 

@@ -10,9 +10,7 @@
 
 namespace bireal {
 
-// The build defines BIREAL_HAVE_<architecture> for each architecture whose kernel files it compiled.
-#define BIREAL_HAVE_ANY 1
-#define BIREAL_KERNEL(name, architecture, needs) extern const Kernels kernels_##name;
+#define BIREAL_KERNEL(name, needs) extern const Kernels kernels_##name;
 #include "kernels/kernels.inc"
 #undef BIREAL_KERNEL
 
@@ -34,15 +32,16 @@ X86Features detect() {
   if (__get_cpuid(1, &a, &b, &c, &d) == 0) return features;
   const bool osxsave = (c >> 27 & 1) != 0;
   const bool avx = (c >> 28 & 1) != 0;
+  const bool fma = (c >> 12 & 1) != 0;
   if (!osxsave || !avx) return features;
   uint32_t xcr0 = 0, xcr0_high = 0;
   __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(xcr0_high) : "c"(0));
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return features;
   const auto in_b = [b](int bit) { return (b >> bit & 1) != 0; };
   const auto in_c = [c](int bit) { return (c >> bit & 1) != 0; };
-  features.avx2 = (xcr0 & kXcr0Ymm) == kXcr0Ymm && in_b(5);
-  const bool avx512 = in_b(16) && in_b(17) && in_b(30) && in_b(31);  // F, DQ, BW, VL
-  features.avx512vpopcnt = (xcr0 & kXcr0Zmm) == kXcr0Zmm && features.avx2 && avx512 && in_c(11) && in_c(14);  // VNNI, VPOPCNTDQ
+  features.avx2 = fma && (xcr0 & kXcr0Ymm) == kXcr0Ymm && in_b(5);
+  const bool avx512 = (xcr0 & kXcr0Zmm) == kXcr0Zmm && in_b(16) && in_b(17) && in_b(30) && in_b(31);  // F, DQ, BW, VL
+  features.avx512vpopcnt = features.avx2 && avx512 && in_c(11) && in_c(14);  // VNNI, VPOPCNTDQ
   return features;
 }
 
@@ -51,15 +50,15 @@ const X86Features& x86() {
   return features;
 }
 
-bool can_run_avx2() { return x86().avx2; }
-bool can_run_avx512vpopcnt() { return x86().avx512vpopcnt; }
+[[maybe_unused]] bool can_run_avx2() { return x86().avx2; }
+[[maybe_unused]] bool can_run_avx512vpopcnt() { return x86().avx512vpopcnt; }
 #endif
 
 bool can_run_scalar() { return true; }
 
 std::vector<const Kernels*> find_usable() {
   std::vector<const Kernels*> usable;
-#define BIREAL_KERNEL(name, architecture, needs) \
+#define BIREAL_KERNEL(name, needs) \
   if (can_run_##name()) usable.push_back(&kernels_##name);
 #include "kernels/kernels.inc"
 #undef BIREAL_KERNEL

@@ -10,8 +10,14 @@
 // there the map's border holds zero words, so the xor is the weight itself and its popcount is a constant:
 //   dot = offset - 2 * popcount(all taps of the valid rows),
 //   offset = C * T_valid + 2 * sum over (valid row, invalid column) of popcount(w).
-// offset depends on the pixel only through which of the first and the last tap are outside, in each direction:
-// 4 x 4 border classes (inner, first, last, only; "only" is a map of height or width 1).
+// Kernels start their counters at -floor(offset / 2) instead of 0, which turns the affine part into a free load:
+//   dot = -2 * (start + popcount - half),  start = -floor(offset / 2),  half = 0.5 if offset is odd, else 0,
+// and multiply by -2 * scale. Both are exact: the bracket is a multiple of 1/2 below 2^23, and scaling by 2 does not
+// round, so (bracket * (-2 * scale)) rounds exactly as dot * scale does.
+//
+// offset (hence start) depends on the pixel only through which of the first and the last tap are outside, in each
+// direction: 4 x 4 border classes (inner, first, last, only; "only" is a map of height or width 1). Its parity is
+// that of C * T_valid.
 // Bounds: |dot| <= 9 * C < 2^24 for C < 1.8 million, so the conversion to float32 is exact.
 #pragma once
 

@@ -68,7 +68,12 @@ def integer_sums(sign: IntArray, weight: IntArray, stride: int) -> IntArray:
 
 
 def bconv(
-    sign: IntArray, weight: IntArray, scale: FloatArray, bias: FloatArray, stride: int, residual: FloatArray | None = None
+    sign: IntArray,
+    weight: IntArray,
+    scale: FloatArray,
+    bias: FloatArray,
+    stride: int,
+    residual: FloatArray | None = None,
 ) -> FloatArray:
     """dot * scale + bias (+ residual), each step rounded to float32. Shapes as in integer_sums; scale, bias [O]."""
     y = integer_sums(sign, weight, stride).astype(np.float32) * scale + bias
@@ -112,7 +117,9 @@ def max_pool(x: NDArray[np.float64]) -> NDArray[np.float64]:
     _, height, width, _ = x.shape
     padded = np.pad(x, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=-np.inf)
     out_height, out_width = (height - 1) // 2 + 1, (width - 1) // 2 + 1
-    windows = [padded[:, dy : dy + 2 * out_height : 2, dx : dx + 2 * out_width : 2] for dy in range(3) for dx in range(3)]
+    windows = [
+        padded[:, dy : dy + 2 * out_height : 2, dx : dx + 2 * out_width : 2] for dy in range(3) for dx in range(3)
+    ]
     return np.max(windows, axis=0)
 
 

@@ -19,8 +19,9 @@ namespace bireal {
 struct BConvJob {
   const uint32_t* bits;    // [height+2][width+2][words], border of zero words
   const void* weights;     // as laid out by Kernels::bconv_layout
-  const int32_t* offset;   // [16][padded_channels] by border class (epilogue.h): dot = offset - 2 * popcount
-  const float* scale;      // [padded_channels]
+  const int32_t* start;    // [16][padded_channels] by border class (epilogue.h): where the popcount starts
+  const float* half;       // [16] by border class: 0, or 0.5 where N_valid is odd
+  const float* scale;      // [padded_channels], -2 * scale: y = (start + popcount - half) * scale + bias
   const float* bias;       // [padded_channels]
   const float* residual;   // [out_height][out_width][out_channels] or null; may be y itself
   float* y;                // [out_height][out_width][out_channels]
@@ -30,6 +31,7 @@ struct BConvJob {
   int out_height, out_width, out_channels, padded_channels, out_words;
   int row_begin, row_end;
   int block_begin, block_end;
+  void* scratch;           // Kernels::bconv_scratch_bytes of memory, aligned to 64, this job's alone
 };
 
 // One row of the stem's convolution before pooling. Input rows are already widened (int16: the raw pixels,
@@ -57,6 +59,7 @@ struct Kernels {
   // Weights [out_channels][taps][words] (bit 1 = -1) -> this ISA's layout.
   size_t (*bconv_layout_bytes)(int out_channels, int taps, int words);
   void (*bconv_layout)(const uint32_t* weights, int out_channels, int taps, int words, void* out);
+  size_t (*bconv_scratch_bytes)(const BConvJob& job);
   void (*bconv)(const BConvJob& job);
 
   // Weights [out_channels][kernel][kernel][3] -> this ISA's layout, float32 or int16.

@@ -59,6 +59,8 @@ void bconv_layout(const uint32_t* weights, int out_channels, int taps, int words
   __builtin_memcpy(out, weights, bconv_layout_bytes(out_channels, taps, words));
 }
 
+size_t no_scratch(const BConvJob&) { return 0; }
+
 void bconv(const BConvJob& job) {
   const int pad = job.kernel / 2;
   const int run = job.kernel * job.words;  // words of one filter row; contiguous in the map too
@@ -70,7 +72,7 @@ void bconv(const BConvJob& job) {
     const int tap_end = job.kernel - (row_class >> 1);
     for (int ox = 0; ox < job.out_width; ++ox) {
       const int pixel_class = row_class * kBorderClasses + border_class(ox, job.stride, pad, job.width);
-      const int32_t* offset = job.offset + static_cast<size_t>(pixel_class) * job.padded_channels;
+      const int32_t* start = job.start + static_cast<size_t>(pixel_class) * job.padded_channels;
       // Row iy of the map is row iy + 1 of bits; tap t of output row oy reads iy = oy * stride - pad + t.
       const uint32_t* corner = job.bits + (static_cast<size_t>(oy) * job.stride + 1 - pad) * pitch +
                                (static_cast<size_t>(ox) * job.stride + 1 - pad) * job.words;
@@ -84,9 +86,9 @@ void bconv(const BConvJob& job) {
         uint32_t signs = 0;
         for (int o = first; o < last; ++o) {
           const uint32_t* w = weights + static_cast<size_t>(o) * job.kernel * run;
-          int count = 0;
+          int count = start[o];
           for (int t = tap_begin; t < tap_end; ++t) count += different_bits(corner + t * pitch, w + t * run, run);
-          float value = static_cast<float>(offset[o] - 2 * count) * job.scale[o];
+          float value = (static_cast<float>(count) - job.half[pixel_class]) * job.scale[o];
           value = value + job.bias[o];
           const size_t index = pixel * job.out_channels + o;
           if (job.residual != nullptr) value = value + job.residual[index];
@@ -186,7 +188,7 @@ void avg_pool_row(const float* top, const float* bottom, int width, int channels
 extern const Kernels kernels_scalar;
 const Kernels kernels_scalar = {
     "scalar",        kWordBits,       kWordBits,
-    pack,            bconv_layout_bytes, bconv_layout,         bconv,
+    pack,            bconv_layout_bytes, bconv_layout,         no_scratch, bconv,
     stem_layout_bytes, stem_layout_f32, stem_layout_i16,
     stem_row<float, float>, stem_row<int16_t, int32_t>,
     max_pool_row,    avg_pool_row,

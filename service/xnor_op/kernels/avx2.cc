@@ -1,0 +1,461 @@
+// AVX2 with FMA (Haswell, Zen and newer).
+//
+// There is no vector popcount, but a table of 16 bytes fits a register and VPSHUFB looks up 32 at once. So the roles
+// are turned: a nibble of the ACTIVATION picks one of 16 tables, table[a][i] = popcount(a ^ i), and the nibbles of the
+// weights of 32 output channels, one in a byte, are the indices:
+//   acc8 += vpshufb(table[a], w)
+// is 2 instructions for 32 * 4 = 128 multiply-accumulates, against 8 for 256 with xor and a nibble table. Cost
+// (uops.info): vpshufb 2 a cycle on Zen 3/4 and Ice Lake, 1 on Haswell to Skylake; vpaddb 3-4. The tables come through
+// the load ports (vbroadcasti128, no shuffle), so their addresses matter: the nibbles of the map are spread out to
+// bytes that are table offsets beforehand, once a job. A tile of 4 pixels x 64 channels has 8 accumulators.
+//
+// Overflow: a step adds at most 4 to a byte, so 56 steps (7 words) stay below 225; bytes are then added into 16 bits,
+// which hold 65535 / 32 = 2047 words; then into 32 bits.
+#include <immintrin.h>
+
+#include "../epilogue.h"
+#include "kernel.h"
+
+namespace bireal {
+namespace {
+
+constexpr int kLanes = 8;              // floats and int32 a register
+constexpr int kWordBits = 32;
+constexpr int kVectors = 2;            // byte registers of a tile: 32 output channels each
+constexpr int kBlock = 32 * kVectors;
+constexpr int kLargestTile = 4;        // pixels
+constexpr int kNibbles = 8;            // of a word
+constexpr int kWordsToBytes = 7;       // words until bytes could overflow
+constexpr int kWordsTo16Bits = 1024 / kWordsToBytes * kWordsToBytes;
+
+// ---------------------------------------------------------------- pack
+
+void pack(const float* x, const float* threshold, int64_t pixels, int channels, uint32_t* bits) {
+  const int words = (channels + kWordBits - 1) / kWordBits;
+  for (int64_t p = 0; p < pixels; ++p, x += channels, bits += words) {
+    for (int j = 0; j < words; ++j) {
+      uint32_t word = 0;
+      const int first = j * kWordBits;
+      const int last = channels < first + kWordBits ? channels : first + kWordBits;
+      int i = first;
+      for (; i + kLanes <= last; i += kLanes) {
+        const __m256 limit = threshold == nullptr ? _mm256_setzero_ps() : _mm256_loadu_ps(threshold + i);
+        const __m256 below = _mm256_cmp_ps(_mm256_loadu_ps(x + i), limit, _CMP_LT_OQ);
+        word |= static_cast<uint32_t>(_mm256_movemask_ps(below)) << (i - first);
+      }
+      for (; i < last; ++i) {
+        word |= static_cast<uint32_t>(x[i] < (threshold == nullptr ? 0.0f : threshold[i])) << (i - first);
+      }
+      bits[j] = word;
+    }
+  }
+}
+
+// ---------------------------------------------------------------- binary convolution
+
+// Layout: [block of 64 channels][tap][word][nibble][64 bytes], one nibble a byte: 2 bits of memory a weight.
+size_t bconv_layout_bytes(int out_channels, int taps, int words) {
+  const size_t blocks = (static_cast<size_t>(out_channels) + kBlock - 1) / kBlock;
+  return blocks * taps * words * kNibbles * kBlock;
+}
+
+// Byte of a register that holds channel c of 32, so that widening bytes to 32 bits gives channels in order: even
+// bytes of the low and the high half, then odd bytes of the low and the high half.
+inline int byte_of_channel(int c) { return 2 * (c % 8) + (c / 8 % 2) * 16 + c / 16; }
+
+void bconv_layout(const uint32_t* weights, int out_channels, int taps, int words, void* out) {
+  auto* to = static_cast<uint8_t*>(out);
+  const int run = taps * words;
+  for (int first = 0; first < out_channels; first += kBlock) {
+    for (int k = 0; k < run; ++k) {
+      for (int nibble = 0; nibble < kNibbles; ++nibble, to += kBlock) {
+        for (int c = 0; c < kBlock; ++c) {
+          const uint32_t word = first + c < out_channels ? weights[static_cast<size_t>(first + c) * run + k] : 0;
+          to[c / 32 * 32 + byte_of_channel(c % 32)] = word >> (4 * nibble) & 15;
+        }
+      }
+    }
+  }
+}
+
+struct alignas(64) Tables {
+  uint8_t rows[16][16];
+};
+
+constexpr Tables make_tables() {
+  Tables tables = {};
+  for (int a = 0; a < 16; ++a) {
+    for (int w = 0; w < 16; ++w) {
+      for (int bit = 0; bit < 4; ++bit) tables.rows[a][w] += (a ^ w) >> bit & 1;
+    }
+  }
+  return tables;
+}
+
+constexpr Tables kTables = make_tables();  // popcount(a ^ w)
+
+// Rows of the padded map that a job reads.
+struct RowSpan {
+  size_t first;
+  size_t count;
+};
+
+inline RowSpan rows_read(const BConvJob& job) {
+  const int pad = job.kernel / 2;
+  const size_t first = static_cast<size_t>(job.row_begin) * job.stride + 1 - pad;
+  const size_t last = static_cast<size_t>(job.row_end - 1) * job.stride + 1 - pad + job.kernel - 1;
+  const size_t lowest = static_cast<size_t>(job.height) + 1;  // the border row below the map
+  return {first, (last < lowest ? last : lowest) - first + 1};
+}
+
+size_t bconv_scratch_bytes(const BConvJob& job) {
+  return rows_read(job).count * (job.width + 2) * job.words * kNibbles + 64;
+}
+
+// words -> table offsets: 8 bytes a word, nibble << 4, lowest nibble first.
+void spread(const uint32_t* bits, size_t words, uint8_t* out) {
+  size_t i = 0;
+  const __m128i high = _mm_set1_epi8(static_cast<char>(0xf0));
+  for (; i + 4 <= words; i += 4, out += 4 * kNibbles) {
+    const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bits + i));
+    const __m128i even = _mm_and_si128(_mm_slli_epi16(x, 4), high);
+    const __m128i odd = _mm_and_si128(x, high);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_unpacklo_epi8(even, odd));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), _mm_unpackhi_epi8(even, odd));
+  }
+  for (; i < words; ++i) {
+    for (int nibble = 0; nibble < kNibbles; ++nibble) *out++ = static_cast<uint8_t>((bits[i] >> (4 * nibble) & 15) << 4);
+  }
+}
+
+struct RowContext {
+  const BConvJob& job;
+  const uint8_t* weights;  // of the block, from the first valid filter row on
+  const uint8_t* corner;   // table offsets under output pixel 0, first valid filter row
+  size_t pitch;            // bytes of a spread row
+  int filter_rows;
+  int run;                 // words of a filter row
+  int first_channel;
+  int row_class;
+  int oy;
+};
+
+// Adds the counts of `words` consecutive words into 16-bit sums; words * 32 must fit 16 bits.
+template <int P>
+inline __attribute__((always_inline)) void count_words(const uint8_t* const (&in)[P], const uint8_t* w, int words,
+                                                       __m256i (&even)[P][kVectors], __m256i (&odd)[P][kVectors]) {
+  const __m256i low_byte = _mm256_set1_epi16(0xff);
+  for (int k0 = 0; k0 < words; k0 += kWordsToBytes) {
+    const int k1 = k0 + kWordsToBytes < words ? k0 + kWordsToBytes : words;
+    __m256i acc[P][kVectors];
+    for (int p = 0; p < P; ++p) {
+      for (int v = 0; v < kVectors; ++v) acc[p][v] = _mm256_setzero_si256();
+    }
+    for (int s = k0 * kNibbles; s < k1 * kNibbles; ++s) {
+      __m256i weight[kVectors];
+      for (int v = 0; v < kVectors; ++v) {
+        weight[v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + static_cast<size_t>(s) * kBlock + 32 * v));
+      }
+      for (int p = 0; p < P; ++p) {
+        const uint8_t* row = kTables.rows[0] + in[p][s];
+        const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(row)));
+        for (int v = 0; v < kVectors; ++v) {
+          acc[p][v] = _mm256_add_epi8(acc[p][v], _mm256_shuffle_epi8(table, weight[v]));
+        }
+      }
+    }
+    for (int p = 0; p < P; ++p) {
+      for (int v = 0; v < kVectors; ++v) {
+        even[p][v] = _mm256_add_epi16(even[p][v], _mm256_and_si256(acc[p][v], low_byte));
+        odd[p][v] = _mm256_add_epi16(odd[p][v], _mm256_srli_epi16(acc[p][v], 8));
+      }
+    }
+  }
+}
+
+inline void add_to_counts(int32_t* counts, __m256i sums) {
+  const __m256i halves[2] = {_mm256_cvtepu16_epi32(_mm256_castsi256_si128(sums)),
+                             _mm256_cvtepu16_epi32(_mm256_extracti128_si256(sums, 1))};
+  for (int h = 0; h < 2; ++h) {
+    auto* at = reinterpret_cast<__m256i*>(counts + h * kLanes);
+    _mm256_store_si256(at, _mm256_add_epi32(_mm256_load_si256(at), halves[h]));
+  }
+}
+
+// counts [64] of one pixel, started at start[] -> y, bits.
+inline void finish(const RowContext& row, int ox, const int32_t* counts, float half) {
+  const BConvJob& job = row.job;
+  const int o = row.first_channel;
+  const size_t at = (static_cast<size_t>(row.oy) * job.out_width + ox) * job.out_channels + o;
+  const int valid = job.out_channels - o < kBlock ? job.out_channels - o : kBlock;
+  uint32_t signs[kVectors] = {};
+  int c = 0;
+  for (; c + kLanes <= valid; c += kLanes) {
+    __m256 y = _mm256_cvtepi32_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(counts + c)));
+    y = _mm256_sub_ps(y, _mm256_set1_ps(half));
+    y = _mm256_mul_ps(y, _mm256_load_ps(job.scale + o + c));
+    y = _mm256_add_ps(y, _mm256_load_ps(job.bias + o + c));
+    if (job.residual != nullptr) y = _mm256_add_ps(y, _mm256_loadu_ps(job.residual + at + c));
+    _mm256_storeu_ps(job.y + at + c, y);
+    const int below = _mm256_movemask_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_LT_OQ));
+    signs[c / kWordBits] |= static_cast<uint32_t>(below) << (c % kWordBits);
+  }
+  for (; c < valid; ++c) {
+    float y = (static_cast<float>(counts[c]) - half) * job.scale[o + c];
+    y = y + job.bias[o + c];
+    if (job.residual != nullptr) y = y + job.residual[at + c];
+    job.y[at + c] = y;
+    signs[c / kWordBits] |= static_cast<uint32_t>(y < 0.0f) << (c % kWordBits);
+  }
+  if (job.bits_out == nullptr) return;
+  const size_t padded = static_cast<size_t>(row.oy + 1) * (job.out_width + 2) + ox + 1;
+  for (int j = 0; j * kWordBits < valid; ++j) job.bits_out[padded * job.out_words + o / kWordBits + j] = signs[j];
+}
+
+template <int P>
+__attribute__((noinline)) void tile(const RowContext& row, int ox) {
+  const BConvJob& job = row.job;
+  alignas(64) int32_t counts[P][kBlock];
+  float half[P];
+  const uint8_t* in[P];
+  const size_t step = static_cast<size_t>(job.stride) * job.words * kNibbles;
+  for (int p = 0; p < P; ++p) {
+    in[p] = row.corner + static_cast<size_t>(ox + p) * step;
+    const int column_class = border_class(ox + p, job.stride, job.kernel / 2, job.width);
+    const int pixel_class = row.row_class * kBorderClasses + column_class;
+    half[p] = job.half[pixel_class];
+    const int32_t* start = job.start + static_cast<size_t>(pixel_class) * job.padded_channels + row.first_channel;
+    __builtin_memcpy(counts[p], start, sizeof(counts[p]));
+  }
+  const uint8_t* w = row.weights;
+  for (int t = 0; t < row.filter_rows; ++t) {
+    for (int k = 0; k < row.run; k += kWordsTo16Bits) {
+      const int words = row.run - k < kWordsTo16Bits ? row.run - k : kWordsTo16Bits;
+      __m256i even[P][kVectors];
+      __m256i odd[P][kVectors];
+      const uint8_t* from[P];
+      for (int p = 0; p < P; ++p) {
+        from[p] = in[p] + static_cast<size_t>(k) * kNibbles;
+        for (int v = 0; v < kVectors; ++v) even[p][v] = odd[p][v] = _mm256_setzero_si256();
+      }
+      count_words<P>(from, w, words, even, odd);
+      w += static_cast<size_t>(words) * kNibbles * kBlock;
+      for (int p = 0; p < P; ++p) {
+        for (int v = 0; v < kVectors; ++v) {
+          add_to_counts(counts[p] + 32 * v, even[p][v]);
+          add_to_counts(counts[p] + 32 * v + 16, odd[p][v]);
+        }
+      }
+    }
+    for (int p = 0; p < P; ++p) in[p] += row.pitch;
+  }
+  for (int p = 0; p < P; ++p) finish(row, ox + p, counts[p], half[p]);
+}
+
+void row_of_tiles(const RowContext& row) {
+  using Tile = void (*)(const RowContext&, int);
+  static constexpr Tile by_size[kLargestTile + 1] = {nullptr, tile<1>, tile<2>, tile<3>, tile<4>};
+  const int width = row.job.out_width;
+  const int count = (width + kLargestTile - 1) / kLargestTile;
+  for (int i = 0, ox = 0; i < count; ++i) {  // equal tiles: the first width % count are one pixel wider
+    const int size = width / count + (i < width % count ? 1 : 0);
+    by_size[size](row, ox);
+    ox += size;
+  }
+}
+
+void bconv(const BConvJob& job) {
+  const int pad = job.kernel / 2;
+  const int run = job.kernel * job.words;
+  const size_t pitch = static_cast<size_t>(job.width + 2) * job.words;
+  const RowSpan span = rows_read(job);
+  auto* offsets = static_cast<uint8_t*>(job.scratch);
+  spread(job.bits + span.first * pitch, span.count * pitch, offsets);
+  const size_t row_bytes = pitch * kNibbles;
+  for (int block = job.block_begin; block < job.block_end; ++block) {
+    const size_t tap_row = static_cast<size_t>(run) * kNibbles * kBlock;
+    const uint8_t* weights = static_cast<const uint8_t*>(job.weights) + static_cast<size_t>(block) * job.kernel * tap_row;
+    for (int oy = job.row_begin; oy < job.row_end; ++oy) {
+      const int row_class = border_class(oy, job.stride, pad, job.height);
+      const int first = row_class & 1;
+      const size_t top = static_cast<size_t>(oy) * job.stride + 1 - pad + first - span.first;
+      row_of_tiles({job, weights + first * tap_row,
+                    offsets + top * row_bytes + static_cast<size_t>(1 - pad) * job.words * kNibbles, row_bytes,
+                    job.kernel - (row_class >> 1) - first, run, block * kBlock, row_class, oy});
+    }
+  }
+}
+
+// ---------------------------------------------------------------- stem
+
+// [block of 16 channels][filter row][step][16 channels]; a step is one float32 tap-colour or two int16 ones (vpmaddwd
+// multiplies two and adds them). An odd int16 run ends with a zero weight.
+constexpr int kColors = 3;
+constexpr int kStemVectors = 2;
+constexpr int kStemBlock = kLanes * kStemVectors;
+constexpr int kStemTile = 6;  // pixels: 12 accumulators
+
+inline int stem_steps(int kernel, int element_bytes) { return (kernel * kColors * element_bytes + 3) / 4; }
+
+size_t stem_layout_bytes(int out_channels, int kernel, int element_bytes) {
+  const size_t blocks = (static_cast<size_t>(out_channels) + kStemBlock - 1) / kStemBlock;
+  return blocks * kStemBlock * kernel * stem_steps(kernel, element_bytes) * 4;
+}
+
+template <typename T>
+void stem_layout(const T* weights, int out_channels, int kernel, void* out) {
+  constexpr int kPerStep = 4 / sizeof(T);
+  const int run = kernel * kColors;
+  const int steps = stem_steps(kernel, sizeof(T));
+  auto* to = static_cast<T*>(out);
+  for (int first = 0; first < out_channels; first += kStemBlock) {
+    for (int t = 0; t < kernel; ++t) {
+      for (int s = 0; s < steps; ++s) {
+        for (int lane = 0; lane < kStemBlock; ++lane) {
+          for (int i = 0; i < kPerStep; ++i) {
+            const int k = s * kPerStep + i;
+            const bool real = k < run && first + lane < out_channels;
+            *to++ = real ? weights[(static_cast<size_t>(first + lane) * kernel + t) * run + k] : T(0);
+          }
+        }
+      }
+    }
+  }
+}
+
+void stem_layout_f32(const float* weights, int out_channels, int kernel, void* out) {
+  stem_layout(weights, out_channels, kernel, out);
+}
+
+void stem_layout_i16(const int16_t* weights, int out_channels, int kernel, void* out) {
+  stem_layout(weights, out_channels, kernel, out);
+}
+
+struct FloatSum {
+  using Element = float;
+  __m256 value = _mm256_setzero_ps();
+  inline void add(const char* in, const uint32_t* w) {
+    float x;
+    __builtin_memcpy(&x, in, 4);
+    value = _mm256_fmadd_ps(_mm256_set1_ps(x), _mm256_load_ps(reinterpret_cast<const float*>(w)), value);
+  }
+  inline __m256 result() const { return value; }
+};
+
+struct IntSum {
+  using Element = int16_t;
+  __m256i value = _mm256_setzero_si256();
+  inline void add(const char* in, const uint32_t* w) {
+    int x;
+    __builtin_memcpy(&x, in, 4);
+    const __m256i weight = _mm256_load_si256(reinterpret_cast<const __m256i*>(w));
+    value = _mm256_add_epi32(value, _mm256_madd_epi16(_mm256_set1_epi32(x), weight));
+  }
+  inline __m256 result() const { return _mm256_cvtepi32_ps(value); }
+};
+
+template <typename Sum, int P>
+__attribute__((noinline)) void stem_tile(const StemRowJob& job, int first, int ox) {
+  using T = typename Sum::Element;
+  const int steps = stem_steps(job.kernel, sizeof(T));
+  const size_t step = static_cast<size_t>(job.stride) * kColors * sizeof(T);
+  const auto* weights = static_cast<const uint32_t*>(job.weights) + static_cast<size_t>(first) * job.kernel * steps;
+  Sum sum[P][kStemVectors];
+  for (int t = job.tap_begin; t < job.tap_end; ++t) {
+    const uint32_t* w = weights + static_cast<size_t>(t) * steps * kStemBlock;
+    const char* in = static_cast<const char*>(job.rows[t]) + ox * step;
+    for (int s = 0; s < steps; ++s, w += kStemBlock, in += 4) {
+      for (int p = 0; p < P; ++p) {
+        for (int v = 0; v < kStemVectors; ++v) sum[p][v].add(in + p * step, w + v * kLanes);
+      }
+    }
+  }
+  const int valid = job.out_channels - first < kStemBlock ? job.out_channels - first : kStemBlock;
+  for (int p = 0; p < P; ++p) {
+    const float* offset = job.offset + static_cast<size_t>(job.column_class[ox + p]) * job.padded_channels + first;
+    alignas(32) float y[kStemBlock];
+    for (int v = 0; v < kStemVectors; ++v) {
+      const __m256 scaled = _mm256_mul_ps(sum[p][v].result(), _mm256_load_ps(job.scale + first + v * kLanes));
+      _mm256_store_ps(y + v * kLanes, _mm256_add_ps(scaled, _mm256_load_ps(offset + v * kLanes)));
+    }
+    __builtin_memcpy(job.out + static_cast<size_t>(ox + p) * job.out_channels + first, y, sizeof(float) * valid);
+  }
+}
+
+template <typename Sum>
+void stem_row(const StemRowJob& job) {
+  for (int first = 0; first < job.out_channels; first += kStemBlock) {
+    int ox = 0;
+    for (; ox + kStemTile <= job.out_width; ox += kStemTile) stem_tile<Sum, kStemTile>(job, first, ox);
+    for (; ox + 2 <= job.out_width; ox += 2) stem_tile<Sum, 2>(job, first, ox);
+    for (; ox < job.out_width; ++ox) stem_tile<Sum, 1>(job, first, ox);
+  }
+}
+
+// ---------------------------------------------------------------- pooling
+
+void max_pool_row(const float* const* rows, int count, int width, int channels, float* out) {
+  const int out_width = (width - 1) / 2 + 1;
+  for (int ox = 0; ox < out_width; ++ox, out += channels) {
+    const int begin = ox == 0 ? 0 : 2 * ox - 1;
+    const int end = 2 * ox + 2 < width ? 2 * ox + 2 : width;
+    int c = 0;
+    for (; c + kLanes <= channels; c += kLanes) {
+      __m256 best = _mm256_loadu_ps(rows[0] + static_cast<size_t>(begin) * channels + c);
+      for (int r = 0; r < count; ++r) {
+        for (int x = begin; x < end; ++x) {
+          best = _mm256_max_ps(_mm256_loadu_ps(rows[r] + static_cast<size_t>(x) * channels + c), best);
+        }
+      }
+      _mm256_storeu_ps(out + c, best);
+    }
+    for (; c < channels; ++c) {
+      float best = rows[0][static_cast<size_t>(begin) * channels + c];
+      for (int r = 0; r < count; ++r) {
+        for (int x = begin; x < end; ++x) {
+          const float value = rows[r][static_cast<size_t>(x) * channels + c];
+          best = value > best ? value : best;
+        }
+      }
+      out[c] = best;
+    }
+  }
+}
+
+void avg_pool_row(const float* top, const float* bottom, int width, int channels, float* out) {
+  for (int x = 0; x < width; x += 2, out += channels) {
+    const bool pair = x + 1 < width;
+    const float factor = 1.0f / static_cast<float>((pair ? 2 : 1) * (bottom == nullptr ? 1 : 2));
+    const float* parts[4];  // in reading order
+    int count = 0;
+    const size_t at = static_cast<size_t>(x) * channels;
+    parts[count++] = top + at;
+    if (pair) parts[count++] = top + at + channels;
+    if (bottom != nullptr) parts[count++] = bottom + at;
+    if (bottom != nullptr && pair) parts[count++] = bottom + at + channels;
+    int c = 0;
+    for (; c + kLanes <= channels; c += kLanes) {
+      __m256 sum = _mm256_loadu_ps(parts[0] + c);
+      for (int i = 1; i < count; ++i) sum = _mm256_add_ps(sum, _mm256_loadu_ps(parts[i] + c));
+      _mm256_storeu_ps(out + c, _mm256_mul_ps(sum, _mm256_set1_ps(factor)));
+    }
+    for (; c < channels; ++c) {
+      float sum = parts[0][c];
+      for (int i = 1; i < count; ++i) sum = sum + parts[i][c];
+      out[c] = sum * factor;
+    }
+  }
+}
+
+}  // namespace
+
+extern const Kernels kernels_avx2;
+const Kernels kernels_avx2 = {
+    "avx2",             kBlock,           kStemBlock,
+    pack,               bconv_layout_bytes, bconv_layout,    bconv_scratch_bytes, bconv,
+    stem_layout_bytes,  stem_layout_f32,  stem_layout_i16,
+    stem_row<FloatSum>, stem_row<IntSum>,
+    max_pool_row,       avg_pool_row,
+};
+
+}  // namespace bireal
