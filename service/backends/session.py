@@ -65,11 +65,16 @@ def open_session(
                 f"ONNX Runtime {ort.__version__} cannot register {op_library.name}: {_message(error)}."
             ) from error
     try:
-        return ort.InferenceSession(
+        session = ort.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # ONNX Runtime's exceptions have no other common base
         raise _load_error(name, model, error) from error
+    # The wrapper keeps the serialised graph in case another execution provider has to be tried. There is one provider
+    # here, and the graph is as large as all its weights.
+    if getattr(session, "_model_bytes", None):
+        session._model_bytes = b""  # noqa: SLF001
+    return session
 
 
 def run_session(

@@ -149,7 +149,7 @@ class PackedGraphBuilder:
         if self.exact:  # two channels of the input, added or subtracted
             values = np.zeros((c, out), np.float32)
             for column in values.T:
-                column[self.rng.choice(c, 2, replace=False)] = self.rng.choice([-1, 1], 2)
+                column[self.rng.choice(c, min(c, 2), replace=False)] = self.rng.choice([-1, 1], min(c, 2))
         weight = self.constant(f"{name}.weight", values)
         self.nodes.append(helper.make_node("MatMul", [x, weight], [name], name=name))
         return self._real(name, h, w, out)
@@ -173,21 +173,25 @@ class PackedGraphBuilder:
         return self._model(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes]))
 
     def depth_head(self, x: str) -> onnx.ModelProto:
-        """A one-channel score map, bilinear x2, and a depth between 1 and 20 [N,H,W]."""
+        """A one-channel score map, scaled bilinearly to the image's size, and a depth between 0.9 and 20 [N,H,W]."""
         h, w, c = self.shapes[x]
         weight = self.constant("score.weight", self.normal(c, 1, spread=0.1 * c**-0.5))
         floor = self.constant("disparity.floor", np.float32(0.05))
-        scales = self.constant("scales", np.array([1, 2, 2, 1], np.float32))
+        factors = np.array([1, -(-self.height // h), -(-self.width // w), 1], np.float32)
+        scales = self.constant("scales", factors)
+        ranges = [np.array(v, np.int64) for v in ([0, 0], [self.height, self.width], [1, 2])]
+        crop = [self.constant(n, v) for n, v in zip(("crop.from", "crop.to", "crop.axes"), ranges, strict=True)]
         channel = self.constant("channel", np.array([3], np.int64))
         self.nodes += [
             helper.make_node("MatMul", [x, weight], ["score"], name="score"),
             helper.make_node("Resize", ["score", "", scales], ["up"], name="up", mode="linear"),
-            helper.make_node("Squeeze", ["up", channel], ["flat"], name="flat"),
+            helper.make_node("Slice", ["up", *crop], ["cropped"], name="cropped"),
+            helper.make_node("Squeeze", ["cropped", channel], ["flat"], name="flat"),
             helper.make_node("Sigmoid", ["flat"], ["squashed"], name="squashed"),
             helper.make_node("Add", ["squashed", floor], ["disparity"], name="disparity"),
             helper.make_node("Reciprocal", ["disparity"], ["depth"], name="depth"),
         ]
-        return self._model(helper.make_tensor_value_info("depth", TensorProto.FLOAT, ["N", 2 * h, 2 * w]))
+        return self._model(helper.make_tensor_value_info("depth", TensorProto.FLOAT, ["N", self.height, self.width]))
 
     def _model(self, output: onnx.ValueInfoProto) -> onnx.ModelProto:
         image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", self.height, self.width, 3])
