@@ -37,9 +37,8 @@ _TINY_BIREAL18 = Recipe(
     phases=(
         PhaseSpec(Phase.LEAKY_CLIP, 1, 1e-3, "adam", schedule="cosine-head", warmup=0.1, size=48, distill=0.5),
         PhaseSpec(Phase.CLIP, 1, 1e-3, "adam", schedule="cosine-head", size=48, distill=0.5),
-        PhaseSpec(Phase.BINARY, 3, 2e-3, "adam", schedule="cosine-head", warmup=0.05, size=48, distill=0.5),
-        PhaseSpec(Phase.BINARY, 4, 1.5e-3, "adam", distill=0.5),
-        PhaseSpec(Phase.BINARY, 1, 1e-4, "adam", batchnorm_only=True),
+        PhaseSpec(Phase.BINARY, 4, 2e-3, "adam", schedule="cosine-head", warmup=0.05, size=48, distill=0.5),
+        PhaseSpec(Phase.BINARY, 2, 1e-3, "adam", distill=0.5),
     ),
     batch=128,
     source=_TINY,
@@ -52,7 +51,7 @@ _TINY_BIREAL18 = Recipe(
 _KITTI_RESNET50 = Recipe(
     name="resnet50-kitti-depth",
     arch=ArchConfig(depth=50, method="none", task="depth", max_disparity_px=90.0),
-    phases=(PhaseSpec(Phase.RELU, 8, 5e-4, "adam", warmup=0.05, weight_decay=1e-4),),
+    phases=(PhaseSpec(Phase.RELU, 6, 5e-4, "adam", warmup=0.05, weight_decay=1e-4),),
     batch=6,
     source=_KITTI,
     data=_KITTI_DATA,
@@ -63,10 +62,10 @@ _KITTI_BIREAL50 = Recipe(
     name="bireal50-kitti-depth",
     arch=ArchConfig(depth=50, method="bireal", task="depth", max_disparity_px=90.0),
     phases=(
-        PhaseSpec(Phase.LEAKY_CLIP, 2, 5e-4, "adam", schedule="cosine-head", warmup=0.1),
+        PhaseSpec(Phase.LEAKY_CLIP, 1, 5e-4, "adam", schedule="cosine-head", warmup=0.1),
         PhaseSpec(Phase.CLIP, 1, 5e-4, "adam", schedule="cosine-head"),
         PhaseSpec(Phase.BINARY_1X1, 2, 1e-3, "adam", schedule="cosine-head"),
-        PhaseSpec(Phase.BINARY, 6, 1e-3, "adam"),
+        PhaseSpec(Phase.BINARY, 5, 1e-3, "adam"),
     ),
     batch=6,
     source=_KITTI,
