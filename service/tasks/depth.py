@@ -21,6 +21,9 @@ from service.tasks.base import Geometry, Prepared, resize_region
 #: Percentiles of each row of the network's map that a summary states.
 ROW_PERCENTILES = (10.0, 50.0, 90.0)
 
+#: Focal lengths that are taken, pixels: no camera is outside, and metres stay far from the ends of float32.
+FX_RANGE_PX = (1.0, 1e6)
+
 
 @dataclass(frozen=True, slots=True)
 class DepthOptions:
@@ -39,10 +42,11 @@ class DepthOptions:
     size: Literal["network", "original"] = "network"
 
     def __post_init__(self) -> None:
-        if self.fx_px is not None and not (math.isfinite(self.fx_px) and self.fx_px > 0):
+        if self.fx_px is not None and not FX_RANGE_PX[0] <= self.fx_px <= FX_RANGE_PX[1]:  # also refuses NaN
             raise BadParameterError(
                 "fx",
-                f"fx is {self.fx_px}; it must be a focal length above 0, in pixels of the uploaded picture.",
+                f"fx is {self.fx_px}; it must be a focal length of {FX_RANGE_PX[0]:g} to {FX_RANGE_PX[1]:g} pixels "
+                "of the uploaded picture.",
                 remedy="Leave it out to assume the training camera, or send width / (2 tan(horizontal view / 2)).",
             )
         if self.size not in {"network", "original"}:

@@ -1,0 +1,309 @@
+"""Scores: against hand-computed values, against scikit-learn, and on folders laid out as the data sets are."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from sklearn.metrics import top_k_accuracy_score
+
+from service.evaluation import (
+    DEPTH_METRICS,
+    Camera,
+    DataError,
+    TopK,
+    camera_of,
+    classification_scores,
+    depth_agreement,
+    depth_errors,
+    depth_frames,
+    depth_from_disparity,
+    disparity_to_depth,
+    errors_at_caps,
+    garg_mask,
+    in_top_k,
+    kitti_fx_px,
+    labelled_images,
+    mean_errors,
+    read_depth_png,
+)
+
+Floats = npt.NDArray[np.float32]
+
+
+# --- top-1 and top-5 -------------------------------------------------------------------------------------------------
+
+
+def test_top_k_agrees_with_scikit_learn(rng: np.random.Generator) -> None:
+    logits = rng.normal(size=(500, 20)).astype(np.float32)
+    labels = rng.integers(0, 20, 500)
+    for k in (1, 5, 19):
+        expected = top_k_accuracy_score(labels, logits, k=k, labels=np.arange(20))
+        assert in_top_k(logits, labels, k).mean() == pytest.approx(expected)
+    scores = classification_scores(logits, labels)
+    assert scores["top1"] == pytest.approx(in_top_k(logits, labels, 1).mean())
+    assert scores["top5"] == pytest.approx(in_top_k(logits, labels, 5).mean())
+
+
+def test_a_constant_output_scores_chance() -> None:
+    labels = np.arange(100)
+    assert classification_scores(np.zeros((100, 100), np.float32), labels) == {"top1": 0.01, "top5": 0.05}
+
+
+def test_nan_is_never_right() -> None:
+    logits = np.array([[np.nan, 1.0], [np.nan, np.nan]], np.float32)
+    assert in_top_k(logits, np.array([0, 1]), 2).tolist() == [False, False]
+
+
+def test_fewer_classes_than_five() -> None:
+    assert classification_scores(np.eye(3, dtype=np.float32), np.array([0, 1, 0])) == {
+        "top1": pytest.approx(2 / 3),
+        "top5": 1.0,
+    }
+
+
+def test_ranked_answers_are_counted() -> None:
+    counts = TopK()
+    assert counts.add(["a", "b", "c", "d", "e", "f"], "a")
+    assert not counts.add(["a", "b", "c", "d", "e", "f"], "e")
+    assert not counts.add(["a", "b", "c", "d", "e", "f"], "f")
+    assert not counts.add([], "a")
+    assert counts.summary() == {"n": 4, "top1": 0.25, "top5": 0.5}
+    assert TopK().summary() == {"n": 0, "top1": 0.0, "top5": 0.0}
+
+
+def test_nothing_to_score() -> None:
+    with pytest.raises(DataError, match="no images"):
+        classification_scores(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
+
+
+# --- folders of classes ----------------------------------------------------------------------------------------------
+
+
+def touch(*files: Path) -> None:
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+
+
+def test_images_are_found_by_suffix_in_any_case(tmp_path: Path) -> None:
+    names = ["a.JPEG", "b.jpg", "c.PNG", "d.webp", "e.Bmp", "f.gif"]
+    touch(*(tmp_path / "n2" / name for name in names), tmp_path / "n1" / "images" / "x.jpeg")
+    touch(tmp_path / "n1" / "notes.txt", tmp_path / "README.md", tmp_path / "stray.jpg")
+    (tmp_path / "n3").mkdir()
+    found = labelled_images(tmp_path)
+    assert [(image.wnid, image.path.name) for image in found] == [("n1", "x.jpeg"), *(("n2", name) for name in names)]
+
+
+def test_folders_without_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no images"):
+        labelled_images(tmp_path)
+    with pytest.raises(DataError, match="is not a folder"):
+        labelled_images(tmp_path / "nothing")
+
+
+# --- the Eigen protocol ----------------------------------------------------------------------------------------------
+
+
+def full(value: float, height: int = 375, width: int = 1242) -> Floats:
+    return np.full((height, width), value, np.float32)
+
+
+def test_garg_crop_of_a_kitti_frame() -> None:
+    rows, columns = np.nonzero(garg_mask(375, 1242))
+    assert (rows.min(), rows.max() + 1) == (153, 371)
+    assert (columns.min(), columns.max() + 1) == (44, 1197)
+
+
+def test_a_perfect_prediction() -> None:
+    errors = depth_errors(full(20.0), full(20.0), 80.0)
+    assert errors == {**dict.fromkeys(DEPTH_METRICS, 0.0), "delta1": 1.0, "delta2": 1.0, "delta3": 1.0}
+
+
+def test_errors_of_a_known_pair() -> None:
+    truth = full(10.0)
+    truth[:, 621:] = 40.0  # half of the crop's 1153 columns, but for one
+    errors = depth_errors(full(20.0), truth, 80.0)
+    assert errors is not None
+    near = (621 - 44) / 1153
+    far = 1 - near
+    assert errors["abs_rel"] == pytest.approx(near * 1.0 + far * 0.5)
+    assert errors["sq_rel"] == pytest.approx(near * 100 / 10 + far * 400 / 40)
+    assert errors["rmse"] == pytest.approx(math.sqrt(near * 100 + far * 400))
+    assert errors["rmse_log"] == pytest.approx(math.log(2))
+    assert (errors["delta1"], errors["delta2"], errors["delta3"]) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("factor", "deltas"),
+    [(1.24, (1, 1, 1)), (1 / 1.24, (1, 1, 1)), (1.26, (0, 1, 1)), (1.6, (0, 0, 1)), (2.0, (0, 0, 0))],
+)
+def test_deltas_are_symmetric_ratios(factor: float, deltas: tuple[int, int, int]) -> None:
+    errors = depth_errors(full(20.0 * factor), full(20.0), 80.0)
+    assert errors is not None
+    assert (errors["delta1"], errors["delta2"], errors["delta3"]) == deltas
+
+
+def test_delta_of_exactly_the_bound_does_not_count() -> None:
+    errors = depth_errors(full(25.0), full(20.0), 80.0)
+    assert errors is not None
+    assert errors["delta1"] == 0.0
+
+
+def test_predictions_are_not_rescaled_by_the_median() -> None:
+    errors = depth_errors(full(30.0), full(20.0), 80.0)
+    assert errors is not None
+    assert errors["abs_rel"] == pytest.approx(0.5)
+
+
+def test_only_known_points_inside_crop_and_cap_count() -> None:
+    truth = full(0.0)
+    truth[200, 600] = 10.0
+    truth[0, 600] = 1.0  # above the crop
+    truth[200, 10] = 1.0  # left of it
+    truth[201, 600] = 80.0  # not less than the cap
+    errors = depth_errors(full(20.0), truth, 80.0)
+    assert errors is not None
+    assert errors["abs_rel"] == pytest.approx(1.0)
+
+
+def test_predictions_are_clipped_to_the_cap() -> None:
+    errors = depth_errors(full(500.0), full(40.0), 80.0)
+    assert errors is not None
+    assert errors["abs_rel"] == pytest.approx(1.0)
+    low = depth_errors(full(0.0), full(40.0), 80.0)
+    assert low is not None
+    assert math.isfinite(low["rmse_log"])
+
+
+def test_points_that_the_network_did_not_see_do_not_count() -> None:
+    prediction = full(20.0)
+    prediction[:300] = np.nan
+    errors = depth_errors(prediction, full(20.0), 80.0)
+    assert errors is not None
+    assert errors["abs_rel"] == 0.0
+
+
+def test_images_without_a_point() -> None:
+    assert depth_errors(full(20.0), full(0.0), 80.0) is None
+    assert depth_errors(full(20.0), full(60.0), 50.0) is None
+    assert set(errors_at_caps(full(20.0), full(60.0))) == {f"{name}_80m" for name in DEPTH_METRICS}
+
+
+def test_names_at_both_caps() -> None:
+    errors = errors_at_caps(full(20.0), full(16.0))
+    assert set(errors) == {f"{name}_{cap}m" for name in DEPTH_METRICS for cap in (50, 80)}
+    assert errors["abs_rel_50m"] == errors["abs_rel_80m"] == pytest.approx(0.25)
+
+
+def test_sizes_must_agree() -> None:
+    with pytest.raises(ValueError, match="same size"):
+        depth_errors(full(1.0, 10, 10), full(1.0, 10, 11), 80.0)
+
+
+def test_every_image_counts_the_same() -> None:
+    sparse, dense = full(0.0), full(20.0)
+    sparse[200, 600] = 10.0
+    images = [errors_at_caps(full(20.0), sparse), errors_at_caps(full(20.0), dense)]
+    assert mean_errors(images)["abs_rel_80m"] == pytest.approx(0.5)
+
+
+def test_an_image_that_lacks_a_cap_does_not_count_for_it() -> None:
+    images = [errors_at_caps(full(30.0), full(20.0)), errors_at_caps(full(60.0), full(60.0))]
+    means = mean_errors(images)
+    assert means["abs_rel_50m"] == pytest.approx(0.5)
+    assert means["abs_rel_80m"] == pytest.approx(0.25)
+    assert mean_errors([]) == {}
+
+
+def test_agreement_of_two_predictions() -> None:
+    a, b = full(10.0), full(10.0)
+    assert depth_agreement(a, b) == (1.0, 0.0)
+    b[:, :621] = 20.0
+    assert depth_agreement(a, b) == (0.5, 0.25)
+
+
+# --- ground truth ----------------------------------------------------------------------------------------------------
+
+
+def write_png16(file: Path, values: Floats) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.rint(values * 256).astype(np.uint16)).save(file)
+
+
+def write_frame(folder: Path, name: str, truth_folder: str, values: Floats, suffix: str = ".jpg") -> None:
+    write_png16(folder / truth_folder / f"{name}.png", values)
+    (folder / "left").mkdir(exist_ok=True)
+    height, width = values.shape
+    Image.new("RGB", (width, height)).save(folder / "left" / f"{name}{suffix}")
+
+
+def test_png16_round_trip(tmp_path: Path) -> None:
+    values = np.array([[0, 0.5, 10.25, 255.99609375]], np.float32)
+    write_png16(tmp_path / "x.png", values)
+    np.testing.assert_array_equal(read_depth_png(tmp_path / "x.png"), values)
+
+
+def test_ground_truth_of_8_bits_is_refused(tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "x.png")
+    with pytest.raises(DataError, match="not 16-bit grey"):
+        read_depth_png(tmp_path / "x.png")
+
+
+def test_lidar_frames(tmp_path: Path) -> None:
+    drive = tmp_path / "drive_0009"
+    write_frame(drive, "0000000000", "lidar_depth", full(12.5))
+    write_frame(drive, "0000000001", "lidar_depth", full(30.0), suffix=".PNG")
+    touch(drive / "left" / "0000000002.jpg", drive / "left" / "notes.txt")
+    (drive / "calib.json").write_text(json.dumps({"fx": 700.0, "baseline_m": 0.5}), encoding="utf-8")
+    for root in (tmp_path, drive):
+        found = depth_frames(root)
+        assert [frame.path.name for frame in found] == ["0000000000.jpg", "0000000001.PNG"]
+        assert found[0].kind == "lidar_depth"
+        assert (found[0].truth() == 12.5).all()
+        assert found[0].camera() == Camera(700.0, 0.5)
+
+
+def test_disparity_frames_take_the_camera_of_their_width(tmp_path: Path) -> None:
+    values = full(10.0)
+    values[0, 0] = 0.0
+    write_frame(tmp_path / "kitti2015", "000001_10", "disp_noc_0", values)
+    (frame,) = depth_frames(tmp_path)
+    assert frame.kind == "disp_noc_0"
+    truth = frame.truth()
+    assert truth[0, 0] == 0.0, "no disparity is no depth"
+    assert truth[1, 1] == pytest.approx(721.5377 * 0.5327 / 10.0, rel=1e-6)
+    assert frame.camera().fx_px == 721.5377
+
+
+def test_disparity_with_a_camera_file(tmp_path: Path) -> None:
+    write_frame(tmp_path, "a", "disp_noc_0", full(4.0, 10, 20))
+    (tmp_path / "calib.json").write_text(json.dumps({"fx": 100, "baseline_m": 0.2}), encoding="utf-8")
+    assert depth_frames(tmp_path)[0].truth()[0, 0] == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(("width", "fx"), [(1242, 721.5377), (1238, 718.3351), (1224, 707.0493)])
+def test_kittis_cameras(width: int, fx: float) -> None:
+    assert camera_of(None, width) == Camera(fx, 0.5327)
+    assert kitti_fx_px(width) == fx
+    assert depth_from_disparity(np.ones((1, 1), np.float32), fx)[0, 0] == pytest.approx(fx * 0.5327)
+
+
+def test_unknown_cameras_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"add a calib\.json"):
+        camera_of(None, 640)
+    (tmp_path / "calib.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match="fx"):
+        camera_of(tmp_path / "calib.json", 1242)
+
+
+def test_disparity_to_depth_of_zero_is_zero_and_silent() -> None:
+    assert disparity_to_depth(np.array([[0.0, 2.0]], np.float32), Camera(10.0, 1.0)).tolist() == [[0.0, 5.0]]
+
+
+def test_folders_without_frames(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="lidar_depth"):
+        depth_frames(tmp_path)

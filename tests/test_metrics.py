@@ -1,0 +1,276 @@
+"""Metrics: what Prometheus reads after known events, bounded labels, and a handbook that names every one of them."""
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.imaging import ImageReport
+from service.metrics import (
+    BATCH_BUCKETS,
+    OUTCOMES,
+    STAGES,
+    TIME_BUCKETS,
+    Metrics,
+    RunLabels,
+    TargetLabels,
+    markdown_table,
+    weight_bytes,
+)
+from tests.cards import classify_card, full_card
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = TargetLabels(task="classify", model="bireal18-test", version="1", variant="binary")
+RUN = RunLabels(**TARGET, kernel="avx2")
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Everything that a scrape gives, as a client reads it."""
+    text = generate_latest(metrics.registry).decode("utf-8")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return samples(metrics).get((name, tuple(sorted(labels.items()))))
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+def test_buckets_start_at_100_microseconds_and_grow_by_half() -> None:
+    assert TIME_BUCKETS[0] == 1e-4
+    assert TIME_BUCKETS[-1] > 20
+    ratios = [b / a for a, b in itertools.pairwise(TIME_BUCKETS)]
+    assert ratios == pytest.approx([1.5] * len(ratios), rel=0.01)
+    assert list(BATCH_BUCKETS) == sorted(BATCH_BUCKETS)
+
+
+def test_stages(metrics: Metrics) -> None:
+    for stage in STAGES:
+        metrics.observe_stage(stage, 0.002, **RUN)
+        metrics.observe_stage(stage, 0.004, **RUN)
+        labels = {**RUN, "stage": stage}
+        assert value(metrics, "bireal_stage_seconds_count", **labels) == 2
+        assert value(metrics, "bireal_stage_seconds_sum", **labels) == pytest.approx(0.006)
+        assert value(metrics, "bireal_stage_seconds_bucket", le="0.00256", **labels) == 1
+        assert value(metrics, "bireal_stage_seconds_bucket", le="0.00577", **labels) == 2
+
+
+def test_outcomes(metrics: Metrics) -> None:
+    for outcome in OUTCOMES:
+        metrics.count_request(outcome, **RUN)
+        assert value(metrics, "bireal_requests_total", **RUN, outcome=outcome) == 1
+
+
+def test_refused_and_dropped(metrics: Metrics) -> None:
+    metrics.count_rejected(**TARGET)
+    metrics.count_expired(**TARGET)
+    metrics.count_expired(**TARGET)
+    metrics.count_cancelled(**TARGET)
+    assert value(metrics, "bireal_rejected_total", **TARGET) == 1
+    assert value(metrics, "bireal_expired_total", **TARGET) == 2
+    assert value(metrics, "bireal_cancelled_total", **TARGET) == 1
+
+
+def test_images_problems_fallbacks_and_comparisons(metrics: Metrics) -> None:
+    metrics.count_image(ImageReport("JPEG", 4, 3, "RGB"))
+    metrics.count_image(ImageReport("PNG", 4, 3, "P", converted="palette looked up"))
+    metrics.count_problem("broken-image")
+    metrics.count_fallback(task="classify", model="m", version="1", requested="binary", ran="reference")
+    metrics.count_comparison("classify", ("m", "binary"), ("n", "full"), agree=True)
+    assert value(metrics, "bireal_images_total", format="JPEG", converted="false") == 1
+    assert value(metrics, "bireal_images_total", format="PNG", converted="true") == 1
+    assert value(metrics, "bireal_problems_total", code="broken-image") == 1
+    fallback = {"task": "classify", "model": "m", "version": "1", "requested": "binary", "ran": "reference"}
+    assert value(metrics, "bireal_fallback_total", **fallback) == 1
+    sides = {"model_a": "m", "variant_a": "binary", "model_b": "n", "variant_b": "full"}
+    assert value(metrics, "bireal_comparisons_total", task="classify", agree="true", **sides) == 1
+
+
+def test_http_labels_are_bounded(metrics: Metrics) -> None:
+    metrics.observe_http("POST", "/classify", 200, 0.01)
+    for number in range(50):
+        metrics.observe_http(f"HACK{number}", None, 404, 0.001)
+    assert value(metrics, "bireal_http_requests_total", method="POST", route="/classify", status="200") == 1
+    assert value(metrics, "bireal_http_requests_total", method="other", route="unmatched", status="404") == 50
+    assert value(metrics, "bireal_http_request_seconds_count", method="other", route="unmatched") == 50
+    assert sum(name == "bireal_http_requests_total" for name, _ in samples(metrics)) == 2
+
+
+def test_queue(metrics: Metrics) -> None:
+    metrics.queue_depth.set(3)
+    metrics.in_flight.inc()
+    metrics.observe_batch(4, **RUN)
+    assert value(metrics, "bireal_queue_depth") == 3
+    assert value(metrics, "bireal_in_flight") == 1
+    assert value(metrics, "bireal_batch_size_bucket", le="2.0", **RUN) == 0
+    assert value(metrics, "bireal_batch_size_bucket", le="4.0", **RUN) == 1
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def test_card(metrics: Metrics) -> None:
+    metrics.set_card(classify_card())
+    model = {"task": "classify", "model": "bireal18-test", "version": "1"}
+    assert value(metrics, "bireal_model_artefact_bytes", **model) == 4_000
+    assert value(metrics, "bireal_model_parameters", **model, precision="binary") == 10_000
+    assert value(metrics, "bireal_model_parameters", **model, precision="real") == 500
+    weights = {
+        (variant, precision): value(metrics, "bireal_model_weight_bytes", **model, variant=variant, precision=precision)
+        for variant in ("binary", "reference")
+        for precision in ("binary", "real")
+    }
+    assert weights == {
+        ("binary", "binary"): 1_250,
+        ("binary", "real"): 2_000,
+        ("reference", "binary"): 0,
+        ("reference", "real"): 42_000,
+    }
+    scored = {**model, "variant": "binary", "dataset": "test-dev"}
+    assert value(metrics, "bireal_model_accuracy", **scored, metric="top1") == 0.4
+    assert value(metrics, "bireal_model_accuracy", **scored, metric="top5") == 0.7
+    assert value(metrics, "bireal_model_accuracy_images", **scored) == 200
+
+
+def test_loaded_variant(metrics: Metrics) -> None:
+    metrics.set_card(classify_card())
+    metrics.set_loaded(
+        ready=True, load_seconds=0.25, session_bytes=3_000_000, memory_bytes={"binary": 1_300, "real": 2_100}, **RUN
+    )
+    assert value(metrics, "bireal_model_ready", **RUN) == 1
+    assert value(metrics, "bireal_model_load_seconds", **RUN) == 0.25
+    assert value(metrics, "bireal_model_session_bytes", **TARGET) == 3_000_000
+    assert value(metrics, "bireal_model_weight_bytes", **TARGET, precision="binary") == 1_300
+    metrics.set_loaded(ready=False, **RUN)
+    assert value(metrics, "bireal_model_ready", **RUN) == 0
+    assert value(metrics, "bireal_model_load_seconds", **RUN) == 0.25
+
+
+def test_removed_model_leaves_the_gauges_and_stays_in_the_counters(metrics: Metrics) -> None:
+    for card in (classify_card(), full_card(), classify_card(version="2")):
+        metrics.set_card(card)
+    metrics.set_loaded(ready=True, load_seconds=1, session_bytes=1, **RUN)
+    metrics.count_request("ok", **RUN)
+    metrics.remove_model("bireal18-test", "1")
+    left = {
+        (name, dict(labels)["model"], dict(labels)["version"])
+        for name, labels in samples(metrics)
+        if "model" in dict(labels)
+    }
+    assert not {
+        name for name, model, version in left if (model, version) == ("bireal18-test", "1") and "_model_" in name
+    }
+    assert ("bireal_requests_total", "bireal18-test", "1") in left
+    assert ("bireal_model_artefact_bytes", "bireal18-test", "2") in left
+    assert ("bireal_model_artefact_bytes", "resnet18-test", "1") in left
+
+
+# --- work ------------------------------------------------------------------------------------------------------------
+
+
+def work(metrics: Metrics, run: RunLabels) -> tuple[float | None, ...]:
+    names = ("binary_macs", "real_macs", "bops", "weight_bytes")
+    return tuple(value(metrics, f"bireal_work_{name}_total", **run) for name in names)
+
+
+def test_work_of_the_bit_packed_network(metrics: Metrics) -> None:
+    metrics.add_work(classify_card(), "binary", "avx2", images=3)
+    metrics.add_work(classify_card(), "binary", "avx2", images=1)
+    assert work(metrics, RUN) == (4 * 6_400, 4 * 100, 4 * 12_800, 2 * 3_250)
+
+
+def test_work_of_float_networks_is_all_real(metrics: Metrics) -> None:
+    metrics.add_work(classify_card(), "reference", "onnxruntime", images=1)
+    reference = RunLabels(**{**TARGET, "variant": "reference"}, kernel="onnxruntime")  # type: ignore[typeddict-item]
+    assert work(metrics, reference) == (0, 6_500, 64 * 6_500, 42_000)
+    metrics.add_work(full_card(), "full", "onnxruntime", images=2)
+    full = RunLabels(task="classify", model="resnet18-test", version="1", variant="full", kernel="onnxruntime")
+    assert work(metrics, full) == (0, 2 * 6_500, 2 * 416_000, 42_000)
+
+
+def test_weight_bytes_of_each_variant() -> None:
+    assert weight_bytes(classify_card(), "binary") == {"binary": 1_250, "real": 2_000}
+    assert weight_bytes(classify_card(), "reference") == {"binary": 0, "real": 2_000 + 4 * 10_000}
+    assert weight_bytes(full_card(), "full") == {"binary": 0, "real": 42_000}
+
+
+# --- process ---------------------------------------------------------------------------------------------------------
+
+
+def test_memory_is_read_at_each_scrape(metrics: Metrics) -> None:
+    before = value(metrics, "bireal_process_resident_memory_bytes")
+    assert before is not None
+    block = bytearray(b"x" * 48 * 2**20)
+    after = value(metrics, "bireal_process_resident_memory_bytes")
+    peak = value(metrics, "bireal_process_peak_memory_bytes")
+    assert after is not None
+    assert peak is not None
+    assert after - before > 24 * 2**20
+    assert peak >= after
+    assert len(block) == 48 * 2**20
+
+
+def test_build_and_readiness(metrics: Metrics) -> None:
+    build = {"version": "0.1.0", "python": "3.11", "onnxruntime": "1.22", "kernel": "avx2", "kernels": "avx2,scalar"}
+    metrics.set_build(**{**build, "kernel": "scalar"})
+    metrics.set_build(**build)
+    assert value(metrics, "bireal_build_info", **build) == 1
+    assert sum(name == "bireal_build_info" for name, _ in samples(metrics)) == 1
+    for ready in (True, False):
+        metrics.set_ready(ready)
+        assert value(metrics, "bireal_ready") == float(ready)
+
+
+def test_registries_do_not_share(metrics: Metrics) -> None:
+    other = Metrics(CollectorRegistry())
+    other.queue_depth.set(9)
+    assert value(metrics, "bireal_queue_depth") == 0
+
+
+# --- documentation ---------------------------------------------------------------------------------------------------
+
+
+def test_every_metric_is_documented_and_every_documented_one_exists(metrics: Metrics) -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert markdown_table() in text, "replace the table by what service.metrics.markdown_table() returns"
+    documented = {doc.name for doc in metrics.documentation()}
+    registered = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in metrics.registry.collect()
+        if family.name.startswith("bireal_")
+    }
+    assert registered == documented
+
+
+def test_queries_in_the_handbook_use_metrics_that_exist(metrics: Metrics) -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    names = {doc.name for doc in metrics.documentation()}
+    names |= {
+        f"{doc.name}_{part}"
+        for doc in metrics.documentation()
+        if doc.type == "histogram"
+        for part in ("bucket", "sum", "count")
+    }
+    used = set(re.findall(r"\bbireal_[a-z0-9_]+\b", text)) - {"bireal_work_"}
+    assert used <= names
+
+
+def test_names_follow_prometheus_conventions(metrics: Metrics) -> None:
+    for doc in metrics.documentation():
+        assert doc.name.startswith("bireal_")
+        assert doc.name.endswith("_total") == (doc.type == "counter")
+        assert doc.description.endswith(".")
+        assert not re.search(r"_(ms|milliseconds|kb|mb)\b", doc.name)
