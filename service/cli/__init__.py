@@ -1,0 +1,1 @@
+"""The command line: `python -m service serve | predict | compare | evaluate | models`."""

@@ -1,0 +1,135 @@
+"""The service's own path from bytes to answer, without HTTP: what the offline commands run.
+
+The same decoder, tasks, scheduler and backends as online, so that a figure printed here is a figure of the service.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from prometheus_client import CollectorRegistry
+
+from service.api.context import RequestContext, request_id_from
+from service.api.pipeline import Answered, Job, Pipeline, Side, ThreadPool
+from service.api.telemetry import Telemetry
+from service.api.uploads import Upload
+from service.card import Card, TaskName, VariantName
+from service.errors import BrokenImageError
+from service.imaging import ImageLimits
+from service.metrics import Metrics
+from service.registry import Handle, Registry
+from service.scheduler import Deadline, Scheduler
+from service.settings import Settings, export_kernel
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+_FOREVER_S = 1e6  # nobody waits for a single image of an offline run
+
+
+class Engine:
+    """Models and everything that runs them; a context manager.
+
+    Args:
+        settings: Of the service. Use `offline` to fit them to many images and no clients.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        export_kernel(settings)
+        self.settings = settings
+        self.registry = Registry(settings)
+        telemetry = Telemetry(Metrics(CollectorRegistry()))
+        self._scheduler = Scheduler(workers=settings.workers, queue_size=1024, max_batch=settings.max_batch)
+        self._pool = ThreadPool(threads=settings.decode_threads, queue_size=1024)
+        limits = ImageLimits(max_pixels=settings.max_pixels)
+        self._pipeline = Pipeline(self._scheduler, self._pool, limits, telemetry)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scheduler.close(0.0)
+        self._pool.close()
+        self.registry.close()
+
+    def handles(self, task: TaskName, model: str | None, *variants: str | None) -> list[Handle]:
+        """Loads what is needed to run variants of a model, and nothing else.
+
+        Raises:
+            ServiceError: As `Registry.resolve`.
+        """
+        self.registry.scan()
+        name = (model or self.registry.default(task) or "").partition("@")[0]
+        twins = {entry.card.full for entry in self.registry.entries() if entry.card.name == name}
+        wanted = {variant or self.settings.default_variant for variant in variants}
+        if self.settings.fallback == "reference":
+            wanted.add("reference")
+
+        def select(card: Card, variant: VariantName) -> bool:
+            if card.precision == "full":
+                return card.name == name or (card.name in twins and "full" in wanted)
+            return card.name == name and variant in wanted
+
+        self.registry.load(select)
+        return [self.registry.resolve(task, model, variant) for variant in variants]
+
+    async def predict(self, path: Path, handle: Handle, options: Any) -> Answered:
+        """Answers the image in a file."""
+        return await self._pipeline.predict(_upload(path), handle, _job(options))
+
+    async def compare(
+        self, path: Path, sides: dict[Side, Handle], options: Any
+    ) -> tuple[dict[Side, Answered], list[Side]]:
+        """Has two networks answer the image in a file."""
+        return await self._pipeline.compare(_upload(path), sides, _job(options))
+
+
+def offline(settings: Settings) -> Settings:
+    """The settings for many images one after the other: single-threaded runs, as many as there are threads."""
+    threads = settings.workers * settings.intra_op_threads
+    return settings.model_copy(update={"workers": threads, "intra_op_threads": 1})
+
+
+async def in_order(
+    items: Iterable[In], call: Callable[[In], Awaitable[Out]], *, at_once: int
+) -> AsyncIterator[tuple[In, Out]]:
+    """Calls an asynchronous function for each item, some at once, and yields item and answer in the items' order."""
+    pending: list[tuple[In, asyncio.Future[Out]]] = []
+    try:
+        for item in items:
+            pending.append((item, asyncio.ensure_future(call(item))))
+            if len(pending) >= at_once:
+                first, task = pending.pop(0)
+                yield first, await task
+        while pending:
+            first, task = pending.pop(0)
+            yield first, await task
+    finally:
+        for _, task in pending:
+            task.cancel()
+
+
+def describe(handle: Handle) -> dict[str, str]:
+    """What ran, for a report."""
+    labels = {
+        "model": handle.card.name,
+        "version": handle.card.version,
+        "variant": handle.variant,
+        "kernel": handle.kernel,
+    }
+    return labels | ({"fallback": handle.fallback} if handle.fallback else {})
+
+
+def _upload(path: Path) -> Upload:
+    try:
+        return Upload(path.read_bytes(), None, str(path))
+    except OSError as error:
+        raise BrokenImageError(
+            f"{path} cannot be read: {error.strerror}.", remedy="Check the path and its permissions."
+        ) from error
+
+
+def _job(options: Any) -> Job:
+    context = RequestContext(request_id_from(None))
+    return Job(options, Deadline.after(_FOREVER_S), context, begun=context.started)

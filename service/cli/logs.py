@@ -1,0 +1,59 @@
+"""Log records as lines of text for people, or as JSON objects for machines; always on standard error.
+
+A record may carry `extra={"fields": {...}}`: what a machine wants to search by. Images never get into a record.
+"""
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+from service.settings import Settings
+
+
+class TextFormatter(logging.Formatter):
+    """`time LEVEL logger: message key=value ...`, in UTC."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the base class's name
+        """The line, with the record's fields at its end."""
+        fields = " ".join(f"{name}={value}" for name, value in _fields(record).items())
+        line = super().formatMessage(record)
+        return f"{line} {fields}" if fields else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's time, level, logger, message and fields, and its stack trace if it has one."""
+        document: dict[str, Any] = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            document["exception"] = self.formatException(record.exc_info)
+        return json.dumps(document, default=str)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Sends every record of this process to standard error, in the format and from the level that are set."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    # Libraries that log every step at INFO or DEBUG, in words of their own.
+    for name in ("PIL", "asyncio", "multipart", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields: dict[str, Any] = getattr(record, "fields", {})
+    return fields

@@ -1,0 +1,130 @@
+"""The parser of the command line and the one place where its errors are printed.
+
+An error is one sentence on standard error and exit code 2. With `--json`, standard output carries exactly one JSON
+document; progress bars and everything else go to standard error.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from service.app import service_version
+from service.cli.compare import compare
+from service.cli.evaluate import evaluate
+from service.cli.models import models
+from service.cli.predict import predict
+from service.cli.serve import serve
+from service.errors import ServiceError
+from service.settings import Settings, add_arguments, load_settings, settings_overrides
+
+Command = Callable[[Settings, argparse.Namespace], int]
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+# What the offline commands may be told about: the rest of the settings concerns clients.
+_OFFLINE_SETTINGS = ("model_dir", "fallback", "kernel", "max_pixels", "decode_threads", "intra_op_threads", "workers")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit code: 0, 1 (done, with failures told), 2 (an error) or 130 (Ctrl-C)."""
+    arguments = _parser().parse_args(argv)
+    command: Command = arguments.command
+    if command is not serve:  # these print their own errors; the log would only repeat them
+        logging.basicConfig(level=logging.CRITICAL)
+    try:
+        code = command(load_settings(settings_overrides(arguments)), arguments)
+        sys.stdout.flush()
+    except ServiceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bireal-serve", description="Bi-Real Net, 1-bit networks served beside their full-precision twins."
+    )
+    parser.add_argument("--version", action="version", version=service_version())
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    serving = _command(commands, "serve", serve, "answer over HTTP until a signal comes")
+    add_arguments(serving)
+
+    predicting = _command(commands, "predict", predict, "answer image files")
+    predicting.add_argument("images", nargs="+", type=Path, metavar="PATH", help="an image, or a folder of images")
+    predicting.add_argument("--task", choices=("classify", "depth"), default="classify")
+    _network(predicting)
+    predicting.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: your camera's focal length")
+    predicting.add_argument("--size", choices=("network", "original"), default="network", help="depth: of the map")
+    predicting.add_argument(
+        "--output", type=Path, metavar="FILE", help="depth: write the map: .png in colours, .png16.png or .npy"
+    )
+    add_arguments(predicting, (*_OFFLINE_SETTINGS, "top_k", "min_probability"))
+
+    comparing = _command(commands, "compare", compare, "run two variants on a photo or a folder of photos")
+    comparing.add_argument("path", type=Path, metavar="PATH", help="an image, or a folder of images")
+    comparing.add_argument("--task", choices=("classify", "depth"), default="classify")
+    comparing.add_argument("--model", help="a binary model; the task's default where not given")
+    comparing.add_argument("--a", default="binary", metavar="VARIANT", help="one variant (default: binary)")
+    comparing.add_argument("--b", default="full", metavar="VARIANT", help="the other (default: full)")
+    comparing.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: your camera's focal length")
+    add_arguments(comparing, (*_OFFLINE_SETTINGS, "top_k"))
+
+    evaluating = _command(commands, "evaluate", evaluate, "measure the accuracy on a folder with ground truth")
+    evaluating.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="<wnid>/<image>, or a road scene's left/ with lidar_depth/ or disp_noc_0/ and calib.json",
+    )
+    evaluating.add_argument("--task", choices=("classify", "depth"), help="found by the folder where not given")
+    _network(evaluating)
+    evaluating.add_argument("--limit", type=_positive, metavar="N", help="at most N images, evenly spread")
+    add_arguments(evaluating, _OFFLINE_SETTINGS)
+
+    listing = _command(commands, "models", models, "load every model and say what runs here")
+    add_arguments(listing, _OFFLINE_SETTINGS)
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, command: Command, text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.set_defaults(command=command)
+    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    return parser
+
+
+def _network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="NAME or NAME@VERSION; the task's default where not given")
+    parser.add_argument("--variant", help="binary, reference or full; the default where not given")
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return value
+
+
+def _focal(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a focal length in pixels, above 0")
+    return value

@@ -1,0 +1,67 @@
+"""`models`: the models of the folder, whether each of their variants runs here, and on what."""
+
+import argparse
+import json
+from typing import Any
+
+from tqdm import tqdm
+
+from service import xnor_op
+from service.api.ops import model_list
+from service.card import Card, VariantName
+from service.errors import OpUnavailableError
+from service.registry import Handle, Registry
+from service.settings import Settings, export_kernel
+
+
+def models(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Loads every model once and prints what came of it. Returns the exit code: 1 when `serve` would not be ready."""
+    export_kernel(settings)
+    registry = Registry(settings)
+    registry.scan()
+    total = sum(len(entry.card.variants) for entry in registry.entries())
+    with tqdm(total=total, unit="variant", leave=False) as bar:
+
+        def loaded(card: Card, variant: VariantName, handle: Handle | None, seconds: float) -> None:  # noqa: ARG001
+            bar.set_postfix_str(f"{card.name} {variant}")
+            bar.update()
+
+        registry.observe(loaded)
+        registry.load()
+    found = registry.readiness()
+    document: dict[str, Any] = {
+        "model_dir": str(settings.model_dir),
+        "ready": found.state == "ready",
+        "reasons": list(found.reasons),
+        **_kernels(),
+        **model_list(registry).model_dump(mode="json"),
+    }
+    registry.close()
+    print(json.dumps(document) if arguments.json else _text(document))
+    return 0 if document["ready"] else 1
+
+
+def _kernels() -> dict[str, Any]:
+    try:
+        return {"kernel": xnor_op.kernel_name(), "kernels": xnor_op.usable_kernels()}
+    except OpUnavailableError:
+        return {"kernel": None, "kernels": []}
+
+
+def _text(document: dict[str, Any]) -> str:
+    lines = [f"{document['model_dir']}: operator kernel {document['kernel']} of {', '.join(document['kernels'])}"]
+    for model in document["models"]:
+        default = ", default" if model["default"] else ""
+        lines.append(f"{model['name']}@{model['version']}  {model['task']}, {model['precision']}{default}")
+        for variant in model["variants"]:
+            if variant["ready"]:
+                size = sum(variant["memory_bytes"].values()) / 1e6
+                lines.append(f"  {variant['variant']:9}  {size:8.2f} MB of weights, {variant['kernel']}")
+            else:
+                lines.append(f"  {variant['variant']:9}  does not run: {variant['reason']}")
+        for metric in model["metrics"]:
+            scores = ", ".join(f"{name} {value:.4f}" for name, value in metric["values"].items())
+            lines.append(f"  {metric['variant']} on {metric['dataset']} (n = {metric['n']}): {scores}")
+    lines += [f"{item['name']}  broken: {item['problem']['detail']}" for item in document["broken"]]
+    lines += [f"not ready: {reason}" for reason in document["reasons"]]
+    return "\n".join(lines)

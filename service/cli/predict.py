@@ -1,0 +1,106 @@
+"""`predict`: what the service would answer to image files, without starting it."""
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from tqdm import tqdm
+
+from service.api.context import RequestContext, request_id_from
+from service.api.pipeline import Answered
+from service.api.wire import classify_answer, depth_answer
+from service.cli.data import images_of
+from service.cli.engine import Engine, in_order, offline
+from service.errors import BadParameterError, ServiceError
+from service.registry import Handle
+from service.settings import Settings
+from service.tasks import ClassifyOptions, DepthOptions, encode_depth
+from service.tasks.depth_formats import DepthFormat
+
+
+def predict(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Prints one answer a file, in the service's own form with `--json`.
+
+    A lone image that cannot be read is an error; among several it is reported in its place, and the exit code is 1.
+    """
+    paths = [image for path in arguments.images for image in images_of(path)]
+    lone = len(paths) == 1
+    if arguments.output is not None and (arguments.task != "depth" or not lone):
+        raise BadParameterError("output", "--output takes the depth map of one image.", remedy="Add --task depth.")
+    with Engine(settings if lone else offline(settings)) as engine:
+        (handle,) = engine.handles(arguments.task, arguments.model, arguments.variant)
+        documents = asyncio.run(_all(engine, handle, paths, arguments))
+    if arguments.json:
+        print(json.dumps(documents[0] if lone else {"count": len(documents), "results": documents}))
+    return 1 if any("detail" in document for document in documents) else 0
+
+
+async def _all(
+    engine: Engine, handle: Handle, paths: list[Path], arguments: argparse.Namespace
+) -> list[dict[str, object]]:
+    options = _options(engine.settings, arguments)
+
+    async def answer_one(path: Path) -> Answered | ServiceError:
+        try:
+            return await engine.predict(path, handle, options)
+        except ServiceError as error:
+            if len(paths) == 1:
+                raise
+            return error
+
+    documents = []
+    with tqdm(total=len(paths), unit="image", disable=len(paths) == 1) as bar:
+        async for path, answer in in_order(paths, answer_one, at_once=2 * engine.settings.workers):
+            bar.update()
+            body = answer.problem() if isinstance(answer, ServiceError) else _wire(answer).model_dump(mode="json")
+            documents.append({"file": str(path), **body})
+            if not arguments.json:
+                tqdm.write(_line(path, body))
+            if arguments.output is not None and isinstance(answer, Answered):
+                _write_map(arguments.output, answer)
+    return documents
+
+
+def _options(settings: Settings, arguments: argparse.Namespace) -> ClassifyOptions | DepthOptions:
+    if arguments.task == "depth":
+        return DepthOptions(fx_px=arguments.fx, size=arguments.size)
+    return ClassifyOptions(settings.top_k, settings.min_probability)
+
+
+def _wire(answer: Answered) -> BaseModel:
+    context = RequestContext(request_id_from(None))
+    return classify_answer(answer, context) if answer.handle.card.task == "classify" else depth_answer(answer, context)
+
+
+def _line(path: Path, body: dict[str, Any]) -> str:
+    """An answer, or a problem, for people."""
+    if "detail" in body:
+        return f"{path}: {body['detail']} {body['help']}"
+    if "predictions" in body:
+        found = ", ".join(f"{item['name']} {100 * item['probability']:.1f} %" for item in body["predictions"])
+        found = f"(uncertain) {found}" if body["uncertain"] else found
+    else:
+        found = f"{body['min_m']:.1f} to {body['max_m']:.1f} m, median {body['median_m']:.1f} m"
+    return f"{path}: {found}  [{body['model']}, {body['variant']}, {body['kernel']}]"
+
+
+def _write_map(path: Path, answer: Answered) -> None:
+    formats: dict[str, DepthFormat] = {".npy": "npy", ".png": "color"}
+    form = formats.get(path.suffix.lower())
+    if path.name.lower().endswith(".png16.png"):
+        form = "png16"
+    if form is None:
+        raise BadParameterError(
+            "output",
+            f"{path.name} ends in none of .png (a picture), .png16.png (metres x 256) and .npy (metres).",
+            remedy="Choose one of these endings.",
+        )
+    try:
+        path.write_bytes(encode_depth(answer.result.depth_m, form).body)
+    except OSError as error:
+        raise BadParameterError(
+            "output", f"{path} cannot be written: {error.strerror}.", remedy="Choose another path."
+        ) from error

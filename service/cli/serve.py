@@ -1,0 +1,118 @@
+"""`serve`: uvicorn with a drain that load balancers notice.
+
+The first SIGTERM turns `/readyz` to 503 and closes nothing: for `drain_s` seconds requests are still taken, because
+the balancer has not looked yet. Then the port is closed, what is in flight is finished, and the process exits with 0.
+SIGINT (Ctrl-C) leaves out the wait. A second signal ends the process at once.
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+
+from service.api.services import Services
+from service.app import create_app
+from service.cli.logs import configure_logging
+from service.errors import SettingsError
+from service.settings import Settings, unknown_variables
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server with a grace period between the first signal and the closing of the port.
+
+    Args:
+        config: uvicorn's.
+        services: Of the application that is served.
+    """
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+        self._signals: list[int] = []
+        self._noticed = False
+        self._stop_at = math.inf
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  uvicorn's interface
+        """Takes a signal. Runs between any two bytecodes, so it only leaves a note: no locks, no logging."""
+        self._signals.append(sig)
+        self._services.lifecycle.draining = True
+        if len(self._signals) > 1:
+            self.should_exit = self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: acts on the note."""
+        if self._signals and not self._noticed:
+            self._noticed = True
+            grace_s = self._services.settings.drain_s if self._signals[0] == signal.SIGTERM else 0.0
+            self._stop_at = time.monotonic() + grace_s
+            self._services.metrics.set_ready(False)
+            log.info("%s: not ready any more; taking requests for %g s", signal.Signals(self._signals[0]).name, grace_s)
+        if time.monotonic() >= self._stop_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    @property
+    def forced(self) -> int | None:
+        """The second signal, if one came."""
+        return self._signals[1] if len(self._signals) > 1 else None
+
+
+def serve(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Serves until a signal comes. Returns the exit code.
+
+    Raises:
+        SettingsError: The address cannot be listened on.
+    """
+    configure_logging(settings)
+    for sentence in unknown_variables():
+        log.warning("%s", sentence)
+    listener = _listen(settings)
+    url = _url(listener)
+    app = create_app(settings)
+    services: Services = app.state.services
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # the application writes its own, with request ids
+        server_header=False,
+        # No request outlives its deadline; the second on top is for writing the answer.
+        timeout_graceful_shutdown=math.ceil(settings.default_timeout_s) + 1,
+    )
+    server = DrainingServer(config, services)
+    if arguments.json:
+        print(json.dumps({"url": url, "pid": os.getpid(), "model_dir": str(settings.model_dir)}), flush=True)
+    log.info("listening on %s; models come from %s", url, settings.model_dir)
+    server.run(sockets=[listener])
+    if server.forced is not None:
+        logging.shutdown()
+        os._exit(128 + server.forced)  # threads may be in the middle of a run: nobody wants to wait for them
+    log.info("stopped")
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Opens the port here and not in uvicorn, whose failure would be a line in a log and an exit code of its own."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror or error}.",
+            remedy="Choose another with --host and --port; port 0 takes a free one.",
+        ) from error
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
