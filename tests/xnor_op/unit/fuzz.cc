@@ -1,0 +1,260 @@
+// Unit tests of the arithmetic, without ONNX Runtime: every kernel that this CPU can run against reference.h, over
+// random geometries that favour the edges of tiles. Buffers are as large as the contract says and not a byte larger,
+// so that the sanitizers see any access beyond them.
+//
+//   bireal_op_fuzz [cases] [seed]
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "avgpool.h"
+#include "bconv.h"
+#include "dispatch.h"
+#include "pack.h"
+#include "reference.h"
+#include "stem.h"
+
+namespace {
+
+using namespace bireal;
+
+int g_failures = 0;
+
+#define EXPECT(condition, ...)                                  \
+  do {                                                          \
+    if (!(condition)) {                                         \
+      ++g_failures;                                             \
+      std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+      std::printf(__VA_ARGS__);                                 \
+      std::printf("\n");                                        \
+      return;                                                   \
+    }                                                           \
+  } while (0)
+
+// Runs tasks on two threads, the even and the odd ones, so that the thread sanitizer and ASan see real sharing.
+class TwoThreads final : public Executor {
+ public:
+  void run(void (*task)(void*, size_t), void* user, size_t count) const override {
+    const auto half = [=](size_t first) {
+      for (size_t i = first; i < count; i += 2) task(user, i);
+    };
+    std::thread other(half, 1);
+    half(0);
+    other.join();
+  }
+};
+
+class Random {
+ public:
+  explicit Random(uint32_t seed) : engine_(seed) {}
+  int between(int low, int high) { return std::uniform_int_distribution<int>(low, high)(engine_); }
+  float normal() { return std::normal_distribution<float>()(engine_); }
+  bool coin() { return between(0, 1) == 1; }
+  int pick(std::initializer_list<int> values) { return values.begin()[between(0, static_cast<int>(values.size()) - 1)]; }
+
+  std::vector<float> normals(size_t count) {
+    std::vector<float> values(count);
+    for (float& value : values) value = normal();
+    return values;
+  }
+  std::vector<int> signs(size_t count) {
+    std::vector<int> values(count);
+    const int mode = between(0, 9);  // mostly random, sometimes all alike
+    for (int& value : values) value = mode == 0 ? 1 : mode == 1 ? -1 : coin() ? 1 : -1;
+    return values;
+  }
+
+ private:
+  std::mt19937 engine_;
+};
+
+template <typename T>
+TensorView view(DType dtype, std::vector<int64_t> shape, const std::vector<T>& values) {
+  TensorView tensor;
+  tensor.dtype = static_cast<int>(dtype);
+  tensor.shape = std::move(shape);
+  tensor.data = values.data();
+  return tensor;
+}
+
+std::vector<int> signs_of(const std::vector<float>& values) {
+  std::vector<int> signs;
+  for (float value : values) signs.push_back(reference::sign_of(value));
+  return signs;
+}
+
+std::vector<uint32_t> bits_of(const std::vector<float>& map, const MapShape& shape) {
+  return reference::add_border(reference::pack_signs(signs_of(map), shape.channels), shape.height, shape.width,
+                               words_for(shape.channels));
+}
+
+int some_channels(Random& random) {
+  return random.coin() ? random.pick({1, 3, 31, 32, 33, 63, 64, 65, 96, 100, 128, 256}) : random.between(1, 300);
+}
+
+int some_side(Random& random) { return random.coin() ? random.pick({1, 2, 3, 4, 5, 7, 8, 14, 15}) : random.between(1, 24); }
+
+void fuzz_pack(Random& random, const Kernels& kernels) {
+  const MapShape map = {random.between(1, 2), some_side(random), some_side(random), some_channels(random)};
+  std::vector<float> x = random.normals(map.elements() * map.batch);
+  x[random.between(0, static_cast<int>(x.size()) - 1)] = 0.0f;
+  x[random.between(0, static_cast<int>(x.size()) - 1)] = NAN;
+  const bool with_threshold = random.coin();
+  const std::vector<float> threshold = random.normals(map.channels);
+  const TensorView in = view(DType::kFloat32, map.shape(), x);
+  const TensorView limits = view(DType::kFloat32, {map.channels}, threshold);
+  const TensorView* limit = with_threshold ? &limits : nullptr;
+  const Pack pack(in, limit);
+  std::vector<uint32_t> bits(map.bits_words() * map.batch, 0xdeadbeef);
+  pack.run(in, limit, pack.prepare(in, limit), bits.data(), kernels, TwoThreads());
+  for (int64_t n = 0; n < map.batch; ++n) {
+    std::vector<int> signs;
+    for (size_t i = 0; i < map.elements(); ++i) {
+      signs.push_back(reference::sign_of(x[n * map.elements() + i], with_threshold ? threshold[i % map.channels] : 0.0f));
+    }
+    const auto expected = reference::add_border(reference::pack_signs(signs, map.channels), map.height, map.width,
+                                                words_for(map.channels));
+    const bool same = std::equal(expected.begin(), expected.end(), bits.begin() + n * map.bits_words());
+    EXPECT(same, "pack %s h %d w %d c %d", kernels.name, map.height, map.width, map.channels);
+  }
+}
+
+void fuzz_bconv(Random& random, const Kernels& kernels) {
+  const reference::Conv conv = {some_side(random), some_side(random), some_channels(random), some_channels(random),
+                                random.pick({1, 3}), random.pick({1, 2})};
+  const MapShape in = {random.between(1, 2), conv.height, conv.width, conv.channels};
+  const MapShape out = {in.batch, conv.out_height(), conv.out_width(), conv.out_channels};
+  const int words = words_for(conv.channels);
+  const std::vector<int> weights = random.signs(static_cast<size_t>(conv.out_channels) * conv.kernel * conv.kernel * conv.channels);
+  const std::vector<uint32_t> packed = reference::pack_signs(weights, conv.channels);
+  const std::vector<float> scale = random.normals(conv.out_channels);
+  const std::vector<float> bias = random.normals(conv.out_channels);
+  const std::vector<float> shortcut = random.normals(out.elements() * in.batch);
+  const bool with_residual = random.coin();
+  const bool in_place = with_residual && random.coin();
+  const bool with_bits = random.coin();
+
+  std::vector<uint32_t> bits;
+  std::vector<float> expected;
+  for (int64_t n = 0; n < in.batch; ++n) {
+    const std::vector<int> signs = random.signs(in.elements());
+    const auto image = reference::add_border(reference::pack_signs(signs, conv.channels), in.height, in.width, words);
+    bits.insert(bits.end(), image.begin(), image.end());
+    const float* residual = with_residual ? shortcut.data() + n * out.elements() : nullptr;
+    const auto y = reference::affine(reference::binary_sums(conv, signs, weights), scale, bias, residual);
+    expected.insert(expected.end(), y.begin(), y.end());
+  }
+  std::vector<float> y = in_place ? shortcut : std::vector<float>(expected.size(), NAN);
+  std::vector<uint32_t> bits_out(with_bits ? out.bits_words() * out.batch : 0, 0xdeadbeef);
+  const TensorView bits_view = view(DType::kInt32, in.bits_shape(), bits);
+  const TensorView residual_view = view(DType::kFloat32, out.shape(), in_place ? y : shortcut);
+  const TensorView* residual = with_residual ? &residual_view : nullptr;
+  const BConv op({conv.channels, conv.kernel, conv.stride}, bits_view,
+                 view(DType::kInt32, {conv.out_channels, conv.kernel, conv.kernel, words}, packed),
+                 view(DType::kFloat32, {conv.out_channels}, scale), view(DType::kFloat32, {conv.out_channels}, bias),
+                 residual, kernels);
+  op.run(bits_view, residual, op.prepare(bits_view, residual), y.data(), with_bits ? bits_out.data() : nullptr, TwoThreads());
+#define BCONV_CASE "bconv %s h %d w %d c %d o %d k %d s %d residual %d in place %d", kernels.name, conv.height, conv.width, \
+    conv.channels, conv.out_channels, conv.kernel, conv.stride, with_residual, in_place
+  for (size_t i = 0; i < y.size(); ++i) EXPECT(y[i] == expected[i], BCONV_CASE);
+  for (int64_t n = 0; with_bits && n < out.batch; ++n) {
+    const std::vector<float> map(expected.begin() + n * out.elements(), expected.begin() + (n + 1) * out.elements());
+    const auto wanted = bits_of(map, out);
+    EXPECT(std::equal(wanted.begin(), wanted.end(), bits_out.begin() + n * out.bits_words()), BCONV_CASE);
+  }
+}
+
+template <typename T>
+void fuzz_stem(Random& random, const Kernels& kernels, DType dtype) {
+  const reference::Conv conv = {some_side(random), some_side(random), 3, random.between(1, 70), random.pick({1, 3, 5, 7}),
+                                random.pick({1, 2})};
+  const bool pool = random.coin();
+  const MapShape in = {random.between(1, 2), conv.height, conv.width, 3};
+  std::vector<uint8_t> pixels(in.elements() * in.batch);
+  for (uint8_t& pixel : pixels) pixel = static_cast<uint8_t>(random.between(0, 255));
+  std::vector<T> weights(static_cast<size_t>(conv.out_channels) * conv.kernel * conv.kernel * 3);
+  for (T& weight : weights) weight = static_cast<T>(random.between(-32768, 32767));
+  std::vector<float> scale = random.normals(conv.out_channels);
+  for (float& value : scale) value *= 1e-7f;
+  const std::vector<float> bias = random.normals(conv.out_channels);
+  const std::vector<float> mean = {123.5f, 116.25f, 103.75f};
+  const TensorView image = view(DType::kUInt8, in.shape(), pixels);
+  const Stem op({conv.stride, pool}, image, view(dtype, {conv.out_channels, conv.kernel, conv.kernel, 3}, weights),
+                view(DType::kFloat32, {conv.out_channels}, scale), view(DType::kFloat32, {conv.out_channels}, bias),
+                view(DType::kFloat32, {3}, mean), kernels);
+  const MapShape out = op.prepare(image);
+  std::vector<float> y(out.elements() * out.batch, NAN);
+  std::vector<uint32_t> bits(out.bits_words() * out.batch, 0xdeadbeef);
+  op.run(image, out, y.data(), bits.data(), TwoThreads());
+  for (int64_t n = 0; n < in.batch; ++n) {
+    const std::vector<uint8_t> one(pixels.begin() + n * in.elements(), pixels.begin() + (n + 1) * in.elements());
+    std::vector<double> expected = reference::stem(conv, one, weights, scale, bias, mean.data());
+    if (pool) expected = reference::max_pool(expected, conv.out_height(), conv.out_width(), conv.out_channels);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const double limit = std::fabs(scale[i % conv.out_channels]) * 255 * 32768 * 147 * std::pow(2.0, -24) * 8 + 1e-6;
+      EXPECT(std::fabs(y[n * out.elements() + i] - expected[i]) <= limit, "stem %s h %d w %d o %d k %d s %d pool %d: %g %g",
+             kernels.name, conv.height, conv.width, conv.out_channels, conv.kernel, conv.stride, pool,
+             static_cast<double>(y[n * out.elements() + i]), expected[i]);
+    }
+    const std::vector<float> map(y.begin() + n * out.elements(), y.begin() + (n + 1) * out.elements());
+    const auto wanted = bits_of(map, out);
+    EXPECT(std::equal(wanted.begin(), wanted.end(), bits.begin() + n * out.bits_words()), "stem bits %s", kernels.name);
+  }
+}
+
+void fuzz_avg_pool(Random& random, const Kernels& kernels) {
+  const MapShape in = {random.between(1, 2), some_side(random), some_side(random), some_channels(random)};
+  const std::vector<float> x = random.normals(in.elements() * in.batch);
+  const TensorView map = view(DType::kFloat32, in.shape(), x);
+  const AvgPool2 op(map);
+  const MapShape out = op.prepare(map);
+  std::vector<float> y(out.elements() * out.batch, NAN);
+  op.run(map, out, y.data(), kernels, TwoThreads());
+  for (int64_t n = 0; n < in.batch; ++n) {
+    const std::vector<float> one(x.begin() + n * in.elements(), x.begin() + (n + 1) * in.elements());
+    const auto expected = reference::avg_pool(one, in.height, in.width, in.channels);
+    EXPECT(std::equal(expected.begin(), expected.end(), y.begin() + n * out.elements()), "avg pool %s h %d w %d c %d",
+           kernels.name, in.height, in.width, in.channels);
+  }
+}
+
+// An exception in a task must reach the caller, after all tasks have ended, on whatever thread it happened.
+void test_executor_carries_exceptions() {
+  std::atomic<int> ended{0};
+  bool caught = false;
+  try {
+    TwoThreads().for_each(10, [&](size_t i) {
+      ++ended;
+      if (i == 5) throw OpError("five");
+    });
+  } catch (const OpError& error) {
+    caught = std::string(error.what()) == "five";
+  }
+  EXPECT(caught && ended == 10, "ended %d", ended.load());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int cases = argc > 1 ? std::atoi(argv[1]) : 150;
+  const uint32_t seed = argc > 2 ? static_cast<uint32_t>(std::atoll(argv[2])) : std::random_device()();
+  std::printf("seed %u, %d cases a kernel and operator\n", seed, cases);
+  test_executor_carries_exceptions();
+  for (const Kernels* kernels : usable_kernels()) {
+    Random random(seed);
+    for (int i = 0; i < cases && g_failures == 0; ++i) {
+      fuzz_pack(random, *kernels);
+      fuzz_bconv(random, *kernels);
+      fuzz_stem<float>(random, *kernels, DType::kFloat32);
+      fuzz_stem<int16_t>(random, *kernels, DType::kInt16);
+      fuzz_avg_pool(random, *kernels);
+    }
+    std::printf("%s: %s\n", kernels->name, g_failures == 0 ? "exact" : "FAILED");
+  }
+  return g_failures == 0 ? 0 : 1;
+}
