@@ -18,7 +18,8 @@ class Description(TypedDict):
         library: file of the custom operator; None where none is used.
         runtime: the runtime and its version.
         intra_op_threads: threads that one run may use.
-        binary_weight_bytes: the 1-bit weights, as they run.
+        binary_weight_bytes: the 1-bit weights, counted once. The operator lays out a copy for its kernel; that and what
+            the runtime keeps of the file's are both part of `session_bytes`.
         real_weight_bytes: the real-valued parameters, as they run; in a float variant these are all of them.
         artefact_bytes: the model's file.
         session_bytes: by how much the process's resident memory grew while the model was loaded and warmed up: the

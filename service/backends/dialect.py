@@ -128,7 +128,10 @@ class PackedGraph:
         name = node.input(index)
         if name not in self.constants:
             raise GraphError(f"Node {node.layer} ({node.op}): {what} must be a constant in the file; {name!r} is not.")
-        value = numpy_helper.to_array(self.constants[name])
+        try:
+            value = numpy_helper.to_array(self.constants[name])
+        except (ValueError, TypeError) as error:  # fewer bytes than the shape needs, or a type that NumPy lacks
+            raise GraphError(f"Node {node.layer} ({node.op}): {what} cannot be read: {error}.") from error
         if len(value.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, value.shape, strict=True)):
             expected = ", ".join("any" if n is None else str(n) for n in shape)
             raise GraphError(
@@ -151,7 +154,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     """
     try:
         model = onnx.load(path)
-    except (OSError, DecodeError) as error:
+    except (OSError, DecodeError, onnx.checker.ValidationError) as error:  # the last: of data in files beside it
         raise GraphError(f"{path} cannot be read as an ONNX file: {error}.") from error
     if not model.graph.node:
         raise GraphError(f"{path} holds no ONNX graph; it may have been cut short.")
