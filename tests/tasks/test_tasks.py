@@ -1,0 +1,45 @@
+"""What holds for every task."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.card import Card
+from service.tasks import CLASSIFY, DEPTH, TASKS
+from tests.cards import classify_card, depth_card
+from tests.pictures import picture
+
+
+def test_tasks_are_found_by_name() -> None:
+    assert {"classify": CLASSIFY, "depth": DEPTH} == TASKS
+    assert all(task.name == name for name, task in TASKS.items())
+
+
+@pytest.mark.parametrize(
+    ("task", "card"), [(CLASSIFY, classify_card()), (DEPTH, depth_card())], ids=["classify", "depth"]
+)
+def test_preprocessing_is_a_pure_function(task: Any, card: Card) -> None:
+    image = picture(301, 217)
+    before = image.pixels
+    first, second = task.preprocess(image, card), task.preprocess(image, card)
+    np.testing.assert_array_equal(first.tensor, second.tensor)
+    assert first.geometry == second.geometry
+    np.testing.assert_array_equal(image.pixels, before)
+    assert first.tensor.dtype == np.uint8
+    assert first.tensor.flags.c_contiguous
+    assert first.tensor.shape == (card.input.height, card.input.width, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (2, 3), (64, 64), (3000, 40), (40, 3000)])
+@pytest.mark.parametrize(
+    ("task", "card"), [(CLASSIFY, classify_card()), (DEPTH, depth_card())], ids=["classify", "depth"]
+)
+def test_pictures_of_any_shape_are_prepared(task: Any, card: Card, size: tuple[int, int]) -> None:
+    prepared = task.preprocess(picture(*size), card)
+    assert prepared.tensor.shape == (card.input.height, card.input.width, 3)
+    geometry = prepared.geometry
+    assert geometry.left >= 0
+    assert geometry.top >= 0
+    assert geometry.left + geometry.width <= size[0] + 1e-9
+    assert geometry.top + geometry.height <= size[1] + 1e-9
