@@ -36,6 +36,7 @@ SERVICE_NEVER_IMPORTS = {"torch", "models", "loadtest", "tests", "locust", "pyte
 MAY_READ_ENVIRONMENT = {"service/settings.py", "service/xnor_op/__init__.py"}
 
 LINES_MAX = 450  # "about 400": beyond this a file has more than one responsibility
+TEST_LINES_MAX = 700  # tables of cases are long without being hard to read
 SOURCES = {".py", ".cc", ".h", ".inc"}
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:work|root|home/\w+|Users/\w+|tmp/\w+)(?:/|\b)")
 REGISTRY_HOST = re.compile(r"\b(?:pypi\.org|pythonhosted\.org|registry\.npmjs\.org|deb\.debian\.org)\b")
@@ -165,12 +166,13 @@ def test_one_translation_unit_knows_onnx_runtime() -> None:
 
 
 def test_files_are_short() -> None:
-    long = {
-        str(path.relative_to(ROOT)): lines
-        for path in tracked_files()
-        if path.suffix in SOURCES and (lines := len(path.read_text().splitlines())) > LINES_MAX
-    }
-    assert not long, f"split these; the limit is {LINES_MAX} lines: {long}"
+    long = {}
+    for path in tracked_files():
+        name = str(path.relative_to(ROOT))
+        limit = TEST_LINES_MAX if name.startswith("tests/") else LINES_MAX
+        if path.suffix in SOURCES and (lines := len(path.read_text().splitlines())) > limit:
+            long[name] = f"{lines}, the limit is {limit}"
+    assert not long, f"split these: {long}"
 
 
 @pytest.mark.parametrize(

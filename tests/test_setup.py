@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPILERS = {"c++", "g++", "clang++", "cc", "gcc", "clang", "CC", "aCC", "cl", "bcc", "xlC", "icpx", "icx"}
@@ -117,3 +119,15 @@ def test_every_locked_version_is_the_same_in_every_lock() -> None:
                 versions.setdefault(name, set()).add((package, rest))
     assert versions["runtime"] <= versions["dev"]
     assert versions["runtime"] <= versions["bench"]
+
+
+def test_hooks_are_valid_and_call_make_targets_that_exist() -> None:
+    config = ROOT / ".pre-commit-config.yaml"
+    validate = [Path(sys.executable).with_name("pre-commit"), "validate-config", config]
+    run = subprocess.run(validate, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    hooks = [hook for repo in yaml.safe_load(config.read_text())["repos"] for hook in repo["hooks"]]
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {hook["entry"].removeprefix("make ") for hook in hooks} == {"lint", "test"} <= targets
+    ci = (ROOT / ".ci/run").read_text()
+    assert all(f"make {target}" in ci for target in ("lint", "test")), "CI judges by the same targets"
