@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests.xnor_op import opkit
 
 CASES = "60"
