@@ -52,8 +52,12 @@ def make_card(
     wall_time_s: float,
     notes: str,
     metrics: list[dict[str, Any]],
+    resize_shorter: int | None = None,
+    limits: tuple[str, ...] | None = None,
 ) -> Card:
     """Assemble and validate a card for a model that will be written as ``model.onnx``.
+
+    ``resize_shorter`` (classifiers) defaults to the input's longer side, ``limits`` to those of our own data.
 
     Raises:
         pydantic.ValidationError: if the facts do not make a valid card.
@@ -82,7 +86,7 @@ def make_card(
         "input": {
             "height": height,
             "width": width,
-            "resize_shorter": None if depth else max(height, width),
+            "resize_shorter": None if depth else resize_shorter or max(height, width),
             "mean": [v / 255.0 for v in MEAN],
             "std": [v / 255.0 for v in STD],
         },
@@ -113,11 +117,11 @@ def make_card(
             "wall_time_s": round(wall_time_s, 1),
             "hardware": provenance["hardware"],
             "seed": recipe.seed,
-            "epochs": sum(phase.epochs for phase in recipe.phases),
+            "epochs": sum(phase.epochs for phase in recipe.phases) or None,
             "notes": notes,
         },
         "metrics": metrics,
-        "limits": [limit.format(classes=len(classes)) for limit in LIMITS[arch.task]],
+        "limits": [limit.format(classes=len(classes)) for limit in limits or LIMITS[arch.task]],
         "license": recipe.terms,
     }
     return Card.model_validate(document)

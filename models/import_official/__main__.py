@@ -1,0 +1,127 @@
+"""``python -m models.import_official CHECKPOINT --depth 18|34|50 --out DIR``: a servable model of others' weights.
+
+Takes checkpoints of the official Bi-Real PyTorch code and ResNets in torchvision's and timm's naming (as ``full``).
+Writes DIR/<name>/<version>/ with model.onnx and card.yaml: the service serves it from its model folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from models.export.card import make_card, write_model
+from models.export.convert import to_onnx
+from models.export.packed import STEM_PRECISIONS
+from models.export.verify import VerificationError, verify
+from models.import_official.classes import generic_classes, read_class_file
+from models.import_official.convert import to_network
+from models.import_official.reading import read_state_dict
+from models.train.recipe import Recipe
+
+SIZE, RESIZE_SHORTER = 224, 256  # paper Sec. 4.1: the centre crop of the image scaled to 256
+LIMITS = (
+    "Imported weights: the figures of their authors hold for their code; evaluate it here before you rely on it.",
+    "Knows its {classes} classes only; for anything else it names the nearest of them: read the probability.",
+    "Probabilities are not calibrated.",
+)
+
+
+def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
+    """Import one checkpoint by the parsed arguments; returns a summary for printing.
+
+    Raises:
+        FileNotFoundError, ValueError: bad arguments or files; a mismatch lists what is missing and unexpected.
+        VerificationError: the graph does not compute what PyTorch does.
+    """
+    if args.size < 32 or args.size % 32:
+        # The official code's average pool drops an odd last row, ours does not: multiples of 32 have none.
+        raise ValueError(f"--size {args.size} is not a multiple of 32")
+    imported = to_network(read_state_dict(args.checkpoint), args.depth)
+    network = imported.network
+    arch = network.config
+    count = arch.num_classes
+    classes = read_class_file(args.classes, count) if args.classes else generic_classes(count)
+    name = args.name or f"{'bireal' if arch.binary else 'resnet'}{arch.depth}-imported"
+    model = to_onnx(network, args.size, args.size, stem_precision=args.stem)
+    agreement = verify(network, model, args.size, args.size)
+    recipe = Recipe(
+        name="imported",
+        arch=arch,
+        phases=(),
+        batch=0,
+        source=imported.kind,
+        data=args.data,
+        terms=args.terms,
+        init=args.full or f"resnet{arch.depth}-imported",
+    )
+    notes = f"Imported from a checkpoint of {imported.kind}."
+    if imported.zero_weights:
+        notes += (
+            f" {imported.zero_weights} of its 1-bit weights are exactly zero: they count as +1 here (paper Eq. 1), "
+            "while torch.sign, which the official code uses, gives 0."
+        )
+    options = f"--depth {arch.depth} --size {args.size} --stem {args.stem}"
+    card = make_card(
+        name,
+        args.version,
+        arch,
+        recipe,
+        model,
+        height=args.size,
+        width=args.size,
+        resize_shorter=round(args.size * RESIZE_SHORTER / SIZE),
+        classes=classes,
+        stem_precision=args.stem,
+        provenance={
+            "command": f"python -m models.import_official {args.checkpoint.name} {options} --name {name} --out DIR",
+            "hardware": "not known",
+        },
+        wall_time_s=0.0,
+        notes=notes,
+        metrics=[],
+        limits=LIMITS,
+    )
+    folder = write_model(card, model, args.out)
+    return {
+        "folder": str(folder),
+        "kind": imported.kind,
+        "classes": count,
+        "zero_weights": imported.zero_weights,
+        "agreement": agreement,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse arguments, import, print a summary as JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.import_official",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", type=Path, help="a .pth file: a state dict, or a dictionary with one")
+    parser.add_argument("--depth", type=int, required=True, help="layers: 18, 34, 50 (a ResNet also 152)")
+    parser.add_argument("--out", type=Path, required=True, help="model folder; writes OUT/<name>/<version>/")
+    parser.add_argument("--name", help="model name (default: bireal<depth>-imported or resnet<depth>-imported)")
+    parser.add_argument("--version", default="1")
+    parser.add_argument("--classes", type=Path, help="class list in output order (default: class 0, class 1, ...)")
+    parser.add_argument("--full", help="full-precision twin of a Bi-Real net (default: resnet<depth>-imported)")
+    parser.add_argument("--size", type=int, default=SIZE, help="input height and width, a multiple of 32 (default 224)")
+    parser.add_argument("--stem", choices=STEM_PRECISIONS, default="int16", help="a Bi-Real net's first convolution")
+    parser.add_argument(
+        "--data", default="ImageNet-1k, by the checkpoint's authors", help="training data, for the card"
+    )
+    parser.add_argument("--terms", default="those of the checkpoint's source", help="terms of use, for the card")
+    args = parser.parse_args(arguments)
+    try:
+        summary = import_checkpoint(args)
+    except (FileNotFoundError, ValueError, VerificationError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(summary, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Class names for an imported classifier: from a file, or generic ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from models.data.folder import ClassName
+
+WNID = re.compile(r"n\d{8}")
+
+
+def generic_classes(count: int) -> tuple[ClassName, ...]:
+    """Names by number, for a network whose classes nobody listed."""
+    return tuple(ClassName(f"class{index:04d}", f"class {index}") for index in range(count))
+
+
+def read_class_file(path: Path, count: int) -> tuple[ClassName, ...]:
+    """Read the classes in the order of the network's outputs.
+
+    Three formats: a JSON list of {index, wnid, name}, the common JSON object {"0": [wnid, name], ...}, or text with one
+    class a line, ``wnid name`` or ``name`` alone.
+
+    Args:
+        path: the file.
+        count: outputs of the network.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is of none of these formats, or lists another number of classes.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no class list at {path}")
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip()[:1] in ("[", "{"):
+        try:
+            classes = _from_json(json.loads(text))
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(
+                f'{path}: expected a JSON list of {{"index", "wnid", "name"}} or an object of "index": [wnid, name]'
+            ) from error
+    else:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        classes = [_from_line(index, line) for index, line in enumerate(lines)]
+    if len(classes) != count:
+        raise ValueError(f"{path} lists {len(classes)} classes, the network has {count} outputs")
+    return tuple(classes)
+
+
+def _from_json(document: Any) -> list[ClassName]:
+    if isinstance(document, dict):
+        entries = [(int(index), str(pair[0]), str(pair[1])) for index, pair in document.items()]
+    else:
+        entries = [(int(e.get("index", i)), str(e["wnid"]), str(e["name"])) for i, e in enumerate(document)]
+    entries.sort()
+    if [index for index, _, _ in entries] != list(range(len(entries))):
+        raise ValueError("the indices are not 0, 1, 2, ...")
+    return [ClassName(wnid, _first_synonym(name)) for _, wnid, name in entries]
+
+
+def _from_line(index: int, line: str) -> ClassName:
+    first, _, rest = line.partition(" ")
+    if WNID.fullmatch(first) and rest.strip():
+        return ClassName(first, _first_synonym(rest))
+    return ClassName(f"class{index:04d}", _first_synonym(line))
+
+
+def _first_synonym(name: str) -> str:
+    return name.split(",")[0].replace("_", " ").strip()

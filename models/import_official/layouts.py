@@ -1,0 +1,150 @@
+"""How other code names the tensors of our networks.
+
+Official Bi-Real, 18 and 34 layers: ``layer1.0.binary_conv.weights``, stored flat (n,1). Official Bi-Real, 50 layers:
+one list ``layers.N`` over all stages, weights 4-D, and in block 0 a ``down_conv1x1`` that its forward pass never uses.
+torchvision and timm: ``layer1.0.conv1.weight``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from models.arch import ArchConfig, build
+
+BASIC = "official Bi-Real (basic blocks)"
+BOTTLENECK = "official Bi-Real (bottlenecks)"
+RESNET = "torchvision ResNet"
+
+DEPTHS = {BASIC: (18, 34), BOTTLENECK: (50,), RESNET: (18, 34, 50, 152)}
+METHODS = {BASIC: "bireal", BOTTLENECK: "bireal", RESNET: "none"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names and shapes that a checkpoint must have.
+
+    Attributes:
+        kind: `BASIC`, `BOTTLENECK` or `RESNET`.
+        arch: our network.
+        names: our name of each tensor by theirs.
+        shapes: the shape of each by their name, as stored in the checkpoint.
+        unused: their tensors that take part in nothing.
+    """
+
+    kind: str
+    arch: ArchConfig
+    names: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+    unused: frozenset[str]
+
+
+def recognise(names: set[str]) -> str:
+    """Which code wrote a state dict of these names.
+
+    Raises:
+        ValueError: none that is known here.
+    """
+    if any(name.endswith(".binary_conv.weights") for name in names):
+        return BASIC
+    if any(re.fullmatch(r"layers\.\d+\.conv\d\.weight", name) for name in names):
+        return BOTTLENECK
+    if any(re.fullmatch(r"layer\d\.\d+\.conv\d\.weight", name) for name in names):
+        return RESNET
+    shown = ", ".join(sorted(names)[:5])
+    raise ValueError(
+        f"a state dict with names such as {shown} is of no known network: expected are the official Bi-Real code's "
+        "(layer1.0.binary_conv.weights, or layers.0.conv1.weight for 50 layers) or torchvision's ResNet "
+        "(layer1.0.conv1.weight)"
+    )
+
+
+def layout_for(kind: str, depth: int, num_classes: int) -> Layout:
+    """Names and shapes of a network of ``depth`` layers as ``kind`` of code stores it.
+
+    Raises:
+        ValueError: that code has no network of this depth.
+    """
+    if depth not in DEPTHS[kind]:
+        depths = ", ".join(map(str, DEPTHS[kind]))
+        raise ValueError(f"the checkpoint is of {kind}, which comes with {depths} layers, not {depth}: check --depth")
+    arch = ArchConfig(depth=depth, method=METHODS[kind], num_classes=num_classes)
+    with torch.device("meta"):
+        own = build(arch).state_dict()
+    translate = _TRANSLATORS[kind]
+    names: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for ours, value in own.items():
+        theirs = translate(ours, arch)
+        names[theirs] = ours
+        flat = theirs.endswith(".binary_conv.weights")
+        shapes[theirs] = (value.numel(), 1) if flat else tuple(value.shape)
+    unused = {"layers.0.down_conv1x1.weight"} if kind == BOTTLENECK else set()
+    return Layout(kind, arch, names, shapes, frozenset(unused))
+
+
+def _outside_stages(ours: str) -> str:
+    """Stem and classifier, which all of them name alike."""
+    return ours.replace("stem.0.", "conv1.").replace("stem.1.", "bn1.")
+
+
+def _basic(ours: str, _arch: ArchConfig) -> str:
+    match = re.fullmatch(r"stages\.(\d)\.(\d+)\.(.+)", ours)
+    if match is None:
+        return _outside_stages(ours)
+    stage, block, rest = match.groups()
+    for mine, official in (
+        ("body.conv.weight", "binary_conv.weights"),
+        ("body.bn.", "bn1."),
+        ("downsample.conv_bn.0.", "downsample.1."),
+        ("downsample.conv_bn.1.", "downsample.2."),
+    ):
+        rest = rest.replace(mine, official)
+    return f"layer{int(stage) + 1}.{block}.{rest}"
+
+
+def _bottleneck(ours: str, arch: ArchConfig) -> str:
+    match = re.fullmatch(r"stages\.(\d)\.(\d+)\.(.+)", ours)
+    if match is None:
+        return _outside_stages(ours)
+    stage, block, rest = match.groups()
+    number = sum(arch.blocks[: int(stage)]) + int(block)
+    for mine, official in (
+        ("reduce.0.", "conv1."),  # the real 1x1 of the first block
+        ("reduce.1.", "bn1."),
+        ("reduce.conv.", "conv1."),
+        ("reduce.bn.", "bn1."),
+        ("body.conv.", "conv2."),
+        ("body.bn.", "bn2."),
+        ("expand.conv.", "conv3."),
+        ("expand.bn.", "bn3."),
+        ("match.", "down_conv1x1."),
+        ("downsample.conv_bn.0.", "downsample.1."),
+        ("downsample.conv_bn.1.", "downsample.2."),
+    ):
+        if rest.startswith(mine):
+            rest = official + rest.removeprefix(mine)
+            break
+    return f"layers.{number}.{rest}"
+
+
+def _resnet(ours: str, _arch: ArchConfig) -> str:
+    match = re.fullmatch(r"stages\.(\d)\.(\d+)\.(.+)", ours)
+    if match is None:
+        return _outside_stages(ours)
+    stage, block, rest = match.groups()
+    layer = re.fullmatch(r"convs\.(\d)\.([01])\.(.+)", rest)
+    if layer is not None:
+        index, kind, leaf = layer.groups()
+        rest = f"{'conv' if kind == '0' else 'bn'}{int(index) + 1}.{leaf}"
+    return f"layer{int(stage) + 1}.{block}.{rest}"
+
+
+_TRANSLATORS: dict[str, Callable[[str, ArchConfig], str]] = {
+    BASIC: _basic,
+    BOTTLENECK: _bottleneck,
+    RESNET: _resnet,
+}

@@ -1,0 +1,57 @@
+"""Reads a state dict out of whatever a training script saved."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+# Under which key scripts nest the state dict (the official code and timm: state_dict), what wrappers put before names.
+NESTED = ("state_dict", "model", "net", "network", "model_state_dict")
+PREFIXES = ("module.", "_orig_mod.")
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, on the CPU, without the prefixes that ``DataParallel`` and ``compile`` leave.
+
+    Only tensors and plain values are unpickled: a checkpoint cannot run code.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds no state dict; the message says what it holds.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        # Scripts like to save their parsed arguments beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            payload = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{path} cannot be read as a PyTorch checkpoint ({reason}): save `model.state_dict()` alone and try again"
+        ) from error
+    for key in NESTED:
+        if isinstance(payload, dict) and isinstance(payload.get(key), dict):
+            payload = payload[key]
+            break
+    if not isinstance(payload, dict) or not payload:
+        raise ValueError(f"{path} holds a {type(payload).__name__}, not a state dict (tensors by name)")
+    others = [str(name) for name, value in payload.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(f"{path} is not a state dict: {', '.join(others[:5])} are no tensors")
+    return {_without_prefixes(str(name)): value for name, value in payload.items()}
+
+
+def _without_prefixes(name: str) -> str:
+    stripped = True
+    while stripped:
+        stripped = False
+        for prefix in PREFIXES:
+            if name.startswith(prefix):
+                name, stripped = name.removeprefix(prefix), True
+    return name
