@@ -11,10 +11,20 @@ from tqdm import tqdm
 
 from service.api.pipeline import Answered
 from service.card import TaskName
-from service.cli.data import Scene, every_nth, is_depth_folder, labelled_images, scenes
+from service.cli.data import is_depth_folder, spread
 from service.cli.engine import Engine, describe, in_order, offline
-from service.errors import BadParameterError, ServiceError
-from service.evaluation import CAPS_M, TopK, depth_errors, mean_errors
+from service.errors import ServiceError
+from service.evaluation import (
+    CAPS_M,
+    DEPTH_METRICS,
+    DataError,
+    DepthFrame,
+    TopK,
+    depth_frames,
+    errors_at_caps,
+    labelled_images,
+    mean_errors,
+)
 from service.registry import Handle
 from service.settings import Settings
 from service.tasks import ClassifyOptions, DepthOptions, DepthResult
@@ -48,72 +58,68 @@ async def _classify(engine: Engine, handle: Handle, folder: Path, limit: int | N
     """Top-1 and top-5 on `<wnid>/<image>`; classes that the model does not know are refused, not skipped."""
     found = labelled_images(folder)
     known = {label.wnid for label in handle.card.classes}
-    unknown = sorted({wnid for _, wnid in found} - known)
+    unknown = sorted({image.wnid for image in found} - known)
     if unknown:
-        raise BadParameterError(
-            "folder",
-            f"{len(unknown)} folders of {folder} are no class of {handle.card.name}: {', '.join(unknown[:5])}, ...",
-            remedy="Folders are named by WordNet id, as GET /models and the model's card.yaml list them.",
+        raise DataError(
+            f"{folder} has {len(unknown)} folders that are no class of {handle.card.name}, such as {unknown[0]!r}: "
+            "folders are named by WordNet id, as the model's card lists them."
         )
-    chosen = [found[index] for index in every_nth(found, limit)]
+    chosen = spread(found, limit)
     options = ClassifyOptions(top_k=5)
     counts, failed = TopK(), []
     results = in_order(
-        chosen, lambda item: _attempt(engine, item[0], handle, options), at_once=2 * engine.settings.workers
+        chosen, lambda image: _attempt(engine, image.path, handle, options), at_once=2 * engine.settings.workers
     )
     with tqdm(total=len(chosen), unit="image") as bar:
-        async for (path, wnid), answer in results:
+        async for image, answer in results:
             bar.update()
             if isinstance(answer, ServiceError):
-                failed.append({"file": str(path), "detail": answer.detail})
+                failed.append({"file": str(image.path), "detail": answer.detail})
             else:
-                counts.add([item.wnid for item in answer.result.predictions], wnid)
+                counts.add([item.wnid for item in answer.result.predictions], image.wnid)
     _check_any(counts.n, failed)
     return {**counts.summary(), "failed": failed}
 
 
 async def _depth(engine: Engine, handle: Handle, folder: Path, limit: int | None) -> dict[str, Any]:
-    """The Eigen protocol: bilinear to the native size, Garg crop, means of per-image measures, at both caps."""
-    found = scenes(folder)
-    chosen = [found[index] for index in every_nth(found, limit)]
-    rows: dict[float, list[dict[str, float]]] = {cap_m: [] for cap_m in CAPS_M}
-    failed = []
-    results = in_order(chosen, lambda scene: _errors(engine, scene, handle), at_once=2 * engine.settings.workers)
+    """The Eigen protocol at both caps; names without a cap are those at 80 m."""
+    chosen = spread(depth_frames(folder), limit)
+    rows, failed = [], []
+    results = in_order(chosen, lambda frame: _errors(engine, frame, handle), at_once=2 * engine.settings.workers)
     with tqdm(total=len(chosen), unit="image") as bar:
-        async for scene, errors in results:
+        async for frame, errors in results:
             bar.update()
             if isinstance(errors, ServiceError):
-                failed.append({"file": str(scene.image), "detail": errors.detail})
-                continue
-            for cap_m, row in errors.items():
-                rows[cap_m].append(row)
-    _check_any(len(rows[CAPS_M[0]]), failed)
-    means = {cap_m: mean_errors(rows[cap_m]) for cap_m in CAPS_M}
+                failed.append({"file": str(frame.path), "detail": errors.detail})
+            elif errors:
+                rows.append(errors)
+    _check_any(len(rows), failed)
+    means = mean_errors(rows)
+    usual = {name: means[key] for name in DEPTH_METRICS if (key := f"{name}_{CAPS_M[0]:g}m") in means}
     return {
-        "n": len(rows[CAPS_M[0]]),
-        **means[CAPS_M[0]],
-        "cap_m": CAPS_M[0],
-        "caps": {f"{cap_m:g}": {"n": len(rows[cap_m]), **means[cap_m]} for cap_m in CAPS_M},
-        "crop": "garg",
+        "n": len(rows),
+        **usual,
+        **means,
+        "protocol": "eigen, garg crop, cap 80 m where not named",
         "failed": failed,
     }
 
 
-async def _errors(engine: Engine, scene: Scene, handle: Handle) -> dict[float, dict[str, float]] | ServiceError:
-    """The measures of one picture by cap, left out where nothing can be compared."""
-    measured_m = await asyncio.to_thread(scene.measured_m)
-    options = DepthOptions(fx_px=scene.focal_px(measured_m.shape[1]))
-    answer = await _attempt(engine, scene.image, handle, options)
+async def _errors(engine: Engine, frame: DepthFrame, handle: Handle) -> dict[str, float] | ServiceError:
+    """The errors of one picture at both caps."""
+    truth_m, camera = await asyncio.to_thread(lambda: (frame.truth(), frame.camera()))
+    answer = await _attempt(engine, frame.path, handle, DepthOptions(fx_px=camera.fx_px))
     if isinstance(answer, ServiceError):
         return answer
     result: DepthResult = answer.result
-    picture_m = await asyncio.to_thread(place_in_picture, result.depth_m, result.geometry)
-    if picture_m.shape != measured_m.shape:
-        return BadParameterError(
-            "folder", f"{scene.truth} is not of the picture's size.", remedy="Check that they belong together."
-        )
-    by_cap = {cap_m: depth_errors(picture_m, measured_m, cap_m=cap_m) for cap_m in CAPS_M}
-    return {cap_m: row for cap_m, row in by_cap.items() if row is not None}
+
+    def compare() -> dict[str, float]:
+        picture_m = place_in_picture(result.depth_m, result.geometry)
+        if picture_m.shape != truth_m.shape:
+            raise DataError(f"{frame.truth_path} is not of the size of {frame.path}.")
+        return errors_at_caps(picture_m, truth_m)
+
+    return await asyncio.to_thread(compare)
 
 
 async def _attempt(engine: Engine, path: Path, handle: Handle, options: object) -> Answered | ServiceError:
@@ -131,12 +137,9 @@ def _check_any(count: int, failed: list[dict[str, str]]) -> None:
 
 
 def _text(document: dict[str, Any]) -> str:
-    names = [name for name, value in document.items() if isinstance(value, float) and name not in _NO_SCORES]
+    names = [name for name in ("top1", "top5", *DEPTH_METRICS) if name in document]
     scores = ", ".join(f"{name} {document[name]:.4f}" for name in names)
     lines = [f"{document['model']} ({document['variant']}, {document['kernel']}) on {document['n']} images: {scores}"]
     lines.append(f"  {document['images_per_second']} images a second")
     lines += [f"  not read: {item['file']}: {item['detail']}" for item in document["failed"]]
     return "\n".join(lines)
-
-
-_NO_SCORES = frozenset({"images_per_second", "cap_m"})

@@ -19,6 +19,7 @@ from service.cli.models import models
 from service.cli.predict import predict
 from service.cli.serve import serve
 from service.errors import ServiceError
+from service.evaluation import DataError
 from service.settings import Settings, add_arguments, load_settings, settings_overrides
 
 Command = Callable[[Settings, argparse.Namespace], int]
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = command(load_settings(settings_overrides(arguments)), arguments)
         sys.stdout.flush()
-    except ServiceError as error:
+    except (ServiceError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
