@@ -113,7 +113,7 @@ $(STAMPS)/torch: $(STAMPS)/dev requirements/torch.lock
 	@$(LOCK) $(PIP) install --quiet --quiet -r requirements/torch.lock
 	@touch $@
 
-$(STAMPS)/bench: $(STAMPS)/dev requirements/bench.lock
+$(STAMPS)/bench: $(STAMPS)/runtime requirements/bench.lock
 	@echo "Installing the peers to compare with ..."
 	@$(LOCK) $(PIP) install --quiet --quiet --require-hashes -r requirements/bench.lock
 	@touch $@
