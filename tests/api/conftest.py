@@ -1,0 +1,60 @@
+"""The application with real models, driven in process; tests/live does it over a socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service import xnor_op
+from service.app import create_app
+from service.errors import OpUnavailableError
+from service.registry import Registry
+from service.settings import load_settings
+from tests.tiny_zoo import write_zoo
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory) -> Path:
+    return write_zoo(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="session")
+def op() -> str:
+    """The operator's kernel; the test is skipped by name where it cannot run."""
+    try:
+        return xnor_op.kernel_name()
+    except OpUnavailableError as error:
+        pytest.skip(f"the bit-packed operator: {error.detail}")
+
+
+@asynccontextmanager
+async def running(zoo: Path, registry: Registry | None = None, **options) -> AsyncIterator[httpx.AsyncClient]:
+    """The application within its lifespan, its models loaded; `client.app` is the application itself."""
+    settings = {"model_dir": zoo, "fallback": "reference", "workers": 2, "intra_op_threads": 1, **options}
+    app = create_app(load_settings(settings), registry)
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+        client.app = app
+        async with asyncio.timeout(30):
+            while (await client.get("/readyz")).json()["state"] == "starting":
+                await asyncio.sleep(0.01)
+        yield client
+
+
+@pytest.fixture(scope="module")
+async def client(anyio_backend, zoo) -> AsyncIterator[httpx.AsyncClient]:
+    async with running(zoo) as ready:
+        yield ready
+
+
+def metric(client: httpx.AsyncClient, name: str, **labels: str) -> float:
+    """A metric's value, 0 where it has not been counted yet."""
+    return client.app.state.services.metrics.registry.get_sample_value(name, labels) or 0.0

@@ -1,0 +1,117 @@
+"""`/compare/classify` and `/compare/depth`."""
+
+import pytest
+from PIL import Image
+
+from tests.api.conftest import metric
+from tests.pictures import encode, photo
+from tests.tiny_zoo import DEPTH_SIZE
+
+pytestmark = pytest.mark.anyio
+
+PICTURE = encode(photo(), "JPEG")
+
+
+async def test_the_default_is_binary_against_full(client, op):
+    body = (await client.post("/compare/classify", content=PICTURE)).json()
+    assert (body["a"]["model"], body["a"]["variant"], body["a"]["kernel"]) == ("tiny-bireal", "binary", op)
+    assert (body["b"]["model"], body["b"]["variant"]) == ("tiny-colours", "full")
+    best = [body[side]["predictions"][0]["wnid"] for side in ("a", "b")]
+    assert body["agree"] is (best[0] == best[1])
+    assert sorted(body["order"]) == ["a", "b"]
+    assert body["a"]["request_id"] == body["b"]["request_id"] == body["request_id"]
+
+
+async def test_both_sides_saw_the_same_decoded_image(client):
+    body = (await client.post("/compare/classify?a=reference", content=PICTURE)).json()
+    assert body["a"]["image"] == body["b"]["image"] == body["image"]
+    assert body["a"]["timings_ms"]["decode"] == body["b"]["timings_ms"]["decode"]
+
+
+async def test_binary_and_reference_agree(client, op):
+    body = (await client.post("/compare/classify?a=binary&b=reference", content=PICTURE)).json()
+    assert body["agree"] is True
+    body = (await client.post("/compare/depth?a=binary&b=reference", content=PICTURE)).json()
+    assert body["agree"] is True
+    assert body["within_1_25"] == 1
+    assert body["abs_rel"] < 1e-4
+
+
+async def test_speed_and_weights_are_those_of_the_sides(client):
+    body = (await client.post("/compare/classify?a=reference&b=full", content=PICTURE)).json()
+    times = [body[side]["timings_ms"]["inference"] for side in ("a", "b")]
+    assert body["speedup"] == pytest.approx(times[1] / times[0], rel=0.05)
+    weights = body["weights"]
+    described = {
+        (model["name"], variant["variant"]): sum(variant["memory_bytes"].values())
+        for model in (await client.get("/models")).json()["models"]
+        for variant in model["variants"]
+    }
+    assert weights["a_bytes"] == described["tiny-bireal", "reference"]
+    assert weights["b_bytes"] == described["tiny-colours", "full"]
+    assert weights["ratio"] == pytest.approx(weights["b_bytes"] / weights["a_bytes"], abs=1e-3)
+
+
+async def test_depth_of_two_variants(client):
+    body = (await client.post("/compare/depth?a=reference&b=full", content=PICTURE)).json()
+    for side in ("a", "b"):
+        assert (body[side]["height"], body[side]["width"]) == DEPTH_SIZE
+    assert 0 <= body["within_1_25"] <= 1
+    assert body["agree"] is (body["within_1_25"] >= 0.9)
+    same = (await client.post("/compare/depth?a=full&b=full", content=PICTURE)).json()
+    assert (same["agree"], same["within_1_25"], same["abs_rel"]) == (True, 1, 0)
+
+
+async def test_the_order_is_drawn(client):
+    orders = set()
+    for _ in range(40):
+        body = (await client.post("/compare/classify?a=full&b=full", content=PICTURE)).json()
+        orders.add("".join(body["order"]))
+    assert orders == {"ab", "ba"}  # missed by chance once in 2^39
+
+
+async def test_comparisons_are_counted(client):
+    labels = {
+        "task": "classify",
+        "model_a": "tiny-colours",
+        "variant_a": "full",
+        "model_b": "tiny-colours",
+        "variant_b": "full",
+        "agree": "true",
+    }
+    before = metric(client, "bireal_comparisons_total", **labels)
+    await client.post("/compare/classify?a=full&b=full", content=PICTURE)
+    assert metric(client, "bireal_comparisons_total", **labels) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ("a=ternary", 404, "unknown-variant"),
+        ("model=none", 404, "unknown-model"),
+        ("model=tiny-colours", 422, "variant-not-served"),
+        ("c=full", 422, "bad-parameter"),
+        ("top_k=0", 422, "bad-parameter"),
+    ],
+)
+async def test_refusals(client, query, status, code):
+    response = await client.post(f"/compare/classify?{query}", content=PICTURE)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+async def test_one_image_only(client):
+    files = [("file", (f"{i}.jpg", PICTURE, "image/jpeg")) for i in range(2)]
+    response = await client.post("/compare/classify", files=files)
+    assert (response.status_code, response.json()["code"]) == (413, "too-many-images")
+
+
+async def test_an_image_that_cannot_be_read(client):
+    response = await client.post("/compare/depth?a=full", content=PICTURE[:2000])
+    assert (response.status_code, response.json()["code"]) == (422, "broken-image")
+
+
+async def test_colours_agree_with_themselves(client):
+    red = encode(Image.new("RGB", (40, 40), "red"), "PNG")
+    body = (await client.post("/compare/classify?a=full&b=full&top_k=1", content=red)).json()
+    assert [len(body[side]["predictions"]) for side in ("a", "b")] == [1, 1]
+    assert body["agree"] is True
