@@ -1,7 +1,7 @@
 """The application with real models, driven in process; tests/live does it over a socket."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -43,10 +43,15 @@ async def running(zoo: Path, registry: Registry | None = None, **options) -> Asy
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as client:
         client.app = app
-        async with asyncio.timeout(30):
-            while (await client.get("/readyz")).json()["state"] == "starting":
-                await asyncio.sleep(0.01)
+        await until(lambda: app.state.services.registry.readiness().state != "starting")
         yield client
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what has no event to wait for: a metric, a state."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
