@@ -59,34 +59,16 @@ BConv::BConv(const Attributes& attributes, const TensorView& bits, const TensorV
   kernels_.bconv_layout(packed, out_channels_, taps, words, weights_.as<void>());
   scale_ = padded_floats(scale, -2.0f, out_channels_, padded_channels_);
   bias_ = padded_floats(bias, 1.0f, out_channels_, padded_channels_);
-  make_starts(packed);
+  make_starts();
 }
 
 // start and half of each border class: see epilogue.h.
-void BConv::make_starts(const uint32_t* weight) {
-  start_ = AlignedBuffer(sizeof(int32_t) * kBorderClasses * kBorderClasses * padded_channels_);
-  const int words = words_for(channels_);
-  for (int row_class = 0; row_class < kBorderClasses; ++row_class) {
-    const int row_begin = row_class & 1;
-    const int row_end = kernel_ - (row_class >> 1);
-    for (int column_class = 0; column_class < kBorderClasses; ++column_class) {
-      const int column_begin = column_class & 1;
-      const int column_end = kernel_ - (column_class >> 1);
-      const int index = row_class * kBorderClasses + column_class;
-      const int valid = channels_ * std::max(0, row_end - row_begin) * std::max(0, column_end - column_begin);
-      half_[index] = valid % 2 == 0 ? 0.0f : 0.5f;
-      int32_t* start = start_.as<int32_t>() + static_cast<size_t>(index) * padded_channels_;
-      for (int o = 0; o < out_channels_; ++o) {
-        start[o] = -(valid / 2);
-        for (int ky = row_begin; ky < row_end; ++ky) {
-          for (int kx = 0; kx < kernel_; ++kx) {
-            if (kx >= column_begin && kx < column_end) continue;
-            const uint32_t* w = weight + ((static_cast<size_t>(o) * kernel_ + ky) * kernel_ + kx) * words;
-            for (int j = 0; j < words; ++j) start[o] -= __builtin_popcount(w[j]);
-          }
-        }
-      }
-    }
+void BConv::make_starts() {
+  const auto valid_taps = [this](int border) { return std::max(0, kernel_ - (border & 1) - (border >> 1)); };
+  for (int index = 0; index < kBorderClasses * kBorderClasses; ++index) {
+    const int taps = valid_taps(index / kBorderClasses) * valid_taps(index % kBorderClasses);
+    start_[index] = -(channels_ * taps / 2);
+    half_[index] = channels_ * taps % 2 == 0 ? 0.0f : 0.5f;
   }
 }
 
@@ -116,12 +98,13 @@ void BConv::run(const TensorView& bits, const TensorView* residual, const MapSha
   const int blocks = padded_channels_ / kernels_.block;
   BConvJob shared = {};
   shared.weights = weights_.as<void>();
-  shared.start = start_.as<int32_t>();
+  shared.start = start_;
   shared.half = half_;
   shared.scale = scale_.as<float>();
   shared.bias = bias_.as<float>();
   shared.height = in.height;
   shared.width = in.width;
+  shared.channels = channels_;
   shared.words = words_for(channels_);
   shared.kernel = kernel_;
   shared.stride = stride_;

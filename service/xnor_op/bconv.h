@@ -31,7 +31,7 @@ class BConv {
 
  private:
   MapShape input_map(const TensorView& bits) const;
-  void make_starts(const uint32_t* weight);
+  void make_starts();
 
   const Kernels& kernels_;
   int channels_ = 0;
@@ -39,11 +39,11 @@ class BConv {
   int padded_channels_ = 0;  // out_channels_ rounded up to whole weight blocks
   int kernel_ = 0;
   int stride_ = 0;
-  AlignedBuffer weights_;  // Kernels::bconv_layout
-  AlignedBuffer start_;    // int32 [16][padded_channels_], epilogue.h
-  float half_[16] = {};    // epilogue.h
-  AlignedBuffer scale_;    // float [padded_channels_], -2 * scale
-  AlignedBuffer bias_;     // float [padded_channels_]
+  AlignedBuffer weights_;   // Kernels::bconv_layout
+  int32_t start_[16] = {};  // by border class, epilogue.h
+  float half_[16] = {};
+  AlignedBuffer scale_;     // float [padded_channels_], -2 * scale
+  AlignedBuffer bias_;      // float [padded_channels_]
 };
 
 }  // namespace bireal

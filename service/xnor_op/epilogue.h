@@ -6,18 +6,16 @@
 //   dot = C * T_valid - 2 * sum over valid taps of popcount(a xor w)          (N_valid = C * T_valid).
 // Bi-Real Net's Eq. 2 prints the popcount alone; the affine part is what makes it the inner product of Eq. 1.
 //
-// Kernels skip filter ROWS that lie outside (whole rows of work saved), but run over COLUMNS that lie outside:
-// there the map's border holds zero words, so the xor is the weight itself and its popcount is a constant:
-//   dot = offset - 2 * popcount(all taps of the valid rows),
-//   offset = C * T_valid + 2 * sum over (valid row, invalid column) of popcount(w).
-// Kernels start their counters at -floor(offset / 2) instead of 0, which turns the affine part into a free load:
-//   dot = -2 * (start + popcount - half),  start = -floor(offset / 2),  half = 0.5 if offset is odd, else 0,
-// and multiply by -2 * scale. Both are exact: the bracket is a multiple of 1/2 below 2^23, and scaling by 2 does not
-// round, so (bracket * (-2 * scale)) rounds exactly as dot * scale does.
+// Kernels run over the valid taps alone: filter rows and columns that lie outside are skipped. (The border of zero
+// words is then never read by them; it belongs to the format so that other consumers need no bounds checks.)
 //
-// offset (hence start) depends on the pixel only through which of the first and the last tap are outside, in each
-// direction: 4 x 4 border classes (inner, first, last, only; "only" is a map of height or width 1). Its parity is
-// that of C * T_valid.
+// Counters start at -floor(N_valid / 2) instead of 0, which makes the affine part free:
+//   dot = -2 * (start + popcount - half),  start = -floor(N_valid / 2),  half = 0.5 if N_valid is odd, else 0,
+// and the kernels multiply by -2 * scale. Both are exact: the bracket is a multiple of 1/2 below 2^23, and scaling by
+// 2 does not round, so (bracket * (-2 * scale)) rounds exactly as dot * scale does.
+//
+// N_valid depends on the pixel only through which of the first and the last tap are outside, in each direction: 4 x 4
+// border classes (inner, first, last, only; "only" is a map of height or width 1).
 // Bounds: |dot| <= 9 * C < 2^24 for C < 1.8 million, so the conversion to float32 is exact.
 #pragma once
 

@@ -182,7 +182,7 @@ inline void add_to_counts(int32_t* counts, __m256i sums) {
   }
 }
 
-// counts [64] of one pixel, started at start[] -> y, bits.
+// counts [64] of one pixel -> y, bits.
 inline void finish(const RowContext& row, int ox, const int32_t* counts, float half) {
   const BConvJob& job = row.job;
   const int o = row.first_channel;
@@ -212,44 +212,65 @@ inline void finish(const RowContext& row, int ox, const int32_t* counts, float h
   for (int j = 0; j * kWordBits < valid; ++j) job.bits_out[padded * job.out_words + o / kWordBits + j] = signs[j];
 }
 
+// Counts `words` consecutive words into counts [P][64] for pixels [kFrom, kTo) of the tile.
+template <int kFrom, int kTo, int P>
+inline void count_run(int32_t (&counts)[P][kBlock], const uint8_t* in, size_t step, const uint8_t* w, int words) {
+  constexpr int kCount = kTo - kFrom;
+  if constexpr (kCount > 0) {
+    for (int k = 0; k < words; k += kWordsTo16Bits) {
+      const int some = words - k < kWordsTo16Bits ? words - k : kWordsTo16Bits;
+      __m256i even[kCount][kVectors];
+      __m256i odd[kCount][kVectors];
+      const uint8_t* from[kCount];
+      for (int p = 0; p < kCount; ++p) {
+        from[p] = in + (kFrom + p) * step + static_cast<size_t>(k) * kNibbles;
+        for (int v = 0; v < kVectors; ++v) even[p][v] = odd[p][v] = _mm256_setzero_si256();
+      }
+      count_words<kCount>(from, w + static_cast<size_t>(k) * kNibbles * kBlock, some, even, odd);
+      for (int p = 0; p < kCount; ++p) {
+        for (int v = 0; v < kVectors; ++v) {
+          add_to_counts(counts[kFrom + p] + 32 * v, even[p][v]);
+          add_to_counts(counts[kFrom + p] + 32 * v + 16, odd[p][v]);
+        }
+      }
+    }
+  }
+}
+
 template <int P>
 __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const BConvJob& job = row.job;
   alignas(64) int32_t counts[P][kBlock];
-  float half[P];
-  const uint8_t* in[P];
+  int pixel_class[P];
   const size_t step = static_cast<size_t>(job.stride) * job.words * kNibbles;
   for (int p = 0; p < P; ++p) {
-    in[p] = row.corner + static_cast<size_t>(ox + p) * step;
-    const int column_class = border_class(ox + p, job.stride, job.kernel / 2, job.width);
-    const int pixel_class = row.row_class * kBorderClasses + column_class;
-    half[p] = job.half[pixel_class];
-    const int32_t* start = job.start + static_cast<size_t>(pixel_class) * job.padded_channels + row.first_channel;
-    __builtin_memcpy(counts[p], start, sizeof(counts[p]));
+    pixel_class[p] = row.row_class * kBorderClasses + border_class(ox + p, job.stride, job.kernel / 2, job.width);
+    for (int c = 0; c < kBlock; ++c) counts[p][c] = job.start[pixel_class[p]];
   }
+  const bool skip_first = (pixel_class[0] & 1) != 0;
+  const bool skip_last = (pixel_class[P - 1] & 2) != 0;
+  const uint8_t* in = row.corner + static_cast<size_t>(ox) * step;
   const uint8_t* w = row.weights;
-  for (int t = 0; t < row.filter_rows; ++t) {
-    for (int k = 0; k < row.run; k += kWordsTo16Bits) {
-      const int words = row.run - k < kWordsTo16Bits ? row.run - k : kWordsTo16Bits;
-      __m256i even[P][kVectors];
-      __m256i odd[P][kVectors];
-      const uint8_t* from[P];
-      for (int p = 0; p < P; ++p) {
-        from[p] = in[p] + static_cast<size_t>(k) * kNibbles;
-        for (int v = 0; v < kVectors; ++v) even[p][v] = odd[p][v] = _mm256_setzero_si256();
-      }
-      count_words<P>(from, w, words, even, odd);
-      w += static_cast<size_t>(words) * kNibbles * kBlock;
-      for (int p = 0; p < P; ++p) {
-        for (int v = 0; v < kVectors; ++v) {
-          add_to_counts(counts[p] + 32 * v, even[p][v]);
-          add_to_counts(counts[p] + 32 * v + 16, odd[p][v]);
-        }
-      }
+  for (int t = 0; t < row.filter_rows; ++t, in += row.pitch, w += static_cast<size_t>(row.run) * kNibbles * kBlock) {
+    if (!skip_first && !skip_last) {
+      count_run<0, P>(counts, in, step, w, row.run);
+      continue;
     }
-    for (int p = 0; p < P; ++p) in[p] += row.pitch;
+    // 3x3 at an edge: each filter column for the pixels that have it.
+    const size_t column = static_cast<size_t>(job.words) * kNibbles;
+    if (skip_first) {
+      count_run<1, P>(counts, in, step, w, job.words);
+    } else {
+      count_run<0, P>(counts, in, step, w, job.words);
+    }
+    count_run<0, P>(counts, in + column, step, w + column * kBlock, job.words);
+    if (skip_last) {
+      count_run<0, P - 1>(counts, in + 2 * column, step, w + 2 * column * kBlock, job.words);
+    } else {
+      count_run<0, P>(counts, in + 2 * column, step, w + 2 * column * kBlock, job.words);
+    }
   }
-  for (int p = 0; p < P; ++p) finish(row, ox + p, counts[p], half[p]);
+  for (int p = 0; p < P; ++p) finish(row, ox + p, counts[p], job.half[pixel_class[p]]);
 }
 
 void row_of_tiles(const RowContext& row) {

@@ -67,12 +67,13 @@ void bconv_layout(const uint32_t* weights, int out_channels, int taps, int words
   }
 }
 
-// What all tiles of one block in one output row share.
+// Where a tile reads and writes; the parts that change from tile to tile are the arguments of tile().
 struct RowContext {
   const BConvJob& job;
-  const uint32_t* weights;  // of the block, from the first valid filter row on
-  const uint32_t* corner;   // top left word under output pixel 0, first valid filter row
+  const uint32_t* weights;  // of the block, first valid filter row
+  const uint32_t* corner;   // first valid filter row, first tap of output pixel 0
   size_t pitch;             // words of a row of the map
+  size_t step;              // words from one output pixel's taps to the next one's
   int filter_rows;          // valid ones
   int run;                  // words of a filter row
   int first_channel;
@@ -80,84 +81,147 @@ struct RowContext {
   int oy;
 };
 
-template <int P, bool kFullBlock>
-inline __attribute__((always_inline)) void tile(const RowContext& row, int ox) {
+// One word of the taps of pixels [kFrom, kTo): 3 instructions a register.
+template <int kFrom, int kTo, int P>
+inline __attribute__((always_inline)) void count_word(__m512i (&count)[P][kVectors], const uint32_t* in, size_t step,
+                                                      const uint32_t* w) {
+  __m512i weight[kVectors];
+  for (int v = 0; v < kVectors; ++v) weight[v] = _mm512_load_si512(w + v * kLanes);
+#pragma GCC unroll 7
+  for (int p = kFrom; p < kTo; ++p) {
+    const __m512i activation = _mm512_set1_epi32(static_cast<int>(in[p * step]));
+    for (int v = 0; v < kVectors; ++v) {
+      const __m512i different = _mm512_xor_si512(activation, weight[v]);
+      count[p][v] = _mm512_add_epi32(count[p][v], _mm512_popcnt_epi32(different));
+    }
+  }
+}
+
+// `words` consecutive words for pixels [kFrom, kTo). kUnroll: how many words one turn of the loop takes.
+template <int kFrom, int kTo, int kUnroll, int P>
+inline __attribute__((always_inline)) void count_words(__m512i (&count)[P][kVectors], const uint32_t* in, size_t step,
+                                                       const uint32_t* w, int words) {
+  int k = 0;
+  for (; k + kUnroll <= words; k += kUnroll) {
+#pragma GCC unroll 8
+    for (int u = 0; u < kUnroll; ++u) count_word<kFrom, kTo>(count, in + k + u, step, w + (k + u) * kBlock);
+  }
+  if constexpr (kUnroll > 1) {
+    for (; k < words; ++k) count_word<kFrom, kTo>(count, in + k, step, w + k * kBlock);
+  }
+}
+
+// Counters -> y and its bits: convert, multiply, add, add residual, compare, store.
+template <bool kPlain, int P>
+inline __attribute__((always_inline)) void finish(const RowContext& row, int ox, const __m512i (&count)[P][kVectors],
+                                                  const int (&pixel_class)[P]) {
   const BConvJob& job = row.job;
   const int o = row.first_channel;
+  const size_t pixel = static_cast<size_t>(row.oy) * job.out_width + ox;
+  const size_t at = pixel * job.out_channels + o;
+  const __m512 zero = _mm512_setzero_ps();
+  __mmask16 valid[kVectors];
+  __m512 scale[kVectors];
+  __m512 bias[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    valid[v] = kPlain ? 0xffff : first_lanes(job.out_channels - o - v * kLanes);
+    scale[v] = _mm512_load_ps(job.scale + o + v * kLanes);
+    bias[v] = _mm512_load_ps(job.bias + o + v * kLanes);
+  }
+  uint32_t* bits = nullptr;
+  if (job.bits_out != nullptr) {
+    const size_t padded = static_cast<size_t>(row.oy + 1) * (job.out_width + 2) + ox + 1;
+    bits = job.bits_out + padded * job.out_words + o / kWordBits;
+  }
+#pragma GCC unroll 7
+  for (int p = 0; p < P; ++p) {
+    const size_t place = at + static_cast<size_t>(p) * job.out_channels;
+    __mmask16 below[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      __m512 y = _mm512_cvtepi32_ps(count[p][v]);
+      if (!kPlain) y = _mm512_sub_ps(y, _mm512_set1_ps(job.half[pixel_class[p]]));
+      y = _mm512_add_ps(_mm512_mul_ps(y, scale[v]), bias[v]);
+      if (kPlain) {
+        y = _mm512_add_ps(y, _mm512_loadu_ps(job.residual + place + v * kLanes));
+        _mm512_storeu_ps(job.y + place + v * kLanes, y);
+        below[v] = _mm512_cmp_ps_mask(y, zero, _CMP_LT_OQ);
+      } else {
+        if (job.residual != nullptr) {
+          y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(valid[v], job.residual + place + v * kLanes));
+        }
+        _mm512_mask_storeu_ps(job.y + place + v * kLanes, valid[v], y);
+        below[v] = _mm512_mask_cmp_ps_mask(valid[v], y, zero, _CMP_LT_OQ);
+      }
+    }
+    if (kPlain || bits != nullptr) {
+      bits[static_cast<size_t>(p) * job.out_words] = _cvtmask32_u32(_mm512_kunpackw(below[1], below[0]));
+    }
+  }
+}
+
+// P pixels x 32 channels. kLeft / kRight: the tile has the row's first / last pixel, whose first / last filter column
+// may lie outside and is then left out. kPlain: whole block, residual, bits, even N_valid: no masks, no branches.
+template <int P, int kUnroll, bool kLeft, bool kRight, bool kPlain>
+__attribute__((noinline)) void tile(const RowContext& row, int ox) {
+  const BConvJob& job = row.job;
   const int pad = job.kernel / 2;
   __m512i count[P][kVectors];
-  const uint32_t* in[P];
   int pixel_class[P];
-  const size_t step = static_cast<size_t>(job.stride) * job.words;
+#pragma GCC unroll 7
   for (int p = 0; p < P; ++p) {
-    in[p] = row.corner + static_cast<size_t>(ox + p) * step;
-    pixel_class[p] = row.row_class * kBorderClasses + border_class(ox + p, job.stride, pad, job.width);
-    const int32_t* start = job.start + static_cast<size_t>(pixel_class[p]) * job.padded_channels + o;
-    for (int v = 0; v < kVectors; ++v) count[p][v] = _mm512_load_si512(start + v * kLanes);
+    const bool edge = (kLeft && p == 0) || (kRight && p == P - 1);
+    pixel_class[p] = row.row_class * kBorderClasses + (edge ? border_class(ox + p, job.stride, pad, job.width) : 0);
+    const __m512i start = _mm512_set1_epi32(job.start[pixel_class[p]]);
+    for (int v = 0; v < kVectors; ++v) count[p][v] = start;
   }
+  const bool skip_first = kLeft && (pixel_class[0] & 1) != 0;
+  const bool skip_last = kRight && (pixel_class[P - 1] & 2) != 0;
+  const uint32_t* in = row.corner + static_cast<size_t>(ox) * row.step;
   const uint32_t* w = row.weights;
-  for (int t = 0; t < row.filter_rows; ++t) {
-    for (int k = 0; k < row.run; ++k, w += kBlock) {
-      __m512i weight[kVectors];
-      for (int v = 0; v < kVectors; ++v) weight[v] = _mm512_load_si512(w + v * kLanes);
-      for (int p = 0; p < P; ++p) {
-        const __m512i activation = _mm512_set1_epi32(static_cast<int>(in[p][k]));
-        for (int v = 0; v < kVectors; ++v) {
-          const __m512i different = _mm512_xor_si512(activation, weight[v]);
-          count[p][v] = _mm512_add_epi32(count[p][v], _mm512_popcnt_epi32(different));
-        }
-      }
+  for (int t = 0; t < row.filter_rows; ++t, in += row.pitch, w += static_cast<size_t>(row.run) * kBlock) {
+    if (!skip_first && !skip_last) {
+      count_words<0, P, kUnroll>(count, in, row.step, w, row.run);
+      continue;
     }
-    for (int p = 0; p < P; ++p) in[p] += row.pitch;
-  }
-  const __m512 zero = _mm512_setzero_ps();
-  for (int p = 0; p < P; ++p) {
-    const size_t pixel = static_cast<size_t>(row.oy) * job.out_width + ox + p;
-    const size_t at = pixel * job.out_channels + o;
-    uint32_t signs = 0;
-    for (int v = 0; v < kVectors; ++v) {
-      const __mmask16 mask = kFullBlock ? 0xffff : first_lanes(job.out_channels - o - v * kLanes);
-      __m512 y = _mm512_cvtepi32_ps(count[p][v]);
-      if (job.half[pixel_class[p]] != 0.0f) y = _mm512_sub_ps(y, _mm512_set1_ps(0.5f));
-      y = _mm512_mul_ps(y, _mm512_load_ps(job.scale + o + v * kLanes));
-      y = _mm512_add_ps(y, _mm512_load_ps(job.bias + o + v * kLanes));
-      if (job.residual != nullptr) {
-        const float* residual = job.residual + at + v * kLanes;
-        y = _mm512_add_ps(y, kFullBlock ? _mm512_loadu_ps(residual) : _mm512_maskz_loadu_ps(mask, residual));
-      }
-      if (kFullBlock) {
-        _mm512_storeu_ps(job.y + at + v * kLanes, y);
-      } else {
-        _mm512_mask_storeu_ps(job.y + at + v * kLanes, mask, y);
-      }
-      signs |= static_cast<uint32_t>(_mm512_mask_cmp_ps_mask(mask, y, zero, _CMP_LT_OQ)) << (v * kLanes);
+    // 3x3 at an edge: each filter column for the pixels that have it.
+    const int words = job.words;
+    const uint32_t* w1 = w + static_cast<size_t>(words) * kBlock;
+    const uint32_t* w2 = w1 + static_cast<size_t>(words) * kBlock;
+    if (skip_first) {
+      count_words<1, P, kUnroll>(count, in, row.step, w, words);
+    } else {
+      count_words<0, P, kUnroll>(count, in, row.step, w, words);
     }
-    if (job.bits_out != nullptr) {
-      const size_t padded = static_cast<size_t>(row.oy + 1) * (job.out_width + 2) + ox + p + 1;
-      job.bits_out[padded * job.out_words + o / kWordBits] = signs;
+    count_words<0, P, kUnroll>(count, in + words, row.step, w1, words);
+    if (skip_last) {
+      count_words<0, P - 1, kUnroll>(count, in + 2 * words, row.step, w2, words);
+    } else {
+      count_words<0, P, kUnroll>(count, in + 2 * words, row.step, w2, words);
     }
   }
+  finish<kPlain>(row, ox, count, pixel_class);
 }
 
-template <int P, bool kFullBlock>
-__attribute__((noinline)) void tiles(const RowContext& row, int ox, int end) {
-  for (; ox < end; ox += P) tile<P, kFullBlock>(row, ox);
+using Tile = void (*)(const RowContext&, int);
+
+// Tiles by [left][right].
+template <int P, int kUnroll, bool kPlain>
+struct Tiles {
+  static constexpr Tile by_edge[2][2] = {
+      {tile<P, kUnroll, false, false, kPlain>, tile<P, kUnroll, false, true, kPlain>},
+      {tile<P, kUnroll, true, false, kPlain>, tile<P, kUnroll, true, true, kPlain>}};
+};
+
+template <int P>
+Tile pick_sized(bool plain, bool left, bool right) {
+  return plain ? Tiles<P, 2, true>::by_edge[left][right] : Tiles<P, 1, false>::by_edge[left][right];
 }
 
-template <bool kFullBlock>
-void row_of_tiles(const RowContext& row) {
-  // Equal tiles of at most 7: `wide` of size + 1 and the rest of `size` pixels.
-  const int width = row.job.out_width;
-  const int count = (width + kLargestTile - 1) / kLargestTile;
-  const int size = width / count;
-  const int wide = width % count;
-  const int middle = wide * (size + 1);
-  using Tiles = void (*)(const RowContext&, int, int);
-  static constexpr Tiles by_size[kLargestTile + 1] = {
-      nullptr,           tiles<1, kFullBlock>, tiles<2, kFullBlock>, tiles<3, kFullBlock>, tiles<4, kFullBlock>,
-      tiles<5, kFullBlock>, tiles<6, kFullBlock>, tiles<7, kFullBlock>};
-  if (wide > 0) by_size[size + 1](row, 0, middle);
-  by_size[size](row, middle, width);
+Tile pick(int size, bool plain, bool left, bool right) {
+  using Pick = Tile (*)(bool, bool, bool);
+  static constexpr Pick by_size[kLargestTile + 1] = {nullptr,       pick_sized<1>, pick_sized<2>, pick_sized<3>,
+                                                     pick_sized<4>, pick_sized<5>, pick_sized<6>, pick_sized<7>};
+  return by_size[size](plain, left, right);
 }
 
 size_t no_scratch(const BConvJob&) { return 0; }
@@ -166,7 +230,17 @@ void bconv(const BConvJob& job) {
   const int pad = job.kernel / 2;
   const int run = job.kernel * job.words;
   const size_t pitch = static_cast<size_t>(job.width + 2) * job.words;
+  // Equal tiles of at most 7 pixels: the first `wide` have size + 1.
+  const int tiles = (job.out_width + kLargestTile - 1) / kLargestTile;
+  const int size = job.out_width / tiles;
+  const int wide = job.out_width % tiles;
+  const bool even = job.channels % 2 == 0;
   for (int block = job.block_begin; block < job.block_end; ++block) {
+    const bool plain = (block + 1) * kBlock <= job.out_channels && even && job.residual != nullptr && job.bits_out != nullptr;
+    Tile by_place[2][2][2] = {};  // [wide][left][right]
+    for (int i = 0; i < (wide > 0 ? 8 : 4); ++i) {
+      by_place[i >> 2][i >> 1 & 1][i & 1] = pick(size + (i >> 2), plain, (i >> 1 & 1) != 0, (i & 1) != 0);
+    }
     const uint32_t* weights =
         static_cast<const uint32_t*>(job.weights) + static_cast<size_t>(block) * job.kernel * run * kBlock;
     for (int oy = job.row_begin; oy < job.row_end; ++oy) {
@@ -177,15 +251,16 @@ void bconv(const BConvJob& job) {
                               job.bits + (static_cast<size_t>(oy) * job.stride + 1 - pad + first) * pitch +
                                   static_cast<size_t>(1 - pad) * job.words,
                               pitch,
+                              static_cast<size_t>(job.stride) * job.words,
                               job.kernel - (row_class >> 1) - first,
                               run,
                               block * kBlock,
                               row_class,
                               oy};
-      if ((block + 1) * kBlock <= job.out_channels) {
-        row_of_tiles<true>(row);
-      } else {
-        row_of_tiles<false>(row);
+      for (int i = 0, ox = 0; i < tiles; ++i) {
+        const bool is_wide = i < wide;
+        by_place[is_wide][i == 0][i == tiles - 1](row, ox);
+        ox += size + (is_wide ? 1 : 0);
       }
     }
   }

@@ -19,14 +19,14 @@ namespace bireal {
 struct BConvJob {
   const uint32_t* bits;    // [height+2][width+2][words], border of zero words
   const void* weights;     // as laid out by Kernels::bconv_layout
-  const int32_t* start;    // [16][padded_channels] by border class (epilogue.h): where the popcount starts
+  const int32_t* start;    // [16] by border class (epilogue.h): where the popcount starts
   const float* half;       // [16] by border class: 0, or 0.5 where N_valid is odd
   const float* scale;      // [padded_channels], -2 * scale: y = (start + popcount - half) * scale + bias
   const float* bias;       // [padded_channels]
   const float* residual;   // [out_height][out_width][out_channels] or null; may be y itself
   float* y;                // [out_height][out_width][out_channels]
   uint32_t* bits_out;      // [out_height+2][out_width+2][out_words] or null; its border is not touched here
-  int height, width, words;
+  int height, width, channels, words;
   int kernel, stride;      // kernel 1 or 3, padding kernel / 2
   int out_height, out_width, out_channels, padded_channels, out_words;
   int row_begin, row_end;

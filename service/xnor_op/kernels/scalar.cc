@@ -71,8 +71,10 @@ void bconv(const BConvJob& job) {
     const int tap_begin = row_class & 1;
     const int tap_end = job.kernel - (row_class >> 1);
     for (int ox = 0; ox < job.out_width; ++ox) {
-      const int pixel_class = row_class * kBorderClasses + border_class(ox, job.stride, pad, job.width);
-      const int32_t* start = job.start + static_cast<size_t>(pixel_class) * job.padded_channels;
+      const int column_class = border_class(ox, job.stride, pad, job.width);
+      const int pixel_class = row_class * kBorderClasses + column_class;
+      const int skipped = (column_class & 1) * job.words;  // words of a first filter column outside
+      const int valid = run - skipped - (column_class >> 1) * job.words;
       // Row iy of the map is row iy + 1 of bits; tap t of output row oy reads iy = oy * stride - pad + t.
       const uint32_t* corner = job.bits + (static_cast<size_t>(oy) * job.stride + 1 - pad) * pitch +
                                (static_cast<size_t>(ox) * job.stride + 1 - pad) * job.words;
@@ -86,8 +88,10 @@ void bconv(const BConvJob& job) {
         uint32_t signs = 0;
         for (int o = first; o < last; ++o) {
           const uint32_t* w = weights + static_cast<size_t>(o) * job.kernel * run;
-          int count = start[o];
-          for (int t = tap_begin; t < tap_end; ++t) count += different_bits(corner + t * pitch, w + t * run, run);
+          int count = job.start[pixel_class];
+          for (int t = tap_begin; t < tap_end; ++t) {
+            count += different_bits(corner + t * pitch + skipped, w + t * run + skipped, valid);
+          }
           float value = (static_cast<float>(count) - job.half[pixel_class]) * job.scale[o];
           value = value + job.bias[o];
           const size_t index = pixel * job.out_channels + o;
