@@ -1,6 +1,7 @@
-"""Bi-Real Net (paper Sec. 3.2, 3.3, Fig. 2): one 1-bit convolution a block, real-valued shortcuts around each.
+"""Networks of 1-bit layers: Bi-Real Net (paper Sec. 3.2, 3.3, Fig. 2) and its counterparts of other structures.
 
-The real-valued parts are as in the paper: 7x7 stem, BatchNorm, 2x2 average-pool + 1x1 downsampling, classifier.
+In Bi-Real Net a real-valued shortcut runs around every 1-bit convolution. The real-valued parts are as in the paper:
+stem, BatchNorm, 2x2 average-pool + 1x1 downsampling, classifier.
 """
 
 from __future__ import annotations
@@ -9,50 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.arch.config import ArchConfig
-from models.arch.resnet import conv_bn
+from models.arch.layers import Downsample, LayerMaker, RealLayers, avg_pool2, conv_bn
+from models.arch.structures import pre_activation_block
 from models.binarize import get_method
-from models.binarize.base import Method
-from models.binarize.bireal import leaky_clip
-
-
-def avg_pool2(x: Tensor) -> Tensor:
-    """2x2 average pool, stride 2; an odd last row or column is averaged over what exists."""
-    return F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
-
-
-class BinaryConvBn(nn.Module):
-    """sign -> 1-bit convolution -> BatchNorm: [N,C,H,W] -> [N,O,ceil(H/s),ceil(W/s)]; the caller adds the shortcut."""
-
-    def __init__(self, method: Method, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.sign = method.activation(in_channels)
-        self.conv = method.conv(in_channels, out_channels, kernel, stride)
-        self.bn = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.bn(self.conv(self.sign(x)))
-        return y
-
-
-class Downsample(nn.Module):
-    """Real-valued shortcut between stages: average-pool 2x2 (if strided), 1x1 convolution, BatchNorm."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.conv_bn = conv_bn(in_channels, out_channels, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv_bn(avg_pool2(x) if self.stride == 2 else x)
-        return y
+from models.binarize.functional import leaky_clip
 
 
 class BiRealBasic(nn.Module):
     """One 1-layer block of Fig. 2 (a): o = BN(B3x3(sign(x))) + shortcut(x)."""
 
-    def __init__(self, method: Method, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, method: LayerMaker, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.body = BinaryConvBn(method, in_channels, channels, 3, stride)
+        self.body = method.layer(in_channels, channels, 3, stride)
         changes_shape = stride > 1 or in_channels != channels
         self.downsample = Downsample(in_channels, channels, stride) if changes_shape else None
 
@@ -67,45 +36,58 @@ class BiRealBottleneck(nn.Module):
 
     o1 = BN(B1x1(sign(x2))) + x1;  o2 = BN(B3x3(sign(o1))) + o1;  o3 = BN(B1x1(sign(o2))) + x2. With stride 2, o1 is
     average-pooled before it is added to o2, x1 passes a real 1x1 that matches its channels, x2 pools and
-    passes a real 1x1 and BatchNorm. In the very first block (``first``) the official code replaces the first
-    binary 1x1 by a real one on leaky-clipped x2, which makes the x1 stream.
+    passes a real 1x1 and BatchNorm. The very first block (``first``) has no x1 yet: o1 is what its first 1x1 makes.
+    With ``first_real`` that is, as in the official code, a real one on leaky-clipped x2.
     """
 
     def __init__(
-        self, method: Method, in_channels: int, x1_channels: int, channels: int, stride: int, first: bool
+        self,
+        method: LayerMaker,
+        in_channels: int,
+        x1_channels: int,
+        channels: int,
+        stride: int,
+        *,
+        first: bool,
+        first_real: bool,
     ) -> None:
         super().__init__()
         out_channels = 4 * channels
         self.first = first
+        self.real_reduce = first and first_real
         self.stride = stride
         self.reduce = (
-            conv_bn(in_channels, channels, 1, 1) if first else BinaryConvBn(method, in_channels, channels, 1, 1)
+            conv_bn(in_channels, channels, 1, 1) if self.real_reduce else method.layer(in_channels, channels, 1, 1)
         )
         self.match = nn.Conv2d(x1_channels, channels, 1, bias=False) if not first and x1_channels != channels else None
-        self.body = BinaryConvBn(method, channels, channels, 3, stride)
-        self.expand = BinaryConvBn(method, channels, out_channels, 1, 1)
+        self.body = method.layer(channels, channels, 3, stride)
+        self.expand = method.layer(channels, out_channels, 1, 1)
         changes_shape = stride > 1 or in_channels != out_channels
         self.downsample = Downsample(in_channels, out_channels, stride) if changes_shape else None
 
     def forward(self, streams: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         x1, x2 = streams
-        if self.first:
-            o1 = self.reduce(leaky_clip(x2))
-        else:
-            o1 = self.reduce(x2) + (x1 if self.match is None else self.match(x1))
+        o1: Tensor = self.reduce(leaky_clip(x2) if self.real_reduce else x2)
+        if not self.first:
+            o1 = o1 + (x1 if self.match is None else self.match(x1))
         o2 = self.body(o1) + (avg_pool2(o1) if self.stride == 2 else o1)
         o3 = self.expand(o2) + (x2 if self.downsample is None else self.downsample(x2))
         return o2, o3
 
 
 class BiRealNet(nn.Module):
-    """Bi-Real-18/34 (basic) or -50/152 (two-stream bottleneck) on normalised images [N,3,H,W]."""
+    """A network of 1-bit layers, 18/34 (basic) or 50/152 (bottleneck), on normalised images [N,3,H,W].
+
+    The structure is the configuration's; with method ``none`` and an activation it is the real-valued counterpart.
+    """
 
     def __init__(self, config: ArchConfig) -> None:
         super().__init__()
         self.config = config
-        method = get_method(config.method)
-        self.stem = conv_bn(3, config.stem_channels, 7, 2)
+        method: LayerMaker = (
+            get_method(config.method, config.options) if config.binary else RealLayers(config.activation)
+        )
+        self.stem = conv_bn(3, config.stem_channels, config.stem_kernel, config.stem_stride)
         channels = config.stem_channels
         x1_channels = 0
         self.stages = nn.ModuleList()
@@ -115,9 +97,26 @@ class BiRealNet(nn.Module):
             stage = nn.Sequential()
             for block in range(blocks):
                 stride = 2 if index > 0 and block == 0 else 1
-                if config.bottleneck:
+                if config.structure != "bireal":
+                    shortcut = config.structure == "res"
+                    stage.append(
+                        pre_activation_block(
+                            method, channels, width, stride, bottleneck=config.bottleneck, shortcut=shortcut
+                        )
+                    )
+                elif config.bottleneck:
                     first = index == 0 and block == 0
-                    stage.append(BiRealBottleneck(method, channels, x1_channels, width, stride, first))
+                    stage.append(
+                        BiRealBottleneck(
+                            method,
+                            channels,
+                            x1_channels,
+                            width,
+                            stride,
+                            first=first,
+                            first_real=config.first_1x1_real,
+                        )
+                    )
                     x1_channels = width
                 else:
                     stage.append(BiRealBasic(method, channels, width, stride))
@@ -130,10 +129,13 @@ class BiRealNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Outputs of the four stages, at strides 4, 8, 16, 32, for x [N,3,H,W]."""
-        x = F.max_pool2d(self.stem(x), 3, 2, 1)
+        """Outputs of the four stages, at strides 4, 8, 16, 32 with the ImageNet stem, for x [N,3,H,W]."""
+        x = self.stem(x)
+        if self.config.stem_pool:
+            x = F.max_pool2d(x, 3, 2, 1)
         maps: list[Tensor] = []
-        state: Tensor | tuple[Tensor, Tensor] = (x, x) if self.config.bottleneck else x
+        two_streams = self.config.bottleneck and self.config.structure == "bireal"
+        state: Tensor | tuple[Tensor, Tensor] = (x, x) if two_streams else x
         for stage in self.stages:
             state = stage(state)
             maps.append(state[1] if isinstance(state, tuple) else state)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 STAGE_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 152: (3, 8, 36, 3)}
 STAGE_CHANNELS = (64, 128, 256, 512)
+STRUCTURES = ("bireal", "res", "plain")
+ACTIVATIONS = ("", "relu", "clip")
+MAX_STEM_KERNEL = 7  # of the serving graph's Stem operator
+
+#: Keywords of `ArchConfig` for images of about 32 x 32: nothing is thrown away before the first stage.
+SMALL_STEM = {"stem_kernel": 3, "stem_stride": 1, "stem_pool": False}
 
 
 @dataclass(frozen=True)
@@ -14,11 +20,21 @@ class ArchConfig:
 
     Attributes:
         depth: 18 or 34 (basic blocks), 50 or 152 (bottlenecks).
-        method: a binarisation method's name, or ``none`` for the full-precision ResNet.
+        method: a binarisation method's name, or ``none`` for a full-precision network.
         task: ``classify`` (logits) or ``depth`` (disparity network on the encoder).
         num_classes: size of the logits; unused for depth.
         width: multiplies every channel count; 1.0 is the paper's network.
         max_disparity_px: upper end of the disparity range at the network's input width (depth only).
+        structure: where shortcuts run: ``bireal`` (around every 1-bit convolution), ``res`` (around the two or three of
+            a ResNet block) or ``plain`` (nowhere); paper Fig. 10 (b), (c), (d).
+        activation: only for method ``none``. Empty: the standard ResNet, whatever ``structure`` says. ``relu`` or
+            ``clip``: the real-valued counterpart of ``structure``, with this in place of the sign and real weights.
+        stem_kernel: side of the first convolution's window, odd, at most 7.
+        stem_stride: of the first convolution, 1 or 2.
+        stem_pool: whether the first convolution is followed by the 3x3 max-pool of stride 2.
+        first_1x1_real: only for ``bireal`` bottlenecks: the very first 1x1 convolution is real-valued and reads a leaky
+            clip, as in the official code; False is the paper's text, which binarises all of them.
+        options: of the binarisation method (the fields of its class), where they are not the defaults.
     """
 
     depth: int = 18
@@ -27,17 +43,43 @@ class ArchConfig:
     num_classes: int = 1000
     width: float = 1.0
     max_disparity_px: float = 0.0
+    structure: str = "bireal"
+    activation: str = ""
+    stem_kernel: int = 7
+    stem_stride: int = 2
+    stem_pool: bool = True
+    first_1x1_real: bool = True
+    options: dict[str, object] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.depth not in STAGE_BLOCKS:
             raise ValueError(f"depth {self.depth} is not one of {sorted(STAGE_BLOCKS)}")
         if self.task not in ("classify", "depth"):
             raise ValueError(f"task {self.task!r} is not 'classify' or 'depth'")
+        if self.structure not in STRUCTURES:
+            raise ValueError(f"structure {self.structure!r} is not one of {', '.join(STRUCTURES)}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation {self.activation!r} is not 'relu', 'clip' or empty")
+        if self.activation and self.binary:
+            raise ValueError(f"activation {self.activation!r} is for method 'none': {self.method} has signs")
+        if self.options and not self.binary:
+            raise ValueError("options are of a binarisation method: method 'none' has none")
+        if self.stem_kernel % 2 == 0 or not 1 <= self.stem_kernel <= MAX_STEM_KERNEL:
+            raise ValueError(f"stem_kernel {self.stem_kernel} is not an odd number up to {MAX_STEM_KERNEL}")
+        if self.stem_stride not in (1, 2):
+            raise ValueError(f"stem_stride {self.stem_stride} is not 1 or 2")
+        if self.task == "depth" and not (self.stem_stride == 2 and self.stem_pool):
+            raise ValueError("a depth network's decoder expects the stem of stride 2 with max-pool")
 
     @property
     def binary(self) -> bool:
         """True if the network's 1-bit layers are binarised by a method."""
         return self.method != "none"
+
+    @property
+    def standard_resnet(self) -> bool:
+        """True for He et al.'s network with ReLU after the addition, the variant `full`."""
+        return not self.binary and not self.activation
 
     @property
     def bottleneck(self) -> bool:
@@ -51,7 +93,7 @@ class ArchConfig:
 
     @property
     def stem_channels(self) -> int:
-        """Channels after the 7x7 stem."""
+        """Channels after the stem."""
         return round(64 * self.width)
 
     @property

@@ -6,13 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.arch.config import ArchConfig
-
-
-def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
-    """Convolution without bias, then BatchNorm: [N,C,H,W] -> [N,O,ceil(H/s),ceil(W/s)]."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out_channels)
-    )
+from models.arch.layers import conv_bn
 
 
 class BasicBlock(nn.Module):
@@ -59,7 +53,7 @@ class ResNet(nn.Module):
     def __init__(self, config: ArchConfig) -> None:
         super().__init__()
         self.config = config
-        self.stem = conv_bn(3, config.stem_channels, 7, 2)
+        self.stem = conv_bn(3, config.stem_channels, config.stem_kernel, config.stem_stride)
         channels = config.stem_channels
         block_type = Bottleneck if config.bottleneck else BasicBlock
         self.stages = nn.ModuleList()
@@ -78,8 +72,10 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Outputs of the four stages, at strides 4, 8, 16, 32, for x [N,3,H,W]."""
-        x = F.max_pool2d(F.relu(self.stem(x)), 3, 2, 1)
+        """Outputs of the four stages, at strides 4, 8, 16, 32 with the ImageNet stem, for x [N,3,H,W]."""
+        x = F.relu(self.stem(x))
+        if self.config.stem_pool:
+            x = F.max_pool2d(x, 3, 2, 1)
         maps = []
         for stage in self.stages:
             x = stage(x)

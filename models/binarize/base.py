@@ -1,12 +1,22 @@
-"""What every binarisation method provides: a sign for activations and a convolution with binary weights."""
+"""What a binarisation method is made of.
+
+A method makes layers (`BinaryLayer`), and a structure of models.arch puts shortcuts around them. A layer holds a
+binarised activation and a convolution with binary weights, knows how to train in every phase, and knows how to write
+itself into a packed graph (`BinaryLayer.export`); nothing outside its file has to know which method it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from models.export.graph import After, Stream
+    from models.export.packed_ops import PackedOps
 
 
 class Phase(StrEnum):
@@ -29,15 +39,33 @@ class Phase(StrEnum):
 
 
 class BinaryActivation(nn.Module):
-    """Base of a method's activation binarisation: [N,C,H,W] float -> [N,C,H,W] of -1 and +1."""
+    """Base of a method's activation binarisation: [N,C,H,W] float -> [N,C,H,W].
+
+    Attributes:
+        phase: in the real-valued phases the module is the non-linearity of pre-training instead.
+        bases: number of binary maps that the output is made of.
+    """
 
     phase: Phase = Phase.BINARY
+    bases: int = 1
 
 
 class BinaryConv2d(nn.Conv2d):
-    """Base of a method's convolution with binary weights: [N,C,H,W] -> [N,O,OH,OW], no bias, zero padding."""
+    """Base of a method's convolution with binary weights: [N,C,H,W] -> [N,O,OH,OW], no bias, zero padding.
+
+    Attributes:
+        bases: number of binary kernels that stand for one real kernel.
+        scales: real factors an output channel that inference keeps because no BatchNorm absorbs them.
+        real_multiplies: real multiplications a binary output that inference does for those factors (paper Table 5).
+    """
 
     phase: Phase = Phase.BINARY
+    bases: int = 1
+    scales: int = 0
+    real_multiplies: int = 0
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
 
     @property
     def weights_are_binary(self) -> bool:
@@ -50,20 +78,53 @@ class BinaryConv2d(nn.Conv2d):
         """Weights as used in training, [O,C,K,K]: scale times -1/+1, differentiable by the method's rule."""
         raise NotImplementedError
 
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.binary_weight() if self.weights_are_binary else self.weight
+        return nn.functional.conv2d(x, weight, None, self.stride, self.padding)
 
-@dataclass(frozen=True)
-class Method:
-    """A binarisation method.
+
+class BinaryLayer(nn.Module):
+    """One 1-bit layer: [N,C,H,W] -> [N,O,ceil(H/s),ceil(W/s)], real-valued on both sides; shortcuts are the caller's.
 
     Attributes:
-        name: as in model cards and recipes.
-        activation: channels -> module that binarises activations.
-        conv: (in channels, out channels, kernel, stride) -> convolution with binary weights.
+        sign: the binarised activation.
+        conv: the convolution.
+        reads_plain_signs: the layer reads nothing but the signs of its input at threshold 0, so that the operator
+            before it can emit them packed.
     """
 
-    name: str
-    activation: Callable[[int], BinaryActivation]
-    conv: Callable[[int, int, int, int], BinaryConv2d]
+    sign: BinaryActivation
+    conv: BinaryConv2d
+    reads_plain_signs: ClassVar[bool] = True
+
+    def export(self, ops: PackedOps, x: Stream, after: After, hint: str) -> Stream:
+        """Write the layer, in its `Phase.BINARY` and eval mode, into a packed graph.
+
+        Args:
+            ops: the graph.
+            x: the layer's input, [N,H,W,C].
+            after: what the caller adds to the layer's output.
+            hint: start of the names of its nodes.
+
+        Returns:
+            The sum, [N,OH,OW,O].
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A binarisation method; its fields are the options that `ArchConfig.options` may set.
+
+    Attributes:
+        name: as in model cards and recipes; the name of its file.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def layer(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> BinaryLayer:
+        """Make a layer with fresh weights; ``kernel`` is 1 or 3, ``stride`` 1 or 2."""
 
 
 def set_phase(network: nn.Module, phase: Phase) -> None:

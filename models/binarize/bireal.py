@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from models.binarize.base import BinaryActivation, BinaryConv2d, Method, Phase
+from models.binarize.base import BinaryActivation, BinaryLayer, Method
+from models.binarize.functional import check_gradient, nonlinearity, sign, trainable_sign
+from models.binarize.layer import ScaledSignConv2d, SignConvBn
 
-LEAKY_SLOPE = 0.1  # paper Sec. 4.1: slope outside (-1, 1) of the transition from ReLU to clip
-
-
-def sign(x: Tensor) -> Tensor:
-    """Paper Eq. 1: -1 where ``x`` is negative, +1 elsewhere (zero included); dtype and layout of ``x``."""
-    return 1.0 - 2.0 * (x < 0).to(x.dtype)
-
-
-def leaky_clip(x: Tensor, slope: float = LEAKY_SLOPE) -> Tensor:
-    """Clip to [-1, 1], plus ``slope`` times what was cut off (paper Sec. 4.1, "Leaky-Clip")."""
-    clipped = x.clamp(-1.0, 1.0)
-    return clipped + slope * (x - clipped)
-
-
-class _ApproxSign(torch.autograd.Function):
-    """Forward Eq. 1; backward the derivative of Eq. 4, i.e. Eq. 5: 2 - 2|x| inside (-1, 1), else 0."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return sign(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        x: Tensor
-        (x,) = ctx.saved_tensors
-        derivative: Tensor = (2.0 - 2.0 * x.abs()).clamp_min_(0.0)
-        return grad * derivative
+UPDATES = ("magnitude", "original")
 
 
 class ApproxSign(BinaryActivation):
-    """Activation of a 1-bit block: [N,C,H,W] -> same shape.
+    """Activation of a 1-bit layer: [N,C,H,W] -> same shape, -1 and +1.
 
-    In the real-valued phases it is the non-linearity of pre-training instead (Sec. 3.4.3).
+    Args:
+        gradient: what stands for the derivative of the sign: ``approxsign`` (Eq. 5), ``approxsign3`` (Eq. 7) or
+            ``clip`` (Fig. 7 (b)).
     """
 
+    def __init__(self, gradient: str = "approxsign") -> None:
+        super().__init__()
+        check_gradient(gradient)
+        self.gradient = gradient
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.phase is Phase.RELU:
-            return F.relu(x)
-        if self.phase is Phase.LEAKY_CLIP:
-            return leaky_clip(x)
-        if self.phase is Phase.CLIP:
-            return x.clamp(-1.0, 1.0)
-        signs: Tensor = _ApproxSign.apply(x)  # type: ignore[no-untyped-call]  # autograd.Function is untyped
-        return signs
+        return nonlinearity(x, self.phase) if self.phase.real_valued else trainable_sign(x, self.gradient)
 
 
-class MagnitudeAwareConv2d(BinaryConv2d):
+class MagnitudeAwareConv2d(ScaledSignConv2d):
     """Convolution whose weights are ``mean|W_r| * sign(W_r)`` per output channel in training (Eq. 19).
 
     The scale is detached: it only matches magnitudes, so that the gradient of W_r has the right size
@@ -65,8 +40,8 @@ class MagnitudeAwareConv2d(BinaryConv2d):
     whose printed mask on W_b is a misprint).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
+    def magnitude(self) -> Tensor:
+        return self.weight.detach().double().abs().mean(dim=(1, 2, 3))
 
     def binary_weight(self) -> Tensor:
         weight = self.weight
@@ -74,15 +49,39 @@ class MagnitudeAwareConv2d(BinaryConv2d):
         straight_through = weight.clamp(-1.0, 1.0)
         return straight_through + (scale * sign(weight) - straight_through).detach()
 
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.binary_weight() if self.weights_are_binary else self.weight
-        return F.conv2d(x, weight, None, self.stride, self.padding)
+
+class OriginalConv2d(ScaledSignConv2d):
+    """Convolution whose weights are ``sign(W_r)`` in training, updated by Eq. 8: BinaryNet's rule, without scales."""
+
+    def magnitude(self) -> Tensor:
+        return torch.ones(self.out_channels, dtype=torch.float64)
+
+    def binary_weight(self) -> Tensor:
+        return trainable_sign(self.weight, "clip")
 
 
-METHOD = Method(
-    name="bireal",
-    activation=lambda _channels: ApproxSign(),
-    conv=lambda in_channels, out_channels, kernel, stride: MagnitudeAwareConv2d(
-        in_channels, out_channels, kernel, stride
-    ),
-)
+@dataclass(frozen=True)
+class BiReal(Method):
+    """Bi-Real Net.
+
+    Attributes:
+        gradient: of the activations' sign, see `ApproxSign`.
+        update: of the weights: ``magnitude`` (Eq. 19) or ``original`` (Eq. 8).
+    """
+
+    name: ClassVar[str] = "bireal"
+    gradient: str = "approxsign"
+    update: str = "magnitude"
+
+    def __post_init__(self) -> None:
+        check_gradient(self.gradient)
+        if self.update not in UPDATES:
+            raise ValueError(f"unknown weight update {self.update!r}: use one of {', '.join(UPDATES)}")
+
+    def layer(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> BinaryLayer:
+        """See `Method.layer`."""
+        conv_type = MagnitudeAwareConv2d if self.update == "magnitude" else OriginalConv2d
+        return SignConvBn(ApproxSign(self.gradient), conv_type(in_channels, out_channels, kernel, stride))
+
+
+METHOD = BiReal

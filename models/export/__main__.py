@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 from models.arch import ArchConfig
-from models.arch.bireal import BiRealNet
 from models.arch.depth import DepthNet
 from models.data.folder import ClassName, read_classes
 from models.data.kitti import HEIGHT, WIDTH
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
 from models.export.measure import evaluate_model
-from models.export.packed import STEM_PRECISIONS
+from models.export.packed_ops import STEM_PRECISIONS
 from models.export.verify import VerificationError, verify
 from models.train import checkpoint
 from models.train.provenance import read_provenance
@@ -66,7 +65,7 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     folder = card_with([])
     metrics: list[dict[str, object]] = []
     if args.evaluate is not None:
-        variants = ("binary", "reference") if isinstance(backbone, BiRealNet) else ("full",)
+        variants = ("binary", "reference") if backbone.config.binary else ("full",)
         metrics = [evaluate_model(folder, variant, args.evaluate, args.dataset) for variant in variants]
         folder = card_with(metrics)
     return {"folder": str(folder), "agreement": agreement, "metrics": metrics}

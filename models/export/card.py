@@ -77,7 +77,7 @@ def make_card(
         "network": {
             "arch": "resnet",
             "depth": arch.depth,
-            "structure": "bireal" if arch.binary else "res",
+            "structure": "res" if arch.standard_resnet else arch.structure,
             "method": arch.method,
             "width": arch.width,
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from models.arch import BiRealNet, DepthNet, ResNet
-from models.export import full, heads, packed
+from models.export import full, heads, structures
 from models.export.graph import BATCH, GraphBuilder, Shape, Tensor
 from models.train.depth import FX_BASELINE
 
@@ -19,7 +19,7 @@ def to_onnx(
         network: in its final phase; BatchNorm statistics are frozen into the graph.
         height: input rows, a multiple of 32 for depth.
         width: input columns, likewise.
-        stem_precision: of a Bi-Real net's first convolution, ``int16`` or ``float32``.
+        stem_precision: of a binary network's first convolution, ``int16`` or ``float32``.
         half: store large real-valued weights as float16 (computation stays float32).
 
     Returns:
@@ -29,10 +29,10 @@ def to_onnx(
     builder = GraphBuilder(half=half)
     image: Shape = (BATCH, height, width, 3)
     backbone = network.encoder if isinstance(network, DepthNet) else network
-    binary = isinstance(backbone, BiRealNet)
+    binary = backbone.config.binary
     features: list[Tensor]
     if isinstance(backbone, BiRealNet):
-        features = packed.encoder(builder, image, backbone, stem_precision=stem_precision)
+        features = structures.encoder(builder, image, backbone, stem_precision=stem_precision)
     else:
         features = full.encoder(builder, image, backbone)
     if isinstance(network, DepthNet):

@@ -10,12 +10,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from models.binarize.functional import LEAKY_SLOPE
+
 OPSET = 17
 IR_VERSION = 8
 CUSTOM_DOMAIN = "bireal"  # the operators of service/xnor_op
 BATCH = "N"  # symbolic batch dimension
 
 Shape = tuple[int | str, ...]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,50 @@ class Tensor:
 
     name: str
     shape: Shape
+
+    def size(self, axis: int) -> int:
+        """Length of an axis other than the batch."""
+        length = self.shape[axis]
+        assert isinstance(length, int)
+        return length
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Activations between layers.
+
+    Attributes:
+        values: real values, [N,H,W,C] in a packed graph and [N,C,H,W] in a stock one.
+        bits: packed signs of the values, if the operator that made them was asked for these.
+    """
+
+    values: Tensor
+    bits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class After:
+    """What is added to a layer's output by the operator that makes it.
+
+    Attributes:
+        residual: a tensor of the output's shape.
+        bias: a number for each output channel, or one for all.
+        bits: the layer that follows reads plain signs of the sum: emit them, packed (packed graphs only).
+    """
+
+    residual: Tensor | None = None
+    bias: Array | float = 0.0
+    bits: bool = False
+
+
+def halved(size: int) -> int:
+    """Size after stride 2 with the paddings used here: ceil(size / 2)."""
+    return (size + 1) // 2
+
+
+def strided(size: int, stride: int) -> int:
+    """Size after stride 1 or 2 with the paddings used here."""
+    return halved(size) if stride == 2 else size
 
 
 @dataclass
@@ -103,3 +150,14 @@ class GraphBuilder:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="bireal-serve")
         onnx.checker.check_model(model)
         return model
+
+
+def leaky_clip(builder: GraphBuilder, x: Tensor, hint: str) -> Tensor:
+    """Clip to [-1, 1] plus `LEAKY_SLOPE` of what was cut off, as slope * x + (1 - slope) * clip(x)."""
+    low, high = (builder.constant(np.asarray(v, np.float32), "clip") for v in (-1.0, 1.0))
+    clipped = builder.op("Clip", [x.name, low, high], x.shape, f"{hint}_clip")
+    slope = builder.constant(np.asarray(LEAKY_SLOPE, np.float32), "slope")
+    rest = builder.constant(np.asarray(1.0 - LEAKY_SLOPE, np.float32), "one_minus_slope")
+    outside = builder.op("Mul", [x.name, slope], x.shape)
+    inside = builder.op("Mul", [clipped.name, rest], x.shape)
+    return builder.op("Add", [outside.name, inside.name], x.shape, f"{hint}_leaky")

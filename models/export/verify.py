@@ -66,7 +66,7 @@ def verify(network: BiRealNet | ResNet | DepthNet, model: onnx.ModelProto, heigh
     shipped = _outputs(model, images)
     correlation = float(np.corrcoef(expected.ravel(), exact.ravel())[0, 1])
     backbone = network.encoder if isinstance(network, DepthNet) else network
-    least = MIN_CORRELATION["binary" if isinstance(backbone, BiRealNet) else "full"]
+    least = MIN_CORRELATION["binary" if backbone.config.binary else "full"]
     if not correlation >= least:
         raise VerificationError(
             f"the exported graph's outputs correlate {correlation:.4f} with PyTorch's, at least {least} is "

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
-from models.export.packed import STEM_PRECISIONS
+from models.export.packed_ops import STEM_PRECISIONS
 from models.export.verify import VerificationError, verify
 from models.import_official.classes import generic_classes, read_class_file
 from models.import_official.convert import to_network

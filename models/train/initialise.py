@@ -27,7 +27,7 @@ def initialise_from(network: nn.Module, path: Path) -> list[str]:
     if isinstance(network, DepthNet) and source_arch.task == "classify":
         source = {f"encoder.{k}": v for k, v in source.items()}
     encoder = network.encoder if isinstance(network, DepthNet) else network
-    if isinstance(encoder, BiRealNet) and not source_arch.binary:
+    if isinstance(encoder, BiRealNet) and source_arch.standard_resnet:
         source = _resnet_to_bireal(source, encoder, "encoder." if isinstance(network, DepthNet) else "")
     own = network.state_dict()
     fitting = {k: v for k, v in source.items() if k in own and own[k].shape == v.shape}
@@ -47,7 +47,15 @@ def _resnet_to_bireal(source: dict[str, Tensor], encoder: BiRealNet, prefix: str
             renamed[key] = value
             continue
         stage, block, kind, *rest = key[len(head) :].split(".")
-        if encoder.config.bottleneck:
+        if encoder.config.structure != "bireal":
+            # the blocks are the same; a plain one has no downsampling to take
+            base = f"{head}{stage}.{block}"
+            if kind == "downsample":
+                renamed[".".join([base, "downsample.conv_bn", *rest])] = value
+                continue
+            index, layer, *leaf = rest
+            renamed[".".join([base, "layers", index, "conv" if layer == "0" else "bn", *leaf])] = value
+        elif encoder.config.bottleneck:
             base = f"{head}{stage}.{block}"
             if kind == "downsample":
                 renamed[".".join([base, "downsample.conv_bn", *rest])] = value
@@ -55,7 +63,7 @@ def _resnet_to_bireal(source: dict[str, Tensor], encoder: BiRealNet, prefix: str
             index, layer, *leaf = rest
             module = encoder.stages[int(stage)][int(block)]  # type: ignore[index]  # a Sequential of blocks
             assert isinstance(module, BiRealBottleneck)
-            if module.first and index == "0":
+            if module.real_reduce and index == "0":
                 renamed[".".join([base, "reduce", layer, *leaf])] = value
             else:
                 renamed[".".join([base, parts[int(index)], "conv" if layer == "0" else "bn", *leaf])] = value

@@ -5,7 +5,8 @@ import torch
 
 from models.accounting import PRINTED, cost_of, table
 from models.arch import ArchConfig, build
-from models.arch.bireal import BiRealBottleneck, BiRealNet, avg_pool2
+from models.arch.bireal import BiRealBottleneck, BiRealNet
+from models.arch.layers import avg_pool2
 from models.binarize.base import BinaryConv2d
 
 

@@ -13,7 +13,7 @@ from models.data.folder import ClassName
 from models.data.normalise import normalise
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
-from models.export.packed import pack_weight
+from models.export.packed_ops import pack_weight
 from models.export.verify import VerificationError, smooth_images, verify
 from models.train.recipes import RECIPES
 from service.backends import backend_for

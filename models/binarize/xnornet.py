@@ -1,0 +1,124 @@
+"""XNOR-Net (Rastegari et al. 2016, the paper's [30]): BatchNorm -> sign -> convolution, scaled at inference too.
+
+    y = (sign(W) * sign(x)) * alpha * K,  alpha = mean|W| an output channel,  K = mean_c|x|, averaged over the window
+
+BatchNorm stands before the sign, so nothing absorbs the factors: inference keeps one more real number an output channel
+and two more real multiplications an output (paper Table 5). The authors' own code leaves K out: an option.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.binarize.base import BinaryConv2d, BinaryLayer, Method
+from models.binarize.bireal import ApproxSign
+from models.binarize.functional import trainable_sign
+from models.export.fold import batchnorm_affine, conv_weight
+
+if TYPE_CHECKING:
+    from models.export.graph import After, Stream
+    from models.export.packed_ops import PackedOps
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class XnorConv2d(BinaryConv2d):
+    """Convolution with weights mean|W| * sign(W); the scale is trained with W, as in the authors' Eq. 8."""
+
+    scales = 1
+
+    def binary_weight(self) -> Tensor:
+        scale = self.weight.abs().mean(dim=(1, 2, 3), keepdim=True)  # [O,1,1,1]
+        return scale * trainable_sign(self.weight, "clip")
+
+
+class XnorLayer(BinaryLayer):
+    """BatchNorm -> sign -> convolution (times K): [N,C,H,W] -> [N,O,OH,OW].
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel: of the convolution.
+        stride: of the convolution.
+        k_map: multiply by K.
+    """
+
+    reads_plain_signs: ClassVar[bool] = False
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, *, k_map: bool) -> None:
+        super().__init__()
+        self.k_map = k_map
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.sign = ApproxSign("clip")
+        self.conv = XnorConv2d(in_channels, out_channels, kernel, stride)
+        self.conv.real_multiplies = 2 if k_map else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        y: Tensor = self.conv(self.sign(x))
+        if self.k_map and not self.sign.phase.real_valued:
+            mean = x.abs().mean(dim=1, keepdim=True)  # [N,1,H,W]
+            kernel = self.conv.kernel_size[0]
+            y = y * F.avg_pool2d(mean, kernel, self.conv.stride, kernel // 2)  # zero padding counts in the average
+        return y
+
+    def export(self, ops: PackedOps, x: Stream, after: After, hint: str) -> Stream:
+        """Without K: Pack at BatchNorm's zeros, one BConv. With K: the normalised map is made, for its magnitudes."""
+        weight = conv_weight(self.conv)
+        alpha = np.abs(weight).mean(axis=(1, 2, 3))
+        zero = np.zeros(len(alpha))
+        scale, bias = batchnorm_affine(self.norm)
+        stride = self.conv.stride[0]
+        if not self.k_map:
+            threshold, flipped = sign_threshold(scale, bias)
+            # A channel with a negative factor has its signs inverted; so are its weights, which are 1 bit too.
+            weight = np.where(weight < 0, -1.0, 1.0) * np.where(flipped, -1.0, 1.0)[None, :, None, None]
+            bits = ops.pack(x.values, f"{hint}_pack", threshold=threshold)
+            return ops.bconv(bits, weight, alpha, zero, stride, after, hint)
+        normal = ops.affine(x.values, scale, bias, f"{hint}_norm")
+        bits = ops.pack(normal, f"{hint}_pack")
+        y = ops.bconv(bits, weight, alpha, zero, stride, ops.nothing, hint).values
+        k = ops.mean_magnitude(normal, self.conv.kernel_size[0], stride, f"{hint}_k")
+        return ops.add(ops.multiply(y, k, f"{hint}_scaled"), after, f"{hint}_sum")
+
+
+def sign_threshold(
+    scale: np.ndarray[tuple[int], np.dtype[np.float64]], bias: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.float32]], np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    """Signs of scale * x + bias by comparing x alone.
+
+    Returns:
+        threshold [C] and flipped [C]: the sign is -1 where x < threshold, inverted where ``flipped``. For a negative
+        factor the sign is -1 where x > t, i.e. the inverse of x < t', with t' the next float32 after t.
+    """
+    flipped = scale < 0
+    zero = scale == 0
+    ratio = -bias / np.where(zero, 1.0, scale)
+    constant = np.where(bias < 0, _LARGEST, -_LARGEST)  # a channel that does not depend on x
+    threshold = np.where(zero, constant, ratio).clip(-_LARGEST, _LARGEST).astype(np.float32)
+    above = np.nextafter(threshold, np.float32(np.inf)).clip(-_LARGEST, _LARGEST)
+    return np.where(flipped, above, threshold).astype(np.float32), flipped
+
+
+@dataclass(frozen=True)
+class XnorNet(Method):
+    """XNOR-Net.
+
+    Attributes:
+        k_map: scale by K, the activations' magnitudes; False is what its authors' code does.
+    """
+
+    name: ClassVar[str] = "xnornet"
+    k_map: bool = True
+
+    def layer(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> BinaryLayer:
+        """See `Method.layer`."""
+        return XnorLayer(in_channels, out_channels, kernel, stride, k_map=self.k_map)
+
+
+METHOD = XnorNet

@@ -1,0 +1,113 @@
+"""The parts that full-precision graphs are composed of: stock operators on [N,C,H,W]."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto, helper
+from torch import nn
+
+from models.data.normalise import MEAN, STD
+from models.export.fold import fold_conv_bn
+from models.export.graph import BATCH, After, Array, GraphBuilder, Shape, Stream, Tensor, halved, leaky_clip, strided
+
+
+class FloatOps:
+    """Writes the parts into a graph; every tensor is [N,C,H,W].
+
+    Args:
+        builder: the graph.
+    """
+
+    def __init__(self, builder: GraphBuilder) -> None:
+        self._builder = builder
+
+    def normalised(self, image: Shape) -> Tensor:
+        """The graph's uint8 input ``image`` [N,H,W,3] as the network's input."""
+        builder = self._builder
+        _, height, width, _ = image
+        as_float = builder.name("image_float")
+        builder.nodes.append(helper.make_node("Cast", ["image"], [as_float], name=as_float, to=TensorProto.FLOAT))
+        planar = builder.op("Transpose", [as_float], (BATCH, 3, height, width), perm=[0, 3, 1, 2])
+
+        def channels(values: tuple[float, ...]) -> str:
+            return builder.constant(np.array(values, np.float32).reshape(3, 1, 1), "normalise")
+
+        centred = builder.op("Sub", [planar.name, channels(MEAN)], planar.shape)
+        return builder.op("Div", [centred.name, channels(STD)], planar.shape)
+
+    def stem(self, image: Shape, conv_bn: nn.Sequential, *, pool: bool, relu: bool) -> Stream:
+        """Normalisation, first convolution, BatchNorm, then ReLU and max-pool where asked for."""
+        y = self.conv_bn(self.normalised(image), conv_bn, "stem")
+        if relu:
+            y = self.relu(y)
+        return Stream(self.max_pool(y) if pool else y)
+
+    def conv(self, x: Tensor, weight: Array, bias: Array, stride: int, hint: str) -> Tensor:
+        """Convolution with weight [O,C,K,K], zero padding K//2, and bias [O]."""
+        kernel = weight.shape[2]
+        shape: Shape = (x.shape[0], len(weight), strided(x.size(2), stride), strided(x.size(3), stride))
+        stored = [self._builder.weight(weight, f"{hint}_weight"), self._builder.weight(bias, f"{hint}_bias")]
+        return self._builder.op(
+            "Conv",
+            [x.name, *stored],
+            shape,
+            hint,
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=[kernel // 2] * 4,
+        )
+
+    def conv_bn(self, x: Tensor, conv_bn: nn.Sequential, hint: str) -> Tensor:
+        """Convolution with the BatchNorm behind it folded in."""
+        weight, bias = fold_conv_bn(conv_bn)
+        conv = conv_bn[0]
+        assert isinstance(conv, nn.Conv2d)
+        return self.conv(x, weight, bias, conv.stride[0], hint)
+
+    def pointwise(self, x: Tensor, weight: Array, hint: str) -> Tensor:
+        """Real 1x1 convolution with weight [O,C,1,1], no bias."""
+        shape: Shape = (x.shape[0], len(weight), *x.shape[2:])
+        return self._builder.op(
+            "Conv", [x.name, self._builder.weight(weight, f"{hint}_weight")], shape, hint, kernel_shape=[1, 1]
+        )
+
+    def relu(self, x: Tensor) -> Tensor:
+        """max(x, 0)."""
+        return self._builder.op("Relu", [x.name], x.shape)
+
+    def clip(self, x: Tensor) -> Tensor:
+        """Limit x to [-1, 1]."""
+        limits = [self._builder.constant(np.asarray(v, np.float32), "clip") for v in (-1.0, 1.0)]
+        return self._builder.op("Clip", [x.name, *limits], x.shape)
+
+    def max_pool(self, x: Tensor) -> Tensor:
+        """3x3 maximum of stride 2, padding 1."""
+        shape: Shape = (*x.shape[:2], halved(x.size(2)), halved(x.size(3)))
+        return self._builder.op("MaxPool", [x.name], shape, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+
+    def avg_pool2(self, x: Tensor) -> Tensor:
+        """2x2 average pool of stride 2; an odd last row or column is averaged over what exists."""
+        shape: Shape = (*x.shape[:2], halved(x.size(2)), halved(x.size(3)))
+        return self._builder.op(
+            "AveragePool",
+            [x.name],
+            shape,
+            kernel_shape=[2, 2],
+            strides=[2, 2],
+            ceil_mode=1,
+            count_include_pad=0,
+        )
+
+    def leaky_clip(self, x: Tensor, hint: str) -> Tensor:
+        """See `models.binarize.functional.leaky_clip`."""
+        return leaky_clip(self._builder, x, hint)
+
+    def add(self, x: Tensor, after: After, hint: str) -> Stream:
+        """Add what comes after to x."""
+        y = x
+        if np.any(np.asarray(after.bias) != 0.0):
+            bias = np.broadcast_to(np.asarray(after.bias, np.float32), (x.size(1),)).reshape(-1, 1, 1)
+            y = self._builder.op("Add", [y.name, self._builder.constant(bias, f"{hint}_bias")], x.shape)
+        if after.residual is not None:
+            y = self._builder.op("Add", [y.name, after.residual.name], x.shape, hint)
+        return Stream(y)

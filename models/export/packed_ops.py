@@ -1,0 +1,199 @@
+"""The parts that packed graphs are composed of: custom operators on [N,H,W,C] and the stock ones between them.
+
+Binarisation methods write their layers with these (`BinaryLayer.export`): Pack(x, threshold) makes packed signs,
+BConv(bits, weight, scale, bias, residual) convolves them and adds. BatchNorm and scales are given as numbers a channel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+from torch import nn
+
+from models.export.fold import fold_stem
+from models.export.graph import BATCH, After, Array, GraphBuilder, Shape, Stream, Tensor, halved, leaky_clip, strided
+
+STEM_PRECISIONS = ("int16", "float32")
+
+
+def pack_weight(weight: NDArray[np.floating]) -> NDArray[np.int32]:
+    """[O,C,KH,KW] -> int32 [O,KH,KW,ceil(C/32)]: bit i of word j is 1 where channel 32j+i is negative (Eq. 1)."""
+    out_channels, channels, height, width = weight.shape
+    words = -(-channels // 32)
+    negative = np.zeros((out_channels, height, width, words * 32), bool)
+    negative[..., :channels] = weight.transpose(0, 2, 3, 1) < 0
+    packed = np.packbits(negative, axis=-1, bitorder="little")
+    return packed.view("<i4").reshape(out_channels, height, width, words).astype(np.int32)
+
+
+def bits_shape(activation: Shape) -> Shape:
+    """Shape of the packed signs of [N,H,W,C]: [N,H+2,W+2,ceil(C/32)] (a border of zero words all around)."""
+    batch, height, width, channels = activation
+    assert isinstance(height, int) and isinstance(width, int) and isinstance(channels, int)
+    return (batch, height + 2, width + 2, -(-channels // 32))
+
+
+class PackedOps:
+    """Writes the parts into a graph; every tensor is [N,H,W,C], "bits" are its packed signs.
+
+    Args:
+        builder: the graph.
+        stem_precision: ``int16`` stores the first convolution as 16-bit weights with a scale a channel, which run on
+            exact integers; ``float32`` stores floats.
+
+    Raises:
+        ValueError: the precision is unknown.
+    """
+
+    nothing = After()
+
+    def __init__(self, builder: GraphBuilder, stem_precision: str) -> None:
+        if stem_precision not in STEM_PRECISIONS:
+            raise ValueError(f"stem precision {stem_precision!r} is not one of {', '.join(STEM_PRECISIONS)}")
+        self._builder = builder
+        self._stem_precision = stem_precision
+
+    @staticmethod
+    def residual(values: Tensor) -> After:
+        """Add ``values`` and nothing else."""
+        return After(residual=values)
+
+    def stem(self, image: Shape, conv_bn: nn.Sequential, *, pool: bool, bits: bool) -> Stream:
+        """First convolution, BatchNorm and optional max-pool on the graph's uint8 input ``image`` [N,H,W,3]."""
+        weight, bias, mean = fold_stem(conv_bn)
+        conv = conv_bn[0]
+        assert isinstance(conv, nn.Conv2d)
+        stride = conv.stride[0]
+        if self._stem_precision == "int16":
+            scale = np.abs(weight).max(axis=(1, 2, 3)) / 32767.0
+            scale[scale == 0] = 1.0
+            stored: NDArray[np.generic] = np.rint(weight / scale[:, None, None, None]).astype(np.int16)
+        else:
+            scale = np.ones(len(bias))
+            stored = weight.astype(np.float32)
+        _, height, width, _ = image
+        assert isinstance(height, int) and isinstance(width, int)
+        sizes = [strided(strided(size, stride), 2 if pool else 1) for size in (height, width)]
+        constants = [
+            self._builder.constant(stored, "stem_weight"),
+            self._vector(scale, "stem_scale"),
+            self._vector(bias, "stem_bias"),
+            self._vector(mean, "stem_mean"),
+        ]
+        shape: Shape = (BATCH, *sizes, len(bias))
+        return self._custom("Stem", ["image", *constants], shape, "stem", bits, stride=stride, pool=int(pool))
+
+    def pack(self, values: Tensor, hint: str, *, threshold: Array | NDArray[np.float32] | float = 0.0) -> Tensor:
+        """Bits that are set where a value is less than its channel's threshold, or the one of all."""
+        inputs = [values.name]
+        if np.any(np.asarray(threshold) != 0.0):
+            each = np.broadcast_to(np.asarray(threshold, np.float32), (values.size(3),))
+            inputs.append(self._builder.constant(each, f"{hint}_threshold"))
+        return self._builder.custom("Pack", inputs, [(bits_shape(values.shape), TensorProto.INT32)], hint)[0]
+
+    def signs(self, stream: Stream, hint: str) -> Tensor:
+        """Plain signs of a stream: those that its maker emitted, or packed now."""
+        return stream.bits if stream.bits is not None else self.pack(stream.values, hint)
+
+    def bconv(
+        self, bits: Tensor, weight: Array, scale: Array, bias: Array | float, stride: int, after: After, hint: str
+    ) -> Stream:
+        """Binary convolution: scale * sums + bias, plus what comes ``after``: [N,OH,OW,O].
+
+        Args:
+            bits: of [N,H,W,C].
+            weight: [O,C,K,K], of which the signs count (Eq. 1).
+            scale: [O].
+            bias: [O], or one for all.
+            stride: 1 or 2.
+            after: what else is added.
+            hint: start of the nodes' names.
+        """
+        out_channels, channels, kernel, _ = weight.shape
+        shape: Shape = (BATCH, strided(bits.size(1) - 2, stride), strided(bits.size(2) - 2, stride), out_channels)
+        offset = np.broadcast_to(np.asarray(bias + after.bias, np.float64), (out_channels,))
+        inputs = [
+            bits.name,
+            self._builder.constant(pack_weight(weight), f"{hint}_weight"),
+            self._vector(scale, f"{hint}_scale"),
+            self._vector(offset, f"{hint}_bias"),
+        ]
+        if after.residual is not None:
+            assert after.residual.shape == shape, f"{hint}: residual {after.residual.shape} for {shape}"
+            inputs.append(after.residual.name)
+        return self._custom("BConv", inputs, shape, hint, after.bits, channels=channels, kernel=kernel, stride=stride)
+
+    def avg_pool2(self, x: Tensor) -> Tensor:
+        """2x2 average pool of stride 2; an odd last row or column is averaged over what exists."""
+        batch, _, _, channels = x.shape
+        shape: Shape = (batch, halved(x.size(1)), halved(x.size(2)), channels)
+        return self._builder.custom("AvgPool2", [x.name], [(shape, TensorProto.FLOAT)], "pool")[0]
+
+    def pointwise(self, x: Tensor, weight: Array, hint: str) -> Tensor:
+        """Real 1x1 convolution with weight [O,C,1,1], no bias."""
+        matrix = weight[:, :, 0, 0].T
+        shape: Shape = (*x.shape[:-1], matrix.shape[1])
+        return self._builder.op("MatMul", [x.name, self._builder.weight(matrix, f"{hint}_weight")], shape, hint)
+
+    def leaky_clip(self, x: Tensor, hint: str) -> Tensor:
+        """See `models.binarize.functional.leaky_clip`."""
+        return leaky_clip(self._builder, x, hint)
+
+    def affine(self, x: Tensor, scale: Array, bias: Array, hint: str) -> Tensor:
+        """Return scale * x + bias, a number each a channel: a BatchNorm that no convolution absorbs."""
+        scaled = self._builder.op("Mul", [x.name, self._vector(scale, f"{hint}_scale")], x.shape)
+        return self._builder.op("Add", [scaled.name, self._vector(bias, f"{hint}_bias")], x.shape, hint)
+
+    def multiply(self, x: Tensor, factor: Tensor, hint: str) -> Tensor:
+        """Multiply x [N,H,W,C] by a factor that broadcasts to it."""
+        return self._builder.op("Mul", [x.name, factor.name], x.shape, hint)
+
+    def add(self, x: Tensor, after: After, hint: str) -> Stream:
+        """Add what comes after to x, by stock operators."""
+        y = x
+        if np.any(np.asarray(after.bias) != 0.0):
+            bias = np.broadcast_to(np.asarray(after.bias, np.float64), (x.size(3),))
+            y = self._builder.op("Add", [y.name, self._vector(bias, f"{hint}_bias")], x.shape)
+        if after.residual is not None:
+            y = self._builder.op("Add", [y.name, after.residual.name], x.shape, hint)
+        return Stream(y, self.pack(y, f"{hint}_pack") if after.bits else None)
+
+    def mean_magnitude(self, x: Tensor, kernel: int, stride: int, hint: str) -> Tensor:
+        """Mean of |x| over the channels, then over each window of a convolution (zeros outside): [N,OH,OW,1]."""
+        builder = self._builder
+        batch, height, width, _ = x.shape
+        magnitude = builder.op("Abs", [x.name], x.shape)
+        mean = builder.op("ReduceMean", [magnitude.name], (batch, height, width, 1), hint, axes=[3], keepdims=1)
+        if kernel == 1 and stride == 1:
+            return mean
+        # One channel: [N,H,W,1] and [N,1,H,W] are the same numbers in the same order.
+        planar = self._reshape(mean, (batch, 1, height, width))
+        high, wide = strided(x.size(1), stride), strided(x.size(2), stride)
+        pooled = builder.op(
+            "AveragePool",
+            [planar.name],
+            (batch, 1, high, wide),
+            f"{hint}_box",
+            kernel_shape=[kernel] * 2,
+            strides=[stride] * 2,
+            pads=[kernel // 2] * 4,
+            count_include_pad=1,
+        )
+        return self._reshape(pooled, (batch, high, wide, 1))
+
+    def _reshape(self, x: Tensor, shape: Shape) -> Tensor:
+        target = self._builder.constant(np.array([0, *shape[1:]], np.int64), "shape")  # 0 keeps the batch
+        return self._builder.op("Reshape", [x.name, target], shape)
+
+    def _vector(self, value: Array, hint: str) -> str:
+        return self._builder.constant(np.asarray(value, np.float32), hint)
+
+    def _custom(
+        self, op_type: str, inputs: list[str], shape: Shape, hint: str, bits: bool, **attributes: int
+    ) -> Stream:
+        outputs: list[tuple[Shape, int]] = [(shape, TensorProto.FLOAT)]
+        if bits:
+            outputs.append((bits_shape(shape), TensorProto.INT32))
+        result = self._builder.custom(op_type, inputs, outputs, hint, **attributes)
+        return Stream(result[0], result[1] if bits else None)
