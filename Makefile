@@ -66,8 +66,9 @@ format: $(STAMPS)/dev ## let ruff fix and format what it can
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
-bench: $(STAMPS)/op $(STAMPS)/bench ## latency and throughput by variant, from a load that this machine makes on itself
-	$(PY) -m loadtest $(ARGS)
+bench: setup $(STAMPS)/bench ## kernels and networks against other runtimes (ARGS="--only 'bireal18/*'"); on an idle machine
+	$(PY) -m loadtest.kernel $(ARGS)
+	$(PY) -m loadtest.network $(ARGS)
 
 lock: $(STAMPS)/dev ## newest allowed versions into requirements/*.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) requirements/build.in -o requirements/build.lock
