@@ -55,7 +55,7 @@ serve: $(STAMPS)/op ## the service on port 8000 (ARGS="--port 9000"); installs w
 	exec $(PY) -m service serve $(ARGS)
 
 test: setup ## all tests (PYTEST_ARGS="-k depth")
-	$(PY) -m pytest $(PYTEST_ARGS)
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev ## ruff check, ruff format --check, mypy --strict service
 	$(PY) -m ruff check
@@ -66,7 +66,7 @@ format: $(STAMPS)/dev ## let ruff fix and format what it can
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
-bench: setup $(STAMPS)/bench ## kernels and networks against other runtimes (ARGS="--only 'bireal18/*'"); on an idle machine
+bench: setup $(STAMPS)/bench ## kernels and networks against other runtimes (ARGS="--threads 1 2"); for an idle machine
 	$(PY) -m loadtest.kernel $(ARGS)
 	$(PY) -m loadtest.network $(ARGS)
 
