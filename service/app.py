@@ -101,6 +101,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         version=version,
         description=DESCRIPTION,
         lifespan=lifespan,
+        redirect_slashes=False,  # a client that follows would send its picture twice
         middleware=_middleware(settings, metrics, services.lifecycle),
     )
     app.state.services = services

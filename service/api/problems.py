@@ -59,20 +59,25 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     path = request.scope.get("path", "")
-    helps = {
-        HTTPStatus.NOT_FOUND: (f"There is nothing at {path}.", "GET /docs lists every path."),
-        HTTPStatus.METHOD_NOT_ALLOWED: (
-            f"{request.method} is not answered at {path}.",
-            f"Use {(error.headers or {}).get('Allow') or 'another method'}; GET /docs lists what each path answers.",
+    allowed = (error.headers or {}).get("Allow", "")
+    title, detail, remedy = {
+        HTTPStatus.NOT_FOUND: (
+            "There is nothing at this path.",
+            f"There is nothing at {path[:100]!r}.",
+            "GET /docs lists every path.",
         ),
-    }
-    detail, remedy = helps.get(status, (str(error.detail), "GET /docs describes the interface."))
+        HTTPStatus.METHOD_NOT_ALLOWED: (
+            "The path does not answer this method.",
+            f"{path} does not answer {request.method[:20]}.",
+            f"Use {allowed}; GET /docs lists what each path answers.",
+        ),
+    }.get(status, (f"{status.phrase}.", str(error.detail), "GET /docs describes the interface."))
     code = status.phrase.lower().replace(" ", "-")
     context = context_of(request)
     context.problem = code
     document = {
         "type": PROBLEM_TYPE_PREFIX + code,
-        "title": status.phrase,
+        "title": title,
         "status": int(status),
         "detail": detail,
         "code": code,

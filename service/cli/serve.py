@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -34,11 +35,12 @@ class DrainingServer(uvicorn.Server):
     Args:
         config: uvicorn's.
         services: Of the application that is served.
+        announce: Called once connections are taken.
     """
 
-    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+    def __init__(self, config: uvicorn.Config, services: Services, announce: Callable[[], None]) -> None:
         super().__init__(config)
-        self._services = services
+        self._services, self._announce = services, announce
         self._signals: list[int] = []
         self._noticed = False
         self._stop_at = math.inf
@@ -49,6 +51,11 @@ class DrainingServer(uvicorn.Server):
         self._services.lifecycle.draining = True
         if len(self._signals) > 1:
             self.should_exit = self.force_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tells where it listens, once signals are handled and connections are taken."""
+        await super().startup(sockets)
+        self._announce()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: acts on the note."""
@@ -89,10 +96,13 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
         # No request outlives its deadline; the second on top is for writing the answer.
         timeout_graceful_shutdown=math.ceil(settings.default_timeout_s) + 1,
     )
-    server = DrainingServer(config, services)
-    if arguments.json:
-        print(json.dumps({"url": url, "pid": os.getpid(), "model_dir": str(settings.model_dir)}), flush=True)
-    log.info("listening on %s; models come from %s", url, settings.model_dir)
+
+    def announce() -> None:
+        log.info("listening on %s; models come from %s", url, settings.model_dir)
+        if arguments.json:
+            print(json.dumps({"url": url, "pid": os.getpid(), "model_dir": str(settings.model_dir)}), flush=True)
+
+    server = DrainingServer(config, services, announce)
     server.run(sockets=[listener])
     if server.forced is not None:
         logging.shutdown()
@@ -107,8 +117,13 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
     except OSError as error:
+        # A resolver's errors have numbers of their own; the others' texts repeat the address.
+        if error.errno is None or isinstance(error, socket.gaierror):
+            reason = error.strerror or str(error)
+        else:
+            reason = os.strerror(error.errno)
         raise SettingsError(
-            f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror or error}.",
+            f"Cannot listen on {settings.host}, port {settings.port}: {reason}.",
             remedy="Choose another with --host and --port; port 0 takes a free one.",
         ) from error
 

@@ -1,0 +1,164 @@
+"""Stopping: readiness first, then the port, then what is in flight; and nothing that was accepted is lost."""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.live.service_process import LiveService, running
+from tests.pictures import encode, photo
+
+JPEG = encode(photo(), "JPEG")
+
+
+class SlowUpload:
+    """A request whose body is held back until it is told to finish."""
+
+    def __init__(self, service: LiveService) -> None:
+        self._go = threading.Event()
+        self._service = service
+        self.begun = threading.Event()
+        self.status: int | None = None
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._send)
+        self._thread.start()
+        assert self.begun.wait(10)
+
+    def _body(self) -> Iterator[bytes]:
+        yield JPEG[:1000]
+        self.begun.set()
+        self._go.wait(30)
+        yield JPEG[1000:]
+
+    def _send(self) -> None:
+        try:
+            with self._service.client() as client:
+                self.status = client.post("/classify?variant=full", content=self._body()).status_code
+        except httpx.HTTPError as error:
+            self.error = error
+
+    def finish(self) -> None:
+        self._go.set()
+        self._thread.join(30)
+
+
+def listens(service: LiveService) -> bool:
+    address = urlsplit(service.url)
+    try:
+        socket.create_connection((address.hostname, address.port), timeout=2).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def wait(condition, timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_sigterm_under_load_loses_no_request(zoo, tmp_path):
+    """Clients behind a balancer: it looks at /readyz, and sends nothing new once that says 503."""
+    with running(zoo, tmp_path / "log", "--drain-s", 1.5, "--fallback", "reference", "--queue-size", 500) as service:
+        routed = threading.Event()
+        routed.set()
+        signalled = threading.Event()
+        after_signal = 0
+        answers: list[int | str] = []
+
+        def look() -> None:
+            while routed.is_set():
+                try:
+                    ready = service.readiness().status_code == 200
+                except httpx.HTTPError as error:
+                    answers.append(f"readiness: {error!r}")
+                    ready = False
+                if not ready:
+                    time.sleep(0.2)  # a balancer is not that quick
+                    routed.clear()
+                time.sleep(0.05)
+
+        def client(number: int) -> None:
+            nonlocal after_signal
+            path = ("/classify", "/classify?variant=full", "/depth?variant=full")[number % 3]
+            with service.client() as connection:
+                while routed.is_set():
+                    late = signalled.is_set()
+                    try:
+                        answers.append(connection.post(path, content=JPEG).status_code)
+                    except httpx.HTTPError as error:
+                        answers.append(repr(error))
+                    after_signal += late
+
+        with ThreadPoolExecutor(9) as pool:
+            pool.submit(look)
+            clients = [pool.submit(client, number) for number in range(8)]
+            time.sleep(1)
+            service.process.send_signal(signal.SIGTERM)
+            signalled.set()
+            for finished in clients:
+                finished.result(30)
+        assert service.process.wait(20) == 0, service.log.read_text()
+    assert set(answers) == {200}
+    assert len(answers) > 50
+    assert after_signal > 5  # requests that came in the grace period were taken
+
+
+def test_the_order_of_stopping(zoo, tmp_path):
+    with running(zoo, tmp_path / "log", "--drain-s", 0.7) as service:
+        upload = SlowUpload(service)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.wait_state("draining", 5)["ready"] is False
+        with service.client() as client:  # still taken, and told to come back over another connection
+            response = client.post("/classify?variant=full", content=JPEG)
+            assert response.status_code == 200
+            assert response.headers["connection"] == "close"
+            assert "bireal_ready 0.0" in client.get("/metrics").text
+        wait(lambda: not listens(service))
+        assert service.process.poll() is None  # waits for the upload
+        upload.finish()
+        assert (upload.status, upload.error) == (200, None)
+        assert service.process.wait(10) == 0
+
+
+def test_ctrl_c_does_not_wait_for_a_balancer(zoo, tmp_path):
+    with running(zoo, tmp_path / "log", "--drain-s", 60) as service:
+        upload = SlowUpload(service)
+        service.process.send_signal(signal.SIGINT)
+        wait(lambda: not listens(service))
+        upload.finish()
+        assert upload.status == 200
+        assert service.process.wait(10) == 0
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(zoo, tmp_path, second):
+    with running(zoo, tmp_path / "log", "--drain-s", 60) as service:
+        upload = SlowUpload(service)
+        service.process.send_signal(signal.SIGTERM)
+        service.wait_state("draining", 5)
+        started = time.monotonic()
+        assert service.stop(second) == 128 + second
+        assert time.monotonic() - started < 3
+        upload.finish()
+        assert upload.status != 200
+
+
+def test_a_signal_while_models_load(zoo, tmp_path):
+    with running(zoo, tmp_path / "log", ready=False) as service:
+        assert service.stop(signal.SIGINT) == 0, service.log.read_text()
+
+
+def test_an_idle_connection_does_not_hold_it_up(zoo, tmp_path):
+    with running(zoo, tmp_path / "log", "--drain-s", 0) as service, service.client() as client:
+        client.get("/healthz")
+        started = time.monotonic()
+        assert service.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - started < 5

@@ -1,0 +1,141 @@
+"""Starting: what is said when something is missing, and what overload looks like."""
+
+import json
+import shutil
+import subprocess
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.live.service_process import ROOT, command, environment, running
+from tests.pictures import encode, photo
+
+JPEG = encode(photo(), "JPEG")
+
+
+def test_without_the_op_it_is_not_ready_and_says_why(zoo, tmp_path):
+    """A kernel that this CPU cannot run stands for an operator that does not load: the same error, for real."""
+    with running(zoo, tmp_path / "log", "--kernel", "abacus", ready=False) as service:
+        body = service.wait_state("failed")
+        (reason,) = body["reasons"]
+        assert "BIREAL_KERNEL" in reason or "library" in reason
+        with service.client() as client:
+            refused = client.post("/classify", content=JPEG)
+            assert (refused.status_code, refused.json()["code"]) == (503, "op-unavailable")
+            assert "BIREAL_FALLBACK" in refused.text or "BIREAL_KERNEL" in refused.text
+            assert client.post("/classify?variant=reference", content=JPEG).status_code == 200
+            assert client.get("/healthz").status_code == 200
+            assert "bireal_ready 0.0" in client.get("/metrics").text
+
+
+def test_with_the_fallback_it_is_ready_and_says_so(zoo, tmp_path):
+    with running(zoo, tmp_path / "log", "--kernel", "abacus", BIREAL_FALLBACK="reference") as service:
+        with service.client() as client:
+            for path in ("/classify", "/depth"):
+                body = client.post(path, content=JPEG).json()
+                assert body["variant"] == "reference"
+                assert "cannot run here" in body["fallback"]
+            text = client.get("/metrics").text
+        lines = [line for line in text.splitlines() if line.startswith("bireal_fallback_total{")]
+        assert len(lines) == 2
+        assert all(line.endswith(" 1.0") for line in lines)
+        assert 'requested="binary"' in lines[0]
+        assert 'ran="reference"' in lines[0]
+
+
+def test_an_empty_model_folder(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with running(empty, tmp_path / "log", ready=False) as service:
+        body = service.wait_state("failed")
+        assert body["reasons"] == [
+            f"The model folder {empty} holds no model: a model is <name>/<version>/card.yaml with its file."
+        ]
+        with service.client() as client:
+            assert client.get("/healthz").status_code == 200
+            refused = client.post("/classify", content=JPEG)
+            assert (refused.status_code, refused.json()["code"]) == (503, "not-ready")
+        assert service.stop() == 0
+        assert "not ready" in service.log.read_text()
+
+
+def test_a_broken_model_takes_down_nobody_else(zoo, tmp_path):
+    mended = shutil.copytree(zoo, tmp_path / "zoo")
+    (mended / "tiny-ramp" / "1" / "model.onnx").write_bytes(b"\0")
+    with running(mended, tmp_path / "log", "--fallback", "reference") as service, service.client() as client:
+        assert client.post("/classify?variant=full", content=JPEG).status_code == 200
+        refused = client.post("/depth?variant=full", content=JPEG)
+        assert (refused.status_code, refused.json()["code"]) == (503, "model-broken")
+        assert "sha256" in refused.json()["detail"]
+        (broken,) = client.get("/models").json()["broken"]
+        assert broken["name"] == "tiny-ramp@1"
+
+
+def test_more_than_it_can_take_is_told_to_come_back(zoo, tmp_path):
+    options = ("--queue-size", 2, "--workers", 1, "--decode-threads", 1, "--fallback", "reference")
+    with running(zoo, tmp_path / "log", *options) as service, service.client() as client:
+
+        def ask(_: int):
+            return client.post("/depth?size=original&format=npy", content=JPEG)
+
+        with ThreadPoolExecutor(30) as pool:
+            responses = list(pool.map(ask, range(150)))
+        counts = Counter(response.status_code for response in responses)
+        assert set(counts) == {200, 429}, counts
+        for response in responses:
+            if response.status_code == 429:
+                assert int(response.headers["retry-after"]) >= 1
+                assert response.json()["code"] == "overloaded"
+        assert client.post("/depth", content=JPEG).status_code == 200
+        assert client.get("/readyz").status_code == 200
+
+
+def start(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command("serve", *arguments), cwd=ROOT, env=environment(**variables), capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_port_that_is_taken(zoo, tmp_path):
+    with running(zoo, tmp_path / "log", ready=False) as service:
+        port = service.url.rpartition(":")[2]
+        ended = start("--port", port, "--model-dir", zoo)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert f"error: Cannot listen on 127.0.0.1, port {port}: Address already in use." in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "named"),
+    [
+        (("--port", "many"), {}, "--port"),
+        (("--queue-size", "0"), {}, "--queue-size"),
+        ((), {"BIREAL_FALLBACK": "sometimes"}, "BIREAL_FALLBACK"),
+        (("--host", "256.1.1.1"), {}, "256.1.1.1"),
+        (("--nonsense",), {}, "--nonsense"),
+    ],
+)
+def test_settings_that_are_not_valid(arguments, variables, named):
+    ended = start(*arguments, **variables)
+    assert ended.returncode == 2
+    assert named in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_a_misspelt_variable_is_warned_of(zoo, tmp_path):
+    with running(zoo, tmp_path / "log", ready=False, BIREAL_QUEUESIZE="3") as service:
+        assert service.stop() == 0
+        assert "BIREAL_QUEUESIZE" in service.log.read_text()
+        assert "BIREAL_QUEUE_SIZE" in service.log.read_text()
+
+
+def test_standard_output_carries_one_document(zoo, tmp_path):
+    with running(zoo, tmp_path / "log", "--fallback", "reference") as service:
+        with service.client() as client:
+            client.post("/classify", content=JPEG)
+        service.stop()
+        assert service.process.stdout.read() == ""  # the first line was the only one
+    assert json.loads(json.dumps({"url": service.url}))["url"].startswith("http://127.0.0.1:")
