@@ -30,6 +30,8 @@ def predict(settings: Settings, arguments: argparse.Namespace) -> int:
     lone = len(paths) == 1
     if arguments.output is not None and (arguments.task != "depth" or not lone):
         raise BadParameterError("output", "--output takes the depth map of one image.", remedy="Add --task depth.")
+    if arguments.output is not None:
+        _map_format(arguments.output)  # tells at once what it does not know
     with Engine(settings if lone else offline(settings)) as engine:
         (handle,) = engine.handles(arguments.task, arguments.model, arguments.variant)
         documents = asyncio.run(_all(engine, handle, paths, arguments))
@@ -57,10 +59,10 @@ async def _all(
             bar.update()
             body = answer.problem() if isinstance(answer, ServiceError) else _wire(answer).model_dump(mode="json")
             documents.append({"file": str(path), **body})
+            if arguments.output is not None and isinstance(answer, Answered):
+                _write_map(arguments.output, _map_format(arguments.output), answer)
             if not arguments.json:
                 tqdm.write(_line(path, body))
-            if arguments.output is not None and isinstance(answer, Answered):
-                _write_map(arguments.output, answer)
     return documents
 
 
@@ -87,17 +89,21 @@ def _line(path: Path, body: dict[str, Any]) -> str:
     return f"{path}: {found}  [{body['model']}, {body['variant']}, {body['kernel']}]"
 
 
-def _write_map(path: Path, answer: Answered) -> None:
-    formats: dict[str, DepthFormat] = {".npy": "npy", ".png": "color"}
-    form = formats.get(path.suffix.lower())
-    if path.name.lower().endswith(".png16.png"):
-        form = "png16"
-    if form is None:
-        raise BadParameterError(
-            "output",
-            f"{path.name} ends in none of .png (a picture), .png16.png (metres x 256) and .npy (metres).",
-            remedy="Choose one of these endings.",
-        )
+def _map_format(path: Path) -> DepthFormat:
+    """The format that a file's name asks for."""
+    name = path.name.lower()
+    endings: dict[str, DepthFormat] = {".png16.png": "png16", ".png": "color", ".npy": "npy"}
+    for ending, form in endings.items():
+        if name.endswith(ending):
+            return form
+    raise BadParameterError(
+        "output",
+        f"{path.name} ends in none of .png (a picture), .png16.png (metres x 256) and .npy (metres).",
+        remedy="Choose one of these endings.",
+    )
+
+
+def _write_map(path: Path, form: DepthFormat, answer: Answered) -> None:
     try:
         path.write_bytes(encode_depth(answer.result.depth_m, form).body)
     except OSError as error:
