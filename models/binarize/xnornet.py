@@ -93,16 +93,18 @@ def sign_threshold(
     """Signs of scale * x + bias by comparing x alone.
 
     Returns:
-        threshold [C] and flipped [C]: the sign is -1 where x < threshold, inverted where ``flipped``. For a negative
-        factor the sign is -1 where x > t, i.e. the inverse of x < t', with t' the next float32 after t.
+        threshold [C] and flipped [C]: the sign is -1 where x < threshold, inverted where ``flipped``. With t = -bias /
+        scale, a float32 x is less than t where it is less than the first float32 from t on. For a negative factor the
+        sign is -1 where x > t, i.e. the inverse of x < t' with t' the first float32 after t.
     """
     flipped = scale < 0
     zero = scale == 0
     ratio = -bias / np.where(zero, 1.0, scale)
     constant = np.where(bias < 0, _LARGEST, -_LARGEST)  # a channel that does not depend on x
-    threshold = np.where(zero, constant, ratio).clip(-_LARGEST, _LARGEST).astype(np.float32)
-    above = np.nextafter(threshold, np.float32(np.inf)).clip(-_LARGEST, _LARGEST)
-    return np.where(flipped, above, threshold).astype(np.float32), flipped
+    exact = np.where(zero, constant, ratio).clip(-_LARGEST, _LARGEST)
+    nearest = exact.astype(np.float32)
+    short = np.where(flipped, nearest <= exact, nearest < exact)
+    return np.where(short, np.nextafter(nearest, np.float32(_LARGEST)), nearest).astype(np.float32), flipped
 
 
 @dataclass(frozen=True)

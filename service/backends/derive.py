@@ -134,7 +134,8 @@ class GraphWriter:
     def nchw(self, value: str) -> str:
         """Name of the NCHW form of a value, made from its NHWC form if needed."""
         if value not in self._nchw:
-            self._nchw[value] = self.op("Transpose", [self.nhwc(value)], f"{value}::nchw", perm=_TO_NCHW)
+            self._nhwc[value] = self.nhwc(value)  # it exists, and a stock node may read it again
+            self._nchw[value] = self.op("Transpose", [self._nhwc[value]], f"{value}::nchw", perm=_TO_NCHW)
         return self._nchw[value]
 
     def signs(self, node: CustomNode, index: int) -> str:
