@@ -1,0 +1,1 @@
+"""Benchmarks of kernels and networks, and load tests of the service: each a module to run with `python -m`."""

@@ -1,0 +1,30 @@
+"""A picture to send that needs no file: made from noise of many scales, it costs a decoder what a photograph does."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def photo_like(width: int = 500, height: int = 375, *, seed: int = 1, quality: int = 85) -> bytes:
+    """A JPEG whose spectrum falls off as 1/f, as those of photographs do.
+
+    Args:
+        width: Pixels; 500 x 375 is the usual size of an ImageNet photo.
+        height: Pixels.
+        seed: Of the noise: the same seed gives the same bytes.
+        quality: Of the JPEG.
+    """
+    rng = np.random.default_rng(seed)
+    rows, columns = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
+    frequency = np.sqrt(rows**2 + columns**2)
+    frequency[0, 0] = 1
+    channels = []
+    for _ in range(3):
+        field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((height, width))) / frequency).real
+        low, high = np.percentile(field, [1, 99])
+        channels.append(np.clip((field - low) / (high - low), 0, 1))
+    pixels = (255 * np.stack(channels, axis=-1)).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
