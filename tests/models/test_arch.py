@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.accounting import PRINTED, cost_of, table
+from models.accounting import PRINTED, PRINTED_EXTRA_PARAMS, cost_of, table
 from models.arch import ArchConfig, build
 from models.arch.bireal import BiRealBottleneck, BiRealNet
 from models.arch.layers import avg_pool2
@@ -64,10 +64,37 @@ def test_table_5() -> None:
         assert rows[name]["bops"] == pytest.approx(bops, rel=2e-3), name
     assert rows["bireal18"]["bops_saving"] == pytest.approx(11.06, abs=0.01)
     assert rows["bireal34"]["bops_saving"] == pytest.approx(18.99, abs=0.01)
+    assert rows["xnornet18"]["bops_saving"] == pytest.approx(10.86, abs=0.01)
+    assert rows["xnornet34"]["bops_saving"] == pytest.approx(18.47, abs=0.01)
     for (depth, method), printed in PRINTED.items():
-        row = rows[f"{'bireal' if method == 'bireal' else 'resnet'}{depth}"]
+        row = rows[f"{'resnet' if method == 'none' else method}{depth}"]
         assert row["memory_mbit"] == pytest.approx(printed["memory_mbit"], rel=0.006)
         assert row["bops"] == pytest.approx(printed["bops"], rel=0.011)
+        assert row["printed_memory_mbit"] == printed["memory_mbit"]
+        if method != "none":
+            assert row["memory_saving"] == pytest.approx(printed["memory_saving"], rel=0.006)
+            assert row["bops_saving"] == pytest.approx(printed["bops_saving"], abs=0.01)
+
+
+@pytest.mark.parametrize(("depth", "method"), sorted(PRINTED))
+def test_the_printed_memory_is_explained_by_one_constant(depth: int, method: str) -> None:
+    with torch.device("meta"):
+        network = build(ArchConfig(depth=depth, method=method))
+    binary = sum(m.weight.numel() for m in network.modules() if isinstance(m, BinaryConv2d))
+    scales = sum(m.out_channels for m in network.modules() if isinstance(m, BinaryConv2d) and method == "xnornet")
+    weights = sum(p.numel() for p in network.parameters() if p.ndim > 1) - binary
+    bits = 32 * (weights + scales + PRINTED_EXTRA_PARAMS) + binary
+    assert bits / 1e6 == pytest.approx(PRINTED[depth, method]["memory_mbit"], abs=0.051)
+
+
+def test_bases_multiply_the_binary_work() -> None:
+    plain = cost_of(ArchConfig(num_classes=10, width=0.25), 32, 32)
+    options = {"weight_bases": 3, "activation_bases": 2}
+    several = cost_of(ArchConfig(method="abcnet", options=options, num_classes=10, width=0.25), 32, 32)
+    assert several.binary_params == 3 * plain.binary_params
+    assert several.binary_macs == 6 * plain.binary_macs
+    channels = 4 * (16 + 32 + 64 + 128)
+    assert several.real_params - plain.real_params == 3 * channels + 16 * 2 * 2  # alpha; shifts and scales
 
 
 def test_cost_scales_with_the_image() -> None:

@@ -74,18 +74,18 @@ def test_bit_packed_layers_equal_the_reference_exactly(config: ArchConfig) -> No
     assert [layer for layer in layers if not layer.exact] == []
 
 
-def export_to(folder: Path, config: ArchConfig) -> Card:
-    """Export a random Bi-Real classifier and load its card again."""
-    model = to_onnx(random_network(config), 64, 64)  # type: ignore[arg-type]
+def export_to(folder: Path, config: ArchConfig, size: int = 64) -> Card:
+    """Export a random binary classifier and load its card again."""
+    model = to_onnx(random_network(config), size, size)  # type: ignore[arg-type]
     card = make_card(
-        "bireal18-test",
+        "binary-test",
         "1",
         config,
         RECIPES["bireal18-tiny100"],
         model,
-        height=64,
-        width=64,
-        classes=CLASSES,
+        height=size,
+        width=size,
+        classes=CLASSES[: config.num_classes],
         stem_precision="int16",
         provenance={"command": "python -m models.train", "hardware": "none"},
         wall_time_s=1.0,

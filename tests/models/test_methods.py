@@ -20,8 +20,9 @@ from models.export.convert import to_onnx
 from models.export.verify import smooth_images, verify
 from models.train import checkpoint
 from models.train.initialise import initialise_from
+from service.backends import backend_for
 from service.backends.audit import Audit
-from tests.models.test_export import random_network
+from tests.models.test_export import export_to, random_network
 
 TINY = {"depth": 18, "num_classes": 4, "width": 0.25, **SMALL_STEM}
 PLAIN = ArchConfig(method="bireal", structure="plain", **TINY)
@@ -86,6 +87,18 @@ def test_bit_packed_layers_equal_the_reference_exactly(config: ArchConfig) -> No
     if config.method == "abcnet":
         wanted *= next(m.bases for m in network.modules() if isinstance(m, BinaryActivation))
     assert convolutions == wanted
+
+
+@pytest.mark.parametrize("config", BINARY, ids=label)
+def test_both_variants_serve_alike(config: ArchConfig, tmp_path: Path) -> None:
+    card = export_to(tmp_path, config, size=32)
+    assert (card.network.method, card.network.structure) == (config.method, config.structure)
+    images = smooth_images(16, 32, 32, seed=5)
+    binary, reference = (
+        backend_for(variant).load(card, variant, intra_op_threads=1).run(images) for variant in card.variants
+    )
+    assert np.corrcoef(binary.ravel(), reference.ravel())[0, 1] > 0.98
+    assert (binary.argmax(1) == reference.argmax(1)).mean() >= 0.8
 
 
 @pytest.mark.parametrize("config", [c for c in [*BINARY, REAL[0], REAL[2]] if c != PLAIN], ids=label)
