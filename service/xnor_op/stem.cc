@@ -28,21 +28,21 @@ Reach reach(int i, int stride, int pad, int size) {
 struct Stem::Geometry {
   int height, width;            // image
   int conv_height, conv_width;  // before pooling
-  size_t input_row_bytes;       // one widened, padded input row
+  size_t input_row_bytes;       // one converted, padded input row
   size_t conv_row_bytes;        // one convolution row
   size_t class_bytes;           // border class of each column
 
-  Geometry(const MapShape& image, int stride, int kernel, int element_bytes, int out_channels)
+  Geometry(const MapShape& image, int stride, int kernel, size_t pixel_bytes, int out_channels)
       : height(image.height),
         width(image.width),
         conv_height((image.height - 1) / stride + 1),
         conv_width((image.width - 1) / stride + 1),
-        input_row_bytes(round_up((static_cast<size_t>(image.width) + 2 * (kernel / 2)) * kColors * element_bytes)),
+        input_row_bytes(round_up((static_cast<size_t>(image.width) + 2 * (kernel / 2)) * kColors * pixel_bytes)),
         conv_row_bytes(round_up(static_cast<size_t>(conv_width) * out_channels * sizeof(float))),
         class_bytes(round_up(conv_width)) {}
 };
 
-// Makes convolution rows on demand. Holds a ring of widened input rows, so each is widened once a task.
+// Makes convolution rows on demand. Holds a ring of converted input rows, so each is converted once a task.
 class Stem::RowSource {
  public:
   static size_t scratch_bytes(const Geometry& geometry, int kernel) {
@@ -79,7 +79,7 @@ class Stem::RowSource {
     const size_t row_class = static_cast<size_t>(r.before) * classes + r.behind;
     job_.offset = stem_.offset_.as<float>() + row_class * classes * classes * stem_.padded_channels_;
     job_.out = out;
-    (stem_.integer_ ? stem_.kernels_.stem_row_i16 : stem_.kernels_.stem_row_f32)(job_);
+    stem_.stem_->row(job_);
   }
 
  private:
@@ -89,26 +89,34 @@ class Stem::RowSource {
     if (held_[place] == y) return row;
     held_[place] = y;
     const uint8_t* in = pixels_ + static_cast<size_t>(y) * geometry_.width * kColors;
-    if (stem_.integer_) {
-      widen(in, reinterpret_cast<int16_t*>(row), [](uint8_t pixel, int) { return static_cast<int16_t>(pixel); });
-    } else {
-      const float* mean = stem_.mean_;
-      widen(in, reinterpret_cast<float*>(row), [mean](uint8_t pixel, int c) { return pixel - mean[c]; });
+    const size_t count = static_cast<size_t>(geometry_.width) * kColors;
+    switch (stem_.pixels_) {
+      case Pixels::kUInt8:
+        std::copy_n(in, count, margin<uint8_t>(row, count));
+        break;
+      case Pixels::kInt16:
+        std::copy_n(in, count, margin<int16_t>(row, count));
+        break;
+      case Pixels::kFloat32: {
+        auto* out = margin<float>(row, count);
+        for (size_t i = 0; i < count; i += kColors) {
+          for (int c = 0; c < kColors; ++c) out[i + c] = in[i + c] - stem_.mean_[c];
+        }
+        break;
+      }
     }
     return row;
   }
 
-  // Zeroes the slack behind the row too: kernels read whole vectors, and what they read there must be finite.
-  template <typename T, typename Convert>
-  void widen(const uint8_t* in, T* row, Convert convert) const {
-    const size_t margin = static_cast<size_t>(stem_.kernel_ / 2) * kColors;
-    const size_t count = static_cast<size_t>(geometry_.width) * kColors;
-    std::fill_n(row, margin, T(0));
-    T* out = row + margin;
-    for (int x = 0; x < geometry_.width; ++x) {
-      for (int c = 0; c < kColors; ++c) out[x * kColors + c] = convert(in[x * kColors + c], c);
-    }
-    std::fill(out + count, row + geometry_.input_row_bytes / sizeof(T), T(0));
+  // Zeroes what lies before and behind the `count` values of a row; the start of those values. Behind them, up to the
+  // row's end: kernels read whole steps, and what they read there must be finite.
+  template <typename T>
+  T* margin(char* row, size_t count) const {
+    auto* begin = reinterpret_cast<T*>(row);
+    T* values = begin + static_cast<size_t>(stem_.kernel_ / 2) * kColors;
+    std::fill(begin, values, T(0));
+    std::fill(values + count, begin + geometry_.input_row_bytes / sizeof(T), T(0));
+    return values;
   }
 
   const Stem& stem_;
@@ -127,11 +135,11 @@ Stem::Stem(const Attributes& attributes, const TensorView& image, const TensorVi
   stride_ = static_cast<int>(attributes.stride);
   pool_ = attributes.pool != 0;
   require_tensor(image, "image", DType::kUInt8, {-1, -1, -1, kColors}, "[N, H, W, 3]");
-  integer_ = weight.dtype == static_cast<int>(DType::kInt16);
-  if (!integer_ && weight.dtype != static_cast<int>(DType::kFloat32)) {
+  const bool integer = weight.dtype == static_cast<int>(DType::kInt16);
+  if (!integer && weight.dtype != static_cast<int>(DType::kFloat32)) {
     throw OpError("input 'weight' is " + dtype_name(weight.dtype) + "; give float32 or int16");
   }
-  require_tensor(weight, "weight", integer_ ? DType::kInt16 : DType::kFloat32, {-1, -1, -1, kColors}, "[O, K, K, 3]");
+  require_tensor(weight, "weight", integer ? DType::kInt16 : DType::kFloat32, {-1, -1, -1, kColors}, "[O, K, K, 3]");
   const int64_t side = weight.shape[1];
   if (side != weight.shape[2] || side % 2 == 0 || side < 1 || side > kLargestKernel) {
     throw OpError("input 'weight' has shape " + shape_text(weight.shape) +
@@ -147,14 +155,30 @@ Stem::Stem(const Attributes& attributes, const TensorView& image, const TensorVi
   padded_channels_ = (out_channels_ + kernels_.stem_block - 1) / kernels_.stem_block * kernels_.stem_block;
   scale_ = AlignedBuffer(sizeof(float) * padded_channels_);
   std::copy_n(scale.as<float>(), out_channels_, scale_.as<float>());
-  weights_ = AlignedBuffer(kernels_.stem_layout_bytes(out_channels_, kernel_, integer_ ? 2 : 4));
-  if (integer_) {
-    kernels_.stem_layout_i16(weight.as<int16_t>(), out_channels_, kernel_, weights_.as<void>());
-    make_offsets(weight.as<int16_t>(), scale.as<float>(), bias.as<float>());
+  const auto* integers = weight.as<int16_t>();
+  const size_t count = static_cast<size_t>(out_channels_) * kernel_ * kernel_ * kColors;
+  const auto fits_int8 = [](int16_t w) { return w >= INT8_MIN && w <= INT8_MAX; };
+  if (!integer) {
+    pixels_ = Pixels::kFloat32;
+    stem_ = kernels_.stem_f32;
+  } else if (kernels_.stem_i8 != nullptr && std::all_of(integers, integers + count, fits_int8)) {
+    pixels_ = Pixels::kUInt8;
+    stem_ = kernels_.stem_i8;
   } else {
-    kernels_.stem_layout_f32(weight.as<float>(), out_channels_, kernel_, weights_.as<void>());
+    pixels_ = Pixels::kInt16;
+    stem_ = kernels_.stem_i16;
+  }
+  weights_ = AlignedBuffer(stem_->layout_bytes(out_channels_, kernel_));
+  stem_->layout(weight.data, out_channels_, kernel_, weights_.as<void>());
+  if (integer) {
+    make_offsets(integers, scale.as<float>(), bias.as<float>());
+  } else {
     make_offsets(weight.as<float>(), scale.as<float>(), bias.as<float>());
   }
+}
+
+size_t Stem::pixel_bytes() const {
+  return pixels_ == Pixels::kFloat32 ? sizeof(float) : pixels_ == Pixels::kInt16 ? sizeof(int16_t) : sizeof(uint8_t);
 }
 
 // offset = bias - scale * (sum over valid taps of w * mean) for int16 weights, by border class; the bias for float32.
@@ -168,7 +192,7 @@ void Stem::make_offsets(const T* weight, const float* scale, const float* bias) 
     for (size_t t = 0; t < tap_mean.size(); ++t) {
       const T* w = weight + (o * tap_mean.size() + t) * kColors;
       tap_mean[t] = 0;
-      for (int c = 0; c < kColors && integer_; ++c) tap_mean[t] += static_cast<double>(w[c]) * mean_[c];
+      for (int c = 0; c < kColors && pixels_ != Pixels::kFloat32; ++c) tap_mean[t] += static_cast<double>(w[c]) * mean_[c];
     }
     for (size_t index = 0; index < all; ++index) {
       const int row_class = static_cast<int>(index) / (classes * classes);
@@ -200,7 +224,7 @@ MapShape Stem::prepare(const TensorView& image) const {
 void Stem::run(const TensorView& image, const MapShape& out, float* y, uint32_t* bits,
                const Executor& executor) const {
   const MapShape in = map_shape(image, "image");
-  const Geometry geometry(in, stride_, kernel_, integer_ ? 2 : 4, out_channels_);
+  const Geometry geometry(in, stride_, kernel_, pixel_bytes(), out_channels_);
   const size_t source_bytes = RowSource::scratch_bytes(geometry, kernel_);
   const size_t scratch_bytes = source_bytes + (pool_ ? kPoolRows * geometry.conv_row_bytes : 0);
   const double work = static_cast<double>(geometry.conv_width) * out_channels_ * kernel_ * kernel_ * kColors / 60;

@@ -89,17 +89,18 @@ def test_batch_and_rows_split_over_threads(dtype: type, rng: np.random.Generator
         check(rng, dtype, (64, 72), batch=3, threads=2, pool=pool)
 
 
+@pytest.mark.parametrize("limit", [128, 129, 400])  # weights within int8 may take a kernel of their own
 @pytest.mark.parametrize("pool", [False, True])
-def test_integer_sums_are_exact(pool: bool, rng: np.random.Generator) -> None:
+def test_integer_sums_are_exact(pool: bool, limit: int, rng: np.random.Generator) -> None:
     """Weights whose sums stay below 2^24 come out as exact integers, at borders too; the largest ones stay in int32."""
     image = rng.integers(0, 256, (2, 19, 23, 3)).astype(np.uint8)
-    weight = rng.integers(-200, 201, (40, 7, 7, 3)).astype(np.int16)
+    weight = rng.integers(-limit, limit, (40, 7, 7, 3)).astype(np.int16)
     one, zero, no_mean = np.ones(40, np.float32), np.zeros(40, np.float32), np.zeros(3, np.float32)
     (y,) = run_stem(image, weight, one, zero, no_mean, stride=2, pool=pool, with_bits=False)
     np.testing.assert_array_equal(y, naive.stem(image, weight, one, zero, no_mean, 2, pool))
 
 
-@pytest.mark.parametrize("weight_value", [-32768, 32767])
+@pytest.mark.parametrize("weight_value", [-32768, 32767, -128, 127])
 def test_largest_sums_do_not_overflow(weight_value: int) -> None:
     image = np.full((1, 9, 9, 3), 255, np.uint8)
     weight = np.full((33, 7, 7, 3), weight_value, np.int16)

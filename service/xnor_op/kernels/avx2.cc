@@ -14,7 +14,7 @@
 #include <immintrin.h>
 
 #include "../epilogue.h"
-#include "kernel.h"
+#include "avx2.h"
 
 namespace bireal {
 namespace {
@@ -307,176 +307,13 @@ void bconv(const BConvJob& job) {
   }
 }
 
-// ---------------------------------------------------------------- stem
-
-// [block of 16 channels][filter row][step][16 channels]; a step is one float32 tap-colour or two int16 ones (vpmaddwd
-// multiplies two and adds them). An odd int16 run ends with a zero weight.
-constexpr int kColors = 3;
-constexpr int kStemVectors = 2;
-constexpr int kStemBlock = kLanes * kStemVectors;
-constexpr int kStemTile = 6;  // pixels: 12 accumulators
-
-inline int stem_steps(int kernel, int element_bytes) { return (kernel * kColors * element_bytes + 3) / 4; }
-
-size_t stem_layout_bytes(int out_channels, int kernel, int element_bytes) {
-  const size_t blocks = (static_cast<size_t>(out_channels) + kStemBlock - 1) / kStemBlock;
-  return blocks * kStemBlock * kernel * stem_steps(kernel, element_bytes) * 4;
-}
-
-template <typename T>
-void stem_layout(const T* weights, int out_channels, int kernel, void* out) {
-  constexpr int kPerStep = 4 / sizeof(T);
-  const int run = kernel * kColors;
-  const int steps = stem_steps(kernel, sizeof(T));
-  auto* to = static_cast<T*>(out);
-  for (int first = 0; first < out_channels; first += kStemBlock) {
-    for (int t = 0; t < kernel; ++t) {
-      for (int s = 0; s < steps; ++s) {
-        for (int lane = 0; lane < kStemBlock; ++lane) {
-          for (int i = 0; i < kPerStep; ++i) {
-            const int k = s * kPerStep + i;
-            const bool real = k < run && first + lane < out_channels;
-            *to++ = real ? weights[(static_cast<size_t>(first + lane) * kernel + t) * run + k] : T(0);
-          }
-        }
-      }
-    }
-  }
-}
-
-void stem_layout_f32(const float* weights, int out_channels, int kernel, void* out) {
-  stem_layout(weights, out_channels, kernel, out);
-}
-
-void stem_layout_i16(const int16_t* weights, int out_channels, int kernel, void* out) {
-  stem_layout(weights, out_channels, kernel, out);
-}
-
-struct FloatSum {
-  using Element = float;
-  __m256 value = _mm256_setzero_ps();
-  inline void add(const char* in, const uint32_t* w) {
-    float x;
-    __builtin_memcpy(&x, in, 4);
-    value = _mm256_fmadd_ps(_mm256_set1_ps(x), _mm256_load_ps(reinterpret_cast<const float*>(w)), value);
-  }
-  inline __m256 result() const { return value; }
-};
-
-struct IntSum {
-  using Element = int16_t;
-  __m256i value = _mm256_setzero_si256();
-  inline void add(const char* in, const uint32_t* w) {
-    int x;
-    __builtin_memcpy(&x, in, 4);
-    const __m256i weight = _mm256_load_si256(reinterpret_cast<const __m256i*>(w));
-    value = _mm256_add_epi32(value, _mm256_madd_epi16(_mm256_set1_epi32(x), weight));
-  }
-  inline __m256 result() const { return _mm256_cvtepi32_ps(value); }
-};
-
-template <typename Sum, int P>
-__attribute__((noinline)) void stem_tile(const StemRowJob& job, int first, int ox) {
-  using T = typename Sum::Element;
-  const int steps = stem_steps(job.kernel, sizeof(T));
-  const size_t step = static_cast<size_t>(job.stride) * kColors * sizeof(T);
-  const auto* weights = static_cast<const uint32_t*>(job.weights) + static_cast<size_t>(first) * job.kernel * steps;
-  Sum sum[P][kStemVectors];
-  for (int t = job.tap_begin; t < job.tap_end; ++t) {
-    const uint32_t* w = weights + static_cast<size_t>(t) * steps * kStemBlock;
-    const char* in = static_cast<const char*>(job.rows[t]) + ox * step;
-    for (int s = 0; s < steps; ++s, w += kStemBlock, in += 4) {
-      for (int p = 0; p < P; ++p) {
-        for (int v = 0; v < kStemVectors; ++v) sum[p][v].add(in + p * step, w + v * kLanes);
-      }
-    }
-  }
-  const int valid = job.out_channels - first < kStemBlock ? job.out_channels - first : kStemBlock;
-  for (int p = 0; p < P; ++p) {
-    const float* offset = job.offset + static_cast<size_t>(job.column_class[ox + p]) * job.padded_channels + first;
-    alignas(32) float y[kStemBlock];
-    for (int v = 0; v < kStemVectors; ++v) {
-      const __m256 scaled = _mm256_mul_ps(sum[p][v].result(), _mm256_load_ps(job.scale + first + v * kLanes));
-      _mm256_store_ps(y + v * kLanes, _mm256_add_ps(scaled, _mm256_load_ps(offset + v * kLanes)));
-    }
-    __builtin_memcpy(job.out + static_cast<size_t>(ox + p) * job.out_channels + first, y, sizeof(float) * valid);
-  }
-}
-
-template <typename Sum>
-void stem_row(const StemRowJob& job) {
-  for (int first = 0; first < job.out_channels; first += kStemBlock) {
-    int ox = 0;
-    for (; ox + kStemTile <= job.out_width; ox += kStemTile) stem_tile<Sum, kStemTile>(job, first, ox);
-    for (; ox + 2 <= job.out_width; ox += 2) stem_tile<Sum, 2>(job, first, ox);
-    for (; ox < job.out_width; ++ox) stem_tile<Sum, 1>(job, first, ox);
-  }
-}
-
-// ---------------------------------------------------------------- pooling
-
-void max_pool_row(const float* const* rows, int count, int width, int channels, float* out) {
-  const int out_width = (width - 1) / 2 + 1;
-  for (int ox = 0; ox < out_width; ++ox, out += channels) {
-    const int begin = ox == 0 ? 0 : 2 * ox - 1;
-    const int end = 2 * ox + 2 < width ? 2 * ox + 2 : width;
-    int c = 0;
-    for (; c + kLanes <= channels; c += kLanes) {
-      __m256 best = _mm256_loadu_ps(rows[0] + static_cast<size_t>(begin) * channels + c);
-      for (int r = 0; r < count; ++r) {
-        for (int x = begin; x < end; ++x) {
-          best = _mm256_max_ps(_mm256_loadu_ps(rows[r] + static_cast<size_t>(x) * channels + c), best);
-        }
-      }
-      _mm256_storeu_ps(out + c, best);
-    }
-    for (; c < channels; ++c) {
-      float best = rows[0][static_cast<size_t>(begin) * channels + c];
-      for (int r = 0; r < count; ++r) {
-        for (int x = begin; x < end; ++x) {
-          const float value = rows[r][static_cast<size_t>(x) * channels + c];
-          best = value > best ? value : best;
-        }
-      }
-      out[c] = best;
-    }
-  }
-}
-
-void avg_pool_row(const float* top, const float* bottom, int width, int channels, float* out) {
-  for (int x = 0; x < width; x += 2, out += channels) {
-    const bool pair = x + 1 < width;
-    const float factor = 1.0f / static_cast<float>((pair ? 2 : 1) * (bottom == nullptr ? 1 : 2));
-    const float* parts[4];  // in reading order
-    int count = 0;
-    const size_t at = static_cast<size_t>(x) * channels;
-    parts[count++] = top + at;
-    if (pair) parts[count++] = top + at + channels;
-    if (bottom != nullptr) parts[count++] = bottom + at;
-    if (bottom != nullptr && pair) parts[count++] = bottom + at + channels;
-    int c = 0;
-    for (; c + kLanes <= channels; c += kLanes) {
-      __m256 sum = _mm256_loadu_ps(parts[0] + c);
-      for (int i = 1; i < count; ++i) sum = _mm256_add_ps(sum, _mm256_loadu_ps(parts[i] + c));
-      _mm256_storeu_ps(out + c, _mm256_mul_ps(sum, _mm256_set1_ps(factor)));
-    }
-    for (; c < channels; ++c) {
-      float sum = parts[0][c];
-      for (int i = 1; i < count; ++i) sum = sum + parts[i][c];
-      out[c] = sum * factor;
-    }
-  }
-}
-
 }  // namespace
 
 extern const Kernels kernels_avx2;
 const Kernels kernels_avx2 = {
-    "avx2",             kBlock,           kStemBlock,
-    pack,               bconv_layout_bytes, bconv_layout,    bconv_scratch_bytes, bconv,
-    stem_layout_bytes,  stem_layout_f32,  stem_layout_i16,
-    stem_row<FloatSum>, stem_row<IntSum>,
-    max_pool_row,       avg_pool_row,
+    "avx2",             kBlock,        kAvx2StemBlock,      pack,
+    bconv_layout_bytes, bconv_layout,  bconv_scratch_bytes, bconv,
+    &kAvx2StemF32,      &kAvx2StemI16, nullptr,             avx2_max_pool_row, avx2_avg_pool_row,
 };
 
 }  // namespace bireal

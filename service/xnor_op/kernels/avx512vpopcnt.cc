@@ -13,7 +13,7 @@
 #include <immintrin.h>
 
 #include "../epilogue.h"
-#include "kernel.h"
+#include "avx512vpopcnt.h"
 
 namespace bireal {
 namespace {
@@ -266,158 +266,13 @@ void bconv(const BConvJob& job) {
   }
 }
 
-// ---------------------------------------------------------------- stem
-
-// Both element types: [block of 32 channels][filter row][step][32 channels], a step being one float32 tap-colour or
-// two int16 ones (low half first), so that vpdpwssd multiplies and adds two a lane. int16 runs of odd length end with
-// a zero weight; the pixel beside it is whatever follows in the (finite, allocated) row.
-constexpr int kColors = 3;
-
-inline int stem_steps(int kernel, int element_bytes) { return (kernel * kColors * element_bytes + 3) / 4; }
-
-size_t stem_layout_bytes(int out_channels, int kernel, int element_bytes) {
-  const size_t blocks = (static_cast<size_t>(out_channels) + kBlock - 1) / kBlock;
-  return blocks * kBlock * kernel * stem_steps(kernel, element_bytes) * 4;
-}
-
-template <typename T>
-void stem_layout(const T* weights, int out_channels, int kernel, void* out) {
-  constexpr int kPerStep = 4 / sizeof(T);
-  const int run = kernel * kColors;
-  const int steps = stem_steps(kernel, sizeof(T));
-  auto* to = static_cast<T*>(out);
-  for (int first = 0; first < out_channels; first += kBlock) {
-    for (int t = 0; t < kernel; ++t) {
-      for (int s = 0; s < steps; ++s) {
-        for (int lane = 0; lane < kBlock; ++lane) {
-          for (int i = 0; i < kPerStep; ++i) {
-            const int k = s * kPerStep + i;
-            const bool real = k < run && first + lane < out_channels;
-            *to++ = real ? weights[(static_cast<size_t>(first + lane) * kernel + t) * run + k] : T(0);
-          }
-        }
-      }
-    }
-  }
-}
-
-void stem_layout_f32(const float* weights, int out_channels, int kernel, void* out) {
-  stem_layout(weights, out_channels, kernel, out);
-}
-
-void stem_layout_i16(const int16_t* weights, int out_channels, int kernel, void* out) {
-  stem_layout(weights, out_channels, kernel, out);
-}
-
-// One accumulator step on 16 channels: float32 FMA, or two exact int16 products added into int32.
-struct FloatSum {
-  using Element = float;
-  __m512 value = _mm512_setzero_ps();
-  inline void add(const char* in, const void* w) {
-    float x;
-    __builtin_memcpy(&x, in, 4);
-    value = _mm512_fmadd_ps(_mm512_set1_ps(x), _mm512_load_ps(w), value);
-  }
-  inline __m512 result() const { return value; }
-};
-
-struct IntSum {
-  using Element = int16_t;
-  __m512i value = _mm512_setzero_si512();
-  inline void add(const char* in, const void* w) {
-    int x;
-    __builtin_memcpy(&x, in, 4);
-    value = _mm512_dpwssd_epi32(value, _mm512_set1_epi32(x), _mm512_load_si512(w));
-  }
-  inline __m512 result() const { return _mm512_cvtepi32_ps(value); }
-};
-
-template <typename Sum, int P>
-__attribute__((noinline)) void stem_tile(const StemRowJob& job, int first, int ox) {
-  using T = typename Sum::Element;
-  const int steps = stem_steps(job.kernel, sizeof(T));
-  const size_t step = static_cast<size_t>(job.stride) * kColors * sizeof(T);
-  const auto* weights = static_cast<const uint32_t*>(job.weights) + static_cast<size_t>(first) * job.kernel * steps;
-  Sum sum[P][kVectors];
-  for (int t = job.tap_begin; t < job.tap_end; ++t) {
-    const uint32_t* w = weights + static_cast<size_t>(t) * steps * kBlock;
-    const char* in = static_cast<const char*>(job.rows[t]) + ox * step;
-    for (int s = 0; s < steps; ++s, w += kBlock, in += 4) {
-      for (int p = 0; p < P; ++p) {
-        for (int v = 0; v < kVectors; ++v) sum[p][v].add(in + p * step, w + v * kLanes);
-      }
-    }
-  }
-  for (int p = 0; p < P; ++p) {
-    const float* offset = job.offset + static_cast<size_t>(job.column_class[ox + p]) * job.padded_channels + first;
-    float* out = job.out + static_cast<size_t>(ox + p) * job.out_channels + first;
-    for (int v = 0; v < kVectors; ++v) {
-      const __mmask16 mask = first_lanes(job.out_channels - first - v * kLanes);
-      const __m512 scaled = _mm512_mul_ps(sum[p][v].result(), _mm512_load_ps(job.scale + first + v * kLanes));
-      const __m512 y = _mm512_add_ps(scaled, _mm512_load_ps(offset + v * kLanes));
-      _mm512_mask_storeu_ps(out + v * kLanes, mask, y);
-    }
-  }
-}
-
-template <typename Sum>
-void stem_row(const StemRowJob& job) {
-  for (int first = 0; first < job.out_channels; first += kBlock) {
-    int ox = 0;
-    for (; ox + kLargestTile <= job.out_width; ox += kLargestTile) stem_tile<Sum, kLargestTile>(job, first, ox);
-    for (; ox + 3 <= job.out_width; ox += 3) stem_tile<Sum, 3>(job, first, ox);
-    for (; ox < job.out_width; ++ox) stem_tile<Sum, 1>(job, first, ox);
-  }
-}
-
-// ---------------------------------------------------------------- pooling
-
-void max_pool_row(const float* const* rows, int count, int width, int channels, float* out) {
-  const int out_width = (width - 1) / 2 + 1;
-  for (int ox = 0; ox < out_width; ++ox, out += channels) {
-    const int begin = ox == 0 ? 0 : 2 * ox - 1;
-    const int end = 2 * ox + 2 < width ? 2 * ox + 2 : width;
-    for (int c = 0; c < channels; c += kLanes) {
-      const __mmask16 mask = first_lanes(channels - c);
-      __m512 best = _mm512_maskz_loadu_ps(mask, rows[0] + static_cast<size_t>(begin) * channels + c);
-      for (int r = 0; r < count; ++r) {
-        for (int x = begin; x < end; ++x) {
-          const float* in = rows[r] + static_cast<size_t>(x) * channels + c;
-          best = _mm512_max_ps(_mm512_maskz_loadu_ps(mask, in), best);
-        }
-      }
-      _mm512_mask_storeu_ps(out + c, mask, best);
-    }
-  }
-}
-
-void avg_pool_row(const float* top, const float* bottom, int width, int channels, float* out) {
-  for (int x = 0; x < width; x += 2, out += channels) {
-    const bool pair = x + 1 < width;
-    const __m512 factor = _mm512_set1_ps(1.0f / static_cast<float>((pair ? 2 : 1) * (bottom == nullptr ? 1 : 2)));
-    const size_t at = static_cast<size_t>(x) * channels;
-    for (int c = 0; c < channels; c += kLanes) {
-      const __mmask16 mask = first_lanes(channels - c);
-      __m512 sum = _mm512_maskz_loadu_ps(mask, top + at + c);
-      if (pair) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, top + at + channels + c));
-      if (bottom != nullptr) {
-        sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, bottom + at + c));
-        if (pair) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, bottom + at + channels + c));
-      }
-      _mm512_mask_storeu_ps(out + c, mask, _mm512_mul_ps(sum, factor));
-    }
-  }
-}
-
 }  // namespace
 
 extern const Kernels kernels_avx512vpopcnt;
 const Kernels kernels_avx512vpopcnt = {
-    "avx512vpopcnt",      kBlock,           kBlock,
-    pack,                 bconv_layout_bytes, bconv_layout,    no_scratch, bconv,
-    stem_layout_bytes,    stem_layout_f32,  stem_layout_i16,
-    stem_row<FloatSum>,   stem_row<IntSum>,
-    max_pool_row,         avg_pool_row,
+    "avx512vpopcnt",    kBlock,         kAvx512StemBlock, pack,
+    bconv_layout_bytes, bconv_layout,   no_scratch,       bconv,
+    &kAvx512StemF32,    &kAvx512StemI16, &kAvx512StemI8,   avx512_max_pool_row, avx512_avg_pool_row,
 };
 
 }  // namespace bireal

@@ -34,18 +34,27 @@ struct BConvJob {
   void* scratch;           // Kernels::bconv_scratch_bytes of memory, aligned to 64, this job's alone
 };
 
-// One row of the stem's convolution before pooling. Input rows are already widened (int16: the raw pixels,
-// float32: pixel - mean) and padded with kernel/2 zero pixels on each side.
+// One row of the stem's convolution before pooling. Input rows are already converted to the kernel's pixel type and
+// padded with kernel / 2 zero pixels on each side.
 struct StemRowJob {
   const void* rows[8];     // taps [tap_begin, tap_end): the padded input row of each; 3 channels a pixel
   int tap_begin, tap_end;  // rows of the filter inside the image
-  const void* weights;     // as laid out by Kernels::stem_layout
+  const void* weights;     // as laid out by StemKernel::layout
   const float* scale;      // [padded_channels]
   const float* offset;     // [class][padded_channels], class = column_class[x]; y = sum * scale + offset
   const uint8_t* column_class;  // [out_width]
   float* out;              // [out_width][out_channels]
   int out_width, out_channels, padded_channels;
   int kernel, stride;
+};
+
+// The stem for one type of weights. Rows and weights: float32 (pixel - mean) and float32; int16 pixels and int16
+// weights; uint8 pixels and int8 weights (stored as int16 in the model, all of them within int8).
+struct StemKernel {
+  size_t (*layout_bytes)(int out_channels, int kernel);
+  // weights [out_channels][kernel][kernel][3], float32 or int16 as stored -> this ISA's layout.
+  void (*layout)(const void* weights, int out_channels, int kernel, void* out);
+  void (*row)(const StemRowJob& job);
 };
 
 struct Kernels {
@@ -62,12 +71,9 @@ struct Kernels {
   size_t (*bconv_scratch_bytes)(const BConvJob& job);
   void (*bconv)(const BConvJob& job);
 
-  // Weights [out_channels][kernel][kernel][3] -> this ISA's layout, float32 or int16.
-  size_t (*stem_layout_bytes)(int out_channels, int kernel, int element_bytes);
-  void (*stem_layout_f32)(const float* weights, int out_channels, int kernel, void* out);
-  void (*stem_layout_i16)(const int16_t* weights, int out_channels, int kernel, void* out);
-  void (*stem_row_f32)(const StemRowJob& job);
-  void (*stem_row_i16)(const StemRowJob& job);
+  const StemKernel* stem_f32;
+  const StemKernel* stem_i16;
+  const StemKernel* stem_i8;  // null where int16 is as good
 
   // Max-pool 3 wide, stride 2, pad 1, over `count` (2 or 3, at a border 1) convolution rows [width][channels].
   void (*max_pool_row)(const float* const* rows, int count, int width, int channels, float* out);

@@ -105,26 +105,20 @@ void bconv(const BConvJob& job) {
   }
 }
 
-size_t stem_layout_bytes(int out_channels, int kernel, int element_bytes) {
-  return static_cast<size_t>(out_channels) * kernel * kernel * 3 * element_bytes;
-}
-
 // Layout [tap row][tap column * 3 + channel][out_channel]: the innermost loop runs over output channels.
 template <typename T>
-void stem_layout(const T* weights, int out_channels, int kernel, void* out) {
+size_t stem_layout_bytes(int out_channels, int kernel) {
+  return static_cast<size_t>(out_channels) * kernel * kernel * 3 * sizeof(T);
+}
+
+template <typename T>
+void stem_layout(const void* weights, int out_channels, int kernel, void* out) {
   const int taps = kernel * kernel * 3;
+  const auto* from = static_cast<const T*>(weights);
   auto* to = static_cast<T*>(out);
   for (int o = 0; o < out_channels; ++o) {
-    for (int t = 0; t < taps; ++t) to[static_cast<size_t>(t) * out_channels + o] = weights[o * taps + t];
+    for (int t = 0; t < taps; ++t) to[static_cast<size_t>(t) * out_channels + o] = from[static_cast<size_t>(o) * taps + t];
   }
-}
-
-void stem_layout_f32(const float* weights, int out_channels, int kernel, void* out) {
-  stem_layout(weights, out_channels, kernel, out);
-}
-
-void stem_layout_i16(const int16_t* weights, int out_channels, int kernel, void* out) {
-  stem_layout(weights, out_channels, kernel, out);
 }
 
 // T: element of rows and weights; Sum: float, or int32 whose bound stem.cc checks when the weights are read.
@@ -187,15 +181,16 @@ void avg_pool_row(const float* top, const float* bottom, int width, int channels
   }
 }
 
+const StemKernel kStemF32 = {stem_layout_bytes<float>, stem_layout<float>, stem_row<float, float>};
+const StemKernel kStemI16 = {stem_layout_bytes<int16_t>, stem_layout<int16_t>, stem_row<int16_t, int32_t>};
+
 }  // namespace
 
 extern const Kernels kernels_scalar;
 const Kernels kernels_scalar = {
-    "scalar",        kWordBits,       kWordBits,
-    pack,            bconv_layout_bytes, bconv_layout,         no_scratch, bconv,
-    stem_layout_bytes, stem_layout_f32, stem_layout_i16,
-    stem_row<float, float>, stem_row<int16_t, int32_t>,
-    max_pool_row,    avg_pool_row,
+    "scalar",           kWordBits,    kWordBits,  pack,
+    bconv_layout_bytes, bconv_layout, no_scratch, bconv,
+    &kStemF32,          &kStemI16,    nullptr,    max_pool_row, avg_pool_row,
 };
 
 }  // namespace bireal

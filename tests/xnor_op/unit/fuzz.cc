@@ -178,7 +178,8 @@ void fuzz_stem(Random& random, const Kernels& kernels, DType dtype) {
   std::vector<uint8_t> pixels(in.elements() * in.batch);
   for (uint8_t& pixel : pixels) pixel = static_cast<uint8_t>(random.between(0, 255));
   std::vector<T> weights(static_cast<size_t>(conv.out_channels) * conv.kernel * conv.kernel * 3);
-  for (T& weight : weights) weight = static_cast<T>(random.between(-32768, 32767));
+  const bool small = random.coin();  // fits int8: another kernel
+  for (T& weight : weights) weight = static_cast<T>(small ? random.between(-128, 127) : random.between(-32768, 32767));
   std::vector<float> scale = random.normals(conv.out_channels);
   for (float& value : scale) value *= 1e-7f;
   const std::vector<float> bias = random.normals(conv.out_channels);

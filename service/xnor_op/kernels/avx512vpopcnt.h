@@ -1,0 +1,17 @@
+// The parts of the AVX-512 kernel set that live in avx512vpopcnt_stem.cc.
+#pragma once
+
+#include "kernel.h"
+
+namespace bireal {
+
+constexpr int kAvx512StemBlock = 32;  // output channels
+
+extern const StemKernel kAvx512StemF32;
+extern const StemKernel kAvx512StemI16;
+extern const StemKernel kAvx512StemI8;
+
+void avx512_max_pool_row(const float* const* rows, int count, int width, int channels, float* out);
+void avx512_avg_pool_row(const float* top, const float* bottom, int width, int channels, float* out);
+
+}  // namespace bireal
