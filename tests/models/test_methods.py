@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import models.binarize
 from models.arch import SMALL_STEM, ArchConfig, BiRealNet, ResNet, build
 from models.binarize import get_method, method_types
 from models.binarize.abcnet import BasesActivation, BasesConv2d, BasesLayer
@@ -87,6 +88,56 @@ def test_bit_packed_layers_equal_the_reference_exactly(config: ArchConfig) -> No
     if config.method == "abcnet":
         wanted *= next(m.bases for m in network.modules() if isinstance(m, BinaryActivation))
     assert convolutions == wanted
+
+
+NEW_METHOD = """
+from dataclasses import dataclass
+from typing import ClassVar
+from models.binarize.base import Method
+from models.binarize.bireal import ApproxSign, MagnitudeAwareConv2d
+from models.binarize.layer import SignConvBn
+
+class HalfScaleConv2d(MagnitudeAwareConv2d):
+    def magnitude(self):
+        return super().magnitude() / 2
+
+    def binary_weight(self):
+        return super().binary_weight() / 2
+
+@dataclass(frozen=True)
+class HalfScale(Method):
+    name: ClassVar[str] = "halfscale"
+
+    def layer(self, in_channels, out_channels, kernel, stride):
+        return SignConvBn(ApproxSign(), HalfScaleConv2d(in_channels, out_channels, kernel, stride))
+
+METHOD = HalfScale
+"""
+
+
+def test_adding_a_method_is_adding_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "halfscale.py").write_text(NEW_METHOD)
+    monkeypatch.setattr(models.binarize, "__path__", [*models.binarize.__path__, str(tmp_path)])
+    method_types.cache_clear()
+    try:
+        config = ArchConfig(method="halfscale", structure="res", **TINY)
+        network = network_for(config)
+        model = to_onnx(network, 32, 32)  # type: ignore[arg-type]
+        assert verify(network, model, 32, 32)["correlation"] > 0.99  # type: ignore[arg-type]
+        assert all(layer.exact for layer in Audit(model, "halfscale").compare(smooth_images(1, 32, 32)))
+    finally:
+        monkeypatch.undo()
+        method_types.cache_clear()
+
+
+def test_a_checkpoint_keeps_options_and_structure(tmp_path: Path) -> None:
+    config = ArchConfig(method="abcnet", structure="res", options={"weight_bases": 2, "activation_bases": 1}, **TINY)
+    network = random_network(config)
+    checkpoint.save(tmp_path / "abc.pt", network, config, "small", checkpoint.Progress())
+    again = checkpoint.load_network(tmp_path / "abc.pt")
+    assert again.config == config
+    x = torch.randn(1, 3, 16, 16)
+    assert torch.equal(again(x), network(x))
 
 
 @pytest.mark.parametrize("config", BINARY, ids=label)
