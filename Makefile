@@ -58,9 +58,8 @@ test: setup ## all tests (PYTEST_ARGS="-k depth")
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev ## ruff check, ruff format --check, mypy --strict service
-	$(PY) -m ruff check
-	$(PY) -m ruff format --check
-	$(PY) -m mypy --strict service
+	@status=0; for check in "ruff check" "ruff format --check" "mypy --strict service"; do \
+	  echo "$$check"; $(PY) -m $$check || status=1; done; exit $$status
 
 format: $(STAMPS)/dev ## let ruff fix and format what it can
 	$(PY) -m ruff check --fix
