@@ -1,4 +1,6 @@
-"""Memory and BOPs of a network by the paper's rule (Sec. 4.4.1, Table 5): ``python -m models.accounting [--json]``.
+"""Memory and BOPs of a network by the paper's rule (Sec. 4.4.1, Table 5).
+
+``python -m models.accounting [--json]`` prints the table, ``--graph MODEL.onnx`` counts an exported graph.
 
 memory = 32 bit x real parameters + 1 bit x binary weights; BOPs = 64 x real multiply-accumulates + binary ones.
 Real parameters include BatchNorm's two a channel and the classifier's bias; activations, pooling, BatchNorm's and the
@@ -12,6 +14,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -145,8 +148,12 @@ def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m models.accounting", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--graph", type=Path, metavar="MODEL.onnx", help="count this exported graph instead")
+    args = parser.parse_args()
+    if args.graph:
+        return _print_graph(args.graph)
     rows = table()
-    if parser.parse_args().json:
+    if args.json:
         print(json.dumps(rows, indent=1))
         return 0
     print(f"{'':10} {'computed':^44} {'printed in the paper':^44}")
@@ -162,6 +169,21 @@ def main() -> int:
         "Memory: the printed figures are those of the convolutions' and the classifier's weights (XNOR-Net: and\n"
         f"scales) plus about {PRINTED_EXTRA_PARAMS:,} real parameters in every row; here BatchNorm and bias count."
     )
+    return 0
+
+
+def _print_graph(path: Path) -> int:
+    """Print the cost of an exported graph as JSON."""
+    # Here, because models.export needs this module.
+    import onnx
+
+    from models.export.cost import cost_of_graph
+
+    if not path.is_file():
+        print(f"error: no graph at {path}", file=sys.stderr)
+        return 2
+    cost = cost_of_graph(onnx.load(path))
+    print(json.dumps({**asdict(cost), "memory_mbit": cost.memory_bits / 1e6, "bops": cost.bops}, indent=1))
     return 0
 
 

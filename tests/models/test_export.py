@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from models.accounting import cost_of
 from models.arch import ArchConfig, BiRealNet, ResNet, build
 from models.data.folder import ClassName
 from models.data.normalise import normalise
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
+from models.export.cost import cost_of_graph
 from models.export.packed_ops import pack_weight
 from models.export.verify import VerificationError, smooth_images, verify
 from models.train.recipes import RECIPES
@@ -112,6 +114,14 @@ def test_both_variants_answer_alike(tmp_path: Path) -> None:
     agree = (outputs["binary"].argmax(1) == outputs["reference"].argmax(1)).mean()
     assert agree >= 0.95
     assert np.corrcoef(outputs["binary"].ravel(), outputs["reference"].ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("config", [CASES[0], CASES[1], CASES[3]], ids=names)
+def test_a_graph_costs_what_its_network_does(config: ArchConfig) -> None:
+    network, graph = cost_of(config, 64, 96), cost_of_graph(to_onnx(random_network(config), 64, 96))  # type: ignore[arg-type]
+    assert (graph.binary_macs, graph.real_macs) == (network.binary_macs, network.real_macs)
+    assert graph.binary_params == network.binary_params
+    assert graph.real_params == pytest.approx(network.real_params, rel=0.02 if config.binary else 0.01)
 
 
 def test_packed_words() -> None:

@@ -1,0 +1,55 @@
+"""Memory and BOPs of an exported graph, counted from its operators and constants (paper Sec. 4.4.1).
+
+The graph has BatchNorm and scales folded into a scale and a bias for each channel, so real parameters differ a little
+from the network's own count; multiply-accumulates are the same. As for the network, what is done to a sum afterwards
+(scale, bias, shortcut) does not count; a factor that only XNOR-Net keeps cannot be told from a folded BatchNorm here.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import onnx
+
+from models.accounting import Cost
+from models.export.graph import CUSTOM_DOMAIN, strided
+from service.backends.weights import count_weights
+
+
+def cost_of_graph(model: onnx.ModelProto) -> Cost:
+    """Count one image's work and the parameters of a graph that models.export wrote.
+
+    Raises:
+        ValueError: a shape that the count needs is not declared.
+    """
+    graph = model.graph
+    shapes: dict[str, list[int]] = {
+        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.value_info, *graph.input, *graph.output)
+    }
+    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in shapes:
+            shapes.setdefault(node.output[0], shapes[node.input[0]])  # a weight stored in float16
+
+    def shape(name: str) -> list[int]:
+        if name not in shapes:
+            raise ValueError(f"the graph does not declare the shape of {name!r}: export it with models.export")
+        return shapes[name]
+
+    binary = real = 0
+    for node in graph.node:
+        weight = shape(node.input[1]) if node.op_type in ("BConv", "Stem", "Conv", "MatMul", "Gemm") else []
+        attributes = {a.name: a.i for a in node.attribute if a.type == onnx.AttributeProto.INT}
+        if node.domain == CUSTOM_DOMAIN and node.op_type == "BConv":
+            window = attributes["channels"] * attributes["kernel"] ** 2
+            binary += prod(shape(node.output[0])[1:]) * window
+        elif node.domain == CUSTOM_DOMAIN and node.op_type == "Stem":
+            _, height, width, _ = shape(node.input[0])
+            real += prod(strided(size, attributes["stride"]) for size in (height, width)) * prod(weight)
+        elif node.op_type == "Conv":
+            real += prod(shape(node.output[0])[1:]) * prod(weight[1:])
+        elif node.op_type in ("MatMul", "Gemm"):
+            real += prod(shape(node.output[0])[1:]) * weight[0]
+    weights = count_weights(model)
+    return Cost(weights.binary_params, weights.real_params, binary, real)
