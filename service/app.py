@@ -143,7 +143,7 @@ async def _load(services: Services, telemetry: Telemetry) -> None:
 
 
 def _describe_problems(app: FastAPI) -> None:
-    """Adds the schema of problem documents to the OpenAPI document, and takes out FastAPI's own, which never occurs."""
+    """Adds problem documents to the OpenAPI document, and takes out FastAPI's own errors, which are never answered."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -153,6 +153,10 @@ def _describe_problems(app: FastAPI) -> None:
             schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
+            for methods in document["paths"].values():
+                for operation in methods.values():
+                    if "HTTPValidationError" in str(operation["responses"].get("422")):
+                        del operation["responses"]["422"]
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -30,6 +30,15 @@ class Problem(BaseModel):
     request_id: str | None = None
 
 
+class ProblemKind(_Wire):
+    """What a problem's `type` stands for."""
+
+    code: str
+    status: int
+    title: str
+    help: str = Field(description="What usually helps; a problem says what helps in its case.")
+
+
 class ImageInfo(_Wire):
     """What the upload was and what was done to it."""
 

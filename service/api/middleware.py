@@ -81,7 +81,7 @@ class AccessMiddleware:
         if context.problem is not None:
             fields["problem"] = context.problem
         level = logging.DEBUG if route in _PROBES else logging.INFO
-        access_log.log(level, "%s %s %s", scope["method"], route or "unmatched", status, extra={"fields": fields})
+        access_log.log(level, "request", extra={"fields": fields})
 
 
 class ErrorBoundary:

@@ -2,14 +2,15 @@
 
 from importlib import resources
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from prometheus_client import exposition
 from starlette.responses import HTMLResponse, Response
 
+from service.api.problems import problem_kinds, problem_responses
 from service.api.services import Services, ServicesOf
 from service.card import VariantName
 from service.registry import Entry, Registry
-from service.schemas import BrokenModel, Health, ModelInfo, ModelList, Problem, Readiness, VariantStatus
+from service.schemas import BrokenModel, Health, ModelInfo, ModelList, Problem, ProblemKind, Readiness, VariantStatus
 
 router = APIRouter(tags=["operations"])
 
@@ -51,6 +52,19 @@ async def metrics(request: Request, services: ServicesOf) -> Response:
     """In Prometheus' text format, or OpenMetrics where that is accepted."""
     encode, content_type = exposition.choose_encoder(request.headers.get("accept", ""))
     return Response(encode(services.metrics.registry), headers={"content-type": content_type})
+
+
+@router.get(
+    "/problems/{code}",
+    summary="What does a problem's `type` stand for?",
+    responses=problem_responses(404),
+)
+async def problem_kind(code: str) -> ProblemKind:
+    """Resolves the `type` of a problem document."""
+    kind = problem_kinds().get(code)
+    if kind is None:
+        raise HTTPException(404)
+    return kind
 
 
 @router.get("/", summary="A page about this service", response_class=HTMLResponse)

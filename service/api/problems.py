@@ -14,7 +14,8 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from service.api.context import context_of
-from service.errors import PROBLEM_TYPE_PREFIX, BadParameterError, ServiceError, error_classes
+from service.errors import PROBLEM_TYPE_PREFIX, BadParameterError, ServiceError, SettingsError, error_classes
+from service.schemas import ProblemKind
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -60,24 +61,20 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     path = request.scope.get("path", "")
     allowed = (error.headers or {}).get("Allow", "")
-    title, detail, remedy = {
-        HTTPStatus.NOT_FOUND: (
-            "There is nothing at this path.",
-            f"There is nothing at {path[:100]!r}.",
-            "GET /docs lists every path.",
-        ),
+    detail, remedy = {
+        HTTPStatus.NOT_FOUND: (f"There is nothing at {path[:100]!r}.", "GET /docs lists every path."),
         HTTPStatus.METHOD_NOT_ALLOWED: (
-            "The path does not answer this method.",
             f"{path} does not answer {request.method[:20]}.",
             f"Use {allowed}; GET /docs lists what each path answers.",
         ),
-    }.get(status, (f"{status.phrase}.", str(error.detail), "GET /docs describes the interface."))
+    }.get(status, (str(error.detail), "GET /docs describes the interface."))
     code = status.phrase.lower().replace(" ", "-")
+    kind = problem_kinds().get(code)
     context = context_of(request)
     context.problem = code
     document = {
         "type": PROBLEM_TYPE_PREFIX + code,
-        "title": title,
+        "title": kind.title if kind is not None else f"{status.phrase}.",
         "status": int(status),
         "detail": detail,
         "code": code,
@@ -86,6 +83,30 @@ async def _http_error(request: Request, error: Exception) -> Response:
         "request_id": context.request_id,
     }
     return Response(json.dumps(document), status, error.headers, PROBLEM_MEDIA_TYPE)
+
+
+def problem_kinds() -> dict[str, ProblemKind]:
+    """Every kind of problem that can be answered, by its code; `type` refers to them."""
+    kinds = {
+        "not-found": ProblemKind(
+            code="not-found",
+            status=404,
+            title="There is nothing at this path.",
+            help="GET /docs lists every path.",
+        ),
+        "method-not-allowed": ProblemKind(
+            code="method-not-allowed",
+            status=405,
+            title="The path does not answer this method.",
+            help="GET /docs lists what each path answers.",
+        ),
+    }
+    for error in error_classes():
+        if not issubclass(error, SettingsError):  # raised at start, never sent
+            kinds[error.code] = ProblemKind(
+                code=error.code, status=error.status, title=error.title, help=error.default_remedy
+            )
+    return kinds
 
 
 def bad_parameter(findings: Any) -> BadParameterError:

@@ -40,13 +40,16 @@ class Services:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
 
-def services_of(request: Request) -> Services:
-    """The services of the application that a request came to."""
+async def services_of(request: Request) -> Services:
+    """The services of the application that a request came to.
+
+    Asynchronous, as is `deadline_of`, although neither waits: FastAPI sends plain functions through a thread each.
+    """
     services: Services = request.app.state.services
     return services
 
 
-def deadline_of(
+async def deadline_of(
     services: Annotated[Services, Depends(services_of)],
     timeout_ms: Annotated[
         str | None,
