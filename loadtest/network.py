@@ -1,0 +1,124 @@
+"""Whole networks against their full-precision twins and other runtimes: `python -m loadtest.network`.
+
+Rows are `<network>/<how it runs>`: `bireal18/binary` on the bit-packed operator, `resnet18/ort-fp32` the baseline of
+all rows of 18 layers, and so on for 34, 50 and 152 layers and the depth network. The baseline and the peers take float
+NCHW input with BatchNorm folded, prepared outside the timing; the networks as served take uint8 images. Every output is
+compared with the same network in stock operators before it is timed, and every custom operator with stock ones by the
+audit, which demands equal integers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from loadtest import peers, peers_openvino
+from loadtest.interleave import CheckedRun, Output, ParityError, check, interleave, summarise
+from loadtest.machine import describe_machine
+from loadtest.networks import Images, Pair, pairs, photos
+from loadtest.options import UsageError, parser, progress, run_main, select, settings
+from loadtest.peers import BINARY, ORT_FP32, Side, Way, Workload
+from loadtest.schema import Document, LeftOut, Row
+
+WAYS: tuple[Way, ...] = (*peers.WAYS, *peers_openvino.WAYS)
+SETTLE = 1
+AGAINST = {"full": "the same network in onnxruntime, unoptimised", "binary": "derived reference, unoptimised"}
+
+
+def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = None) -> Document:
+    """Measures all that the options select.
+
+    Args:
+        arguments: parsed options.
+        networks: instead of those that the options name.
+
+    Raises:
+        UsageError: the options select nothing, or there is no network to measure.
+        OpUnavailableError: the operator's library is missing.
+    """
+    weights, found = pairs(arguments.weights) if networks is None else ("given", list(networks))
+    every = [Workload(pair).row_name(way) for pair in found for way in WAYS]
+    selected = set(select(every, arguments.only))
+    machine = describe_machine()
+    left_out: list[LeftOut] = []
+    ways = WAYS
+    if peers_openvino.load_openvino() is None:
+        ways = peers.WAYS
+        if any("/openvino-" in name for name in selected):
+            left_out.append(LeftOut(name="*/openvino-*", reason=peers_openvino.MISSING))
+    rows: list[Row] = []
+    for pair in found:
+        workload = Workload(pair)
+        wanted = [way for way in ways if workload.row_name(way) in selected]
+        if not wanted:
+            continue
+        if ORT_FP32 not in wanted:
+            wanted.insert(0, ORT_FP32)
+        for threads in arguments.threads:
+            for batch in arguments.batch:
+                progress(f"{pair.binary_name}, threads {threads}, batch {batch}: preparing")
+                rows += _cell(workload, wanted, threads, batch, arguments.repetitions, left_out)
+    if not rows and not left_out:
+        raise UsageError(peers_openvino.MISSING)
+    return Document(
+        benchmark="network",
+        machine=machine,
+        settings=settings(arguments, settle=SETTLE, weights=weights),
+        rows=tuple(sorted(rows, key=lambda row: (row.threads, row.batch))),
+        left_out=tuple(left_out),
+    )
+
+
+def _cell(
+    workload: Workload, ways: Sequence[Way], threads: int, batch: int, repetitions: int, left_out: list[LeftOut]
+) -> list[Row]:
+    """Rows of one pair at one number of threads and one batch."""
+    images = photos(batch, workload.pair.height, workload.pair.width)
+    oracles: dict[Side, Output] = {}
+    runs: list[CheckedRun] = []
+    for way in ways:
+        if way.side not in oracles:
+            oracles[way.side] = workload.oracle(way.side, images)
+        try:
+            runs.append(checked_run(workload, way, threads, images, oracles[way.side]))
+        except ParityError as error:
+            left_out.append(LeftOut(name=workload.row_name(way), reason=str(error), failed=True))
+            if way is ORT_FP32:  # nothing to refer to
+                return []
+    progress(f"{workload.pair.binary_name}, threads {threads}, batch {batch}: timing {len(runs)} rows")
+    seconds = interleave(runs, repetitions, settle=SETTLE)
+    return summarise(runs, seconds, baseline=workload.row_name(ORT_FP32), threads=threads, batch=batch)
+
+
+def checked_run(workload: Workload, way: Way, threads: int, images: Images, oracle: Output) -> CheckedRun:
+    """Opens a way to run a network and compares its output with the oracle's.
+
+    Raises:
+        ParityError: they disagree, or, for the bit-packed operator, an operator is inexact.
+    """
+    exact = workload.audit(threads, images) if way is BINARY else None
+    run = way.open(workload, threads, images)
+    return check(run, oracle, against=AGAINST[way.side], min_correlation=way.min_correlation, exact_operators=exact)
+
+
+def options() -> argparse.ArgumentParser:
+    """The program's options."""
+    description = "Times whole networks against their full-precision twins and other runtimes."
+    result = parser("loadtest.network", description, repetitions=30)
+    result.add_argument(
+        "--weights",
+        choices=("auto", "random", "zoo"),
+        default="auto",
+        help="random needs PyTorch; zoo takes the models of models/zoo; auto (default) is random where it can be",
+    )
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program."""
+    return run_main(measure, options().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

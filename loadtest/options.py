@@ -1,0 +1,130 @@
+"""Command line options that the two benchmarks share, and how their documents leave the program."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from loadtest.schema import Document, LeftOut, Row, Settings
+from service.errors import ServiceError
+
+
+class UsageError(RuntimeError):
+    """What was asked for cannot be measured; the message says why and what to do."""
+
+
+def parser(module: str, description: str, *, repetitions: int) -> argparse.ArgumentParser:
+    """A parser with the shared options.
+
+    Args:
+        module: name by which `python -m` runs the program.
+        description: first sentence of the help.
+        repetitions: default.
+    """
+    result = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    result.add_argument("--threads", type=_positive, nargs="+", default=[1], metavar="N", help="of a run (default 1)")
+    result.add_argument("--batch", type=_positive, nargs="+", default=[1], metavar="N", help="images a run (default 1)")
+    result.add_argument(
+        "--repetitions", type=_positive, default=repetitions, help=f"timed runs a row (default {repetitions})"
+    )
+    result.add_argument(
+        "--only", action="append", default=[], metavar="PATTERN", help="rows to measure, such as 'bireal18/*'; repeat"
+    )
+    result.add_argument("--json", action="store_true", help="print one JSON document")
+    result.add_argument("--out", type=Path, metavar="FILE", help="write that document to a file, too")
+    return result
+
+
+def settings(arguments: argparse.Namespace, *, settle: int, weights: str) -> Settings:
+    """The header's settings from parsed options."""
+    return Settings(
+        threads=tuple(arguments.threads),
+        batch=tuple(arguments.batch),
+        repetitions=arguments.repetitions,
+        settle=settle,
+        weights=weights,
+    )
+
+
+def select(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """Names that one of the shell patterns matches; all of them without patterns.
+
+    Raises:
+        UsageError: a pattern matches none.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UsageError(f"--only {pattern!r} matches no row; there are: {', '.join(names)}.")
+    return [name for name in names if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def run_main(measure: Callable[[argparse.Namespace], Document], arguments: argparse.Namespace) -> int:
+    """Runs a benchmark, prints and writes what it says.
+
+    Returns:
+        0; 1 if a row failed its parity check; 2 if nothing could be measured.
+    """
+    try:
+        document = measure(arguments)
+    except (UsageError, ServiceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    text = document.model_dump_json(indent=1, exclude_none=True) + "\n"
+    if arguments.out is not None:
+        arguments.out.write_text(text)
+    if arguments.json:
+        print(text, end="")
+    else:
+        print("\n".join(table(document)))
+    return int(any(left.failed for left in document.left_out))
+
+
+def progress(text: str) -> None:
+    """Says on the error stream what is being done: the output stream is the document's."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(document: Document) -> list[str]:
+    """The document as lines for a terminal."""
+    machine, how = document.machine, document.settings
+    lines = [
+        f"{machine.cpu} ({machine.cpu_id}), kernel {machine.isa}, {machine.usable_cpus} CPUs, load {machine.load_1m}",
+        f"{machine.date}, commit {machine.commit}, "
+        + ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
+        f"{how.repetitions} repetitions, weights: {how.weights}",
+        *document.notes,
+    ]
+    cell = None
+    for row in document.rows:
+        if (row.threads, row.batch) != cell:
+            cell = (row.threads, row.batch)
+            lines += ["", f"threads {row.threads}, batch {row.batch}", _line(None)]
+        lines.append(_line(row))
+    lines += [""] * bool(document.left_out) + [_left_out(left) for left in document.left_out]
+    return lines
+
+
+def _line(row: Row | None) -> str:
+    if row is None:
+        return f"{'':26}{'median ms':>10}{'p25':>9}{'p75':>9}{'min':>9}{'ratio':>8}{'GMAC/s':>8}{'roof %':>8}"
+    rate = f"{row.gmac_per_s:8.0f}" if row.gmac_per_s is not None else " " * 8
+    share = row.percent_of_roofline if row.percent_of_roofline is not None else row.percent_of_bound
+    percent = f"{share:8.1f}" if share is not None else " " * 8
+    return (
+        f"{row.name:26}{row.median_ms:10.3f}{row.p25_ms:9.3f}{row.p75_ms:9.3f}{row.min_ms:9.3f}"
+        f"{row.ratio_vs_ort_fp32:8.2f}{rate}{percent}  {row.engine}"
+    )
+
+
+def _left_out(left: LeftOut) -> str:
+    return f"{'FAILED' if left.failed else 'left out'}: {left.name}: {left.reason}"
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value

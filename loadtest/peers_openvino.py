@@ -1,0 +1,165 @@
+"""OpenVINO as a peer: float32, 8 bit, and its BinaryConvolution. Installed with the extra `bench`.
+
+It must be asked for float32 arithmetic (its default is bfloat16 where the CPU has it), and its binary convolution takes
+the JIT kernel, jit_avx512_u1, under conditions only: a FakeQuantize of 2 levels with equal input bounds and outputs 0
+and 1 in front, pad_value 0 (which makes it leave taps outside the image out), and weights of type u1, eight to a byte,
+the first in the lowest bit.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from loadtest.interleave import Output, Run
+from loadtest.networks import Images
+from loadtest.peers import EIGHT_BITS, ROUNDING, SIGN_FLIPS, Way, Workload, run_front
+
+MISSING = "OpenVINO is not installed: it comes with the extra `bench` (pip install 'bireal-serve[bench]')."
+
+# A value is -1 where x <= bound in OpenVINO and where x < 0 here (sign(0) = +1): the bound lies just below zero, and is
+# no subnormal, which would be flushed to it.
+_JUST_BELOW_ZERO = -1e-30
+
+
+def load_openvino() -> ModuleType | None:
+    """The package, or None where it is not installed or cannot be loaded."""
+    try:
+        return importlib.import_module("openvino")
+    except ImportError:
+        return None
+
+
+class OpenVinoSession:
+    """A compiled model with one output, on one stream.
+
+    Args:
+        model: OpenVINO's model; its shapes are made static for `feeds`.
+        feeds: its inputs, in their order.
+        threads: threads of a run.
+    """
+
+    def __init__(self, model: Any, feeds: Sequence[NDArray[np.generic]], threads: int) -> None:
+        openvino = importlib.import_module("openvino")
+        model.reshape({port: list(feed.shape) for port, feed in zip(model.inputs, feeds, strict=True)})
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # as ONNX Runtime
+        }
+        self._compiled = openvino.Core().compile_model(model, "CPU", options)
+        self._request = self._compiled.create_infer_request()
+        self._feeds = [np.ascontiguousarray(feed) for feed in feeds]
+
+    def call(self) -> object:
+        """One run; input and output are shared, not copied."""
+        return self._request.infer(self._feeds, share_inputs=True, share_outputs=True)
+
+    def output(self) -> Output:
+        """One run's output."""
+        return np.array(self._request.infer(self._feeds)[0], np.float32)
+
+    def kernels(self, layer_type: str) -> list[str]:
+        """Names of the kernels that compute the layers of a type."""
+        found = set()
+        for node in self._compiled.get_runtime_model().get_ops():
+            facts = node.get_rt_info()
+            if facts["layerType"].value == layer_type:
+                found.add(str(facts["primitiveType"].value))
+        return sorted(found)
+
+
+def read_onnx(model: onnx.ModelProto) -> Any:
+    """OpenVINO's form of an ONNX graph in stock operators."""
+    openvino = importlib.import_module("openvino")
+    return openvino.Core().read_model(model.SerializeToString())
+
+
+def binarise(model: Any) -> int:
+    """Replaces every convolution of signs, as derive.py writes them, by a BinaryConvolution.
+
+    Args:
+        model: OpenVINO's model; it is changed.
+
+    Returns:
+        How many were replaced.
+    """
+    bits: dict[str, Any] = {}
+    replaced = 0
+    for conv in model.get_ordered_ops():
+        if conv.get_type_name() != "Convolution":
+            continue
+        sign, weight = conv.input_value(0).get_node(), conv.input_value(1).get_node()
+        if sign.get_type_name() != "Select" or weight.get_type_name() != "Constant":
+            continue
+        name = sign.get_friendly_name()
+        if name not in bits:
+            less = sign.input_value(0).get_node()
+            threshold = np.asarray(less.input_value(1).get_node().data, np.float32)
+            bits[name] = signs(less.input_value(0), threshold)
+        attributes = conv.get_attributes()
+        binary = binary_convolution(
+            bits[name], np.asarray(weight.data), attributes["strides"], attributes["pads_begin"]
+        )
+        for reader in conv.output(0).get_target_inputs():
+            reader.replace_source_output(binary.output(0))
+        replaced += 1
+    model.validate_nodes_and_infer_types()
+    return replaced
+
+
+def signs(x: Any, threshold: NDArray[np.float32] | None = None) -> Any:
+    """Node of x's signs as 0 and 1; threshold as [] or [C,1,1], absent for zero."""
+    opset = importlib.import_module("openvino.opset13")
+    limit = np.zeros((1, 1, 1, 1), np.float32) if threshold is None else threshold.reshape(1, -1, 1, 1)
+    below = np.nextafter(limit, np.float32(-np.inf), dtype=np.float32)
+    bound = opset.constant(np.where(np.abs(below) < -_JUST_BELOW_ZERO, np.float32(_JUST_BELOW_ZERO), below))
+    zero, one = (opset.constant(np.full((1, 1, 1, 1), value, np.float32)) for value in (0, 1))
+    return opset.fake_quantize(x, bound, bound, zero, one, 2)
+
+
+def binary_convolution(bits: Any, weight: NDArray[np.floating], strides: Any, pads: Any) -> Any:
+    """BinaryConvolution node of bits with weights [O,C,K,K] of -1 and +1."""
+    openvino = importlib.import_module("openvino")
+    opset = importlib.import_module("openvino.opset13")
+    packed = np.packbits((weight > 0).reshape(-1), bitorder="little")
+    stored = openvino.Tensor(packed, openvino.Shape(list(weight.shape)), openvino.Type.u1)
+    constant = openvino.op.Constant(stored, shared_memory=False)  # it would outlive the array
+    strides, pads = list(strides), list(pads)
+    return opset.binary_convolution(bits, constant, strides, pads, pads, [1, 1], "xnor-popcount", 0.0)
+
+
+def _open(name: str, model: Any, feed: NDArray[np.float32], threads: int, layer_type: str) -> Run:
+    session = OpenVinoSession(model, [feed], threads)
+    engine = f"openvino {', '.join(session.kernels(layer_type))}"
+    return Run(name, engine, session.call, session.output)
+
+
+def _fp32(workload: Workload, threads: int, images: Images) -> Run:
+    front, body = workload.full_parts
+    return _open(workload.row_name(FP32), read_onnx(body), run_front(front, images), threads, "Convolution")
+
+
+def _int8(workload: Workload, threads: int, images: Images) -> Run:
+    feed = run_front(workload.full_parts[0], images)
+    return _open(workload.row_name(INT8), read_onnx(workload.full_int8), feed, threads, "Convolution")
+
+
+def _binary(workload: Workload, threads: int, images: Images) -> Run:
+    front, body = workload.reference_parts
+    model = read_onnx(body)
+    binarise(model)
+    return _open(workload.row_name(BINARY), model, run_front(front, images), threads, "BinaryConvolution")
+
+
+FP32 = Way("openvino-fp32", "full", ROUNDING, _fp32)
+INT8 = Way("openvino-int8", "full", EIGHT_BITS, _int8)
+BINARY = Way("openvino-binary", "binary", SIGN_FLIPS, _binary)
+WAYS = (FP32, INT8, BINARY)

@@ -1,0 +1,102 @@
+"""The bound of a binary convolution: how many multiply-accumulates a core can do if nothing but them were left.
+
+It is stated twice: as instructions a cycle x clock, and as measured by the operator library's own probe, which runs
+the kernel's inner instructions on registers alone. A library without the probe leaves the first, at the clock that
+the system states, which in a virtual machine may be the nominal one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from loadtest.machine import cpu_facts
+from service import xnor_op
+
+PROBE_SECONDS = 0.002
+_PROBE = "bireal_roofline_probe"
+
+# Per core and cycle, from the costs that the kernels' heads derive:
+#   avx512vpopcnt  xor, vpopcntd, add: 3 instructions for 16 * 32 MACs, 2 of them a cycle
+#   avx2           vpshufb, vpaddb: 2 instructions for 32 * 4 MACs, 4 vector instructions a cycle (Zen; Intel has 3)
+# The portable kernel is what a compiler makes of it: nothing to state.
+MACS_PER_CYCLE = {"avx512vpopcnt": 512 / 3 * 2, "avx2": 128 / 2 * 4}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Bound of one core.
+
+    Attributes:
+        macs_per_cycle: by counted instructions; None where the kernel has no such count.
+        clock_hz: the clock; None where nobody tells.
+        clock_source: who told it.
+        macs_per_s: as the probe measured; None without one.
+    """
+
+    macs_per_cycle: float | None
+    clock_hz: float | None
+    clock_source: str
+    macs_per_s: float | None
+
+    @property
+    def bound_macs_per_s(self) -> float | None:
+        """Instructions a cycle x clock."""
+        return self.macs_per_cycle * self.clock_hz if self.macs_per_cycle and self.clock_hz else None
+
+    def sentence(self) -> str:
+        """The bound in words, for a report."""
+        parts = []
+        if self.macs_per_s is not None:
+            parts.append(f"probe {self.macs_per_s / 1e9:.0f} GMAC/s a core")
+        else:
+            parts.append(f"the operator library has no {_PROBE}: no measured roofline")
+        if self.bound_macs_per_s is not None and self.clock_hz and self.macs_per_cycle:
+            parts.append(
+                f"{self.macs_per_cycle:.1f} MAC a cycle x {self.clock_hz / 1e9:.2f} GHz ({self.clock_source}) = "
+                f"{self.bound_macs_per_s / 1e9:.0f} GMAC/s a core"
+            )
+        else:
+            parts.append("no count of instructions for this kernel or no clock")
+        return "; ".join(parts)
+
+
+class Roofline:
+    """Collects the bound while blocks are timed, so that both see the same clock."""
+
+    def __init__(self) -> None:
+        self._kernel = xnor_op.kernel_name()
+        self._probe = _find_probe(xnor_op.library_path())
+        self._rates: list[tuple[float, float]] = []
+
+    def sample(self) -> None:
+        """Runs the probe once, for `PROBE_SECONDS`; does nothing without one."""
+        if self._probe is None:
+            return
+        macs_per_s, cycles_per_s = ctypes.c_double(), ctypes.c_double()
+        if self._probe(PROBE_SECONDS, ctypes.byref(macs_per_s), ctypes.byref(cycles_per_s)) == 0:
+            self._rates.append((macs_per_s.value, cycles_per_s.value))
+
+    def take(self) -> Bound:
+        """The bound from the samples since the last call: their medians."""
+        per_cycle = MACS_PER_CYCLE.get(self._kernel)
+        rates, self._rates = np.array(self._rates, np.float64), []
+        if len(rates):
+            macs_per_s, clock = (float(value) for value in np.median(rates, axis=0))
+            return Bound(per_cycle, clock, "measured", macs_per_s)
+        stated = cpu_facts().get("cpu MHz")
+        return Bound(per_cycle, float(stated) * 1e6 if stated else None, "as the system states it", None)
+
+
+def _find_probe(library: Path) -> ctypes._NamedFuncPointer | None:
+    """`int bireal_roofline_probe(double seconds, double* macs_per_s, double* cycles_per_s)`, 0 for success."""
+    probe: ctypes._NamedFuncPointer | None = getattr(ctypes.CDLL(str(library)), _PROBE, None)
+    if probe is None:
+        return None
+    number = ctypes.POINTER(ctypes.c_double)
+    probe.argtypes = [ctypes.c_double, number, number]
+    probe.restype = ctypes.c_int
+    return probe
