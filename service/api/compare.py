@@ -47,7 +47,7 @@ class DepthCompareQuery(CompareQuery):
 
     fx: Annotated[
         float | None,
-        Field(gt=0, le=1e6, allow_inf_nan=False, description="Your camera's focal length, pixels of the picture."),
+        Field(ge=1, le=1e6, allow_inf_nan=False, description="Your camera's focal length, pixels of the picture."),
     ] = None
 
 

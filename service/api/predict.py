@@ -83,7 +83,7 @@ class DepthQuery(Selection):
     fx: Annotated[
         float | None,
         Field(
-            gt=0,
+            ge=1,
             le=1e6,
             allow_inf_nan=False,
             description="Your camera's horizontal focal length, in pixels of the "

@@ -57,6 +57,7 @@ async def deadline_of(
             alias=TIMEOUT_HEADER,
             description="Time that the request has, milliseconds: a whole number; 504 after it. It can shorten the "
             "service's own limit, not lengthen it.",
+            json_schema_extra={"pattern": f"^{_TIMEOUT.pattern}$"},  # checked below, for an error that helps
         ),
     ] = None,
 ) -> Deadline:

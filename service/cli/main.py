@@ -126,6 +126,6 @@ def _focal(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a focal length in pixels, above 0")
+    if not 1 <= value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a focal length in pixels, at least 1")
     return value
