@@ -174,6 +174,15 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
     const __m512i start = _mm512_set1_epi32(job.start[pixel_class[p]]);
     for (int v = 0; v < kVectors; ++v) count[p][v] = start;
   }
+  if (kPlain) {  // the counting below hides what it takes to fetch the shortcut
+    const float* residual =
+        job.residual + (static_cast<size_t>(row.oy) * job.out_width + ox) * job.out_channels + row.first_channel;
+    for (int p = 0; p < P; ++p) {
+      for (int v = 0; v < kVectors; ++v) {
+        _mm_prefetch(residual + static_cast<size_t>(p) * job.out_channels + v * kLanes, _MM_HINT_T0);
+      }
+    }
+  }
   const bool skip_first = kLeft && (pixel_class[0] & 1) != 0;
   const bool skip_last = kRight && (pixel_class[P - 1] & 2) != 0;
   const uint32_t* in = row.corner + static_cast<size_t>(ox) * row.step;
