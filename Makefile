@@ -44,7 +44,7 @@ endef
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then command -v $$p; break; fi; done)
 
-.PHONY: help setup serve test lint format bench lock clean
+.PHONY: help setup serve test lint format bench load lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -68,6 +68,9 @@ format: $(STAMPS)/dev ## let ruff fix and format what it can
 bench: setup $(STAMPS)/bench ## kernels and networks against other runtimes (ARGS="--threads 1 2"); for an idle machine
 	$(PY) -m loadtest.kernel $(ARGS)
 	$(PY) -m loadtest.network $(ARGS)
+
+load: $(STAMPS)/op $(STAMPS)/bench ## throughput and latency by task and variant, under a load made here (ARGS="--users 8")
+	$(PY) -m loadtest.run $(ARGS)
 
 lock: $(STAMPS)/dev ## newest allowed versions into requirements/*.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) requirements/build.in -o requirements/build.lock
