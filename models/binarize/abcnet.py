@@ -1,4 +1,4 @@
-"""ABC-Net (Lin et al. 2017, the paper's [23]): several binary bases for weights and for activations.
+"""ABC-Net (Lin et al. 2017, the paper's [24]): several binary bases for weights and for activations.
 
     W ~ sum_i alpha_i B_i,  B_i = sign(W - mean(W) + u_i std(W)),  u_i spread over [-1, 1], alpha by least squares
     x ~ sum_j beta_j A_j,   A_j = sign(clip(x + v_j, 0, 1) - 1/2),  shifts v_j and scales beta_j are trained

@@ -159,9 +159,9 @@ def test_a_tiny_network_overfits_64_images(config: ArchConfig) -> None:
     network = build(config)
     set_phase(network, Phase.BINARY)
     images, labels = torch.randn(64, 3, 8, 8), torch.arange(64) % 4
-    optimizer = torch.optim.Adam(network.parameters(), 5e-3)
-    for step in range(60):
-        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / 60)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    for step in range(40):
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 40)
         loss = F.cross_entropy(network(images), labels)
         optimizer.zero_grad()
         loss.backward()
