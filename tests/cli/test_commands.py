@@ -170,7 +170,7 @@ def test_predict_for_people(capsys, labelled):
 
 
 def test_evaluate_a_labelled_folder(run, labelled):
-    document, progress = run("evaluate", labelled, "--variant", "full")
+    document, progress = run("evaluate", "--data", labelled, "--variant", "full")
     assert (document["n"], document["top1"], document["top5"]) == (9, 1.0, 1.0)
     assert (document["model"], document["variant"], document["failed"]) == ("tiny-colours", "full", [])
     assert "9/9" in progress
@@ -179,13 +179,13 @@ def test_evaluate_a_labelled_folder(run, labelled):
 def test_evaluate_counts_what_is_wrong(run, labelled):
     wrong = labelled / COLOURS[0][0] / "0.jpg"
     wrong.write_bytes(encode(Image.new("RGB", (40, 40), "blue"), "JPEG"))
-    document, _ = run("evaluate", labelled, "--variant", "full")
+    document, _ = run("evaluate", "--data", labelled, "--variant", "full")
     assert document["top1"] == pytest.approx(8 / 9)
     assert document["top5"] == 1.0
 
 
 def test_evaluate_a_share(run, labelled):
-    document, _ = run("evaluate", labelled, "--variant", "full", "--limit", 3)
+    document, _ = run("evaluate", "--data", labelled, "--variant", "full", "--limit", 3)
     assert (document["n"], document["top1"]) == (3, 1.0)
 
 
@@ -198,14 +198,14 @@ def test_a_share_is_evenly_spread():
 def test_evaluate_reports_files_that_cannot_be_read(run, labelled):
     broken = labelled / COLOURS[0][0] / "0.jpg"
     broken.write_bytes(b"text")
-    document, _ = run("evaluate", labelled, "--variant", "full", code=1)
+    document, _ = run("evaluate", "--data", labelled, "--variant", "full", code=1)
     assert (document["n"], document["top1"]) == (8, 1.0)
     assert [item["file"] for item in document["failed"]] == [str(broken)]
 
 
 def test_evaluate_depth(run, road):
     for folder in (road, road / "drive_0001"):
-        document, _ = run("evaluate", folder, "--variant", "full")
+        document, _ = run("evaluate", "--data", folder, "--variant", "full")
         assert document["n"] == 2
         assert document["abs_rel"] < 1e-3
         assert document["rmse"] < 0.02
@@ -216,7 +216,7 @@ def test_evaluate_depth(run, road):
 
 def test_evaluate_depth_uses_the_folders_camera(run, road):
     (road / "drive_0001" / "calib.json").write_text(json.dumps({"fx": 75.0, "baseline_m": 0.54}))
-    document, _ = run("evaluate", road, "--variant", "full")
+    document, _ = run("evaluate", "--data", road, "--variant", "full")
     assert document["abs_rel"] == pytest.approx(0.5, abs=0.01)
     assert document["delta1"] == 0
 
@@ -295,13 +295,16 @@ def test_models_says_what_is_missing(run, tmp_path, monkeypatch):
         (["predict", "{photo}", "--output", "a.png"], "--task depth"),
         (["predict", "{photo}", "--task", "depth", "--fx", "0"], "--fx"),
         (["predict"], "PATH"),
-        (["evaluate", "absent", "--variant", "full"], "absent is not a folder"),
-        (["evaluate", "{empty}", "--variant", "full"], "has no images"),
-        (["evaluate", "{other}", "--variant", "full"], "no class of tiny-colours"),
-        (["evaluate", "{empty}", "--task", "depth", "--variant", "full"], "lidar_depth"),
-        (["evaluate", "{empty}", "--limit", "0"], "--limit"),
+        (["evaluate", "--data", "absent", "--variant", "full"], "absent is not a folder"),
+        (["evaluate", "--data", "{empty}", "--variant", "full"], "has no images"),
+        (["evaluate", "--data", "{other}", "--variant", "full"], "no class of tiny-colours"),
+        (["evaluate", "--data", "{empty}", "--task", "depth", "--variant", "full"], "lidar_depth"),
+        (["evaluate", "--data", "{empty}", "--limit", "0"], "--limit"),
         (["compare", "absent"], "absent does not exist"),
         (["compare", "{photo}", "--a", "x"], "no variant 'x'"),
+        (["serve", "--port", "many"], "--port"),
+        (["serve", "--queue-size", "0"], "--queue-size"),
+        (["serve", "--nonsense"], "--nonsense"),
         (["guess"], "guess"),
         ([], "COMMAND"),
     ],
@@ -324,6 +327,11 @@ def test_an_error_is_one_sentence(capsys, tmp_path, photograph, arguments, said)
             argument = argument.replace(place, str(path))
         filled.append(argument)
     assert said in error_of(capsys, *filled)
+
+
+def test_a_variable_that_is_not_valid(capsys, monkeypatch):
+    monkeypatch.setenv("BIREAL_FALLBACK", "sometimes")
+    assert "BIREAL_FALLBACK='sometimes'" in error_of(capsys, "serve")
 
 
 def test_an_evaluation_of_nothing_readable_is_an_error(capsys, labelled):
