@@ -85,9 +85,11 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluating = _command(commands, "evaluate", evaluate, "measure the accuracy on a folder with ground truth")
     evaluating.add_argument(
-        "folder",
+        "--data",
+        dest="folder",
+        required=True,
         type=Path,
-        metavar="FOLDER",
+        metavar="DIR",
         help="<wnid>/<image>, or a road scene's left/ with lidar_depth/ or disp_noc_0/ and calib.json",
     )
     evaluating.add_argument("--task", choices=("classify", "depth"), help="found by the folder where not given")

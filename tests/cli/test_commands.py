@@ -337,7 +337,9 @@ def test_a_variable_that_is_not_valid(capsys, monkeypatch):
 def test_an_evaluation_of_nothing_readable_is_an_error(capsys, labelled):
     for file in labelled.rglob("*.*"):
         file.write_bytes(b"text")
-    assert "None of the images could be evaluated" in error_of(capsys, "evaluate", labelled, "--variant", "full")
+    assert "None of the images could be evaluated" in error_of(
+        capsys, "evaluate", "--data", labelled, "--variant", "full"
+    )
 
 
 def test_as_a_process(zoo, photograph):
