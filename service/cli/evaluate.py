@@ -45,7 +45,7 @@ def evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
         **scores,
         **describe(handle),
         "dataset": str(folder),
-        "images_per_second": round(scores["n"] / seconds, 2),
+        "speed": {"images_per_second": round(scores["n"] / seconds, 2)},  # apart: it is no score
     }
     if arguments.json:
         print(json.dumps(document))
@@ -140,6 +140,6 @@ def _text(document: dict[str, Any]) -> str:
     names = [name for name in ("top1", "top5", *DEPTH_METRICS) if name in document]
     scores = ", ".join(f"{name} {document[name]:.4f}" for name in names)
     lines = [f"{document['model']} ({document['variant']}, {document['kernel']}) on {document['n']} images: {scores}"]
-    lines.append(f"  {document['images_per_second']} images a second")
+    lines.append(f"  {document['speed']['images_per_second']} images a second")
     lines += [f"  not read: {item['file']}: {item['detail']}" for item in document["failed"]]
     return "\n".join(lines)
