@@ -15,9 +15,9 @@ from models.data.kitti import BASELINE_M, HEIGHT, WIDTH, Frame, hold_out_frames,
 from models.data.normalise import normalise
 from models.train.recipe import DepthLoss, PhaseSpec, Recipe
 
-# The last frames of the two drives with LiDAR choose and stop; the drive that is reported on is never touched.
-# KITTI 2015 scenes have no neighbours in time, so all of them train.
-HOLD_OUT = {"2011_09_26_drive_0005": 30, "sfnd_2011_09_26": 8}
+# The last frames of each drive choose and stop; the drive that is reported on is never touched.
+HOLD_OUT = {"2011_09_26_drive_0005": 15, "sfnd_2011_09_26": 8, "kitti2015": 5}
+HORIZON = 172.854 / 375 * HEIGHT  # row of KITTI's principal point, network pixels
 FX_BASELINE = 721.5377 * WIDTH / 1242 * BASELINE_M  # depth [m] = this / disparity [network px]
 
 
@@ -30,16 +30,19 @@ class DepthTask:
         root = data / "train" if (data / "train").is_dir() else data
         self.train, self.held_out = hold_out_frames(load_drives(root), HOLD_OUT)
         self.recipe = recipe
+        settings = recipe.depth
+        shares = [settings.diverse_repeats if frame.drive in settings.diverse else 1 for frame in self.train]
+        self._pass = np.repeat(np.arange(len(self.train)), shares)  # one pass over the frames
 
     def steps_per_epoch(self) -> int:
         """Full batches in ``repeats`` passes over the frames."""
-        return len(self.train) * self.recipe.depth.repeats // self.recipe.batch
+        return len(self._pass) * self.recipe.depth.repeats // self.recipe.batch
 
     def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
         """Batches (left, right, has_right, disparity); each depends on (seed, epoch, step) alone."""
         settings, batch, seed = self.recipe.depth, self.recipe.batch, self.recipe.seed
         order = np.random.default_rng((seed, epoch))
-        indices = np.concatenate([order.permutation(len(self.train)) for _ in range(settings.repeats)])
+        indices = np.concatenate([order.permutation(self._pass) for _ in range(settings.repeats)])
         for step in range(first_step, self.steps_per_epoch()):
             generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + step)
             frames = [self.train[i] for i in indices[step * batch : (step + 1) * batch]]
@@ -84,10 +87,10 @@ class DepthTask:
 def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Mirror, zoom, crop and colour-jitter a batch.
 
-    Zooming by z magnifies apparent disparity by z: the network learns disparity for a fixed focal length.
-    Mirroring a stereo pair swaps it (the mirrored right image becomes the left one), so a frame is mirrored
-    as a pair only where its right image can take the left's place; its LiDAR belongs to the left image,
-    so a mirrored frame keeps the LiDAR term and gives up the photometric one.
+    Zooming by z magnifies apparent disparity by z: the network learns disparity for a fixed focal length. The zoom
+    keeps the horizon in its row, so a point of the road in a given row keeps its disparity whatever the zoom: this is
+    the strongest cue that carries over to other streets. A frame's LiDAR belongs to its left image, so a mirrored frame
+    keeps the LiDAR term and gives up the photometric one.
 
     Returns:
         left and right float [B,3,160,crop_width] in 0..255, has_right bool [B], disparity float [B,160,crop_width].
@@ -95,13 +98,13 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
     width = settings.crop_width
     lefts, rights, has_right, disparities = [], [], [], []
     for frame in frames:
-        draw = torch.rand(4, generator=generator).tolist()
+        draw = torch.rand(3, generator=generator).tolist()
         zoom = 1.0 + (settings.max_zoom - 1.0) * draw[0]
         crop_h, crop_w = HEIGHT / zoom, width / zoom
-        top = round((HEIGHT - crop_h) * draw[1])
-        start = round((WIDTH - crop_w) * draw[2])
+        top = round(HORIZON * (1.0 - 1.0 / zoom))
+        start = round((WIDTH - crop_w) * draw[1])
         rows, columns = slice(top, top + round(crop_h)), slice(start, start + round(crop_w))
-        mirror = draw[3] < 0.5
+        mirror = draw[2] < 0.5
         images = [frame.left, frame.right if frame.right is not None else frame.left]
         crops = []
         for image in images:

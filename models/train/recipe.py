@@ -92,6 +92,8 @@ class DepthLoss:
         max_zoom: largest random magnification (it scales the apparent disparity with it).
         colour: strength of the colour jitter.
         repeats: passes over the frames that count as one epoch.
+        diverse: drives whose frames each show another place, and are seen ``diverse_repeats`` times in a pass.
+        diverse_repeats: see ``diverse``.
     """
 
     lidar: float = 1.0
@@ -99,5 +101,7 @@ class DepthLoss:
     smooth: float = 0.05
     crop_width: int = 352
     max_zoom: float = 1.25
-    colour: float = 0.2
-    repeats: int = 4
+    colour: float = 0.3
+    repeats: int = 2
+    diverse: tuple[str, ...] = ("kitti2015", "sfnd_2011_09_26")
+    diverse_repeats: int = 3

@@ -10,7 +10,7 @@ _TINY_DATA = "tiny100a: 100 ImageNet-1k classes, 49,979 training JPEGs of 64x64;
 _TINY_TERMS = "non-commercial research only (ImageNet's terms)"
 _KITTI_DATA = (
     "KITTI: 154 stereo pairs of drive 2011_09_26_0005 and 39 single frames of that day with LiDAR, 29 pairs of "
-    "KITTI 2015 with ground-truth disparity; the last 30 and 8 LiDAR frames held out to choose by"
+    "KITTI 2015 with ground-truth disparity; the last 15, 8 and 5 frames of these held out to choose by"
 )
 _KITTI_TERMS = "non-commercial use only, share alike (KITTI's CC BY-NC-SA 3.0)"
 _IMAGENET_TERMS = "ImageNet's terms: non-commercial research"
@@ -51,7 +51,7 @@ _TINY_BIREAL18 = Recipe(
 _KITTI_RESNET50 = Recipe(
     name="resnet50-kitti-depth",
     arch=ArchConfig(depth=50, method="none", task="depth", max_disparity_px=90.0),
-    phases=(PhaseSpec(Phase.RELU, 6, 5e-4, "adam", warmup=0.05, weight_decay=1e-4),),
+    phases=(PhaseSpec(Phase.RELU, 7, 5e-4, "adam", warmup=0.05, weight_decay=1e-4),),
     batch=6,
     source=_KITTI,
     data=_KITTI_DATA,
@@ -64,8 +64,8 @@ _KITTI_BIREAL50 = Recipe(
     phases=(
         PhaseSpec(Phase.LEAKY_CLIP, 1, 5e-4, "adam", schedule="cosine-head", warmup=0.1),
         PhaseSpec(Phase.CLIP, 1, 5e-4, "adam", schedule="cosine-head"),
-        PhaseSpec(Phase.BINARY_1X1, 2, 1e-3, "adam", schedule="cosine-head"),
-        PhaseSpec(Phase.BINARY, 5, 1e-3, "adam"),
+        PhaseSpec(Phase.BINARY_1X1, 1, 1e-3, "adam", schedule="cosine-head"),
+        PhaseSpec(Phase.BINARY, 4, 1e-3, "adam"),
     ),
     batch=6,
     source=_KITTI,

@@ -49,7 +49,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small_recipe(method: str = "bireal") -> Recipe:
-    phases = (PhaseSpec(Phase.CLIP, 2, 5e-3), PhaseSpec(Phase.BINARY, 14, 5e-3))
+    phases = (PhaseSpec(Phase.CLIP, 2, 5e-3), PhaseSpec(Phase.BINARY, 10, 5e-3))
     arch = ArchConfig(depth=18, method=method, num_classes=4, width=0.25)
     base = get_recipe("bireal18-tiny100")
     return replace(
@@ -252,7 +252,7 @@ def test_a_depth_network_learns_the_wall(drive: Path, tmp_path: Path) -> None:
     task.held_out = task.train[:2]
     before = task.evaluate(network)
     progress = run(recipe, task, network, tmp_path)
-    assert progress.metrics["abs_rel"] < 0.5 * before["abs_rel"]
+    assert progress.metrics["abs_rel"] < 0.7 * before["abs_rel"]
 
 
 def test_command_line_errors_are_one_sentence(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""``python -m models.report [--write]``: the table of models in README.md, made from the cards in the zoo.
+
+Figures are never typed by hand: the cards hold what ``python -m service evaluate`` measured, this prints them, and a
+test fails when README.md and the cards differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from service.card import Card, Metric
+
+ROOT = Path(__file__).resolve().parent.parent
+ZOO = ROOT / "models" / "zoo"
+README = ROOT / "README.md"
+BEGIN = "<!-- models: written by `python -m models.report --write` -->"
+END = "<!-- /models -->"
+
+
+def cards(zoo: Path = ZOO) -> list[Card]:
+    """All cards of a zoo, by task, then binary before full."""
+    found = [Card.load(path.parent) for path in sorted(zoo.glob("*/*/card.yaml"))]
+    return sorted(found, key=lambda card: (card.task, card.precision))
+
+
+def accuracy(metric: Metric) -> str:
+    """The headline figures of one evaluation."""
+    values = metric.values
+    if "top1" in values:
+        return f"top-1 {values['top1']:.1%}, top-5 {values['top5']:.1%}"
+    return f"delta<1.25 {values['delta1']:.3f}, abs_rel {values['abs_rel']:.3f}, rmse {values['rmse']:.2f} m"
+
+
+def table(found: list[Card]) -> str:
+    """Markdown: one row a variant that was evaluated."""
+    lines = [
+        "| model | variant | data | accuracy | weights in memory | file | BOPs an image |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for card in found:
+        for metric in card.metrics:
+            if metric.variant == "reference":
+                memory, bops = (card.weights.binary_params + card.weights.real_params) * 4, "float32"
+            else:
+                memory, bops = card.weights.binary_bytes + card.weights.real_bytes, f"{card.work.bops:.3g}"
+            lines.append(
+                f"| `{card.name}` | {metric.variant} | {metric.dataset}, n={metric.n} | {accuracy(metric)} "
+                f"| {memory / 1e6:.2f} MB | {card.weights.artefact_bytes / 1e6:.2f} MB | {bops} |"
+            )
+    return "\n".join(lines)
+
+
+def render(readme: str, found: list[Card]) -> str:
+    """README's text with the table between its markers replaced.
+
+    Raises:
+        ValueError: if the markers are missing.
+    """
+    if BEGIN not in readme or END not in readme:
+        raise ValueError(f"README.md lacks the markers {BEGIN} and {END}")
+    head, rest = readme.split(BEGIN, 1)
+    _, tail = rest.split(END, 1)
+    return f"{head}{BEGIN}\n{table(found)}\n{END}{tail}"
+
+
+def main() -> int:
+    """Print the table, or write it into README.md."""
+    parser = argparse.ArgumentParser(prog="python -m models.report", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="replace the table in README.md")
+    if parser.parse_args().write:
+        README.write_text(render(README.read_text(), cards()))
+    else:
+        print(table(cards()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
