@@ -1,0 +1,91 @@
+"""``python -m models.eval.parity FOLDER --data DIR``: does `binary` compute what `reference` computes, on real images?
+
+For every image each custom operator's integer sums and packed signs are compared exactly (service/backends/audit.py),
+and the two variants' answers statistically. Prints one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from service.backends import backend_for
+from service.backends.audit import Audit
+from service.card import Card
+from service.evaluation import IMAGE_SUFFIXES
+from service.imaging import decode
+from service.tasks import TASKS
+
+
+def load_images(card: Card, root: Path, limit: int) -> NDArray[np.uint8]:
+    """Up to ``limit`` images under ``root``, evenly spread, as the service would feed them: uint8 [N,H,W,3].
+
+    Raises:
+        FileNotFoundError: if there is no image.
+    """
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.parent.name != "lidar_depth")
+    if not paths:
+        raise FileNotFoundError(f"{root} holds no image: name a folder of photos or of <wnid>/<image>")
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)]
+    task = TASKS[card.task]
+    hint = task.decode_hint(card)
+    return np.stack([task.preprocess(decode(p.read_bytes(), hint=hint), card).tensor for p in chosen])
+
+
+def compare(card: Card, images: NDArray[np.uint8]) -> dict[str, object]:
+    """Exact findings by layer and statistical ones on the outputs."""
+    audit = Audit.of_card(card)
+    inexact: dict[str, int] = {}
+    sums = words = 0
+    for image in tqdm(images, desc="audit", unit="img", mininterval=2.0):
+        for layer in audit.compare(image[None]):
+            sums += layer.sums
+            words += layer.words
+            if not layer.exact:
+                inexact[layer.layer] = inexact.get(layer.layer, 0) + 1
+    variants = {v: backend_for(v).load(card, v, intra_op_threads=1) for v in ("binary", "reference")}
+    outputs = {v: np.concatenate([m.run(image[None]) for image in images]) for v, m in variants.items()}
+    result: dict[str, object] = {
+        "model": f"{card.name}@{card.version}",
+        "images": len(images),
+        "integer_sums_compared": sums,
+        "packed_words_compared": words,
+        "layers_not_exact": inexact,
+    }
+    binary, reference = outputs["binary"], outputs["reference"]
+    if card.task == "classify":
+        result["top1_agreement"] = float((binary.argmax(1) == reference.argmax(1)).mean())
+        result["max_logit_difference"] = float(np.abs(binary - reference).max())
+    else:
+        relative = np.abs(binary - reference) / reference
+        result["median_relative_depth_difference"] = float(np.median(relative))
+        result["p99_relative_depth_difference"] = float(np.quantile(relative, 0.99))
+    return result
+
+
+def main() -> int:
+    """Compare and print; exit status 1 if a layer is not exact."""
+    parser = argparse.ArgumentParser(prog="python -m models.eval.parity", description=__doc__)
+    parser.add_argument("folder", type=Path, help="<models>/<name>/<version> of a binary model")
+    parser.add_argument("--data", type=Path, required=True, help="folder of images")
+    parser.add_argument("--limit", type=int, default=200)
+    args = parser.parse_args()
+    try:
+        card = Card.load(args.folder)
+        images = load_images(card, args.data, args.limit)
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    result = compare(card, images)
+    print(json.dumps(result, indent=1))
+    return 1 if result["layers_not_exact"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
