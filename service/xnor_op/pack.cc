@@ -7,6 +7,7 @@ namespace {
 
 constexpr int64_t kLargestSide = 1 << 20;      // of a map, in pixels
 constexpr int64_t kLargestChannels = 1 << 20;  // |dot| <= 9 * C must stay below 2^24 to be exact in float32
+constexpr int kMostTasks = 16;                 // an image
 constexpr double kStepsPerTask = 20000;        // about 20 us: far above what handing a task over costs
 
 }  // namespace
@@ -36,9 +37,10 @@ void clear_border(uint32_t* bits, const MapShape& map, int row_begin, int row_en
   if (row_end == map.height) std::fill_n(bits + (static_cast<size_t>(map.height) + 1) * pitch, pitch, 0u);
 }
 
-RowTasks::RowTasks(int64_t batch_size, int row_count, double work_per_row) : batch(batch_size), rows(row_count) {
+RowTasks::RowTasks(int64_t batch_size, int row_count, double work_per_row, int fewest_rows)
+    : batch(batch_size), rows(row_count) {
   const auto wanted = static_cast<int64_t>(work_per_row * row_count / kStepsPerTask);
-  per_image = std::clamp<int64_t>(wanted, 1, std::min(row_count, 16));
+  per_image = std::clamp<int64_t>(wanted, 1, std::clamp(row_count / fewest_rows, 1, kMostTasks));
 }
 
 Pack::Pack(const TensorView& x, const TensorView* threshold) {

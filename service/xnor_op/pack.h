@@ -41,8 +41,9 @@ void clear_border(uint32_t* bits, const MapShape& map, int row_begin, int row_en
 
 // How the rows of a batch are cut into tasks: tasks of one image have consecutive indices.
 struct RowTasks {
-  // About `work_per_row` elementary steps a row (a step is about a nanosecond); no more than rows tasks an image.
-  RowTasks(int64_t batch, int rows, double work_per_row);
+  // `work_per_row`: elementary steps a row, a step being about a nanosecond. A task has at least `fewest_rows`, for
+  // operators where each task repeats some work of its neighbour.
+  RowTasks(int64_t batch, int rows, double work_per_row, int fewest_rows = 1);
   size_t count() const { return static_cast<size_t>(batch) * per_image; }
   int64_t image(size_t task) const { return static_cast<int64_t>(task / per_image); }
   int begin(size_t task) const { return static_cast<int>(rows * static_cast<int64_t>(task % per_image) / per_image); }

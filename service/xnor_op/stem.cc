@@ -8,6 +8,8 @@ namespace {
 constexpr int kColors = 3;
 constexpr int kLargestKernel = 7;
 constexpr int kPoolRows = 3;
+// A task makes the convolution row above its first pooled row again: 1 in 28 with 14 pooled rows.
+constexpr int kFewestPooledRows = 14;
 constexpr size_t kLine = 64;  // bytes; parts of the scratch start on cache lines, with a line of slack behind each
 
 size_t round_up(size_t bytes) { return (bytes + 2 * kLine - 1) / kLine * kLine; }
@@ -228,7 +230,7 @@ void Stem::run(const TensorView& image, const MapShape& out, float* y, uint32_t*
   const size_t source_bytes = RowSource::scratch_bytes(geometry, kernel_);
   const size_t scratch_bytes = source_bytes + (pool_ ? kPoolRows * geometry.conv_row_bytes : 0);
   const double work = static_cast<double>(geometry.conv_width) * out_channels_ * kernel_ * kernel_ * kColors / 60;
-  const RowTasks tasks(out.batch, out.height, pool_ ? 2 * work : work);
+  const RowTasks tasks(out.batch, out.height, pool_ ? 2 * work : work, pool_ ? kFewestPooledRows : 1);
   const size_t row_elements = static_cast<size_t>(out.width) * out.channels;
   executor.for_each(tasks.count(), [&](size_t task) {
     const int64_t index = tasks.image(task);

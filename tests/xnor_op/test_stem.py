@@ -87,6 +87,7 @@ def test_out_channels(out_channels: int, dtype: type, rng: np.random.Generator) 
 def test_batch_and_rows_split_over_threads(dtype: type, rng: np.random.Generator) -> None:
     for pool in (False, True):
         check(rng, dtype, (64, 72), batch=3, threads=2, pool=pool)
+        check(rng, dtype, (181, 31), threads=2, pool=pool)  # pooled rows of one image in several tasks
 
 
 @pytest.mark.parametrize("limit", [128, 129, 400])  # weights within int8 may take a kernel of their own

@@ -10,7 +10,7 @@
 // bytes that are table offsets beforehand, once a job. A tile of 4 pixels x 64 channels has 8 accumulators.
 //
 // Overflow: a step adds at most 4 to a byte, so 56 steps (7 words) stay below 225; bytes are then added into 16 bits,
-// which hold 65535 / 32 = 2047 words; then into 32 bits.
+// which hold 65535 / 32 = 2047 words; at a tile's end into 32 bits.
 #include <immintrin.h>
 
 #include "../epilogue.h"
@@ -25,8 +25,12 @@ constexpr int kVectors = 2;            // byte registers of a tile: 32 output ch
 constexpr int kBlock = 32 * kVectors;
 constexpr int kLargestTile = 4;        // pixels
 constexpr int kNibbles = 8;            // of a word
+// 32 bytes with their element type: __m256i sums would be copied once a step, since GCC keeps the intrinsics' and the
+// loop's view of them in different registers.
+using Bytes = uint8_t __attribute__((vector_size(32)));
+
 constexpr int kWordsToBytes = 7;       // words until bytes could overflow
-constexpr int kWordsTo16Bits = 1024 / kWordsToBytes * kWordsToBytes;
+constexpr int kWordsTo16Bits = 2047;   // words until 16 bits could overflow
 
 // ---------------------------------------------------------------- pack
 
@@ -140,45 +144,88 @@ struct RowContext {
   int oy;
 };
 
-// Adds the counts of `words` consecutive words into 16-bit sums; words * 32 must fit 16 bits.
+// Counters of a tile. Bytes live in registers, 16-bit sums here, and 32-bit counts take over what 16 bits cannot hold.
 template <int P>
-inline __attribute__((always_inline)) void count_words(const uint8_t* const (&in)[P], const uint8_t* w, int words,
-                                                       __m256i (&even)[P][kVectors], __m256i (&odd)[P][kVectors]) {
+struct Counters {
+  __m256i even[P][kVectors];  // 16-bit sums of the even and the odd bytes
+  __m256i odd[P][kVectors];
+  int words = 0;              // in the 16-bit sums
+  alignas(32) int32_t counts[P][kBlock];
+
+  // Moves the 16-bit sums into the counts.
+  inline void widen() {
+    for (int p = 0; p < P; ++p) {
+      for (int v = 0; v < kVectors; ++v) {
+        add(counts[p] + 32 * v, even[p][v]);
+        add(counts[p] + 32 * v + 16, odd[p][v]);
+        even[p][v] = odd[p][v] = _mm256_setzero_si256();
+      }
+    }
+    words = 0;
+  }
+
+  static inline void add(int32_t* to, __m256i sums) {
+    const __m256i halves[2] = {_mm256_cvtepu16_epi32(_mm256_castsi256_si128(sums)),
+                               _mm256_cvtepu16_epi32(_mm256_extracti128_si256(sums, 1))};
+    for (int h = 0; h < 2; ++h) {
+      auto* at = reinterpret_cast<__m256i*>(to + h * kLanes);
+      _mm256_store_si256(at, _mm256_add_epi32(_mm256_load_si256(at), halves[h]));
+    }
+  }
+};
+
+// Adds up to kWordsToBytes consecutive words of pixels [kFrom, kTo) of the tile.
+template <int kFrom, int kTo, int P>
+inline __attribute__((always_inline)) void count_bytes(Counters<P>& counters, const uint8_t* in, size_t step,
+                                                       const uint8_t* w, int words) {
+  constexpr int kCount = kTo - kFrom;
   const __m256i low_byte = _mm256_set1_epi16(0xff);
-  for (int k0 = 0; k0 < words; k0 += kWordsToBytes) {
-    const int k1 = k0 + kWordsToBytes < words ? k0 + kWordsToBytes : words;
-    __m256i acc[P][kVectors];
-    for (int p = 0; p < P; ++p) {
-      for (int v = 0; v < kVectors; ++v) acc[p][v] = _mm256_setzero_si256();
+  Bytes acc[kCount][kVectors];
+#pragma GCC unroll 4
+  for (int p = 0; p < kCount; ++p) {
+    for (int v = 0; v < kVectors; ++v) acc[p][v] = Bytes{};
+  }
+  const uint8_t* from = in + kFrom * step;
+  for (int s = 0; s < words * kNibbles; ++s) {
+    __m256i weight[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      weight[v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + static_cast<size_t>(s) * kBlock + 32 * v));
     }
-    for (int s = k0 * kNibbles; s < k1 * kNibbles; ++s) {
-      __m256i weight[kVectors];
+#pragma GCC unroll 4
+    for (int p = 0; p < kCount; ++p) {
+      const uint8_t* row = kTables.rows[0] + from[p * step + s];
+      const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(row)));
       for (int v = 0; v < kVectors; ++v) {
-        weight[v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + static_cast<size_t>(s) * kBlock + 32 * v));
-      }
-      for (int p = 0; p < P; ++p) {
-        const uint8_t* row = kTables.rows[0] + in[p][s];
-        const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(row)));
-        for (int v = 0; v < kVectors; ++v) {
-          acc[p][v] = _mm256_add_epi8(acc[p][v], _mm256_shuffle_epi8(table, weight[v]));
-        }
+        acc[p][v] += reinterpret_cast<Bytes>(_mm256_shuffle_epi8(table, weight[v]));
       }
     }
-    for (int p = 0; p < P; ++p) {
-      for (int v = 0; v < kVectors; ++v) {
-        even[p][v] = _mm256_add_epi16(even[p][v], _mm256_and_si256(acc[p][v], low_byte));
-        odd[p][v] = _mm256_add_epi16(odd[p][v], _mm256_srli_epi16(acc[p][v], 8));
-      }
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < kCount; ++p) {
+    for (int v = 0; v < kVectors; ++v) {
+      __m256i& even = counters.even[kFrom + p][v];
+      __m256i& odd = counters.odd[kFrom + p][v];
+      const auto sums = reinterpret_cast<__m256i>(acc[p][v]);
+      even = _mm256_add_epi16(even, _mm256_and_si256(sums, low_byte));
+      odd = _mm256_add_epi16(odd, _mm256_srli_epi16(sums, 8));
     }
   }
 }
 
-inline void add_to_counts(int32_t* counts, __m256i sums) {
-  const __m256i halves[2] = {_mm256_cvtepu16_epi32(_mm256_castsi256_si128(sums)),
-                             _mm256_cvtepu16_epi32(_mm256_extracti128_si256(sums, 1))};
-  for (int h = 0; h < 2; ++h) {
-    auto* at = reinterpret_cast<__m256i*>(counts + h * kLanes);
-    _mm256_store_si256(at, _mm256_add_epi32(_mm256_load_si256(at), halves[h]));
+// Any number of consecutive words.
+template <int kFrom, int kTo, int P>
+inline void count_words(Counters<P>& counters, const uint8_t* in, size_t step, const uint8_t* w, int words) {
+  if constexpr (kFrom < kTo) {
+    // Equal parts of at most kWordsToBytes.
+    const int parts = (words + kWordsToBytes - 1) / kWordsToBytes;
+    for (int i = 0, k = 0; i < parts; ++i) {
+      const int some = words / parts + (i < words % parts ? 1 : 0);
+      if (counters.words + some > kWordsTo16Bits) counters.widen();
+      const size_t at = static_cast<size_t>(k) * kNibbles;
+      count_bytes<kFrom, kTo>(counters, in + at, step, w + at * kBlock, some);
+      counters.words += some;
+      k += some;
+    }
   }
 }
 
@@ -212,40 +259,16 @@ inline void finish(const RowContext& row, int ox, const int32_t* counts, float h
   for (int j = 0; j * kWordBits < valid; ++j) job.bits_out[padded * job.out_words + o / kWordBits + j] = signs[j];
 }
 
-// Counts `words` consecutive words into counts [P][64] for pixels [kFrom, kTo) of the tile.
-template <int kFrom, int kTo, int P>
-inline void count_run(int32_t (&counts)[P][kBlock], const uint8_t* in, size_t step, const uint8_t* w, int words) {
-  constexpr int kCount = kTo - kFrom;
-  if constexpr (kCount > 0) {
-    for (int k = 0; k < words; k += kWordsTo16Bits) {
-      const int some = words - k < kWordsTo16Bits ? words - k : kWordsTo16Bits;
-      __m256i even[kCount][kVectors];
-      __m256i odd[kCount][kVectors];
-      const uint8_t* from[kCount];
-      for (int p = 0; p < kCount; ++p) {
-        from[p] = in + (kFrom + p) * step + static_cast<size_t>(k) * kNibbles;
-        for (int v = 0; v < kVectors; ++v) even[p][v] = odd[p][v] = _mm256_setzero_si256();
-      }
-      count_words<kCount>(from, w + static_cast<size_t>(k) * kNibbles * kBlock, some, even, odd);
-      for (int p = 0; p < kCount; ++p) {
-        for (int v = 0; v < kVectors; ++v) {
-          add_to_counts(counts[kFrom + p] + 32 * v, even[p][v]);
-          add_to_counts(counts[kFrom + p] + 32 * v + 16, odd[p][v]);
-        }
-      }
-    }
-  }
-}
-
 template <int P>
 __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const BConvJob& job = row.job;
-  alignas(64) int32_t counts[P][kBlock];
+  Counters<P> counters;
   int pixel_class[P];
   const size_t step = static_cast<size_t>(job.stride) * job.words * kNibbles;
   for (int p = 0; p < P; ++p) {
     pixel_class[p] = row.row_class * kBorderClasses + border_class(ox + p, job.stride, job.kernel / 2, job.width);
-    for (int c = 0; c < kBlock; ++c) counts[p][c] = job.start[pixel_class[p]];
+    for (int c = 0; c < kBlock; ++c) counters.counts[p][c] = job.start[pixel_class[p]];
+    for (int v = 0; v < kVectors; ++v) counters.even[p][v] = counters.odd[p][v] = _mm256_setzero_si256();
   }
   const bool skip_first = (pixel_class[0] & 1) != 0;
   const bool skip_last = (pixel_class[P - 1] & 2) != 0;
@@ -253,24 +276,25 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const uint8_t* w = row.weights;
   for (int t = 0; t < row.filter_rows; ++t, in += row.pitch, w += static_cast<size_t>(row.run) * kNibbles * kBlock) {
     if (!skip_first && !skip_last) {
-      count_run<0, P>(counts, in, step, w, row.run);
+      count_words<0, P>(counters, in, step, w, row.run);
       continue;
     }
     // 3x3 at an edge: each filter column for the pixels that have it.
     const size_t column = static_cast<size_t>(job.words) * kNibbles;
     if (skip_first) {
-      count_run<1, P>(counts, in, step, w, job.words);
+      count_words<1, P>(counters, in, step, w, job.words);
     } else {
-      count_run<0, P>(counts, in, step, w, job.words);
+      count_words<0, P>(counters, in, step, w, job.words);
     }
-    count_run<0, P>(counts, in + column, step, w + column * kBlock, job.words);
+    count_words<0, P>(counters, in + column, step, w + column * kBlock, job.words);
     if (skip_last) {
-      count_run<0, P - 1>(counts, in + 2 * column, step, w + 2 * column * kBlock, job.words);
+      count_words<0, P - 1>(counters, in + 2 * column, step, w + 2 * column * kBlock, job.words);
     } else {
-      count_run<0, P>(counts, in + 2 * column, step, w + 2 * column * kBlock, job.words);
+      count_words<0, P>(counters, in + 2 * column, step, w + 2 * column * kBlock, job.words);
     }
   }
-  for (int p = 0; p < P; ++p) finish(row, ox + p, counts[p], job.half[pixel_class[p]]);
+  counters.widen();
+  for (int p = 0; p < P; ++p) finish(row, ox + p, counters.counts[p], job.half[pixel_class[p]]);
 }
 
 void row_of_tiles(const RowContext& row) {
