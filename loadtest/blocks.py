@@ -4,7 +4,9 @@ A block is y = BN(conv(sign(x))) + shortcut, and the signs of y for the block th
 the blocks of a run are a chain, each reading the values and signs that the one before wrote, as in a network. Where it
 does not (stride 2, other channels), all convolve the same input, and the chain runs through the shortcut alone;
 OpenVINO then takes the signs once a run, and we in every block. The float block is the convolution with BatchNorm
-folded and the shortcut's addition, which ONNX Runtime fuses into it.
+folded and the shortcut's addition, which ONNX Runtime fuses into it. Its blocks share their weights and differ in the
+bias alone: a run is not to be charged for fetching nine megabytes of them from memory for every block. The 1-bit ones,
+which are small, differ, since runtimes merge equal nodes.
 
 Weights, scales and inputs are coarse binary fractions, so that no float32 sum is ever rounded: two correct
 implementations give equal outputs, exact zeros included.
@@ -39,8 +41,8 @@ _EQUAL = 1.0  # least correlation: see loadtest.interleave.check
 
 
 @dataclass(frozen=True)
-class Block:
-    """The constants of one block.
+class Constants:
+    """The constants of a block.
 
     Attributes:
         signs: weights of -1 and +1, float32 [O,C,K,K].
@@ -67,8 +69,8 @@ class Blocks:
         rng = np.random.default_rng(seed)
         (channels, out), kernel = shape.channels, shape.kernel
         self.shape, self.batch = shape, batch
-        self._blocks = [
-            Block(
+        self._layers = [
+            Constants(
                 signs=rng.choice(np.array([-1, 1], np.float32), (out, channels, kernel, kernel)),
                 scale=rng.choice(np.array([1 / 8, 1 / 16], np.float32), out),
                 bias=(rng.integers(-8, 9, out) / 16).astype(np.float32),
@@ -120,13 +122,12 @@ class Blocks:
             inputs.append(y)
             feeds.append(_planar(self.shortcut))
         bits = peers_openvino.signs(x)
-        for block in self._blocks:
-            if self.shape.keeps_shape and y is not x:
+        for number, layer in enumerate(self._layers):
+            if self.shape.keeps_shape and number > 0:
                 bits = peers_openvino.signs(y)
-            conv = peers_openvino.binary_convolution(bits, block.signs, stride, pad)
-            scaled = opset.multiply(conv, opset.constant(block.scale.reshape(1, -1, 1, 1)))
-            affine = opset.add(scaled, opset.constant(block.bias.reshape(1, -1, 1, 1)))
-            y = opset.add(affine, y)
+            conv = peers_openvino.binary_convolution(bits, layer.signs, stride, pad)
+            scale, bias = (opset.constant(value.reshape(1, -1, 1, 1)) for value in (layer.scale, layer.bias))
+            y = opset.add(opset.add(opset.multiply(conv, scale), bias), y)
         session = peers_openvino.OpenVinoSession(openvino.Model([y], inputs), feeds, threads)
         engine = f"openvino {', '.join(session.kernels('BinaryConvolution'))}"
         return Run(name, engine, session.call, lambda: session.output().transpose(0, 2, 3, 1))
@@ -151,12 +152,12 @@ class Blocks:
                 graph.declare("x", [height, width, channels], TensorProto.FLOAT, as_input=True)
             graph.custom("Pack", ["shortcut" if self.shape.keeps_shape else "x"], [bits])
             graph.declare(bits, bits_shape, TensorProto.INT32)
-        for number, block in enumerate(self._blocks):
+        for number, layer in enumerate(self._layers):
             name = f"block{number}"
             constants = [
-                graph.constant(f"{name}.weight", pack_signs(block.signs.transpose(0, 2, 3, 1) < 0)),
-                graph.constant(f"{name}.scale", block.scale),
-                graph.constant(f"{name}.bias", block.bias),
+                graph.constant(f"{name}.weight", pack_signs(layer.signs.transpose(0, 2, 3, 1) < 0)),
+                graph.constant(f"{name}.scale", layer.scale),
+                graph.constant(f"{name}.bias", layer.bias),
             ]
             outputs = [name, f"{name}.bits"]
             attributes = {"channels": channels, "kernel": self.shape.kernel, "stride": self.shape.stride}
@@ -175,10 +176,11 @@ class Blocks:
         graph.declare("x", [channels, *self.shape.size], TensorProto.FLOAT, as_input=True)
         graph.declare("shortcut", [out, *self.shape.out_size], TensorProto.FLOAT, as_input=True)
         y = "shortcut"
-        for number, block in enumerate(self._blocks):
+        first = self._layers[0]
+        weight = graph.constant("weight", first.signs * first.scale.reshape(-1, 1, 1, 1))
+        for number, layer in enumerate(self._layers):
             name = f"block{number}"
-            weight = graph.constant(f"{name}.weight", block.signs * block.scale.reshape(-1, 1, 1, 1))
-            bias = graph.constant(f"{name}.bias", block.bias)
+            bias = graph.constant(f"{name}.bias", layer.bias)
             conv = helper.make_node(
                 "Conv",
                 ["x", weight, bias],

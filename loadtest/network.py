@@ -115,6 +115,11 @@ def options() -> argparse.ArgumentParser:
     return result
 
 
+def measure_options(argv: Sequence[str]) -> Document:
+    """Measures what command line options select; see `measure`."""
+    return measure(options().parse_args(argv))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program."""
     return run_main(measure, options().parse_args(argv))

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-FLOAT_INPUT = "x"
+FLOAT_INPUT = "peer_input"
 
 _FRONT = {"Cast", "Transpose", "Sub", "Div", "Mul", "Add"}
 _ELEMENTWISE = {"Clip", "Mul", "Add", "Sub", "Relu", "LeakyRelu", "Sigmoid"}
@@ -48,7 +48,7 @@ def split_front(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProt
             follows.
 
     Returns:
-        (front, body): the front's one output `x`, float, is the body's one input.
+        (front, body): the front's one output, float, is the body's one input.
     """
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
@@ -175,9 +175,9 @@ class _PlanarWriter:
         forms = []
         for name in node.input:
             stored = self._constants.get(name)
-            if stored is not None and stored.ndim == 1:  # one number a channel
+            if stored is not None and stored.ndim == 1 and stored.size > 1:  # one number a channel
                 forms.append(self._constant(f"{node.output[0]}::{name}", stored.reshape(-1, 1, 1)))
-            elif name in self._planar or not name or (stored is not None and stored.ndim == 0):
+            elif name in self._planar or not name or (stored is not None and stored.ndim <= 1):
                 forms.append(self._planar.get(name, name))
             else:
                 return False

@@ -1,0 +1,124 @@
+"""Records both benchmarks in docs/benchmarks, and draws tables and plots from the file: `python -m loadtest.record`.
+
+One file a machine and day, `<date>-<cpu>.json`; README.md and the plots are made from the files alone, so that they can
+be made again at any time (`--render`), and a test can tell whether they still fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from loadtest import kernel, network
+from loadtest.options import UsageError, progress
+from loadtest.plots import kernel_plot, network_plot
+from loadtest.record_tables import readme
+from loadtest.record_views import Recorded, block_cells, network_cells
+from loadtest.schema import Document
+from service.errors import ServiceError
+from service.host import usable_cpus
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+README = "README.md"
+
+
+def render(records: Sequence[Recorded]) -> dict[str, str]:
+    """Every generated file of the folder: its name and its text."""
+    files = {README: readme(records)}
+    for record in records:
+        machine = record.network.machine
+        title = f"{machine.cpu}, {machine.isa}, {machine.date[:10]}"
+        networks, blocks = network_cells(record.network), block_cells(record.kernel)
+        if networks:
+            files[f"{record.stem}-network.svg"] = network_plot(networks[0], title)
+        if blocks:
+            files[f"{record.stem}-kernel.svg"] = kernel_plot(blocks[0], title)
+    return files
+
+
+def recorded_files(folder: Path) -> list[Recorded]:
+    """All that a folder records, by name.
+
+    Raises:
+        UsageError: a file is not a record.
+    """
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records.append(Recorded.read(path))
+        except ValidationError as error:
+            raise UsageError(f"{path} is not a record: {error}") from error
+    return records
+
+
+def write(folder: Path, record: Recorded | None = None) -> list[Path]:
+    """Writes a new record, if there is one, and draws everything again from the files.
+
+    Returns:
+        What was written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    if record is not None:
+        written.append(folder / f"{record.stem}.json")
+        written[0].write_text(record.model_dump_json(indent=1, exclude_none=True) + "\n")
+    for name, text in render(recorded_files(folder)).items():
+        written.append(folder / name)
+        written[-1].write_text(text)
+    return written
+
+
+def options() -> argparse.ArgumentParser:
+    """The program's options."""
+    result = argparse.ArgumentParser(prog="python -m loadtest.record", description=__doc__)
+    result.add_argument("--render", action="store_true", help="measure nothing: draw again from the recorded files")
+    result.add_argument("--network", type=Path, metavar="FILE", help="document of loadtest.network to record")
+    result.add_argument("--kernel", type=Path, metavar="FILE", help="document of loadtest.kernel to record")
+    result.add_argument("--repetitions", type=int, help="timed runs a row (default: each benchmark's own)")
+    threads = sorted({1, usable_cpus()})
+    result.add_argument("--threads", type=int, nargs="+", default=threads, help=f"default {threads}")
+    result.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="of networks (default 1 8); blocks take 1")
+    result.add_argument("--folder", type=Path, default=FOLDER, help="default docs/benchmarks")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program."""
+    arguments = options().parse_args(argv)
+    record = None
+    try:
+        if not arguments.render:
+            record = Recorded(
+                network=_document(network.measure_options, arguments.network, arguments, arguments.batch),
+                kernel=_document(kernel.measure_options, arguments.kernel, arguments, [1]),
+            )
+        written = write(arguments.folder, record)
+    except (UsageError, ServiceError, ValidationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for path in written:
+        print(path)
+    left_out = () if record is None else (*record.network.left_out, *record.kernel.left_out)
+    failed = [left for left in left_out if left.failed]
+    for left in failed:
+        progress(f"FAILED: {left.name}: {left.reason}")
+    return int(bool(failed))
+
+
+def _document(
+    measure: Callable[[Sequence[str]], Document], path: Path | None, arguments: argparse.Namespace, batch: Sequence[int]
+) -> Document:
+    """A benchmark's document: as recorded in a file, or measured now."""
+    if path is not None:
+        return Document.model_validate_json(path.read_text())
+    repetitions = [] if arguments.repetitions is None else ["--repetitions", str(arguments.repetitions)]
+    threads = [str(count) for count in arguments.threads]
+    return measure(["--threads", *threads, "--batch", *(str(count) for count in batch), *repetitions])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""docs/benchmarks/README.md, written from the recorded files and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loadtest.record_views import BlockView, Cell, NetworkGroup, Recorded, block_cells, network_cells
+from loadtest.schema import LeftOut, Machine, Row
+
+_HEAD = """# Benchmarks
+
+Written by `python -m loadtest.record` from the JSON files of this folder; change those programs, not this page.
+
+    make setup && .venv/bin/pip install '.[bench]'  # PyTorch builds the networks; the extra brings OpenVINO
+    python -m loadtest.record                       # measure, with nothing else running, and write this folder
+    python -m loadtest.record --render              # draw tables and plots again from what is recorded
+    python -m loadtest.network --json --only 'bireal18/*'
+    python -m loadtest.kernel --json --only '64@56/*'
+
+**How it is measured.** All rows of a network, or of a block's shape, take turns in one process, each turn being one
+untimed run and one timed run; medians are compared, so a ratio is the median time of the full-precision twin in ONNX
+Runtime float32 over the median time of the row, at the same threads and batch. ONNX Runtime's threads do not spin.
+Float and 8-bit peers take float NCHW input with BatchNorm folded, prepared outside the timing; `binary` and `reference`
+take uint8 images and normalise inside. OpenVINO is asked for float32 arithmetic and compiled for the static shape.
+8-bit networks are quantised statically (QDQ, per channel) and calibrated on synthetic photos. Weights are random unless
+a record says otherwise: they do not change the time.
+
+**What is checked first.** Before it is timed, every row's output is compared with the same network in stock operators
+without any optimisation; the column *parity* is the correlation of the two. For `binary` the audit moreover demands
+that every operator's integer sums and signs be equal in every element (*exact*). A block's output must be equal in
+every element.
+
+**Names.** `<network>/ort-fp32` is the baseline, `/binary` the bit-packed operator, `/reference` the same weights in
+stock float operators, `/ort-int8`, `/openvino-fp32` and `/openvino-int8` are the twin elsewhere, and `/openvino-binary`
+is the Bi-Real net with OpenVINO's BinaryConvolution. A block is sign, binary convolution, BatchNorm and shortcut;
+`64-128@56s2` has 64 channels in, 128 out, a 56 x 56 input and stride 2; `k1` is a 1x1 window. GMAC/s count taps inside
+the image only. The roofline is what the operator's inner instructions reach on registers alone, measured between the
+runs, and the bound is the same as instructions a cycle x clock.
+"""
+
+
+def readme(records: Sequence[Recorded]) -> str:
+    """The page: tables of the newest record, links to all."""
+    lines = [_HEAD]
+    if not records:
+        lines.append("Nothing is recorded yet.\n")
+        return "\n".join(lines)
+    newest, *earlier = sorted(records, key=lambda record: record.network.machine.date, reverse=True)
+    lines += [f"## {newest.network.machine.date[:10]}, {newest.network.machine.cpu}", ""]
+    lines += _machine(newest.network.machine)
+    lines += [f"Recorded in [{newest.stem}.json]({newest.stem}.json).", "", "### Networks", ""]
+    lines += [f"![Networks against their peers]({newest.stem}-network.svg)", ""]
+    for cell in network_cells(newest.network):
+        lines += _networks(cell)
+    lines += ["### Blocks", "", f"![Blocks against the roofline]({newest.stem}-kernel.svg)", ""]
+    lines += [f"{note[0].upper()}{note[1:]}." for note in newest.kernel.notes]
+    lines.append("")
+    for block_cell in block_cells(newest.kernel):
+        lines += _blocks(block_cell)
+    left_out = (*newest.network.left_out, *newest.kernel.left_out)
+    if left_out:
+        lines += ["### Left out", "", *(_left_out(left) for left in left_out), ""]
+    if earlier:
+        lines += ["## Earlier records", ""]
+        lines += [f"- [{record.stem}.json]({record.stem}.json)" for record in earlier]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _machine(machine: Machine) -> list[str]:
+    load = "unknown" if machine.load_1m is None else f"{machine.load_1m:g}"
+    facts = {
+        "CPU": f"{machine.cpu} ({machine.cpu_id}), {machine.usable_cpus} CPUs usable",
+        "Kernel": f"`{machine.isa}` of {', '.join(machine.usable_kernels)}",
+        "Flags": ", ".join(machine.cpu_flags),
+        "System": f"{machine.system}; load average at the start {load}",
+        "Versions": ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
+        "Commit": f"`{machine.commit}`, {machine.date}",
+    }
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+
+
+def _networks(cell: Cell[NetworkGroup]) -> list[str]:
+    lines = [
+        f"#### {cell.text.capitalize()}",
+        "",
+        "| | median ms | p25 - p75 | min | ratio | parity | computed by |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for group in cell.views:
+        lines += [_network_row(way, row) for way, row in group]
+    return [*lines, ""]
+
+
+def _network_row(way: str, row: Row) -> str:
+    name, ratio = f"`{row.name}`", f"{row.ratio_vs_ort_fp32:.2f}x"
+    if way == "binary":
+        name, ratio = f"**{name}**", f"**{ratio}**"
+    parity = f"{row.parity.correlation:.4f}"
+    if row.parity.exact_operators is not None:
+        parity += f", {row.parity.exact_operators} operators exact"
+    spread = f"{row.p25_ms:.2f} - {row.p75_ms:.2f}"
+    return f"| {name} | {row.median_ms:.2f} | {spread} | {row.min_ms:.2f} | {ratio} | {parity} | {row.engine} |"
+
+
+def _blocks(cell: Cell[BlockView]) -> list[str]:
+    lines = [
+        f"#### {cell.text.capitalize()}",
+        "",
+        "| block | binary us | p25 - p75 | GMAC/s | of roofline | of bound | float us | vs float | OpenVINO us | vs |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for view in cell.views:
+        ours = view.rows.get("binary")
+        if ours is None:
+            continue
+        cells = [
+            f"`{view.shape}`",
+            f"{ours.median_ms * 1e3:.1f}",
+            f"{ours.p25_ms * 1e3:.1f} - {ours.p75_ms * 1e3:.1f}",
+            _number(ours.gmac_per_s, ".0f"),
+            _number(ours.percent_of_roofline, ".1f", " %"),
+            _number(ours.percent_of_bound, ".1f", " %"),
+            _microseconds(view.rows.get("ort-fp32")),
+            _number(view.ratio("binary", "ort-fp32"), ".1f", "x"),
+            _microseconds(view.rows.get("openvino-binary")),
+            _number(view.ratio("binary", "openvino-binary"), ".2f", "x"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _left_out(left: LeftOut) -> str:
+    return f"- `{left.name}`{' FAILED' if left.failed else ''}: {left.reason}"
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{form}}{unit}"
+
+
+def _microseconds(row: Row | None) -> str:
+    return "-" if row is None else f"{row.median_ms * 1e3:.0f}"

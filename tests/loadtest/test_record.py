@@ -1,0 +1,128 @@
+"""docs/benchmarks is drawn from its recorded files alone, and still fits them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from loadtest import record
+from loadtest.plots import Bar, Group, bar_chart
+from loadtest.record_views import Recorded
+from loadtest.schema import Document
+
+MACHINE = {
+    "cpu": "Test CPU @ 3 GHz",
+    "cpu_id": "Vendor 1 2 3",
+    "cpu_flags": ["avx2"],
+    "isa": "avx2",
+    "usable_kernels": ["avx2", "scalar"],
+    "usable_cpus": 2,
+    "load_1m": 0.01,
+    "system": "Linux",
+    "versions": {"python": "3.11", "onnxruntime": "1.22"},
+    "commit": "0123456789ab",
+    "date": "2026-01-02T03:04:05+00:00",
+}
+SETTINGS = {"threads": [1], "batch": [1], "repetitions": 3, "settle": 1, "weights": "random"}
+
+
+def _row(name: str, baseline: str, median_ms: float, ratio: float, **facts: float) -> dict[str, object]:
+    times = {"median_ms": median_ms, "p25_ms": median_ms * 0.9, "p75_ms": median_ms * 1.1, "min_ms": median_ms * 0.8}
+    parity = {"against": "reference", "correlation": 1.0, "max_difference": 0.0}
+    row = {"name": name, "threads": 1, "batch": 1, **times, "ratio_vs_ort_fp32": ratio, "n": 3}
+    return {**row, "baseline": baseline, "engine": "some engine", "parity": parity, **facts}
+
+
+def _recorded(date: str = "2026-01-02T03:04:05+00:00") -> Recorded:
+    head = {"machine": {**MACHINE, "date": date}, "settings": SETTINGS}
+    networks = [
+        _row("resnet18/ort-fp32", "resnet18/ort-fp32", 25.0, 1.0),
+        _row("bireal18/binary", "resnet18/ort-fp32", 2.5, 10.0),
+    ]
+    rates = {"gmac_per_s": 900.0, "roofline_gmac_per_s": 1000.0, "percent_of_roofline": 90.0}
+    blocks = [
+        _row("64@56/ort-fp32", "64@56/ort-fp32", 1.4, 1.0, gmac_per_s=80.0),
+        _row("64@56/binary", "64@56/ort-fp32", 0.14, 10.0, **rates),
+        _row("64@56/openvino-binary", "64@56/ort-fp32", 0.28, 5.0, gmac_per_s=450.0),
+    ]
+    left_out = [{"name": "*/openvino-*", "reason": "not installed"}]
+    return Recorded(
+        network=Document.model_validate({"benchmark": "network", "rows": networks, "left_out": left_out, **head}),
+        kernel=Document.model_validate({"benchmark": "kernel", "rows": blocks, **head}),
+    )
+
+
+def test_recording_writes_the_file_and_draws_everything_from_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = _recorded()
+    for name in ("network", "kernel"):
+        (tmp_path / f"{name}.doc").write_text(getattr(recorded, name).model_dump_json())
+    folder = tmp_path / "benchmarks"
+    documents = ["--network", str(tmp_path / "network.doc"), "--kernel", str(tmp_path / "kernel.doc")]
+    assert record.main([*documents, "--folder", str(folder)]) == 0
+    stem = "2026-01-02-test-cpu-3-ghz"
+    assert {path.name for path in folder.iterdir()} == {
+        f"{stem}.json",
+        f"{stem}-network.svg",
+        f"{stem}-kernel.svg",
+        "README.md",
+    }
+    assert Recorded.read(folder / f"{stem}.json") == recorded
+    page = (folder / "README.md").read_text()
+    assert "| **`bireal18/binary`** | 2.50 |" in page and "**10.00x**" in page
+    assert "| `64@56` | 140.0 | 126.0 - 154.0 | 900 | 90.0 % | - | 1400 | 10.0x | 280 | 2.00x |" in page
+    assert "- `*/openvino-*`: not installed" in page
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    assert record.main(["--render", "--folder", str(folder)]) == 0
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+    assert stem in capsys.readouterr().out
+
+
+def test_the_newest_record_is_shown_and_the_others_are_linked() -> None:
+    page = record.render([_recorded(), _recorded("2026-03-04T00:00:00+00:00")])["README.md"]
+    assert page.index("## 2026-03-04, Test CPU") < page.index("## Earlier records")
+    assert "- [2026-01-02-test-cpu-3-ghz.json](2026-01-02-test-cpu-3-ghz.json)" in page
+
+
+def test_plots_are_svg_with_a_bar_a_row_and_the_roofline() -> None:
+    files = record.render([_recorded()])
+    space = "{http://www.w3.org/2000/svg}"
+    network = ET.fromstring(files["2026-01-02-test-cpu-3-ghz-network.svg"])
+    kernel = ET.fromstring(files["2026-01-02-test-cpu-3-ghz-kernel.svg"])
+    for plot, rows, lines in ((network, 2, 0), (kernel, 3, 1)):
+        assert len(plot.findall(f"{space}rect")) == rows + 1  # and the background
+        assert len(plot.findall(f"{space}line")) == lines
+
+
+def test_bars_are_as_long_as_their_values_and_text_is_escaped() -> None:
+    chart = bar_chart("a < b", "s", [Group((Bar("x", 1.0, "1", "binary"), Bar("y", 4.0, "4", "other")))])
+    bars = ET.fromstring(chart).findall("{http://www.w3.org/2000/svg}rect")[1:]
+    short, long = (float(bar.get("width", "0")) for bar in bars)
+    assert long == 4 * short
+
+
+def test_documents_of_two_machines_are_not_one_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded = _recorded()
+    (tmp_path / "network.doc").write_text(recorded.network.model_dump_json())
+    other = json.loads(recorded.kernel.model_dump_json())
+    other["machine"]["cpu_id"] = "Vendor 4 5 6"
+    (tmp_path / "kernel.doc").write_text(json.dumps(other))
+    documents = ["--network", str(tmp_path / "network.doc"), "--kernel", str(tmp_path / "kernel.doc")]
+    assert record.main([*documents, "--folder", str(tmp_path / "none")]) == 2
+    assert "different CPUs" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_file_that_is_no_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.json").write_text("{}")
+    assert record.main(["--render", "--folder", str(tmp_path)]) == 2
+    assert "broken.json" in capsys.readouterr().err
+
+
+def test_the_committed_page_and_plots_are_those_of_the_committed_records() -> None:
+    for name, text in record.render(record.recorded_files(record.FOLDER)).items():
+        assert (record.FOLDER / name).read_text() == text, f"{name} is stale: python -m loadtest.record --render"
