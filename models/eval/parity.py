@@ -18,6 +18,7 @@ from tqdm import tqdm
 from service.backends import backend_for
 from service.backends.audit import Audit
 from service.card import Card
+from service.errors import ServiceError
 from service.evaluation import IMAGE_SUFFIXES
 from service.imaging import decode
 from service.tasks import TASKS
@@ -79,7 +80,7 @@ def main() -> int:
     try:
         card = Card.load(args.folder)
         images = load_images(card, args.data, args.limit)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, ServiceError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     result = compare(card, images)

@@ -38,7 +38,7 @@ _TINY_BIREAL18 = Recipe(
         PhaseSpec(Phase.LEAKY_CLIP, 1, 1e-3, "adam", schedule="cosine-head", warmup=0.1, size=48, distill=0.5),
         PhaseSpec(Phase.CLIP, 1, 1e-3, "adam", schedule="cosine-head", size=48, distill=0.5),
         PhaseSpec(Phase.BINARY, 4, 2e-3, "adam", schedule="cosine-head", warmup=0.05, size=48, distill=0.5),
-        PhaseSpec(Phase.BINARY, 2, 1e-3, "adam", distill=0.5),
+        PhaseSpec(Phase.BINARY, 3, 1e-3, "adam", distill=0.5),
     ),
     batch=128,
     source=_TINY,

@@ -16,8 +16,7 @@ PHOTOS = Path(skimage.data.__file__).parent
 
 
 def test_real_photographs_are_exact(tmp_path: Path) -> None:
-    export_to(tmp_path, CASES[0])
-    folder = tmp_path / "bireal18-test" / "1"
+    folder = export_to(tmp_path, CASES[0]).directory
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in ("chelsea.png", "coffee.png", "rocket.jpg"):
