@@ -159,8 +159,8 @@ inline __attribute__((always_inline)) void finish(const RowContext& row, int ox,
   }
 }
 
-// P pixels x 32 channels. kLeft / kRight: the tile has the row's first / last pixel, whose first / last filter column
-// may lie outside and is then left out. kPlain: whole block, residual, bits, even N_valid: no masks, no branches.
+// P pixels x 32 channels. kLeft / kRight: the tile may have the row's first / last pixel, whose first / last filter
+// column may lie outside and is then left out. kPlain: whole block, residual, bits, even N_valid: no masks, no branches.
 template <int P, int kUnroll, bool kLeft, bool kRight, bool kPlain>
 __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const BConvJob& job = row.job;
@@ -213,17 +213,17 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
 
 using Tile = void (*)(const RowContext&, int);
 
-// Tiles by [left][right].
-template <int P, int kUnroll, bool kPlain>
-struct Tiles {
-  static constexpr Tile by_edge[2][2] = {
-      {tile<P, kUnroll, false, false, kPlain>, tile<P, kUnroll, false, true, kPlain>},
-      {tile<P, kUnroll, true, false, kPlain>, tile<P, kUnroll, true, true, kPlain>}};
-};
-
+// The tile for this size and place. `left` and `right` tiles work anywhere (their pixels ask for their class at run
+// time), so only the sizes that wide maps are made of come without.
 template <int P>
 Tile pick_sized(bool plain, bool left, bool right) {
-  return plain ? Tiles<P, 2, true>::by_edge[left][right] : Tiles<P, 1, false>::by_edge[left][right];
+  if (!plain) return tile<P, 1, true, true, false>;
+  if constexpr (P >= kLargestTile - 1) {
+    if (!left && !right) return tile<P, 2, false, false, true>;
+    if (!right) return tile<P, 2, true, false, true>;
+    if (!left) return tile<P, 2, false, true, true>;
+  }
+  return tile<P, 2, true, true, true>;
 }
 
 Tile pick(int size, bool plain, bool left, bool right) {
