@@ -21,7 +21,7 @@ from loadtest.interleave import Output, Run
 from loadtest.networks import Images
 from loadtest.peers import EIGHT_BITS, ROUNDING, SIGN_FLIPS, Way, Workload, run_front
 
-MISSING = "OpenVINO is not installed: it comes with the extra `bench` (pip install 'bireal-serve[bench]')."
+MISSING = "OpenVINO is not installed: it comes with the extra `bench` (`make .venv/.stamps/bench` in a working copy)."
 
 # A value is -1 where x <= bound in OpenVINO and where x < 0 here (sign(0) = +1): the bound lies just below zero, and is
 # no subnormal, which would be flushed to it.

@@ -11,7 +11,7 @@ _HEAD = """# Benchmarks
 
 Written by `python -m loadtest.record` from the JSON files of this folder; change those programs, not this page.
 
-    make setup && .venv/bin/pip install '.[bench]'  # PyTorch builds the networks; the extra brings OpenVINO
+    make setup .venv/.stamps/bench                  # PyTorch builds the networks; the extra `bench` brings OpenVINO
     python -m loadtest.record                       # measure, with nothing else running, and write this folder
     python -m loadtest.record --render              # draw tables and plots again from what is recorded
     python -m loadtest.network --json --only 'bireal18/*'
