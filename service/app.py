@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import compare, ops, predict
+from service.api import compare, ops, pages, predict
 from service.api.context import REQUEST_ID_HEADER
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary
 from service.api.pipeline import Pipeline, ThreadPool
@@ -101,12 +101,14 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         version=version,
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's pages load their scripts from another host: see service.api.pages
+        redoc_url=None,
         redirect_slashes=False,  # a client that follows would send its picture twice
         middleware=_middleware(settings, metrics, services.lifecycle),
     )
     app.state.services = services
     install_handlers(app)
-    for router in (predict.router, compare.router, ops.router):
+    for router in (predict.router, compare.router, ops.router, pages.router):
         app.include_router(router)
     _describe_problems(app)
     return app

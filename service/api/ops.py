@@ -1,10 +1,8 @@
-"""What operators and their tools ask: liveness, readiness, metrics, models; and the page at `/`."""
-
-from importlib import resources
+"""What operators and their tools ask: liveness, readiness, metrics, models."""
 
 from fastapi import APIRouter, HTTPException, Request
 from prometheus_client import exposition
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from service.api.problems import problem_kinds, problem_responses
 from service.api.services import Services, ServicesOf
@@ -65,12 +63,6 @@ async def problem_kind(code: str) -> ProblemKind:
     if kind is None:
         raise HTTPException(404)
     return kind
-
-
-@router.get("/", summary="A page about this service", response_class=HTMLResponse)
-async def index() -> HTMLResponse:
-    """A page that names the endpoints and tries them on a picture."""
-    return HTMLResponse(resources.files("service.ui").joinpath("index.html").read_text(encoding="utf-8"))
 
 
 def readiness(services: Services) -> Readiness:

@@ -1,4 +1,4 @@
-"""Health, readiness, metrics, models, the page at `/` and the OpenAPI document."""
+"""Health, readiness, metrics, models and the OpenAPI document."""
 
 import asyncio
 import json
@@ -129,15 +129,6 @@ async def test_models_says_what_is_broken(anyio_backend, tmp_path, zoo):
         assert broken["name"] == "damaged@1"
         assert broken["problem"]["code"] == "card-invalid"
         assert (await client.get("/readyz")).status_code == 200
-
-
-async def test_the_page(client):
-    response = await client.get("/")
-    assert response.headers["content-type"] == "text/html; charset=utf-8"
-    for path in ("/classify", "/depth", "/compare/classify", "/compare/depth"):
-        assert path in response.text
-    assert "https://" not in response.text  # nothing from elsewhere
-    assert (await client.get("/docs")).status_code == 200
 
 
 async def test_nothing_answers_before_the_models_are_loaded(anyio_backend, zoo):

@@ -1,0 +1,67 @@
+"""The pages for people: `/`, which tries a picture, and `/docs`, Swagger UI on the OpenAPI document.
+
+Both work without any other host: Swagger UI's files come out of an installed package, everything else out of
+`service.ui`. No page has a script or a style inside, so that the policy sent with them can forbid those: a browser runs
+nothing that is not a file of this service.
+"""
+
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Path
+from starlette.responses import HTMLResponse, Response
+
+router = APIRouter(tags=["operations"])
+
+_OWN = ("service.ui", "")
+_SWAGGER = ("fastapi_swagger", "resources/")
+
+#: Every file that the pages load: its package and folder, and its media type. Nothing else can be asked for.
+ASSETS: dict[str, tuple[tuple[str, str], str]] = {
+    "icon.svg": (_OWN, "image/svg+xml"),
+    "page.css": (_OWN, "text/css"),
+    "page.js": (_OWN, "text/javascript"),
+    "docs.css": (_OWN, "text/css"),
+    "docs.js": (_OWN, "text/javascript"),
+    "swagger-ui.css": (_SWAGGER, "text/css"),
+    "swagger-ui-bundle.js": (_SWAGGER, "text/javascript"),
+}
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'{styles}; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+)
+_HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+
+
+@router.get("/", summary="A page about this service", response_class=HTMLResponse)
+async def index() -> HTMLResponse:
+    """A page that tries both variants on a picture, and names the endpoints."""
+    return _page("index.html", _POLICY.format(styles=""))
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> HTMLResponse:
+    """The OpenAPI document for people."""
+    # Swagger UI writes `style` attributes.
+    return _page("docs.html", _POLICY.format(styles=" 'unsafe-inline'"))
+
+
+@router.get("/ui/{name}", include_in_schema=False)
+def asset(name: Annotated[str, Path()]) -> Response:
+    """A file of the pages."""
+    if name not in ASSETS:
+        raise HTTPException(404)
+    (package, folder), media_type = ASSETS[name]
+    content = _file(package, folder + name).read_bytes()
+    return Response(content, media_type=media_type, headers={**_HEADERS, "cache-control": "max-age=600"})
+
+
+def _page(name: str, policy: str) -> HTMLResponse:
+    content = _file("service.ui", name).read_text(encoding="utf-8")
+    return HTMLResponse(content, headers={**_HEADERS, "content-security-policy": policy})
+
+
+def _file(package: str, name: str) -> Traversable:
+    return resources.files(package).joinpath(name)
