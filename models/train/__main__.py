@@ -42,7 +42,11 @@ def main() -> int:
             print(f"initialised from {args.init}; fresh: {', '.join(fresh) or 'nothing'}", file=sys.stderr)
         teacher = checkpoint.load_network(args.teacher) if args.teacher else None
         task: TrainingTask
-        task = DepthTask(recipe, args.data) if recipe.arch.task == "depth" else ClassifyTask(recipe, args.data, teacher)
+        task = (
+            DepthTask(recipe, args.data, teacher)
+            if recipe.arch.task == "depth"
+            else ClassifyTask(recipe, args.data, teacher)
+        )
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -26,10 +26,13 @@ class DepthTask:
 
     metric = "delta1"
 
-    def __init__(self, recipe: Recipe, data: Path) -> None:
+    def __init__(self, recipe: Recipe, data: Path, teacher: nn.Module | None = None) -> None:
         root = data / "train" if (data / "train").is_dir() else data
         self.train, self.held_out = hold_out_frames(load_drives(root), HOLD_OUT)
         self.recipe = recipe
+        self.teacher = teacher
+        if teacher is None and any(phase.distill > 0 for phase in recipe.phases):
+            raise ValueError(f"recipe {recipe.name} distils: give its teacher with --teacher CHECKPOINT")
         settings = recipe.depth
         shares = [settings.diverse_repeats if frame.drive in settings.diverse else 1 for frame in self.train]
         self._pass = np.repeat(np.arange(len(self.train)), shares)  # one pass over the frames
@@ -49,7 +52,7 @@ class DepthTask:
             yield augment(frames, settings, generator)
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, float]]:
-        """Weighted sum of the LiDAR, photometric and smoothness terms."""
+        """Weighted sum of the LiDAR, photometric and smoothness terms, and of the distance to the teacher's map."""
         left, right, has_right, target = batch
         weights = self.recipe.depth
         x = normalise(left)
@@ -65,7 +68,15 @@ class DepthTask:
         photometric = (difference * mask).sum() / mask.sum().clamp(min=1)
         smooth = smoothness(disparity.log(), scaled)
         total = weights.lidar * lidar + weights.photometric * photometric + weights.smooth * smooth
-        return total, {"lidar": lidar.item(), "photometric": photometric.item(), "smooth": smooth.item()}
+        figures = {"lidar": lidar.item(), "photometric": photometric.item(), "smooth": smooth.item()}
+        if spec.distill > 0:
+            assert self.teacher is not None
+            with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+                answer = self.teacher(x).float()
+            distance = (disparity.log() - answer.log()).abs().mean()
+            total = (1.0 - spec.distill) * total + spec.distill * distance
+            figures["teacher"] = distance.item()
+        return total, figures
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:

@@ -62,16 +62,17 @@ _KITTI_BIREAL50 = Recipe(
     name="bireal50-kitti-depth",
     arch=ArchConfig(depth=50, method="bireal", task="depth", max_disparity_px=90.0),
     phases=(
-        PhaseSpec(Phase.LEAKY_CLIP, 1, 5e-4, "adam", schedule="cosine-head", warmup=0.1),
-        PhaseSpec(Phase.CLIP, 1, 5e-4, "adam", schedule="cosine-head"),
-        PhaseSpec(Phase.BINARY_1X1, 1, 1e-3, "adam", schedule="cosine-head"),
-        PhaseSpec(Phase.BINARY, 4, 1e-3, "adam"),
+        PhaseSpec(Phase.LEAKY_CLIP, 1, 5e-4, "adam", schedule="cosine-head", warmup=0.1, distill=0.5),
+        PhaseSpec(Phase.CLIP, 1, 5e-4, "adam", schedule="cosine-head", distill=0.5),
+        PhaseSpec(Phase.BINARY_1X1, 1, 1e-3, "adam", schedule="cosine-head", distill=0.5),
+        PhaseSpec(Phase.BINARY, 4, 1e-3, "adam", distill=0.5),
     ),
     batch=6,
     source=_KITTI,
     data=_KITTI_DATA,
     terms=_KITTI_TERMS,
     init="resnet50-kitti-depth",
+    teacher="resnet50-kitti-depth",
 )
 
 
