@@ -76,9 +76,8 @@ MapShape BConv::input_map(const TensorView& bits) const {
   MapShape padded = map_shape(bits, "bits");
   const int words = words_for(channels_);
   if (padded.channels != words || padded.height < 3 || padded.width < 3) {
-    throw OpError("input 'bits' has shape " + shape_text(bits.shape) + "; give [N, H+2, W+2, " +
-                  std::to_string(words) + "] with H and W of at least 1, as Pack makes it for " +
-                  std::to_string(channels_) + " channels");
+    throw OpError("input 'bits' has shape " + shape_text(bits.shape) + "; give [N, H+2, W+2, " + std::to_string(words) +
+                  "] with H and W of at least 1, as Pack makes it for " + std::to_string(channels_) + " channels");
   }
   return {padded.batch, padded.height - 2, padded.width - 2, channels_};
 }
@@ -92,8 +91,8 @@ MapShape BConv::prepare(const TensorView& bits, const TensorView* residual) cons
   return out;
 }
 
-void BConv::run(const TensorView& bits, const TensorView* residual, const MapShape& out, float* y,
-                uint32_t* bits_out, const Executor& executor) const {
+void BConv::run(const TensorView& bits, const TensorView* residual, const MapShape& out, float* y, uint32_t* bits_out,
+                const Executor& executor) const {
   const MapShape in = input_map(bits);
   const int blocks = padded_channels_ / kernels_.block;
   BConvJob shared = {};

@@ -42,8 +42,8 @@ class BConv {
   AlignedBuffer weights_;   // Kernels::bconv_layout
   int32_t start_[16] = {};  // by border class, epilogue.h
   float half_[16] = {};
-  AlignedBuffer scale_;     // float [padded_channels_], -2 * scale
-  AlignedBuffer bias_;      // float [padded_channels_]
+  AlignedBuffer scale_;  // float [padded_channels_], -2 * scale
+  AlignedBuffer bias_;   // float [padded_channels_]
 };
 
 }  // namespace bireal

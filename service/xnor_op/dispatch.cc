@@ -25,8 +25,8 @@ struct X86Features {
 };
 
 X86Features detect() {
-  constexpr uint32_t kXcr0Ymm = 0x6;    // XMM and YMM state
-  constexpr uint32_t kXcr0Zmm = 0xe6;   // and opmask, ZMM0-15 upper halves, ZMM16-31
+  constexpr uint32_t kXcr0Ymm = 0x6;   // XMM and YMM state
+  constexpr uint32_t kXcr0Zmm = 0xe6;  // and opmask, ZMM0-15 upper halves, ZMM16-31
   X86Features features;
   uint32_t a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0) return features;
@@ -41,7 +41,7 @@ X86Features detect() {
   const auto in_c = [c](int bit) { return (c >> bit & 1) != 0; };
   features.avx2 = fma && (xcr0 & kXcr0Ymm) == kXcr0Ymm && in_b(5);
   const bool avx512 = (xcr0 & kXcr0Zmm) == kXcr0Zmm && in_b(16) && in_b(17) && in_b(30) && in_b(31);  // F, DQ, BW, VL
-  features.avx512vpopcnt = features.avx2 && avx512 && in_c(11) && in_c(14);  // VNNI, VPOPCNTDQ
+  features.avx512vpopcnt = features.avx2 && avx512 && in_c(11) && in_c(14);                           // VNNI, VPOPCNTDQ
   return features;
 }
 
@@ -88,9 +88,9 @@ const Kernels& active_kernels() {
     for (const Kernels* kernels : usable_kernels()) {
       if (std::string(wanted) == kernels->name) return *kernels;
     }
-    throw OpError("environment variable BIREAL_KERNEL is '" + std::string(wanted) +
-                  "', which this CPU cannot run or nobody has written; unset it or give one of: " +
-                  usable_kernel_names());
+    throw OpError(
+        "environment variable BIREAL_KERNEL is '" + std::string(wanted) +
+        "', which this CPU cannot run or nobody has written; unset it or give one of: " + usable_kernel_names());
   }();
   return active;
 }

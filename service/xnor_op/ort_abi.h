@@ -81,32 +81,32 @@ constexpr int kOrtFloat = 1;
 constexpr int kOrtInt32 = 6;
 
 // X(function, position in OrtApi, result, parameters...)
-#define BIREAL_ORT_SLOTS(X)                                                                                     \
-  X(CreateStatus, 0, OrtStatus*, int code, const char* message)                                                 \
-  X(GetErrorMessage, 2, const char*, const OrtStatus* status)                                                   \
-  X(CreateCustomOpDomain, 26, OrtStatus*, const char* domain, OrtCustomOpDomain** out)                          \
-  X(CustomOpDomain_Add, 27, OrtStatus*, OrtCustomOpDomain* domain, const OrtCustomOp* op)                       \
-  X(AddCustomOpDomain, 28, OrtStatus*, OrtSessionOptions* options, OrtCustomOpDomain* domain)                   \
-  X(GetTensorMutableData, 51, OrtStatus*, OrtValue* value, void** out)                                          \
-  X(CastTypeInfoToTensorInfo, 55, OrtStatus*, const OrtTypeInfo* info, const OrtTensorTypeAndShapeInfo** out)   \
-  X(GetTensorElementType, 60, OrtStatus*, const OrtTensorTypeAndShapeInfo* info, int* out)                      \
-  X(GetDimensionsCount, 61, OrtStatus*, const OrtTensorTypeAndShapeInfo* info, size_t* out)                     \
-  X(GetDimensions, 62, OrtStatus*, const OrtTensorTypeAndShapeInfo* info, int64_t* dims, size_t count)          \
-  X(GetTensorTypeAndShape, 65, OrtStatus*, const OrtValue* value, OrtTensorTypeAndShapeInfo** out)              \
-  X(KernelInfoGetAttribute_int64, 86, OrtStatus*, const OrtKernelInfo* info, const char* name, int64_t* out)    \
-  X(KernelContext_GetInput, 90, OrtStatus*, const OrtKernelContext* context, size_t index, const OrtValue** out) \
-  X(KernelContext_GetOutput, 91, OrtStatus*, OrtKernelContext* context, size_t index, const int64_t* dims,      \
-    size_t rank, OrtValue** out)                                                                                \
-  X(ReleaseStatus, 93, void, OrtStatus* status)                                                                 \
-  X(ReleaseTypeInfo, 98, void, OrtTypeInfo* info)                                                               \
-  X(ReleaseTensorTypeAndShapeInfo, 99, void, OrtTensorTypeAndShapeInfo* info)                                   \
-  X(KernelInfo_GetInputCount, 230, OrtStatus*, const OrtKernelInfo* info, size_t* out)                          \
-  X(KernelInfo_GetOutputCount, 231, OrtStatus*, const OrtKernelInfo* info, size_t* out)                         \
-  X(KernelInfo_GetInputTypeInfo, 234, OrtStatus*, const OrtKernelInfo* info, size_t index, OrtTypeInfo** out)   \
-  X(KernelInfo_GetNodeName, 244, OrtStatus*, const OrtKernelInfo* info, char* out, size_t* size)                \
-  X(KernelInfoGetConstantInput_tensor, 249, OrtStatus*, const OrtKernelInfo* info, size_t index,                \
-    int* is_constant, const OrtValue** out)                                                                     \
-  X(KernelContext_ParallelFor, 274, OrtStatus*, const OrtKernelContext* context, void (*task)(void*, size_t),   \
+#define BIREAL_ORT_SLOTS(X)                                                                                        \
+  X(CreateStatus, 0, OrtStatus*, int code, const char* message)                                                    \
+  X(GetErrorMessage, 2, const char*, const OrtStatus* status)                                                      \
+  X(CreateCustomOpDomain, 26, OrtStatus*, const char* domain, OrtCustomOpDomain** out)                             \
+  X(CustomOpDomain_Add, 27, OrtStatus*, OrtCustomOpDomain* domain, const OrtCustomOp* op)                          \
+  X(AddCustomOpDomain, 28, OrtStatus*, OrtSessionOptions* options, OrtCustomOpDomain* domain)                      \
+  X(GetTensorMutableData, 51, OrtStatus*, OrtValue* value, void** out)                                             \
+  X(CastTypeInfoToTensorInfo, 55, OrtStatus*, const OrtTypeInfo* info, const OrtTensorTypeAndShapeInfo** out)      \
+  X(GetTensorElementType, 60, OrtStatus*, const OrtTensorTypeAndShapeInfo* info, int* out)                         \
+  X(GetDimensionsCount, 61, OrtStatus*, const OrtTensorTypeAndShapeInfo* info, size_t* out)                        \
+  X(GetDimensions, 62, OrtStatus*, const OrtTensorTypeAndShapeInfo* info, int64_t* dims, size_t count)             \
+  X(GetTensorTypeAndShape, 65, OrtStatus*, const OrtValue* value, OrtTensorTypeAndShapeInfo** out)                 \
+  X(KernelInfoGetAttribute_int64, 86, OrtStatus*, const OrtKernelInfo* info, const char* name, int64_t* out)       \
+  X(KernelContext_GetInput, 90, OrtStatus*, const OrtKernelContext* context, size_t index, const OrtValue** out)   \
+  X(KernelContext_GetOutput, 91, OrtStatus*, OrtKernelContext* context, size_t index, const int64_t* dims,         \
+    size_t rank, OrtValue** out)                                                                                   \
+  X(ReleaseStatus, 93, void, OrtStatus* status)                                                                    \
+  X(ReleaseTypeInfo, 98, void, OrtTypeInfo* info)                                                                  \
+  X(ReleaseTensorTypeAndShapeInfo, 99, void, OrtTensorTypeAndShapeInfo* info)                                      \
+  X(KernelInfo_GetInputCount, 230, OrtStatus*, const OrtKernelInfo* info, size_t* out)                             \
+  X(KernelInfo_GetOutputCount, 231, OrtStatus*, const OrtKernelInfo* info, size_t* out)                            \
+  X(KernelInfo_GetInputTypeInfo, 234, OrtStatus*, const OrtKernelInfo* info, size_t index, OrtTypeInfo** out)      \
+  X(KernelInfo_GetNodeName, 244, OrtStatus*, const OrtKernelInfo* info, char* out, size_t* size)                   \
+  X(KernelInfoGetConstantInput_tensor, 249, OrtStatus*, const OrtKernelInfo* info, size_t index, int* is_constant, \
+    const OrtValue** out)                                                                                          \
+  X(KernelContext_ParallelFor, 274, OrtStatus*, const OrtKernelContext* context, void (*task)(void*, size_t),      \
     size_t total, size_t num_batch, void* user_data)
 
 // Typed calls into the table: ort::CreateStatus(api, code, message) and so on.
@@ -117,10 +117,10 @@ Function slot(const OrtApi* api, size_t position) {
   return reinterpret_cast<Function>(reinterpret_cast<void* const*>(api)[position]);
 }
 
-#define BIREAL_ORT_CALL(name, position, result, ...)                          \
-  template <typename... Arguments>                                           \
-  result name(const OrtApi* api, Arguments... arguments) {                   \
-    return slot<result (*)(__VA_ARGS__)>(api, position)(arguments...);       \
+#define BIREAL_ORT_CALL(name, position, result, ...)                   \
+  template <typename... Arguments>                                     \
+  result name(const OrtApi* api, Arguments... arguments) {             \
+    return slot<result (*)(__VA_ARGS__)>(api, position)(arguments...); \
   }
 BIREAL_ORT_SLOTS(BIREAL_ORT_CALL)
 #undef BIREAL_ORT_CALL

@@ -26,7 +26,7 @@ struct MapShape {
   int channels = 0;
 
   size_t pixels() const { return static_cast<size_t>(height) * width; }
-  size_t elements() const { return pixels() * channels; }                                     // of one image
+  size_t elements() const { return pixels() * channels; }  // of one image
   size_t bits_words() const { return (static_cast<size_t>(height) + 2) * (width + 2) * words_for(channels); }
   std::vector<int64_t> shape() const { return {batch, height, width, channels}; }
   std::vector<int64_t> bits_shape() const { return {batch, height + 2, width + 2, words_for(channels)}; }

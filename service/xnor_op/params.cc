@@ -3,7 +3,7 @@
 namespace bireal {
 
 std::string dtype_name(int dtype) {
-  static const char* const names[] = {"undefined", "float32", "uint8", "int8",   "uint16",  "int16",  "int32",
+  static const char* const names[] = {"undefined", "float32", "uint8", "int8",    "uint16",  "int16",  "int32",
                                       "int64",     "string",  "bool",  "float16", "float64", "uint32", "uint64"};
   if (dtype >= 0 && dtype < static_cast<int>(sizeof(names) / sizeof(names[0]))) return names[dtype];
   return "ONNX type " + std::to_string(dtype);
@@ -35,8 +35,8 @@ void require_tensor(const TensorView& tensor, const char* role, DType dtype, con
 
 void require_range(const char* what, int64_t value, int64_t lowest, int64_t highest) {
   if (value < lowest || value > highest) {
-    throw OpError(std::string(what) + " is " + std::to_string(value) + "; give a value from " +
-                  std::to_string(lowest) + " to " + std::to_string(highest));
+    throw OpError(std::string(what) + " is " + std::to_string(value) + "; give a value from " + std::to_string(lowest) +
+                  " to " + std::to_string(highest));
   }
 }
 

@@ -70,7 +70,9 @@ TensorView view_of(const OrtValue* value) {
 // What a node looks like while its kernel is created.
 class NodeInfo {
  public:
-  explicit NodeInfo(const OrtKernelInfo* info) : info_(info) { check(ort::KernelInfo_GetInputCount(g_api, info, &inputs_)); }
+  explicit NodeInfo(const OrtKernelInfo* info) : info_(info) {
+    check(ort::KernelInfo_GetInputCount(g_api, info, &inputs_));
+  }
 
   int64_t attribute(const char* name) const {
     int64_t value = 0;
@@ -353,7 +355,8 @@ BIREAL_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const Ort
   g_api = base->GetApi(kOrtApiVersion);
   if (g_api == nullptr) {
     // Older than 1.18. Status objects need an API too; version 1 is always there.
-    return ort::CreateStatus(base->GetApi(1), kOrtFail, "the bireal ops need ONNX Runtime 1.18 or newer; upgrade onnxruntime");
+    return ort::CreateStatus(base->GetApi(1), kOrtFail,
+                             "the bireal ops need ONNX Runtime 1.18 or newer; upgrade onnxruntime");
   }
   return guarded("bireal ops", [&] {
     active_kernels();  // a bad BIREAL_KERNEL is reported here, not in the middle of a model

@@ -194,7 +194,8 @@ void Stem::make_offsets(const T* weight, const float* scale, const float* bias) 
     for (size_t t = 0; t < tap_mean.size(); ++t) {
       const T* w = weight + (o * tap_mean.size() + t) * kColors;
       tap_mean[t] = 0;
-      for (int c = 0; c < kColors && pixels_ != Pixels::kFloat32; ++c) tap_mean[t] += static_cast<double>(w[c]) * mean_[c];
+      for (int c = 0; c < kColors && pixels_ != Pixels::kFloat32; ++c)
+        tap_mean[t] += static_cast<double>(w[c]) * mean_[c];
     }
     for (size_t index = 0; index < all; ++index) {
       const int row_class = static_cast<int>(index) / (classes * classes);
@@ -223,8 +224,7 @@ MapShape Stem::prepare(const TensorView& image) const {
   return out;
 }
 
-void Stem::run(const TensorView& image, const MapShape& out, float* y, uint32_t* bits,
-               const Executor& executor) const {
+void Stem::run(const TensorView& image, const MapShape& out, float* y, uint32_t* bits, const Executor& executor) const {
   const MapShape in = map_shape(image, "image");
   const Geometry geometry(in, stride_, kernel_, pixel_bytes(), out_channels_);
   const size_t source_bytes = RowSource::scratch_bytes(geometry, kernel_);

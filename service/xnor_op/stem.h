@@ -13,8 +13,8 @@ namespace bireal {
 // int16 weights: the sum over raw pixels is an exact int32, and the means' share is a constant of the border class:
 //   sum w * (pixel - mean) = sum w * pixel - sum over valid taps of w * mean.
 // Bound: |sum| <= 255 * sum |w| must be below 2^31, which holds for any int16 weights up to K = 7
-// (255 * 32768 * 147 = 1.23e9). Weights that all fit int8 take a faster kernel where there is one; the sums are the same
-// integers. float32 weights: pixel - mean in float32, padded with zeros.
+// (255 * 32768 * 147 = 1.23e9). Weights that all fit int8 take a faster kernel where there is one; the sums are the
+// same integers. float32 weights: pixel - mean in float32, padded with zeros.
 class Stem {
  public:
   struct Attributes {

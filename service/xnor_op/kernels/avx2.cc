@@ -19,18 +19,18 @@
 namespace bireal {
 namespace {
 
-constexpr int kLanes = 8;              // floats and int32 a register
+constexpr int kLanes = 8;  // floats and int32 a register
 constexpr int kWordBits = 32;
-constexpr int kVectors = 2;            // byte registers of a tile: 32 output channels each
+constexpr int kVectors = 2;  // byte registers of a tile: 32 output channels each
 constexpr int kBlock = 32 * kVectors;
-constexpr int kLargestTile = 4;        // pixels
-constexpr int kNibbles = 8;            // of a word
+constexpr int kLargestTile = 4;  // pixels
+constexpr int kNibbles = 8;      // of a word
 // 32 bytes with their element type: __m256i sums would be copied once a step, since GCC keeps the intrinsics' and the
 // loop's view of them in different registers.
 using Bytes = uint8_t __attribute__((vector_size(32)));
 
-constexpr int kWordsToBytes = 7;       // words until bytes could overflow
-constexpr int kWordsTo16Bits = 2047;   // words until 16 bits could overflow
+constexpr int kWordsToBytes = 7;      // words until bytes could overflow
+constexpr int kWordsTo16Bits = 2047;  // words until 16 bits could overflow
 
 // ---------------------------------------------------------------- pack
 
@@ -128,7 +128,8 @@ void spread(const uint32_t* bits, size_t words, uint8_t* out) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), _mm_unpackhi_epi8(even, odd));
   }
   for (; i < words; ++i) {
-    for (int nibble = 0; nibble < kNibbles; ++nibble) *out++ = static_cast<uint8_t>((bits[i] >> (4 * nibble) & 15) << 4);
+    for (int nibble = 0; nibble < kNibbles; ++nibble)
+      *out++ = static_cast<uint8_t>((bits[i] >> (4 * nibble) & 15) << 4);
   }
 }
 
@@ -138,7 +139,7 @@ struct RowContext {
   const uint8_t* corner;   // table offsets under output pixel 0, first valid filter row
   size_t pitch;            // bytes of a spread row
   int filter_rows;
-  int run;                 // words of a filter row
+  int run;  // words of a filter row
   int first_channel;
   int row_class;
   int oy;
@@ -149,7 +150,7 @@ template <int P>
 struct Counters {
   __m256i even[P][kVectors];  // 16-bit sums of the even and the odd bytes
   __m256i odd[P][kVectors];
-  int words = 0;              // in the 16-bit sums
+  int words = 0;  // in the 16-bit sums
   alignas(32) int32_t counts[P][kBlock];
 
   // Moves the 16-bit sums into the counts.
@@ -319,7 +320,8 @@ void bconv(const BConvJob& job) {
   const size_t row_bytes = pitch * kNibbles;
   for (int block = job.block_begin; block < job.block_end; ++block) {
     const size_t tap_row = static_cast<size_t>(run) * kNibbles * kBlock;
-    const uint8_t* weights = static_cast<const uint8_t*>(job.weights) + static_cast<size_t>(block) * job.kernel * tap_row;
+    const uint8_t* weights =
+        static_cast<const uint8_t*>(job.weights) + static_cast<size_t>(block) * job.kernel * tap_row;
     for (int oy = job.row_begin; oy < job.row_end; ++oy) {
       const int row_class = border_class(oy, job.stride, pad, job.height);
       const int first = row_class & 1;
@@ -335,9 +337,8 @@ void bconv(const BConvJob& job) {
 
 extern const Kernels kernels_avx2;
 const Kernels kernels_avx2 = {
-    "avx2",             kBlock,        kAvx2StemBlock,      pack,
-    bconv_layout_bytes, bconv_layout,  bconv_scratch_bytes, bconv,
-    &kAvx2StemF32,      &kAvx2StemI16, nullptr,             avx2_max_pool_row, avx2_avg_pool_row,
+    "avx2", kBlock,        kAvx2StemBlock, pack,    bconv_layout_bytes, bconv_layout,      bconv_scratch_bytes,
+    bconv,  &kAvx2StemF32, &kAvx2StemI16,  nullptr, avx2_max_pool_row,  avx2_avg_pool_row,
 };
 
 }  // namespace bireal

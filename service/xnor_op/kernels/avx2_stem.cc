@@ -50,9 +50,10 @@ inline __attribute__((always_inline)) void stem_tile(const StemRowJob& job, int 
   int steps = stem_steps(kernel, Type::kPerStep);
   // Opaque to the compiler, which otherwise unrolls the steps and runs out of registers.
   __asm__("" : "+r"(steps));
-  const size_t pixel_bytes = static_cast<size_t>(kStride == 0 ? job.stride : kStride) * kColors * sizeof(typename Type::Pixel);
-  const auto* weights =
-      static_cast<const typename Type::Weight*>(job.weights) + static_cast<size_t>(first) * kernel * steps * Type::kPerStep;
+  const size_t pixel_bytes =
+      static_cast<size_t>(kStride == 0 ? job.stride : kStride) * kColors * sizeof(typename Type::Pixel);
+  const auto* weights = static_cast<const typename Type::Weight*>(job.weights) +
+                        static_cast<size_t>(first) * kernel * steps * Type::kPerStep;
   typename Type::Sum sum[P][kVectors];
 #pragma GCC unroll 6
   for (int p = 0; p < P; ++p) {
@@ -66,8 +67,8 @@ inline __attribute__((always_inline)) void stem_tile(const StemRowJob& job, int 
     for (int s = 0; s < steps; ++s) {
       __m256i weight[kVectors];
       for (int v = 0; v < kVectors; ++v) {
-        weight[v] = _mm256_load_si256(
-            reinterpret_cast<const __m256i*>(w + s * kWeightsPerStep + v * kLanes * Type::kPerStep));
+        weight[v] =
+            _mm256_load_si256(reinterpret_cast<const __m256i*>(w + s * kWeightsPerStep + v * kLanes * Type::kPerStep));
       }
 #pragma GCC unroll 6
       for (int p = 0; p < P; ++p) {

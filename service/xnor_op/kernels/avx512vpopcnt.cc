@@ -19,9 +19,9 @@ namespace bireal {
 namespace {
 
 constexpr int kLanes = 16;
-constexpr int kVectors = 2;                  // of output channels in a tile
-constexpr int kBlock = kLanes * kVectors;    // 32: a block's signs are one word of bits_out
-constexpr int kLargestTile = 7;              // pixels
+constexpr int kVectors = 2;                // of output channels in a tile
+constexpr int kBlock = kLanes * kVectors;  // 32: a block's signs are one word of bits_out
+constexpr int kLargestTile = 7;            // pixels
 constexpr int kWordBits = 32;
 
 inline __mmask16 first_lanes(int count) {
@@ -160,7 +160,8 @@ inline __attribute__((always_inline)) void finish(const RowContext& row, int ox,
 }
 
 // P pixels x 32 channels. kLeft / kRight: the tile may have the row's first / last pixel, whose first / last filter
-// column may lie outside and is then left out. kPlain: whole block, residual, bits, even N_valid: no masks, no branches.
+// column may lie outside and is then left out. kPlain: whole block, residual, bits, even N_valid: no masks, no
+// branches.
 template <int P, int kUnroll, bool kLeft, bool kRight, bool kPlain>
 __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const BConvJob& job = row.job;
@@ -245,7 +246,8 @@ void bconv(const BConvJob& job) {
   const int wide = job.out_width % tiles;
   const bool even = job.channels % 2 == 0;
   for (int block = job.block_begin; block < job.block_end; ++block) {
-    const bool plain = (block + 1) * kBlock <= job.out_channels && even && job.residual != nullptr && job.bits_out != nullptr;
+    const bool plain =
+        (block + 1) * kBlock <= job.out_channels && even && job.residual != nullptr && job.bits_out != nullptr;
     Tile by_place[2][2][2] = {};  // [wide][left][right]
     for (int i = 0; i < (wide > 0 ? 8 : 4); ++i) {
       by_place[i >> 2][i >> 1 & 1][i & 1] = pick(size + (i >> 2), plain, (i >> 1 & 1) != 0, (i & 1) != 0);
@@ -279,9 +281,10 @@ void bconv(const BConvJob& job) {
 
 extern const Kernels kernels_avx512vpopcnt;
 const Kernels kernels_avx512vpopcnt = {
-    "avx512vpopcnt",    kBlock,         kAvx512StemBlock, pack,
-    bconv_layout_bytes, bconv_layout,   no_scratch,       bconv,
-    &kAvx512StemF32,    &kAvx512StemI16, &kAvx512StemI8,   avx512_max_pool_row, avx512_avg_pool_row,
+    "avx512vpopcnt",     kBlock,          kAvx512StemBlock, pack,
+    bconv_layout_bytes,  bconv_layout,    no_scratch,       bconv,
+    &kAvx512StemF32,     &kAvx512StemI16, &kAvx512StemI8,   avx512_max_pool_row,
+    avx512_avg_pool_row,
 };
 
 }  // namespace bireal

@@ -64,9 +64,10 @@ inline __attribute__((always_inline)) void stem_tile(const StemRowJob& job, int 
   constexpr int kWeightsPerStep = kBlock * Type::kPerStep;
   const int kernel = kKernel == 0 ? job.kernel : kKernel;
   const int steps = stem_steps(kernel, Type::kPerStep);
-  const size_t pixel_bytes = static_cast<size_t>(kStride == 0 ? job.stride : kStride) * kColors * sizeof(typename Type::Pixel);
-  const auto* weights =
-      static_cast<const typename Type::Weight*>(job.weights) + static_cast<size_t>(first) * kernel * steps * Type::kPerStep;
+  const size_t pixel_bytes =
+      static_cast<size_t>(kStride == 0 ? job.stride : kStride) * kColors * sizeof(typename Type::Pixel);
+  const auto* weights = static_cast<const typename Type::Weight*>(job.weights) +
+                        static_cast<size_t>(first) * kernel * steps * Type::kPerStep;
   typename Type::Sum sum[P][kVectors];
 #pragma GCC unroll 7
   for (int p = 0; p < P; ++p) {

@@ -17,33 +17,33 @@ namespace bireal {
 // A range of one image's binary convolution: output rows [row_begin, row_end) of the output channels of
 // weight blocks [block_begin, block_end). A block is Kernels::block channels.
 struct BConvJob {
-  const uint32_t* bits;    // [height+2][width+2][words], border of zero words
-  const void* weights;     // as laid out by Kernels::bconv_layout
-  const int32_t* start;    // [16] by border class (epilogue.h): where the popcount starts
-  const float* half;       // [16] by border class: 0, or 0.5 where N_valid is odd
-  const float* scale;      // [padded_channels], -2 * scale: y = (start + popcount - half) * scale + bias
-  const float* bias;       // [padded_channels]
-  const float* residual;   // [out_height][out_width][out_channels] or null; may be y itself
-  float* y;                // [out_height][out_width][out_channels]
-  uint32_t* bits_out;      // [out_height+2][out_width+2][out_words] or null; its border is not touched here
+  const uint32_t* bits;   // [height+2][width+2][words], border of zero words
+  const void* weights;    // as laid out by Kernels::bconv_layout
+  const int32_t* start;   // [16] by border class (epilogue.h): where the popcount starts
+  const float* half;      // [16] by border class: 0, or 0.5 where N_valid is odd
+  const float* scale;     // [padded_channels], -2 * scale: y = (start + popcount - half) * scale + bias
+  const float* bias;      // [padded_channels]
+  const float* residual;  // [out_height][out_width][out_channels] or null; may be y itself
+  float* y;               // [out_height][out_width][out_channels]
+  uint32_t* bits_out;     // [out_height+2][out_width+2][out_words] or null; its border is not touched here
   int height, width, channels, words;
-  int kernel, stride;      // kernel 1 or 3, padding kernel / 2
+  int kernel, stride;  // kernel 1 or 3, padding kernel / 2
   int out_height, out_width, out_channels, padded_channels, out_words;
   int row_begin, row_end;
   int block_begin, block_end;
-  void* scratch;           // Kernels::bconv_scratch_bytes of memory, aligned to 64, this job's alone
+  void* scratch;  // Kernels::bconv_scratch_bytes of memory, aligned to 64, this job's alone
 };
 
 // One row of the stem's convolution before pooling. Input rows are already converted to the kernel's pixel type and
 // padded with kernel / 2 zero pixels on each side.
 struct StemRowJob {
-  const void* rows[8];     // taps [tap_begin, tap_end): the padded input row of each; 3 channels a pixel
-  int tap_begin, tap_end;  // rows of the filter inside the image
-  const void* weights;     // as laid out by StemKernel::layout
-  const float* scale;      // [padded_channels]
-  const float* offset;     // [class][padded_channels], class = column_class[x]; y = sum * scale + offset
+  const void* rows[8];          // taps [tap_begin, tap_end): the padded input row of each; 3 channels a pixel
+  int tap_begin, tap_end;       // rows of the filter inside the image
+  const void* weights;          // as laid out by StemKernel::layout
+  const float* scale;           // [padded_channels]
+  const float* offset;          // [class][padded_channels], class = column_class[x]; y = sum * scale + offset
   const uint8_t* column_class;  // [out_width]
-  float* out;              // [out_width][out_channels]
+  float* out;                   // [out_width][out_channels]
   int out_width, out_channels, padded_channels;
   int kernel, stride;
 };

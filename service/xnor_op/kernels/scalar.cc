@@ -79,9 +79,10 @@ void bconv(const BConvJob& job) {
       const uint32_t* corner = job.bits + (static_cast<size_t>(oy) * job.stride + 1 - pad) * pitch +
                                (static_cast<size_t>(ox) * job.stride + 1 - pad) * job.words;
       const size_t pixel = static_cast<size_t>(oy) * job.out_width + ox;
-      uint32_t* bits_out = job.bits_out == nullptr
-                               ? nullptr
-                               : job.bits_out + (static_cast<size_t>(oy + 1) * (job.out_width + 2) + ox + 1) * job.out_words;
+      uint32_t* bits_out =
+          job.bits_out == nullptr
+              ? nullptr
+              : job.bits_out + (static_cast<size_t>(oy + 1) * (job.out_width + 2) + ox + 1) * job.out_words;
       for (int word = job.block_begin; word < job.block_end; ++word) {
         const int first = word * kWordBits;
         const int last = first + kWordBits < job.out_channels ? first + kWordBits : job.out_channels;
@@ -117,7 +118,8 @@ void stem_layout(const void* weights, int out_channels, int kernel, void* out) {
   const auto* from = static_cast<const T*>(weights);
   auto* to = static_cast<T*>(out);
   for (int o = 0; o < out_channels; ++o) {
-    for (int t = 0; t < taps; ++t) to[static_cast<size_t>(t) * out_channels + o] = from[static_cast<size_t>(o) * taps + t];
+    for (int t = 0; t < taps; ++t)
+      to[static_cast<size_t>(t) * out_channels + o] = from[static_cast<size_t>(o) * taps + t];
   }
 }
 
@@ -188,9 +190,8 @@ const StemKernel kStemI16 = {stem_layout_bytes<int16_t>, stem_layout<int16_t>, s
 
 extern const Kernels kernels_scalar;
 const Kernels kernels_scalar = {
-    "scalar",           kWordBits,    kWordBits,  pack,
-    bconv_layout_bytes, bconv_layout, no_scratch, bconv,
-    &kStemF32,          &kStemI16,    nullptr,    max_pool_row, avg_pool_row,
+    "scalar", kWordBits, kWordBits, pack,    bconv_layout_bytes, bconv_layout, no_scratch,
+    bconv,    &kStemF32, &kStemI16, nullptr, max_pool_row,       avg_pool_row,
 };
 
 }  // namespace bireal

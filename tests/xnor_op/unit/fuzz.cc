@@ -25,15 +25,15 @@ using namespace bireal;
 
 int g_failures = 0;
 
-#define EXPECT(condition, ...)                                  \
-  do {                                                          \
-    if (!(condition)) {                                         \
-      ++g_failures;                                             \
+#define EXPECT(condition, ...)                                    \
+  do {                                                            \
+    if (!(condition)) {                                           \
+      ++g_failures;                                               \
       std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-      std::printf(__VA_ARGS__);                                 \
-      std::printf("\n");                                        \
-      return;                                                   \
-    }                                                           \
+      std::printf(__VA_ARGS__);                                   \
+      std::printf("\n");                                          \
+      return;                                                     \
+    }                                                             \
   } while (0)
 
 // Runs tasks on two threads, the even and the odd ones, so that the thread sanitizer and ASan see real sharing.
@@ -55,7 +55,9 @@ class Random {
   int between(int low, int high) { return std::uniform_int_distribution<int>(low, high)(engine_); }
   float normal() { return std::normal_distribution<float>()(engine_); }
   bool coin() { return between(0, 1) == 1; }
-  int pick(std::initializer_list<int> values) { return values.begin()[between(0, static_cast<int>(values.size()) - 1)]; }
+  int pick(std::initializer_list<int> values) {
+    return values.begin()[between(0, static_cast<int>(values.size()) - 1)];
+  }
 
   std::vector<float> normals(size_t count) {
     std::vector<float> values(count);
@@ -97,7 +99,9 @@ int some_channels(Random& random) {
   return random.coin() ? random.pick({1, 3, 31, 32, 33, 63, 64, 65, 96, 100, 128, 256}) : random.between(1, 300);
 }
 
-int some_side(Random& random) { return random.coin() ? random.pick({1, 2, 3, 4, 5, 7, 8, 14, 15}) : random.between(1, 24); }
+int some_side(Random& random) {
+  return random.coin() ? random.pick({1, 2, 3, 4, 5, 7, 8, 14, 15}) : random.between(1, 24);
+}
 
 void fuzz_pack(Random& random, const Kernels& kernels) {
   const MapShape map = {random.between(1, 2), some_side(random), some_side(random), some_channels(random)};
@@ -115,7 +119,8 @@ void fuzz_pack(Random& random, const Kernels& kernels) {
   for (int64_t n = 0; n < map.batch; ++n) {
     std::vector<int> signs;
     for (size_t i = 0; i < map.elements(); ++i) {
-      signs.push_back(reference::sign_of(x[n * map.elements() + i], with_threshold ? threshold[i % map.channels] : 0.0f));
+      signs.push_back(
+          reference::sign_of(x[n * map.elements() + i], with_threshold ? threshold[i % map.channels] : 0.0f));
     }
     const auto expected = reference::add_border(reference::pack_signs(signs, map.channels), map.height, map.width,
                                                 words_for(map.channels));
@@ -125,12 +130,13 @@ void fuzz_pack(Random& random, const Kernels& kernels) {
 }
 
 void fuzz_bconv(Random& random, const Kernels& kernels) {
-  const reference::Conv conv = {some_side(random), some_side(random), some_channels(random), some_channels(random),
-                                random.pick({1, 3}), random.pick({1, 2})};
+  const reference::Conv conv = {some_side(random),     some_side(random),   some_channels(random),
+                                some_channels(random), random.pick({1, 3}), random.pick({1, 2})};
   const MapShape in = {random.between(1, 2), conv.height, conv.width, conv.channels};
   const MapShape out = {in.batch, conv.out_height(), conv.out_width(), conv.out_channels};
   const int words = words_for(conv.channels);
-  const std::vector<int> weights = random.signs(static_cast<size_t>(conv.out_channels) * conv.kernel * conv.kernel * conv.channels);
+  const std::vector<int> weights =
+      random.signs(static_cast<size_t>(conv.out_channels) * conv.kernel * conv.kernel * conv.channels);
   const std::vector<uint32_t> packed = reference::pack_signs(weights, conv.channels);
   const std::vector<float> scale = random.normals(conv.out_channels);
   const std::vector<float> bias = random.normals(conv.out_channels);
@@ -158,9 +164,11 @@ void fuzz_bconv(Random& random, const Kernels& kernels) {
                  view(DType::kInt32, {conv.out_channels, conv.kernel, conv.kernel, words}, packed),
                  view(DType::kFloat32, {conv.out_channels}, scale), view(DType::kFloat32, {conv.out_channels}, bias),
                  residual, kernels);
-  op.run(bits_view, residual, op.prepare(bits_view, residual), y.data(), with_bits ? bits_out.data() : nullptr, TwoThreads());
-#define BCONV_CASE "bconv %s h %d w %d c %d o %d k %d s %d residual %d in place %d", kernels.name, conv.height, conv.width, \
-    conv.channels, conv.out_channels, conv.kernel, conv.stride, with_residual, in_place
+  op.run(bits_view, residual, op.prepare(bits_view, residual), y.data(), with_bits ? bits_out.data() : nullptr,
+         TwoThreads());
+#define BCONV_CASE                                                                                         \
+  "bconv %s h %d w %d c %d o %d k %d s %d residual %d in place %d", kernels.name, conv.height, conv.width, \
+      conv.channels, conv.out_channels, conv.kernel, conv.stride, with_residual, in_place
   for (size_t i = 0; i < y.size(); ++i) EXPECT(y[i] == expected[i], BCONV_CASE);
   for (int64_t n = 0; with_bits && n < out.batch; ++n) {
     const std::vector<float> map(expected.begin() + n * out.elements(), expected.begin() + (n + 1) * out.elements());
@@ -171,8 +179,8 @@ void fuzz_bconv(Random& random, const Kernels& kernels) {
 
 template <typename T>
 void fuzz_stem(Random& random, const Kernels& kernels, DType dtype) {
-  const reference::Conv conv = {some_side(random), some_side(random), 3, random.between(1, 70), random.pick({1, 3, 5, 7}),
-                                random.pick({1, 2})};
+  const reference::Conv conv = {some_side(random),     some_side(random),         3,
+                                random.between(1, 70), random.pick({1, 3, 5, 7}), random.pick({1, 2})};
   const bool pool = random.coin();
   const MapShape in = {random.between(1, 2), conv.height, conv.width, 3};
   std::vector<uint8_t> pixels(in.elements() * in.batch);
@@ -198,9 +206,10 @@ void fuzz_stem(Random& random, const Kernels& kernels, DType dtype) {
     if (pool) expected = reference::max_pool(expected, conv.out_height(), conv.out_width(), conv.out_channels);
     for (size_t i = 0; i < expected.size(); ++i) {
       const double limit = std::fabs(scale[i % conv.out_channels]) * 255 * 32768 * 147 * std::pow(2.0, -24) * 8 + 1e-6;
-      EXPECT(std::fabs(y[n * out.elements() + i] - expected[i]) <= limit, "stem %s h %d w %d o %d k %d s %d pool %d: %g %g",
-             kernels.name, conv.height, conv.width, conv.out_channels, conv.kernel, conv.stride, pool,
-             static_cast<double>(y[n * out.elements() + i]), expected[i]);
+      EXPECT(std::fabs(y[n * out.elements() + i] - expected[i]) <= limit,
+             "stem %s h %d w %d o %d k %d s %d pool %d: %g %g", kernels.name, conv.height, conv.width,
+             conv.out_channels, conv.kernel, conv.stride, pool, static_cast<double>(y[n * out.elements() + i]),
+             expected[i]);
     }
     const std::vector<float> map(y.begin() + n * out.elements(), y.begin() + (n + 1) * out.elements());
     const auto wanted = bits_of(map, out);
