@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.api import compare, ops, pages, predict
 from service.api.context import REQUEST_ID_HEADER
+from service.api.linger import LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary
 from service.api.pipeline import Pipeline, ThreadPool
 from service.api.problems import install_handlers
@@ -35,6 +36,10 @@ Images are decoded in memory; they are **never stored and never logged**. Every 
 (RFC 9457) with a stable `code` and a sentence of `help`. Every response carries `x-request-id`, and answers carry
 `Server-Timing`.
 """
+
+# What a client may still send once it has been refused: enough for most to finish and to see why.
+_LINGER_BYTES = 64_000_000
+_LINGER_S = 10.0
 
 _EXPOSED_HEADERS = (
     REQUEST_ID_HEADER,
@@ -116,7 +121,10 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
 
 def _middleware(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> list[Middleware]:
     """From the outside in."""
-    layers = [Middleware(AccessMiddleware, metrics=metrics, draining=lambda: lifecycle.draining)]
+    layers = [
+        Middleware(LingeringClose, max_bytes=max(_LINGER_BYTES, settings.max_body_bytes), max_s=_LINGER_S),
+        Middleware(AccessMiddleware, metrics=metrics, draining=lambda: lifecycle.draining),
+    ]
     if settings.cors_origins:
         layers.append(
             Middleware(

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
 
-#: Prefix of a problem's `type`: relative on purpose (RFC 9457 section 3.1.1), resolved against the service's own address.
+#: Prefix of a problem's `type`: relative on purpose (RFC 9457 section 3.1.1), to this service's own address.
 PROBLEM_TYPE_PREFIX = "/problems/"
 
 

@@ -1,4 +1,4 @@
-"""The wire types of every answer; the OpenAPI document is made from them. Times are in milliseconds, depths in metres."""
+"""The wire types of every answer; the OpenAPI document is made from them. Times are in ms, depths in metres."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,8 +1,11 @@
 """Everything that clients get wrong, over a real socket: each is answered with its status and a sentence that helps."""
 
 import contextlib
+import json
+import shutil
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -315,3 +318,42 @@ def test_a_large_upload_is_refused_without_being_asked_for(service):
     assert received.startswith(b"HTTP/1.1 413")
     assert b"100 Continue" not in received
     assert time.monotonic() - begun < 5
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--data-binary", "@{}"],
+        ["--data-binary", "@{}", "-H", "Expect:"],
+        ["-F", "file=@{}"],
+        ["-F", "file=@{}", "-H", "Expect:"],
+        ["--data-binary", "@{}", "-H", "Transfer-Encoding: chunked", "-H", "Expect:"],
+    ],
+    ids=["body", "body at once", "form", "form at once", "chunks"],
+)
+@pytest.mark.parametrize("megabytes", [25, 150])
+def test_curl_sees_why_its_upload_is_refused(service, tmp_path, options, megabytes):
+    large = tmp_path / "large.jpg"
+    with large.open("wb") as file:
+        file.truncate(megabytes * 1_000_000)
+    arguments = [option.format(large) for option in options]
+    command = ["curl", "-sS", "-m", "30", "-w", "\n%{http_code}", *arguments, f"{service.url}/classify"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    document, _, status = ended.stdout.rpartition("\n")
+    assert status == "413", ended.stderr
+    assert json.loads(document)["code"] == "body-too-large"
+
+
+def test_an_upload_without_end_is_cut_off(service):
+    address = urlsplit(service.url)
+    sent = 0
+    with (
+        socket.create_connection((address.hostname, address.port), timeout=15) as connection,
+        contextlib.suppress(ConnectionError),
+    ):
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 99000000000\r\n\r\n")
+        while sent < 1_000_000_000:
+            connection.sendall(b"x" * 1_000_000)
+            sent += 1_000_000
+    assert 60_000_000 < sent < 200_000_000
