@@ -90,6 +90,11 @@ def _library() -> ctypes.CDLL:
             function.argtypes = []
     except (OSError, AttributeError) as error:  # not loadable here, or a library of another build
         raise OpUnavailableError(
-            f"The operator library {path.name} cannot be loaded: {error}.", remedy=_BUILD_HINT
+            f"The operator library {path.name} cannot be loaded: {_without_folder(error, path)}.", remedy=_BUILD_HINT
         ) from error
     return library
+
+
+def _without_folder(error: Exception, path: Path) -> str:
+    """The loader's words; clients are told them, and need not know where the library lies."""
+    return str(error).replace(str(path), path.name)

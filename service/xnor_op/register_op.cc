@@ -12,6 +12,7 @@
 #include "dispatch.h"
 #include "ort_abi.h"
 #include "pack.h"
+#include "probe.h"
 #include "stem.h"
 
 namespace bireal {
@@ -371,6 +372,20 @@ BIREAL_EXPORT const char* bireal_kernel_name() {
     return bireal::active_kernels().name;
   } catch (const bireal::OpError&) {
     return nullptr;
+  }
+}
+
+// The roofline of the kernel set in use, for the benchmarks; takes about 2 * seconds. 0 for success, 1 where the set
+// has no probe or BIREAL_KERNEL names one that cannot be used.
+BIREAL_EXPORT int bireal_roofline_probe(double seconds, double* macs_per_s, double* cycles_per_s) {
+  try {
+    bireal::Roofline found{};
+    if (!bireal::probe_roofline(bireal::active_kernels(), seconds, &found)) return 1;
+    *macs_per_s = found.macs_per_s;
+    *cycles_per_s = found.cycles_per_s;
+    return 0;
+  } catch (const bireal::OpError&) {
+    return 1;
   }
 }
 

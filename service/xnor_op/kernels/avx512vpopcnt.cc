@@ -277,6 +277,39 @@ void bconv(const BConvJob& job) {
   }
 }
 
+// ---------------------------------------------------------------- roofline
+
+int64_t roofline(int64_t rounds) {
+  __m512i count[kLargestTile][kVectors];
+  __m512i activation[kLargestTile];
+  __m512i weight[kVectors];
+#pragma GCC unroll 8
+  for (int p = 0; p < kLargestTile; ++p) {
+    activation[p] = _mm512_set1_epi32(p);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) count[p][v] = _mm512_setzero_si512();
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) weight[v] = _mm512_set1_epi32(0x5555 << v);
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 8
+    for (int p = 0; p < kLargestTile; ++p) {
+      __asm__ volatile("" : "+v"(activation[p]));  // a new value, as far as the compiler knows
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        const __m512i different = _mm512_xor_si512(activation[p], weight[v]);
+        count[p][v] = _mm512_add_epi32(count[p][v], _mm512_popcnt_epi32(different));
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int p = 0; p < kLargestTile; ++p) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) __asm__ volatile("" : : "v"(count[p][v]));
+  }
+  return static_cast<int64_t>(kLargestTile) * kVectors * kLanes * kWordBits;
+}
+
 }  // namespace
 
 extern const Kernels kernels_avx512vpopcnt;
@@ -284,7 +317,7 @@ const Kernels kernels_avx512vpopcnt = {
     "avx512vpopcnt",     kBlock,          kAvx512StemBlock, pack,
     bconv_layout_bytes,  bconv_layout,    no_scratch,       bconv,
     &kAvx512StemF32,     &kAvx512StemI16, &kAvx512StemI8,   avx512_max_pool_row,
-    avx512_avg_pool_row,
+    avx512_avg_pool_row, roofline,
 };
 
 }  // namespace bireal

@@ -79,6 +79,10 @@ struct Kernels {
   void (*max_pool_row)(const float* const* rows, int count, int width, int channels, float* out);
   // 2x2 average, stride 2; bottom is null at an odd last row. Sums in reading order, then * 1/count.
   void (*avg_pool_row)(const float* top, const float* bottom, int width, int channels, float* out);
+
+  // The binary convolution's inner instructions on registers alone, `rounds` times a whole tile; returns the
+  // multiply-accumulates of one round. Null where there is no such loop. For probe.cc.
+  int64_t (*roofline)(int64_t rounds);
 };
 
 }  // namespace bireal

@@ -191,7 +191,7 @@ const StemKernel kStemI16 = {stem_layout_bytes<int16_t>, stem_layout<int16_t>, s
 extern const Kernels kernels_scalar;
 const Kernels kernels_scalar = {
     "scalar", kWordBits, kWordBits, pack,    bconv_layout_bytes, bconv_layout, no_scratch,
-    bconv,    &kStemF32, &kStemI16, nullptr, max_pool_row,       avg_pool_row,
+    bconv,    &kStemF32, &kStemI16, nullptr, max_pool_row,       avg_pool_row, nullptr,
 };
 
 }  // namespace bireal
