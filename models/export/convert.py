@@ -19,7 +19,7 @@ def to_onnx(
         network: in its final phase; BatchNorm statistics are frozen into the graph.
         height: input rows, a multiple of 32 for depth.
         width: input columns, likewise.
-        stem_precision: of a binary network's first convolution, ``int16`` or ``float32``.
+        stem_precision: of a binary network's first convolution, ``int16``, ``int8`` or ``float32``.
         half: store large real-valued weights as float16 (computation stays float32).
 
     Returns:

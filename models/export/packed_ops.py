@@ -14,7 +14,8 @@ from torch import nn
 from models.export.fold import fold_stem
 from models.export.graph import BATCH, After, Array, GraphBuilder, Shape, Stream, Tensor, halved, leaky_clip, strided
 
-STEM_PRECISIONS = ("int16", "float32")
+STEM_LIMITS = {"int16": 32767, "int8": 127}  # largest weight of an integer stem
+STEM_PRECISIONS = (*STEM_LIMITS, "float32")
 
 
 def pack_weight(weight: NDArray[np.floating]) -> NDArray[np.int32]:
@@ -39,8 +40,9 @@ class PackedOps:
 
     Args:
         builder: the graph.
-        stem_precision: ``int16`` stores the first convolution as 16-bit weights with a scale a channel, which run on
-            exact integers; ``float32`` stores floats.
+        stem_precision: ``int16`` and ``int8`` store the first convolution as integer weights of that range with a scale
+            a channel, which run on exact integers (both as int16 in the file: the operator takes its faster 8-bit path
+            when all weights fit); ``float32`` stores floats.
 
     Raises:
         ValueError: the precision is unknown.
@@ -65,8 +67,8 @@ class PackedOps:
         conv = conv_bn[0]
         assert isinstance(conv, nn.Conv2d)
         stride = conv.stride[0]
-        if self._stem_precision == "int16":
-            scale = np.abs(weight).max(axis=(1, 2, 3)) / 32767.0
+        if self._stem_precision in STEM_LIMITS:
+            scale = np.abs(weight).max(axis=(1, 2, 3)) / STEM_LIMITS[self._stem_precision]
             scale[scale == 0] = 1.0
             stored: NDArray[np.generic] = np.rint(weight / scale[:, None, None, None]).astype(np.int16)
         else:

@@ -131,15 +131,17 @@ def test_packed_words() -> None:
     assert pack_weight(weight).ravel().tolist() == [0b100001, 1]
 
 
-def test_int16_stem_is_close_to_the_float_one() -> None:
+def test_integer_stems_are_close_to_the_float_one() -> None:
     network = random_network(CASES[0])
     images = smooth_images(4, 64, 64)
     outputs = []
-    for precision in ("float32", "int16"):
+    for precision in ("float32", "int16", "int8"):
         model = derive_reference(to_onnx(network, 64, 64, stem_precision=precision, half=False)).model  # type: ignore[arg-type]
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         outputs.append(session.run(None, {"image": images})[0])
-    assert np.corrcoef(outputs[0].ravel(), outputs[1].ravel())[0, 1] > 0.99
+    correlations = [np.corrcoef(outputs[0].ravel(), other.ravel())[0, 1] for other in outputs[1:]]
+    assert correlations[0] > 0.99
+    assert correlations[1] > 0.5, "random networks amplify rounding; what int8 costs a trained one is measured on data"
 
 
 def test_float16_storage_halves_the_file() -> None:
