@@ -5,7 +5,6 @@ Frames are held in memory at the network's size. Disparities are in pixels of th
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from service.evaluation import camera_of, read_depth_png
+
 HEIGHT, WIDTH = 160, 608  # paper Sec. 4.5
-BASELINE_M = 0.5327
-FX_BY_WIDTH = {1242: 721.5377, 1238: 718.3351, 1224: 707.0493}  # KITTI 2015 calibration, pixels
 
 
 @dataclass(frozen=True)
@@ -34,20 +33,6 @@ class Frame:
     left: NDArray[np.uint8]
     right: NDArray[np.uint8] | None
     disparity_px: NDArray[np.float32]
-
-
-def focal_length_px(folder: Path, width: int) -> float:
-    """Focal length of a drive's images of ``width`` pixels, from ``calib.json`` or KITTI 2015's table.
-
-    Raises:
-        ValueError: if there is neither.
-    """
-    calibration = folder / "calib.json"
-    if calibration.is_file():
-        return float(json.loads(calibration.read_text())["fx"])
-    if width not in FX_BY_WIDTH:
-        raise ValueError(f"{folder} has no calib.json and no known focal length for images {width} pixels wide")
-    return FX_BY_WIDTH[width]
 
 
 def load_drives(root: Path) -> list[Frame]:
@@ -70,14 +55,15 @@ def _load_frame(drive: Path, left_path: Path) -> Frame:
     left, native_width = _load_image(left_path)
     right_path = drive / "right" / left_path.name
     right = _load_image(right_path)[0] if right_path.is_file() else None
-    fx = focal_length_px(drive, native_width)
+    calibration = drive / "calib.json"
+    camera = camera_of(calibration if calibration.is_file() else None, native_width)
     lidar = drive / "lidar_depth" / f"{left_path.stem}.png"
     ground_truth = drive / "disp_noc_0" / f"{left_path.stem}.png"
     if lidar.is_file():
-        depth_m = _load_png16(lidar)
-        native = np.divide(fx * BASELINE_M, depth_m, out=np.zeros_like(depth_m), where=depth_m > 0)
+        depth_m = read_depth_png(lidar)
+        native = np.divide(camera.fx_px * camera.baseline_m, depth_m, out=np.zeros_like(depth_m), where=depth_m > 0)
     elif ground_truth.is_file():
-        native = _load_png16(ground_truth)
+        native = read_depth_png(ground_truth)
     else:
         native = np.zeros((2, 2), np.float32)
     return Frame(drive.name, left, right, downscale_disparity(native))
@@ -87,12 +73,6 @@ def _load_image(path: Path) -> tuple[NDArray[np.uint8], int]:
     with Image.open(path) as image:
         rgb = image.convert("RGB")
     return np.array(rgb.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)), rgb.width
-
-
-def _load_png16(path: Path) -> NDArray[np.float32]:
-    """KITTI's 16-bit PNG (value * 256, 0 = unknown) -> float32 [H,W]."""
-    with Image.open(path) as image:
-        return np.asarray(image, np.float32) / 256.0
 
 
 def downscale_disparity(native_px: NDArray[np.float32]) -> NDArray[np.float32]:

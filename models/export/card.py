@@ -11,15 +11,16 @@ import onnx
 from models.accounting import cost_of
 from models.arch import ArchConfig
 from models.data.folder import ClassName
-from models.data.kitti import BASELINE_M, WIDTH
+from models.data.kitti import WIDTH
 from models.data.normalise import MEAN, STD
 from models.train.depth import FX_BASELINE
 from models.train.recipe import Recipe
 from service.backends.weights import count_weights
 from service.card import Card
+from service.evaluation import KITTI_BASELINE_M, KITTI_FX_PX
 
 KITTI_ASPECT = 1242 / 375  # of the images that are scaled (anisotropically) to 608x160
-KITTI_FX_PX = 721.5377 * WIDTH / 1242
+NETWORK_FX_PX = KITTI_FX_PX[1242] * WIDTH / 1242
 MIN_EVALUATED_M = 1e-3
 MODEL_FILE = "model.onnx"
 
@@ -94,8 +95,8 @@ def make_card(
         "depth": {
             "min_m": FX_BASELINE / arch.max_disparity_px,
             "max_m": furthest,
-            "fx_px": KITTI_FX_PX,
-            "baseline_m": BASELINE_M,
+            "fx_px": NETWORK_FX_PX,
+            "baseline_m": KITTI_BASELINE_M,
             "aspect": KITTI_ASPECT,
         }
         if depth

@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.data.augment import colour_jitter
-from models.data.kitti import BASELINE_M, HEIGHT, WIDTH, Frame, hold_out_frames, load_drives
+from models.data.kitti import HEIGHT, WIDTH, Frame, hold_out_frames, load_drives
 from models.data.normalise import normalise
 from models.train.recipe import DepthLoss, PhaseSpec, Recipe
+from service.evaluation import KITTI_BASELINE_M, KITTI_FX_PX
 
 # The last frames of each drive choose and stop; the drive that is reported on is never touched.
 HOLD_OUT = {"2011_09_26_drive_0005": 15, "sfnd_2011_09_26": 8, "kitti2015": 5}
 HORIZON = 172.854 / 375 * HEIGHT  # row of KITTI's principal point, network pixels
-FX_BASELINE = 721.5377 * WIDTH / 1242 * BASELINE_M  # depth [m] = this / disparity [network px]
+FX_BASELINE = KITTI_FX_PX[1242] * WIDTH / 1242 * KITTI_BASELINE_M  # depth [m] = this / disparity [network px]
 
 
 class DepthTask:

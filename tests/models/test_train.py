@@ -14,7 +14,7 @@ from PIL import Image
 from models.arch import ArchConfig, build
 from models.binarize.base import Phase
 from models.data.folder import hold_out, load_split, read_classes, training_batches
-from models.data.kitti import downscale_disparity, focal_length_px, hold_out_frames, load_drives
+from models.data.kitti import downscale_disparity, hold_out_frames, load_drives
 from models.train import checkpoint
 from models.train.classify import ClassifyTask
 from models.train.depth import FX_BASELINE, DepthTask, augment, smoothness, warp_right
@@ -194,9 +194,6 @@ def test_frames_have_network_disparity(drive: Path) -> None:
     assert pytest.approx(188.2, abs=0.05) == FX_BASELINE
     train_part, held_out = hold_out_frames(frames, {"wall": 3})
     assert (len(train_part), len(held_out)) == (9, 3)
-    assert focal_length_px(drive.parent, 1224) == 707.0493
-    with pytest.raises(ValueError, match=r"no calib\.json"):
-        focal_length_px(drive.parent, 640)
 
 
 def test_the_nearest_point_wins_a_cell() -> None:
