@@ -288,15 +288,15 @@ class Card(_Part):
         try:
             content = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise CardError(where, f"{file} cannot be read ({error}).") from error
+            raise CardError(where, f"{CARD_FILE} cannot be read: {_reason(error)}.") from error
         except yaml.YAMLError as error:
-            raise CardError(where, f"{file} is not YAML: {error}.") from error
+            raise CardError(where, f"{CARD_FILE} is not YAML: {error}.") from error
         if not isinstance(content, dict):
-            raise CardError(where, f"{file} holds {type(content).__name__}, not a mapping of fields.")
+            raise CardError(where, f"{CARD_FILE} holds {type(content).__name__}, not a mapping of fields.")
         try:
             card = cls.model_validate(content)
         except ValidationError as error:
-            raise CardError(where, f"{file} is not valid: {_field_messages(error)}.") from error
+            raise CardError(where, f"{CARD_FILE} is not valid: {_field_messages(error)}.") from error
         card._directory = directory  # noqa: SLF001  a card of our own class
         return card
 
@@ -324,13 +324,18 @@ class Card(_Part):
             with self.path.open("rb") as stream:
                 actual = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
-            raise ModelBrokenError(self.name, f"{self.path} cannot be read ({error}).") from error
+            raise ModelBrokenError(self.name, f"{self.file} cannot be read: {_reason(error)}.") from error
         if actual != self.sha256:
             raise ModelBrokenError(
                 self.name,
-                f"{self.path} has sha256 {actual}, its card says {self.sha256}.",
+                f"{self.file} has sha256 {actual}, its card says {self.sha256}.",
                 remedy="The file was changed or cut short: copy or export the model again.",
             )
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file cannot be read, without its path: clients are told, and need not know where models lie."""
+    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
 
 
 def _field_messages(error: ValidationError) -> str:

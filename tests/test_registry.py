@@ -212,7 +212,6 @@ def test_nothing_answers_before_loading_is_done(zoo):
 def test_an_empty_folder_is_not_ready_and_says_why(tmp_path):
     found = load(tmp_path).readiness()
     assert found.state == "failed"
-    assert str(tmp_path) in found.reasons[0]
     assert "holds no model" in found.reasons[0]
 
 
@@ -256,7 +255,7 @@ def test_a_file_that_is_no_graph_is_named(zoo):
     edit_card(folder, sha256=hashlib.sha256(b"no graph").hexdigest())
     error = load(zoo, find_backend=without_op, fallback="reference").broken()["tiny-colours@1"]
     assert isinstance(error, ModelBrokenError)
-    assert str(folder / "model.onnx") in str(error)
+    assert str(error).startswith("tiny-colours (full): model.onnx ")
 
 
 def test_a_card_that_is_not_valid_is_told(zoo):
@@ -283,7 +282,7 @@ def test_a_twin_that_is_missing_is_told(zoo):
 
 def test_a_fault_of_the_runtime_takes_down_one_variant_only(zoo):
     registry = load(zoo, find_backend=lambda variant: Exploding() if variant == "reference" else backend_for(variant))
-    with pytest.raises(ModelBrokenError, match="ZeroDivisionError: a fault in the runtime"):
+    with pytest.raises(ModelBrokenError, match="ZeroDivisionError, described in the service.s log"):
         registry.resolve("classify", "tiny-bireal", "reference")
     assert registry.resolve("classify", "tiny-colours").variant == "full"
 

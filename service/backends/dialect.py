@@ -9,6 +9,7 @@ operators, activations are float32 [N, H, W, C]; "bits" are packed signs (servic
     AvgPool2(x [N,H,W,C]) -> y
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -155,9 +156,11 @@ def read_model(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
     except (OSError, DecodeError, onnx.checker.ValidationError) as error:  # the last: of data in files beside it
-        raise GraphError(f"{path} cannot be read as an ONNX file: {error}.") from error
+        # Clients are told, and need not know where models lie.
+        reason = error.strerror if isinstance(error, OSError) else str(error).replace(f"{path.parent}{os.sep}", "")
+        raise GraphError(f"{path.name} cannot be read as an ONNX file: {reason}.") from error
     if not model.graph.node:
-        raise GraphError(f"{path} holds no ONNX graph; it may have been cut short.")
+        raise GraphError(f"{path.name} holds no ONNX graph; it may have been cut short.")
     return model
 
 

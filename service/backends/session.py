@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +63,7 @@ def open_session(
             options.register_custom_ops_library(str(op_library))
         except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise OpUnavailableError(
-                f"ONNX Runtime {ort.__version__} cannot register {op_library.name}: {_message(error)}."
+                f"ONNX Runtime {ort.__version__} cannot register {op_library.name}: {_message(error, op_library)}."
             ) from error
     try:
         session = ort.InferenceSession(
@@ -211,8 +212,8 @@ def _fits(shape: list[int | str | None], wanted: list[int | str]) -> bool:
 
 def _load_error(name: str, model: Path | bytes, error: Exception) -> ModelBrokenError:
     """Puts ONNX Runtime's reason into words for the person who runs the service."""
-    what = "the derived graph" if isinstance(model, bytes) else str(model)
-    kind, message = type(error).__name__, _message(error)
+    what = "the derived graph" if isinstance(model, bytes) else model.name
+    kind, message = type(error).__name__, _message(error, *([model] if isinstance(model, Path) else []))
     missing = re.search(r"(\S+?)(?:\(-?\d+\))? is not a registered function/op", message)
     if isinstance(model, Path) and not model.is_file():
         return ModelBrokenError(name, f"{what} does not exist, or is not a file.")
@@ -227,9 +228,15 @@ def _load_error(name: str, model: Path | bytes, error: Exception) -> ModelBroken
     return ModelBrokenError(name, f"{what} cannot be loaded: {message}.")
 
 
-def _message(error: Exception) -> str:
-    """ONNX Runtime's message without its prefix, in one line and without a final stop."""
+def _message(error: Exception, *files: Path) -> str:
+    """ONNX Runtime's message without its prefix, in one line and without a final stop.
+
+    Clients are told it: the folders of the files that it may name, and of its own sources, are left out.
+    """
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    for file in files:
+        text = text.replace(f"{file.parent}{os.sep}", "")
+    text = re.sub(r"(?:/[\w.+-]+)+/(?=[\w-]+\.(?:cc|h|hpp)\b)", "", text)
     return " ".join(text.split()).rstrip(".")
 
 

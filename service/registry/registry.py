@@ -74,15 +74,18 @@ class Registry:
         try:
             folders = model_folders(self._settings.model_dir)
         except OSError as error:
-            self._unreadable = f"The model folder {self._settings.model_dir} cannot be read: {error.strerror}."
+            self._unreadable = f"The model folder cannot be read: {error.strerror}."
+            log.error("the model folder %s cannot be read: %s", self._settings.model_dir, error)  # noqa: TRY400
             return
+        if not folders:
+            log.error("the model folder %s holds no model", self._settings.model_dir)
         for folder in folders:
             label = f"{folder.parent.name}@{folder.name}"
             try:
                 card = read_card(folder)
             except ServiceError as error:
                 self._broken[label] = error
-                log.error("model %s cannot be served: %s", label, error)  # noqa: TRY400  the message says it all
+                log.error("model %s in %s cannot be served: %s", label, folder, error)  # noqa: TRY400  says it all
                 continue
             versions = [*self._entries.get(card.name, []), Entry(card)]
             versions.sort(key=lambda entry: version_key(entry.card.version), reverse=True)
@@ -119,7 +122,7 @@ class Registry:
             card.verify_file()
         except ServiceError as error:
             entry.variants = {variant: Loaded(error=error) for variant in wanted}
-            log.error("model %s cannot be served: %s", entry.label, error)  # noqa: TRY400
+            log.error("model %s in %s cannot be served: %s", entry.label, card.directory, error)  # noqa: TRY400
             return
         for variant in wanted:
             if self._closing.is_set():
@@ -134,11 +137,11 @@ class Registry:
         try:
             handle = self._load_variant(entry.card, variant)
         except ServiceError as error:
-            log.error("%s of model %s cannot run: %s", variant, entry.label, error)  # noqa: TRY400
+            log.error("%s of %s in %s cannot run: %s", variant, entry.label, entry.card.directory, error)  # noqa: TRY400
             return Loaded(error=error)
         except Exception as error:  # whatever a runtime raises about one model, the others are served
-            log.exception("%s of model %s cannot run", variant, entry.label)
-            reason = f"{variant} does not load: {type(error).__name__}: {error}."
+            log.exception("%s of %s in %s cannot run", variant, entry.label, entry.card.directory)
+            reason = f"{variant} does not load: {type(error).__name__}, described in the service's log."
             return Loaded(error=ModelBrokenError(entry.card.name, reason))
         log.info("%s of model %s is ready (%s)", variant, entry.label, handle.kernel)
         return Loaded(handle)
@@ -300,10 +303,10 @@ class Registry:
             yield self._unreadable
             return
         if not folder.is_dir():
-            yield f"The model folder {folder} does not exist: set BIREAL_MODEL_DIR to a folder of <name>/<version>/."
+            yield "The model folder does not exist: set BIREAL_MODEL_DIR to a folder of <name>/<version>/."
             return
         if not self._entries and not self._broken:
-            yield f"The model folder {folder} holds no model: a model is <name>/<version>/{CARD_FILE} with its file."
+            yield f"The model folder holds no model: a model is <name>/<version>/{CARD_FILE} with its file."
             return
         if not self._entries:
             yield from (str(error) for error in self._broken.values())
@@ -327,7 +330,7 @@ class Registry:
     def _default_remedy(self, task: TaskName) -> str:
         names = sorted({entry.card.name for entry in self._all() if entry.card.task == task})
         if not names:
-            return f"Put a {task} model into {self._settings.model_dir}."
+            return f"Put a {task} model into the folder that BIREAL_MODEL_DIR names."
         return f"Set BIREAL_DEFAULT_{task.upper()}_MODEL to one of: {', '.join(names)}."
 
     def _all(self) -> Iterator[Entry]:

@@ -1,4 +1,4 @@
-"""After a refusal: what a client still sends is read for a while and no longer. Over a real socket, with small limits."""
+"""After a refusal: what a client still sends is read for a while and no longer. Over a real socket, small limits."""
 
 import asyncio
 import contextlib

@@ -48,7 +48,7 @@ def test_an_empty_model_folder(tmp_path):
     with running(empty, tmp_path / "log", ready=False) as service:
         body = service.wait_state("failed")
         assert body["reasons"] == [
-            f"The model folder {empty} holds no model: a model is <name>/<version>/card.yaml with its file."
+            "The model folder holds no model: a model is <name>/<version>/card.yaml with its file."
         ]
         with service.client() as client:
             assert client.get("/healthz").status_code == 200
@@ -56,6 +56,7 @@ def test_an_empty_model_folder(tmp_path):
             assert (refused.status_code, refused.json()["code"]) == (503, "not-ready")
         assert service.stop() == 0
         assert "not ready" in service.log.read_text()
+        assert str(empty) in service.log.read_text()
 
 
 def test_a_broken_model_takes_down_nobody_else(zoo, tmp_path):
