@@ -1,7 +1,7 @@
 """The load test: its arithmetic, and a short run of it against the real service."""
 
-import io
 import importlib.util
+import io
 import json
 import subprocess
 import sys
