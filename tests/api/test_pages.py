@@ -43,6 +43,30 @@ async def test_the_page_names_the_endpoints(client):
         assert path in text
 
 
+async def test_the_script_finds_what_it_looks_for(client):
+    """Ids, names of fields, and the paths and queries that it asks."""
+    page, script = (await client.get("/")).text, (await client.get("/ui/page.js")).text
+    for name in re.findall(r'byId\("(\w+)"\)', script):
+        assert f'id="{name}"' in page, name
+    for name in re.findall(r"form\.(\w+)\.(?:value|files)", script):
+        assert f'name="{name}"' in page, name
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    for task in re.findall(r'name="task" value="(\w+)"', page):
+        parameters = {parameter["name"] for parameter in paths[f"/compare/{task}"]["post"]["parameters"]}
+        assert {"a", "b"} <= parameters
+    assert {"format", "variant"} <= {parameter["name"] for parameter in paths["/depth"]["post"]["parameters"]}
+
+
+async def test_every_field_has_a_label(client):
+    page = (await client.get("/")).text
+    fields = re.findall(r"<(?:input|select)\b[^>]*>", page)
+    assert len(fields) >= 5
+    for field in fields:
+        name = re.search(r'id="(\w+)"', field)
+        labelled = name is not None and f'for="{name[1]}"' in page
+        assert labelled or re.search(r"<label>[^<]*" + re.escape(field), page), field
+
+
 async def test_swagger_ui_is_new_enough_for_the_document(client):
     """OpenAPI 3.1 is understood from Swagger UI 5 on."""
     assert (await client.get("/openapi.json")).json()["openapi"].startswith("3.1")
