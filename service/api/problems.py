@@ -103,9 +103,10 @@ def problem_kinds() -> dict[str, ProblemKind]:
     }
     for error in error_classes():
         if not issubclass(error, SettingsError):  # raised at start, never sent
-            kinds[error.code] = ProblemKind(
-                code=error.code, status=error.status, title=error.title, help=error.default_remedy
-            )
+            # A kind without a remedy of its own: the general one, to report a failure, is wrong for a client's mistake.
+            general = error.status < 500 and error.default_remedy == ServiceError.default_remedy
+            remedy = "The problem's own `help` says what to do in its case." if general else error.default_remedy
+            kinds[error.code] = ProblemKind(code=error.code, status=error.status, title=error.title, help=remedy)
     return kinds
 
 

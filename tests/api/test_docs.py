@@ -27,6 +27,8 @@ def test_every_error_is_described_with_its_status():
     rows = re.findall(r"^\| (\d{3}) \| (.*?) \|", PAGE, flags=re.MULTILINE)
     described = {(code, int(status)) for status, codes in rows for code in re.findall(r"`([a-z-]+)`", codes)}
     assert described == {(code, kind.status) for code, kind in problem_kinds().items()}
+    mistakes = [kind for kind in problem_kinds().values() if kind.status < 500]
+    assert not [kind.code for kind in mistakes if "report it" in kind.help], "a client's mistake is not to be reported"
 
 
 async def test_the_type_of_a_problem_can_be_looked_up(client):
