@@ -253,16 +253,19 @@ class UnknownModelError(ServiceError):
     Args:
         model: The name that was asked for.
         available: The names that are served, for this task.
+        other_task: The task of the model of this name, where it is served for another task than was asked.
     """
 
     status = 404
     code = "unknown-model"
     title = "There is no such model."
 
-    def __init__(self, model: str, available: Iterable[str] = ()) -> None:
+    def __init__(self, model: str, available: Iterable[str] = (), *, other_task: str | None = None) -> None:
         names = sorted(available)
         super().__init__(
-            f"There is no model {model!r} here.",
+            f"There is no model {model!r} here."
+            if other_task is None
+            else f"The model {model!r} is for the task {other_task!r}, not for this one.",
             remedy=f"Ask for one of: {_named(names)}. GET /models describes them.",
             extensions={"model": model, "available": list[JsonValue](names)},
         )

@@ -138,7 +138,7 @@ def test_unknown_names_are_told_what_there_is(registry):
 
 
 def test_a_model_of_another_task_is_not_found(registry):
-    with pytest.raises(UnknownModelError):
+    with pytest.raises(UnknownModelError, match="is for the task 'depth'"):
         registry.resolve("classify", "tiny-ramp")
     assert registry.resolve("depth", "tiny-ramp").card.task == "depth"
 

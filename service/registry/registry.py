@@ -238,7 +238,8 @@ class Registry:
             if named in (label, label.partition("@")[0]):
                 raise error
         available = sorted(entry.card.name for entry in self._all() if entry.card.task == task)
-        raise UnknownModelError(named, dict.fromkeys(available))
+        elsewhere = next((entry.card.task for entry in self._entries.get(name, ())), None)
+        raise UnknownModelError(named, dict.fromkeys(available), other_task=None if versions else elsewhere)
 
     def _run(self, entry: Entry, variant: VariantName) -> Handle:
         loaded = entry.variants.get(variant, Loaded())
