@@ -79,6 +79,9 @@ lock: $(STAMPS)/dev ## newest allowed versions into requirements/*.lock
 	  -c requirements/runtime.lock -o requirements/dev.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) pyproject.toml --extra bench \
 	  -c requirements/dev.lock -o requirements/bench.lock
+	$(PY) -m uv pip compile $(LOCK_ARGS) pyproject.toml --extra ray \
+	  -c requirements/dev.lock -o requirements/ray.lock
+	$(PY) -m uv pip compile $(LOCK_ARGS) requirements/kserve.in -o requirements/kserve.lock
 LOCK_ARGS := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
 	--custom-compile-command "make lock"
 
