@@ -1,0 +1,63 @@
+"""Every Prometheus object of the service, one area a file. The registry is injected: each test has its own."""
+
+from prometheus_client import CollectorRegistry
+
+from service.metrics.base import (
+    BATCH_BUCKETS,
+    OUTCOMES,
+    STAGES,
+    TIME_BUCKETS,
+    MetricDoc,
+    Outcome,
+    Registrar,
+    RunLabels,
+    Stage,
+    TargetLabels,
+)
+from service.metrics.models import ModelMetrics, weight_bytes
+from service.metrics.process import MemoryCollector, ProcessMetrics
+from service.metrics.requests import RequestMetrics
+
+__all__ = [
+    "BATCH_BUCKETS",
+    "OUTCOMES",
+    "STAGES",
+    "TIME_BUCKETS",
+    "MemoryCollector",
+    "MetricDoc",
+    "Metrics",
+    "Outcome",
+    "RunLabels",
+    "Stage",
+    "TargetLabels",
+    "markdown_table",
+    "weight_bytes",
+]
+
+
+class Metrics(RequestMetrics, ModelMetrics, ProcessMetrics):
+    """The service's metrics; docs/metrics.md describes each of them.
+
+    Args:
+        registry: Where they are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._registrar = Registrar(registry)
+        RequestMetrics.__init__(self, self._registrar)
+        ModelMetrics.__init__(self, self._registrar)
+        ProcessMetrics.__init__(self, self._registrar)
+
+    def documentation(self) -> list[MetricDoc]:
+        """Every metric of the service itself, in order."""
+        return list(self._registrar.docs)
+
+
+def markdown_table() -> str:
+    """The table of docs/metrics.md: `python -c "import service.metrics as m; print(m.markdown_table())"`."""
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for doc in Metrics(CollectorRegistry()).documentation():
+        labels = ", ".join(f"`{label}`" for label in doc.labels) or "none"
+        lines.append(f"| `{doc.name}` | {doc.type} | {labels} | {doc.description} |")
+    return "\n".join(lines)

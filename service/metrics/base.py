@@ -1,0 +1,88 @@
+"""What every area of the metrics is made with: label types, buckets, and the registrar that keeps their documentation.
+
+Labels are bounded: models and versions come from the zoo, variants, tasks, stages, outcomes and error codes from
+fixed lists, kernels from the operator's table, experiments and arms from their declarations, and HTTP paths are route
+templates, never what the client typed.
+"""
+
+from typing import Literal, NamedTuple, TypedDict, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.registry import Collector
+
+Stage = Literal["decode", "preprocess", "queue", "inference", "postprocess", "total"]
+Outcome = Literal["ok", "client_error", "server_error", "rejected", "expired", "cancelled"]
+
+STAGES: tuple[Stage, ...] = get_args(Stage)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+#: Upper bounds of every time histogram, seconds: 100 us, growing by half, up to 28.8 s.
+TIME_BUCKETS: tuple[float, ...] = tuple(float(f"{1e-4 * 1.5**i:.3g}") for i in range(32))
+
+BATCH_BUCKETS: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
+
+#: Labels of what was asked for, of what ran, and of a model whatever its variant.
+TARGET = ("task", "model", "version", "variant")
+RUN = (*TARGET, "kernel")
+MODEL = ("task", "model", "version")
+
+
+class TargetLabels(TypedDict):
+    """What a request asked for: labels of what may happen before it runs."""
+
+    task: str
+    model: str
+    version: str
+    variant: str
+
+
+class RunLabels(TargetLabels):
+    """What ran: the target, and the instruction set of its kernel (`onnxruntime` for float networks)."""
+
+    kernel: str
+
+
+class MetricDoc(NamedTuple):
+    """One metric as docs/metrics.md shows it."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    description: str
+
+
+class Registrar:
+    """Makes metrics, registers them and remembers how docs/metrics.md describes them.
+
+    Args:
+        registry: Where they are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.docs: list[MetricDoc] = []
+
+    def counter(self, name: str, description: str, labels: tuple[str, ...]) -> Counter:
+        """A figure that only grows; its name ends in `_total`."""
+        self.docs.append(MetricDoc(name, "counter", labels, description))
+        return Counter(name, description, labels, registry=self.registry)
+
+    def gauge(self, name: str, description: str, labels: tuple[str, ...] = ()) -> Gauge:
+        """A figure that rises and falls."""
+        self.docs.append(MetricDoc(name, "gauge", labels, description))
+        return Gauge(name, description, labels, registry=self.registry)
+
+    def histogram(self, name: str, description: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
+        """Counts of values by upper bound."""
+        self.docs.append(MetricDoc(name, "histogram", labels, description))
+        return Histogram(name, description, labels, registry=self.registry, buckets=buckets)
+
+    def collector(self, collector: Collector) -> None:
+        """Registers figures that are read when Prometheus asks; gauges without labels."""
+        self.registry.register(collector)
+        self.docs += [MetricDoc(family.name, "gauge", (), family.documentation) for family in collector.collect()]
+
+
+def flag(value: bool) -> str:
+    """A label's value for yes and no."""
+    return "true" if value else "false"

@@ -1,0 +1,126 @@
+"""Metrics of requests: stages, outcomes, HTTP, and the queue."""
+
+from typing import Unpack
+
+from service.imaging import ImageReport
+from service.metrics.base import (
+    BATCH_BUCKETS,
+    MODEL,
+    RUN,
+    TARGET,
+    TIME_BUCKETS,
+    Outcome,
+    Registrar,
+    RunLabels,
+    TargetLabels,
+    flag,
+)
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestMetrics:
+    """What became of the images that clients sent.
+
+    Args:
+        metrics: Where they are made.
+
+    Attributes:
+        queue_depth: Images that wait for a worker now: `.set`, `.inc`, `.dec`.
+        in_flight: Requests that are being answered now.
+    """
+
+    def __init__(self, metrics: Registrar) -> None:
+        # Requests
+        self._stage = metrics.histogram(
+            "bireal_stage_seconds", "Time of one stage of one image.", (*RUN, "stage"), TIME_BUCKETS
+        )
+        self._requests = metrics.counter(
+            "bireal_requests_total", "Images by how their request ended.", (*RUN, "outcome")
+        )
+        self._rejected = metrics.counter("bireal_rejected_total", "Refused because the queue was full.", TARGET)
+        self._expired = metrics.counter("bireal_expired_total", "Dropped because their deadline passed.", TARGET)
+        self._cancelled = metrics.counter("bireal_cancelled_total", "Dropped because the client had gone.", TARGET)
+        self._problems = metrics.counter("bireal_problems_total", "Errors answered, by their code.", ("code",))
+        self._images = metrics.counter(
+            "bireal_images_total",
+            "Images decoded, by format and whether they had to be converted.",
+            ("format", "converted"),
+        )
+        self._comparisons = metrics.counter(
+            "bireal_comparisons_total",
+            "Images answered by two variants, by whether these agreed.",
+            ("task", "model_a", "variant_a", "model_b", "variant_b", "agree"),
+        )
+        self._fallback = metrics.counter(
+            "bireal_fallback_total",
+            "Images answered by another variant than the one asked for, because the operator cannot run.",
+            (*MODEL, "requested", "ran"),
+        )
+        self._http = metrics.counter(
+            "bireal_http_requests_total", "HTTP requests; route is the template.", ("method", "route", "status")
+        )
+        self._http_seconds = metrics.histogram(
+            "bireal_http_request_seconds", "Time from request to end of response.", ("method", "route"), TIME_BUCKETS
+        )
+
+        # Queue
+        self.queue_depth = metrics.gauge("bireal_queue_depth", "Images that wait for a worker.")
+        self.in_flight = metrics.gauge("bireal_in_flight", "Requests that are being answered.")
+        self._batch = metrics.histogram("bireal_batch_size", "Images run together.", RUN, BATCH_BUCKETS)
+
+    def observe_stage(self, stage: str, seconds: float, **run: Unpack[RunLabels]) -> None:
+        """Records the time of one stage (see STAGES) of one image."""
+        self._stage.labels(**run, stage=stage).observe(seconds)
+
+    def count_request(self, outcome: Outcome, **run: Unpack[RunLabels]) -> None:
+        """Counts one image by how its request ended."""
+        self._requests.labels(**run, outcome=outcome).inc()
+
+    def count_rejected(self, **target: Unpack[TargetLabels]) -> None:
+        """Counts an image that was refused because the queue was full."""
+        self._rejected.labels(**target).inc()
+
+    def count_expired(self, **target: Unpack[TargetLabels]) -> None:
+        """Counts an image whose deadline passed before it ran."""
+        self._expired.labels(**target).inc()
+
+    def count_cancelled(self, **target: Unpack[TargetLabels]) -> None:
+        """Counts an image whose client had gone before it ran."""
+        self._cancelled.labels(**target).inc()
+
+    def count_problem(self, code: str) -> None:
+        """Counts an error that was answered, by its `ServiceError.code`."""
+        self._problems.labels(code=code).inc()
+
+    def count_image(self, report: ImageReport) -> None:
+        """Counts a decoded image."""
+        self._images.labels(format=report.format, converted=flag(report.converted is not None)).inc()
+
+    def count_comparison(self, task: str, a: tuple[str, str], b: tuple[str, str], *, agree: bool) -> None:
+        """Counts an image that two variants answered; `a` and `b` are (model, variant)."""
+        self._comparisons.labels(
+            task=task, model_a=a[0], variant_a=a[1], model_b=b[0], variant_b=b[1], agree=flag(agree)
+        ).inc()
+
+    def count_fallback(self, *, task: str, model: str, version: str, requested: str, ran: str) -> None:
+        """Counts an image that another variant than the one asked for answered."""
+        self._fallback.labels(task=task, model=model, version=version, requested=requested, ran=ran).inc()
+
+    def observe_http(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """Records one HTTP request.
+
+        Args:
+            method: As sent; unknown ones are counted together.
+            route: The template of the route that matched, or None.
+            status: Of the response.
+            seconds: From the request to the end of the response.
+        """
+        method = method if method in _METHODS else "other"
+        route = route or "unmatched"
+        self._http.labels(method=method, route=route, status=str(status)).inc()
+        self._http_seconds.labels(method=method, route=route).observe(seconds)
+
+    def observe_batch(self, size: int, **run: Unpack[RunLabels]) -> None:
+        """Records how many images were run together."""
+        self._batch.labels(**run).observe(size)
