@@ -14,7 +14,9 @@ from service.metrics.base import (
     Stage,
     TargetLabels,
 )
+from service.metrics.experiments import Bounds, ExperimentMetrics, FeedbackMetrics
 from service.metrics.models import ModelMetrics, weight_bytes
+from service.metrics.parity import ParityMetrics
 from service.metrics.process import MemoryCollector, ProcessMetrics
 from service.metrics.requests import RequestMetrics
 
@@ -23,10 +25,14 @@ __all__ = [
     "OUTCOMES",
     "STAGES",
     "TIME_BUCKETS",
+    "Bounds",
+    "ExperimentMetrics",
+    "FeedbackMetrics",
     "MemoryCollector",
     "MetricDoc",
     "Metrics",
     "Outcome",
+    "ParityMetrics",
     "RunLabels",
     "Stage",
     "TargetLabels",
@@ -40,6 +46,11 @@ class Metrics(RequestMetrics, ModelMetrics, ProcessMetrics):
 
     Args:
         registry: Where they are registered.
+
+    Attributes:
+        experiments: Of experiments.
+        feedback: Of feedback and its store.
+        parity: Of the parity monitor.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -47,6 +58,9 @@ class Metrics(RequestMetrics, ModelMetrics, ProcessMetrics):
         self._registrar = Registrar(registry)
         RequestMetrics.__init__(self, self._registrar)
         ModelMetrics.__init__(self, self._registrar)
+        self.experiments = ExperimentMetrics(self._registrar)
+        self.feedback = FeedbackMetrics(self._registrar)
+        self.parity = ParityMetrics(self._registrar)
         ProcessMetrics.__init__(self, self._registrar)
 
     def documentation(self) -> list[MetricDoc]:
