@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS: list[set[str]] = [
     {"settings", "errors", "card", "host", "xnor_op"},
     {"image_header", "imaging", "metrics", "schemas"},
-    {"tasks", "backends", "scheduler"},
-    {"evaluation", "registry", "experiments"},
+    {"tasks", "backends", "scheduler", "background"},
+    {"evaluation", "registry"},
+    {"experiments", "parity"},
     {"api", "ui"},
     {"app"},
     {"__main__", "cli"},

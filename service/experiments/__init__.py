@@ -1,0 +1,1 @@
+"""Experiments: which arm answers, what is kept of it, and what it says of the arms."""
