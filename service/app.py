@@ -13,12 +13,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from service.api import compare, ops, pages, predict
+from service.api.auth import KEY_HEADER, Auth, KeyGuard, describe_keys
 from service.api.context import REQUEST_ID_HEADER
 from service.api.linger import LingeringClose
-from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary
+from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
 from service.api.pipeline import Pipeline, ThreadPool
 from service.api.problems import install_handlers
-from service.api.services import TIMEOUT_HEADER, Lifecycle, Services
+from service.api.services import TIMEOUT_HEADER, Services
 from service.api.telemetry import Telemetry
 from service.imaging import ImageLimits
 from service.metrics import Metrics
@@ -88,7 +89,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     pool = ThreadPool(threads=settings.decode_threads, queue_size=settings.queue_size)
     metrics.queue_depth.set_function(scheduler.waiting)
     pipeline = Pipeline(scheduler, pool, ImageLimits(max_pixels=settings.max_pixels), telemetry)
-    services = Services(settings, registry, pipeline, metrics, version)
+    services = Services(settings, registry, pipeline, metrics, version, Auth.of(settings))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -109,18 +110,19 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         docs_url=None,  # FastAPI's pages load their scripts from another host: see service.api.pages
         redoc_url=None,
         redirect_slashes=False,  # a client that follows would send its picture twice
-        middleware=_middleware(settings, metrics, services.lifecycle),
+        middleware=_middleware(services),
     )
     app.state.services = services
     install_handlers(app)
     for router in (predict.router, compare.router, ops.router, pages.router):
         app.include_router(router)
-    _describe_problems(app)
+    _describe(app, services.auth)
     return app
 
 
-def _middleware(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> list[Middleware]:
+def _middleware(services: Services) -> list[Middleware]:
     """From the outside in."""
+    settings, metrics, lifecycle = services.settings, services.metrics, services.lifecycle
     layers = [
         Middleware(LingeringClose, max_bytes=max(_LINGER_BYTES, settings.max_body_bytes), max_s=_LINGER_S),
         Middleware(AccessMiddleware, metrics=metrics, draining=lambda: lifecycle.draining),
@@ -131,12 +133,14 @@ def _middleware(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> l
                 CORSMiddleware,
                 allow_origins=list(settings.cors_origins),
                 allow_methods=["GET", "POST"],
-                allow_headers=["content-type", REQUEST_ID_HEADER, TIMEOUT_HEADER],
+                allow_headers=["content-type", "authorization", KEY_HEADER, REQUEST_ID_HEADER, TIMEOUT_HEADER],
                 expose_headers=list(_EXPOSED_HEADERS),
             )
         )
     layers.append(Middleware(ErrorBoundary))
+    layers.append(Middleware(KeyGuard, auth=services.auth))
     layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_bytes))
+    layers.append(Middleware(HeadAsGet))
     return layers
 
 
@@ -152,8 +156,8 @@ async def _load(services: Services, telemetry: Telemetry) -> None:
         log.info("ready: %d model variants", sum(found.models.values()))
 
 
-def _describe_problems(app: FastAPI) -> None:
-    """Adds problem documents to the OpenAPI document, and takes out FastAPI's own errors, which are never answered."""
+def _describe(app: FastAPI, auth: Auth) -> None:
+    """Adds problems and keys to the OpenAPI document, and takes out FastAPI's own errors, which are never answered."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -167,6 +171,7 @@ def _describe_problems(app: FastAPI) -> None:
                 for operation in methods.values():
                     if "HTTPValidationError" in str(operation["responses"].get("422")):
                         del operation["responses"]["422"]
+            describe_keys(document, auth)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import SettingsError
@@ -29,6 +29,10 @@ _SHOWN_DEFAULTS = {
     "intra_op_threads": "usable CPUs",
     "workers": "usable CPUs / intra_op_threads",
 }
+
+# Set by a variable only: the options of a process are shown to everybody on the machine.
+_SECRET = ("api_keys", "admin_keys")
+_KEY_LENGTH = 16
 
 _ONE_ORIGIN_EACH = "give origins as https://host or https://host:port, separated by commas, or * for all"
 
@@ -110,6 +114,22 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose web pages may call the service, separated by commas; * for all, none by default."
     )
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Keys that clients must send to have pictures answered, separated by commas; without any, "
+        "everybody may ask. At least 16 characters each; several, so that they can be changed one after the other.",
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File with such keys, one a line, read at start; those of `BIREAL_API_KEYS` count too."
+    )
+    admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Keys for administration, separated by commas: /admin and /v2/repository. Without any, nobody can "
+        "change the service over HTTP.",
+    )
+    admin_keys_file: Path | None = Field(
+        None, description="File with such keys, one a line, read at start; those of `BIREAL_ADMIN_KEYS` count too."
+    )
     top_k: int = Field(5, gt=0, description="Classes in an answer when the request does not say.")
     min_probability: float = Field(
         0.0, ge=0, le=1, description="Best probability below which an answer is marked uncertain; 0..1."
@@ -117,9 +137,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="A log record as a line of text or of JSON.")
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "api_keys", "admin_keys", mode="before")
     @classmethod
-    def _split_origins(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
@@ -132,6 +152,23 @@ class Settings(BaseSettings):
             if origin != "*" and (scheme not in {"http", "https"} or not separator or not rest or "/" in rest):
                 raise ValueError(f"{origin!r} is not an origin: {_ONE_ORIGIN_EACH}")
         return origins
+
+    @field_validator("api_keys", "admin_keys")
+    @classmethod
+    def _check_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, key in enumerate(keys, 1):
+            if problem := key_problem(key.get_secret_value()):
+                raise ValueError(f"key {number} {problem}")
+        return keys
+
+
+def key_problem(key: str) -> str | None:
+    """What is wrong with a key, without naming it; None for a good one."""
+    if len(key) < _KEY_LENGTH:
+        return f"has {len(key)} characters; it must have at least {_KEY_LENGTH}, as `openssl rand -hex 24` makes them"
+    if not key.isascii() or not key.isprintable() or " " in key:
+        return "has characters that a header cannot carry; use letters, digits and punctuation"
+    return None
 
 
 class SettingDoc(NamedTuple):
@@ -168,8 +205,9 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
             name = str(item["loc"][0]) if item["loc"] else "settings"
             source = _option(name) if name in given else _variable(name)
             message = item["msg"].removeprefix("Value error, ")
-            findings.append(f"{source}={item['input']!r}: {message}.")
-        raise SettingsError(" ".join(findings)) from error
+            shown = "..." if name in _SECRET else repr(item["input"])
+            findings.append(f"{source}={shown}: {message}.")
+        raise SettingsError(" ".join(findings)) from None  # its own text would tell every value, keys among them
 
 
 def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
@@ -180,7 +218,7 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None =
     """
     group = parser.add_argument_group("settings", "Each can also be set by the variable in brackets.")
     for doc in documentation():
-        if names is None or doc.name in names:
+        if doc.name not in _SECRET and (names is None or doc.name in names):
             text = f"{doc.description} Default: {doc.default}. [{doc.variable}]"
             group.add_argument(doc.option, dest=doc.name, metavar=doc.type, help=text.replace("%", "%%"))
 
@@ -230,7 +268,8 @@ def markdown_table() -> str:
     lines = ["| variable | option | type | default | meaning |", "|---|---|---|---|---|"]
     for doc in documentation():
         kind = doc.type.replace("|", "\\|")
-        lines.append(f"| `{doc.variable}` | `{doc.option}` | {kind} | {doc.default} | {doc.description} |")
+        option = "(none: a secret)" if doc.name in _SECRET else f"`{doc.option}`"
+        lines.append(f"| `{doc.variable}` | {option} | {kind} | {doc.default} | {doc.description} |")
     return "\n".join(lines)
 
 
@@ -243,7 +282,7 @@ def _option(name: str) -> str:
 
 
 def _shown(default: object) -> str:
-    return str(default) if default != () else "none"
+    return str(default) if default not in ((), None) else "none"
 
 
 def _type_name(annotation: object) -> str:
@@ -251,5 +290,5 @@ def _type_name(annotation: object) -> str:
         return "|".join(str(choice) for choice in get_args(annotation))
     if get_origin(annotation) is tuple:
         return "list"
-    names: dict[object, str] = {str: "text", int: "integer", float: "number", Path: "path"}
+    names: dict[object, str] = {str: "text", int: "integer", float: "number", Path: "path", Path | None: "path"}
     return names[annotation]

@@ -31,11 +31,13 @@ EXAMPLES: list[ServiceError] = [
     errors.CardError("bireal18-tiny100", "the field `task` is missing."),
     errors.BadOutputError("Logits that are not finite."),
     errors.SettingsError("BIREAL_PORT='x': not a number."),
+    errors.UnauthorizedError("inference", sent=False),
+    errors.AdminDisabledError(),
 ]
 
 
 def test_every_class_has_an_example_here() -> None:
-    ours = {cls for cls in error_classes() if cls.__module__ == errors.__name__}
+    ours = {cls for cls in error_classes() if cls.__module__.startswith(f"{errors.__name__}.")}
     assert ours == {type(example) for example in EXAMPLES}
 
 

@@ -145,3 +145,25 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET without the body (RFC 9110 section 9.3.2): load balancers and uptime checks ask that way."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one ASGI connection."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        as_get = {**scope, "method": "GET"}  # a copy: the server and the log must go on to see HEAD
+        try:
+            await self._app(as_get, receive, without_body)
+        finally:
+            scope["route"] = as_get.get("route")

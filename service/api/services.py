@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Header
 from starlette.requests import ClientDisconnect, Request
 
+from service.api.auth import Auth
 from service.api.pipeline import Pipeline
 from service.errors import BadParameterError
 from service.metrics import Metrics
@@ -37,6 +38,7 @@ class Services:
     pipeline: Pipeline
     metrics: Metrics
     version: str
+    auth: Auth
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
 

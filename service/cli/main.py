@@ -105,7 +105,8 @@ def _parser() -> argparse.ArgumentParser:
 def _command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, command: Command, text: str
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    # Written out: `--api-keys`, which is no option, must not pass for `--api-keys-file` and its value for a file.
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     parser.set_defaults(command=command)
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     return parser

@@ -18,10 +18,11 @@ from types import FrameType
 
 import uvicorn
 
+from service import xnor_op
 from service.api.services import Services
 from service.app import create_app
 from service.cli.logs import configure_logging
-from service.errors import SettingsError
+from service.errors import OpUnavailableError, SettingsError
 from service.settings import Settings, unknown_variables
 
 log = logging.getLogger(__name__)
@@ -79,9 +80,10 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     """Serves until a signal comes. Returns the exit code.
 
     Raises:
-        SettingsError: The address cannot be listened on.
+        SettingsError: The address cannot be listened on, or a setting names what is not there.
     """
     configure_logging(settings)
+    _check(settings)
     for sentence in unknown_variables():
         log.warning("%s", sentence)
     listener = _listen(settings)
@@ -109,6 +111,26 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
         os._exit(128 + server.forced)  # threads may be in the middle of a run: nobody wants to wait for them
     log.info("stopped")
     return 0
+
+
+def _check(settings: Settings) -> None:
+    """Ends the start over what no amount of waiting mends, rather than leave a service up that is never ready."""
+    if not settings.model_dir.is_dir():
+        raise SettingsError(
+            f"The model folder {str(settings.model_dir)!r} does not exist or is no folder.",
+            remedy="Set BIREAL_MODEL_DIR or --model-dir to a folder of <name>/<version>/.",
+        )
+    if settings.kernel == "auto" or settings.fallback == "reference":
+        return  # whoever asked for a fallback wants the service up, whatever this machine can run
+    try:
+        usable = xnor_op.usable_kernels()
+    except OpUnavailableError:
+        return  # the operator itself is missing: /readyz tells, and what runs without it is answered
+    if settings.kernel not in usable:
+        raise SettingsError(
+            f"BIREAL_KERNEL={settings.kernel!r} is no kernel that this CPU can run.",
+            remedy=f"Leave it out, or set it to one of: {', '.join(usable)}.",
+        )
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -13,15 +13,16 @@ JPEG = encode(photo(), "JPEG")
 
 
 def test_without_the_op_it_is_not_ready_and_says_why(zoo, tmp_path):
-    """A kernel that this CPU cannot run stands for an operator that does not load: the same error, for real."""
-    with running(zoo, tmp_path / "log", "--kernel", "abacus", ready=False) as service:
+    """The library under another name than the installed one: it is looked for and not found, for real."""
+    (tmp_path / "sitecustomize.py").write_text("from service import xnor_op\nxnor_op.LIBRARY_NAME = 'absent.so'\n")
+    with running(zoo, tmp_path / "log", ready=False, PYTHONPATH=f"{tmp_path}:{ROOT}") as service:
         body = service.wait_state("failed")
         (reason,) = body["reasons"]
-        assert "BIREAL_KERNEL" in reason or "library" in reason
+        assert "library" in reason
         with service.client() as client:
             refused = client.post("/classify", content=JPEG)
             assert (refused.status_code, refused.json()["code"]) == (503, "op-unavailable")
-            assert "BIREAL_FALLBACK" in refused.text or "BIREAL_KERNEL" in refused.text
+            assert "make setup" in refused.text
             assert client.post("/classify?variant=reference", content=JPEG).status_code == 200
             assert client.get("/healthz").status_code == 200
             assert "bireal_ready 0.0" in client.get("/metrics").text
@@ -111,6 +112,27 @@ def test_an_address_that_is_none():
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "error: Cannot listen on 256.1.1.1, port 8000" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_kernel_that_is_none(zoo):
+    ended = start("--model-dir", zoo, "--port", 0, BIREAL_KERNEL="abacus")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "error: BIREAL_KERNEL='abacus' is no kernel that this CPU can run." in ended.stderr
+    assert "scalar" in ended.stderr, "the ones that there are"
+
+
+def test_a_model_folder_that_is_none(tmp_path):
+    ended = start("--model-dir", tmp_path / "nowhere", "--port", 0)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "nowhere' does not exist" in ended.stderr
+    assert "BIREAL_MODEL_DIR" in ended.stderr
+
+
+def test_a_key_is_never_printed(zoo):
+    ended = start("--model-dir", zoo, "--port", 0, BIREAL_API_KEYS="hunter2", BIREAL_PORT="x")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "key 1 has 7 characters" in ended.stderr
+    assert "hunter2" not in ended.stderr
 
 
 def test_a_misspelt_variable_is_warned_of(zoo, tmp_path):

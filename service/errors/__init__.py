@@ -1,0 +1,65 @@
+"""The error tree: every failure that a client can meet, with its status, code, detail and remedy.
+
+One module for each place where something can be wrong; all of it is importable from here. A new module has to be
+imported here, so that the interface's documentation and the tests find its classes.
+"""
+
+from service.errors.access import AdminDisabledError, UnauthorizedError
+from service.errors.asked import (
+    BadParameterError,
+    NotAcceptableError,
+    UnknownModelError,
+    UnknownVariantError,
+    VariantNotServedError,
+)
+from service.errors.base import PROBLEM_TYPE_PREFIX, JsonValue, ServiceError, error_classes
+from service.errors.state import (
+    BadOutputError,
+    CardError,
+    DeadlineExceededError,
+    ModelBrokenError,
+    NotReadyError,
+    OpUnavailableError,
+    OverloadedError,
+    SettingsError,
+)
+from service.errors.upload import (
+    BodyTooLargeError,
+    BrokenImageError,
+    EmptyBodyError,
+    ImageTooLargeError,
+    MalformedBodyError,
+    TooManyImagesError,
+    UnsupportedImageError,
+    UploadTimeoutError,
+)
+
+__all__ = [
+    "PROBLEM_TYPE_PREFIX",
+    "AdminDisabledError",
+    "BadOutputError",
+    "BadParameterError",
+    "BodyTooLargeError",
+    "BrokenImageError",
+    "CardError",
+    "DeadlineExceededError",
+    "EmptyBodyError",
+    "ImageTooLargeError",
+    "JsonValue",
+    "MalformedBodyError",
+    "ModelBrokenError",
+    "NotAcceptableError",
+    "NotReadyError",
+    "OpUnavailableError",
+    "OverloadedError",
+    "ServiceError",
+    "SettingsError",
+    "TooManyImagesError",
+    "UnauthorizedError",
+    "UnknownModelError",
+    "UnknownVariantError",
+    "UnsupportedImageError",
+    "UploadTimeoutError",
+    "VariantNotServedError",
+    "error_classes",
+]

@@ -1,0 +1,117 @@
+"""What can be wrong with what was asked for: parameters, formats, models, variants."""
+
+from collections.abc import Iterable
+
+from service.errors.base import JsonValue, ServiceError, named
+
+
+class BadParameterError(ServiceError):
+    """422: a query parameter, form field or header has a value that is not accepted.
+
+    Args:
+        parameter: Its name.
+        detail: What is wrong with the value, and the limits.
+        remedy: What to send instead.
+    """
+
+    status = 422
+    code = "bad-parameter"
+    title = "A parameter of the request is not valid."
+
+    def __init__(self, parameter: str, detail: str, *, remedy: str) -> None:
+        self.parameter = parameter
+        super().__init__(detail, remedy=remedy, extensions={"parameter": parameter})
+
+
+class NotAcceptableError(ServiceError):
+    """406: the answer does not exist in any media type that the client accepts.
+
+    Args:
+        accept: The request's `Accept` header.
+        available: The media types that there are.
+    """
+
+    status = 406
+    code = "not-acceptable"
+    title = "The answer is not available in a format that is accepted."
+
+    def __init__(self, accept: str, available: Iterable[str]) -> None:
+        names = list(available)
+        super().__init__(
+            f"The answer cannot be given as {accept!r}.",
+            remedy=f"Accept one of: {named(names)}.",
+            extensions={"available": list[JsonValue](names)},
+        )
+
+
+class UnknownModelError(ServiceError):
+    """404: no model of this name and version is served.
+
+    Args:
+        model: The name that was asked for.
+        available: The names that are served, for this task.
+        other_task: The task of the model of this name, where it is served for another task than was asked.
+    """
+
+    status = 404
+    code = "unknown-model"
+    title = "There is no such model."
+
+    def __init__(self, model: str, available: Iterable[str] = (), *, other_task: str | None = None) -> None:
+        names = sorted(available)
+        super().__init__(
+            f"There is no model {model!r} here."
+            if other_task is None
+            else f"The model {model!r} is for the task {other_task!r}, not for this one.",
+            remedy=f"Ask for one of: {named(names)}. GET /models describes them.",
+            extensions={"model": model, "available": list[JsonValue](names)},
+        )
+
+
+class UnknownVariantError(ServiceError):
+    """404: the variant's name is none of those that exist.
+
+    Args:
+        variant: The name that was asked for.
+        available: The names that exist.
+    """
+
+    status = 404
+    code = "unknown-variant"
+    title = "There is no such variant."
+
+    def __init__(self, variant: str, available: Iterable[str] = ("binary", "reference", "full")) -> None:
+        names = list(available)
+        super().__init__(
+            f"There is no variant {variant!r}.",
+            remedy=f"Ask for one of: {named(names)}.",
+            extensions={"variant": variant, "available": list[JsonValue](names)},
+        )
+
+
+class VariantNotServedError(ServiceError):
+    """422: the variant exists, but not for this model.
+
+    Args:
+        model: The model's name.
+        variant: The variant that was asked for.
+        served: The variants that the model has.
+        counterpart: The model that has the variant, when there is one: the binary twin of a full-precision model.
+    """
+
+    status = 422
+    code = "variant-not-served"
+    title = "The model has no such variant."
+
+    def __init__(self, model: str, variant: str, served: Iterable[str], counterpart: str | None = None) -> None:
+        names = list(served)
+        remedy = f"Ask for {named(names)}"
+        remedy += f", or for the model {counterpart!r}, which has it." if counterpart else "."
+        extensions: dict[str, JsonValue] = {"model": model, "variant": variant, "served": list[JsonValue](names)}
+        if counterpart:
+            extensions["counterpart"] = counterpart
+        super().__init__(
+            f"The model {model!r} cannot run as {variant!r}: it has {named(names)}.",
+            remedy=remedy,
+            extensions=extensions,
+        )

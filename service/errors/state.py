@@ -1,0 +1,106 @@
+"""What can be wrong with the service itself: its load, its models, its settings."""
+
+from service.errors.base import ServiceError
+
+
+class OverloadedError(ServiceError):
+    """429: the queue is full.
+
+    Args:
+        queue_size: The queue's limit, requests.
+        retry_after_s: When it is worth trying again, seconds; sent as `Retry-After`, rounded up to whole seconds.
+    """
+
+    status = 429
+    code = "overloaded"
+    title = "The service has more requests than it can take."
+
+    def __init__(self, queue_size: int, retry_after_s: float = 1.0) -> None:
+        seconds = max(1, -int(-retry_after_s // 1))
+        super().__init__(
+            f"The queue is full: {queue_size} requests wait already.",
+            remedy=f"Try again in {seconds} s, and back off if it happens again.",
+            headers={"Retry-After": str(seconds)},
+            extensions={"queue_size": queue_size, "retry_after_s": seconds},
+        )
+
+
+class DeadlineExceededError(ServiceError):
+    """504: the request's deadline passed before its answer was ready.
+
+    Args:
+        timeout_s: The time that the request had, seconds.
+    """
+
+    status = 504
+    code = "deadline-exceeded"
+    title = "The request was not answered in time."
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            f"The request had {timeout_s:g} s and was not finished by then.",
+            remedy="Give it more time, send smaller images, or try again when the service has less to do.",
+            extensions={"timeout_s": timeout_s},
+        )
+
+
+class NotReadyError(ServiceError):
+    """503: the service is starting, draining, or has nothing to serve with."""
+
+    status = 503
+    code = "not-ready"
+    title = "The service is not ready."
+    default_remedy = "Try again shortly; GET /readyz says what it waits for."
+
+
+class OpUnavailableError(ServiceError):
+    """503: the custom op's library is missing, does not load, or has no kernel for this CPU."""
+
+    status = 503
+    code = "op-unavailable"
+    title = "The bit-packed operator cannot run on this machine."
+    default_remedy = "Build it with `make setup`, or set BIREAL_FALLBACK=reference to answer with the float reference."
+
+
+class ModelBrokenError(ServiceError):
+    """503: a model is in the zoo and cannot be served: a missing file, a wrong checksum, a graph that does not load.
+
+    Args:
+        model: The model's name, or its folder where the name is not known.
+        detail: What is wrong with it.
+        remedy: How to mend it.
+    """
+
+    status = 503
+    code = "model-broken"
+    title = "The model cannot be served."
+    default_remedy = "Export the model again, or remove its folder; the other models are not affected."
+
+    def __init__(self, model: str, detail: str, *, remedy: str | None = None) -> None:
+        self.model = model
+        super().__init__(f"{model}: {detail}", remedy=remedy, extensions={"model": model})
+
+
+class CardError(ModelBrokenError):
+    """503: a model's card is missing or not valid; names the file, the field and the remedy."""
+
+    code = "card-invalid"
+    title = "The model's card is not valid."
+    default_remedy = "Correct the card, or export the model again."
+
+
+class BadOutputError(ServiceError):
+    """500: a network's output has the wrong shape or is not finite."""
+
+    status = 500
+    code = "bad-output"
+    title = "The network's output cannot be used."
+    default_remedy = "Report it with the request id; the variant `reference` may answer meanwhile."
+
+
+class SettingsError(ServiceError):
+    """A setting is not valid: raised at start, so never sent; names the variable, the value and what is accepted."""
+
+    code = "settings-invalid"
+    title = "A setting is not valid."
+    default_remedy = "docs/settings.md lists every setting."

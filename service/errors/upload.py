@@ -1,0 +1,127 @@
+"""What can be wrong with an upload: the body, and the image in it."""
+
+from service.errors.base import ServiceError
+
+
+class EmptyBodyError(ServiceError):
+    """400: the body, or one part of a multipart body, has no bytes."""
+
+    status = 400
+    code = "empty-body"
+    title = "There is no image in the request."
+    default_remedy = (
+        "Send the bytes of an image as the body (curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg') "
+        "or as the multipart field `file` (curl -F file=@photo.jpg)."
+    )
+
+    def __init__(self, detail: str = "The request's body is empty.", *, remedy: str | None = None) -> None:
+        super().__init__(detail, remedy=remedy)
+
+
+class MalformedBodyError(ServiceError):
+    """400: the body is not what its content type says: a multipart body that cannot be taken apart."""
+
+    status = 400
+    code = "malformed-body"
+    title = "The request's body cannot be read."
+    default_remedy = "Let an HTTP library or curl -F file=@photo.jpg build the body, or send the image's bytes alone."
+
+
+class UploadTimeoutError(ServiceError):
+    """408: the body did not arrive in the time that the request has.
+
+    Args:
+        timeout_s: The time that the request had, seconds.
+    """
+
+    status = 408
+    code = "upload-timeout"
+    title = "The request's body did not arrive in time."
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            f"The body was not complete after {timeout_s:g} s.",
+            remedy="Send a smaller image, or send it over a faster connection.",
+            extensions={"timeout_s": timeout_s},
+        )
+
+
+class UnsupportedImageError(ServiceError):
+    """415: the content, or the content type that was declared for it, is not an image format that is read here."""
+
+    status = 415
+    code = "unsupported-image"
+    title = "The content is not an image that this service reads."
+    default_remedy = "Send a JPEG, PNG, WebP, BMP or GIF file with its own content type, for example image/jpeg."
+
+
+class BrokenImageError(ServiceError):
+    """422: the content starts as an image of a known format and cannot be decoded."""
+
+    status = 422
+    code = "broken-image"
+    title = "The image cannot be decoded."
+    default_remedy = "Check that the whole file was sent and that it opens in an image viewer; save it again if not."
+
+
+class ImageTooLargeError(ServiceError):
+    """413: the image has more pixels than are decoded here.
+
+    Args:
+        width: Width that the file's header states, pixels.
+        height: Height that the file's header states, pixels.
+        max_pixels: The limit, pixels.
+    """
+
+    status = 413
+    code = "image-too-large"
+    title = "The image has too many pixels."
+
+    def __init__(self, width: int, height: int, max_pixels: int) -> None:
+        super().__init__(
+            f"The image is {width} x {height} = {width * height} pixels; the limit is {max_pixels} pixels.",
+            remedy="Scale the image down before sending it: the networks see a few hundred pixels a side.",
+            extensions={"width": width, "height": height, "max_pixels": max_pixels},
+        )
+
+
+class BodyTooLargeError(ServiceError):
+    """413: the body has more bytes than are read here.
+
+    Args:
+        max_bytes: The limit, bytes.
+        received: What was declared or had been read when the limit was passed, bytes.
+    """
+
+    status = 413
+    code = "body-too-large"
+    title = "The request's body is too large."
+
+    def __init__(self, max_bytes: int, received: int | None = None) -> None:
+        has = "more" if received is None else f"{received} bytes"
+        super().__init__(
+            f"The limit for a body is {max_bytes} bytes; this one has {has}.",
+            remedy="Send a smaller or more compressed image, or fewer images in one request.",
+            extensions={"max_bytes": max_bytes},
+        )
+
+
+class TooManyImagesError(ServiceError):
+    """413: one request carries more images than are answered at once.
+
+    Args:
+        max_images: The limit.
+        received: How many there were, as far as they were counted.
+    """
+
+    status = 413
+    code = "too-many-images"
+    title = "The request carries too many images."
+
+    def __init__(self, max_images: int, received: int | None = None) -> None:
+        has = "more" if received is None else str(received)
+        super().__init__(
+            f"One request may carry {max_images} images; this one has {has}.",
+            remedy="Send the images in several requests.",
+            extensions={"max_images": max_images},
+        )
