@@ -12,6 +12,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from deploy.grafana import generate
 from service.metrics import Metrics
 from tests.deploy.promql import plain, selectors_and_labels
 
@@ -44,7 +45,11 @@ def queries() -> list[Any]:
 def exported() -> dict[str, set[str]]:
     """Every sample name that the service exports, with its labels."""
     labels: dict[str, set[str]] = {"up": set()}
-    for doc in Metrics(CollectorRegistry()).documentation():
+    metrics = Metrics(CollectorRegistry())
+    # The Prometheus client's own figures of the process are not documented one by one; they have no labels.
+    for family in metrics.registry.collect():
+        labels |= {sample.name: set() for sample in family.samples if sample.name.startswith("process_")}
+    for doc in metrics.documentation():
         if doc.type == "histogram":
             labels[f"{doc.name}_bucket"] = {*doc.labels, "le"}
             labels[f"{doc.name}_sum"] = labels[f"{doc.name}_count"] = set(doc.labels)
@@ -53,8 +58,19 @@ def exported() -> dict[str, set[str]]:
     return labels
 
 
-def test_there_is_a_dashboard() -> None:
-    assert DASHBOARDS
+def test_the_files_are_those_that_the_generator_writes() -> None:
+    assert not generate.stale(), "run python -m deploy.grafana.generate"
+    assert {path.stem for path in DASHBOARDS} == {"service", "binary-vs-full", "models"}
+
+
+def test_a_file_that_was_edited_by_hand_is_noticed(tmp_path: Path) -> None:
+    for name, text in generate.files().items():
+        (tmp_path / name).write_text(text)
+    assert not generate.stale(tmp_path)
+    (tmp_path / "models.json").write_text("{}")
+    (tmp_path / "extra.json").write_text("{}")
+    (tmp_path / "service.json").unlink()
+    assert generate.stale(tmp_path) == ["extra.json", "models.json", "service.json"]
 
 
 @pytest.mark.parametrize("expression", queries())

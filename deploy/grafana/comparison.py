@@ -1,0 +1,265 @@
+"""The dashboard *Binary vs full*: what the 1-bit network saves and costs against its full-precision twin."""
+
+from __future__ import annotations
+
+from deploy.grafana.panels import NO_MODEL, NO_TRAFFIC, Dashboard, Query, Row, bars, lines, stat
+from deploy.grafana.promql import Variable, mean, quantile, rate, select
+
+_TASK = 'task=~"$task"'
+_INFERENCE = 'stage="inference"'
+_TOTAL = 'stage="total"'
+_BINARY = 'variant="binary"'
+_FULL = 'variant="full"'
+_AGREE = 'agree="true"'
+_BOTH_VARIANTS = 'variant=~"binary|full"'
+_MAIN_SCORES = 'metric=~"top1|delta1"'
+
+_NO_PAIR = "No data yet: send images to both variants, or one to /compare/classify"
+
+
+def _mean_time(stage: str, variant: str) -> str:
+    return f"({mean('bireal_stage_seconds', ('task',), _TASK, stage, variant)})"
+
+
+def _times_faster(stage: str) -> str:
+    return f"{_mean_time(stage, _FULL)} / {_mean_time(stage, _BINARY)}"
+
+
+def _an_image(counter: str, variant: str) -> str:
+    """What one image takes of a work counter."""
+    images = rate("bireal_stage_seconds_count", _TASK, _INFERENCE, variant)
+    return f"(sum by (task) ({rate(counter, _TASK, variant)}) / sum by (task) ({images}))"
+
+
+def _weights(variant: str) -> str:
+    """Weight bytes of the task's served networks; a twin is counted once, however many replicas hold it."""
+    return f"sum by (task) (max by (task, model, precision) ({select('bireal_model_weight_bytes', _TASK, variant)}))"
+
+
+def _card_score(variant: str) -> str:
+    return f"max by (task, metric) ({select('bireal_model_accuracy', _TASK, variant, _MAIN_SCORES)})"
+
+
+_GLANCE = Row(
+    "What the 1-bit network saves and costs",
+    (
+        stat(
+            "Inference, times faster",
+            "Mean inference time of the full-precision network over that of the 1-bit network of the same task. Above "
+            "1, the 1-bit network is faster. Over all images of each, whether or not the same ones.",
+            Query(_times_faster(_INFERENCE), "{{task}}"),
+            unit="none",
+            empty=_NO_PAIR,
+            width=5,
+            thresholds=(("red", None), ("green", 1)),
+            decimals=2,
+        ),
+        stat(
+            "Answer, times faster",
+            "The same for the whole of an answer: decoding and waiting, which are alike for both, dilute the gain.",
+            Query(_times_faster(_TOTAL), "{{task}}"),
+            unit="none",
+            empty=_NO_PAIR,
+            width=5,
+            thresholds=(("red", None), ("green", 1)),
+            decimals=2,
+        ),
+        stat(
+            "Weights, times smaller",
+            "Bytes of the full-precision network's weights in memory over those of the 1-bit network.",
+            Query(f"{_weights(_FULL)} / {_weights(_BINARY)}", "{{task}}"),
+            unit="none",
+            empty=NO_MODEL,
+            width=5,
+            thresholds=(("red", None), ("green", 1)),
+            decimals=1,
+        ),
+        stat(
+            "Operations, times fewer",
+            "Binary operations that an image takes, full precision over 1-bit, by the paper's count: a real "
+            "multiply-accumulate counts 64.",
+            Query(
+                f"{_an_image('bireal_work_bops_total', _FULL)} / {_an_image('bireal_work_bops_total', _BINARY)}",
+                "{{task}}",
+            ),
+            unit="none",
+            empty=_NO_PAIR,
+            width=4,
+            thresholds=(("red", None), ("green", 1)),
+            decimals=1,
+        ),
+        stat(
+            "Accuracy given up",
+            "Score of the full-precision network minus that of the 1-bit network on the same data set, from the "
+            "cards: top-1 of classification, delta1 of depth.",
+            Query(f"{_card_score(_FULL)} - {_card_score(_BINARY)}", "{{task}} {{metric}}"),
+            unit="percentunit",
+            empty="The cards of the loaded models name no figures",
+            width=5,
+            thresholds=(("green", None), ("orange", 0.05), ("red", 0.15)),
+            decimals=1,
+        ),
+    ),
+    height=5,
+)
+
+_TIME = Row(
+    "Time",
+    (
+        lines(
+            "Inference, median and 95th percentile",
+            "Time of one run of the network, by task and variant.",
+            *(
+                Query(
+                    quantile(share, "bireal_stage_seconds", ("task", "variant"), _TASK, _INFERENCE, _BOTH_VARIANTS),
+                    f"{{{{task}}}} {{{{variant}}}} p{round(100 * share)}",
+                )
+                for share in (0.5, 0.95)
+            ),
+            unit="s",
+            width=8,
+        ),
+        lines(
+            "Times faster, over time",
+            "Mean inference time, full precision over 1-bit, by task.",
+            Query(_times_faster(_INFERENCE), "{{task}}"),
+            unit="none",
+            width=8,
+            empty=_NO_PAIR,
+            limits=(0, None),
+        ),
+        lines(
+            "Whole answer, mean",
+            "Time from the decoded request to its answer, by task and variant.",
+            Query(
+                mean("bireal_stage_seconds", ("task", "variant"), _TASK, _TOTAL, _BOTH_VARIANTS), "{{task}} {{variant}}"
+            ),
+            unit="s",
+            width=8,
+        ),
+    ),
+)
+
+_MEMORY = Row(
+    "Memory",
+    (
+        bars(
+            "Weights by precision",
+            "Bytes of weights in memory as each variant runs them: binary ones take 1 bit each. `reference` holds the "
+            "same weights as float32.",
+            Query(
+                f"max by (model, variant, precision) ({select('bireal_model_weight_bytes', _TASK)})",
+                "{{model}} {{variant}} {{precision}}",
+            ),
+            unit="bytes",
+            width=10,
+        ),
+        bars(
+            "Growth of the process by loading",
+            "How much the process's memory grew when the variant was loaded and warmed.",
+            Query(f"max by (model, variant) ({select('bireal_model_session_bytes', _TASK)})", "{{model}} {{variant}}"),
+            unit="bytes",
+            width=7,
+        ),
+        bars(
+            "Files",
+            "Size of each model's file.",
+            Query(f"max by (model) ({select('bireal_model_artefact_bytes', _TASK)})", "{{model}}"),
+            unit="bytes",
+            width=7,
+        ),
+    ),
+)
+
+_COMPARED = f"sum by (task, variant_a, variant_b) ({rate('bireal_comparisons_total', _TASK)})"
+
+_AGREEMENT = Row(
+    "Agreement and accuracy",
+    (
+        lines(
+            "Variants that agree",
+            "Share of compared images on which the two variants gave the same answer: the same best class, or depth "
+            "maps that are close.",
+            Query(
+                f"(sum by (task, variant_a, variant_b) ({rate('bireal_comparisons_total', _AGREE, _TASK)})"
+                f" or 0 * {_COMPARED}) / {_COMPARED}",
+                "{{task}}: {{variant_a}} and {{variant_b}}",
+            ),
+            unit="percentunit",
+            width=8,
+            empty="No comparisons yet: send an image to /compare/classify or /compare/depth",
+            limits=(0, 1),
+        ),
+        lines(
+            "Comparisons",
+            "Images that two variants answered, a second.",
+            Query(_COMPARED, "{{task}}: {{variant_a}} and {{variant_b}}"),
+            unit="ops",
+            width=8,
+            empty="No comparisons yet: send an image to /compare/classify or /compare/depth",
+        ),
+        bars(
+            "Accuracy on the cards' data sets",
+            "Measured when the model was exported: top-1 of classification, depth within 1.25 times the truth "
+            "(delta1).",
+            Query(
+                "max by (model, variant, dataset, metric) "
+                f"({select('bireal_model_accuracy', _TASK, _BOTH_VARIANTS, _MAIN_SCORES)})",
+                "{{model}} {{variant}}: {{metric}}, {{dataset}}",
+            ),
+            unit="percentunit",
+            width=8,
+            empty="The cards of the loaded models name no figures",
+            limits=(0, 1),
+        ),
+    ),
+)
+
+_WORK = Row(
+    "Work",
+    (
+        lines(
+            "Binary operations a second",
+            "Operations done a second, by task and variant, by the paper's count: a 1-bit multiply-accumulate is one, "
+            "a real one 64.",
+            Query(f"sum by (task, variant) ({rate('bireal_work_bops_total', _TASK)})", "{{task}} {{variant}}"),
+            unit="ops",
+            width=6,
+        ),
+        lines(
+            "Binary operations while inferring",
+            "The same for each second of inference: what the kernel reaches.",
+            Query(
+                f"sum by (model, variant, kernel) ({rate('bireal_work_bops_total', _TASK)})"
+                f" / sum by (model, variant, kernel) ({rate('bireal_stage_seconds_sum', _TASK, _INFERENCE)})",
+                "{{model}} {{variant}} ({{kernel}})",
+            ),
+            unit="ops",
+            width=6,
+        ),
+        lines(
+            "Multiply-accumulates",
+            "Done a second, 1-bit and real ones apart.",
+            Query(f"sum by (variant) ({rate('bireal_work_binary_macs_total', _TASK)})", "{{variant}}, 1-bit"),
+            Query(f"sum by (variant) ({rate('bireal_work_real_macs_total', _TASK)})", "{{variant}}, real"),
+            unit="ops",
+            width=6,
+        ),
+        lines(
+            "Weights read",
+            "Bytes of weights that runs read a second: once a run, however large its batch.",
+            Query(f"sum by (variant) ({rate('bireal_work_weight_bytes_total', _TASK)})", "{{variant}}"),
+            unit="Bps",
+            width=6,
+            empty=NO_TRAFFIC,
+        ),
+    ),
+)
+
+DASHBOARD = Dashboard(
+    "binary-vs-full",
+    "binary vs full",
+    "What the 1-bit network saves (time, memory, operations) and costs (accuracy) against its full-precision twin.",
+    (_GLANCE, _TIME, _MEMORY, _AGREEMENT, _WORK),
+    (Variable("task", "Task", "bireal_model_ready"),),
+)

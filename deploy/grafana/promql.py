@@ -1,0 +1,38 @@
+"""The few shapes of PromQL that the dashboards are made of, and the choices that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deploy.grafana.panels import Variable
+
+#: Matches what is chosen at the top of a dashboard.
+CHOSEN = 'task=~"$task",model=~"$model"'
+
+VARIABLES = (
+    Variable("task", "Task", "bireal_model_ready"),
+    Variable("model", "Model", "bireal_model_ready"),
+)
+
+
+def select(metric: str, *matchers: str) -> str:
+    """A selector: `metric{a,b}`."""
+    return f"{metric}{{{','.join(matchers)}}}" if matchers else metric
+
+
+def rate(counter: str, *matchers: str) -> str:
+    """A counter's growth a second."""
+    return f"rate({select(counter, *matchers)}[$__rate_interval])"
+
+
+def quantile(share: float, histogram: str, by: Sequence[str], *matchers: str) -> str:
+    """A quantile of a histogram, one series for each value of the labels `by`."""
+    labels = ", ".join(("le", *by))
+    return f"histogram_quantile({share:g}, sum by ({labels}) ({rate(f'{histogram}_bucket', *matchers)}))"
+
+
+def mean(histogram: str, by: Sequence[str], *matchers: str) -> str:
+    """The mean of what a histogram saw, one series for each value of the labels `by`."""
+    labels = ", ".join(by)
+    total, count = (f"sum by ({labels}) ({rate(f'{histogram}_{part}', *matchers)})" for part in ("sum", "count"))
+    return f"{total} / {count}"

@@ -1,0 +1,273 @@
+"""The dashboard *Service*: rate, errors and duration by variant, where the time goes, and what is near its limit."""
+
+from __future__ import annotations
+
+from deploy.grafana.panels import NO_SCRAPE, NO_TRAFFIC, Dashboard, Query, Row, heatmap, lines, stat, table
+from deploy.grafana.promql import CHOSEN, VARIABLES, mean, quantile, rate
+
+_REQUESTS = "bireal_requests_total"
+_OK = 'outcome="ok"'
+_NOT_OURS = 'outcome=~"ok|client_error"'
+_NOT_OK = 'outcome!="ok"'
+_TOTAL = 'stage="total"'
+_EACH = 'stage!="total"'
+_INFERENCE = 'stage="inference"'
+_WAITING = 'stage="queue"'
+
+_GLANCE = Row(
+    "At a glance",
+    (
+        stat(
+            "Ready",
+            "1 when every replica answers; 0 while one starts, drains or cannot. /readyz says why.",
+            Query("min(bireal_ready)"),
+            unit="bool_yes_no",
+            empty=NO_SCRAPE,
+            width=3,
+            thresholds=(("red", None), ("green", 1)),
+        ),
+        stat(
+            "Replicas",
+            "How many processes answered Prometheus' last scrape.",
+            Query("count(bireal_ready)"),
+            unit="short",
+            empty=NO_SCRAPE,
+            width=2,
+        ),
+        stat(
+            "Images answered",
+            "Images a second that got an answer, by all variants.",
+            Query(f"sum({rate(_REQUESTS, CHOSEN, _OK)})"),
+            unit="ops",
+            empty=NO_TRAFFIC,
+            width=4,
+            trend=True,
+        ),
+        stat(
+            "Not answered",
+            "Share of images that ended otherwise than with an answer, the client's own mistakes left out.",
+            Query(f"1 - (sum({rate(_REQUESTS, CHOSEN, _NOT_OURS)}) or vector(0)) / sum({rate(_REQUESTS, CHOSEN)})"),
+            unit="percentunit",
+            empty=NO_TRAFFIC,
+            width=4,
+            thresholds=(("green", None), ("orange", 0.001), ("red", 0.01)),
+        ),
+        stat(
+            "Median time of an answer",
+            "Median time from the decoded request to its answer, by variant.",
+            Query(quantile(0.5, "bireal_stage_seconds", ("variant",), CHOSEN, _TOTAL), "{{variant}}"),
+            unit="s",
+            empty=NO_TRAFFIC,
+            width=6,
+        ),
+        table(
+            "Kernel and versions",
+            "What runs, and which kernels this CPU could run.",
+            "max by (instance, kernel, kernels, onnxruntime, version) (bireal_build_info)",
+            unit="none",
+            empty=NO_SCRAPE,
+            width=5,
+            columns=("kernel", "kernels", "onnxruntime", "version"),
+        ),
+    ),
+    height=4,
+)
+
+_RED = Row(
+    "Rate, errors, duration, by variant",
+    (
+        lines(
+            "Rate",
+            "Images a second, by task and variant, however they ended.",
+            Query(f"sum by (task, variant) ({rate(_REQUESTS, CHOSEN)})", "{{task}} {{variant}}"),
+            unit="ops",
+            width=8,
+            stacked=True,
+        ),
+        lines(
+            "Errors",
+            "Images a second that got no answer, by variant and by what happened: server_error, rejected (queue full), "
+            "expired (deadline), cancelled (client gone), client_error.",
+            Query(
+                f"sum by (variant, outcome) ({rate(_REQUESTS, CHOSEN, _NOT_OK)})",
+                "{{variant}} {{outcome}}",
+            ),
+            unit="ops",
+            width=8,
+            empty="Every image was answered",
+            stacked=True,
+        ),
+        lines(
+            "Duration, 50th, 95th and 99th percentile",
+            "Time from the decoded request to its answer, by variant.",
+            *(
+                Query(
+                    quantile(share, "bireal_stage_seconds", ("variant",), CHOSEN, _TOTAL),
+                    f"{{{{variant}}}} p{round(100 * share)}",
+                )
+                for share in (0.5, 0.95, 0.99)
+            ),
+            unit="s",
+            width=8,
+        ),
+    ),
+)
+
+_STAGES = Row(
+    "Where the time goes",
+    (
+        lines(
+            "Mean time by stage",
+            "Mean time of each stage of an image, stacked. Decoding is often as long as the 1-bit network.",
+            Query(mean("bireal_stage_seconds", ("stage",), CHOSEN, _EACH), "{{stage}}"),
+            unit="s",
+            width=8,
+            stacked=True,
+        ),
+        lines(
+            "Inference, 95th percentile",
+            "Time of one run, by model, variant and kernel.",
+            Query(
+                quantile(0.95, "bireal_stage_seconds", ("model", "variant", "kernel"), CHOSEN, _INFERENCE),
+                "{{model}} {{variant}} ({{kernel}})",
+            ),
+            unit="s",
+            width=8,
+        ),
+        heatmap(
+            "Inference, all of it",
+            "Distribution of the time of one run. Two bands are two variants, or a busy neighbour.",
+            f"sum by (le) ({rate('bireal_stage_seconds_bucket', CHOSEN, _INFERENCE)})",
+            unit="s",
+            width=8,
+        ),
+    ),
+)
+
+_QUEUE = Row(
+    "Queue",
+    (
+        lines(
+            "Queue and requests in flight",
+            "Images that wait for a worker, and requests being answered, over all replicas.",
+            Query("sum(bireal_queue_depth)", "waiting"),
+            Query("sum(bireal_in_flight)", "in flight"),
+            unit="short",
+            width=6,
+            empty=NO_SCRAPE,
+        ),
+        lines(
+            "Time in the queue, 95th percentile",
+            "How long images waited for a worker, by task.",
+            Query(quantile(0.95, "bireal_stage_seconds", ("task",), CHOSEN, _WAITING), "{{task}}"),
+            unit="s",
+            width=6,
+        ),
+        lines(
+            "Dropped",
+            "Images a second that never ran: the queue was full, the deadline passed, or the client had gone.",
+            Query(f"sum({rate('bireal_rejected_total', CHOSEN)})", "rejected"),
+            Query(f"sum({rate('bireal_expired_total', CHOSEN)})", "expired"),
+            Query(f"sum({rate('bireal_cancelled_total', CHOSEN)})", "cancelled"),
+            unit="ops",
+            width=6,
+            empty="Nothing was dropped",
+        ),
+        lines(
+            "Mean batch size",
+            "Images run together, by variant. 1 means that nothing waited, or that batching is off (BIREAL_MAX_BATCH).",
+            Query(mean("bireal_batch_size", ("variant",), CHOSEN), "{{variant}}"),
+            unit="none",
+            width=6,
+        ),
+    ),
+)
+
+_SATURATION = Row(
+    "Saturation",
+    (
+        lines(
+            "CPU",
+            "Cores that each process used. At the number of its cores it is saturated: more load only waits longer.",
+            Query("sum by (instance) (rate(process_cpu_seconds_total[$__rate_interval]))", "{{instance}}"),
+            unit="none",
+            width=6,
+            empty=NO_SCRAPE,
+        ),
+        lines(
+            "Networks running at a time",
+            "Seconds of inference a second, by variant: the mean number of busy workers. At BIREAL_WORKERS times the "
+            "replicas every image waits.",
+            Query(f"sum by (variant) ({rate('bireal_stage_seconds_sum', CHOSEN, _INFERENCE)})", "{{variant}}"),
+            unit="none",
+            width=6,
+            stacked=True,
+        ),
+        lines(
+            "Memory of the process",
+            "Memory of each process in RAM, the most it ever was, and the container's limit where there is one.",
+            Query("bireal_process_resident_memory_bytes", "resident {{instance}}"),
+            Query("bireal_process_peak_memory_bytes", "peak {{instance}}"),
+            Query("bireal_memory_limit_bytes", "limit {{instance}}"),
+            unit="bytes",
+            width=6,
+            empty=NO_SCRAPE,
+        ),
+        lines(
+            "Open files",
+            "File descriptors in use, mostly connections, as a share of what each process may open.",
+            Query("max by (instance) (process_open_fds / process_max_fds)", "{{instance}}"),
+            unit="percentunit",
+            width=6,
+            empty=NO_SCRAPE,
+            limits=(0, None),
+        ),
+    ),
+)
+
+_HTTP = Row(
+    "HTTP",
+    (
+        lines(
+            "HTTP requests by status",
+            "Requests a second, by route and status.",
+            Query(f"sum by (route, status) ({rate('bireal_http_requests_total')})", "{{route}} {{status}}"),
+            unit="reqps",
+            width=6,
+            empty=NO_SCRAPE,
+        ),
+        lines(
+            "HTTP duration, 95th percentile",
+            "Time from the request to the end of its response, by route: decoding and a slow client included.",
+            Query(quantile(0.95, "bireal_http_request_seconds", ("route",)), "{{route}}"),
+            unit="s",
+            width=6,
+            empty=NO_SCRAPE,
+        ),
+        lines(
+            "Problems by code",
+            "Errors that were answered, by the code of the problem document.",
+            Query(f"sum by (code) ({rate('bireal_problems_total')})", "{{code}}"),
+            unit="ops",
+            width=6,
+            empty="No errors were answered",
+        ),
+        lines(
+            "Images by format",
+            "Images decoded a second, by format; converted ones had to be brought to 8-bit RGB first.",
+            Query(
+                f"sum by (format, converted) ({rate('bireal_images_total')})", "{{format}}, converted: {{converted}}"
+            ),
+            unit="ops",
+            width=6,
+        ),
+    ),
+)
+
+DASHBOARD = Dashboard(
+    "service",
+    "service",
+    "Rate, errors and duration by variant; where the time goes; the queue; what is near its limit.",
+    (_GLANCE, _RED, _STAGES, _QUEUE, _SATURATION, _HTTP),
+    VARIABLES,
+)
