@@ -88,6 +88,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     )
     pool = ThreadPool(threads=settings.decode_threads, queue_size=settings.queue_size)
     metrics.queue_depth.set_function(scheduler.waiting)
+    metrics.set_capacity(queue_limit=settings.queue_size, workers=settings.workers)
     pipeline = Pipeline(scheduler, pool, ImageLimits(max_pixels=settings.max_pixels), telemetry)
     services = Services(settings, registry, pipeline, metrics, version, Auth.of(settings))
 

@@ -67,7 +67,16 @@ class RequestMetrics:
         # Queue
         self.queue_depth = metrics.gauge("bireal_queue_depth", "Images that wait for a worker.")
         self.in_flight = metrics.gauge("bireal_in_flight", "Requests that are being answered.")
+        self._queue_limit = metrics.gauge(
+            "bireal_queue_limit", "Images that may wait for one variant of one model; beyond it, 429."
+        )
+        self._workers = metrics.gauge("bireal_workers", "Networks that can run at the same time.")
         self._batch = metrics.histogram("bireal_batch_size", "Images run together.", RUN, BATCH_BUCKETS)
+
+    def set_capacity(self, *, queue_limit: int, workers: int) -> None:
+        """Shows how much may wait and run, so that rules can compare the queue with what it holds."""
+        self._queue_limit.set(queue_limit)
+        self._workers.set(workers)
 
     def observe_stage(self, stage: str, seconds: float, **run: Unpack[RunLabels]) -> None:
         """Records the time of one stage (see STAGES) of one image."""
