@@ -9,20 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def random_resized_crop(images: Tensor, size: int, min_scale: float, generator: torch.Generator) -> Tensor:
-    """Random crop of ``min_scale``..1 of the area, aspect 3/4..4/3, scaled to ``size``, mirrored half of the time.
+def random_crops(count: int, min_scale: float, generator: torch.Generator) -> Tensor:
+    """Crops of ``min_scale``..1 of the area, aspect 3/4..4/3, mirrored half of the time.
 
     Args:
-        images: uint8 [B,H,W,3].
-        size: output height and width in pixels.
+        count: how many.
         min_scale: smallest share of the image's area.
         generator: source of randomness.
 
     Returns:
-        float32 [B,3,size,size] in 0..255.
+        float32 [count,2,3], affine maps from the crop to the image in the coordinates of ``F.affine_grid``, so that a
+        crop is the same whatever size it is then scaled to.
     """
-    count = len(images)
-    x = images.permute(0, 3, 1, 2).float()
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=generator)
@@ -32,13 +30,24 @@ def random_resized_crop(images: Tensor, size: int, min_scale: float, generator: 
     width = (area * aspect).sqrt().clamp(max=1.0)
     height = (area / aspect).sqrt().clamp(max=1.0)
     mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0] = width * mirror
-    theta[:, 1, 1] = height
-    theta[:, 0, 2] = (1.0 - width) * uniform(-1.0, 1.0)
-    theta[:, 1, 2] = (1.0 - height) * uniform(-1.0, 1.0)
-    grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
+    crops = torch.zeros(count, 2, 3)
+    crops[:, 0, 0] = width * mirror
+    crops[:, 1, 1] = height
+    crops[:, 0, 2] = (1.0 - width) * uniform(-1.0, 1.0)
+    crops[:, 1, 2] = (1.0 - height) * uniform(-1.0, 1.0)
+    return crops
+
+
+def cut(images: Tensor, crops: Tensor, size: int) -> Tensor:
+    """Cut ``crops`` [B,2,3] (see `random_crops`) out of uint8 [B,H,W,3], scaled to float32 [B,3,size,size], 0..255."""
+    x = images.permute(0, 3, 1, 2).float()
+    grid = F.affine_grid(crops, [len(images), 3, size, size], align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def random_resized_crop(images: Tensor, size: int, min_scale: float, generator: torch.Generator) -> Tensor:
+    """`random_crops` of uint8 [B,H,W,3], scaled to float32 [B,3,size,size] in 0..255."""
+    return cut(images, random_crops(len(images), min_scale, generator), size)
 
 
 def colour_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:

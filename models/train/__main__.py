@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pt")
     parser.add_argument("--init", type=Path, help="checkpoint to start from")
     parser.add_argument("--teacher", type=Path, help="checkpoint to distil from")
+    parser.add_argument("--soft-labels", type=Path, help="folder of models.train.teacher to distil from")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     recipe = get_recipe(args.recipe)
@@ -45,7 +46,7 @@ def main() -> int:
         task = (
             DepthTask(recipe, args.data, teacher)
             if recipe.arch.task == "depth"
-            else ClassifyTask(recipe, args.data, teacher)
+            else ClassifyTask(recipe, args.data, teacher, args.soft_labels)
         )
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

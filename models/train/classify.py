@@ -5,66 +5,150 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.data.folder import ImageSet, hold_out, load_split, training_batches
 from models.data.normalise import normalise
+from models.data.views import VIEW_SEED, view_batches, view_crops
 from models.train.recipe import PhaseSpec, Recipe
 
 DECODE_SIZE = 64
 
 
+class SoftLabels:
+    """A teacher's logits for fixed views of every training image, as `models.train.teacher` writes them.
+
+    Args:
+        folder: with ``view-N.npy``, float16 [images,classes] each, read when a view is first asked for.
+        images: how many images each must label.
+    """
+
+    def __init__(self, folder: Path, images: int) -> None:
+        self._folder = folder
+        self._images = images
+        self._logits: dict[int, Tensor] = {}
+
+    def __call__(self, view: int, index: Tensor) -> Tensor:
+        """Logits float32 [B,classes] of view number ``view`` of the images at ``index`` [B].
+
+        Raises:
+            FileNotFoundError: the view has no labels.
+            ValueError: the labels are of other data.
+        """
+        if view not in self._logits:
+            path = self._folder / f"view-{view}.npy"
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"{path} is missing: run `python -m models.train.teacher` (--views above {view})"
+                )
+            logits = torch.from_numpy(np.load(path))
+            if len(logits) != self._images:
+                raise ValueError(f"{path} labels {len(logits)} images, the training part has {self._images}")
+            self._logits[view] = logits
+        return self._logits[view][index].float()
+
+
 class ClassifyTask:
-    """Image-folder data with a held-out part; loss = cross entropy, plus the teacher's softened answers."""
+    """Image-folder data with a held-out part; loss = cross entropy, plus the teacher's softened answers.
+
+    Args:
+        recipe: the run.
+        data: folder with train/.
+        teacher: network that answers every batch, or None.
+        soft_labels: folder of a teacher's labels, or None.
+
+    Raises:
+        ValueError: the recipe distils and there is nothing to distil from.
+    """
 
     metric = "top1"
 
-    def __init__(self, recipe: Recipe, data: Path, teacher: nn.Module | None) -> None:
-        everything = load_split(data, "train", max(DECODE_SIZE, recipe.size if recipe.size > 64 else 0))
+    def __init__(
+        self, recipe: Recipe, data: Path, teacher: nn.Module | None = None, soft_labels: Path | None = None
+    ) -> None:
+        if any(p.distill > 0 for p in recipe.phases):
+            if recipe.soft_labels and soft_labels is None:
+                raise ValueError(
+                    f"recipe {recipe.name} distils: give --soft-labels DIR (python -m models.train.teacher)"
+                )
+            if not recipe.soft_labels and teacher is None:
+                raise ValueError(f"recipe {recipe.name} distils: give its teacher with --teacher CHECKPOINT")
+        everything = load_split(data, "train", DECODE_SIZE if recipe.soft_labels else max(DECODE_SIZE, recipe.size))
         self.train, self.held_out = hold_out(everything, recipe.hold_out_per_class)
         self.recipe = recipe
         self.teacher = teacher
-        if teacher is None and any(p.distill > 0 for p in recipe.phases):
-            raise ValueError(f"recipe {recipe.name} distils: give its teacher with --teacher CHECKPOINT")
+        self.soft_labels: SoftLabels | None = None
+        if recipe.soft_labels:
+            assert soft_labels is not None
+            self.soft_labels = SoftLabels(soft_labels, len(self.train))
 
     def steps_per_epoch(self) -> int:
         """Full batches in one pass."""
         return len(self.train) // self.recipe.batch
 
     def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
-        """Batches (images 0..255 [B,3,S,S], labels [B]) of one epoch from ``first_step`` on."""
-        return training_batches(
+        """Batches of one epoch from ``first_step`` on.
+
+        They are (images 0..255 [B,3,S,S], labels [B]), and with soft labels a third: the teacher's logits [B,classes].
+        """
+        recipe = self.recipe
+        size = spec.size or recipe.size
+        if self.soft_labels is None:
+            yield from training_batches(
+                self.train,
+                batch=recipe.batch,
+                size=size,
+                min_scale=recipe.min_scale,
+                seed=recipe.seed,
+                epoch=epoch,
+                first_step=first_step,
+            )
+            return
+        view = epoch % recipe.views
+        crops = view_crops(len(self.train), recipe.min_scale, VIEW_SEED, view)
+        for images, labels, index in view_batches(
             self.train,
-            batch=self.recipe.batch,
-            size=spec.size or self.recipe.size,
-            min_scale=self.recipe.min_scale,
-            seed=self.recipe.seed,
+            crops,
+            batch=recipe.batch,
+            size=size,
+            seed=recipe.seed,
             epoch=epoch,
             first_step=first_step,
-        )
+        ):
+            # a phase that does not distil needs no labels
+            yield (images, labels, self.soft_labels(view, index)) if spec.distill > 0 else (images, labels)
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, float]]:
         """Scalar loss and figures to log."""
-        images, labels = batch
+        images, labels, *soft = batch
         x = normalise(images)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             logits = network(x)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         if spec.distill > 0:
-            assert self.teacher is not None
-            with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-                target = self.teacher(x).float().softmax(dim=1)
-            loss = (1.0 - spec.distill) * loss + spec.distill * F.cross_entropy(logits, target)
+            heat = self.recipe.temperature
+            target = soft[0] if soft else self._answers(x)
+            # the square keeps the gradient's size whatever the temperature (Hinton et al. 2015)
+            distance = F.cross_entropy(logits / heat, (target / heat).softmax(dim=1)) * heat**2
+            loss = (1.0 - spec.distill) * loss + spec.distill * distance
         accuracy = (logits.argmax(1) == labels).float().mean().item()
         return loss, {"train_top1": accuracy}
 
     @torch.no_grad()
+    def _answers(self, x: Tensor) -> Tensor:
+        assert self.teacher is not None
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            logits: Tensor = self.teacher(x)
+        return logits.float()
+
+    @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Top-1 and top-5 (fractions) on the held-out part, whole images at the decoded size."""
-        return accuracy(network, self.held_out)
+        """Top-1 and top-5 (fractions) on the held-out part, whole images at the size that will be served."""
+        return accuracy(network, self.held_out, self.recipe.serve_size)
 
 
 @torch.no_grad()

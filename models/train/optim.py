@@ -35,7 +35,7 @@ def learning_rate(spec: PhaseSpec, step: int, steps: int, steps_per_epoch: int) 
     """Learning rate at ``step`` of a phase of ``steps``.
 
     ``cosine`` falls to zero; ``cosine-head`` is the first half of it (to half the peak), for a phase that
-    another one continues; ``step`` multiplies by 0.1 at each milestone.
+    another one continues; ``linear`` falls to zero; ``constant`` stays; ``step`` multiplies by 0.1 at each milestone.
     """
     warm = int(spec.warmup * steps)
     if step < warm:
@@ -45,6 +45,10 @@ def learning_rate(spec: PhaseSpec, step: int, steps: int, steps_per_epoch: int) 
         return spec.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
     if spec.schedule == "cosine-head":
         return spec.lr * 0.5 * (1.0 + math.cos(math.pi * 0.5 * progress))
+    if spec.schedule == "linear":
+        return spec.lr * (1.0 - progress)
+    if spec.schedule == "constant":
+        return spec.lr
     if spec.schedule == "step":
         return spec.lr * 0.1 ** sum(step >= m * steps_per_epoch for m in spec.milestones)
-    raise ValueError(f"unknown schedule {spec.schedule!r}: use 'cosine', 'cosine-head' or 'step'")
+    raise ValueError(f"unknown schedule {spec.schedule!r}: use cosine, cosine-head, linear, constant or step")

@@ -17,7 +17,8 @@ class PhaseSpec:
         epochs: passes over the training part.
         lr: peak learning rate.
         optimizer: ``sgd`` (momentum 0.9, Nesterov) or ``adam``.
-        schedule: ``cosine`` to zero after the warm-up, or ``step`` (times 0.1 at the ``milestones``).
+        schedule: after the warm-up: ``cosine`` to zero, ``cosine-head`` to half, ``linear`` to zero, ``constant``, or
+            ``step`` (times 0.1 at the ``milestones``).
         milestones: epochs at which ``step`` decays.
         weight_decay: on weights with two or more dimensions only.
         warmup: share of the phase's steps with linearly rising learning rate.
@@ -53,8 +54,13 @@ class Recipe:
         terms: under which terms the weights may be used, for the model card.
         init: recipe whose checkpoint starts this run (``--init``), empty for fresh weights.
         teacher: recipe whose checkpoint is distilled from (``--teacher``), empty for none.
+        soft_labels: distilled from the labels that `models.train.teacher` wrote (``--soft-labels``): a crop is one of
+            the labelled views of its image.
+        views: labelled views of an image.
+        temperature: by which the teacher's and the network's logits are divided before they are compared.
         seed: of initialisation, order and augmentation.
         size: classification: training resolution in pixels, square.
+        serve_size: classification: resolution of the exported network and of the held-out figures, 0 = ``size``.
         min_scale: classification: smallest share of the area in a random crop.
         label_smoothing: classification.
         hold_out_per_class: classification: training images a class set aside to choose by.
@@ -71,8 +77,12 @@ class Recipe:
     terms: str
     init: str = ""
     teacher: str = ""
+    soft_labels: bool = False
+    views: int = 4
+    temperature: float = 1.0
     seed: int = 1
     size: int = 64
+    serve_size: int = 0
     min_scale: float = 0.35
     label_smoothing: float = 0.1
     hold_out_per_class: int = 25

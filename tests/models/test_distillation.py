@@ -1,0 +1,165 @@
+"""Labels of a teacher for fixed views, and training on from a served model."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.arch import ArchConfig, BiRealNet, build
+from models.binarize.base import Phase
+from models.data.augment import cut
+from models.data.folder import ClassName, ImageSet
+from models.data.normalise import normalise
+from models.data.views import VIEW_SEED, view_batches, view_crops
+from models.export.convert import to_onnx
+from models.train import checkpoint
+from models.train.classify import ClassifyTask, SoftLabels
+from models.train.initialise import initialise_from
+from models.train.optim import learning_rate
+from models.train.recipe import PhaseSpec
+from models.train.recipes import get_recipe
+from models.train.recover import Weights, calibrate, fill_bireal, fill_resnet
+from tests.models.test_export import random_network
+from tests.models.test_train import photos, small_recipe  # noqa: F401  a fixture
+
+CLASSES = tuple(ClassName(f"n{i}", str(i)) for i in range(4))
+
+
+def images(count: int, size: int = 32) -> ImageSet:
+    rng = np.random.default_rng(3)
+    return ImageSet(rng.integers(0, 256, (count, size, size, 3), np.uint8), np.arange(count) % 4, CLASSES)
+
+
+def test_a_view_is_the_same_crop_in_every_epoch_but_for_mirroring() -> None:
+    data = images(12)
+    crops = view_crops(12, 0.35, VIEW_SEED, 0)
+    assert torch.equal(crops, view_crops(12, 0.35, VIEW_SEED, 0))
+    assert not torch.equal(crops, view_crops(12, 0.35, VIEW_SEED, 1))
+    seen = {}
+    for epoch in (0, 4):
+        for batch, labels, index in view_batches(data, crops, batch=4, size=24, seed=1, epoch=epoch):
+            assert torch.equal(labels, torch.from_numpy(data.labels)[index])
+            for image, i in zip(batch, index.tolist(), strict=True):
+                known = seen.setdefault(i, image)
+                assert torch.equal(image, known) or torch.equal(image.flip(2), known)
+    assert sorted(seen) == list(range(12))
+    # the same crop at another size: its average stays, but for the sampling
+    small, large = (cut(torch.from_numpy(data.images), crops, size) for size in (32, 64))
+    assert torch.allclose(small.mean(dim=(2, 3)), large.mean(dim=(2, 3)), atol=12.0)
+
+
+def test_an_order_of_views_is_resumed_exactly() -> None:
+    data, crops = images(16), view_crops(16, 0.5, 1, 0)
+    whole = list(view_batches(data, crops, batch=4, size=16, seed=2, epoch=3))
+    rest = list(view_batches(data, crops, batch=4, size=16, seed=2, epoch=3, first_step=2))
+    assert torch.equal(whole[2][0], rest[0][0])
+    assert torch.equal(whole[3][2], rest[1][2])
+
+
+def test_soft_labels_are_those_of_the_view_and_the_image(photos: Path, tmp_path: Path) -> None:  # noqa: F811
+    phase = PhaseSpec(Phase.BINARY, 2, 1e-3, distill=0.5)
+    recipe = replace(small_recipe(), phases=(phase,), soft_labels=True, views=2, temperature=2.0)
+    count = 4 * (24 - recipe.hold_out_per_class)
+    # the logits say which image and which view they are of
+    for view in range(2):
+        np.save(tmp_path / f"view-{view}.npy", np.stack([np.arange(count) + 1000 * view] * 4, 1).astype(np.float16))
+    task = ClassifyTask(recipe, photos, None, tmp_path)
+    for epoch in range(3):
+        crops = view_crops(count, recipe.min_scale, VIEW_SEED, epoch % 2)
+        for batch, labels, soft in task.batches(phase, epoch, 0):
+            index = soft[:, 0].long() - 1000 * (epoch % 2)
+            assert torch.equal(torch.from_numpy(task.train.labels)[index], labels)
+            assert torch.equal(
+                batch, cut(torch.from_numpy(task.train.images[index.numpy()]), crops[index], recipe.size)
+            )
+    with pytest.raises(FileNotFoundError, match=r"view-2\.npy"):
+        SoftLabels(tmp_path, count)(2, torch.tensor([0]))
+    with pytest.raises(ValueError, match="labels 64 images, the training part has 65"):
+        SoftLabels(tmp_path, count + 1)(0, torch.tensor([0]))
+    with pytest.raises(ValueError, match="--soft-labels"):
+        ClassifyTask(recipe, photos)
+
+
+def test_distillation_pulls_towards_the_teachers_answers(photos: Path, tmp_path: Path) -> None:  # noqa: F811
+    phase = PhaseSpec(Phase.CLIP, 1, 1e-3, distill=1.0)
+    recipe = replace(small_recipe(), phases=(phase,), soft_labels=True, views=1, temperature=2.0)
+    soft = np.random.default_rng(0).normal(0, 3, (64, 4)).astype(np.float16)
+    np.save(tmp_path / "view-0.npy", soft)
+    task = ClassifyTask(recipe, photos, None, tmp_path)
+    batch = next(task.batches(phase, 0, 0))
+
+    class Says(nn.Module):
+        def __init__(self, logits: torch.Tensor) -> None:
+            super().__init__()
+            self.logits = logits
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.logits
+
+    agree, _ = task.loss(Says(batch[2]), batch, phase)
+    other, _ = task.loss(Says(batch[2].roll(1, dims=1)), batch, phase)
+    p = (batch[2] / 2).softmax(1)
+    assert agree.item() == pytest.approx(4 * -(p * p.log()).sum(1).mean().item(), rel=1e-5)
+    assert other > agree
+
+
+def test_linear_and_constant_schedules() -> None:
+    linear = PhaseSpec(Phase.BINARY, 1, 1.0, schedule="linear", warmup=0.1)
+    assert [learning_rate(linear, s, 100, 100) for s in (0, 10, 55, 99)] == pytest.approx([0.1, 1.0, 0.5, 1 / 90])
+    assert learning_rate(replace(linear, schedule="constant"), 99, 100, 100) == 1.0
+    with pytest.raises(ValueError, match="unknown schedule"):
+        learning_rate(replace(linear, schedule="none"), 50, 100, 100)
+
+
+@pytest.mark.parametrize("method", ["none", "bireal"])
+def test_a_checkpoint_recovered_from_a_graph_computes_what_the_graph_does(method: str, tmp_path: Path) -> None:
+    config = ArchConfig(depth=18, method=method, num_classes=4, width=0.25)
+    source = random_network(config)
+    get = Weights(to_onnx(source, 64, 64, stem_precision="float32", half=False))
+    network = build(config)
+    if isinstance(network, BiRealNet):
+        fill_bireal(network, get, None)
+    else:
+        fill_resnet(network, get)
+    network.fc.load_state_dict(source.fc.state_dict())
+    pictures = torch.from_numpy(images(256, 64).images).permute(0, 3, 1, 2).float()
+    network.eval()
+    before = network(normalise(pictures))
+    calibrate(network, pictures)
+    x = normalise(pictures)
+    with torch.no_grad():
+        theirs, ours = source(x), network.eval()(x)
+        network.train()
+        training = network(x[:128])
+    # a sign or two of a binary network turns by rounding, so closeness is that of most answers
+    for answer in (before, ours):
+        assert torch.median((answer - theirs).abs()) < 0.05 * theirs.std()
+    assert torch.median((training - theirs[:128]).abs()) < 0.5 * theirs.std(), "training starts without a jump"
+
+
+def test_magnitudes_come_from_the_twin(tmp_path: Path) -> None:
+    config = ArchConfig(depth=18, method="bireal", num_classes=4, width=0.25)
+    full = replace(config, method="none")
+    twin = build(full)
+    checkpoint.save(tmp_path / "full.pt", twin, full, "full", checkpoint.Progress())
+    lender, source, network = BiRealNet(config), random_network(config), BiRealNet(config)
+    initialise_from(lender, tmp_path / "full.pt")
+    fill_bireal(network, Weights(to_onnx(source, 64, 64, half=False)), lender)
+    theirs = source.stages[1][0].body.conv.weight
+    ours = network.stages[1][0].body.conv.weight
+    assert torch.equal(ours < 0, theirs < 0)
+    lent = lender.stages[1][0].body.conv.weight.abs()
+    ratio = ours.abs() / (lent / lent.mean(dim=(1, 2, 3), keepdim=True)).clamp(min=1e-3)
+    assert torch.allclose(ratio, ratio.mean(), rtol=1e-4)
+
+
+def test_recipes_that_start_from_served_models_name_them() -> None:
+    for name in ("resnet18-tiny100-fine", "bireal18-tiny100-fine"):
+        recipe = get_recipe(name)
+        assert recipe.soft_labels
+        assert get_recipe(recipe.init).arch == recipe.arch
+        assert json.dumps(recipe.init)
