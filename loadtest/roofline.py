@@ -19,11 +19,28 @@ from service import xnor_op
 PROBE_SECONDS = 0.002
 _PROBE = "bireal_roofline_probe"
 
-# Per core and cycle, from the costs that the kernels' heads derive:
-#   avx512vpopcnt  xor, vpopcntd, add: 3 instructions for 16 * 32 MACs, 2 of them a cycle
-#   avx2           vpshufb, vpaddb: 2 instructions for 32 * 4 MACs, 4 vector instructions a cycle (Zen; Intel has 3)
+# Multiply-accumulates of a core and cycle, from the costs that the kernels' heads derive:
+#   avx512vpopcnt  xor, vpopcntd, add: 3 instructions for 16 * 32; 2 of them a cycle (Intel, Zen 4)
+#   avx512bw       vpshufb, vpaddb: 2 instructions for 64 * 4; one vpshufb a cycle (Intel)
+#   avx2           vpshufb, vpaddb: 2 instructions for 32 * 4; 4 vector instructions a cycle (Zen; Intel has 3)
+# Zen 5 has four 512-bit pipes, two of which count bits or shuffle: 4 / 3 vpopcntd a cycle, 2 vpshufb.
 # The portable kernel is what a compiler makes of it: nothing to state.
-MACS_PER_CYCLE = {"avx512vpopcnt": 512 / 3 * 2, "avx2": 128 / 2 * 4}
+MACS_PER_CYCLE = {"avx512vpopcnt": 512 / 3 * 2, "avx512bw": 256.0, "avx2": 128 / 2 * 4}
+MACS_PER_CYCLE_ZEN5 = {"avx512vpopcnt": 512 / 3 * 4, "avx512bw": 512.0, "avx2": 256.0}
+
+
+def macs_per_cycle(kernel: str, cpu: dict[str, str]) -> float | None:
+    """What the instructions of a kernel's inner loop allow.
+
+    Args:
+        kernel: its name.
+        cpu: as `loadtest.machine.cpu_facts` tells.
+
+    Returns:
+        Multiply-accumulates a cycle of one core; None where nothing is stated.
+    """
+    zen5 = cpu.get("vendor_id") == "AuthenticAMD" and cpu.get("cpu family") == "26"
+    return (MACS_PER_CYCLE_ZEN5 if zen5 else MACS_PER_CYCLE).get(kernel)
 
 
 @dataclass(frozen=True)
@@ -82,7 +99,7 @@ class Roofline:
 
     def take(self) -> Bound:
         """The bound from the samples since the last call: their medians."""
-        per_cycle = MACS_PER_CYCLE.get(self._kernel)
+        per_cycle = macs_per_cycle(self._kernel, cpu_facts())
         rates, self._rates = np.array(self._rates, np.float64), []
         if len(rates):
             macs_per_s, clock = (float(value) for value in np.median(rates, axis=0))

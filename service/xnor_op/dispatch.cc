@@ -21,6 +21,7 @@ namespace {
 // Both must agree: a hypervisor or kernel that does not save ZMM registers makes AVX-512 unusable.
 struct X86Features {
   bool avx2 = false;
+  bool avx512bw = false;
   bool avx512vpopcnt = false;
 };
 
@@ -41,7 +42,8 @@ X86Features detect() {
   const auto in_c = [c](int bit) { return (c >> bit & 1) != 0; };
   features.avx2 = fma && (xcr0 & kXcr0Ymm) == kXcr0Ymm && in_b(5);
   const bool avx512 = (xcr0 & kXcr0Zmm) == kXcr0Zmm && in_b(16) && in_b(17) && in_b(30) && in_b(31);  // F, DQ, BW, VL
-  features.avx512vpopcnt = features.avx2 && avx512 && in_c(11) && in_c(14);                           // VNNI, VPOPCNTDQ
+  features.avx512bw = features.avx2 && avx512;
+  features.avx512vpopcnt = features.avx512bw && in_c(11) && in_c(14);  // VNNI, VPOPCNTDQ
   return features;
 }
 
@@ -51,8 +53,11 @@ const X86Features& x86() {
 }
 
 [[maybe_unused]] bool can_run_avx2() { return x86().avx2; }
+[[maybe_unused]] bool can_run_avx512bw() { return x86().avx512bw; }
 [[maybe_unused]] bool can_run_avx512vpopcnt() { return x86().avx512vpopcnt; }
 #endif
+
+[[maybe_unused]] bool can_run_neon() { return true; }  // where it is compiled at all: AArch64's baseline has it
 
 bool can_run_scalar() { return true; }
 

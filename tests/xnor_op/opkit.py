@@ -16,6 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 SOURCE = Path(__file__).resolve().parents[2] / "service" / "xnor_op"
 DOMAIN = "bireal"
 
+NO_ARENA_VARIABLE = "BIREAL_TEST_NO_ARENA"
+"""Set, every tensor gets memory of its own from malloc: a sanitizer sees where each of them ends."""
+
 Array = NDArray[np.generic]
 
 
@@ -66,6 +69,7 @@ def session(serialized: bytes, threads: int = 1) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = NO_ARENA_VARIABLE not in os.environ
     options.register_custom_ops_library(library())
     return ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
 

@@ -1,37 +1,90 @@
-"""Builds the arithmetic with AddressSanitizer and UndefinedBehaviorSanitizer and runs its fuzz test (unit/fuzz.cc)."""
+"""The operator with AddressSanitizer and UndefinedBehaviorSanitizer: its unit tests, and in ONNX Runtime's sessions.
+
+pip's onnxruntime is not instrumented, but its tensors come from malloc, which the sanitizer replaces: any access of
+the operator's beyond a tensor, read or written, ends the process.
+"""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.xnor_op import opkit
+from tests.xnor_op.build import build, require_tools, run
 
 CASES = "40"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+IN_SESSIONS = ["test_session.py", "test_bconv.py", "test_pack.py", "test_stem.py", "test_avgpool.py"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # half a minute of compiling, more where other work runs
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)  # half a minute of compiling, more where other work runs
-def test_fuzz_under_sanitizers(tmp_path: Path, seed: int) -> None:
-    for tool in ("cmake", "c++"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    configure = [
-        "cmake",
-        "-S",
-        str(opkit.SOURCE),
-        "-B",
-        str(tmp_path),
-        "-DBIREAL_OP_TESTS=ON",
-        "-DBIREAL_OP_SANITIZE=ON",
-    ]
-    for command in (configure, ["cmake", "--build", str(tmp_path), "-j2", "--target", "bireal_op_fuzz"]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
-    fuzz = [str(tmp_path / "bireal_op_fuzz"), CASES, str(seed)]
-    done = subprocess.run(fuzz, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{done.stdout[-3000:]}{done.stderr[-6000:]}"
-    assert "scalar: exact" in done.stdout
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build of the operator and its unit tests with both sanitizers."""
+    require_tools("cmake", "c++")
+    folder = tmp_path_factory.mktemp("sanitized")
+    return build(folder, ["bireal_op", "bireal_op_fuzz"], BIREAL_OP_SANITIZE="ON")
+
+
+@pytest.fixture(scope="module")
+def environment(sanitized: Path) -> dict[str, str]:
+    """Environment of a Python process that loads the sanitized library.
+
+    The sanitizer's runtime must come first in a process, and the C++ library with it, whose exceptions it watches.
+    Leaks are not looked for: Python and NumPy keep memory until the process ends.
+    """
+    preload = [run(["c++", f"-print-file-name={name}"]).strip() for name in ("libasan.so", "libstdc++.so.6")]
+    return os.environ | {
+        "LD_PRELOAD": " ".join(preload),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "BIREAL_OP_LIBRARY": str(sanitized / "libbireal_op.so"),
+        opkit.NO_ARENA_VARIABLE: "1",
+    }
+
+
+def test_fuzz(sanitized: Path, seed: int) -> None:
+    said = run([str(sanitized / "bireal_op_fuzz"), CASES, str(seed)])
+    assert "scalar: exact" in said
+
+
+def test_session_tests(environment: dict[str, str]) -> None:
+    files = [str(HERE / name) for name in IN_SESSIONS]
+    run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files], env=environment, cwd=ROOT)
+
+
+SHIPPED = """
+import hashlib, sys
+from pathlib import Path
+import numpy as np
+from tests.xnor_op import opkit
+session = opkit.session(Path(sys.argv[1]).read_bytes(), threads=2)
+(image,) = session.get_inputs()
+rng = np.random.default_rng(0)
+for batch in (1, 2):
+    pixels = rng.integers(0, 256, (batch, *image.shape[1:]), np.uint8)
+    print(hashlib.sha256(session.run(None, {image.name: pixels})[0].tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("models/zoo/bireal*/*/model.onnx")), ids=lambda path: path.parts[-3])
+def test_shipped_network(environment: dict[str, str], file: Path) -> None:
+    """A whole network runs clean, and its output is that of the library in use, bit for bit."""
+    command = [sys.executable, "-c", SHIPPED, str(file)]
+    plain = {name: text for name, text in environment.items() if name not in ("LD_PRELOAD", "BIREAL_OP_LIBRARY")}
+    assert run(command, env=environment, cwd=ROOT) == run(command, env=plain, cwd=ROOT)
+
+
+BEYOND = "import ctypes; libc = ctypes.CDLL(None); libc.malloc.restype = ctypes.c_void_p; libc.{call}"
+
+
+def test_the_sanitizer_watches(environment: dict[str, str]) -> None:
+    """What the tests above rely on: one byte beyond a block of malloc's ends such a process."""
+    inside, beyond = (BEYOND.format(call=f"memset(ctypes.c_void_p(libc.malloc(64)), 1, {n})") for n in (64, 65))
+    run([sys.executable, "-c", inside], env=environment)
+    with pytest.raises(AssertionError, match="heap-buffer-overflow"):
+        run([sys.executable, "-c", beyond], env=environment)

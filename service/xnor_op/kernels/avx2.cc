@@ -15,6 +15,7 @@
 
 #include "../epilogue.h"
 #include "avx2.h"
+#include "nibbles.h"
 
 namespace bireal {
 namespace {
@@ -24,13 +25,9 @@ constexpr int kWordBits = 32;
 constexpr int kVectors = 2;  // byte registers of a tile: 32 output channels each
 constexpr int kBlock = 32 * kVectors;
 constexpr int kLargestTile = 4;  // pixels
-constexpr int kNibbles = 8;      // of a word
 // 32 bytes with their element type: __m256i sums would be copied once a step, since GCC keeps the intrinsics' and the
 // loop's view of them in different registers.
 using Bytes = uint8_t __attribute__((vector_size(32)));
-
-constexpr int kWordsToBytes = 7;      // words until bytes could overflow
-constexpr int kWordsTo16Bits = 2047;  // words until 16 bits could overflow
 
 // ---------------------------------------------------------------- pack
 
@@ -79,57 +76,6 @@ void bconv_layout(const uint32_t* weights, int out_channels, int taps, int words
         }
       }
     }
-  }
-}
-
-struct alignas(64) Tables {
-  uint8_t rows[16][16];
-};
-
-constexpr Tables make_tables() {
-  Tables tables = {};
-  for (int a = 0; a < 16; ++a) {
-    for (int w = 0; w < 16; ++w) {
-      for (int bit = 0; bit < 4; ++bit) tables.rows[a][w] += (a ^ w) >> bit & 1;
-    }
-  }
-  return tables;
-}
-
-constexpr Tables kTables = make_tables();  // popcount(a ^ w)
-
-// Rows of the padded map that a job reads.
-struct RowSpan {
-  size_t first;
-  size_t count;
-};
-
-inline RowSpan rows_read(const BConvJob& job) {
-  const int pad = job.kernel / 2;
-  const size_t first = static_cast<size_t>(job.row_begin) * job.stride + 1 - pad;
-  const size_t last = static_cast<size_t>(job.row_end - 1) * job.stride + 1 - pad + job.kernel - 1;
-  const size_t lowest = static_cast<size_t>(job.height) + 1;  // the border row below the map
-  return {first, (last < lowest ? last : lowest) - first + 1};
-}
-
-size_t bconv_scratch_bytes(const BConvJob& job) {
-  return rows_read(job).count * (job.width + 2) * job.words * kNibbles + 64;
-}
-
-// words -> table offsets: 8 bytes a word, nibble << 4, lowest nibble first.
-void spread(const uint32_t* bits, size_t words, uint8_t* out) {
-  size_t i = 0;
-  const __m128i high = _mm_set1_epi8(static_cast<char>(0xf0));
-  for (; i + 4 <= words; i += 4, out += 4 * kNibbles) {
-    const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bits + i));
-    const __m128i even = _mm_and_si128(_mm_slli_epi16(x, 4), high);
-    const __m128i odd = _mm_and_si128(x, high);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_unpacklo_epi8(even, odd));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), _mm_unpackhi_epi8(even, odd));
-  }
-  for (; i < words; ++i) {
-    for (int nibble = 0; nibble < kNibbles; ++nibble)
-      *out++ = static_cast<uint8_t>((bits[i] >> (4 * nibble) & 15) << 4);
   }
 }
 
@@ -370,7 +316,7 @@ int64_t roofline(int64_t rounds) {
 
 extern const Kernels kernels_avx2;
 const Kernels kernels_avx2 = {
-    "avx2", kBlock,        kAvx2StemBlock, pack,    bconv_layout_bytes, bconv_layout,      bconv_scratch_bytes,
+    "avx2", kBlock,        kAvx2StemBlock, pack,    bconv_layout_bytes, bconv_layout,      offsets_bytes,
     bconv,  &kAvx2StemF32, &kAvx2StemI16,  nullptr, avx2_max_pool_row,  avx2_avg_pool_row,
     roofline,
 };

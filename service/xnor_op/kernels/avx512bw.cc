@@ -1,0 +1,291 @@
+// AVX-512 without VPOPCNTDQ (Skylake-X to Cooper Lake): F, DQ, BW, VL.
+//
+// The lookup of the AVX2 kernel (nibbles.h) on 64 output channels at once:
+//   acc8 += vpshufb(table[a], w)
+// is 2 instructions for 64 * 4 = 256 multiply-accumulates. Cost (uops.info): on these CPUs vpshufb has one port and
+// vpaddb the other that takes 512 bits, so a step a cycle bounds it: 256 MACs a cycle. A tile of 7 pixels x 64 channels
+// keeps 7 accumulators in registers; a step loads one weight vector for 7 pixels, and a table and its offset each, 15
+// loads beside 14 arithmetic instructions: at 2 loads a cycle 7.5 cycles where the shuffles take 7.
+//
+// Stem and pooling are the AVX2 set's: these CPUs have no VNNI, and vpmaddwd on 256 bits has two ports.
+// Epilogue, 16 outputs: convert, multiply, add, add residual, compare, store.
+#include <immintrin.h>
+
+#include "../epilogue.h"
+#include "avx2.h"
+#include "nibbles.h"
+
+namespace bireal {
+namespace {
+
+constexpr int kLanes = 16;  // floats and int32 a register
+constexpr int kWordBits = 32;
+constexpr int kBlock = 64;       // output channels of a tile, one a byte
+constexpr int kQuarters = 4;     // 32-bit registers of a block
+constexpr int kLargestTile = 7;  // pixels
+// 64 bytes with their element type: __m512i sums would be copied once a step (avx2.cc says why).
+using Bytes = uint8_t __attribute__((vector_size(64)));
+
+inline __mmask16 first_lanes(int count) {
+  return count >= kLanes ? 0xffff : static_cast<__mmask16>((1u << (count < 0 ? 0 : count)) - 1);
+}
+
+// ---------------------------------------------------------------- pack
+
+void pack(const float* x, const float* threshold, int64_t pixels, int channels, uint32_t* bits) {
+  const int words = (channels + kWordBits - 1) / kWordBits;
+  for (int64_t p = 0; p < pixels; ++p, x += channels, bits += words) {
+    for (int j = 0; j < words; ++j) {
+      uint32_t word = 0;
+      for (int half = 0; half < kWordBits / kLanes; ++half) {
+        const int first = j * kWordBits + half * kLanes;
+        const __mmask16 mask = first_lanes(channels - first);
+        const __m512 limit = threshold == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, threshold + first);
+        const __m512 value = _mm512_maskz_loadu_ps(mask, x + first);
+        word |= static_cast<uint32_t>(_mm512_mask_cmp_ps_mask(mask, value, limit, _CMP_LT_OQ)) << (half * kLanes);
+      }
+      bits[j] = word;
+    }
+  }
+}
+
+// ---------------------------------------------------------------- binary convolution
+
+// Layout: [block of 64 channels][tap][word][nibble][64 bytes], one nibble a byte: 2 bits of memory a weight.
+size_t bconv_layout_bytes(int out_channels, int taps, int words) {
+  const size_t blocks = (static_cast<size_t>(out_channels) + kBlock - 1) / kBlock;
+  return blocks * taps * words * kNibbles * kBlock;
+}
+
+// Byte of a register that holds channel c, so that widening bytes to 32 bits gives channels in order: even bytes of
+// the low and the high half, then odd bytes of the low and the high half.
+inline int byte_of_channel(int c) { return c % 32 * 2 + c / 32; }
+
+void bconv_layout(const uint32_t* weights, int out_channels, int taps, int words, void* out) {
+  auto* to = static_cast<uint8_t*>(out);
+  const int run = taps * words;
+  for (int first = 0; first < out_channels; first += kBlock) {
+    for (int k = 0; k < run; ++k) {
+      for (int nibble = 0; nibble < kNibbles; ++nibble, to += kBlock) {
+        for (int c = 0; c < kBlock; ++c) {
+          const uint32_t word = first + c < out_channels ? weights[static_cast<size_t>(first + c) * run + k] : 0;
+          to[byte_of_channel(c)] = word >> (4 * nibble) & 15;
+        }
+      }
+    }
+  }
+}
+
+struct RowContext {
+  const BConvJob& job;
+  const uint8_t* weights;  // of the block, from the first valid filter row on
+  const uint8_t* corner;   // table offsets under output pixel 0, first valid filter row
+  size_t pitch;            // bytes of a spread row
+  int filter_rows;
+  int run;  // words of a filter row
+  int first_channel;
+  int row_class;
+  int oy;
+};
+
+// Counters of a tile. Bytes live in registers, 16-bit sums here, and 32-bit counts take over what 16 bits cannot hold.
+template <int P>
+struct Counters {
+  __m512i even[P];  // 16-bit sums of the even and the odd bytes
+  __m512i odd[P];
+  __m512i counts[P][kQuarters];
+  int words = 0;  // in the 16-bit sums
+
+  // Moves the 16-bit sums into the counts.
+  inline void widen() {
+#pragma GCC unroll 7
+    for (int p = 0; p < P; ++p) {
+      add(counts[p], even[p]);
+      add(counts[p] + 2, odd[p]);
+      even[p] = odd[p] = _mm512_setzero_si512();
+    }
+    words = 0;
+  }
+
+  static inline void add(__m512i* to, __m512i sums) {
+    to[0] = _mm512_add_epi32(to[0], _mm512_cvtepu16_epi32(_mm512_castsi512_si256(sums)));
+    to[1] = _mm512_add_epi32(to[1], _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(sums, 1)));
+  }
+};
+
+// Adds up to kWordsToBytes consecutive words of pixels [kFrom, kTo) of the tile.
+template <int kFrom, int kTo, int P>
+inline __attribute__((always_inline)) void count_bytes(Counters<P>& counters, const uint8_t* in, size_t step,
+                                                       const uint8_t* w, int words) {
+  Bytes acc[P];
+#pragma GCC unroll 7
+  for (int p = kFrom; p < kTo; ++p) acc[p] = Bytes{};
+  for (int s = 0; s < words * kNibbles; ++s) {
+    const __m512i weight = _mm512_load_si512(w + static_cast<size_t>(s) * kBlock);
+#pragma GCC unroll 7
+    for (int p = kFrom; p < kTo; ++p) {
+      const uint8_t* row = kTables.rows[0] + in[p * step + s];
+      const __m512i table = _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(row)));
+      acc[p] += reinterpret_cast<Bytes>(_mm512_shuffle_epi8(table, weight));
+    }
+  }
+  const __m512i low_byte = _mm512_set1_epi16(0xff);
+#pragma GCC unroll 7
+  for (int p = kFrom; p < kTo; ++p) {
+    const auto sums = reinterpret_cast<__m512i>(acc[p]);
+    counters.even[p] = _mm512_add_epi16(counters.even[p], _mm512_and_si512(sums, low_byte));
+    counters.odd[p] = _mm512_add_epi16(counters.odd[p], _mm512_srli_epi16(sums, 8));
+  }
+}
+
+// Any number of consecutive words.
+template <int kFrom, int kTo, int P>
+inline void count_words(Counters<P>& counters, const uint8_t* in, size_t step, const uint8_t* w, int words) {
+  if constexpr (kFrom < kTo) {
+    // Equal parts of at most kWordsToBytes.
+    const int parts = (words + kWordsToBytes - 1) / kWordsToBytes;
+    for (int i = 0, k = 0; i < parts; ++i) {
+      const int some = words / parts + (i < words % parts ? 1 : 0);
+      if (counters.words + some > kWordsTo16Bits) counters.widen();
+      const size_t at = static_cast<size_t>(k) * kNibbles;
+      count_bytes<kFrom, kTo>(counters, in + at, step, w + at * kBlock, some);
+      counters.words += some;
+      k += some;
+    }
+  }
+}
+
+// The counts of one pixel -> y, bits.
+inline void finish(const RowContext& row, int ox, const __m512i* counts, float half) {
+  const BConvJob& job = row.job;
+  const int o = row.first_channel;
+  const size_t at = (static_cast<size_t>(row.oy) * job.out_width + ox) * job.out_channels + o;
+  const int valid = job.out_channels - o < kBlock ? job.out_channels - o : kBlock;
+  uint64_t signs = 0;
+  for (int v = 0; v * kLanes < valid; ++v) {
+    const __mmask16 mask = first_lanes(valid - v * kLanes);
+    __m512 y = _mm512_sub_ps(_mm512_cvtepi32_ps(counts[v]), _mm512_set1_ps(half));
+    y = _mm512_mul_ps(y, _mm512_load_ps(job.scale + o + v * kLanes));
+    y = _mm512_add_ps(y, _mm512_load_ps(job.bias + o + v * kLanes));
+    if (job.residual != nullptr) {
+      y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, job.residual + at + v * kLanes));
+    }
+    _mm512_mask_storeu_ps(job.y + at + v * kLanes, mask, y);
+    const __mmask16 below = _mm512_mask_cmp_ps_mask(mask, y, _mm512_setzero_ps(), _CMP_LT_OQ);
+    signs |= static_cast<uint64_t>(below) << (v * kLanes);
+  }
+  if (job.bits_out == nullptr) return;
+  const size_t padded = static_cast<size_t>(row.oy + 1) * (job.out_width + 2) + ox + 1;
+  uint32_t* bits = job.bits_out + padded * job.out_words + o / kWordBits;
+  bits[0] = static_cast<uint32_t>(signs);
+  if (valid > kWordBits) bits[1] = static_cast<uint32_t>(signs >> kWordBits);
+}
+
+template <int P>
+__attribute__((noinline)) void tile(const RowContext& row, int ox) {
+  const BConvJob& job = row.job;
+  Counters<P> counters;
+  int pixel_class[P];
+  const size_t step = static_cast<size_t>(job.stride) * job.words * kNibbles;
+#pragma GCC unroll 7
+  for (int p = 0; p < P; ++p) {
+    pixel_class[p] = row.row_class * kBorderClasses + border_class(ox + p, job.stride, job.kernel / 2, job.width);
+    for (int v = 0; v < kQuarters; ++v) counters.counts[p][v] = _mm512_set1_epi32(job.start[pixel_class[p]]);
+    counters.even[p] = counters.odd[p] = _mm512_setzero_si512();
+  }
+  const bool skip_first = (pixel_class[0] & 1) != 0;
+  const bool skip_last = (pixel_class[P - 1] & 2) != 0;
+  const uint8_t* in = row.corner + static_cast<size_t>(ox) * step;
+  const uint8_t* w = row.weights;
+  for (int t = 0; t < row.filter_rows; ++t, in += row.pitch, w += static_cast<size_t>(row.run) * kNibbles * kBlock) {
+    if (!skip_first && !skip_last) {
+      count_words<0, P>(counters, in, step, w, row.run);
+      continue;
+    }
+    // 3x3 at an edge: each filter column for the pixels that have it.
+    const size_t column = static_cast<size_t>(job.words) * kNibbles;
+    if (skip_first) {
+      count_words<1, P>(counters, in, step, w, job.words);
+    } else {
+      count_words<0, P>(counters, in, step, w, job.words);
+    }
+    count_words<0, P>(counters, in + column, step, w + column * kBlock, job.words);
+    if (skip_last) {
+      count_words<0, P - 1>(counters, in + 2 * column, step, w + 2 * column * kBlock, job.words);
+    } else {
+      count_words<0, P>(counters, in + 2 * column, step, w + 2 * column * kBlock, job.words);
+    }
+  }
+  counters.widen();
+  for (int p = 0; p < P; ++p) finish(row, ox + p, counters.counts[p], job.half[pixel_class[p]]);
+}
+
+void row_of_tiles(const RowContext& row) {
+  using Tile = void (*)(const RowContext&, int);
+  static constexpr Tile by_size[kLargestTile + 1] = {nullptr, tile<1>, tile<2>, tile<3>,
+                                                     tile<4>, tile<5>, tile<6>, tile<7>};
+  const int width = row.job.out_width;
+  const int count = (width + kLargestTile - 1) / kLargestTile;
+  for (int i = 0, ox = 0; i < count; ++i) {  // equal tiles: the first width % count are one pixel wider
+    const int size = width / count + (i < width % count ? 1 : 0);
+    by_size[size](row, ox);
+    ox += size;
+  }
+}
+
+void bconv(const BConvJob& job) {
+  const int pad = job.kernel / 2;
+  const int run = job.kernel * job.words;
+  const size_t pitch = static_cast<size_t>(job.width + 2) * job.words;
+  const RowSpan span = rows_read(job);
+  auto* offsets = static_cast<uint8_t*>(job.scratch);
+  spread(job.bits + span.first * pitch, span.count * pitch, offsets);
+  const size_t row_bytes = pitch * kNibbles;
+  const size_t tap_row = static_cast<size_t>(run) * kNibbles * kBlock;
+  for (int block = job.block_begin; block < job.block_end; ++block) {
+    const uint8_t* weights =
+        static_cast<const uint8_t*>(job.weights) + static_cast<size_t>(block) * job.kernel * tap_row;
+    for (int oy = job.row_begin; oy < job.row_end; ++oy) {
+      const int row_class = border_class(oy, job.stride, pad, job.height);
+      const int first = row_class & 1;
+      const size_t top = static_cast<size_t>(oy) * job.stride + 1 - pad + first - span.first;
+      row_of_tiles({job, weights + first * tap_row,
+                    offsets + top * row_bytes + static_cast<size_t>(1 - pad) * job.words * kNibbles, row_bytes,
+                    job.kernel - (row_class >> 1) - first, run, block * kBlock, row_class, oy});
+    }
+  }
+}
+
+// ---------------------------------------------------------------- roofline
+
+// A nibble of 7 pixels x 64 channels a round; the tables are in registers, where the convolution loads them.
+int64_t roofline(int64_t rounds) {
+  __m512i count[kLargestTile];
+  __m512i table[kLargestTile];
+#pragma GCC unroll 7
+  for (int p = 0; p < kLargestTile; ++p) {
+    table[p] = _mm512_set1_epi8(static_cast<char>(p));
+    count[p] = _mm512_setzero_si512();
+  }
+  const __m512i weight = _mm512_set1_epi8(5);
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 7
+    for (int p = 0; p < kLargestTile; ++p) {
+      __asm__ volatile("" : "+v"(table[p]));  // a new value, as far as the compiler knows
+      count[p] = _mm512_add_epi8(count[p], _mm512_shuffle_epi8(table[p], weight));
+    }
+  }
+#pragma GCC unroll 7
+  for (int p = 0; p < kLargestTile; ++p) __asm__ volatile("" : : "v"(count[p]));
+  return static_cast<int64_t>(kLargestTile) * kBlock * 4;
+}
+
+}  // namespace
+
+extern const Kernels kernels_avx512bw;
+const Kernels kernels_avx512bw = {
+    "avx512bw", kBlock,        kAvx2StemBlock, pack,    bconv_layout_bytes, bconv_layout,      offsets_bytes,
+    bconv,      &kAvx2StemF32, &kAvx2StemI16,  nullptr, avx2_max_pool_row,  avx2_avg_pool_row, roofline,
+};
+
+}  // namespace bireal
