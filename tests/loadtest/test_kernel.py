@@ -10,7 +10,8 @@ import pytest
 from loadtest import kernel, peers_openvino
 from loadtest.blocks import Blocks
 from loadtest.interleave import ParityError, Run
-from loadtest.roofline import MACS_PER_CYCLE, Bound, Roofline
+from loadtest.machine import cpu_facts
+from loadtest.roofline import MACS_PER_CYCLE, MACS_PER_CYCLE_ZEN5, Bound, Roofline, macs_per_cycle
 from loadtest.schema import Document, Parity, Row
 from loadtest.shapes import Shape, Shapes, load_shapes
 from service import xnor_op
@@ -154,7 +155,16 @@ def test_the_operators_own_roofline_is_read() -> None:
     roofline = Roofline()
     roofline.sample()
     bound = roofline.take()
-    assert bound.macs_per_cycle == MACS_PER_CYCLE.get(xnor_op.kernel_name())
+    assert bound.macs_per_cycle == macs_per_cycle(xnor_op.kernel_name(), cpu_facts())
     assert (bound.macs_per_s is not None) == (bound.clock_source == "measured")
     assert bound.macs_per_s is None or bound.macs_per_s > 0
     assert bound.sentence()
+
+
+def test_the_stated_bound_is_the_cpus() -> None:
+    zen5 = {"vendor_id": "AuthenticAMD", "cpu family": "26"}
+    for name in MACS_PER_CYCLE:
+        assert macs_per_cycle(name, {}) == MACS_PER_CYCLE[name]
+        assert macs_per_cycle(name, zen5) == MACS_PER_CYCLE_ZEN5[name]
+        assert macs_per_cycle(name, zen5 | {"cpu family": "25"}) == MACS_PER_CYCLE[name]
+    assert macs_per_cycle("scalar", zen5) is None
