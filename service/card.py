@@ -187,6 +187,7 @@ class Card(_Part):
         file: Name of the model's file, beside the card.
         sha256: Of that file, hexadecimal.
         stem_precision: How the first convolution computes: `float32`, `int16`, ...
+        pointwise_precision: How the real-valued 1x1 convolutions inside a binary network compute: `float32` or `int8`.
         limits: What the model is not good for, one sentence each.
         license: Under which terms the weights may be used.
     """
@@ -206,6 +207,7 @@ class Card(_Part):
     weights: Weights
     work: Work
     stem_precision: str
+    pointwise_precision: str = "float32"
     training: Training
     metrics: tuple[Metric, ...] = ()
     limits: tuple[str, ...] = ()

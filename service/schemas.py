@@ -214,6 +214,7 @@ class ModelInfo(_Wire):
     weights: Weights
     work: Work
     stem_precision: str
+    pointwise_precision: str
     metrics: list[Metric]
     training: dict[str, Any]
     limits: list[str]

@@ -14,7 +14,7 @@ from models.data.kitti import HEIGHT, WIDTH
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
 from models.export.measure import evaluate_model
-from models.export.packed_ops import STEM_PRECISIONS
+from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
 from models.export.verify import VerificationError, verify
 from models.train import checkpoint
 from models.train.provenance import read_provenance
@@ -39,7 +39,7 @@ def export(args: argparse.Namespace) -> dict[str, object]:
         if args.classes is None:
             raise ValueError("a classifier needs --classes DIR, the data folder with its *classes.json")
         classes = read_classes(args.classes)
-    model = to_onnx(network, height, width, stem_precision=args.stem)
+    model = to_onnx(network, height, width, stem_precision=args.stem, pointwise_precision=args.pointwise)
     agreement = verify(network, model, height, width)
     backbone = network.encoder if isinstance(network, DepthNet) else network
     provenance = read_provenance(args.checkpoint)
@@ -55,6 +55,7 @@ def export(args: argparse.Namespace) -> dict[str, object]:
             width=width,
             classes=classes,
             stem_precision=args.stem,
+            pointwise_precision=args.pointwise,
             provenance=provenance,
             wall_time_s=payload["progress"]["wall_s"],
             notes=args.notes,
@@ -81,6 +82,9 @@ def main() -> int:
     parser.add_argument("--size", type=int, help="input height and width of a classifier (default: the recipe's)")
     parser.add_argument("--classes", type=Path, help="data folder with *classes.json (classifiers)")
     parser.add_argument("--stem", choices=STEM_PRECISIONS, default="int16", help="a Bi-Real net's first convolution")
+    parser.add_argument(
+        "--pointwise", choices=POINTWISE_PRECISIONS, default="int8", help="a Bi-Real net's real-valued 1x1 convolutions"
+    )
     parser.add_argument("--evaluate", type=Path, help="labelled folder or drive to put figures on the card from")
     parser.add_argument("--dataset", default="dev", help="what the card calls that data")
     parser.add_argument("--notes", default="", help="free text for the card")

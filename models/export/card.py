@@ -49,6 +49,7 @@ def make_card(
     width: int,
     classes: tuple[ClassName, ...],
     stem_precision: str,
+    pointwise_precision: str,
     provenance: dict[str, str],
     wall_time_s: float,
     notes: str,
@@ -110,6 +111,7 @@ def make_card(
         },
         "work": {"binary_macs": cost.binary_macs, "real_macs": cost.real_macs, "bops": cost.bops},
         "stem_precision": stem_precision if arch.binary else "float32",
+        "pointwise_precision": pointwise_precision if arch.binary else "float32",
         "training": {
             "data": recipe.data,
             "terms": recipe.terms,

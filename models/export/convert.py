@@ -11,7 +11,13 @@ from models.train.depth import FX_BASELINE
 
 
 def to_onnx(
-    network: BiRealNet | ResNet | DepthNet, height: int, width: int, *, stem_precision: str = "int16", half: bool = True
+    network: BiRealNet | ResNet | DepthNet,
+    height: int,
+    width: int,
+    *,
+    stem_precision: str = "int16",
+    pointwise_precision: str = "int8",
+    half: bool = True,
 ) -> onnx.ModelProto:
     """Export to a graph with input ``image`` uint8 [N,height,width,3].
 
@@ -20,6 +26,7 @@ def to_onnx(
         height: input rows, a multiple of 32 for depth.
         width: input columns, likewise.
         stem_precision: of a binary network's first convolution, ``int16``, ``int8`` or ``float32``.
+        pointwise_precision: of a binary network's real-valued 1x1 convolutions, ``int8`` or ``float32``.
         half: store large real-valued weights as float16 (computation stays float32).
 
     Returns:
@@ -32,7 +39,9 @@ def to_onnx(
     binary = backbone.config.binary
     features: list[Tensor]
     if isinstance(backbone, BiRealNet):
-        features = structures.encoder(builder, image, backbone, stem_precision=stem_precision)
+        features = structures.encoder(
+            builder, image, backbone, stem_precision=stem_precision, pointwise_precision=pointwise_precision
+        )
     else:
         features = full.encoder(builder, image, backbone)
     if isinstance(network, DepthNet):
@@ -41,5 +50,5 @@ def to_onnx(
         depth = heads.depth_decoder(builder, features, network, focal_baseline=FX_BASELINE, channels_last=binary)
         return builder.finish(image, depth, "depth")
     assert network.fc is not None
-    logits = heads.classifier(builder, features[-1], network.fc, spatial_axes=(1, 2) if binary else (2, 3))
+    logits = heads.classifier(builder, features[-1], network.fc, channels_last=binary)
     return builder.finish(image, logits, "logits")

@@ -39,7 +39,9 @@ def cost_of_graph(model: onnx.ModelProto) -> Cost:
 
     binary = real = 0
     for node in graph.node:
-        weight = shape(node.input[1]) if node.op_type in ("BConv", "Stem", "Conv", "MatMul", "Gemm") else []
+        weight = (
+            shape(node.input[1]) if node.op_type in ("BConv", "Stem", "Pointwise", "Conv", "MatMul", "Gemm") else []
+        )
         attributes = {a.name: a.i for a in node.attribute if a.type == onnx.AttributeProto.INT}
         if node.domain == CUSTOM_DOMAIN and node.op_type == "BConv":
             window = attributes["channels"] * attributes["kernel"] ** 2
@@ -49,7 +51,7 @@ def cost_of_graph(model: onnx.ModelProto) -> Cost:
             real += prod(strided(size, attributes["stride"]) for size in (height, width)) * prod(weight)
         elif node.op_type == "Conv":
             real += prod(shape(node.output[0])[1:]) * prod(weight[1:])
-        elif node.op_type in ("MatMul", "Gemm"):
+        elif node.op_type in ("Pointwise", "MatMul", "Gemm"):
             real += prod(shape(node.output[0])[1:]) * weight[0]
     weights = count_weights(model)
     return Cost(weights.binary_params, weights.real_params, binary, real)

@@ -98,9 +98,10 @@ class FloatOps:
             count_include_pad=0,
         )
 
-    def leaky_clip(self, x: Tensor, hint: str) -> Tensor:
-        """See `models.binarize.functional.leaky_clip`."""
-        return leaky_clip(self._builder, x, hint)
+    def clipped_pointwise(self, x: Tensor, weight: Array, bias: Array, hint: str, *, bits: bool) -> Stream:
+        """Real 1x1 convolution with weight [O,C,1,1] and bias [O] on `models.binarize.functional.leaky_clip` of x."""
+        assert not bits, "stock operators make no packed signs"
+        return Stream(self.conv(leaky_clip(self._builder, x, hint), weight, bias, 1, hint))
 
     def add(self, x: Tensor, after: After, hint: str) -> Stream:
         """Add what comes after to x."""

@@ -16,6 +16,7 @@ OPSET = 17
 IR_VERSION = 8
 CUSTOM_DOMAIN = "bireal"  # the operators of service/xnor_op
 BATCH = "N"  # symbolic batch dimension
+LARGE = 256  # fewer weights are not worth a smaller type
 
 Shape = tuple[int | str, ...]
 Array = NDArray[np.float64]
@@ -105,14 +106,21 @@ class GraphBuilder:
             ValueError: if a weight does not fit float16.
         """
         value = np.asarray(value, np.float32)
-        if not self.half or value.size < 256:
+        if not self.half or value.size < LARGE:
             return self.constant(value, hint)
-        if np.abs(value).max() > 65504:
-            raise ValueError(f"{hint}: a weight of {np.abs(value).max():.3g} does not fit float16")
-        stored = self.constant(value.astype(np.float16), f"{hint}_f16")
+        stored = self.constant(_as_half(value, hint), f"{hint}_f16")
         name = self.name(hint)
         self.nodes.append(helper.make_node("Cast", [stored], [name], name=name, to=TensorProto.FLOAT))
         return name
+
+    def real_constant(self, value: NDArray[np.floating], hint: str) -> str:
+        """Store real-valued weights for an operator that reads float16 itself: float16 if ``half`` and large.
+
+        Raises:
+            ValueError: if a weight does not fit float16.
+        """
+        value = np.asarray(value, np.float32)
+        return self.constant(_as_half(value, hint) if self.half and value.size >= LARGE else value, hint)
 
     def op(self, op_type: str, inputs: list[str], shape: Shape, hint: str = "", **attributes: Any) -> Tensor:
         """Append a stock node with one float output."""
@@ -150,6 +158,13 @@ class GraphBuilder:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="bireal-serve")
         onnx.checker.check_model(model)
         return model
+
+
+def _as_half(value: NDArray[np.float32], hint: str) -> NDArray[np.float16]:
+    largest = np.abs(value).max()
+    if largest > np.finfo(np.float16).max:
+        raise ValueError(f"{hint}: a weight of {largest:.3g} does not fit float16")
+    return value.astype(np.float16)
 
 
 def leaky_clip(builder: GraphBuilder, x: Tensor, hint: str) -> Tensor:

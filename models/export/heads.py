@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 from torch import nn
 
 from models.arch.depth import MIN_DISPARITY_PX, DepthNet
 from models.export.fold import batchnorm_affine, conv_weight
-from models.export.graph import BATCH, GraphBuilder, Tensor
+from models.export.graph import BATCH, Array, GraphBuilder, Shape, Tensor
 
 
-def classifier(builder: GraphBuilder, features: Tensor, fc: nn.Linear, *, spatial_axes: tuple[int, int]) -> Tensor:
+def classifier(builder: GraphBuilder, features: Tensor, fc: nn.Linear, *, channels_last: bool) -> Tensor:
     """Global average pool and fully connected layer -> logits [N,classes]."""
-    pooled = builder.op(
-        "ReduceMean", [features.name], (BATCH, fc.in_features), "pooled", axes=list(spatial_axes), keepdims=0
-    )
-    weight = builder.weight(fc.weight.detach().double().numpy().T, "fc_weight")
+    matrix = fc.weight.detach().double().numpy().T
     bias = builder.constant(fc.bias.detach().numpy().astype(np.float32), "fc_bias")
+    if channels_last:
+        shape: Shape = (BATCH, 1, 1, fc.in_features)
+        (mean,) = builder.custom("GlobalMean", [features.name], [(shape, TensorProto.FLOAT)], "pooled")
+        scores = _pointwise(builder, mean, matrix, bias, "fc")
+        flat = builder.constant(np.array([0, fc.out_features], np.int64), "shape")
+        return builder.op("Reshape", [scores.name, flat], (BATCH, fc.out_features), "logits")
+    pooled = builder.op("ReduceMean", [features.name], (BATCH, fc.in_features), "pooled", axes=[2, 3], keepdims=0)
+    weight = builder.weight(matrix, "fc_weight")
     return builder.op("Gemm", [pooled.name, weight, bias], (BATCH, fc.out_features), "logits")
 
 
@@ -64,10 +70,20 @@ def _score(
         kernel = builder.constant(weight.astype(np.float32)[None, :, None, None], "score_weight")
         return builder.op("Conv", [feature.name, kernel], (batch, 1, height, width), "score", kernel_shape=[1, 1])
     batch, height, width, _ = feature.shape
-    matrix = builder.constant(weight.astype(np.float32)[:, None], "score_weight")
-    product = builder.op("MatMul", [feature.name, matrix], (batch, height, width, 1), "score")
+    product = _pointwise(builder, feature, weight[:, None], builder.constant(np.zeros(1, np.float32), "zero"), "score")
     shape = builder.constant(np.array([0, 1, height, width], np.int64), "shape")
     return builder.op("Reshape", [product.name, shape], (batch, 1, height, width))
+
+
+def _pointwise(builder: GraphBuilder, x: Tensor, matrix: Array, bias: str, hint: str) -> Tensor:
+    """The packed operator's real-valued 1x1 convolution in float32: x [N,H,W,C] times [C,O], plus bias [O]."""
+    out = matrix.shape[1]
+    inputs = [
+        x.name,
+        builder.real_constant(matrix, f"{hint}_weight"),
+        builder.constant(np.ones(out, np.float32), "one"),
+    ]
+    return builder.custom("Pointwise", [*inputs, bias], [((*x.shape[:-1], out), TensorProto.FLOAT)], hint)[0]
 
 
 def _upsample(builder: GraphBuilder, x: Tensor, factor: int) -> Tensor:

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from torch import nn
 
+from models.binarize.functional import LEAKY_SLOPE
 from models.export.fold import fold_stem
-from models.export.graph import BATCH, After, Array, GraphBuilder, Shape, Stream, Tensor, halved, leaky_clip, strided
+from models.export.graph import BATCH, After, Array, GraphBuilder, Shape, Stream, Tensor, halved, strided
 
 STEM_LIMITS = {"int16": 32767, "int8": 127}  # largest weight of an integer stem
 STEM_PRECISIONS = (*STEM_LIMITS, "float32")
+POINTWISE_PRECISIONS = ("int8", "float32")
+INT8_LIMIT = 127
 
 
 def pack_weight(weight: NDArray[np.floating]) -> NDArray[np.int32]:
@@ -43,18 +46,26 @@ class PackedOps:
         stem_precision: ``int16`` and ``int8`` store the first convolution as integer weights of that range with a scale
             a channel, which run on exact integers (both as int16 in the file: the operator takes its faster 8-bit path
             when all weights fit); ``float32`` stores floats.
+        pointwise_precision: ``int8`` stores the real-valued 1x1 convolutions inside the network as 8-bit weights with a
+            scale a channel, and the operator rounds each pixel's values to 8 bits with a scale a pixel; ``float32``
+            computes in float32, on weights stored as the builder stores real-valued ones.
 
     Raises:
-        ValueError: the precision is unknown.
+        ValueError: a precision is unknown.
     """
 
     nothing = After()
 
-    def __init__(self, builder: GraphBuilder, stem_precision: str) -> None:
+    def __init__(self, builder: GraphBuilder, stem_precision: str, pointwise_precision: str) -> None:
         if stem_precision not in STEM_PRECISIONS:
             raise ValueError(f"stem precision {stem_precision!r} is not one of {', '.join(STEM_PRECISIONS)}")
+        if pointwise_precision not in POINTWISE_PRECISIONS:
+            raise ValueError(
+                f"pointwise precision {pointwise_precision!r} is not one of {', '.join(POINTWISE_PRECISIONS)}"
+            )
         self._builder = builder
         self._stem_precision = stem_precision
+        self._pointwise_precision = pointwise_precision
 
     @staticmethod
     def residual(values: Tensor) -> After:
@@ -134,13 +145,28 @@ class PackedOps:
 
     def pointwise(self, x: Tensor, weight: Array, hint: str) -> Tensor:
         """Real 1x1 convolution with weight [O,C,1,1], no bias."""
-        matrix = weight[:, :, 0, 0].T
-        shape: Shape = (*x.shape[:-1], matrix.shape[1])
-        return self._builder.op("MatMul", [x.name, self._builder.weight(matrix, f"{hint}_weight")], shape, hint)
+        return self._pointwise(x, weight, 0.0, hint).values
 
-    def leaky_clip(self, x: Tensor, hint: str) -> Tensor:
-        """See `models.binarize.functional.leaky_clip`."""
-        return leaky_clip(self._builder, x, hint)
+    def clipped_pointwise(self, x: Tensor, weight: Array, bias: Array, hint: str, *, bits: bool) -> Stream:
+        """Real 1x1 convolution with weight [O,C,1,1] and bias [O] on `models.binarize.functional.leaky_clip` of x."""
+        return self._pointwise(x, weight, bias, hint, clip=True, bits=bits)
+
+    def _pointwise(
+        self, x: Tensor, weight: Array, bias: Array | float, hint: str, *, clip: bool = False, bits: bool = False
+    ) -> Stream:
+        matrix = weight[:, :, 0, 0].T
+        if self._pointwise_precision == "int8":
+            scale = np.abs(matrix).max(axis=0) / INT8_LIMIT
+            scale[scale == 0] = 1.0
+            stored = self._builder.constant(np.rint(matrix / scale).astype(np.int8), f"{hint}_weight")
+        else:
+            scale = np.ones(matrix.shape[1])
+            stored = self._builder.real_constant(matrix, f"{hint}_weight")
+        offset = np.broadcast_to(np.asarray(bias, np.float64), scale.shape)
+        inputs = [x.name, stored, self._vector(scale, f"{hint}_scale"), self._vector(offset, f"{hint}_bias")]
+        if clip:
+            inputs.append(self._vector(np.array([LEAKY_SLOPE]), f"{hint}_slope"))
+        return self._custom("Pointwise", inputs, (*x.shape[:-1], matrix.shape[1]), hint, bits)
 
     def affine(self, x: Tensor, scale: Array, bias: Array, hint: str) -> Tensor:
         """Return scale * x + bias, a number each a channel: a BatchNorm that no convolution absorbs."""

@@ -86,8 +86,7 @@ class StructureExporter:
         if block.real_reduce:
             assert isinstance(block.reduce, nn.Sequential)
             weight, offset = fold_conv_bn(block.reduce)
-            product = self.ops.pointwise(self.ops.leaky_clip(x2.values, hint), weight, f"{hint}_reduce")
-            o1 = self.ops.add(product, After(bias=offset, bits=self.bits), f"{hint}_reduced")
+            o1 = self.ops.clipped_pointwise(x2.values, weight, offset, f"{hint}_reduce", bits=self.bits)
         else:
             matched = x1
             if x1 is not None and block.match is not None:
@@ -100,7 +99,9 @@ class StructureExporter:
         return o2.values, o3
 
 
-def encoder(builder: GraphBuilder, image: Shape, network: BiRealNet, *, stem_precision: str) -> list[Tensor]:
+def encoder(
+    builder: GraphBuilder, image: Shape, network: BiRealNet, *, stem_precision: str, pointwise_precision: str
+) -> list[Tensor]:
     """The four stages' outputs for the graph input ``image``: NHWC of a binary network, NCHW of a real-valued one."""
     config = network.config
     bits = all(m.reads_plain_signs for m in network.modules() if isinstance(m, BinaryLayer)) and config.binary
@@ -108,7 +109,7 @@ def encoder(builder: GraphBuilder, image: Shape, network: BiRealNet, *, stem_pre
     first_reads_bits = bits and not (config.bottleneck and config.structure == "bireal" and config.first_1x1_real)
     ops: PackedOps | FloatOps
     if config.binary:
-        ops = PackedOps(builder, stem_precision)
+        ops = PackedOps(builder, stem_precision, pointwise_precision)
         stream = ops.stem(image, network.stem, pool=config.stem_pool, bits=first_reads_bits)
     else:
         ops = FloatOps(builder)

@@ -48,8 +48,8 @@ def verify(network: BiRealNet | ResNet | DepthNet, model: onnx.ModelProto, heigh
     """Compare outputs on synthetic images, twice.
 
     A float32 export of the network must agree with PyTorch: this proves wiring, folding and packing. The model as it
-    ships (float16 storage, integer stem) is then compared for the record: what its rounding does is measured on real
-    data, not bounded here.
+    ships (float16 storage, integer stem, 8-bit 1x1 convolutions) is then compared for the record: what its rounding
+    does is measured on real data, not bounded here.
 
     Returns:
         ``correlation`` and ``max_difference`` of the float32 export's outputs (log depth for depth networks), and
@@ -62,7 +62,9 @@ def verify(network: BiRealNet | ResNet | DepthNet, model: onnx.ModelProto, heigh
     expected = network(normalise(torch.from_numpy(images).permute(0, 3, 1, 2))).numpy()
     if isinstance(network, DepthNet):
         expected = np.log(FX_BASELINE / expected)
-    exact = _outputs(to_onnx(network, height, width, stem_precision="float32", half=False), images)
+    exact = _outputs(
+        to_onnx(network, height, width, stem_precision="float32", pointwise_precision="float32", half=False), images
+    )
     shipped = _outputs(model, images)
     correlation = float(np.corrcoef(expected.ravel(), exact.ravel())[0, 1])
     backbone = network.encoder if isinstance(network, DepthNet) else network

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
-from models.export.packed_ops import STEM_PRECISIONS
+from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
 from models.export.verify import VerificationError, verify
 from models.import_official.classes import generic_classes, read_class_file
 from models.import_official.convert import to_network
@@ -44,7 +44,7 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
     count = arch.num_classes
     classes = read_class_file(args.classes, count) if args.classes else generic_classes(count)
     name = args.name or f"{'bireal' if arch.binary else 'resnet'}{arch.depth}-imported"
-    model = to_onnx(network, args.size, args.size, stem_precision=args.stem)
+    model = to_onnx(network, args.size, args.size, stem_precision=args.stem, pointwise_precision=args.pointwise)
     agreement = verify(network, model, args.size, args.size)
     recipe = Recipe(
         name="imported",
@@ -62,7 +62,7 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
             f" {imported.zero_weights} of its 1-bit weights are exactly zero: they count as +1 here (paper Eq. 1), "
             "while torch.sign, which the official code uses, gives 0."
         )
-    options = f"--depth {arch.depth} --size {args.size} --stem {args.stem}"
+    options = f"--depth {arch.depth} --size {args.size} --stem {args.stem} --pointwise {args.pointwise}"
     card = make_card(
         name,
         args.version,
@@ -74,6 +74,7 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
         resize_shorter=round(args.size * RESIZE_SHORTER / SIZE),
         classes=classes,
         stem_precision=args.stem,
+        pointwise_precision=args.pointwise,
         provenance={
             "command": f"python -m models.import_official {args.checkpoint.name} {options} --name {name} --out DIR",
             "hardware": "not known",
@@ -109,6 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--full", help="full-precision twin of a Bi-Real net (default: resnet<depth>-imported)")
     parser.add_argument("--size", type=int, default=SIZE, help="input height and width, a multiple of 32 (default 224)")
     parser.add_argument("--stem", choices=STEM_PRECISIONS, default="int16", help="a Bi-Real net's first convolution")
+    parser.add_argument(
+        "--pointwise", choices=POINTWISE_PRECISIONS, default="int8", help="a Bi-Real net's real-valued 1x1 convolutions"
+    )
     parser.add_argument(
         "--data", default="ImageNet-1k, by the checkpoint's authors", help="training data, for the card"
     )

@@ -101,6 +101,7 @@ def _model(registry: Registry, entry: Entry) -> ModelInfo:
         weights=card.weights,
         work=card.work,
         stem_precision=card.stem_precision,
+        pointwise_precision=card.pointwise_precision,
         metrics=list(card.metrics),
         training=card.training.model_dump(),
         limits=list(card.limits),

@@ -181,8 +181,10 @@ class Audit:
         A sum of n terms, each rounded, is off by at most n eps/2 times the sum of the terms' magnitudes; two such
         evaluations differ by at most twice that.
         """
-        if node.op == dialect.AVG_POOL2:
-            return np.asarray(4 * _EPS * np.abs(tapped[node.input(0)]).max())
+        if node.op in (dialect.AVG_POOL2, dialect.GLOBAL_MEAN):
+            x = np.abs(tapped[node.input(0)])
+            terms = 4 if node.op == dialect.AVG_POOL2 else x[0, ..., 0].size
+            return np.asarray(terms * _EPS * x.max())
         scale = np.abs(self._graph.constant(node, 2, "scale", (None,)).astype(np.float64))
         bias = np.abs(self._graph.constant(node, 3, "bias", (None,)).astype(np.float64))
         if node.op == dialect.BCONV:
@@ -190,6 +192,13 @@ class Audit:
             if node.input(4):
                 magnitude = magnitude + np.abs(tapped[node.input(4)])
             return np.asarray(4 * _EPS * magnitude)
+        if node.op == dialect.POINTWISE:
+            stored = self._graph.constant(node, 1, "weight", (None, None))
+            x = np.abs(tapped[node.input(0)].astype(np.float64))
+            if stored.dtype == np.int8:  # the sums are exact: a few steps behind them round
+                x = np.broadcast_to(x.max(axis=-1, keepdims=True), x.shape)
+            terms = 4 if stored.dtype == np.int8 else len(stored) + 4
+            return np.asarray(terms * _EPS * (x @ np.abs(stored.astype(np.float64)) * scale + bias))
         weight = np.abs(self._graph.constant(node, 1, "weight", (None, None, None, 3)).astype(np.float64))
         mean = self._graph.constant(node, 4, "mean", (3,)).astype(np.float64)
         terms = (weight * np.maximum(np.abs(mean), np.abs(255 - mean))).sum(axis=(1, 2, 3))  # [O], pooling keeps it

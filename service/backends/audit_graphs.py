@@ -10,7 +10,14 @@ from service.backends import dialect
 from service.backends.derive import GraphWriter, convert
 from service.backends.dialect import CustomNode, PackedGraph
 
-_COMPUTED_INPUTS = {dialect.STEM: (0,), dialect.PACK: (0,), dialect.BCONV: (0, 4), dialect.AVG_POOL2: (0,)}
+_COMPUTED_INPUTS = {
+    dialect.STEM: (0,),
+    dialect.PACK: (0,),
+    dialect.BCONV: (0, 4),
+    dialect.AVG_POOL2: (0,),
+    dialect.POINTWISE: (0,),
+    dialect.GLOBAL_MEAN: (0,),
+}
 _REAL = TensorProto.FLOAT
 _BITS = TensorProto.INT32
 
@@ -79,11 +86,12 @@ def isolated_graph(graph: PackedGraph) -> Isolated:
     nodes: list[onnx.NodeProto] = []
     constants: list[TensorProto] = []
     inputs: dict[str, int] = {}
+    opset = dialect.default_opset(graph.model)
     isolated = Isolated(onnx.ModelProto(), {}, {}, {})
     for node in graph.custom_nodes:
         if node.op == dialect.PACK:
             continue
-        writer = GraphWriter(prefix=f"{node.layer}::isolated::")
+        writer = GraphWriter(opset, prefix=f"{node.layer}::isolated::")
         for name in computed_inputs(node):
             if node.op == dialect.BCONV and name == node.input(0):
                 isolated.signs[name] = node.integer("channels")
@@ -99,7 +107,7 @@ def isolated_graph(graph: PackedGraph) -> Isolated:
 
     given = [helper.make_tensor_value_info(name, kind, [None] * 4) for name, kind in inputs.items()]
     body = helper.make_graph(nodes, "isolated", given, [], constants)
-    opsets = [helper.make_opsetid("", dialect.default_opset(graph.model))]
+    opsets = [helper.make_opsetid("", opset)]
     isolated.model.CopyFrom(helper.make_model(body, ir_version=graph.model.ir_version, opset_imports=opsets))
     add_outputs(isolated.model, dict.fromkeys([*isolated.sums.values(), *isolated.values.values()], _REAL))
     return isolated

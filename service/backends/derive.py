@@ -7,6 +7,9 @@ standard operators, what the bit-packed operator computes, so that ONNX Runtime'
     binary conv   Conv with weights -1 and +1, zero padding after the sign, then Mul scale, Add bias, Add residual
     stem          Cast, Sub mean, Conv, Mul scale, Add bias, MaxPool
     downsample    AveragePool(ceil_mode=1, count_include_pad=0)
+    real 1x1      Conv; with 8-bit weights each pixel's values are rounded first: m = max |v| over its channels, then
+                  Conv of Round(v * (127 / m)), times m / 127, all products and sums being integers below 2^24 for up to
+                  1040 channels and so exact
 
 Each Conv of signs therefore yields the integer sum itself, exact in float32 (|sum| <= 9 C < 2^24). A session with
 optimisation folds Mul and Add into it, as any float network has them; the audit graph (audit.py) forbids that.
@@ -31,6 +34,7 @@ from service.backends.dialect import CustomNode, GraphError, PackedGraph
 _TO_NCHW = [0, 3, 1, 2]
 _TO_NHWC = [0, 2, 3, 1]
 _MIN_OPSET = 13
+_AXES_ARE_AN_INPUT = 18  # of ReduceMax, from this version of the standard operators on
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def derive_reference(model: onnx.ModelProto) -> Reference:
     if opset < _MIN_OPSET:
         raise GraphError(f"The graph imports version {opset} of the standard operators; {_MIN_OPSET} is the oldest.")
     graph = PackedGraph(model)
-    writer = GraphWriter()
+    writer = GraphWriter(opset=opset)
     sums: dict[str, str] = {}
     for proto in model.graph.node:
         node = graph.custom(proto)
@@ -97,12 +101,14 @@ class GraphWriter:
     """The graph being written, and the layouts in which each of its values exists so far.
 
     Attributes:
+        opset: version of the standard operators.
         prefix: put before every name that this writer makes, so that several can fill one graph.
         nodes: the nodes, in topological order.
         initializers: the constants.
         sign_values: values that were packed bits and exist here as signs only.
     """
 
+    opset: int
     prefix: str = ""
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
@@ -123,6 +129,14 @@ class GraphWriter:
         if full not in self._constants:
             self._constants.add(full)
             self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), full))
+        return full
+
+    def integers(self, name: str, value: list[int]) -> str:
+        """Stores an int64 constant, once, and returns its full name."""
+        full = self.prefix + name
+        if full not in self._constants:
+            self._constants.add(full)
+            self.initializers.append(numpy_helper.from_array(np.array(value, np.int64), full))
         return full
 
     def nhwc(self, value: str) -> str:
@@ -282,6 +296,53 @@ def _avg_pool2(_graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> No
     writer.bind_nchw(node.output(0), y)
 
 
+def _pointwise(graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> None:
+    weight = graph.constant(node, 1, "weight", (None, None))
+    if weight.dtype not in (np.float32, np.float16, np.int8):
+        raise GraphError(f"Node {node.layer} (Pointwise): weight is {weight.dtype}, expected float32, float16 or int8.")
+    layer = node.layer
+    values = writer.nchw(node.input(0))
+    if node.input(4):
+        slope = graph.constant(node, 4, "slope", (1,)).astype(np.float32)
+        limits = [writer.constant("clip::low", -1.0), writer.constant("clip::high", 1.0)]
+        clipped = writer.op("Clip", [values, *limits], f"{layer}::clipped")
+        outside = writer.op("Mul", [values, writer.constant(f"{layer}::slope", slope)], f"{layer}::outside")
+        rest = writer.constant(f"{layer}::rest", np.float32(1) - slope)
+        inside = writer.op("Mul", [clipped, rest], f"{layer}::inside")
+        values = writer.op("Add", [outside, inside], f"{layer}::leaky")
+    step = ""
+    if weight.dtype == np.int8:
+        values, step = _rounded_to_8_bits(writer, values, layer)
+    filters = writer.constant(f"{layer}::weight", weight.astype(np.float32).T[:, :, None, None])
+    y = writer.op("Conv", [values, filters], f"{layer}::sum", kernel_shape=[1, 1])
+    if step:
+        y = writer.op("Mul", [y, step], f"{layer}::stepped")
+    _finish(node, writer, _affine(graph, node, writer, y, 2, weight.shape[1]))
+
+
+def _rounded_to_8_bits(writer: GraphWriter, values: str, layer: str) -> tuple[str, str]:
+    """Names of q [N,C,H,W], integers from -127 to 127, and of their step [N,1,H,W]: values ~ q * step."""
+    magnitudes = writer.op("Abs", [values], f"{layer}::magnitudes")
+    if writer.opset < _AXES_ARE_AN_INPUT:
+        largest = writer.op("ReduceMax", [magnitudes], f"{layer}::largest", axes=[1], keepdims=1)
+    else:
+        axes = writer.integers("axes::channels", [1])
+        largest = writer.op("ReduceMax", [magnitudes, axes], f"{layer}::largest", keepdims=1)
+    limit, zero = writer.constant("eight_bits::limit", 127.0), writer.constant("sign::zero", 0.0)
+    too_small = writer.op("Less", [largest, writer.constant("eight_bits::smallest", 1e-30)], f"{layer}::too_small")
+    divided = writer.op("Div", [largest, limit], f"{layer}::divided")
+    step = writer.op("Where", [too_small, zero, divided], f"{layer}::step")
+    inverse = writer.op("Div", [limit, largest], f"{layer}::inverse")
+    factor = writer.op("Where", [too_small, zero, inverse], f"{layer}::factor")
+    product = writer.op("Mul", [values, factor], f"{layer}::product")
+    return writer.op("Round", [product], f"{layer}::q"), step  # halves to even, as the operator
+
+
+def _global_mean(_graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> None:
+    y = writer.op("GlobalAveragePool", [writer.nchw(node.input(0))], f"{node.layer}::pooled")
+    writer.bind_nchw(node.output(0), y)
+
+
 def _check_stock(node: onnx.NodeProto, writer: GraphWriter) -> None:
     """Stock nodes are passed through; two kinds cannot be."""
     who = f"Node {node.name or node.output[0]} ({node.op_type})"
@@ -298,4 +359,6 @@ _CONVERTERS: dict[str, Callable[[PackedGraph, CustomNode, GraphWriter], str | No
     dialect.PACK: _pack,
     dialect.BCONV: _bconv,
     dialect.AVG_POOL2: _avg_pool2,
+    dialect.POINTWISE: _pointwise,
+    dialect.GLOBAL_MEAN: _global_mean,
 }

@@ -7,6 +7,11 @@ operators, activations are float32 [N, H, W, C]; "bits" are packed signs (servic
     Pack(x [N,H,W,C], threshold? [C]) -> bits
     BConv(bits, weight i32 [O,KH,KW,CW], scale [O], bias [O], residual?; channels, kernel, stride) -> y, bits?
     AvgPool2(x [N,H,W,C]) -> y
+    Pointwise(x [N,H,W,C], weight f32|f16|i8 [C,O], scale [O], bias [O], slope? [1]) -> y, bits?
+    GlobalMean(x [N,H,W,C]) -> y [N,1,1,C]
+
+A real-valued 1x1 convolution with 8-bit weights also rounds its values to 8 bits, each pixel with a scale of its own;
+derive.py spells it out.
 """
 
 import os
@@ -28,7 +33,9 @@ STEM = "Stem"
 PACK = "Pack"
 BCONV = "BConv"
 AVG_POOL2 = "AvgPool2"
-OPERATORS = (STEM, PACK, BCONV, AVG_POOL2)
+POINTWISE = "Pointwise"
+GLOBAL_MEAN = "GlobalMean"
+OPERATORS = (STEM, PACK, BCONV, AVG_POOL2, POINTWISE, GLOBAL_MEAN)
 
 
 class GraphError(ValueError):

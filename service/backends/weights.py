@@ -18,10 +18,11 @@ class WeightCount:
 
     Attributes:
         binary_params: 1-bit weights, those that are convolved with; the unused bits of a last word do not count.
-        real_params: real-valued parameters: float constants of any precision, and a stem's integer weights.
+        real_params: real-valued parameters: float constants of any precision, and the integer weights of a stem and of
+            1x1 convolutions.
         binary_bytes: of the 1-bit weights as they run, in words of 32; here the unused bits do count.
-        real_bytes: of the real-valued parameters as they run: float32, whatever precision they are stored in, but a
-            stem's integer weights in their own.
+        real_bytes: of the real-valued parameters as they run: float32, whatever precision they are stored in, but
+            integer weights, and float16 ones that an operator reads as such, in their own.
     """
 
     binary_params: int
@@ -41,12 +42,12 @@ def count_weights(model: onnx.ModelProto) -> WeightCount:
     """
     graph = PackedGraph(model)
     packed: dict[str, int] = {}  # weight tensor -> channels
-    integer_stems: set[str] = set()
+    as_stored: set[str] = set()  # weights that run in the type that they are stored in
     for node in graph.custom_nodes:
         if node.op == dialect.BCONV:
             packed[node.input(1)] = node.integer("channels")
-        elif node.op == dialect.STEM:
-            integer_stems.add(node.input(1))
+        elif node.op in (dialect.STEM, dialect.POINTWISE):
+            as_stored.add(node.input(1))
 
     binary_params = real_params = binary_bytes = real_bytes = 0
     for name, tensor in graph.constants.items():
@@ -54,10 +55,10 @@ def count_weights(model: onnx.ModelProto) -> WeightCount:
         if name in packed:
             binary_params += size // tensor.dims[-1] * packed[name]
             binary_bytes += size * 4
+        elif name in as_stored:
+            real_params += size
+            real_bytes += size * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         elif tensor.data_type in _FLOATS:
             real_params += size
             real_bytes += size * _FLOAT32_BYTES
-        elif name in integer_stems:
-            real_params += size
-            real_bytes += size * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     return WeightCount(binary_params, real_params, binary_bytes, real_bytes)

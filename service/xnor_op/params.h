@@ -19,7 +19,7 @@
 namespace bireal {
 
 // Element types the operators accept; the numbers are ONNX's TensorProto.DataType.
-enum class DType : int { kFloat32 = 1, kUInt8 = 2, kInt16 = 5, kInt32 = 6 };
+enum class DType : int { kFloat32 = 1, kUInt8 = 2, kInt8 = 3, kInt16 = 5, kInt32 = 6, kFloat16 = 10 };
 
 // A tensor's type, shape and (where already known) its data. A dimension of -1 is not known yet; shape_known is
 // false while not even the rank is.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -146,6 +147,23 @@ inline std::vector<float> avg_pool(const std::vector<float>& in, int height, int
     }
   }
   return out;
+}
+
+// A pixel's values as integers from -127 to 127 of one step, halves to even; zeros where all are tiny.
+struct EightBits {
+  std::vector<int> q;
+  float step = 0;
+};
+
+inline EightBits to_8_bits(const std::vector<float>& values) {
+  float largest = 0;
+  for (float value : values) largest = std::max(largest, std::fabs(value));
+  EightBits result;
+  if (largest >= 1e-30f) result.step = largest / 127.0f;
+  for (float value : values) {
+    result.q.push_back(largest >= 1e-30f ? static_cast<int>(std::nearbyint(value * (127.0f / largest))) : 0);
+  }
+  return result;
 }
 
 }  // namespace bireal::reference

@@ -1,4 +1,4 @@
-// The adapter: presents Pack, BConv, Stem and AvgPool2 to ONNX Runtime as custom ops of the domain "bireal".
+// The adapter: presents Pack, BConv, Stem, AvgPool2, Pointwise and GlobalMean to ONNX Runtime as custom ops of the domain "bireal".
 //
 // The only file that knows ONNX Runtime. It turns OrtValues into TensorViews, ONNX Runtime's thread pool into an
 // Executor and exceptions into OrtStatus with the node's name in front; the operators do the rest. No exception
@@ -10,8 +10,10 @@
 #include "avgpool.h"
 #include "bconv.h"
 #include "dispatch.h"
+#include "globalmean.h"
 #include "ort_abi.h"
 #include "pack.h"
+#include "pointwise.h"
 #include "probe.h"
 #include "stem.h"
 
@@ -184,7 +186,7 @@ class Run final : public Executor {
 
 const TensorView* pointer(const std::optional<TensorView>& view) { return view ? &*view : nullptr; }
 
-// ---------------------------------------------------------------- the four ops
+// ---------------------------------------------------------------- the six ops
 
 struct PackOp {
   static constexpr const char* kName = "Pack";
@@ -267,6 +269,48 @@ struct AvgPool2Op {
   AvgPool2 op;
 };
 
+struct PointwiseOp {
+  static constexpr const char* kName = "Pointwise";
+  static constexpr size_t kRequiredInputs = 4, kInputs = 5, kRequiredOutputs = 1, kOutputs = 2;
+  static constexpr size_t kSlope = 4;
+  static constexpr int kOutputTypes[] = {kOrtFloat, kOrtInt32};
+
+  explicit PointwiseOp(const NodeInfo& node) : op(make(node)) {}
+
+  static Pointwise make(const NodeInfo& node) {
+    std::optional<TensorView> slope;
+    if (node.has_input(kSlope)) slope = node.constant(kSlope, "slope");
+    return {node.input(0, "x"),       node.constant(1, "weight"), node.constant(2, "scale"),
+            node.constant(3, "bias"), pointer(slope),             active_kernels()};
+  }
+
+  void compute(const Run& run) const {
+    const TensorView x = run.input(0);
+    const MapShape out = op.prepare(x);
+    auto* y = static_cast<float*>(run.output(0, out.shape()));
+    auto* bits = static_cast<uint32_t*>(run.output(1, out.bits_shape()));
+    op.run(x, out, y, bits, run);
+  }
+
+  Pointwise op;
+};
+
+struct GlobalMeanOp {
+  static constexpr const char* kName = "GlobalMean";
+  static constexpr size_t kRequiredInputs = 1, kInputs = 1, kRequiredOutputs = 1, kOutputs = 1;
+  static constexpr int kOutputTypes[] = {kOrtFloat};
+
+  explicit GlobalMeanOp(const NodeInfo& node) : op(node.input(0, "x")) {}
+
+  void compute(const Run& run) const {
+    const TensorView x = run.input(0);
+    const MapShape out = op.prepare(x);
+    op.run(x, out, static_cast<float*>(run.output(0, out.shape())), run);
+  }
+
+  GlobalMean op;
+};
+
 // ---------------------------------------------------------------- the table of callbacks
 
 // A kernel as ONNX Runtime holds it: the operator and the label its errors carry.
@@ -331,8 +375,8 @@ OrtCustomOp make_custom_op() {
 
 // The ops and their domain live as long as the library: sessions refer to them, and every session's options share them.
 struct Domain {
-  OrtCustomOp ops[4] = {make_custom_op<PackOp>(), make_custom_op<BConvOp>(), make_custom_op<StemOp>(),
-                        make_custom_op<AvgPool2Op>()};
+  OrtCustomOp ops[6] = {make_custom_op<PackOp>(),     make_custom_op<BConvOp>(),     make_custom_op<StemOp>(),
+                        make_custom_op<AvgPool2Op>(), make_custom_op<PointwiseOp>(), make_custom_op<GlobalMeanOp>()};
   OrtCustomOpDomain* handle = nullptr;
 
   Domain() {

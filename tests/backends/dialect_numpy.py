@@ -125,6 +125,32 @@ class AvgPool2(OpRun):
         return (pooled,)
 
 
+class Pointwise(OpRun):
+    op_domain = "bireal"
+
+    def _run(self, x: Any, weight: Any, scale: Any, bias: Any, slope: Any = None) -> Any:
+        one = np.float32(1)
+        v = x if slope is None else x * slope + np.minimum(one, np.maximum(-one, x)) * (one - slope)
+        if weight.dtype == np.int8:
+            largest = np.abs(v).max(axis=-1, keepdims=True)
+            small = largest < np.float32(1e-30)
+            safe = np.where(small, one, largest)
+            q = np.where(small, 0, np.rint(v * (np.float32(127) / safe))).astype(np.int64)
+            step = np.where(small, 0 * one, safe / np.float32(127))
+            sums = (q @ weight.astype(np.int64)).astype(np.float32) * step
+        else:
+            sums = (v.astype(np.float64) @ weight.astype(np.float64)).astype(np.float32)
+        y = sums * scale + bias
+        return (y, bits_of(y))[: len(self.onnx_node.output)]
+
+
+class GlobalMean(OpRun):
+    op_domain = "bireal"
+
+    def _run(self, x: Any) -> Any:
+        return (x.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32),)
+
+
 def evaluate(model: onnx.ModelProto, image: np.ndarray, names: list[str] | None = None) -> dict[str, np.ndarray]:
     """Runs a packed graph and returns its outputs, or the named tensors, by name."""
     if names:
@@ -133,5 +159,5 @@ def evaluate(model: onnx.ModelProto, image: np.ndarray, names: list[str] | None 
         del tapped.graph.output[:]
         tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         model = tapped
-    evaluator = ReferenceEvaluator(model, new_ops=[Stem, Pack, BConv, AvgPool2])
+    evaluator = ReferenceEvaluator(model, new_ops=[Stem, Pack, BConv, AvgPool2, Pointwise, GlobalMean])
     return dict(zip(evaluator.output_names, evaluator.run(None, {"image": image}), strict=True))

@@ -24,13 +24,15 @@ EXACT_MEAN = np.array([124, 116, 104], np.float32)
 class PackedGraphBuilder:
     """Adds one layer a call; every method returns the names of what it made.
 
-    Real values are named as their layer, their signs `<layer>.bits`. `exact` chooses the kind of weights.
+    Real values are named as their layer, their signs `<layer>.bits`. `exact` chooses the kind of weights. Real-valued
+    1x1 convolutions are `Pointwise` nodes with weights of the type `pointwise`, stock nodes without one.
     """
 
     seed: int
     height: int
     width: int
     exact: bool = False
+    pointwise: str = ""
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     values: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -143,16 +145,34 @@ class PackedGraphBuilder:
         self._custom("AvgPool2", [x], [self._real(name, (h + 1) // 2, (w + 1) // 2, c)], name)
         return name
 
-    def real1x1(self, x: str, name: str, out: int) -> str:
+    def real1x1(self, x: str, name: str, out: int, *, slope: float | None = None, bits: bool = False) -> str:
         h, w, c = self.shapes[x]
         values = self.normal(c, out, spread=c**-0.5)
         if self.exact:  # two channels of the input, added or subtracted
             values = np.zeros((c, out), np.float32)
             for column in values.T:
                 column[self.rng.choice(c, min(c, 2), replace=False)] = self.rng.choice([-1, 1], min(c, 2))
-        weight = self.constant(f"{name}.weight", values)
-        self.nodes.append(helper.make_node("MatMul", [x, weight], [name], name=name))
-        return self._real(name, h, w, out)
+        if not self.pointwise:
+            weight = self.constant(f"{name}.weight", values)
+            self.nodes.append(helper.make_node("MatMul", [x, weight], [name], name=name))
+            return self._real(name, h, w, out)
+        scale, bias = np.ones(out, np.float32), self.offsets(out, spread=0.1)
+        if self.pointwise == "int8":
+            scale = np.abs(values).max(axis=0) / np.float32(127)
+            values = np.rint(values / scale)
+        inputs = [
+            x,
+            self.constant(f"{name}.weight", values.astype(self.pointwise)),
+            self.constant(f"{name}.scale", scale),
+            self.constant(f"{name}.bias", bias),
+        ] + ([self.constant(f"{name}.slope", np.array([slope], np.float32))] if slope is not None else [])
+        outputs = [self._real(name, h, w, out)] + ([self._bits(f"{name}.bits", h, w, out)] if bits else [])
+        self._custom("Pointwise", inputs, outputs, name)
+        return name
+
+    def global_mean(self, x: str, name: str) -> str:
+        self._custom("GlobalMean", [x], [self._real(name, 1, 1, self.shapes[x][2])], name)
+        return name
 
     def stock(self, op: str, inputs: list[str], name: str, **attributes: object) -> str:
         """A stock node that keeps the shape of its first input."""
@@ -232,15 +252,19 @@ def bottleneck_like(
     stages: int = 3,
     depth: bool = True,
     exact: bool = False,
+    pointwise: str = "",
 ) -> onnx.ModelProto:
     """The two-stream bottleneck chain: x1 of C/4 channels and x2 of C channels cross the blocks."""
-    g = PackedGraphBuilder(seed, *size, exact=exact)
+    g = PackedGraphBuilder(seed, *size, exact=exact, pointwise=pointwise)
     x2 = g.stem(4 * width)
     # The first block's x1 comes from x2 by a leaky clip and a real 1x1, as the official code has it.
-    zero, one = g.constant("clip.low", np.float32(-1.0)), g.constant("clip.high", np.float32(1.0))
-    leaky = g.stock("LeakyRelu", [g.stock("Clip", [x2, zero, one], "clip")], "leaky", alpha=0.125)
-    o1 = g.real1x1(leaky, "first", width)
-    g.pack(o1, "first.bits")
+    if pointwise:
+        o1 = g.real1x1(x2, "first", width, slope=0.125, bits=True)
+    else:
+        zero, one = g.constant("clip.low", np.float32(-1.0)), g.constant("clip.high", np.float32(1.0))
+        leaky = g.stock("LeakyRelu", [g.stock("Clip", [x2, zero, one], "clip")], "leaky", alpha=0.125)
+        o1 = g.real1x1(leaky, "first", width)
+        g.pack(o1, "first.bits")
     x1 = o1
     for stage in range(stages):
         mid = width * 2**stage
@@ -258,4 +282,6 @@ def bottleneck_like(
             o2 = g.bconv(o1, f"{name}.conv3x3", mid, stride=stride, residual=shortcut1)
             x2 = g.bconv(o2, f"{name}.expand", 4 * mid, kernel=1, residual=shortcut2)
             x1 = o2
+    if pointwise:
+        x2 = g.real1x1(x2 if depth else g.global_mean(x2, "mean.pixels"), "last", 32)
     return g.depth_head(x2) if depth else g.classifier(x2, 10)

@@ -33,6 +33,8 @@ GRAPHS = {
     "18, int16 stem": lambda seed, **kind: bireal18_like(seed, size=(39, 50), integer_stem=True, **kind),
     "bottleneck": lambda seed, **kind: bottleneck_like(seed, **kind),
     "bottleneck, odd size": lambda seed, **kind: bottleneck_like(seed, size=(41, 57), width=9, depth=False, **kind),
+    "bottleneck, float16 1x1": lambda seed, **kind: bottleneck_like(seed, pointwise="float16", **kind),
+    "bottleneck, float32 1x1": lambda seed, **kind: bottleneck_like(seed, pointwise="float32", depth=False, **kind),
 }
 
 
@@ -68,6 +70,17 @@ def test_integer_sums_of_a_network_without_rounding_equal_numpys_on_both_sides(
         assert binary[layer].dtype == reference[layer].dtype == np.int32
         np.testing.assert_array_equal(binary[layer], expected[sum_output(layer)], err_msg=layer)
         np.testing.assert_array_equal(reference[layer], expected[sum_output(layer)], err_msg=layer)
+
+
+@pytest.mark.parametrize("depth", [False, True])
+def test_8_bit_1x1_convolutions_equal_stock_operators_exactly(depth: bool, seed: int, rng: np.random.Generator) -> None:
+    """Rounding to 8 bits included: sums are integers on both sides, and the few steps behind them round alike."""
+    model = bottleneck_like(seed, size=(61, 43), width=12, depth=depth, pointwise="int8")
+    findings = judged(Audit(model, "int8", intra_op_threads=2), images_for(model, rng, 2))
+    assert [f for f in findings if not f.exact] == []
+    products = [f for f in findings if f.op == "Pointwise"]
+    assert len(products) == 6
+    assert {f.rounding for f in products} == {0.0}
 
 
 def test_integer_sums_of_real_weights_agree_but_for_rare_ties(seed: int, rng: np.random.Generator) -> None:

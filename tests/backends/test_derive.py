@@ -29,6 +29,8 @@ GRAPHS = {
     "18, int16 stem": lambda seed, **kind: bireal18_like(seed, size=(39, 50), integer_stem=True, **kind),
     "bottleneck, depth": lambda seed, **kind: bottleneck_like(seed, **kind),
     "bottleneck, odd size": lambda seed, **kind: bottleneck_like(seed, size=(41, 57), width=9, depth=False, **kind),
+    "bottleneck, float16 1x1": lambda seed, **kind: bottleneck_like(seed, pointwise="float16", **kind),
+    "bottleneck, float32 1x1": lambda seed, **kind: bottleneck_like(seed, pointwise="float32", depth=False, **kind),
 }
 
 

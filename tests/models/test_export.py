@@ -89,6 +89,7 @@ def export_to(folder: Path, config: ArchConfig, size: int = 64) -> Card:
         width=size,
         classes=CLASSES[: config.num_classes],
         stem_precision="int16",
+        pointwise_precision="int8",
         provenance={"command": "python -m models.train", "hardware": "none"},
         wall_time_s=1.0,
         notes="",
@@ -142,6 +143,21 @@ def test_integer_stems_are_close_to_the_float_one() -> None:
     correlations = [np.corrcoef(outputs[0].ravel(), other.ravel())[0, 1] for other in outputs[1:]]
     assert correlations[0] > 0.99
     assert correlations[1] > 0.5, "random networks amplify rounding; what int8 costs a trained one is measured on data"
+
+
+def test_8_bit_1x1_convolutions_are_close_to_float_ones() -> None:
+    network = random_network(CASES[1])
+    images = smooth_images(4, 64, 64)
+    outputs = []
+    for precision in ("float32", "int8"):
+        model = to_onnx(network, 64, 64, stem_precision="float32", pointwise_precision=precision, half=False)  # type: ignore[arg-type]
+        session = ort.InferenceSession(derive_reference(model).model.SerializeToString())
+        outputs.append(session.run(None, {"image": images})[0].ravel())
+    assert np.corrcoef(outputs)[0, 1] > 0.5, (
+        "random networks amplify rounding; what it costs a trained one is on its card"
+    )
+    with pytest.raises(ValueError, match="pointwise precision 'int4' is not one of int8, float32"):
+        to_onnx(network, 64, 64, pointwise_precision="int4")  # type: ignore[arg-type]
 
 
 def test_float16_storage_halves_the_file() -> None:

@@ -1,4 +1,4 @@
-"""Naive numpy versions of the four operators: what they mean, with no packing tricks.
+"""Naive numpy versions of the operators: what they mean, with no packing tricks.
 
 Activations are NHWC float32. Everything here is written to be read, not to be fast; the float steps are
 those of the operators (one rounding a step, nothing fused), so results are compared for equality.
@@ -135,3 +135,28 @@ def avg_pool(x: FloatArray) -> FloatArray:
                 total = total + window[:, i]
             out[:, row, column] = total * np.float32(1 / window.shape[1])
     return out
+
+
+def leaky_clip(x: FloatArray, slope: float) -> FloatArray:
+    """slope * x + (1 - slope) * clip(x, -1, 1), each step rounded."""
+    steep = np.float32(slope)
+    return x * steep + np.clip(x, np.float32(-1), np.float32(1)) * (np.float32(1) - steep)
+
+
+def pointwise_8_bits(x: FloatArray, weight: NDArray[np.int8], scale: FloatArray, bias: FloatArray) -> FloatArray:
+    """(sum * step) * scale + bias: each pixel of x [N,H,W,C] rounded to integers of a step of its own, times [C,O]."""
+    largest = np.abs(x).max(axis=-1, keepdims=True)
+    zero = largest < np.float32(1e-30)
+    divisor = np.where(zero, np.float32(1), largest)
+    step = np.where(zero, np.float32(0), divisor / np.float32(127))
+    q = np.rint(x * np.where(zero, np.float32(0), np.float32(127) / divisor)).astype(np.int64)
+    return (q @ weight.astype(np.int64)).astype(np.float32) * step * scale + bias
+
+
+def global_mean(x: FloatArray) -> FloatArray:
+    """Mean over the pixels, summed in reading order: [N,H,W,C] -> [N,1,1,C]."""
+    n, height, width, channels = x.shape
+    total = np.zeros((n, channels), np.float32)
+    for pixel in x.reshape(n, -1, channels).transpose(1, 0, 2):
+        total = total + pixel
+    return (total * np.float32(1 / (height * width))).reshape(n, 1, 1, channels)

@@ -17,7 +17,7 @@ import pytest
 from tests.xnor_op import opkit
 
 HERE = Path(__file__).resolve().parent
-EXACTNESS = ["test_pack.py", "test_bconv.py", "test_stem.py", "test_avgpool.py"]
+EXACTNESS = ["test_pack.py", "test_bconv.py", "test_stem.py", "test_avgpool.py", "test_pointwise.py"]
 PRINT_KERNEL = (
     "import ctypes, sys; op = ctypes.CDLL(sys.argv[1]); op.bireal_kernel_name.restype = ctypes.c_char_p; "
     "print((op.bireal_kernel_name() or b'none').decode())"

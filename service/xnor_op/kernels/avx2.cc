@@ -318,7 +318,8 @@ extern const Kernels kernels_avx2;
 const Kernels kernels_avx2 = {
     "avx2", kBlock,        kAvx2StemBlock, pack,    bconv_layout_bytes, bconv_layout,      offsets_bytes,
     bconv,  &kAvx2StemF32, &kAvx2StemI16,  nullptr, avx2_max_pool_row,  avx2_avg_pool_row,
-    roofline,
+    roofline, &kAvx2PointwiseF32, nullptr, &kAvx2PointwiseI8,
+    avx2_leaky_clip,
 };
 
 }  // namespace bireal

@@ -286,6 +286,7 @@ extern const Kernels kernels_avx512bw;
 const Kernels kernels_avx512bw = {
     "avx512bw", kBlock,        kAvx2StemBlock, pack,    bconv_layout_bytes, bconv_layout,      offsets_bytes,
     bconv,      &kAvx2StemF32, &kAvx2StemI16,  nullptr, avx2_max_pool_row,  avx2_avg_pool_row, roofline,
+    &kAvx2PointwiseF32, nullptr, &kAvx2PointwiseI8, avx2_leaky_clip,
 };
 
 }  // namespace bireal

@@ -57,6 +57,39 @@ struct StemKernel {
   void (*row)(const StemRowJob& job);
 };
 
+// Pixels times a matrix, a real-valued 1x1 convolution on NHWC: y = sum over c of value * weight, * scale + bias. With
+// 8-bit weights the values are integers, value = q * step of the pixel; y = (sum * step) * scale + bias, each step of
+// the float part rounded, so that every ISA gives the same bits. Sums of floats may be in any order.
+struct PointwiseJob {
+  const void* pixels;   // [count], `pitch` bytes apart: float32, or as PointwiseKernel::prepare made them
+  size_t pitch;         // a multiple of 4
+  const float* step;    // [count], of 8-bit values; else null
+  const void* weights;  // as laid out by PointwiseKernel::layout
+  const float* scale;   // [padded_channels]
+  const float* bias;    // [padded_channels]
+  float* y;             // [count][out_channels]
+  int64_t count;        // pixels
+  int channels, out_channels;
+  int block_begin, block_end;  // a block is PointwiseKernel::block output channels
+};
+
+// The product for one type of weights.
+struct PointwiseKernel {
+  int block;  // output channels of a weight block
+  // Bytes between prepared pixels, a multiple of 4; null where pixels are read as they are, float32.
+  size_t (*pixel_pitch)(int channels);
+  // Symmetric 8-bit values, each pixel by itself: m = max |x|; step = m / 127, q = x * (127 / m) rounded to the nearest
+  // integer, halves to even; step and all q are 0 if m < kSmallestMagnitude. What `out` holds of a q is the kernel's
+  // affair. No q needs be right where an x is not finite.
+  void (*prepare)(const float* x, int64_t count, int channels, void* out, float* step);
+  // weights [channels][out_channels] as stored -> this ISA's layout.
+  size_t (*layout_bytes)(int out_channels, int channels);
+  void (*layout)(const void* weights, int out_channels, int channels, void* out);
+  void (*run)(const PointwiseJob& job);
+};
+
+constexpr float kSmallestMagnitude = 1e-30f;
+
 struct Kernels {
   const char* name;
   int block;       // output channels of a weight block of the binary convolution, a multiple of 32
@@ -83,6 +116,13 @@ struct Kernels {
   // The binary convolution's inner instructions on registers alone, `rounds` times a whole tile; returns the
   // multiply-accumulates of one round. Null where there is no such loop. For probe.cc.
   int64_t (*roofline)(int64_t rounds);
+
+  // Each may be null: the operator then takes the scalar set's (and for float16 first widens the weights to float32).
+  const PointwiseKernel* pointwise_f32;
+  const PointwiseKernel* pointwise_f16;  // weights stored as float16, widened as they are read
+  const PointwiseKernel* pointwise_i8;
+  // slope * x + (1 - slope) * clip(x, -1, 1): two products and their sum, each rounded.
+  void (*leaky_clip)(const float* x, int64_t count, float slope, float* out);
 };
 
 }  // namespace bireal

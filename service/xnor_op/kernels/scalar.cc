@@ -1,6 +1,7 @@
 // Portable kernels: plain C++, baseline flags, any CPU. The fallback, and the shape the fast ones follow.
 #include "../epilogue.h"
 #include "kernel.h"
+#include "scalar.h"
 
 namespace bireal {
 namespace {
@@ -192,6 +193,7 @@ extern const Kernels kernels_scalar;
 const Kernels kernels_scalar = {
     "scalar", kWordBits, kWordBits, pack,    bconv_layout_bytes, bconv_layout, no_scratch,
     bconv,    &kStemF32, &kStemI16, nullptr, max_pool_row,       avg_pool_row, nullptr,
+    &kScalarPointwiseF32, nullptr, &kScalarPointwiseI8, scalar_leaky_clip,
 };
 
 }  // namespace bireal

@@ -15,7 +15,9 @@
 #include "avgpool.h"
 #include "bconv.h"
 #include "dispatch.h"
+#include "globalmean.h"
 #include "pack.h"
+#include "pointwise.h"
 #include "reference.h"
 #include "stem.h"
 
@@ -233,6 +235,81 @@ void fuzz_avg_pool(Random& random, const Kernels& kernels) {
   }
 }
 
+// T: int8_t, exact; or float, within rounding.
+template <typename T>
+void fuzz_pointwise(Random& random, const Kernels& kernels, DType dtype) {
+  const MapShape in = {random.between(1, 2), some_side(random), some_side(random), some_channels(random)};
+  const int out_channels = random.pick({1, 2, 15, 16, 17, 31, 32, 33, 64, 100});
+  const std::vector<float> x = random.normals(in.elements() * in.batch);
+  std::vector<T> weights(static_cast<size_t>(in.channels) * out_channels);
+  for (T& weight : weights) weight = static_cast<T>(random.between(-128, 127));
+  const std::vector<float> scale = random.normals(out_channels);
+  const std::vector<float> bias = random.normals(out_channels);
+  const std::vector<float> slope = {0.125f};
+  const bool clip = random.coin();
+  const bool with_bits = random.coin();
+  const TensorView map = view(DType::kFloat32, in.shape(), x);
+  const TensorView steep = view(DType::kFloat32, {1}, slope);
+  const Pointwise op(map, view(dtype, {in.channels, out_channels}, weights),
+                     view(DType::kFloat32, {out_channels}, scale), view(DType::kFloat32, {out_channels}, bias),
+                     clip ? &steep : nullptr, kernels);
+  const MapShape out = op.prepare(map);
+  std::vector<float> y(out.elements() * out.batch, NAN);
+  std::vector<uint32_t> bits(out.bits_words() * out.batch, 0xdeadbeef);
+  op.run(map, out, y.data(), with_bits ? bits.data() : nullptr, TwoThreads());
+  for (size_t pixel = 0; pixel < in.pixels() * in.batch; ++pixel) {
+    std::vector<float> v(x.begin() + pixel * in.channels, x.begin() + (pixel + 1) * in.channels);
+    if (clip) {
+      for (float& value : v) value = value * 0.125f + std::min(1.0f, std::max(-1.0f, value)) * 0.875f;
+    }
+    const reference::EightBits rounded = reference::to_8_bits(v);
+    for (int o = 0; o < out_channels; ++o) {
+      double sum = 0;
+      double magnitude = 0;
+      for (int c = 0; c < in.channels; ++c) {
+        const double weight = weights[static_cast<size_t>(c) * out_channels + o];
+        sum += weight * (sizeof(T) == 1 ? rounded.q[c] : static_cast<double>(v[c]));
+        magnitude += std::fabs(weight * v[c]);
+      }
+      const float found = y[pixel * out_channels + o];
+      if (sizeof(T) == 1) {
+        const float stepped = static_cast<float>(sum) * rounded.step;
+        const float scaled = stepped * scale[o];
+        EXPECT(found == scaled + bias[o], "pointwise %s h %d w %d c %d o %d clip %d", kernels.name, in.height, in.width,
+               in.channels, out_channels, clip);
+      } else {
+        const double limit = (magnitude * std::fabs(scale[o]) + std::fabs(bias[o])) * (in.channels + 4) / (1 << 24);
+        EXPECT(std::fabs(found - (sum * scale[o] + bias[o])) <= limit, "pointwise %s h %d w %d c %d o %d clip %d",
+               kernels.name, in.height, in.width, in.channels, out_channels, clip);
+      }
+    }
+  }
+  for (int64_t n = 0; with_bits && n < in.batch; ++n) {
+    const std::vector<float> one(y.begin() + n * out.elements(), y.begin() + (n + 1) * out.elements());
+    const auto wanted = bits_of(one, out);
+    EXPECT(std::equal(wanted.begin(), wanted.end(), bits.begin() + n * out.bits_words()), "pointwise bits %s",
+           kernels.name);
+  }
+}
+
+void fuzz_global_mean(Random& random) {
+  const MapShape in = {random.between(1, 3), some_side(random), some_side(random), some_channels(random)};
+  const std::vector<float> x = random.normals(in.elements() * in.batch);
+  const TensorView map = view(DType::kFloat32, in.shape(), x);
+  const GlobalMean op(map);
+  const MapShape out = op.prepare(map);
+  std::vector<float> y(out.elements() * out.batch, NAN);
+  op.run(map, out, y.data(), TwoThreads());
+  for (int64_t n = 0; n < in.batch; ++n) {
+    for (int c = 0; c < in.channels; ++c) {
+      float sum = 0;
+      for (size_t p = 0; p < in.pixels(); ++p) sum += x[(n * in.pixels() + p) * in.channels + c];
+      EXPECT(y[n * in.channels + c] == sum * (1.0f / static_cast<float>(in.pixels())), "global mean h %d w %d c %d",
+             in.height, in.width, in.channels);
+    }
+  }
+}
+
 // An exception in a task must reach the caller, after all tasks have ended, on whatever thread it happened.
 void test_executor_carries_exceptions() {
   std::atomic<int> ended{0};
@@ -263,6 +340,9 @@ int main(int argc, char** argv) {
       fuzz_stem<float>(random, *kernels, DType::kFloat32);
       fuzz_stem<int16_t>(random, *kernels, DType::kInt16);
       fuzz_avg_pool(random, *kernels);
+      fuzz_pointwise<int8_t>(random, *kernels, DType::kInt8);
+      fuzz_pointwise<float>(random, *kernels, DType::kFloat32);
+      fuzz_global_mean(random);
     }
     std::printf("%s: %s\n", kernels->name, g_failures == 0 ? "exact" : "FAILED");
   }
