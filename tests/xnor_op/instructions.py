@@ -3,7 +3,7 @@
 Two ways of counting, by what the tools can do. Kernels that valgrind runs: `callgrind` counts one run of each operator
 on a fixed geometry (unit/count.cc). Others (valgrind knows no AVX-512): the instructions of the innermost loop that
 does the work, read from the disassembly, for each instruction that counts bits, and how many of them touch the stack
-because registers ran out.
+because registers ran out. The NEON kernel is counted in the same way, cross-compiled.
 
     python -m tests.xnor_op.instructions           # print the counts of a fresh build
     python -m tests.xnor_op.instructions --write    # record them as the budget
@@ -29,6 +29,16 @@ TARGETS = ("bireal_arithmetic", "bireal_op_count")
 CALLGRIND_KERNELS = ("avx2", "scalar")
 # Kernel -> the instruction that its inner loop is made of; a pattern for the mnemonic.
 LOOP_KERNELS = {"avx512vpopcnt": "vpopcnt[dq]", "avx512bw": "vpshufb"}
+NEON_WORK = r"cnt\s"
+
+CROSS_COMPILER = "aarch64-linux-gnu-g++"
+CROSS_OBJDUMP = "aarch64-linux-gnu-objdump"
+CROSS = {
+    "CMAKE_SYSTEM_NAME": "Linux",
+    "CMAKE_SYSTEM_PROCESSOR": "aarch64",
+    "CMAKE_CXX_COMPILER": CROSS_COMPILER,
+}
+"""CMake variables of a build for AArch64 on another machine."""
 
 _HEAD = """\
 # Instruction counts that a change may not exceed: tests/xnor_op/test_instructions.py.
@@ -130,9 +140,20 @@ def innermost_loops(function: str, work: str) -> list[Loop]:
     return loops
 
 
-def measure(folder: Path) -> dict[str, object]:
-    """All counts of a build, in the form of the budget's file."""
+def neon_loop(folder: Path) -> Loop:
+    """The NEON kernel's main loop in a cross-compiled build."""
+    return main_loop(folder, "neon", NEON_WORK, CROSS_OBJDUMP)
+
+
+def measure(folder: Path, cross: Path) -> dict[str, object]:
+    """All counts, in the form of the budget's file.
+
+    Args:
+        folder: a build of the targets.
+        cross: one for AArch64.
+    """
     loops = {kernel: main_loop(folder, kernel, work) for kernel, work in LOOP_KERNELS.items()}
+    loops["neon"] = neon_loop(cross)
     return {
         "compiler": compiler(folder),
         "callgrind": {kernel: callgrind_counts(folder, kernel) for kernel in CALLGRIND_KERNELS},
@@ -148,8 +169,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Counts the kernels' instructions in a fresh build.")
     parser.add_argument("--write", action="store_true", help=f"record the counts in {BUDGET.name}")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        found = measure(build(Path(place), TARGETS))
+    with tempfile.TemporaryDirectory() as native, tempfile.TemporaryDirectory() as cross:
+        found = measure(build(Path(native), TARGETS), build(Path(cross), ["bireal_arithmetic"], **CROSS))
     text = yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
     if arguments.write:
         BUDGET.write_text(_HEAD + text)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.xnor_op import opkit
 from tests.xnor_op.build import build, require_tools, run
+from tests.xnor_op.instructions import CROSS, CROSS_COMPILER
 
 CASES = "40"
 HERE = Path(__file__).resolve().parent
@@ -50,6 +51,17 @@ def environment(sanitized: Path) -> dict[str, str]:
 def test_fuzz(sanitized: Path, seed: int) -> None:
     said = run([str(sanitized / "bireal_op_fuzz"), CASES, str(seed)])
     assert "scalar: exact" in said
+
+
+def test_fuzz_on_aarch64(tmp_path: Path, seed: int) -> None:
+    """The same for the NEON kernels: cross-compiled, with both sanitizers, in an emulated AArch64."""
+    require_tools("cmake", CROSS_COMPILER, "qemu-aarch64")
+    sysroot = Path("/usr/aarch64-linux-gnu")  # where Debian keeps the libraries of that compiler
+    build(tmp_path, ["bireal_op", "bireal_op_fuzz"], BIREAL_OP_SANITIZE="ON", **CROSS)
+    env = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}  # leaks are found by ptrace, which is not emulated
+    command = ["qemu-aarch64", "-L", str(sysroot), str(tmp_path / "bireal_op_fuzz"), CASES, str(seed)]
+    said = run(command, env=env).splitlines()
+    assert said[-2:] == ["neon: exact", "scalar: exact"]
 
 
 def test_session_tests(environment: dict[str, str]) -> None:

@@ -1,0 +1,16 @@
+// The parts of the NEON kernel set that live in neon_stem.cc.
+#pragma once
+
+#include "kernel.h"
+
+namespace bireal {
+
+constexpr int kNeonStemBlock = 16;  // output channels
+
+extern const StemKernel kNeonStemF32;
+extern const StemKernel kNeonStemI16;
+
+void neon_max_pool_row(const float* const* rows, int count, int width, int channels, float* out);
+void neon_avg_pool_row(const float* top, const float* bottom, int width, int channels, float* out);
+
+}  // namespace bireal
