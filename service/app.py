@@ -12,15 +12,21 @@ from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import compare, ops, pages, predict
-from service.api.auth import KEY_HEADER, Auth, KeyGuard, describe_keys
+from service.api import compare, experiments, feedback, ops, pages, predict
+from service.api.auth import KEY_HEADER, Auth, KeyGuard, describe_keys, feedback_secrets
 from service.api.context import REQUEST_ID_HEADER
+from service.api.experimenting import SUBJECT_HEADER
 from service.api.linger import LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
 from service.api.pipeline import Pipeline, ThreadPool
 from service.api.problems import install_handlers
 from service.api.services import TIMEOUT_HEADER, Services
 from service.api.telemetry import Telemetry
+from service.background import Background
+from service.experiments.declaration import read_declarations
+from service.experiments.laboratory import Laboratory
+from service.experiments.recorder import Retention
+from service.experiments.store import Store
 from service.imaging import ImageLimits
 from service.metrics import Metrics
 from service.registry import Registry
@@ -42,6 +48,8 @@ Images are decoded in memory; they are **never stored and never logged**. Every 
 _LINGER_BYTES = 64_000_000
 _LINGER_S = 10.0
 
+_REQUEST_HEADERS = (KEY_HEADER, REQUEST_ID_HEADER, TIMEOUT_HEADER, SUBJECT_HEADER)
+
 _EXPOSED_HEADERS = (
     REQUEST_ID_HEADER,
     "server-timing",
@@ -51,6 +59,9 @@ _EXPOSED_HEADERS = (
     "x-bireal-variant",
     "x-bireal-kernel",
     "x-bireal-fallback",
+    "x-bireal-experiment",
+    "x-bireal-arm",
+    "x-bireal-feedback-token",
     "x-bireal-depth-m",
     "x-bireal-color-range-m",
 )
@@ -90,17 +101,32 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     metrics.queue_depth.set_function(scheduler.waiting)
     metrics.set_capacity(queue_limit=settings.queue_size, workers=settings.workers)
     pipeline = Pipeline(scheduler, pool, ImageLimits(max_pixels=settings.max_pixels), telemetry)
-    services = Services(settings, registry, pipeline, metrics, version, Auth.of(settings))
+    background = Background(scheduler, capacity=settings.background_queue)
+    laboratory = Laboratory(
+        read_declarations(settings.experiments_file) if settings.experiments_file is not None else (),
+        Store(settings.feedback_store),
+        feedback_secrets(settings),
+        Retention(settings.feedback_days * 86400, settings.feedback_rows),
+        registry=registry,
+        scheduler=scheduler,
+        background=background,
+        metrics=metrics,
+    )
+    services = Services(settings, registry, pipeline, metrics, version, Auth.of(settings), laboratory)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load(services, telemetry))
+        background.start()
+        laboratory.start()
         try:
             yield
         finally:
             loading.cancel()
+            await background.close()
             await asyncio.to_thread(scheduler.close, settings.default_timeout_s)
             pool.close()
+            await asyncio.to_thread(laboratory.close)
             registry.close()
 
     app = FastAPI(
@@ -115,7 +141,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     )
     app.state.services = services
     install_handlers(app)
-    for router in (predict.router, compare.router, ops.router, pages.router):
+    for router in (predict.router, compare.router, experiments.router, feedback.router, ops.router, pages.router):
         app.include_router(router)
     _describe(app, services.auth)
     return app
@@ -134,7 +160,7 @@ def _middleware(services: Services) -> list[Middleware]:
                 CORSMiddleware,
                 allow_origins=list(settings.cors_origins),
                 allow_methods=["GET", "POST"],
-                allow_headers=["content-type", "authorization", KEY_HEADER, REQUEST_ID_HEADER, TIMEOUT_HEADER],
+                allow_headers=["content-type", "authorization", *_REQUEST_HEADERS],
                 expose_headers=list(_EXPOSED_HEADERS),
             )
         )

@@ -66,6 +66,14 @@ class Timings(_Wire):
     total: float
 
 
+class ExperimentPart(_Wire):
+    """Which arm of which experiment answered: `GET /experiments/{name}` says what it is and what it found."""
+
+    name: str
+    mode: Literal["split", "shadow", "paired"]
+    arm: str
+
+
 class Run(_Wire):
     """What answered, and how: part of every answer."""
 
@@ -78,6 +86,10 @@ class Run(_Wire):
     batch_size: int = Field(description="Images that were run together with this one, itself included.")
     timings_ms: Timings
     image: ImageInfo
+    experiment: ExperimentPart | None = Field(default=None, description="Null where the answer is part of none.")
+    feedback_token: str | None = Field(
+        default=None, description="To be sent to /feedback with the truth. Null in comparisons."
+    )
 
 
 class ClassPrediction(_Wire):

@@ -31,7 +31,7 @@ _SHOWN_DEFAULTS = {
 }
 
 # Set by a variable only: the options of a process are shown to everybody on the machine.
-_SECRET = ("api_keys", "admin_keys")
+_SECRET = ("api_keys", "admin_keys", "feedback_secrets")
 _KEY_LENGTH = 16
 
 _ONE_ORIGIN_EACH = "give origins as https://host or https://host:port, separated by commas, or * for all"
@@ -130,6 +130,36 @@ class Settings(BaseSettings):
     admin_keys_file: Path | None = Field(
         None, description="File with such keys, one a line, read at start; those of `BIREAL_ADMIN_KEYS` count too."
     )
+    experiments_file: Path | None = Field(
+        None, description="File that declares experiments, YAML or JSON; read at start. None without it."
+    )
+    feedback_store: Path | None = Field(
+        None,
+        description="SQLite file of feedback and observations, on a volume that can be written; made where it is "
+        "missing. Without it they are kept in memory and lost with the process. Images are never in it.",
+    )
+    feedback_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="What feedback tokens are signed with, separated by commas; all replicas need the same. The first "
+        "signs, all are accepted. At least 16 characters each; without any, a random one of the process.",
+    )
+    feedback_secrets_file: Path | None = Field(
+        None, description="File with such secrets, one a line; those of `BIREAL_FEEDBACK_SECRETS` come first."
+    )
+    feedback_days: float = Field(
+        90.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Days that feedback is kept, and tokens are accepted.",
+    )
+    feedback_rows: int = Field(
+        200_000,
+        gt=0,
+        description="Most feedback that is kept, and most observations; the oldest go first.",
+    )
+    background_queue: int = Field(
+        8, gt=0, description="Mirrored images and parity checks that may wait for idle workers; beyond it, dropped."
+    )
     top_k: int = Field(5, gt=0, description="Classes in an answer when the request does not say.")
     min_probability: float = Field(
         0.0, ge=0, le=1, description="Best probability below which an answer is marked uncertain; 0..1."
@@ -137,7 +167,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="A log record as a line of text or of JSON.")
 
-    @field_validator("cors_origins", "api_keys", "admin_keys", mode="before")
+    @field_validator("cors_origins", "api_keys", "admin_keys", "feedback_secrets", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         if isinstance(value, str):
@@ -153,7 +183,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{origin!r} is not an origin: {_ONE_ORIGIN_EACH}")
         return origins
 
-    @field_validator("api_keys", "admin_keys")
+    @field_validator("api_keys", "admin_keys", "feedback_secrets")
     @classmethod
     def _check_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for number, key in enumerate(keys, 1):

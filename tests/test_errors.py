@@ -33,6 +33,14 @@ EXAMPLES: list[ServiceError] = [
     errors.SettingsError("BIREAL_PORT='x': not a number."),
     errors.UnauthorizedError("inference", sent=False),
     errors.AdminDisabledError(),
+    errors.UnknownExperimentError("none", ["binary-vs-full"]),
+    errors.InvalidExperimentError("Both arms are the same."),
+    errors.BadTokenError("The signature does not fit."),
+    errors.ExpiredTokenError(86400.0),
+    errors.UnknownLabelError("There is no class 7.", remedy="Send 0 to 6."),
+    errors.FeedbackConflictError(),
+    errors.GroundTruthError("It is 4 x 3 and the picture 5 x 3.", remedy="Send the same size."),
+    errors.FeedbackStoreError("The disk is full."),
 ]
 
 

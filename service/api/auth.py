@@ -86,10 +86,13 @@ class Auth:
         """
         return cls(
             inference=KeyRing(
-                [*(key.get_secret_value() for key in settings.api_keys), *_read(settings.api_keys_file, "api")]
+                [*(key.get_secret_value() for key in settings.api_keys), *_read(settings.api_keys_file, "api_keys")]
             ),
             admin=KeyRing(
-                [*(key.get_secret_value() for key in settings.admin_keys), *_read(settings.admin_keys_file, "admin")]
+                [
+                    *(key.get_secret_value() for key in settings.admin_keys),
+                    *_read(settings.admin_keys_file, "admin_keys"),
+                ]
             ),
         )
 
@@ -179,11 +182,21 @@ def _key(headers: Headers) -> str | None:
     return headers.get(KEY_HEADER) or None
 
 
+def feedback_secrets(settings: Settings) -> list[str]:
+    """What feedback tokens are signed with, the first signing; empty where nothing is set.
+
+    Raises:
+        SettingsError: As `Auth.of`.
+    """
+    given = [secret.get_secret_value() for secret in settings.feedback_secrets]
+    return [*given, *_read(settings.feedback_secrets_file, "feedback_secrets")]
+
+
 def _read(file: Path | None, which: str) -> list[str]:
     """The keys of a file, one a line; empty lines and those that begin with # are passed over."""
     if file is None:
         return []
-    variable = f"BIREAL_{which.upper()}_KEYS_FILE"
+    variable = f"BIREAL_{which.upper()}_FILE"
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

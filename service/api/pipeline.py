@@ -17,6 +17,7 @@ from service.api.context import RequestContext
 from service.api.telemetry import Telemetry
 from service.api.uploads import Upload
 from service.errors import OverloadedError, ServiceError
+from service.experiments.trial import Trial
 from service.imaging import DecodedImage, ImageLimits, ImageReport, decode
 from service.registry import Handle
 from service.scheduler import Deadline, Outcome, Scheduler
@@ -37,6 +38,8 @@ class Answered:
         report: What the upload was.
         stages: Seconds in each of `service.metrics.STAGES`; `total` is from the body read to the answer made.
         batch_size: Images that shared the run.
+        experiment: Name, mode and arm, where the answer is part of an experiment.
+        feedback_token: What a client sends with its feedback.
     """
 
     handle: Handle
@@ -44,6 +47,8 @@ class Answered:
     report: ImageReport
     stages: dict[str, float]
     batch_size: int
+    experiment: tuple[str, str, str] | None = None
+    feedback_token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +70,14 @@ class Job:
         deadline: When nobody waits for the answer any more.
         context: Of the request.
         begun: `time.perf_counter()` when the body had been read.
+        trial: The request's part in an experiment: runs what has to run beside the answer.
     """
 
     options: Any
     deadline: Deadline
     context: RequestContext
     begun: float
+    trial: Trial | None = None
 
 
 class ThreadPool:
@@ -138,7 +145,8 @@ class Pipeline:
                     *(self._pool.run(self._prepare, upload, handle, hint) for upload in uploads)
                 )
             tensors = [item.prepared.tensor for item in inputs if isinstance(item, Input)]
-            outcomes = iter(await self._scheduler.submit_many(handle.model, tensors, job.deadline))
+            runner = self._scheduler if job.trial is None else job.trial
+            outcomes = iter(await runner.submit_many(handle.model, tensors, job.deadline))
         answers: list[Answered | ServiceError] = []
         for item in inputs:
             if isinstance(item, Input):

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service.api.context import RequestContext, context_of
+from service.api.experimenting import Routed, SubjectOf, route, signed
 from service.api.negotiation import best_media_type
 from service.api.pipeline import Answered, Job
 from service.api.problems import problem_responses
@@ -15,7 +16,6 @@ from service.api.services import DeadlineOf, Services, ServicesOf, while_connect
 from service.api.uploads import Uploads, read_uploads, request_body
 from service.api.wire import classify_answer, depth_answer, run_headers
 from service.errors import BadParameterError, ServiceError
-from service.registry import Handle
 from service.scheduler import Deadline
 from service.schemas import ClassifyAnswer, ClassifyList, DepthAnswer, DepthList, Problem
 from service.tasks import ClassifyOptions, DepthOptions, DepthResult, encode_depth
@@ -104,13 +104,18 @@ class DepthQuery(Selection):
     openapi_extra=request_body(),
 )
 async def classify(
-    request: Request, services: ServicesOf, deadline: DeadlineOf, query: Annotated[ClassifyQuery, Query()]
+    request: Request,
+    services: ServicesOf,
+    deadline: DeadlineOf,
+    subject: SubjectOf,
+    query: Annotated[ClassifyQuery, Query()],
 ) -> Response:
     """Classifies one image, or several: a multipart body with more than one file is answered by a list."""
-    handle = services.registry.resolve("classify", query.model, query.variant)
+    routed = route(services, "classify", query.model, query.variant, subject)
     uploads = await read_uploads(request, deadline, max_images=services.settings.max_images_per_request)
     context = context_of(request)
-    answers = await _answers(request, services, uploads, handle, query.options(services), deadline)
+    answers = await _answers(request, services, uploads, routed, query.options(services), deadline)
+    answers = await signed(services, routed, uploads.images, answers, context)
     if not uploads.several:
         return _json(classify_answer(_only(answers), context), run_headers(_only(answers)))
     results = [
@@ -136,10 +141,14 @@ async def classify(
     openapi_extra=request_body(),
 )
 async def depth(
-    request: Request, services: ServicesOf, deadline: DeadlineOf, query: Annotated[DepthQuery, Query()]
+    request: Request,
+    services: ServicesOf,
+    deadline: DeadlineOf,
+    subject: SubjectOf,
+    query: Annotated[DepthQuery, Query()],
 ) -> Response:
     """Estimates the metric depth of one image as figures, a map or a picture, or of several images as figures."""
-    handle = services.registry.resolve("depth", query.model, query.variant)
+    routed = route(services, "depth", query.model, query.variant, subject)
     form = query.format or BY_MEDIA_TYPE[best_media_type(request.headers.get("accept"), list(BY_MEDIA_TYPE))]
     uploads = await read_uploads(request, deadline, max_images=services.settings.max_images_per_request)
     if uploads.several and form != "json":
@@ -149,7 +158,8 @@ async def depth(
             remedy="Send one image a request to get its map, or ask for format=json.",
         )
     context = context_of(request)
-    answers = await _answers(request, services, uploads, handle, query.options(), deadline)
+    answers = await _answers(request, services, uploads, routed, query.options(), deadline)
+    answers = await signed(services, routed, uploads.images, answers, context, query.fx)
     if uploads.several:
         results = [
             depth_answer(answer, context) if isinstance(answer, Answered) else _problem(answer, services, context)
@@ -162,10 +172,10 @@ async def depth(
 
 
 async def _answers(
-    request: Request, services: Services, uploads: Uploads, handle: Handle, options: object, deadline: Deadline
+    request: Request, services: Services, uploads: Uploads, routed: Routed, options: object, deadline: Deadline
 ) -> list[Answered | ServiceError]:
-    job = Job(options, deadline, context_of(request), begun=time.perf_counter())
-    return await while_connected(request, services.pipeline.predict_all(uploads.images, handle, job))
+    job = Job(options, deadline, context_of(request), begun=time.perf_counter(), trial=routed.trial)
+    return await while_connected(request, services.pipeline.predict_all(uploads.images, routed.handle, job))
 
 
 def _only(answers: list[Answered | ServiceError]) -> Answered:

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from service.api.auth import Auth
 from service.api.pipeline import Pipeline
 from service.errors import BadParameterError
+from service.experiments.laboratory import Laboratory
 from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduler import Deadline
@@ -39,6 +40,7 @@ class Services:
     metrics: Metrics
     version: str
     auth: Auth
+    laboratory: Laboratory
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
 

@@ -85,7 +85,7 @@ async def read_one(request: Request, deadline: Deadline) -> Upload:
 
 
 async def _read_multipart(request: Request, max_images: int) -> Uploads:
-    parser = _InMemoryParser(request.headers, request.stream(), max_files=max_images, max_fields=max_images)
+    parser = InMemoryParser(request.headers, request.stream(), max_files=max_images, max_fields=max_images)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -121,7 +121,7 @@ async def _parts(form: FormData) -> Uploads:
     return Uploads(images, several=len(images) > 1)
 
 
-class _InMemoryParser(MultiPartParser):
+class InMemoryParser(MultiPartParser):
     """Starlette's parser without its temporary files: an image from a client is never stored, not even for a moment."""
 
     spool_max_size = sys.maxsize

@@ -5,6 +5,7 @@ import dataclasses
 from service.api.context import RequestContext
 from service.api.pipeline import Answered, Side
 from service.evaluation import depth_agreement
+from service.experiments.trial import DEPTH_AGREEMENT
 from service.registry import Handle
 from service.schemas import (
     ClassifyAnswer,
@@ -13,6 +14,7 @@ from service.schemas import (
     ComparedWeights,
     DepthAnswer,
     DepthComparison,
+    ExperimentPart,
     FocalInfo,
     ImageInfo,
     RegionInfo,
@@ -20,9 +22,6 @@ from service.schemas import (
     Timings,
 )
 from service.tasks import ClassifyResult, DepthResult
-
-#: Share of pixels within a factor of 1.25 from which two depth maps are said to agree.
-DEPTH_AGREEMENT = 0.9
 
 
 def classify_answer(answer: Answered, context: RequestContext) -> ClassifyAnswer:
@@ -89,6 +88,10 @@ def run_headers(answer: Answered) -> dict[str, str]:
         "x-bireal-variant": handle.variant,
         "x-bireal-kernel": handle.kernel,
     }
+    if answer.experiment is not None:
+        headers["x-bireal-experiment"], _, headers["x-bireal-arm"] = answer.experiment
+    if answer.feedback_token is not None:
+        headers["x-bireal-feedback-token"] = answer.feedback_token
     if handle.fallback is not None:
         headers["x-bireal-fallback"] = _header_safe(handle.fallback)
     return headers
@@ -111,9 +114,15 @@ def _run(answer: Answered, context: RequestContext) -> dict[str, object]:
         "fallback": handle.fallback,
         "request_id": context.request_id,
         "batch_size": answer.batch_size,
+        "experiment": None if answer.experiment is None else _experiment(*answer.experiment),
+        "feedback_token": answer.feedback_token,
         "timings_ms": Timings(**{stage: round(1000 * seconds, 3) for stage, seconds in answer.stages.items()}),
         "image": ImageInfo(**dataclasses.asdict(answer.report)),
     }
+
+
+def _experiment(name: str, mode: str, arm: str) -> ExperimentPart:
+    return ExperimentPart.model_validate({"name": name, "mode": mode, "arm": arm})
 
 
 def _comparison(sides: dict[Side, Answered], order: list[Side], context: RequestContext) -> dict[str, object]:

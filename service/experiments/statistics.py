@@ -102,6 +102,75 @@ def e_value(only_a: int, only_b: int) -> float:
     return float(np.exp(min(float(log_e_value(only_a, only_b)), np.log(1e300))))
 
 
+def share_sequence(successes: Counts, trials: Counts, confidence: float = CONFIDENCE) -> Interval:
+    """A share with an interval that may be watched: with the stated confidence, it covers the truth at every look.
+
+    All p that a beta-binomial mixture has not refuted by now (H. Robbins, 1970): those whose likelihood is more than
+    1 - confidence times its average over all p.
+
+    Args:
+        successes: How many of the trials so far.
+        trials: How many in all so far.
+        confidence: Of the whole sequence of intervals.
+    """
+    k, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        estimate = k / n
+    limit = special.betaln(k + 1, n - k + 1) + np.log(1 - confidence)
+    inside = np.nan_to_num(estimate, nan=0.5)
+    ends = []
+    for outside in (np.zeros_like(inside), np.ones_like(inside)):
+        out, within = outside, inside
+        for _ in range(_BISECTIONS):
+            middle = (out + within) / 2
+            kept = special.xlogy(k, middle) + special.xlog1py(n - k, -middle) > limit
+            out, within = np.where(kept, out, middle), np.where(kept, middle, within)
+        ends.append(out)
+    lower, upper = np.where(k > 0, ends[0], 0.0), np.where(k < n, ends[1], 1.0)
+    return _interval(estimate, lower, upper)
+
+
+def paired_difference_sequence(only_a: Counts, only_b: Counts, n: Counts, confidence: float = CONFIDENCE) -> Interval:
+    """As `paired_difference`, with an interval that may be watched.
+
+    An image gives x = +1, 0 or -1, and the difference is the mean of x. Who bets a share l of his wealth against "the
+    mean is at most d" has, after these images, the product of 1 + l (x - d), which is a martingale at worst (I.
+    Waudby-Smith and A. Ramdas, 2024). The interval holds all d against which neither an equal mixture of bets upwards
+    nor one of bets downwards has earned 2 / (1 - confidence).
+    """
+    a, b, total = (np.asarray(count, dtype=np.float64) for count in (only_a, only_b, n))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        estimate = (a - b) / total
+    ends = [
+        sign * _refuted_below(up, down, total, (1 - confidence) / 2) for sign, up, down in ((1.0, a, b), (-1.0, b, a))
+    ]
+    return _interval(estimate, *ends)
+
+
+def _refuted_below(up: Floats, down: Floats, total: Floats, error: float) -> Floats:
+    """The d below which every "the mean of x is at most d" is refuted; -1 where none is."""
+    bets = np.geomspace(0.002, 0.5, 24)
+    ups, downs, ties = (count[..., None] for count in (up, down, total - up - down))
+    low, high = np.full(up.shape, -1.0), np.where(total > 0, (up - down) / np.maximum(total, 1), -1.0)
+    for _ in range(_BISECTIONS // 2):
+        middle = (low + high) / 2
+        d = middle[..., None]
+        logs = (
+            special.xlogy(ups, 1 + bets * (1 - d))
+            + special.xlogy(downs, np.maximum(1 - bets * (1 + d), 0))
+            + special.xlogy(ties, 1 - bets * d)
+        )
+        refuted = special.logsumexp(logs, axis=-1) - np.log(bets.size) >= -np.log(error)
+        low, high = np.where(refuted, middle, low), np.where(refuted, high, middle)
+    return np.asarray(low)
+
+
+def difference_sequence(right_a: int, n_a: int, right_b: int, n_b: int, confidence: float = CONFIDENCE) -> Interval:
+    """As `unpaired_difference`, with an interval that may be watched."""
+    a, b = (share_sequence(right, n, (1 + confidence) / 2) for right, n in ((right_a, n_a), (right_b, n_b)))
+    return Interval(a.estimate - b.estimate, a.lower - b.upper, a.upper - b.lower)
+
+
 def paired_difference(only_a: Counts, only_b: Counts, n: Counts, confidence: float = CONFIDENCE) -> Interval:
     """Accuracy of one arm less that of another on the same images, with a score interval (T. Tango, 1998).
 
@@ -193,11 +262,7 @@ def unpaired_latency_ratio(
     candidate, baseline = (np.log(np.asarray(side, dtype=np.float64)) for side in (candidate_s, baseline_s))
     if min(candidate.size, baseline.size) < 2:
         return Interval(float("nan"), 0.0, float("inf"))
-    estimate = float(np.exp(candidate.mean() - baseline.mean()))
-    if candidate.std() == 0 and baseline.std() == 0:
-        return Interval(estimate, estimate, estimate)
-    found = stats.ttest_ind(candidate, baseline, equal_var=False).confidence_interval(confidence)
-    return Interval(estimate, float(np.exp(found.low)), float(np.exp(found.high)))
+    return Interval(*(float(np.exp(end)) for end in unpaired_mean_difference(candidate, baseline, confidence)))
 
 
 def mean(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
@@ -213,6 +278,16 @@ def mean(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     estimate = float(sample.mean())
     half = float(stats.sem(sample) * special.stdtrit(sample.size - 1, (1 + confidence) / 2))
     return Interval(estimate, estimate - half, estimate + half)
+
+
+def unpaired_mean_difference(a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Mean of one sample less that of another, each of two values or more, with Welch's interval."""
+    sides = [np.asarray(side, dtype=np.float64) for side in (a, b)]
+    estimate = float(sides[0].mean() - sides[1].mean())
+    if all(side.std() == 0 for side in sides):
+        return Interval(estimate, estimate, estimate)
+    found = stats.ttest_ind(*sides, equal_var=False).confidence_interval(confidence)
+    return Interval(estimate, float(found.low), float(found.high))
 
 
 def _bootstrap_mean(values: Floats, seed: int, confidence: float) -> tuple[Floats, Floats]:

@@ -160,6 +160,37 @@ def test_the_e_value_stays_calm_under_peeking_and_repeated_p_values_do_not(seed:
     assert naive > 0.2 > alarms
 
 
+def test_watched_intervals_cover_at_every_look(seed: int) -> None:
+    """500 experiments of 600 images, looked at after every 15; exact intervals, looked at as often, do not."""
+    runs, n = 500, 600
+    rng = np.random.default_rng(seed)
+    p_a, p_b = 0.10, 0.06
+    draws = rng.choice(3, size=(runs, n), p=[p_a, p_b, 1 - p_a - p_b])
+    looks = np.arange(14, n, 15)
+    a, b = (np.cumsum(draws == side, axis=1)[:, looks] for side in (0, 1))
+    seen = np.broadcast_to(looks + 1, a.shape)
+
+    def always(found: s.Interval, truth: float) -> float:
+        return float(np.mean(((found.lower <= truth) & (truth <= found.upper)).all(axis=1)))
+
+    floor = 0.95 - slack(0.95, runs)
+    assert always(s.paired_difference_sequence(a, b, seen), p_a - p_b) >= floor
+    assert always(s.paired_difference(a, b, seen), p_a - p_b) < 0.9
+    assert always(s.share_sequence(a, seen), p_a) >= floor
+    assert always(s.proportion(a, seen), p_a) < 0.9
+
+
+def test_watching_costs_width_but_not_too_much() -> None:
+    once, watched = s.paired_difference(300, 200, 5000), s.paired_difference_sequence(300, 200, 5000)
+    assert once.upper - once.lower < watched.upper - watched.lower < 2 * (once.upper - once.lower)
+    assert watched.estimate == pytest.approx(once.estimate)
+    assert watched.lower < 0.02 < watched.upper
+    assert s.paired_difference_sequence(0, 0, 0)[1:] == (-1.0, 1.0)
+    assert s.share_sequence(0, 0)[1:] == (0.0, 1.0)
+    split = s.difference_sequence(300, 500, 250, 500)
+    assert split.lower < s.unpaired_difference(300, 500, 250, 500).lower < 0.1 < split.upper
+
+
 def test_the_e_value_finds_a_difference(seed: int) -> None:
     """70 % of the discordant pairs favour one arm: nearly always found within 300 of them."""
     a = np.random.default_rng(seed).binomial(300, 0.7, RUNS)

@@ -1,0 +1,173 @@
+"""The form of `/feedback/depth`: token, picture and ground truth; and how a ground truth is read."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+
+from service.api.uploads import InMemoryParser, Upload
+from service.errors import (
+    BadParameterError,
+    DeadlineExceededError,
+    EmptyBodyError,
+    GroundTruthError,
+    MalformedBodyError,
+    UploadTimeoutError,
+)
+from service.scheduler import Deadline
+
+_FILES = {"picture": "the same picture, byte for byte", "truth": "the ground truth"}
+_REMEDY = "Send metres as a 16-bit grey PNG (metres * 256, 0 where unknown) or as a float32 .npy of the picture's size."
+_NPY_MAGIC = b"\x93NUMPY"
+
+DEPTH_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The answer's `feedback_token`, the same picture, and the ground truth of the picture's size in "
+        "metres: a 16-bit grey PNG (metres x 256, 0 where unknown, as KITTI's) or a float32 .npy.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["token", *_FILES],
+                    "properties": {
+                        "token": {"type": "string"},
+                        **{name: {"type": "string", "format": "binary"} for name in _FILES},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DepthForm:
+    """The parts of the form."""
+
+    token: str
+    picture: Upload
+    truth: Upload
+
+
+async def read_depth_form(request: Request, deadline: Deadline) -> DepthForm:
+    """Reads the form.
+
+    Raises:
+        MalformedBodyError: It is none, or cannot be taken apart.
+        BadParameterError: A part is missing, or there is another one.
+        EmptyBodyError: A part has no bytes.
+        UploadTimeoutError: It was not complete in time.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise MalformedBodyError(
+            "The body is no multipart form.",
+            remedy="curl -F token=... -F picture=@road.jpg -F truth=@depth.png builds one.",
+        )
+    parser = InMemoryParser(request.headers, request.stream(), max_files=len(_FILES), max_fields=1 + len(_FILES))
+    try:
+        async with deadline.enforced():
+            form = await parser.parse()
+            try:
+                parts = {
+                    name: (await value.read(), value.content_type) if isinstance(value, UploadFile) else value
+                    for name, value in form.multi_items()
+                }
+            finally:
+                await form.close()
+    except DeadlineExceededError:
+        raise UploadTimeoutError(deadline.timeout_s) from None
+    except MultiPartException as error:
+        raise MalformedBodyError(f"The multipart body cannot be taken apart: {error.message.rstrip('.')}.") from None
+    return _form(parts)
+
+
+def _form(parts: Mapping[str, tuple[bytes, str | None] | str]) -> DepthForm:
+    for name in parts.keys() - {"token", *_FILES}:
+        raise BadParameterError(
+            name, f"The form has a part called {name[:40]!r}.", remedy="Send token, picture and truth."
+        )
+    token = parts.get("token")
+    if not isinstance(token, str):
+        raise BadParameterError(
+            "token", "The form has no text part `token`.", remedy="Send the answer's feedback_token."
+        )
+    uploads = {}
+    for name, what in _FILES.items():
+        part = parts.get(name)
+        if not isinstance(part, tuple):
+            raise BadParameterError(name, f"The form has no file `{name}`.", remedy=f"Send {what} as a file.")
+        if not part[0]:
+            raise EmptyBodyError(f"The file `{name}` in the form is empty.", remedy=f"Send {what} as a file.")
+        uploads[name] = Upload(part[0], part[1] if name == "picture" else None, name)
+    return DepthForm(token, uploads["picture"], uploads["truth"])
+
+
+def read_truth(upload: Upload, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Reads a ground truth; its size is checked before its pixels are decoded.
+
+    Args:
+        upload: A 16-bit PNG or an .npy.
+        size: Height and width that it must have, pixels: those of the upright picture.
+
+    Returns:
+        float32 [H, W], metres, 0 where there is none.
+
+    Raises:
+        GroundTruthError: It is neither, is damaged, or has another size.
+    """
+    truth_m = _read_npy(upload.data, size) if upload.data.startswith(_NPY_MAGIC) else _read_png(upload.data, size)
+    return np.where(np.isfinite(truth_m) & (truth_m > 0), truth_m, np.float32(0))
+
+
+def _read_png(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            _check_png(image, size)
+            values = np.asarray(image).astype(np.float32)
+    except GroundTruthError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise GroundTruthError("The ground truth is no PNG that can be read, and no .npy.", remedy=_REMEDY) from error
+    return values / np.float32(256)
+
+
+def _check_png(image: Image.Image, size: tuple[int, int]) -> None:
+    _check_size((image.height, image.width), size)
+    if image.mode not in {"I;16", "I;16B", "I"}:
+        raise GroundTruthError(f"The ground truth is a PNG of mode {image.mode}, not 16-bit grey.", remedy=_REMEDY)
+
+
+def _read_npy(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)  # the header only: what it claims is not allocated
+    except ValueError as error:
+        raise GroundTruthError("The .npy of the ground truth has a damaged header.", remedy=_REMEDY) from error
+    if dtype.hasobject or dtype.kind != "f":
+        raise GroundTruthError(f"The .npy holds {dtype}, not floating-point metres.", remedy=_REMEDY)
+    _check_size(shape, size)
+    body = data[file.tell() :]
+    if len(body) != dtype.itemsize * size[0] * size[1]:
+        raise GroundTruthError("The .npy has another length than its header says.", remedy=_REMEDY)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.frombuffer(body, dtype).reshape(size, order="F" if fortran else "C").astype(np.float32)
+    return np.asarray(values)
+
+
+def _check_size(found: tuple[int, ...], size: tuple[int, int]) -> None:
+    if tuple(found) != size:
+        shown = " x ".join(str(length)[:20] for length in found[:4]) or "a single value"
+        raise GroundTruthError(
+            f"The ground truth is {shown} (height x width) and the picture {size[0]} x {size[1]}.", remedy=_REMEDY
+        )

@@ -1,0 +1,76 @@
+"""Work that nobody waits for: bounded, run when nothing else wants the networks, and the first to be dropped."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from service.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[], Awaitable[None]]
+
+_POLL_S = 0.005
+_PATIENCE_S = 2.0
+
+
+class Background:
+    """Runs offered work one at a time, whenever no request waits for the networks.
+
+    A piece that finds the queue full, or that would not get its turn for two seconds, is dropped. At most one piece is
+    with the scheduler at any time, so that a request that comes meanwhile waits for one run at the most.
+
+    Args:
+        scheduler: What must be idle.
+        capacity: Pieces that may wait.
+    """
+
+    def __init__(self, scheduler: Scheduler, *, capacity: int) -> None:
+        self._scheduler = scheduler
+        self._capacity = capacity
+        self._queue: asyncio.Queue[tuple[float, Work, Callable[[], None]]] = asyncio.Queue(capacity)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Starts to work; called in the event loop."""
+        self._task = asyncio.create_task(self._work())
+
+    async def close(self) -> None:
+        """Stops; what waits is dropped."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        while not self._queue.empty():
+            self._queue.get_nowait()[2]()
+
+    def offer(self, work: Work, dropped: Callable[[], None]) -> None:
+        """Takes a piece of work, or drops it.
+
+        Args:
+            work: What to await; must handle its own errors.
+            dropped: Called if it will never be.
+        """
+        if self._task is None or self._task.done() or self._queue.full():
+            dropped()
+        else:
+            self._queue.put_nowait((time.monotonic() + _PATIENCE_S, work, dropped))
+
+    def waiting(self) -> int:
+        """Pieces that wait."""
+        return self._queue.qsize()
+
+    async def _work(self) -> None:
+        while True:
+            give_up, work, dropped = await self._queue.get()
+            while self._scheduler.waiting() and time.monotonic() < give_up:  # noqa: ASYNC110  other threads' work
+                await asyncio.sleep(_POLL_S)
+            if time.monotonic() >= give_up:
+                dropped()
+                continue
+            try:
+                await work()
+            except Exception:  # one piece of work never ends the others
+                log.exception("work in the background failed")

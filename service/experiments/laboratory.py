@@ -1,0 +1,203 @@
+"""All of experiments and feedback in one place, as the service uses it; what there is of it is made here."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from service.background import Background
+from service.card import TaskName
+from service.errors import ServiceError
+from service.experiments import statistics as st
+from service.experiments.catalogue import Catalogue, Route
+from service.experiments.declaration import Declaration
+from service.experiments.recorder import Recorder, Retention
+from service.experiments.results import IntervalInfo, Results, analyse
+from service.experiments.store import Store
+from service.experiments.tokens import Tokens
+from service.experiments.trial import Trial
+from service.experiments.verdict import Verdict, verdict
+from service.metrics import Bounds, Metrics, TargetLabels
+from service.registry import Registry
+from service.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+_FRESH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an experiment found, and when that was computed; `problem` says why there is nothing."""
+
+    results: Results | None
+    verdict: Verdict | None
+    problem: str | None = None
+
+
+class _Kept(NamedTuple):
+    """A report, of which state of declaration and store, and when it was made."""
+
+    declaration: Declaration
+    changes: tuple[int, int]
+    at: float
+    report: Report
+
+
+class Laboratory:
+    """Experiments and feedback.
+
+    Args:
+        declared: Experiments of the file.
+        store: Where feedback and observations are.
+        secrets: For feedback tokens.
+        retention: What the store keeps.
+        registry: What runs the arms.
+        scheduler: Runs them.
+        background: Runs mirrored images.
+        metrics: Shows it all.
+    """
+
+    def __init__(
+        self,
+        declared: Iterable[Declaration],
+        store: Store,
+        secrets: Sequence[str],
+        retention: Retention,
+        *,
+        registry: Registry,
+        scheduler: Scheduler,
+        background: Background,
+        metrics: Metrics,
+    ) -> None:
+        self.store = store
+        self.tokens = Tokens(secrets, max_age_s=retention.max_age_s)
+        self.catalogue = Catalogue(declared, store, registry, metrics.experiments)
+        self.recorder = Recorder(store, retention, metrics.feedback)
+        self.recorder.on_refresh(self.catalogue.refresh)
+        self.recorder.on_refresh(self._show)
+        self._scheduler, self._background, self._metrics = scheduler, background, metrics
+        self._reports: dict[str, _Kept] = {}
+        self._lock = threading.Lock()
+        self._shown: object = None
+
+    def start(self) -> None:
+        """Starts to record."""
+        self.recorder.start()
+
+    def close(self) -> None:
+        """Writes what is pending and closes the store. Blocks."""
+        self.recorder.close()
+        self.store.close()
+
+    def route(self, task: TaskName, model: str | None, variant: str | None, subject: str) -> Route | None:
+        """See `Catalogue.route`."""
+        return self.catalogue.route(task, model, variant, subject)
+
+    def trial(self, route: Route) -> Trial:
+        """A request's part in an experiment."""
+        return Trial(route, self._scheduler, self._background, self.recorder, self._metrics.experiments)
+
+    # ---- what was found --------------------------------------------------------------------------------------------
+
+    def report(self, declaration: Declaration) -> Report:
+        """What an experiment found; a second old at the most. Blocks for up to some 100 ms: call it in a thread.
+
+        Raises:
+            FeedbackStoreError: The store cannot be read.
+        """
+        with self._lock:  # one at a time: pollers do not multiply the work
+            self.recorder.flush()
+            changes, now = self.store.changes(), time.monotonic()
+            kept = self._reports.get(declaration.name)
+            if (
+                kept is not None
+                and kept.declaration == declaration
+                and (kept.changes == changes or now - kept.at < _FRESH_S)
+            ):
+                return kept.report
+            report = self._report(declaration)
+            self._reports[declaration.name] = _Kept(declaration, changes, now, report)
+            return report
+
+    def _report(self, declaration: Declaration) -> Report:
+        try:
+            revision = self.catalogue.revision(declaration)
+        except ServiceError as error:
+            return Report(None, None, f"The experiment cannot run: {error.detail}")
+        results = analyse(declaration, revision, self.store)
+        return Report(results, in_words(declaration, results))
+
+    def _show(self) -> None:
+        """Brings the gauges up to date if anything was written since."""
+        changes = self.store.changes()
+        if changes == self._shown:
+            return
+        self._shown = changes
+        for declaration in self.catalogue.all():
+            self._show_experiment(declaration)
+        for live in self.store.live():
+            target = TargetLabels(task=live.task, model=live.model, version=live.version, variant=live.variant)
+            found = {"top1": st.proportion(live.top1, live.n), "top5": st.proportion(live.top5, live.n)}
+            if live.task == "depth":
+                found = {"abs_rel": st.mean(live.abs_rel), "delta1": st.mean(live.delta1)}
+            for metric, interval in found.items():
+                self._metrics.feedback.set_accuracy(metric, Bounds(*interval), **target)
+            self._metrics.feedback.set_images(live.n, **target)
+        self._metrics.feedback.set_store(*self.store.size())
+
+    def _show_experiment(self, declaration: Declaration) -> None:
+        results = self.report(declaration).results
+        if results is None:
+            return
+        name, shown = declaration.name, self._metrics.experiments
+        if results.agreement is not None:
+            shown.set_agreement(name, _bounds(results.agreement))
+        if results.latency_ratio is not None:
+            shown.set_latency_ratio(name, _bounds(results.latency_ratio))
+        metric = "top1" if declaration.task == "classify" else "delta1"
+        for arm in results.arms:
+            if arm.accuracy is not None:
+                shown.set_accuracy(name, arm.name, metric, _bounds(arm.accuracy))
+            if arm.abs_rel is not None:
+                shown.set_accuracy(name, arm.name, "abs_rel", _bounds(arm.abs_rel))
+        if results.labelled_pairs is not None:
+            pairs = results.labelled_pairs
+            shown.set_labelled(
+                name,
+                {
+                    "both": pairs.both,
+                    "baseline": pairs.baseline,
+                    "candidate": pairs.candidate,
+                    "neither": pairs.neither,
+                },
+            )
+        if results.evidence is not None:
+            shown.set_evidence(name, e_value=results.evidence.e_value, p_value=results.evidence.p_value)
+
+
+def in_words(declaration: Declaration, results: Results) -> Verdict:
+    """The verdict on an experiment's results."""
+    evidence = results.evidence
+    watched = evidence.difference_watched if evidence is not None else None
+    baseline, candidate = results.arms
+    split = declaration.mode == "split"
+    return verdict(
+        candidate=candidate.name,
+        baseline=baseline.name,
+        depth=declaration.task == "depth",
+        margin=declaration.margin,
+        images=baseline.images + candidate.images if split else results.pairs,
+        agreement=results.agreement,
+        latency_ratio=results.latency_ratio,
+        accuracies=(candidate.accuracy, baseline.accuracy),
+        labelled=min(baseline.labelled, candidate.labelled),
+        difference=watched or (evidence.difference if evidence is not None else None),
+        watched=watched is not None,
+    )
+
+
+def _bounds(found: IntervalInfo) -> Bounds:
+    return Bounds(*(float("nan") if value is None else value for value in found.model_dump().values()))

@@ -1,0 +1,103 @@
+"""The thread that writes observations, forgets what is old, and keeps gauges and declarations fresh."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from service.errors import FeedbackStoreError
+from service.experiments.observation import Observation
+from service.experiments.store import Store
+from service.metrics import FeedbackMetrics
+
+log = logging.getLogger(__name__)
+
+_FLUSH_S = 0.5
+_REFRESH_S = 2.0
+_PRUNE_S = 60.0
+_MOST_PENDING = 10_000
+
+
+class Retention(NamedTuple):
+    """How much the store keeps."""
+
+    max_age_s: float
+    max_rows: int
+
+
+class Recorder:
+    """See the module's text.
+
+    Args:
+        store: Where observations go.
+        retention: What is kept of them.
+        metrics: Shows the store.
+    """
+
+    def __init__(self, store: Store, retention: Retention, metrics: FeedbackMetrics) -> None:
+        self._store, self._retention, self._metrics = store, retention, metrics
+        self._pending: list[Observation] = []
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._stop = threading.Event()
+        self._refreshers: list[Callable[[], None]] = []
+        self._thread = threading.Thread(target=self._work, name="bireal-recorder", daemon=True)
+
+    def on_refresh(self, refresh: Callable[[], None]) -> None:
+        """Has something called every two seconds in the recorder's thread; may raise `FeedbackStoreError`."""
+        self._refreshers.append(refresh)
+
+    def start(self) -> None:
+        """Starts to write."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Writes what is pending and stops. Blocks."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.flush()
+
+    def put(self, observation: Observation) -> None:
+        """Takes an observation; it is written within half a second. Does not block."""
+        with self._lock:
+            if len(self._pending) < _MOST_PENDING:
+                self._pending.append(observation)
+                return
+        self._metrics.count_lost(1)
+
+    def flush(self) -> None:
+        """Writes what is pending; what cannot be written is counted as lost. Blocks."""
+        with self._writing:
+            with self._lock:
+                pending, self._pending = self._pending, []
+            try:
+                self._store.add_observations(pending)
+            except FeedbackStoreError as error:
+                self._metrics.count_lost(len(pending))
+                log.error("%d observations of experiments are lost: %s", len(pending), error)  # noqa: TRY400
+
+    def prune(self) -> None:
+        """Removes what is too old or too much. Blocks."""
+        removed = self._store.prune(max_age_s=self._retention.max_age_s, max_rows=self._retention.max_rows)
+        for reason, rows in removed.items():
+            self._metrics.count_removed(reason, rows)
+
+    def _work(self) -> None:
+        refresh_at = prune_at = 0.0
+        while not self._stop.wait(_FLUSH_S):
+            self.flush()
+            now = time.monotonic()
+            try:
+                if now >= prune_at:
+                    prune_at = now + _PRUNE_S
+                    self.prune()
+                if now >= refresh_at:
+                    refresh_at = now + _REFRESH_S
+                    for refresh in self._refreshers:
+                        refresh()
+            except FeedbackStoreError as error:
+                log.error("%s", error)  # noqa: TRY400  says it all
+            except Exception:  # the thread must outlive whatever a refresh does
+                log.exception("a refresh failed")

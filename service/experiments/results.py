@@ -1,0 +1,232 @@
+"""What an experiment found so far: the wire types of its results, and how they are computed from the store."""
+
+import math
+import sqlite3
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.experiments import statistics as st
+from service.experiments.declaration import Declaration
+from service.experiments.store import Store
+
+#: Newest observations from which times are compared; a bootstrap of these takes some 100 ms.
+_TIMES = 5000
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Wire(BaseModel):
+    """Base of the wire types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IntervalInfo(_Wire):
+    """An estimate with its 95 % interval; null where there is too little to say."""
+
+    estimate: Number | None
+    lower: Number | None
+    upper: Number | None
+
+
+class ArmResult(_Wire):
+    """One arm."""
+
+    name: str
+    images: int = Field(description="That it answered, as far as they are kept.")
+    inference_ms_median: Number | None
+    labelled: int = Field(description="Images with feedback for which its answer is known.")
+    accuracy: IntervalInfo | None = Field(
+        description="`top1` with its exact interval, or the mean share of points within a factor of 1.25 (delta1)."
+    )
+    abs_rel: IntervalInfo | None = Field(default=None, description="Depth: mean of |prediction - truth| / truth.")
+
+
+class PairCounts(_Wire):
+    """Labelled images that both arms ran, by which of them was right; the middle two are the discordant ones."""
+
+    both: int
+    baseline: int
+    candidate: int
+    neither: int
+
+
+class Evidence(_Wire):
+    """Whether the arms' accuracies differ."""
+
+    difference: IntervalInfo = Field(description="Candidate less baseline; valid for one look at a chosen moment.")
+    difference_watched: IntervalInfo | None = Field(
+        description="The same with an interval that may be looked at all the time; the verdict rests on it."
+    )
+    p_value: Number | None = Field(description="Exact: McNemar's test on pairs, Fisher's on a split. For one look.")
+    e_value: Number | None = Field(description="Pairs: anytime-valid; 20 and more is significant at 5 %.")
+
+
+class Results(_Wire):
+    """What was seen."""
+
+    revision: str
+    arms: list[ArmResult]
+    pairs: int = Field(description="Images that both arms ran, as far as they are kept.")
+    agreement: IntervalInfo | None = Field(description="Share of the pairs in which they agree; exact interval.")
+    within_1_25: IntervalInfo | None = Field(
+        default=None, description="Depth: share of pixels within 1.25, a pair's mean."
+    )
+    latency_ratio: IntervalInfo | None = Field(
+        description="Inference time of the candidate / the baseline, geometric mean: below 1 where it is faster."
+    )
+    labelled_pairs: PairCounts | None
+    evidence: Evidence | None
+
+
+def interval(found: st.Interval) -> IntervalInfo:
+    """On the wire: what is not finite becomes null."""
+    return IntervalInfo(**{name: (value if math.isfinite(value) else None) for name, value in found._asdict().items()})
+
+
+def analyse(declaration: Declaration, revision: str, store: Store) -> Results:
+    """Computes the results of an experiment from all that is kept of it. Takes up to some 100 ms: call it in a thread.
+
+    Raises:
+        FeedbackStoreError: The store cannot be read.
+    """
+    name = declaration.name
+    rows = store.observations(name, revision, _TIMES)
+    judged = store.judgements(name, revision)
+    pairs, agreeing = store.agreement(name, revision)
+    baseline, candidate = (arm.label for arm in declaration.arms)
+    times = {
+        baseline: np.array([row["baseline_s"] for row in rows if row["baseline_s"]], dtype=np.float64),
+        candidate: np.array([row["candidate_s"] for row in rows if row["candidate_s"]], dtype=np.float64),
+    }
+    if declaration.mode == "split":
+        ratio = st.unpaired_latency_ratio(times[candidate], times[baseline])
+    else:
+        both = np.array(
+            [(row["candidate_s"], row["baseline_s"]) for row in rows if row["candidate_s"] and row["baseline_s"]]
+        ).reshape(-1, 2)
+        ratio = st.latency_ratio(both[:, 0], both[:, 1])
+    counts = {label: sum(row["arm"] == label for row in rows) for label in (baseline, candidate)}
+    scores = _Scores(declaration, judged, store.pairs(name, revision) if declaration.task == "classify" else {})
+    within = [row["within"] for row in rows if row["within"] is not None]
+    return Results(
+        revision=revision,
+        arms=[
+            ArmResult(
+                name=label,
+                images=counts[label],
+                inference_ms_median=round(1000 * float(np.median(times[label])), 4) if times[label].size else None,
+                labelled=scores.labelled(label),
+                accuracy=scores.accuracy(label),
+                abs_rel=scores.abs_rel(label),
+            )
+            for label in (baseline, candidate)
+        ],
+        pairs=pairs,
+        agreement=interval(st.proportion(agreeing, pairs)) if pairs else None,
+        within_1_25=interval(st.mean(within)) if within else None,
+        latency_ratio=interval(ratio) if math.isfinite(ratio.estimate) else None,
+        labelled_pairs=scores.pair_counts(),
+        evidence=scores.evidence(),
+    )
+
+
+class _Scores:
+    """Feedback on the arms of one experiment."""
+
+    def __init__(
+        self, declaration: Declaration, judged: list[sqlite3.Row], pairs: dict[tuple[bool, bool], int]
+    ) -> None:
+        self._declaration = declaration
+        self._baseline, self._candidate = (arm.label for arm in declaration.arms)
+        self._split = declaration.mode == "split"
+        self._depth = declaration.task == "depth"
+        self._judged, self._pairs = judged, pairs
+        # Of depth: (delta1, abs_rel) of every image that an arm was judged on; of pairs, both arms on the same images.
+        self._depths: dict[str, list[tuple[float, float]]] = {self._baseline: [], self._candidate: []}
+        self._differences: list[float] = []
+        if self._depth:
+            self._collect_depths()
+
+    def _collect_depths(self) -> None:
+        for row in self._judged:
+            if row["delta1"] is None:
+                continue
+            self._depths[row["arm"]].append((row["delta1"], row["abs_rel"]))
+            if row["other_delta1"] is not None:
+                self._depths[self._candidate].append((row["other_delta1"], row["other_abs_rel"]))
+                self._differences.append(row["other_delta1"] - row["delta1"])
+
+    def _right(self, label: str) -> tuple[int, int]:
+        """Images on which an arm was right, and on which it was judged. Of pairs, those judged on both."""
+        if self._split:
+            own = [row["top1"] for row in self._judged if row["arm"] == label and row["top1"] is not None]
+            return sum(own), len(own)
+        position = 0 if label == self._baseline else 1
+        return sum(n for right, n in self._pairs.items() if right[position]), sum(self._pairs.values())
+
+    def labelled(self, label: str) -> int:
+        return len(self._depths[label]) if self._depth else self._right(label)[1]
+
+    def accuracy(self, label: str) -> IntervalInfo | None:
+        if not self.labelled(label):
+            return None
+        if self._depth:
+            return interval(st.mean([delta1 for delta1, _ in self._depths[label]]))
+        return interval(st.proportion(*self._right(label)))
+
+    def abs_rel(self, label: str) -> IntervalInfo | None:
+        if not self._depth or not self.labelled(label):
+            return None
+        return interval(st.mean([abs_rel for _, abs_rel in self._depths[label]]))
+
+    def pair_counts(self) -> PairCounts | None:
+        if self._depth or self._split or not self._pairs:
+            return None
+        return PairCounts(
+            both=self._pairs.get((True, True), 0),
+            baseline=self._pairs.get((True, False), 0),
+            candidate=self._pairs.get((False, True), 0),
+            neither=self._pairs.get((False, False), 0),
+        )
+
+    def evidence(self) -> Evidence | None:
+        if self._depth:
+            return self._depth_evidence()
+        if self._split:
+            right_c, n_c = self._right(self._candidate)
+            right_b, n_b = self._right(self._baseline)
+            if not n_c or not n_b:
+                return None
+            return Evidence(
+                difference=interval(st.unpaired_difference(right_c, n_c, right_b, n_b)),
+                difference_watched=interval(st.difference_sequence(right_c, n_c, right_b, n_b)),
+                p_value=st.fisher(right_c, n_c, right_b, n_b),
+                e_value=None,
+            )
+        counts = self.pair_counts()
+        if counts is None:
+            return None
+        n = sum(self._pairs.values())
+        return Evidence(
+            difference=interval(st.paired_difference(counts.candidate, counts.baseline, n)),
+            difference_watched=interval(st.paired_difference_sequence(counts.candidate, counts.baseline, n)),
+            p_value=st.mcnemar(counts.candidate, counts.baseline),
+            e_value=st.e_value(counts.candidate, counts.baseline),
+        )
+
+    def _depth_evidence(self) -> Evidence | None:
+        if self._split:
+            candidate, baseline = (
+                [delta1 for delta1, _ in self._depths[label]] for label in (self._candidate, self._baseline)
+            )
+            if min(len(candidate), len(baseline)) < 2:
+                return None
+            found = st.unpaired_mean_difference(candidate, baseline)
+        elif self._differences:
+            found = st.mean(self._differences)
+        else:
+            return None
+        return Evidence(difference=interval(found), difference_watched=None, p_value=None, e_value=None)

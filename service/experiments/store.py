@@ -1,0 +1,312 @@
+"""The store of feedback and observations: one SQLite file on a volume, or memory.
+
+In write-ahead mode with full synchronisation: what was acknowledged is on the disk and outlives a SIGKILL, and several
+processes on one machine may share the file. Images are never in it. Observations of experiments are written in batches
+by the recorder, without a promise; feedback one by one, before it is acknowledged.
+"""
+
+# ruff: noqa: S608 - statements are put together from constants of this module; values are always bound
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from service.errors import FeedbackStoreError
+from service.experiments.observation import Judgement, Observation, Score
+
+Outcome = Literal["stored", "repeated", "conflicting"]
+
+_BUSY_S = 5.0  # how long a process waits for another one's write
+_SCORES = ("top1", "top5", "abs_rel", "delta1")
+_OBSERVATION = tuple(field.name for field in fields(Observation))
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS feedback (
+    id TEXT PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
+    variant TEXT NOT NULL, said TEXT NOT NULL, top1 INTEGER, top5 INTEGER, abs_rel REAL, delta1 REAL, label INTEGER,
+    experiment TEXT, revision TEXT, arm TEXT,
+    other_top1 INTEGER, other_top5 INTEGER, other_abs_rel REAL, other_delta1 REAL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS feedback_at ON feedback (at);
+CREATE INDEX IF NOT EXISTS feedback_experiment ON feedback (experiment, revision);
+CREATE TABLE IF NOT EXISTS observation (
+    id TEXT PRIMARY KEY, at REAL NOT NULL, experiment TEXT NOT NULL, revision TEXT NOT NULL, arm TEXT NOT NULL,
+    baseline_s REAL, candidate_s REAL, agree INTEGER, within REAL, abs_rel REAL, candidate_class INTEGER
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS observation_at ON observation (at);
+CREATE INDEX IF NOT EXISTS observation_experiment ON observation (experiment, revision, at);
+CREATE TABLE IF NOT EXISTS declaration (name TEXT PRIMARY KEY, document TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tally (
+    experiment TEXT NOT NULL, revision TEXT NOT NULL, baseline INTEGER NOT NULL, candidate INTEGER NOT NULL,
+    pairs INTEGER NOT NULL, PRIMARY KEY (experiment, revision, baseline, candidate)
+) WITHOUT ROWID;
+"""
+
+# Labelled pairs: what both arms said of an image whose class is known. In `shadow` the candidate ran after the answer,
+# so its class is in the observation and not in the token.
+_PAIRS = """
+    SELECT f.experiment AS experiment, f.revision AS revision, f.at AS at, f.id AS id, f.top1 AS baseline,
+           COALESCE(f.other_top1, o.candidate_class = f.label) AS candidate
+    FROM feedback f LEFT JOIN observation o ON o.id = f.id
+    WHERE f.experiment IS NOT NULL AND f.top1 IS NOT NULL
+      AND (f.other_top1 IS NOT NULL OR o.candidate_class IS NOT NULL)
+"""
+
+
+class Live(NamedTuple):
+    """Feedback on one variant of a model: counts for classification, errors image by image for depth."""
+
+    task: str
+    model: str
+    version: str
+    variant: str
+    n: int
+    top1: int
+    top5: int
+    abs_rel: list[float]
+    delta1: list[float]
+
+
+class Store:
+    """See the module's text. Every method may be called from any thread, and blocks: call it off the event loop.
+
+    Args:
+        path: The file, made where it is missing; None keeps everything in memory, for this process's life.
+
+    Raises:
+        FeedbackStoreError: The file cannot be opened or written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            self._connection = sqlite3.connect(
+                ":memory:" if path is None else path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise FeedbackStoreError(f"The feedback store cannot be opened: {error}.") from error
+
+    def close(self) -> None:
+        """Closes the file; what was written is in it."""
+        with self._lock:
+            self._connection.close()
+
+    # ---- writing ---------------------------------------------------------------------------------------------------
+
+    def add_feedback(self, judgement: Judgement) -> Outcome:
+        """Keeps a client's feedback; it is on the disk when this returns. The first word on an answer stands.
+
+        Raises:
+            FeedbackStoreError: It could not be written, so it must not be acknowledged.
+        """
+        other = judgement.other or Score()
+        row = (
+            *(judgement.id, judgement.at, judgement.task, judgement.model, judgement.version, judgement.variant),
+            *(judgement.said, *astuple(judgement.score), judgement.label),
+            *(judgement.experiment, judgement.revision, judgement.arm, *astuple(other)),
+        )
+        with self._transaction() as connection:
+            if connection.execute(f"INSERT OR IGNORE INTO feedback VALUES ({_marks(row)})", row).rowcount:
+                return "stored"
+            (said,) = connection.execute("SELECT said FROM feedback WHERE id = ?", (judgement.id,)).fetchone()
+        return "repeated" if said == judgement.said else "conflicting"
+
+    def add_observations(self, observations: Iterable[Observation]) -> None:
+        """Keeps what experiments saw.
+
+        Raises:
+            FeedbackStoreError: None of it could be written.
+        """
+        rows = [astuple(observation) for observation in observations]
+        if rows:
+            with self._transaction() as connection:
+                connection.executemany(f"INSERT OR REPLACE INTO observation VALUES ({_marks(_OBSERVATION)})", rows)
+
+    def put_declaration(self, name: str, document: str | None) -> None:
+        """Keeps an administrator's declaration, as JSON, over that of the file; None for one that was removed."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO declaration VALUES (?, ?)", (name, document))
+
+    def prune(self, *, max_age_s: float, max_rows: int, now: float | None = None) -> dict[Literal["age", "count"], int]:
+        """Removes what is too old, then the oldest of what is too much, in either table.
+
+        The discordant pairs among it are remembered as counts: the e-value is evidence over all that was ever seen, and
+        forgetting a part of it would break its guarantee.
+
+        Returns:
+            Rows removed, by reason.
+        """
+        removed: dict[Literal["age", "count"], int] = {"age": 0, "count": 0}
+        oldest = (time.time() if now is None else now) - max_age_s
+        with self._transaction() as connection:
+            for table in ("feedback", "observation"):
+                (kept,) = connection.execute(f"SELECT count(*) FROM {table} WHERE at >= ?", (oldest,)).fetchone()
+                limits: list[tuple[Literal["age", "count"], float]] = [("age", oldest)]
+                if kept > max_rows:
+                    (cut,) = connection.execute(
+                        f"SELECT at FROM {table} ORDER BY at DESC LIMIT 1 OFFSET ?", (max_rows - 1,)
+                    ).fetchone()
+                    limits.append(("count", cut))
+                for reason, before in limits:
+                    self._remember_pairs(connection, table, before)
+                    removed[reason] += connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
+        return removed
+
+    @staticmethod
+    def _remember_pairs(connection: sqlite3.Connection, table: str, before: float) -> None:
+        """Keeps what rows that are about to go say about labelled pairs.
+
+        A pair whose feedback goes becomes a count. One whose observation goes first stays a pair: what the candidate
+        said is moved to the feedback.
+        """
+        if table == "feedback":
+            connection.execute(
+                f"INSERT INTO tally SELECT experiment, revision, baseline, candidate, count(*) FROM ({_PAIRS}) "
+                "WHERE at < ? GROUP BY experiment, revision, baseline, candidate "
+                "ON CONFLICT DO UPDATE SET pairs = pairs + excluded.pairs",
+                (before,),
+            )
+        else:
+            connection.execute(
+                "UPDATE feedback SET other_top1 = o.candidate_class = feedback.label FROM observation o "
+                "WHERE o.id = feedback.id AND o.at < ? AND o.candidate_class IS NOT NULL AND other_top1 IS NULL "
+                "AND feedback.label IS NOT NULL",
+                (before,),
+            )
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def changes(self) -> tuple[int, int]:
+        """Differs from its last value when anything was written, by this process or another one."""
+        with self._lock:
+            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+            return version, self._connection.total_changes
+
+    def declarations(self) -> dict[str, str | None]:
+        """The administrator's declarations, as JSON by name; None for those removed."""
+        return {row["name"]: row["document"] for row in self._rows("SELECT name, document FROM declaration")}
+
+    def observations(self, experiment: str, revision: str, limit: int) -> list[sqlite3.Row]:
+        """The newest observations of an experiment."""
+        return self._rows(
+            "SELECT * FROM observation WHERE experiment = ? AND revision = ? ORDER BY at DESC LIMIT ?",
+            (experiment, revision, limit),
+        )
+
+    def agreement(self, experiment: str, revision: str) -> tuple[int, int]:
+        """Pairs that are kept, and those of them that agree."""
+        (row,) = self._rows(
+            "SELECT count(agree), COALESCE(sum(agree), 0) FROM observation WHERE experiment = ? AND revision = ?",
+            (experiment, revision),
+        )
+        return int(row[0]), int(row[1])
+
+    def pairs(self, experiment: str, revision: str) -> dict[tuple[bool, bool], int]:
+        """Labelled pairs ever seen, by whether the baseline and the candidate were right."""
+        counts: dict[tuple[bool, bool], int] = {}
+        for source in (
+            f"SELECT baseline, candidate, 1 AS pairs, experiment, revision FROM ({_PAIRS})",
+            "SELECT * FROM tally",
+        ):
+            for row in self._rows(
+                f"SELECT baseline, candidate, sum(pairs) AS n FROM ({source}) WHERE experiment = ? AND revision = ? "
+                "GROUP BY baseline, candidate",
+                (experiment, revision),
+            ):
+                key = bool(row["baseline"]), bool(row["candidate"])
+                counts[key] = counts.get(key, 0) + int(row["n"])
+        return counts
+
+    def judgements(self, experiment: str, revision: str) -> list[sqlite3.Row]:
+        """Feedback on an experiment's answers: arm, scores, and those of the arm that ran beside it."""
+        return self._rows("SELECT * FROM feedback WHERE experiment = ? AND revision = ?", (experiment, revision))
+
+    def live(self) -> list[Live]:
+        """Feedback by variant."""
+        groups = "task, model, version, variant"
+        counts = self._rows(
+            f"SELECT {groups}, count(*) AS n, COALESCE(sum(top1), 0) AS top1, COALESCE(sum(top5), 0) AS top5 "
+            f"FROM feedback GROUP BY {groups}"
+        )
+        found = []
+        for row in counts:
+            target = row["task"], row["model"], row["version"], row["variant"]
+            errors = self._rows(
+                "SELECT abs_rel, delta1 FROM feedback WHERE (task, model, version, variant) = (?, ?, ?, ?) "
+                "AND abs_rel IS NOT NULL",
+                target,
+            )
+            found.append(
+                Live(
+                    *target,
+                    n=row["n"],
+                    top1=row["top1"],
+                    top5=row["top5"],
+                    abs_rel=[each["abs_rel"] for each in errors],
+                    delta1=[each["delta1"] for each in errors],
+                )
+            )
+        return found
+
+    def size(self) -> tuple[dict[str, int], int]:
+        """Rows by table, and bytes on disk (0 in memory)."""
+        rows = {
+            "feedback": int(self._rows("SELECT count(*) FROM feedback")[0][0]),
+            "observations": int(self._rows("SELECT count(*) FROM observation")[0][0]),
+        }
+        files = [] if self.path is None else [self.path.with_name(self.path.name + end) for end in ("", "-wal", "-shm")]
+        return rows, sum(file.stat().st_size for file in files if file.exists())
+
+    # ---- SQLite ----------------------------------------------------------------------------------------------------
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        try:
+            with self._lock, closing(self._connection.execute(query, values)) as cursor:
+                return cursor.fetchall()
+        except sqlite3.Error as error:
+            raise FeedbackStoreError(f"The feedback store cannot be read: {error}.") from error
+
+    def _transaction(self) -> "_Transaction":
+        return _Transaction(self._connection, self._lock)
+
+
+class _Transaction:
+    """A write from begin to commit: takes the file's lock at once, so that it cannot fail half-way for another's."""
+
+    def __init__(self, connection: sqlite3.Connection, lock: threading.RLock) -> None:
+        self._connection, self._lock = connection, lock
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._lock.acquire()
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            self._lock.release()
+            raise FeedbackStoreError(f"The feedback store cannot be written: {error}.") from error
+        return self._connection
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self._connection.execute("COMMIT" if error is None else "ROLLBACK")
+        except sqlite3.Error as failure:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise FeedbackStoreError(f"The feedback store cannot be written: {failure}.") from failure
+        finally:
+            self._lock.release()
+        if isinstance(error, sqlite3.Error):
+            raise FeedbackStoreError(f"The feedback store cannot be written: {error}.") from error
+
+
+def _marks(row: Sequence[object]) -> str:
+    return ", ".join("?" * len(row))

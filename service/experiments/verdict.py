@@ -1,0 +1,131 @@
+"""What the figures mean, in words for somebody who has to decide: is the candidate good enough?"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.experiments.results import IntervalInfo
+
+Conclusion = Literal["better", "good_enough", "worse", "undecided", "no_labels", "no_data"]
+
+
+class Verdict(BaseModel):
+    """A conclusion and the sentences that it rests on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    conclusion: Conclusion = Field(
+        description="`better`: more accurate; `good_enough`: not worse by more than the margin; `worse`: by more than "
+        "the margin; `undecided`: needs more labels; `no_labels`: agreement is known, accuracy is not; `no_data`."
+    )
+    summary: str = Field(description="The conclusion as a sentence.")
+    sentences: list[str] = Field(description="What it rests on, a sentence each.")
+
+
+def decide(difference: IntervalInfo | None, margin: float) -> Conclusion:
+    """Holds the interval of candidate less baseline against the accepted loss."""
+    if difference is None or difference.lower is None or difference.upper is None:
+        return "undecided"
+    if difference.lower > 0:
+        return "better"
+    if difference.lower > -margin:
+        return "good_enough"
+    if difference.upper < -margin:
+        return "worse"
+    return "undecided"
+
+
+def verdict(
+    *,
+    candidate: str,
+    baseline: str,
+    depth: bool,
+    margin: float,
+    images: int,
+    agreement: IntervalInfo | None,
+    latency_ratio: IntervalInfo | None,
+    accuracies: tuple[IntervalInfo | None, IntervalInfo | None],
+    labelled: int,
+    difference: IntervalInfo | None,
+    watched: bool,
+) -> Verdict:
+    """Puts results into words.
+
+    Args:
+        candidate: Name of the arm that is judged.
+        baseline: Name of the arm that it is compared with.
+        depth: Whether accuracy is the share of points within a factor of 1.25 of the truth, and not of right classes.
+        margin: Accepted loss of accuracy, a fraction.
+        images: Images that were seen at all.
+        agreement: Share of the images on which the arms agree.
+        latency_ratio: Time of the candidate / that of the baseline.
+        accuracies: Of candidate and baseline.
+        labelled: Images with a known truth (of the arm that has fewer).
+        difference: Candidate less baseline, with the interval to decide by.
+        watched: Whether that interval may be looked at all the time.
+    """
+    sentences = []
+    if agreement is not None:
+        kind = "agree (90 % of the pixels within a factor of 1.25)" if depth else "give the same best class"
+        sentences.append(f"The two {kind} on {_share(agreement)} of {images} images.")
+    if latency_ratio is not None and latency_ratio.estimate is not None:
+        sentences.append(_speed(candidate, baseline, latency_ratio))
+    own, other = accuracies
+    if own is not None and other is not None:
+        if depth:
+            text = (
+                f"On {labelled} images with a ground truth {candidate} puts {_share(own)} of the points within a "
+                f"factor of 1.25 of it and {baseline} {_share(other)}."
+            )
+        else:
+            text = f"Of {labelled} labelled images {candidate} gets {_share(own)} right and {baseline} {_share(other)}."
+        sentences.append(text)
+    if difference is not None and difference.estimate is not None:
+        sentences.append(
+            f"The difference is {100 * difference.estimate:+.1f} points"
+            + (
+                f" (95 % interval {100 * difference.lower:+.1f} to {100 * difference.upper:+.1f}"
+                f"{', valid whenever you look' if watched else ', for one look'})."
+                if difference.lower is not None and difference.upper is not None
+                else "; there are too few labels for an interval."
+            )
+        )
+    conclusion: Conclusion
+    if not images:
+        conclusion = "no_data"
+    elif difference is None:
+        conclusion = "no_labels"
+    else:
+        conclusion = decide(difference, margin)
+    points = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
+    summary = {
+        "better": f"Yes: {candidate} is more accurate than {baseline} on these images.",
+        "good_enough": f"Yes: {candidate} is good enough; it loses less than {points} of accuracy to {baseline}.",
+        "worse": f"No: {candidate} loses more than {points} of accuracy to {baseline}.",
+        "undecided": f"Not decided yet: whether {candidate} loses less than {points} of accuracy to {baseline} "
+        f"needs more labelled images than {labelled}.",
+        "no_labels": f"Unknown: without labels one sees how often {candidate} and {baseline} agree, not who is right.",
+        "no_data": "Nothing was seen yet.",
+    }[conclusion]
+    return Verdict(conclusion=conclusion, summary=summary, sentences=sentences)
+
+
+def _speed(candidate: str, baseline: str, ratio: IntervalInfo) -> str:
+    assert ratio.estimate is not None
+    faster = ratio.estimate < 1
+    factor = 1 / ratio.estimate if faster else ratio.estimate
+    ends = [end for end in (ratio.lower, ratio.upper) if end]
+    between = ""
+    if len(ends) == 2:
+        low, high = sorted(1 / end if faster else end for end in ends)
+        between = f" (95 % interval {low:.2f} to {high:.2f})"
+    how = f"is {factor:.2f} times as fast as" if faster else f"takes {factor:.2f} times as long as"
+    return f"{candidate} {how} {baseline}{between}."
+
+
+def _share(found: IntervalInfo) -> str:
+    assert found.estimate is not None
+    text = f"{100 * found.estimate:.1f} %"
+    if found.lower is not None and found.upper is not None:
+        text += f" ({100 * found.lower:.1f} to {100 * found.upper:.1f})"
+    return text

@@ -1,0 +1,235 @@
+"""Experiments over HTTP: who is answered by which arm, what is found, and how an administrator changes it."""
+
+import asyncio
+import json
+import re
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tests.api.conftest import metric, running, until
+from tests.pictures import encode
+
+pytestmark = pytest.mark.anyio
+
+ADMIN = {"x-api-key": "an-admin-key-for-tests"}
+OPTIONS = {"admin_keys": "an-admin-key-for-tests", "default_classify_model": "tiny-bireal"}
+
+
+def declare(tmp_path, *experiments):
+    """A file of experiments, as a setting."""
+    file = tmp_path / "experiments.yaml"
+    file.write_text(yaml.safe_dump({"experiments": list(experiments)}))
+    return file
+
+
+def experiment(mode, **options):
+    return {
+        "name": f"{mode}-test",
+        "task": "classify",
+        "mode": mode,
+        "baseline": {"variant": "full"},
+        "candidate": {"variant": "binary"},
+        **options,
+    }
+
+
+def picture(seed=0, size=(40, 60)):
+    return encode(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)), "PNG")
+
+
+async def ask(client, content, path="/classify", **headers):
+    answer = await client.post(path, content=content, headers={"content-type": "image/png", **headers})
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+async def found_when(client, name, condition):
+    """An experiment's results once they say so: they may be a second old."""
+    async with asyncio.timeout(10):
+        while not condition(found := (await client.get(f"/experiments/{name}")).json()):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        return found
+
+
+async def test_a_split_is_sticky_says_its_arm_and_keeps_its_shares(anyio_backend, zoo, tmp_path, op):
+    file = declare(tmp_path, experiment("split", weight=0.3))
+    async with running(zoo, experiments_file=file, **OPTIONS) as client:
+        arms = {}
+        for _ in range(2):
+            for number in range(60):
+                answer = await ask(client, picture(number), **{"x-bireal-subject": f"camera-{number}"})
+                part = answer.json()["experiment"]
+                assert part == {"name": "split-test", "mode": "split", "arm": answer.json()["variant"]}
+                assert (answer.headers["x-bireal-experiment"], answer.headers["x-bireal-arm"]) == (
+                    "split-test",
+                    answer.json()["variant"],
+                )
+                assert arms.setdefault(number, part["arm"]) == part["arm"], "the same subject gets the same arm"
+        share = sum(arm == "binary" for arm in arms.values()) / len(arms)
+        assert 0.1 < share < 0.5  # 18 expected of 60: 4.5 standard deviations either way
+        answered = [2 * sum(arm == name for arm in arms.values()) for name in ("full", "binary")]
+        await found_when(
+            client, "split-test", lambda found: [arm["images"] for arm in found["results"]["arms"]] == answered
+        )
+        assert metric(client, "bireal_experiment_requests_total", experiment="split-test", arm="full") > 0
+        assert metric(client, "bireal_experiment_weight", experiment="split-test", arm="binary") == 0.3
+        named = await ask(client, picture(), path="/classify?variant=full")
+        assert named.json()["experiment"] is None, "a client that names a variant gets it"
+
+
+async def test_paired_runs_both_on_one_image_and_counts_both_orders(anyio_backend, zoo, tmp_path, op):
+    file = declare(tmp_path, experiment("paired"))
+    async with running(zoo, experiments_file=file, **OPTIONS) as client:
+        for number in range(30):
+            answer = await ask(client, picture(number))
+            assert answer.json()["variant"] == "full"
+            assert answer.json()["experiment"]["arm"] == "full"
+        await found_when(client, "paired-test", lambda found: found["results"]["pairs"] == 30)
+        found = (await client.get("/experiments")).json()
+        (only,) = found["experiments"]
+        results = only["results"]
+        assert found["stored"] is False
+        pairs = {agree: metric(client, "bireal_experiment_pairs_total", experiment="paired-test", agree=agree)
+                 for agree in ("true", "false")}  # fmt: skip
+        assert results["agreement"]["estimate"] == pairs["true"] / 30
+        assert results["agreement"]["lower"] < results["agreement"]["estimate"] <= results["agreement"]["upper"]
+        assert results["latency_ratio"]["lower"] > 0
+        assert only["verdict"]["conclusion"] == "no_labels"
+        assert "30 images" in " ".join(only["verdict"]["sentences"])
+        assert only["problem"] is None
+        for arm in ("full", "binary"):
+            count = metric(client, "bireal_experiment_inference_seconds_count", experiment="paired-test", arm=arm)
+            assert count == 30
+
+
+async def test_a_shadow_runs_after_the_answer_and_is_dropped_first(anyio_backend, zoo, tmp_path, op):
+    file = declare(tmp_path, experiment("shadow"))
+    async with running(zoo, experiments_file=file, background_queue=1, **OPTIONS) as client:
+
+        def counted(outcome):
+            return metric(client, "bireal_experiment_shadow_total", experiment="shadow-test", outcome=outcome)
+
+        await ask(client, picture())
+        await until(lambda: counted("ok") == 1)
+        answers = await asyncio.gather(*(ask(client, picture(number)) for number in range(60)))
+        assert {answer.json()["variant"] for answer in answers} == {"full"}
+        await until(lambda: counted("ok") + counted("dropped") == 61)
+        assert counted("dropped") > 0, "one place in the queue does not hold sixty images at once"
+        assert counted("failed") == 0
+        await found_when(client, "shadow-test", lambda found: found["results"]["pairs"] == counted("ok"))
+
+
+async def test_several_images_and_a_broken_one_keep_their_pairs(anyio_backend, zoo, tmp_path, op):
+    file = declare(tmp_path, experiment("paired"))
+    async with running(zoo, experiments_file=file, **OPTIONS) as client:
+        files = [
+            ("file", ("a.png", picture(1))),
+            ("file", ("b.png", b"\x89PNG broken")),
+            ("file", ("c.png", picture(2))),
+        ]
+        answer = (await client.post("/classify", files=files)).json()
+        first, broken, third = answer["results"]
+        assert broken["code"] in {"broken-image", "unsupported-image"}
+        assert first["feedback_token"] != third["feedback_token"]
+        alone = [(await ask(client, picture(number), path="/classify?variant=full")).json() for number in (1, 2)]
+        assert [first["predictions"], third["predictions"]] == [each["predictions"] for each in alone]
+
+
+async def test_depth_is_compared_map_by_map(anyio_backend, zoo, tmp_path, op):
+    declared = {**experiment("paired"), "task": "depth", "model": "tiny-bireal-depth"}
+    file = declare(tmp_path, declared)
+    async with running(zoo, experiments_file=file, **OPTIONS) as client:
+        unnamed = await ask(client, picture(size=(24, 80)), path="/depth?model=tiny-ramp")
+        assert unnamed.json()["experiment"] is None, "requests for another model take no part"
+        answer = await ask(client, picture(size=(24, 80)), path="/depth?model=tiny-bireal-depth&format=npy")
+        assert answer.headers["x-bireal-experiment"] == "paired-test"
+        assert answer.headers["x-bireal-feedback-token"]
+        found = await found_when(client, "paired-test", lambda found: found["results"]["pairs"] == 1)
+        assert 0 <= found["results"]["within_1_25"]["estimate"] <= 1
+
+
+async def test_an_administrator_creates_changes_and_ends_experiments(anyio_backend, zoo, op):
+    async with running(zoo, **OPTIONS) as client:
+        body = experiment("split", weight=1.0)
+        assert (await client.put("/admin/experiments/split-test", json=body)).status_code == 401
+        assert (await client.get("/experiments")).json()["experiments"] == []
+        made = await client.put("/admin/experiments/split-test", json=body, headers=ADMIN)
+        assert made.status_code == 200, made.text
+        assert (await ask(client, picture())).json()["variant"] == "binary"
+        changed = await client.patch("/admin/experiments/split-test", json={"weight": 0.0}, headers=ADMIN)
+        assert [arm["weight"] for arm in changed.json()["arms"]] == [1.0, 0.0]
+        assert (await ask(client, picture())).json()["variant"] == "full"
+        await client.patch("/admin/experiments/split-test", json={"state": "paused"}, headers=ADMIN)
+        assert metric(client, "bireal_experiment_running", experiment="split-test", mode="split") == 0
+        paused = (await ask(client, picture())).json()
+        assert (paused["variant"], paused["experiment"]) == ("binary", None)
+        await client.patch("/admin/experiments/split-test", json={"state": "running"}, headers=ADMIN)
+        assert (await ask(client, picture())).json()["experiment"]["arm"] == "full"
+        assert (await client.delete("/admin/experiments/split-test", headers=ADMIN)).status_code == 204
+        assert (await client.get("/experiments/split-test")).status_code == 404
+        assert (await ask(client, picture())).json()["experiment"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ({"weight": 1.5}, "bad-parameter", "weight"),
+        ({"mode": "guess"}, "bad-parameter", "mode"),
+        ({"wieght": 0.5}, "bad-parameter", "wieght"),
+        ({"name": "other"}, "invalid-experiment", "other"),
+        ({"candidate": {"variant": "full"}}, "bad-parameter", "same|called"),
+        ({"candidate": {"variant": "binary", "model": "nope"}}, "unknown-model", "nope"),
+        ({"model": "tiny-colours"}, "variant-not-served", "binary"),
+    ],
+)
+async def test_a_declaration_that_cannot_be_is_refused_and_changes_nothing(anyio_backend, zoo, op, change, code, said):
+    async with running(zoo, **OPTIONS) as client:
+        body = {**experiment("split"), **change}
+        answer = await client.put("/admin/experiments/split-test", json=body, headers=ADMIN)
+        assert answer.json()["code"] == code, answer.text
+        assert re.search(said, answer.json()["detail"])
+        assert answer.status_code < 500
+        assert (await client.get("/experiments")).json()["experiments"] == []
+
+
+async def test_two_experiments_never_claim_the_same_requests(anyio_backend, zoo, op):
+    async with running(zoo, **OPTIONS) as client:
+        await client.put("/admin/experiments/split-test", json=experiment("split"), headers=ADMIN)
+        second = await client.put("/admin/experiments/paired-test", json=experiment("paired"), headers=ADMIN)
+        assert second.json()["code"] == "invalid-experiment"
+        paused = experiment("paired", state="paused")
+        assert (await client.put("/admin/experiments/paired-test", json=paused, headers=ADMIN)).status_code == 200
+
+
+async def test_changes_reach_replicas_and_outlive_a_restart(anyio_backend, zoo, tmp_path, op):
+    options = {"feedback_store": tmp_path / "store.sqlite", "experiments_file": declare(tmp_path, experiment("split"))}
+    async with running(zoo, **options, **OPTIONS) as one, running(zoo, **options, **OPTIONS) as two:
+        await one.patch("/admin/experiments/split-test", json={"weight": 0.125}, headers=ADMIN)
+        catalogue = two.app.state.services.laboratory.catalogue
+        await until(lambda: catalogue.get("split-test").weight == 0.125)
+    async with running(zoo, **options, **OPTIONS) as again:
+        found = (await again.get("/experiments")).json()
+        assert found["experiments"][0]["arms"][1]["weight"] == 0.125
+        assert found["stored"] is True
+
+
+async def test_a_candidate_that_cannot_run_leaves_the_service_alone(anyio_backend, zoo, tmp_path, op):
+    broken = experiment("split", candidate={"variant": "binary", "model": "missing"}, weight=1.0)
+    async with running(zoo, experiments_file=declare(tmp_path, broken), **OPTIONS) as client:
+        answer = (await ask(client, picture())).json()
+        assert (answer["variant"], answer["experiment"]) == ("binary", None)
+        (only,) = (await client.get("/experiments")).json()["experiments"]
+        assert "missing" in only["problem"]
+        assert only["results"] is None
+
+
+@pytest.mark.parametrize("subject", ["", "a b", "é", "x" * 129])
+async def test_a_subject_that_cannot_be_is_refused(client, subject):
+    answer = await client.post(
+        "/classify?model=tiny-colours", content=picture(), headers={"x-bireal-subject": subject.encode()}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad-parameter")
+    assert json.loads(answer.text)["parameter"] == "x-bireal-subject"

@@ -1,0 +1,166 @@
+"""The store: idempotent, shared by processes, bounded by age and count without breaking what was counted."""
+
+import multiprocessing
+import sqlite3
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service.errors import FeedbackStoreError
+from service.experiments.observation import Judgement, Observation, Score
+from service.experiments.store import Store
+
+NOW = 1_000_000.0
+FOREVER = {"max_age_s": 1e9, "max_rows": 10**9}
+
+
+def judgement(number: int, **changes) -> Judgement:
+    given = Judgement(
+        id=f"id-{number}",
+        at=NOW + number,
+        task="classify",
+        model="m",
+        version="1",
+        variant="full",
+        said="class:1",
+        score=Score(top1=True, top5=True),
+        label=1,
+        experiment="e",
+        revision="r",
+        arm="full",
+    )
+    return replace(given, **changes)
+
+
+def observation(number: int, **changes) -> Observation:
+    given = Observation(f"id-{number}", NOW + number, "e", "r", "full", 0.02, 0.01, agree=True, candidate_class=1)
+    return replace(given, **changes)
+
+
+@pytest.fixture(params=["memory", "file"])
+def store(request, tmp_path):
+    made = Store(tmp_path / "store.sqlite" if request.param == "file" else None)
+    yield made
+    made.close()
+
+
+def test_the_first_word_stands(store):
+    assert store.add_feedback(judgement(1)) == "stored"
+    assert store.add_feedback(judgement(1)) == "repeated"
+    assert store.add_feedback(judgement(1, said="class:2", label=2, score=Score(top1=False))) == "conflicting"
+    (live,) = store.live()
+    assert (live.n, live.top1) == (1, 1)
+
+
+def test_a_shadow_pair_counts_in_whichever_order_its_halves_come(store):
+    store.add_feedback(judgement(1))
+    store.add_observations([observation(1), observation(2, candidate_class=3)])
+    store.add_feedback(judgement(2))
+    store.add_feedback(judgement(3))
+    assert store.pairs("e", "r") == {(True, True): 1, (True, False): 1}
+    assert store.pairs("e", "another revision") == {}
+    assert store.agreement("e", "r") == (2, 2)
+
+
+@pytest.mark.parametrize("limit", ["age", "count"])
+def test_retention_forgets_rows_and_keeps_the_counts_of_pairs(store, limit):
+    for number in range(10):
+        store.add_observations([observation(number, candidate_class=number % 2)])
+        store.add_feedback(judgement(number))
+    before = store.pairs("e", "r")
+    assert before == {(True, True): 5, (True, False): 5}
+    limits = {"max_age_s": 3.5, "max_rows": 10**9} if limit == "age" else {"max_age_s": 1e9, "max_rows": 4}
+    removed = store.prune(**limits, now=NOW + 9)
+    assert removed == {limit: 12, ("count" if limit == "age" else "age"): 0}
+    rows, _ = store.size()
+    assert rows == {"feedback": 4, "observations": 4}
+    assert store.pairs("e", "r") == before, "the e-value rests on all that was ever seen"
+    assert store.prune(**limits, now=NOW + 9) == {"age": 0, "count": 0}
+    assert store.pairs("e", "r") == before
+
+
+def test_a_pair_whose_observation_goes_first_stays_a_pair(store):
+    store.add_observations([observation(1, at=NOW - 100, candidate_class=3), observation(2, at=NOW - 100)])
+    store.add_feedback(judgement(1))
+    store.add_feedback(judgement(2))
+    store.prune(max_age_s=50, max_rows=10**9, now=NOW)
+    assert store.size()[0] == {"feedback": 2, "observations": 0}
+    assert store.pairs("e", "r") == {(True, False): 1, (True, True): 1}
+
+
+def test_changes_are_noticed_across_processes(tmp_path):
+    one, two = Store(tmp_path / "s"), Store(tmp_path / "s")
+    seen = two.changes()
+    assert two.changes() == seen
+    one.add_feedback(judgement(1))
+    assert two.changes() != seen
+    assert two.add_feedback(judgement(1)) == "repeated"
+    one.put_declaration("e", "{}")
+    assert two.declarations() == {"e": "{}"}
+    one.close()
+    two.close()
+
+
+def _write(path: Path, first: int, count: int) -> None:
+    store = Store(path)
+    for number in range(first, first + count):
+        assert store.add_feedback(judgement(number)) == "stored"
+    store.close()
+
+
+def test_several_processes_write_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    path = tmp_path / "store.sqlite"
+    writers = [context.Process(target=_write, args=(path, 1000 * index, 50)) for index in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    store = Store(path)
+    assert store.size()[0]["feedback"] == 150
+    store.close()
+
+
+def test_it_is_written_ahead_and_synchronously(tmp_path):
+    store = Store(tmp_path / "s")
+    assert store._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert store._connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL: each commit is on the disk
+    store.add_feedback(judgement(1))
+    assert store.size()[1] > 0
+    store.close()
+
+
+def test_a_failed_transaction_leaves_nothing_behind(store):
+    with pytest.raises(FeedbackStoreError):
+        store.add_observations([observation(1), observation(2, experiment=None)])
+    assert store.size()[0] == {"feedback": 0, "observations": 0}
+    store.add_observations([observation(1)])
+    assert store.size()[0]["observations"] == 1
+
+
+@pytest.mark.parametrize("content", [b"this is no database, whatever its name says" * 100])
+def test_what_is_no_store_is_told(tmp_path, content):
+    path = tmp_path / "store.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(FeedbackStoreError, match="not a database"):
+        Store(path)
+    with pytest.raises(FeedbackStoreError, match="cannot be opened"):
+        Store(tmp_path / "missing" / "store.sqlite")
+
+
+def test_a_lock_that_another_process_holds_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.experiments.store._BUSY_S", 0.05)
+    store = Store(tmp_path / "s")
+    other = sqlite3.connect(tmp_path / "s", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    begun = time.monotonic()
+    with pytest.raises(FeedbackStoreError, match="locked"):
+        store.add_feedback(judgement(1))
+    assert time.monotonic() - begun < 5
+    other.execute("ROLLBACK")
+    assert store.add_feedback(judgement(1)) == "stored"
+    other.close()
+    store.close()

@@ -1,0 +1,108 @@
+"""Verdicts: the words follow from the interval and the margin."""
+
+import pytest
+
+from service.experiments.results import IntervalInfo
+from service.experiments.tokens import Prediction, Target, Tokens, new_id
+from service.experiments.verdict import decide, verdict
+
+
+def info(estimate, lower, upper):
+    return IntervalInfo(estimate=estimate, lower=lower, upper=upper)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "conclusion"),
+    [
+        (0.001, 0.05, "better"),
+        (-0.019, 0.05, "good_enough"),
+        (-0.015, -0.001, "good_enough"),
+        (-0.021, 0.05, "undecided"),
+        (-0.09, -0.021, "worse"),
+        (None, None, "undecided"),
+    ],
+)
+def test_the_interval_against_the_margin(lower, upper, conclusion):
+    assert decide(info(-0.01, lower, upper), 0.02) == conclusion
+
+
+def words(**changes):
+    given = {
+        "candidate": "binary",
+        "baseline": "full",
+        "depth": False,
+        "margin": 0.02,
+        "images": 400,
+        "agreement": info(0.9, 0.87, 0.93),
+        "latency_ratio": info(0.25, 0.2, 0.3),
+        "accuracies": (info(0.7, 0.6, 0.8), info(0.71, 0.6, 0.8)),
+        "labelled": 100,
+        "difference": info(-0.01, -0.015, 0.01),
+        "watched": True,
+    }
+    return verdict(**{**given, **changes})
+
+
+def test_a_verdict_reads_as_a_sentence():
+    found = words()
+    assert found.summary == "Yes: binary is good enough; it loses less than 2 points of accuracy to full."
+    assert found.sentences == [
+        "The two give the same best class on 90.0 % (87.0 to 93.0) of 400 images.",
+        "binary is 4.00 times as fast as full (95 % interval 3.33 to 5.00).",
+        "Of 100 labelled images binary gets 70.0 % (60.0 to 80.0) right and full 71.0 % (60.0 to 80.0).",
+        "The difference is -1.0 points (95 % interval -1.5 to +1.0, valid whenever you look).",
+    ]
+
+
+def test_other_verdicts():
+    assert words(difference=None, accuracies=(None, None)).conclusion == "no_labels"
+    assert words(images=0, agreement=None).conclusion == "no_data"
+    slow = words(latency_ratio=info(2.0, 1.5, 2.5)).sentences[1]
+    assert slow == "binary takes 2.00 times as long as full (95 % interval 1.50 to 2.50)."
+    assert "for one look" in words(watched=False).sentences[3]
+    depth = words(depth=True).sentences
+    assert "within a factor of 1.25" in depth[0]
+    assert "of the points" in depth[2]
+    assert "too few labels" in words(difference=info(-0.01, None, None)).sentences[3]
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_says_what_was_signed_and_nothing_else_is_accepted():
+    prediction = Prediction(
+        id=new_id(),
+        request_id="r" * 64,
+        task="classify",
+        target=Target("a-model-of-some-name", "1.2.3", "binary"),
+        classes=(999, 998, 997, 996, 995),
+        experiment=("a-name", "0123456789ab", "binary"),
+        other=Target("another-model", "1", "full"),
+        other_classes=(1, 2, 3, 4, 5),
+    )
+    old, new = "an-old-secret-0123456789", "a-new-secret-0123456789"
+    before, between, after = (Tokens(keys, max_age_s=60) for keys in ([old], [new, old], [new]))
+    token = before.sign(prediction)
+    assert before.read(token) == between.read(token) == prediction
+    assert between.sign(prediction).rpartition(".")[0] != token
+    assert after.read(between.sign(prediction)) == prediction, "the first secret signs"
+    with pytest.raises(Exception, match="signature"):
+        after.read(token)
+    assert len(token) < 700, "it has to fit into a header"
+    assert token.isascii()
+    assert " " not in token
+    minimal = Prediction(id="i", request_id="r", task="depth", target=Target("m", "1", "full"), picture="0" * 32)
+    assert before.read(before.sign(minimal)) == minimal
+
+
+def test_without_a_secret_each_process_has_its_own(caplog):
+    one, two = Tokens([], max_age_s=60), Tokens([], max_age_s=60)
+    assert "BIREAL_FEEDBACK_SECRETS" in caplog.text
+    token = one.sign(Prediction(id="i", request_id="r", task="depth", target=Target("m", "1", "full")))
+    assert one.read(token).id == "i"
+    with pytest.raises(Exception, match="signature"):
+        two.read(token)
+
+
+def test_ids_do_not_repeat():
+    assert len({new_id() for _ in range(10_000)}) == 10_000
