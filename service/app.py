@@ -59,6 +59,8 @@ _EXPOSED_HEADERS = (
     "x-bireal-variant",
     "x-bireal-kernel",
     "x-bireal-fallback",
+    "x-bireal-compared",
+    "x-bireal-agreement",
     "x-bireal-experiment",
     "x-bireal-arm",
     "x-bireal-feedback-token",

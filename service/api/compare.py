@@ -1,7 +1,7 @@
 """`POST /compare/classify` and `POST /compare/depth`: one decoded image, two variants, both answers."""
 
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,7 +19,7 @@ from service.errors import ModelBrokenError
 from service.registry import Handle
 from service.scheduler import Deadline
 from service.schemas import ClassifyComparison, DepthComparison
-from service.tasks import ClassifyOptions, DepthOptions
+from service.tasks import ClassifyOptions, DepthOptions, encode_error_map
 
 router = APIRouter(prefix="", tags=["comparison"])
 
@@ -49,6 +49,13 @@ class DepthCompareQuery(CompareQuery):
         float | None,
         Field(ge=1, le=1e6, allow_inf_nan=False, description="Your camera's focal length, pixels of the picture."),
     ] = None
+    format: Annotated[
+        Literal["json", "error_map"],
+        Field(
+            description="`json`: figures; `error_map`: a PNG of the network's size, white where the maps are equal, "
+            "blue where `a` is nearer, red where it is farther, fully so from a factor of 2 on."
+        ),
+    ] = "json"
 
 
 @router.post(
@@ -74,7 +81,10 @@ async def compare_classify(
     "/compare/depth",
     summary="Measure the depth of a road scene, by two variants",
     response_model=DepthComparison,
-    responses=problem_responses(*STATUSES),
+    responses={
+        200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
+        **problem_responses(*STATUSES),
+    },
     openapi_extra=request_body(several=False),
 )
 async def compare_depth(
@@ -84,6 +94,10 @@ async def compare_depth(
     answers, order = await _run_both(request, services, deadline, "depth", query, DepthOptions(fx_px=query.fx))
     comparison = await services.pipeline.in_thread(depth_comparison, answers, order, context_of(request))
     _count(services, "depth", answers, agree=comparison.agree)
+    if query.format == "error_map":
+        maps = (answers[side].result.depth_m for side in ("a", "b"))
+        body = await services.pipeline.in_thread(encode_error_map, *maps)
+        return Response(body, headers=_comparison_headers(answers, comparison), media_type="image/png")
     return Response(comparison.model_dump_json(), media_type="application/json")
 
 
@@ -98,6 +112,18 @@ async def _run_both(
     upload = await read_one(request, deadline)
     job = Job(options, deadline, context_of(request), begun=time.perf_counter())
     return await while_connected(request, services.pipeline.compare(upload, sides, job))
+
+
+def _comparison_headers(answers: dict[Side, Answered], comparison: DepthComparison) -> dict[str, str]:
+    """The figures that belong to an error map."""
+    sides = (answers["a"].handle, answers["b"].handle)
+    a, b = (f"{handle.card.name}@{handle.card.version}/{handle.variant}" for handle in sides)
+    return {
+        "content-disposition": 'inline; filename="error_map.png"',
+        "x-bireal-compared": f"a={a}, b={b}",
+        "x-bireal-agreement": f"agree={str(comparison.agree).lower()}, within_1_25={comparison.within_1_25:.4f}, "
+        f"abs_rel={comparison.abs_rel:.4f}",
+    }
 
 
 def _check_comparable(a: Handle, b: Handle) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from service.tasks.base import Geometry, Prepared, Task
 from service.tasks.classify import ClassifyOptions, ClassifyResult, ClassifyTask, Prediction
 from service.tasks.depth import DepthOptions, DepthResult, DepthSummary, DepthTask
+from service.tasks.depth_error import encode_error_map
 from service.tasks.depth_formats import DepthFormat, EncodedDepth, encode_depth
 
 CLASSIFY = ClassifyTask()
@@ -31,4 +32,5 @@ __all__ = [
     "Prepared",
     "Task",
     "encode_depth",
+    "encode_error_map",
 ]

@@ -66,14 +66,14 @@ def encode_depth(
         BadParameterError: The format does not exist, or the range is empty.
     """
     if format == "png16":
-        return EncodedDepth(_png(to_kitti(depth_m)), "image/png", ".png")
+        return EncodedDepth(encode_png(to_kitti(depth_m)), "image/png", ".png")
     if format == "npy":
         stream = io.BytesIO()
         np.save(stream, np.ascontiguousarray(depth_m, dtype="<f4"), allow_pickle=False)
         return EncodedDepth(stream.getvalue(), "application/x-npy", ".npy")
     if format == "color":
         near_m, far_m = _color_range(depth_m, near_m, far_m)
-        return EncodedDepth(_png(colorize(depth_m, near_m, far_m)), "image/png", ".png", near_m, far_m)
+        return EncodedDepth(encode_png(colorize(depth_m, near_m, far_m)), "image/png", ".png", near_m, far_m)
     raise BadParameterError(
         "format", f"There is no format {format!r}.", remedy=f"Ask for one of: json, {', '.join(get_args(DepthFormat))}."
     )
@@ -133,7 +133,8 @@ def _color_range(depth_m: npt.NDArray[np.float32], near_m: float | None, far_m: 
     return near, far
 
 
-def _png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
+def encode_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
+    """Pixels [H, W] or [H, W, 3] as a PNG."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="PNG", compress_level=3)  # half the time of level 6
     return stream.getvalue()

@@ -1,5 +1,8 @@
 """`/compare/classify` and `/compare/depth`."""
 
+import io
+
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -115,3 +118,24 @@ async def test_colours_agree_with_themselves(client):
     body = (await client.post("/compare/classify?a=full&b=full&top_k=1", content=red)).json()
     assert [len(body[side]["predictions"]) for side in ("a", "b")] == [1, 1]
     assert body["agree"] is True
+
+
+async def test_the_error_map_shows_where_depths_differ(client):
+    query = "/compare/depth?a=reference&b=full"
+    figures = (await client.post(query, content=PICTURE)).json()
+    answer = await client.post(f"{query}&format=error_map", content=PICTURE)
+    assert answer.headers["content-type"] == "image/png"
+    assert f"within_1_25={figures['within_1_25']:.4f}" in answer.headers["x-bireal-agreement"]
+    assert answer.headers["x-bireal-compared"] == "a=tiny-bireal-depth@1/reference, b=tiny-ramp@1/full"
+    with Image.open(io.BytesIO(answer.content)) as image:
+        pixels = np.asarray(image)
+    assert pixels.shape == (*DEPTH_SIZE, 3)
+    maps = [
+        np.load(io.BytesIO((await client.post(f"/depth?format=npy&variant={side}", content=PICTURE)).content))
+        for side in ("reference", "full")
+    ]
+    redder = pixels[..., 0].astype(int) - pixels[..., 2]
+    assert ((redder > 0) == (maps[0] > maps[1] * 1.01))[np.abs(np.log(maps[0] / maps[1])) > 0.02].all()
+    same = await client.post("/compare/depth?a=full&b=full&format=error_map", content=PICTURE)
+    with Image.open(io.BytesIO(same.content)) as image:
+        assert set(np.asarray(image).ravel()) == {247}, "white: nothing differs"
