@@ -12,6 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 
 VENV := .venv
 STAMPS := $(VENV)/.stamps
+KSERVE := .venv-kserve
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 ARGS ?=
@@ -44,7 +45,7 @@ endef
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then command -v $$p; break; fi; done)
 
-.PHONY: help setup serve test lint format bench load lock clean
+.PHONY: help setup serve test lint format bench load lock clean kserve
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -56,6 +57,8 @@ serve: $(STAMPS)/op ## the service on port 8000 (ARGS="--port 9000"); installs w
 
 test: setup ## all tests (PYTEST_ARGS="-k depth")
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest $(PYTEST_ARGS)
+
+kserve: $(KSERVE)/.stamp ## KServe's client, whose test is skipped without it, in an environment of its own
 
 lint: $(STAMPS)/dev ## ruff check, ruff format --check, mypy --strict service
 	@status=0; for check in "ruff check" "ruff format --check" "mypy --strict service"; do \
@@ -86,7 +89,7 @@ LOCK_ARGS := --quiet --universal --python-version 3.11 --generate-hashes --no-an
 	--custom-compile-command "make lock"
 
 clean: ## remove .venv, builds and caches
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(KSERVE) build dist .mypy_cache .pytest_cache .ruff_cache
 
 $(STAMPS)/venv:
 	$(need_python)
@@ -122,4 +125,12 @@ $(STAMPS)/torch: $(STAMPS)/dev requirements/torch.lock
 $(STAMPS)/bench: $(STAMPS)/runtime requirements/bench.lock
 	@echo "Installing the peers to compare with ..."
 	@$(LOCK) $(PIP) install --quiet --quiet --require-hashes -r requirements/bench.lock
+	@touch $@
+
+# Its client pins an older protobuf than `onnx` needs, so it cannot live beside the service.
+$(KSERVE)/.stamp: requirements/kserve.lock | $(STAMPS)/venv
+	@echo "Installing KServe's client ..."
+	@$(PY) -m venv $(KSERVE)
+	@$(KSERVE)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --quiet --require-hashes \
+	  -r requirements/kserve.lock
 	@touch $@

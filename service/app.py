@@ -12,12 +12,13 @@ from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import compare, experiments, feedback, ops, pages, predict
+from service.api import compare, experiments, feedback, oip, ops, pages, predict
 from service.api.auth import KEY_HEADER, Auth, KeyGuard, describe_keys, feedback_secrets
 from service.api.context import REQUEST_ID_HEADER
 from service.api.experimenting import SUBJECT_HEADER
 from service.api.linger import LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
+from service.api.oip_request import InferRequest
 from service.api.pipeline import Pipeline, ThreadPool
 from service.api.problems import install_handlers
 from service.api.services import TIMEOUT_HEADER, Services
@@ -143,7 +144,8 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     )
     app.state.services = services
     install_handlers(app)
-    for router in (predict.router, compare.router, experiments.router, feedback.router, ops.router, pages.router):
+    surfaces = (predict, compare, experiments, feedback, oip, ops, pages)
+    for router in (surface.router for surface in surfaces):
         app.include_router(router)
     _describe(app, services.auth)
     return app
@@ -194,6 +196,8 @@ def _describe(app: FastAPI, auth: Auth) -> None:
             document = generate()
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            request = InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= {**request.pop("$defs"), "InferRequest": request}
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             for methods in document["paths"].values():

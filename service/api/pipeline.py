@@ -13,6 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from service.api.context import RequestContext
 from service.api.telemetry import Telemetry
 from service.api.uploads import Upload
@@ -20,7 +23,7 @@ from service.errors import OverloadedError, ServiceError
 from service.experiments.trial import Trial
 from service.imaging import DecodedImage, ImageLimits, ImageReport, decode
 from service.registry import Handle
-from service.scheduler import Deadline, Outcome, Scheduler
+from service.scheduler import Deadline, Outcome, Output, Scheduler
 from service.tasks import Prepared
 
 T = TypeVar("T")
@@ -183,6 +186,52 @@ class Pipeline:
             answers[side] = await self._finish(item, outcome, handle, job)
         return answers, order
 
+    async def infer(
+        self,
+        images: Sequence[Upload] | npt.NDArray[np.uint8],
+        handle: Handle,
+        job: Job,
+        answer: Callable[[list[Output]], T],
+    ) -> T:
+        """Runs a network on files, or on its own input, and makes one answer of all its outputs; all or nothing.
+
+        Args:
+            images: Files, or uint8 [N, H, W, 3] of the network's size.
+            handle: The network.
+            job: What the request has beside.
+            answer: Called in a thread with the network's output for each image.
+
+        Raises:
+            ServiceError: A file cannot be read, there was no room or not enough time, or the network failed.
+        """
+        with self._telemetry.failures(handle, len(images)):
+            self._scheduler.check_room(handle.model)
+            async with job.deadline.enforced():
+                inputs = await self._inputs(images, handle)
+            tensors = [item if isinstance(item, np.ndarray) else item.prepared.tensor for item in inputs]
+            outcomes = await self._scheduler.submit_many(handle.model, tensors, job.deadline)
+            begun = time.perf_counter()
+            made = await self._pool.run(answer, [outcome.output for outcome in outcomes])
+        finished = time.perf_counter()
+        for item, outcome in zip(inputs, outcomes, strict=True):
+            prepared = None if isinstance(item, np.ndarray) else item
+            stages = _noted(prepared, outcome, (finished - begun) / len(inputs), handle, job)
+            stages["total"] = finished - job.begun
+            self._telemetry.answered(handle, None if prepared is None else prepared.report, stages)
+        return made
+
+    async def _inputs(
+        self, images: Sequence[Upload] | npt.NDArray[np.uint8], handle: Handle
+    ) -> list[Input | npt.NDArray[np.uint8]]:
+        if isinstance(images, np.ndarray):
+            return list(images)
+        hint = handle.task.decode_hint(handle.card)
+        found = await asyncio.gather(*(self._pool.run(self._prepare, upload, handle, hint) for upload in images))
+        for item in found:
+            if isinstance(item, ServiceError):
+                raise item
+        return [item for item in found if isinstance(item, Input)]
+
     async def in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls a function that would hold up the event loop in one of the pool's threads."""
         return await self._pool.run(call, *args, **kwargs)
@@ -210,19 +259,25 @@ class Pipeline:
             else:
                 result = handle.task.postprocess(*arguments)
         finished = time.perf_counter()
-        stages = {
-            "decode": item.decode_s,
-            "preprocess": item.preprocess_s,
-            "queue": outcome.queue_s,
-            "inference": outcome.inference_s,
-            "postprocess": finished - begun,
-        }
-        for stage, seconds in stages.items():
-            job.context.add(stage, seconds)
-        job.context.labels |= {"model": handle.card.name, "version": handle.card.version, "variant": handle.variant}
+        stages = _noted(item, outcome, finished - begun, handle, job)
         stages["total"] = finished - job.begun
         self._telemetry.answered(handle, item.report, stages)
         return Answered(handle, result, item.report, stages, outcome.batch_size)
+
+
+def _noted(item: Input | None, outcome: Outcome, postprocess_s: float, handle: Handle, job: Job) -> dict[str, float]:
+    """Notes in the request's context what ran and for how long, and returns the stages."""
+    stages = {
+        "decode": 0.0 if item is None else item.decode_s,
+        "preprocess": 0.0 if item is None else item.preprocess_s,
+        "queue": outcome.queue_s,
+        "inference": outcome.inference_s,
+        "postprocess": postprocess_s,
+    }
+    for stage, seconds in stages.items():
+        job.context.add(stage, seconds)
+    job.context.labels |= {"model": handle.card.name, "version": handle.card.version, "variant": handle.variant}
+    return stages
 
 
 def _input(image: DecodedImage, decode_s: float, handle: Handle) -> Input:

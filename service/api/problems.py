@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +18,8 @@ from service.errors import PROBLEM_TYPE_PREFIX, BadParameterError, ServiceError,
 from service.schemas import ProblemKind
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+#: Paths of the Open Inference Protocol, which has a shape of its own for errors.
+OIP_PREFIX = "/v2"
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +28,19 @@ def problem_response(error: ServiceError, scope: Scope) -> Response:
     """Renders an error of ours."""
     context = context_of(scope)
     context.problem = error.code
+    if _is_oip(scope):
+        return _oip_error(str(error), error.status, error.headers)
     document = error.problem(instance=scope.get("path"), request_id=context.request_id)
     return Response(json.dumps(document), error.status, error.headers, PROBLEM_MEDIA_TYPE)
+
+
+def _is_oip(scope: Scope) -> bool:
+    path = scope.get("path", "")
+    return bool(path == OIP_PREFIX or path.startswith(f"{OIP_PREFIX}/"))
+
+
+def _oip_error(text: str, status: int, headers: Mapping[str, str] | None) -> Response:
+    return Response(json.dumps({"error": text}), status, headers, "application/json")
 
 
 def internal_error() -> ServiceError:
@@ -72,6 +85,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     kind = problem_kinds().get(code)
     context = context_of(request)
     context.problem = code
+    if _is_oip(request.scope):
+        return _oip_error(f"{detail} {remedy}", status, error.headers)
     document = {
         "type": PROBLEM_TYPE_PREFIX + code,
         "title": kind.title if kind is not None else f"{status.phrase}.",
@@ -136,18 +151,29 @@ def _shown(value: object) -> str:
 
 # ---- OpenAPI ---------------------------------------------------------------------------------------------------------
 
+_OIP_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+_OIP_CONTENT = {"application/json": {"schema": _OIP_ERROR}}
 _PROBLEM_CONTENT = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route: each status with the errors of ours that have it."""
+    return _responses(statuses, _PROBLEM_CONTENT)
+
+
+def oip_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same for a route of the Open Inference Protocol."""
+    return _responses(statuses, _OIP_CONTENT)
+
+
+def _responses(statuses: Iterable[int], content: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
     codes: dict[int, list[str]] = {}
     for kind in error_classes():
         codes.setdefault(kind.status, []).append(f"`{kind.code}`")
     return {
         status: {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(sorted(set(codes.get(status, []))))}".rstrip(": "),
-            "content": _PROBLEM_CONTENT,
+            "content": content,
             "headers": _RETRY_AFTER if status in (429, 503) else {},
         }
         for status in sorted(statuses)

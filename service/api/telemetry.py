@@ -103,10 +103,11 @@ class Telemetry:
         for _ in range(images):
             self._metrics.count_request(outcome, **run_labels(handle))
 
-    def answered(self, handle: Handle, report: ImageReport, stages: dict[str, float]) -> None:
-        """Records an image that was answered: its stages, its format, and whether another variant had to step in."""
+    def answered(self, handle: Handle, report: ImageReport | None, stages: dict[str, float]) -> None:
+        """Records an image that was answered: its stages, its format if it was a file, whether another variant ran."""
         self.count("ok", handle)
-        self._metrics.count_image(report)
+        if report is not None:
+            self._metrics.count_image(report)
         labels = run_labels(handle)
         for stage, seconds in stages.items():
             self._metrics.observe_stage(stage, seconds, **labels)

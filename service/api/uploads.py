@@ -4,9 +4,9 @@ Nothing is ever written to disk: parts stay in memory, which the limit on bodies
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -22,6 +22,7 @@ from service.errors import (
 )
 from service.scheduler import Deadline
 
+T = TypeVar("T")
 FIELD = "file"
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
 # What curl --data-binary declares when it was not told what it sends: it says nothing about the content.
@@ -67,13 +68,9 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
         BodyTooLargeError: More bytes than the middleware lets in.
         UploadTimeoutError: The body was not complete in time.
     """
-    try:
-        async with deadline.enforced():
-            if _media_type(request.headers.get("content-type")) == "multipart/form-data":
-                return await _read_multipart(request, max_images)
-            data = await request.body()
-    except DeadlineExceededError:
-        raise UploadTimeoutError(deadline.timeout_s) from None
+    if _media_type(request.headers.get("content-type")) == "multipart/form-data":
+        return await _in_time(_read_multipart(request, max_images), deadline)
+    data = await read_body(request, deadline)
     if not data:
         raise EmptyBodyError
     return Uploads([Upload(data, _image_type(request.headers.get("content-type")), "the body")], several=False)
@@ -82,6 +79,24 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
 async def read_one(request: Request, deadline: Deadline) -> Upload:
     """Reads the only image of a request; see `read_uploads`."""
     return (await read_uploads(request, deadline, max_images=1)).images[0]
+
+
+async def read_body(request: Request, deadline: Deadline) -> bytes:
+    """Reads a whole body, in the time that the request has.
+
+    Raises:
+        BodyTooLargeError: More bytes than the middleware lets in.
+        UploadTimeoutError: The body was not complete in time.
+    """
+    return await _in_time(request.body(), deadline)
+
+
+async def _in_time(reading: Coroutine[Any, Any, T], deadline: Deadline) -> T:
+    try:
+        async with deadline.enforced():
+            return await reading
+    except DeadlineExceededError:
+        raise UploadTimeoutError(deadline.timeout_s) from None
 
 
 async def _read_multipart(request: Request, max_images: int) -> Uploads:

@@ -81,17 +81,22 @@ def depth_comparison(sides: dict[Side, Answered], order: list[Side], context: Re
 
 def run_headers(answer: Answered) -> dict[str, str]:
     """What ran, as headers: the only place for it beside an answer that is an image."""
-    handle = answer.handle
+    headers = network_headers(answer.handle)
+    if answer.experiment is not None:
+        headers["x-bireal-experiment"], _, headers["x-bireal-arm"] = answer.experiment
+    if answer.feedback_token is not None:
+        headers["x-bireal-feedback-token"] = answer.feedback_token
+    return headers
+
+
+def network_headers(handle: Handle) -> dict[str, str]:
+    """A network, as headers; see `run_headers`."""
     headers = {
         "x-bireal-model": handle.card.name,
         "x-bireal-version": handle.card.version,
         "x-bireal-variant": handle.variant,
         "x-bireal-kernel": handle.kernel,
     }
-    if answer.experiment is not None:
-        headers["x-bireal-experiment"], _, headers["x-bireal-arm"] = answer.experiment
-    if answer.feedback_token is not None:
-        headers["x-bireal-feedback-token"] = answer.feedback_token
     if handle.fallback is not None:
         headers["x-bireal-fallback"] = _header_safe(handle.fallback)
     return headers

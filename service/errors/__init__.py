@@ -33,6 +33,7 @@ from service.errors.state import (
     OverloadedError,
     SettingsError,
 )
+from service.errors.tensors import BadTensorError, UnsupportedEncodingError
 from service.errors.upload import (
     BodyTooLargeError,
     BrokenImageError,
@@ -49,6 +50,7 @@ __all__ = [
     "AdminDisabledError",
     "BadOutputError",
     "BadParameterError",
+    "BadTensorError",
     "BadTokenError",
     "BodyTooLargeError",
     "BrokenImageError",
@@ -76,6 +78,7 @@ __all__ = [
     "UnknownLabelError",
     "UnknownModelError",
     "UnknownVariantError",
+    "UnsupportedEncodingError",
     "UnsupportedImageError",
     "UploadTimeoutError",
     "VariantNotServedError",

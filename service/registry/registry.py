@@ -223,6 +223,28 @@ class Registry:
             return self._twin(entry)
         return self._run(entry, wanted)
 
+    def find(self, model: str) -> Entry:
+        """The model version of a name, `NAME` or `NAME@VERSION`, whatever its task.
+
+        Raises:
+            NotReadyError: models are still being loaded.
+            UnknownModelError: no such model.
+        """
+        if not self._finished.is_set():
+            raise NotReadyError("The models are still being loaded.", headers={"Retry-After": "2"})
+        entries = self._entries.get(model.partition("@")[0])
+        if not entries:
+            raise UnknownModelError(model, self._entries)
+        return self._entry(entries[0].card.task, model)
+
+    def resolve_model(self, model: str, variant: str | None = None) -> Handle:
+        """Finds the network that runs a request which names its model and not its task; see `resolve`."""
+        return self.resolve(self.find(model).card.task, model, variant)
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a model, newest first."""
+        return [entry.card.version for entry in self._entries.get(name, ())]
+
     def _entry(self, task: TaskName, model: str | None) -> Entry:
         if not self._finished.is_set():
             raise NotReadyError("The models are still being loaded.", headers={"Retry-After": "2"})

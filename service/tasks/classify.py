@@ -107,7 +107,7 @@ class ClassifyTask:
     def postprocess(
         self,
         output: npt.NDArray[np.float32],
-        prepared: Prepared,  # noqa: ARG002  the protocol's: where the crop lay does not change the classes
+        prepared: Prepared | None,  # noqa: ARG002  the protocol's: where the crop lay does not change the classes
         card: Card,
         options: ClassifyOptions,
     ) -> ClassifyResult:

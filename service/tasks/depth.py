@@ -152,13 +152,7 @@ class DepthTask:
         """
         camera = _camera(card)
         geometry = prepared.geometry
-        depth_m = np.asarray(output, dtype=np.float32)
-        if depth_m.shape != (card.input.height, card.input.width):
-            raise BadOutputError(
-                f"{card.name}: a map of shape {depth_m.shape} for an input of {card.input.height} x {card.input.width}."
-            )
-        if not (np.isfinite(depth_m).all() and (depth_m > 0).all()):
-            raise BadOutputError(f"{card.name}: depths that are not finite and above 0.")
+        depth_m = self.check_output(output, card)
         if options.fx_px is None:
             fx_px = camera.fx_px / geometry.scale_x
         else:
@@ -168,6 +162,21 @@ class DepthTask:
         if options.size == "original":
             depth_m = resize_depth(depth_m, int(geometry.height), int(geometry.width))
         return DepthResult(depth_m, summary, geometry, fx_px, fx_assumed=options.fx_px is None)
+
+    def check_output(self, output: npt.NDArray[np.float32], card: Card) -> npt.NDArray[np.float32]:
+        """Passes on a network's map, float32 [H, W] metres.
+
+        Raises:
+            BadOutputError: Not a finite, positive map of the card's size.
+        """
+        depth_m = np.asarray(output, dtype=np.float32)
+        if depth_m.shape != (card.input.height, card.input.width):
+            raise BadOutputError(
+                f"{card.name}: a map of shape {depth_m.shape} for an input of {card.input.height} x {card.input.width}."
+            )
+        if not (np.isfinite(depth_m).all() and (depth_m > 0).all()):
+            raise BadOutputError(f"{card.name}: depths that are not finite and above 0.")
+        return depth_m
 
 
 def summarise(depth_m: npt.NDArray[np.float32]) -> DepthSummary:

@@ -1,6 +1,7 @@
 """Limits of time, of bodies and of the queue; clients that go away; faults of our own."""
 
 import asyncio
+import base64
 import json
 import logging
 import threading
@@ -109,6 +110,21 @@ async def test_several_images_are_admitted_together_or_not_at_all(gated, gate):
     gate.open.set()
     assert [response.status_code for response in await asyncio.gather(*tasks)] == [200] * 2
     assert (await gated.post("/classify", files=files)).json()["count"] == 2
+
+
+async def test_the_open_inference_protocol_waits_in_the_same_queue(gated, gate):
+    url, file = "/v2/models/tiny-colours/infer", {"name": "encoded_image", "shape": [1], "datatype": "BYTES"}
+    document = {"inputs": [{**file, "data": [base64.b64encode(PICTURE).decode()]}]}
+    tasks = await held(gated, gate, 2)
+    late = await gated.post(url, json={**document, "parameters": {"timeout": 100_000}})
+    assert (late.status_code, late.json().keys()) == (504, {"error"})
+    tasks.append(asyncio.create_task(gated.post(url, json=document)))
+    await until(lambda: metric(gated, "bireal_queue_depth") == 2)
+    refused = await gated.post(url, json=document)
+    assert (refused.status_code, refused.json().keys()) == (429, {"error"})
+    assert int(refused.headers["retry-after"]) >= 1
+    gate.open.set()
+    assert [response.status_code for response in await asyncio.gather(*tasks)] == [200] * 3
 
 
 # ---- deadlines -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,159 @@
+"""Triton's own client, as it is, against the service as a process."""
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+from tests.live.service_process import running
+from tests.pictures import encode, photo
+from tests.tiny_zoo import CLASSIFY_SIZE, COLOURS, DEPTH_SIZE
+
+JPEG = encode(photo(), "JPEG")
+RED = np.zeros((1, *CLASSIFY_SIZE, 3), np.uint8)
+RED[..., 0] = 200
+
+
+@pytest.fixture(scope="module")
+def service(zoo, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("triton")
+    with running(zoo, folder / "log", "--fallback", "reference", "--max-images-per-request", 4) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    with triton.InferenceServerClient(service.url.removeprefix("http://")) as connected:
+        yield connected
+
+
+def pixels(array: np.ndarray, *, binary: bool = True) -> triton.InferInput:
+    tensor = triton.InferInput("image", list(array.shape), "UINT8")
+    tensor.set_data_from_numpy(array, binary_data=binary)
+    return tensor
+
+
+def files(*contents: bytes) -> triton.InferInput:
+    tensor = triton.InferInput("encoded_image", [len(contents)], "BYTES")
+    tensor.set_data_from_numpy(np.array(contents, dtype=np.object_), binary_data=True)
+    return tensor
+
+
+def test_health_and_metadata(client):
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("tiny-colours")
+    assert client.is_model_ready("tiny-colours", "1")
+    assert not client.is_model_ready("tiny-nothing")
+    server = client.get_server_metadata()
+    assert server["name"] == "bireal-serve"
+    assert {"binary_tensor_data", "classification"} <= set(server["extensions"])
+    model = client.get_model_metadata("tiny-colours")
+    assert model["versions"] == ["1"]
+    assert model["inputs"] == [
+        {"name": "image", "datatype": "UINT8", "shape": [-1, *CLASSIFY_SIZE, 3]},
+        {"name": "encoded_image", "datatype": "BYTES", "shape": [-1]},
+    ]
+    assert model["outputs"][0] == {"name": "logits", "datatype": "FP32", "shape": [-1, len(COLOURS)]}
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+def test_pixels_in_every_form(client, binary_in, binary_out, compression):
+    result = client.infer(
+        "tiny-colours",
+        [pixels(RED, binary=binary_in)],
+        outputs=[triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("logits", "label")],
+        request_id="r-1",
+        request_compression_algorithm=compression,
+        response_compression_algorithm=compression,
+    )
+    np.testing.assert_allclose(result.as_numpy("logits"), [[200 * 10 / 255, 0, 0]], rtol=1e-5)
+    names = [name.decode() if isinstance(name, bytes) else name for name in result.as_numpy("label")]
+    assert names == ["red"]
+    document = result.get_response()
+    assert (document["model_name"], document["model_version"], document["id"]) == ("tiny-colours", "1", "r-1")
+    assert document["parameters"] == {"variant": "full", "kernel": "onnxruntime"}
+
+
+def test_all_outputs_where_none_is_named(client):
+    result = client.infer("tiny-colours", [pixels(RED)])
+    assert result.as_numpy("probabilities").sum() == pytest.approx(1, abs=1e-6)
+    assert result.as_numpy("label").tolist() == [b"red"]
+
+
+def test_classes_in_place_of_logits(client):
+    result = client.infer("tiny-colours", [pixels(RED)], outputs=[triton.InferRequestedOutput("logits", class_count=2)])
+    (best, second) = result.as_numpy("logits")[0]
+    value, index, name = best.decode().split(":")
+    assert (float(value), index, name) == (pytest.approx(200 * 10 / 255, abs=1e-5), "0", "red")
+    assert second.decode().endswith(":1:green")
+
+
+def test_files_answer_as_classify_does(client, service):
+    result = client.infer("tiny-bireal", [files(JPEG, encode(photo(), "PNG"))], parameters={"variant": "reference"})
+    logits = result.as_numpy("logits")
+    assert logits.shape == (2, len(COLOURS))
+    with service.client() as http:
+        answer = http.post("/classify?model=tiny-bireal&variant=reference&top_k=3", content=JPEG).json()
+    named = {item["name"]: item["probability"] for item in answer["predictions"]}
+    probabilities = result.as_numpy("probabilities")[0]
+    assert [named[name] for _, name in COLOURS] == pytest.approx(probabilities.tolist(), abs=1e-6)
+    assert result.get_response()["parameters"]["variant"] == "reference"
+
+
+def test_the_twin_by_its_variant(client):
+    document = client.infer("tiny-bireal", [pixels(RED)], parameters={"variant": "full"}).get_response()
+    assert (document["model_name"], document["parameters"]["variant"]) == ("tiny-colours", "full")
+
+
+def test_depth_and_disparity(client, service):
+    result = client.infer("tiny-ramp", [files(JPEG)])
+    depth, disparity = result.as_numpy("depth"), result.as_numpy("disparity")
+    assert depth.shape == disparity.shape == (1, *DEPTH_SIZE)
+    np.testing.assert_allclose(depth * disparity, 50.0 * 0.5327, rtol=1e-5)  # fx and baseline of the card
+    with service.client() as http:
+        answer = http.post("/depth?model=tiny-ramp", content=JPEG).json()
+    assert answer["median_m"] == pytest.approx(float(np.median(depth)), rel=1e-6)
+
+
+def test_versions(client):
+    assert client.infer("tiny-colours", [pixels(RED)], model_version="1").get_response()["model_version"] == "1"
+    with pytest.raises(InferenceServerException, match="no model 'tiny-colours@7'"):
+        client.infer("tiny-colours", [pixels(RED)], model_version="7")
+
+
+def test_asynchronous_and_with_time_enough(client):
+    waiting = [client.async_infer("tiny-colours", [pixels(RED)], timeout=10_000_000) for _ in range(4)]
+    assert all(request.get_result().as_numpy("label").tolist() == [b"red"] for request in waiting)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "says"),
+    [
+        ([pixels(RED[:, :16])], {}, r"shape \[1, 16, 32, 3\]; tiny-colours takes \[N, 32, 32, 3\]"),
+        ([pixels(np.repeat(RED, 5, axis=0))], {}, "may carry 4 images; this one has 5"),
+        ([files(b"no picture")], {}, "JPEG, PNG"),
+        ([files()], {}, "N at least 1"),
+        ([pixels(RED), files(JPEG)], {}, "several inputs"),
+        (
+            [triton.InferInput("pixels", [1], "UINT8").set_data_from_numpy(np.zeros(1, np.uint8))],
+            {},
+            "no input 'pixels'",
+        ),
+        (
+            [triton.InferInput("image", [1], "FP32").set_data_from_numpy(np.zeros(1, np.float32))],
+            {},
+            "image is UINT8, not 'FP32'",
+        ),
+        ([pixels(RED)], {"timeout": 1}, "The request had 1e-06 s"),
+        ([pixels(RED)], {"parameters": {"variant": "fast"}}, "no variant 'fast'"),
+        ([pixels(RED)], {"parameters": {"variety": "full"}}, "no parameter 'variety'"),
+        ([pixels(RED)], {"priority": 1}, "no parameter 'priority'"),
+        ([pixels(RED)], {"outputs": [triton.InferRequestedOutput("depth")]}, "no output 'depth'"),
+    ],
+)
+def test_refusals_reach_the_caller_in_words(client, inputs, options, says):
+    with pytest.raises(InferenceServerException, match=says):
+        client.infer("tiny-colours", inputs, **options)
