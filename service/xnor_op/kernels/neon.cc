@@ -271,6 +271,7 @@ extern const Kernels kernels_neon;
 const Kernels kernels_neon = {
     "neon", kBlock,        kNeonStemBlock, pack,    bconv_layout_bytes, bconv_layout,      no_scratch,
     bconv,  &kNeonStemF32, &kNeonStemI16,  nullptr, neon_max_pool_row,  neon_avg_pool_row, roofline,
+    nullptr, nullptr, nullptr, nullptr,
 };
 
 }  // namespace bireal
