@@ -43,6 +43,10 @@ class Weights:
             raise ValueError(f"the graph has no {name!r}: only graphs of models.export with basic blocks are read")
         return torch.from_numpy(np.array(value, np.float32))
 
+    def scale(self, name: str) -> Tensor | float:
+        """Factors of the weights beside it, 1 in graphs that store none."""
+        return self(name) if name in self._values else 1.0
+
     def signs(self, name: str, channels: int) -> Tensor:
         """Packed weights as -1/+1 [O,C,K,K]."""
         words: NDArray[np.int32] = self._values[name].astype(np.int32, copy=False)  # [O,K,K,words]
@@ -111,7 +115,8 @@ def fill_bireal(network: BiRealNet, get: Weights, magnitudes: BiRealNet | None) 
             assert isinstance(block.body.bn, nn.BatchNorm2d)
             set_affine(block.body.bn, get(f"{hint}_scale") / alpha, get(f"{hint}_bias"))
             if block.downsample is not None:
-                set_conv_bn(block.downsample.conv_bn, get(f"{hint}_down_weight").T[:, :, None, None], 0.0)
+                weight = get(f"{hint}_down_weight") * get.scale(f"{hint}_down_scale")  # [C,O], perhaps of 8 bits
+                set_conv_bn(block.downsample.conv_bn, weight.T[:, :, None, None], 0.0)
 
 
 @torch.no_grad()

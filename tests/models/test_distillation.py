@@ -119,7 +119,7 @@ def test_linear_and_constant_schedules() -> None:
 def test_a_checkpoint_recovered_from_a_graph_computes_what_the_graph_does(method: str, tmp_path: Path) -> None:
     config = ArchConfig(depth=18, method=method, num_classes=4, width=0.25)
     source = random_network(config)
-    get = Weights(to_onnx(source, 64, 64, stem_precision="float32", half=False))
+    get = Weights(to_onnx(source, 64, 64, stem_precision="float32", pointwise_precision="float32", half=False))
     network = build(config)
     if isinstance(network, BiRealNet):
         fill_bireal(network, get, None)

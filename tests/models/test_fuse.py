@@ -1,0 +1,117 @@
+"""Rewriting of older exports: the same network, in fewer operators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+from torch import nn
+
+from models.export.fuse import fuse, rewrite
+from models.export.graph import BATCH, After, GraphBuilder, Tensor, leaky_clip
+from models.export.packed_ops import PackedOps
+from models.export.verify import smooth_images
+from service.backends.audit import Audit
+from service.backends.derive import derive_reference
+from service.backends.session import open_session
+from service.card import Card
+from service.xnor_op import library_path
+from tests.backends.zoo import write_model
+
+SIZE = 32
+CLASSES = 5
+
+
+def older_export(seed: int) -> onnx.ModelProto:
+    """Stem, clipped 1x1 by stock nodes, a binary layer beside a real shortcut, and a stock classifier."""
+    rng = np.random.default_rng(seed)
+    builder = GraphBuilder(half=True)
+    ops = PackedOps(builder, "int16", "int8")
+    stem = nn.Sequential(nn.Conv2d(3, 24, 7, 2, 3, bias=False), nn.BatchNorm2d(24)).eval()
+    x = ops.stem((BATCH, SIZE, SIZE, 3), stem, pool=True, bits=False).values
+
+    def product(value: Tensor, out: int, hint: str) -> Tensor:
+        matrix = rng.standard_normal((value.size(3), out)) * value.size(3) ** -0.5
+        return builder.op("MatMul", [value.name, builder.weight(matrix, hint)], (*value.shape[:3], out), hint)
+
+    reduced = product(leaky_clip(builder, x, "first"), 40, "first_reduce")
+    bias = builder.constant(rng.standard_normal(40).astype(np.float32), "first_bias")
+    o1 = builder.op("Add", [reduced.name, bias], reduced.shape, "first_reduced")
+    bits = ops.pack(o1, "first_pack")
+    shortcut = product(ops.avg_pool2(x), 48, "down")
+    weight, scale = rng.standard_normal((48, 40, 3, 3)), np.full(48, 0.05)
+    y = ops.bconv(bits, weight, scale, 0.0, 2, After(residual=shortcut), "body").values
+    mean = builder.op("ReduceMean", [y.name], (BATCH, 48), "pooled", axes=[1, 2], keepdims=0)
+    matrix = builder.weight(rng.standard_normal((48, CLASSES)) * 3, "fc_weight")
+    offset = builder.constant(np.arange(CLASSES, dtype=np.float32), "fc_bias")
+    return builder.finish(
+        (BATCH, SIZE, SIZE, 3), builder.op("Gemm", [mean.name, matrix, offset], (BATCH, CLASSES), "logits"), "logits"
+    )
+
+
+def logits(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    session = open_session(model.SerializeToString(), name="test", intra_op_threads=1, op_library=library_path())
+    return np.asarray(session.run(None, {"image": images})[0])
+
+
+def stored(model: onnx.ModelProto, kind: int) -> list[bytes]:
+    return sorted(numpy_helper.to_array(t).tobytes() for t in model.graph.initializer if t.data_type == kind)
+
+
+def test_as_stored_nothing_changes_but_rounding(seed: int) -> None:
+    model = older_export(seed)
+    before = model.SerializeToString(deterministic=True)
+    fused = fuse(model, "float32")
+    assert model.SerializeToString(deterministic=True) == before
+    kinds = [node.op_type for node in fused.graph.node]
+    assert kinds == [
+        "Stem",
+        "Pointwise",
+        "AvgPool2",
+        "Pointwise",
+        "BConv",
+        "GlobalMean",
+        "Pointwise",
+        "Reshape",
+        "Identity",
+    ]
+    for kind in (TensorProto.INT32, TensorProto.INT16, TensorProto.FLOAT16):  # signs, stem, real-valued weights
+        assert stored(fused, kind) == stored(model, kind)
+    images = smooth_images(3, SIZE, SIZE)
+    np.testing.assert_allclose(logits(fused, images), logits(model, images), atol=2e-2)
+    assert np.corrcoef(logits(fused, images).ravel(), logits(model, images).ravel())[0, 1] > 0.9999
+    assert all(layer.exact for layer in Audit(fused, "fused").compare(images))
+
+
+def test_8_bit_weights_leave_the_signs_and_the_classifier_alone(seed: int) -> None:
+    model = older_export(seed)
+    fused = fuse(model, "int8")
+    weights = {t.name: t for t in fused.graph.initializer}
+    kinds = [weights[n.input[1]].data_type for n in fused.graph.node if n.op_type == "Pointwise"]
+    assert kinds == [TensorProto.INT8, TensorProto.INT8, TensorProto.FLOAT]  # the last is small: it was kept as float32
+    assert stored(fused, TensorProto.INT32) == stored(model, TensorProto.INT32)
+    images = smooth_images(3, SIZE, SIZE)
+    assert np.corrcoef(logits(fused, images).ravel(), logits(model, images).ravel())[0, 1] > 0.98
+    assert all(layer.exact for layer in Audit(fused, "fused").compare(images))
+    derive_reference(fused)
+
+
+def test_the_card_follows_the_file(tmp_path: Path, seed: int) -> None:
+    model = older_export(seed)
+    before = write_model(tmp_path, model)
+    rewrite(tmp_path, "int8", None, "dev")
+    card = Card.load(tmp_path)
+    card.verify_file()
+    assert card.sha256 != before.sha256
+    assert card.pointwise_precision == "int8"
+    assert card.weights.binary_bytes == 48 * 9 * 2 * 4
+    assert card.weights.artefact_bytes == card.path.stat().st_size
+
+
+def test_a_full_precision_model_is_refused(tmp_path: Path, seed: int) -> None:
+    write_model(tmp_path, older_export(seed), precision="full")
+    with pytest.raises(ValueError, match="not a binary model"):
+        rewrite(tmp_path, "int8", None, "dev")
