@@ -1,14 +1,20 @@
 # bireal-serve: the service with its models, about as small as its wheels allow.
 #
 #   docker build --tag bireal-serve .
+#   docker buildx build --platform linux/amd64,linux/arm64 --tag bireal-serve .
 #   docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
 #     --publish 8000:8000 bireal-serve
 #
 # Other models: --volume "$PWD/my-models:/models:ro" (one folder <name>/<version>/ each, with model.onnx and card.yaml).
 # Every setting is an environment variable BIREAL_...: docs/settings.md.
 
+# The base by tag. A release pins the digest on top, so that a build can be repeated: the workflow asks the registry for it
+# and passes  --build-arg BASE=python:3.11-slim-bookworm@sha256:...  (docs/operations.md, "Images").
+ARG BASE=python:3.11-slim-bookworm
+
 # --- Build: the operator is compiled and everything is installed into /opt/bireal ------------------------------------
-FROM python:3.11-slim AS build
+# hadolint ignore=DL3006
+FROM ${BASE} AS build
 
 # Debian's archive drops old versions, so a pinned one would stop building.
 # hadolint ignore=DL3008
@@ -33,16 +39,32 @@ COPY service service
 RUN PATH="/opt/build/bin:$PATH" pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/build/bin/pip --python /opt/bireal/bin/python install --no-deps /wheels/bireal_serve-*.whl
 
-# Files that only other programs' tests and builds read.
-RUN find /opt/bireal -depth -type d \( -name tests -o -name test -o -path '*/onnx/backend/test' \) -exec rm -rf {} + \
-    && find /opt/bireal -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.a' -o -name '*.proto' \) -delete
+# Files that only other programs' tests, builds and debuggers read, and what of ONNX Runtime converts models offline. Wheels
+# whose libraries were patched after linking (numpy, scipy, Pillow) do not survive strip. Then what is left is imported
+# once: a trim that took too much ends the build and not the service.
+# hadolint ignore=SC2086
+RUN site=$(echo /opt/bireal/lib/python3.*/site-packages) \
+    && find $site -depth -type d \( -name tests -o -name test \) -exec rm -rf {} + \
+    && rm -rf $site/onnx/backend $site/onnxruntime/transformers $site/onnxruntime/tools \
+        $site/onnxruntime/quantization $site/onnxruntime/datasets \
+    && find $site -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.a' -o -name '*.proto' \) -delete \
+    && find $site/uvloop $site/httptools $site/yaml -name '*.so' -exec strip --strip-debug {} + \
+    && /opt/bireal/bin/python -c "import onnx.checker, onnx.helper, onnx.shape_inference, scipy.stats, uvicorn.loops.uvloop, \
+uvicorn.protocols.http.httptools_impl, service.cli.main, service.cli.serve; from service import xnor_op; xnor_op.library_path()" \
+    && mkdir /data
 
 # --- Image: Python, /opt/bireal, the models; no compiler, no pip packages beside ours ---------------------------------
-FROM python:3.11-slim
+# hadolint ignore=DL3006
+FROM ${BASE}
 
+# What changes with each build comes from outside, so that the same commit gives the same image.
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="bireal-serve" \
       org.opencontainers.image.description="Serves Bi-Real Net, a 1-bit CNN, beside its full-precision twin" \
-      org.opencontainers.image.version="0.1.0"
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 
 # ONNX Runtime's Linux wheel carries a telemetry client: off. Bytecode was compiled when pip installed, so that a
 # read-only root file system costs no start-up time.
@@ -56,6 +78,10 @@ ENV PATH="/opt/bireal/bin:$PATH" \
 
 COPY --from=build /opt/bireal /opt/bireal
 COPY models/zoo /models
+
+# Other models are mounted over these. What the service keeps (feedback) goes to a volume: docs/operations.md.
+COPY --from=build --chown=10001:10001 /data /data
+VOLUME /data
 
 # A number, so that Kubernetes can see that it is not root.
 USER 10001:10001

@@ -14,6 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(sys.executable).parent
 DOCKERFILE = ROOT / "Dockerfile"
+DOCKERFILES = (DOCKERFILE, ROOT / "deploy/locust/Dockerfile")
 COMPOSE = ROOT / "docker-compose.yml"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -40,8 +41,9 @@ def services() -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_dockerfile_is_hadolint_clean() -> None:
-    run = subprocess.run([SCRIPTS / "hadolint", DOCKERFILE], capture_output=True, text=True, timeout=120, check=False)
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_dockerfile_is_hadolint_clean(path: Path) -> None:
+    run = subprocess.run([SCRIPTS / "hadolint", path], capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
@@ -105,7 +107,32 @@ def test_every_service_is_hardened_limited_and_checked(name: str) -> None:
 
 
 def test_compose_builds_this_version() -> None:
-    assert services()["bireal"]["image"] == f"bireal-serve:{VERSION}"
+    built = {name: service["image"] for name, service in services().items() if "build" in service}
+    assert built.pop("load") == f"bireal-load:{VERSION}"
+    assert built.keys() == {"bireal", "bireal-binary", "bireal-full"}
+    assert set(built.values()) == {f"bireal-serve:{VERSION}"}
+
+
+def test_replicas_of_the_profile_ab_differ_in_their_variant_and_nothing_else() -> None:
+    replicas = {name: service for name, service in services().items() if service.get("profiles") == ["ab"]}
+    variants = [service["environment"].pop("BIREAL_DEFAULT_VARIANT") for service in replicas.values()]
+    assert sorted(variants) == ["binary", "full"]
+    (_, one), (_, other) = replicas.items()
+    assert one.pop("ports") != other.pop("ports")
+    assert one == other
+
+
+def test_what_starts_without_a_profile() -> None:
+    always = {name for name, service in services().items() if "profiles" not in service}
+    assert always == {"bireal", "prometheus", "alertmanager", "grafana"}
+    for service in services().values():
+        for needed in service.get("depends_on", []):
+            assert needed in always
+
+
+def test_no_two_services_publish_one_port() -> None:
+    ports = [port.split(":")[1] for service in services().values() for port in service["ports"]]
+    assert len(ports) == len(set(ports))
 
 
 def test_mounted_files_exist() -> None:
@@ -119,16 +146,23 @@ def test_mounted_files_exist() -> None:
 def test_service_may_stop_in_peace() -> None:
     from service.settings import Settings
 
-    grace_s = int(services()["bireal"]["stop_grace_period"].removesuffix("s"))
     fields = Settings.model_fields
-    assert grace_s > fields["drain_s"].default + fields["default_timeout_s"].default
+    for service in services().values():
+        if service["image"].startswith("bireal-serve:"):
+            grace_s = int(service["stop_grace_period"].removesuffix("s"))
+            assert grace_s > fields["drain_s"].default + fields["default_timeout_s"].default
 
 
 def test_environment_names_only_settings_that_exist() -> None:
     from service.settings import Settings
 
     known = {f"BIREAL_{name.upper()}" for name in Settings.model_fields}
-    named = {variable for variable in services()["bireal"]["environment"] if variable.startswith("BIREAL_")}
+    named = {
+        variable
+        for service in services().values()
+        for variable in service.get("environment", {})
+        if variable.startswith("BIREAL_")
+    }
     for name, arguments in final_stage():
         if name == "ENV":
             named |= {word.split("=")[0] for word in arguments.split() if word.startswith("BIREAL_")}

@@ -131,5 +131,11 @@ def test_prometheus_asks_the_name_and_port_that_compose_gives_the_service() -> N
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     (job,) = (job for job in yaml.safe_load(CONFIG.read_text())["scrape_configs"] if job["job_name"] == "bireal")
     (discovery,) = job["dns_sd_configs"]
-    assert set(discovery["names"]) <= services.keys()
+    aliases = {
+        alias
+        for service in services.values()
+        for network in service.get("networks", {}).values()
+        for alias in network.get("aliases", [])
+    }
+    assert set(discovery["names"]) <= services.keys() | aliases
     assert services["bireal"]["ports"] == [f"127.0.0.1:8000:{discovery['port']}"]
