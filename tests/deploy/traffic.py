@@ -18,10 +18,10 @@ JPEG = {"content-type": "image/jpeg"}
 DROPPED = ("bireal_rejected_total", "bireal_expired_total", "bireal_cancelled_total")
 
 
-def photo(colour: str) -> bytes:
-    """A JPEG of one colour."""
+def photo(colour: str, size: tuple[int, int] = (120, 60)) -> bytes:
+    """A JPEG of one colour; `size` is width and height, pixels."""
     data = io.BytesIO()
-    Image.new("RGB", (120, 60), colour).save(data, "JPEG")
+    Image.new("RGB", size, colour).save(data, "JPEG")
     return data.getvalue()
 
 
