@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.binarize.base import BinaryConv2d, set_phase
+from models.binarize.base import BinaryActivation, BinaryConv2d, set_phase
 from models.train import checkpoint
 from models.train.optim import learning_rate, make_optimizer
 from models.train.recipe import PhaseSpec, Recipe
@@ -50,6 +50,50 @@ class SignFlips:
         return changed / total if total else 0.0
 
 
+class ActivationsInside:
+    """Share of the 1-bit layers' inputs inside [-1, 1], where the gradient of the sign does not vanish (Eq. 3, 5).
+
+    Args:
+        network: its binarised activations are watched, in the passes between `watch` and `share`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._watching = False
+        self._inside = self._all = 0
+        layers = [m for m in network.modules() if isinstance(m, BinaryActivation)]
+        self._hooks = [layer.register_forward_pre_hook(self._count) for layer in layers]
+
+    def _count(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self._watching:
+            x = inputs[0].detach()
+            self._inside += int((x.abs() <= 1.0).sum())
+            self._all += x.numel()
+
+    def watch(self) -> None:
+        """Count from now on."""
+        self._watching, self._inside, self._all = True, 0, 0
+
+    def share(self) -> float | None:
+        """Fraction 0..1 of what passed since `watch`, None for a network without 1-bit layers; stops counting."""
+        self._watching = False
+        return self._inside / self._all if self._all else None
+
+    def close(self) -> None:
+        """Take the hooks off the network."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _write(log: TextIO, record: dict[str, Any]) -> None:
+    log.write(json.dumps(record) + "\n")
+    log.flush()
+
+
+def _tell(bar: tqdm, line: str) -> None:  # type: ignore[type-arg]  # generic only in its stubs
+    if not bar.disable:
+        bar.write(line)
+
+
 def run(
     recipe: Recipe,
     task: TrainingTask,
@@ -59,6 +103,7 @@ def run(
     resume: bool = False,
     save_every_s: float = 300.0,
     max_steps: int | None = None,
+    quiet: bool = False,
 ) -> checkpoint.Progress:
     """Train ``network`` by ``recipe``; write ``last.pt``, ``best.pt`` and ``log.jsonl`` to ``out``.
 
@@ -73,6 +118,7 @@ def run(
         resume: go on from ``out/last.pt`` if it exists.
         save_every_s: seconds between checkpoints.
         max_steps: stop (with a checkpoint) after so many steps; for tests and budgets.
+        quiet: no progress bars.
     """
     out.mkdir(parents=True, exist_ok=True)
     last = out / "last.pt"
@@ -96,17 +142,20 @@ def run(
             if optimizer_state is not None:
                 optimizer.load_state_dict(optimizer_state)
                 optimizer_state = None
-            flips = SignFlips(network)
+            flips, inside = SignFlips(network), ActivationsInside(network)
             earlier = sum(p.epochs for p in recipe.phases[: progress.phase])
             while progress.epoch < spec.epochs:
                 network.train()
                 title = f"{recipe.name} {spec.phase.value} {progress.epoch + 1}/{spec.epochs}"
-                bar = tqdm(total=per_epoch, initial=progress.step, desc=title, mininterval=5.0)
+                bar = tqdm(total=per_epoch, initial=progress.step, desc=title, mininterval=5.0, disable=quiet)
                 for batch in task.batches(spec, earlier + progress.epoch, progress.step):
                     position = progress.epoch * per_epoch + progress.step
                     rate = learning_rate(spec, position, spec.epochs * per_epoch, per_epoch)
                     for group in optimizer.param_groups:
                         group["lr"] = rate
+                    logged = (progress.step + 1) % LOG_EVERY == 0 or progress.step + 1 == per_epoch
+                    if logged:
+                        inside.watch()
                     loss, figures = task.loss(network, batch, spec)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
@@ -115,7 +164,7 @@ def run(
                     taken += 1
                     bar.update()
                     progress.wall_s = base_wall + time.monotonic() - clock
-                    if progress.step % LOG_EVERY == 0 or progress.step == per_epoch:
+                    if logged:
                         record = {
                             "phase": spec.phase.value,
                             "epoch": earlier + progress.epoch,
@@ -123,30 +172,31 @@ def run(
                             "lr": rate,
                             "loss": loss.item(),
                             "flipped_signs": flips.share(),
+                            "activations_inside": inside.share(),
                             "wall_s": round(progress.wall_s, 1),
                             **figures,
                         }
-                        log.write(json.dumps(record) + "\n")
-                        log.flush()
+                        _write(log, record)
                     stop = max_steps is not None and taken >= max_steps
                     if stop or time.monotonic() - saved > save_every_s:
                         checkpoint.save(last, network, recipe.arch, recipe.name, progress, optimizer)
                         saved = time.monotonic()
                     if stop:
                         bar.close()
+                        inside.close()
                         return progress
                 bar.close()
                 progress.epoch += 1
                 progress.step = 0
                 progress.metrics = task.evaluate(network)
-                log.write(json.dumps({"epoch": earlier + progress.epoch, "held_out": progress.metrics}) + "\n")
-                log.flush()
-                tqdm.write(f"{title}: {progress.metrics}")
+                _write(log, {"epoch": earlier + progress.epoch, "held_out": progress.metrics})
+                _tell(bar, f"{title}: {progress.metrics}")
                 final_form = spec.phase is recipe.phases[-1].phase
                 if final_form and progress.metrics[task.metric] >= progress.best:
                     progress.best = progress.metrics[task.metric]
                     checkpoint.save(out / "best.pt", network, recipe.arch, recipe.name, progress)
                 checkpoint.save(last, network, recipe.arch, recipe.name, progress, optimizer)
+            inside.close()
             progress.phase += 1
             progress.epoch = 0
             checkpoint.save(last, network, recipe.arch, recipe.name, progress)

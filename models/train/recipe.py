@@ -78,7 +78,7 @@ class Recipe:
     init: str = ""
     teacher: str = ""
     soft_labels: bool = False
-    views: int = 4
+    views: int = 2
     temperature: float = 1.0
     seed: int = 1
     size: int = 64

@@ -12,6 +12,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,16 +127,29 @@ def adapt(network: nn.Module, data: ImageSet, held_out: ImageSet, out: Path) -> 
         log.flush()
 
 
-@torch.inference_mode()
-def label_view(network: nn.Module, data: ImageSet, view: int, min_scale: float, seed: int) -> np.ndarray[Any, Any]:
-    """Logits float16 [N,classes] of one view of every training image."""
+def fast_answers(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What `answers` computes in eval mode, by OpenVINO where it is installed: a third of PyTorch's time on a CPU."""
     network.eval()
+    try:
+        import openvino
+    except ImportError:
+        return lambda images: answers(network, images)
+    graph = openvino.convert_model(network, example_input=torch.zeros(BATCH, 3, SIZE, SIZE))
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = openvino.Core().compile_model(graph, "CPU", settings)
+    return lambda images: torch.from_numpy(compiled(((images - 127.0) / 128.0).numpy())[0].copy())
+
+
+@torch.inference_mode()
+def label_view(
+    ask: Callable[[Tensor], Tensor], data: ImageSet, view: int, min_scale: float, seed: int
+) -> np.ndarray[Any, Any]:
+    """Logits float16 [N,classes] of one view of every training image; ``ask`` answers [B,3,S,S] in 0..255."""
     crops = view_crops(len(data), min_scale, seed, view)
     out = []
-    everything = torch.arange(len(data))
-    for index in tqdm(everything.split(BATCH), desc=f"view {view}", mininterval=5.0):
+    for index in tqdm(torch.arange(len(data)).split(BATCH), desc=f"view {view}", mininterval=5.0):
         images = cut(torch.from_numpy(data.images[index.numpy()]), crops[index], SIZE)
-        out.append(answers(network, images).half())
+        out.append(ask(images).half())
     return torch.cat(out).numpy()
 
 
@@ -144,7 +158,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m models.train.teacher", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and *classes.json")
     parser.add_argument("--out", type=Path, required=True, help="folder for the teacher and its labels")
-    parser.add_argument("--views", type=int, default=4, help="random crops of each image that are labelled")
+    parser.add_argument("--views", type=int, default=2, help="random crops of each image that are labelled")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -153,10 +167,11 @@ def main() -> int:
     data, held_out = hold_out(load_split(args.data, "train", 64), HOLD_OUT_PER_CLASS)
     network = load_pretrained(args.data)
     adapt(network, data, held_out, args.out)
+    ask = fast_answers(network)
     for view in range(args.views):
         path = args.out / f"view-{view}.npy"
         if not path.is_file():
-            labels = label_view(network, data, view, MIN_SCALE, VIEW_SEED)
+            labels = label_view(ask, data, view, MIN_SCALE, VIEW_SEED)
             np.save(path.with_suffix(".part.npy"), labels)
             path.with_suffix(".part.npy").replace(path)
     return 0

@@ -1,0 +1,136 @@
+"""``python -m models.ablation --data DIR --out DIR``: run or resume the grid; ``--report`` writes the page alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.ablation.grid import Budget, Cell, cells
+from models.ablation.report import page
+from models.ablation.task import SmallImages, load_folder
+from models.arch import build
+from models.train.initialise import initialise_from
+from models.train.loop import run
+from models.train.provenance import hardware
+
+RESULTS = Path("docs/ablation.json")
+PAGE = Path("docs/ablation.md")
+
+
+class Results:
+    """The results file: the budget, where it was run, and a record a cell."""
+
+    def __init__(self, path: Path, budget: Budget) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"budget": asdict(budget), "cells": {}}
+        if path.is_file():
+            stored = json.loads(path.read_text())
+            if stored["budget"] != asdict(budget):
+                raise ValueError(
+                    f"{path} has results of another budget, {stored['budget']}: "
+                    "give the same one, another --results or move the file away"
+                )
+            self.content = stored
+
+    def __contains__(self, cell: Cell) -> bool:
+        return cell.key in self.content["cells"]
+
+    def add(self, cell: Cell, record: dict[str, Any]) -> None:
+        """Store a cell's record, atomically."""
+        self.content["cells"][cell.key] = record
+        self.content |= {"hardware": hardware(), "torch": torch.__version__, "python": platform.python_version()}
+        self.content["commit"] = commit()
+        temporary = self.path.with_suffix(".part")
+        temporary.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
+        temporary.replace(self.path)
+
+
+def commit() -> str:
+    """Short name of the checked-out commit, empty where there is no git."""
+    command = ["git", "rev-parse", "--short", "HEAD"]  # the user's git, wherever it is
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
+
+
+def train_cell(cell: Cell, budget: Budget, train: Any, test: Any, runs: Path) -> dict[str, Any]:
+    """Train one cell (resuming it, if it was interrupted) and return its record."""
+    recipe = cell.recipe(budget)
+    torch.manual_seed(cell.seed)
+    network = build(recipe.arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    out = runs / cell.key
+    fresh: list[str] = []
+    if cell.start is not None and not (out / "last.pt").is_file():
+        fresh = initialise_from(network, runs / cell.start.key / "last.pt")
+    clock = time.process_time()
+    progress = run(recipe, SmallImages(train, test, recipe), network, out, resume=True, quiet=True)
+    return {
+        "top1": round(progress.metrics["top1"], 4),
+        "top5": round(progress.metrics["top5"], 4),
+        "cpu_s": round(time.process_time() - clock, 1),
+        "start": cell.start.key if cell.start else "",
+        "fresh": len(fresh),
+    }
+
+
+def main() -> int:
+    """Run what is missing, then write the page."""
+    parser = argparse.ArgumentParser(prog="python -m models.ablation", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder with train/<class>/ and test/<class>/ of 32x32 images")
+    parser.add_argument("--out", type=Path, help="folder for the cells' checkpoints and logs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help=f"results file (default {RESULTS})")
+    parser.add_argument("--page", type=Path, default=PAGE, help=f"page to write (default {PAGE})")
+    parser.add_argument("--report", action="store_true", help="train nothing, write the page from the results")
+    parser.add_argument(
+        "--only", default="", help="train only cells whose name has this in it, and what they start from"
+    )
+    parser.add_argument("--test-images", type=int, default=5000, help="test images a cell is judged by")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    for item in fields(Budget):
+        option = "--" + item.name.replace("_", "-")
+        parser.add_argument(
+            option, type=type(item.default), default=item.default, help="budget, the same for all cells"
+        )
+    args = parser.parse_args()
+    if args.report:
+        args.page.write_text(page(json.loads(args.results.read_text())))
+        return 0
+    if args.data is None or args.out is None:
+        parser.error("--data and --out are needed to train")
+    budget = Budget(**{item.name: getattr(args, item.name) for item in fields(Budget)})
+    torch.set_num_threads(args.threads)
+    try:
+        results = Results(args.results, budget)
+        train = load_folder(args.data / "train", budget.images // 10)
+        test = load_folder(args.data / "test", args.test_images // 10)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    results.content["test_images"] = len(test[1])
+    todo = [cell for cell in cells() if args.only in cell.key or not args.only]
+    needed = {cell.key for cell in todo}
+    while missing := {c.start.key for c in cells() if c.key in needed and c.start} - needed:
+        needed |= missing
+    for cell in cells():
+        if cell.key in needed and cell not in results:
+            record = train_cell(cell, budget, train, test, args.out)
+            results.add(cell, record)
+            print(f"{cell.key}: top-1 {record['top1']:.4f}, {record['cpu_s']:.0f} s", flush=True)
+    args.page.write_text(page(results.content))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""The cells of the grid: what each trains, what it starts from, and in which of the paper's tables it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from models.arch.config import STRUCTURES, ArchConfig
+from models.binarize.base import Phase
+from models.train.recipe import PhaseSpec, Recipe
+
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The same for all cells, and part of the results: cells of another budget are trained again.
+
+    Attributes:
+        width: multiple of the paper's channels.
+        images: training images used, the first of each class in equal numbers.
+        relu_epochs: of the real-valued networks with ReLU, from fresh weights.
+        clip_epochs: of leaky clip and of clip each, from those.
+        binary_epochs: of every 1-bit network.
+        lr: peak learning rate, SGD with momentum as in the paper, cosine to zero.
+        batch: images a step.
+    """
+
+    width: float = 0.25
+    images: int = 12_000
+    relu_epochs: int = 4
+    clip_epochs: int = 1
+    binary_epochs: int = 4
+    lr: float = 0.05
+    batch: int = 64
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network to train.
+
+    Attributes:
+        depth: 18, 34 or 50.
+        structure: bireal, res or plain.
+        method: of binarisation.
+        init: what it starts from: the real-valued network with ``relu`` or ``clip``; empty: it is real-valued itself.
+        phase: in which it ends.
+        options: of the method.
+        seed: of order, augmentation and fresh weights.
+    """
+
+    depth: int
+    structure: str
+    phase: Phase
+    method: str = "bireal"
+    init: str = ""
+    options: tuple[tuple[str, object], ...] = field(default=())
+    seed: int = 1
+
+    @property
+    def key(self) -> str:
+        """Name in the results, and of the cell's folder."""
+        parts = [f"{self.structure}{self.depth}", self.method if self.init else f"real-{self.phase.value}"]
+        parts += [f"from-{self.init}"] if self.init else []
+        parts += [str(value) for _, value in self.options]
+        return "-".join([*parts, f"seed{self.seed}"])
+
+    @property
+    def start(self) -> Cell | None:
+        """The cell whose weights this one starts from."""
+        if self.init:
+            return real(self.depth, self.structure, Phase(self.init), self.seed)
+        if self.phase is Phase.CLIP:
+            return real(self.depth, self.structure, Phase.RELU, self.seed)
+        return None
+
+    def recipe(self, budget: Budget) -> Recipe:
+        """The cell's run: clip pre-training passes through the leaky clip, as in Sec. 4.1."""
+        if self.init:
+            steps = [(Phase.BINARY, budget.binary_epochs)]
+            if self.depth >= 50 and self.method == "bireal":
+                half = max(1, budget.binary_epochs // 2)  # the two-step scheme, in the same number of epochs
+                steps = [(Phase.BINARY_1X1, half), (Phase.BINARY, max(1, budget.binary_epochs - half))]
+        elif self.phase is Phase.CLIP:
+            steps = [(Phase.LEAKY_CLIP, budget.clip_epochs), (Phase.CLIP, budget.clip_epochs)]
+        else:
+            steps = [(Phase.RELU, budget.relu_epochs)]
+        arch = ArchConfig(
+            depth=self.depth,
+            method=self.method,
+            structure=self.structure,
+            num_classes=CLASSES,
+            width=budget.width,
+            options=dict(self.options),
+        )
+        return Recipe(
+            name=self.key,
+            arch=arch,
+            phases=tuple(PhaseSpec(phase, epochs, budget.lr, "sgd", warmup=0.1) for phase, epochs in steps),
+            batch=budget.batch,
+            source="the ablation grid",
+            data="CIFAR-10",
+            terms="cite Krizhevsky 2009",
+            seed=self.seed,
+            size=32,
+            label_smoothing=0.0,
+            bf16=False,
+        )
+
+
+def real(depth: int, structure: str, phase: Phase, seed: int = 1) -> Cell:
+    """A real-valued row of Table 1: the network of the structure with ReLU or with clip."""
+    return Cell(depth, structure, phase, seed=seed)
+
+
+def binary(
+    depth: int, structure: str = "bireal", init: str = "clip", method: str = "bireal", seed: int = 1, **options: object
+) -> Cell:
+    """A 1-bit network."""
+    return Cell(depth, structure, Phase.BINARY, method, init, tuple(sorted(options.items())), seed)
+
+
+def combination(depth: int, structure: str, init: str, update: str, gradient: str, seed: int = 1) -> Cell:
+    """A cell of Table 1."""
+    return binary(depth, structure, init, seed=seed, update=update, gradient=gradient)
+
+
+#: Rows of Table 1 in its order: initialisation, weight update, gradient of the activations.
+COMBINATIONS = [
+    (init, update, gradient)
+    for init in ("relu", "clip")
+    for update in ("original", "magnitude")
+    for gradient in ("clip", "approxsign")
+]
+
+#: Methods of Tables 3 and 4 beside Bi-Real Net; each is trained in the ResNet's structure, from its ReLU network.
+OTHERS = {"binarynet": {}, "xnornet": {}, "abcnet": {"weight_bases": 3, "activation_bases": 1}}
+
+
+def other(depth: int, method: str) -> Cell:
+    """A baseline's cell of Table 3 or 4."""
+    return binary(depth, "res", "relu", method, **OTHERS[method])
+
+
+def third_order() -> Cell:
+    """The cell of Table 2 that Table 1 does not have."""
+    return combination(18, "bireal", "clip", "magnitude", "approxsign3")
+
+
+def cells() -> list[Cell]:
+    """All cells, the most telling first, each after the one that it starts from."""
+
+    def wanted() -> Iterator[Cell]:
+        for structure in STRUCTURES:
+            yield from (combination(18, structure, *row) for row in COMBINATIONS)
+        yield third_order()
+        yield from (other(18, method) for method in OTHERS)
+        yield from (combination(18, "bireal", *row, seed=2) for row in COMBINATIONS)
+        yield binary(50)
+        yield other(50, "binarynet")
+        yield from (other(34, method) for method in OTHERS)
+        for structure in STRUCTURES:
+            yield from (combination(34, structure, *row) for row in COMBINATIONS)
+
+    ordered: dict[str, Cell] = {}
+
+    def put(cell: Cell) -> None:
+        if cell.start is not None:
+            put(cell.start)
+        ordered.setdefault(cell.key, cell)
+
+    for cell in wanted():
+        put(cell)
+    return list(ordered.values())

@@ -1,0 +1,35 @@
+"""The paper's printed figures of Tables 1 to 4: ImageNet top-1 in percent, by the key that our cells have.
+
+Of the 34-layer columns, the real-valued rows of Table 1 and 152 layers, what is missing here has no counterpart in the
+grid or is not legible in the copy of the paper at hand.
+"""
+
+from __future__ import annotations
+
+from models.ablation.grid import COMBINATIONS, Cell, binary, combination, other, third_order
+
+_TABLE_1 = {
+    (18, "bireal"): (32.9, 36.8, 40.5, 47.5, 37.4, 38.1, 53.6, 56.4),
+    (18, "res"): (27.8, 32.2, 33.9, 41.6, 32.8, 34.3, 42.4, 45.7),
+    (18, "plain"): (3.3, 4.7, 4.3, 8.5, 3.2, 4.9, 6.7, 12.1),
+    (34, "bireal"): (53.1, 58.0, 59.9, 61.4, 55.9, 58.1, 60.8, 62.2),
+    (34, "res"): (27.5, 33.9, 33.6, 47.5, 35.0, 38.2, 43.9, 49.0),
+}
+
+
+def printed() -> dict[str, float]:
+    """Top-1 in percent by `Cell.key` (of seed 1)."""
+    figures: dict[str, float] = {}
+    for (depth, structure), column in _TABLE_1.items():
+        for row, top1 in zip(COMBINATIONS, column, strict=True):
+            figures[combination(depth, structure, *row).key] = top1
+    others: list[tuple[Cell, float]] = [
+        (third_order(), 56.46),
+        (other(18, "binarynet"), 42.2),
+        (other(18, "abcnet"), 42.7),
+        (other(18, "xnornet"), 51.2),
+        (other(34, "abcnet"), 52.4),
+        (binary(50), 62.6),
+        (other(50, "binarynet"), 9.4),
+    ]
+    return figures | {cell.key: top1 for cell, top1 in others}

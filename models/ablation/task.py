@@ -1,0 +1,101 @@
+"""CIFAR-10 for the grid: images in memory, cheap augmentation, test accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from models.data.normalise import normalise
+from models.train.recipe import PhaseSpec, Recipe
+
+SIZE = 32
+PAD = 4  # pixels of reflection from which the random crop is cut
+
+
+def load_folder(root: Path, per_class: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images uint8 [N,32,32,3] and labels [N] of ``root/<class>/*``, the first ``per_class`` of each class.
+
+    Raises:
+        FileNotFoundError: if there are no class folders.
+    """
+    folders = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    if not folders:
+        raise FileNotFoundError(
+            f"{root} has no class folders: expected <data>/train/<class>/<image> and <data>/test/..."
+        )
+    images: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    for label, folder in enumerate(folders):
+        for path in sorted(folder.iterdir())[:per_class]:
+            with Image.open(path) as image:
+                images.append(np.asarray(image.convert("RGB")))
+            labels.append(label)
+    return np.stack(images), np.array(labels, np.int64)
+
+
+class SmallImages:
+    """`models.train.loop.TrainingTask` on small images: random crop of the padded image, mirrored half of the time.
+
+    Args:
+        train: images and labels.
+        test: images and labels.
+        recipe: the cell's.
+    """
+
+    metric = "top1"
+
+    def __init__(
+        self,
+        train: tuple[NDArray[np.uint8], NDArray[np.int64]],
+        test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+        recipe: Recipe,
+    ) -> None:
+        self.images, self.labels = train
+        self.test_images, self.test_labels = test
+        self.recipe = recipe
+
+    def steps_per_epoch(self) -> int:
+        """Full batches in one pass."""
+        return len(self.labels) // self.recipe.batch
+
+    def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
+        """(float [B,3,32,32] in 0..255, labels [B]); a batch depends on (seed, epoch, step) alone."""
+        order = np.random.default_rng((self.recipe.seed, epoch)).permutation(len(self.labels))
+        batch = self.recipe.batch
+        for step in range(first_step, self.steps_per_epoch()):
+            index = order[step * batch : (step + 1) * batch]
+            rng = np.random.default_rng((self.recipe.seed, epoch, step))
+            x = torch.from_numpy(self.images[index]).permute(0, 3, 1, 2).float()
+            x = F.pad(x, [PAD] * 4, mode="reflect")
+            # one offset for the batch is enough: it differs from step to step
+            top, left = rng.integers(0, 2 * PAD + 1, 2)
+            x = x[:, :, top : top + SIZE, left : left + SIZE]
+            mirrored = torch.from_numpy(rng.random(batch) < 0.5)
+            x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+            yield x, torch.from_numpy(self.labels[index])
+
+    def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, float]]:
+        """Cross entropy and the batch's accuracy."""
+        images, labels = batch
+        logits = network(normalise(images))
+        return F.cross_entropy(logits, labels), {"train_top1": (logits.argmax(1) == labels).float().mean().item()}
+
+    @torch.no_grad()
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Top-1 and top-5 on the test images, fractions."""
+        network.eval()
+        ranks = []
+        for start in range(0, len(self.test_labels), 500):
+            x = torch.from_numpy(self.test_images[start : start + 500]).permute(0, 3, 1, 2)
+            labels = torch.from_numpy(self.test_labels[start : start + 500])
+            logits = network(normalise(x))
+            ranks.append((logits > logits.gather(1, labels[:, None])).sum(1))
+        rank = torch.cat(ranks)
+        return {"top1": (rank < 1).float().mean().item(), "top5": (rank < 5).float().mean().item()}

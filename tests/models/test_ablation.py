@@ -1,0 +1,128 @@
+"""The grid of the paper's ablation: its cells, that it resumes, and that its page says what the results say."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.ablation import __main__ as command
+from models.ablation.grid import COMBINATIONS, Budget, binary, cells, combination, other, real, third_order
+from models.ablation.paper import printed
+from models.ablation.report import page
+from models.ablation.task import SmallImages, load_folder
+from models.arch.config import STRUCTURES
+from models.binarize.base import Phase
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten classes of plain colours with noise, 24 to train and 8 to test each."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (10, 3))
+    for split, count in (("train", 24), ("test", 8)):
+        for label in range(10):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                noisy = colours[label] + rng.normal(0, 20, (32, 32, 3))
+                Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{i:02d}.png")
+    return root
+
+
+def test_the_grid_has_every_cell_of_tables_1_to_4() -> None:
+    found = cells()
+    keys = [cell.key for cell in found]
+    assert len(set(keys)) == len(keys)
+    for depth in (18, 34):
+        for structure in STRUCTURES:
+            wanted = [combination(depth, structure, *row) for row in COMBINATIONS]
+            wanted += [real(depth, structure, Phase.RELU), real(depth, structure, Phase.CLIP)]
+            assert {c.key for c in wanted} <= set(keys)
+    assert {c.key for c in (third_order(), binary(50), other(50, "binarynet"), other(18, "xnornet"))} <= set(keys)
+    seeds = {cell.seed for cell in found if (cell.depth, cell.structure, cell.method) == (18, "bireal", "bireal")}
+    assert seeds == {1, 2}
+    assert printed().keys() <= set(keys), "a printed figure has a cell of ours beside it"
+
+
+def test_each_cell_comes_after_the_one_it_starts_from_and_has_the_same_budget() -> None:
+    seen: set[str] = set()
+    budget = Budget(binary_epochs=4)
+    for cell in cells():
+        assert cell.start is None or cell.start.key in seen
+        seen.add(cell.key)
+        recipe = cell.recipe(budget)
+        if cell.init:
+            assert sum(phase.epochs for phase in recipe.phases) == 4
+            assert recipe.phases[-1].phase is Phase.BINARY
+        assert recipe.arch.width == budget.width
+        assert all(phase.optimizer == "sgd" for phase in recipe.phases)
+    clip = real(18, "bireal", Phase.CLIP).recipe(budget)
+    assert [phase.phase for phase in clip.phases] == [Phase.LEAKY_CLIP, Phase.CLIP]
+    deep = binary(50).recipe(budget)
+    assert [phase.phase for phase in deep.phases] == [Phase.BINARY_1X1, Phase.BINARY]
+
+
+def test_batches_are_crops_of_the_images(images: Path) -> None:
+    train = load_folder(images / "train", 24)
+    recipe = third_order().recipe(Budget(batch=16))
+    task = SmallImages(train, train, recipe)
+    first = next(task.batches(recipe.phases[0], 0, 3))
+    again = list(task.batches(recipe.phases[0], 0, 0))[3]
+    assert (first[0] == again[0]).all()
+    for image, label in zip(first[0].numpy(), first[1].tolist(), strict=True):
+        own = train[0][train[1] == label].mean(axis=(0, 1, 2))
+        assert image.mean(axis=(1, 2)) == pytest.approx(own, abs=6.0)
+    with pytest.raises(FileNotFoundError, match="has no class folders"):
+        load_folder(images / "none")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, images: Path, out: Path, *more: str) -> int:
+    options = ["--data", str(images), "--out", str(out / "runs"), "--results", str(out / "r.json")]
+    options += ["--page", str(out / "p.md"), "--threads", "1", "--test-images", "80", "--images", "240"]
+    options += ["--width", "0.125", "--relu-epochs", "1", "--binary-epochs", "1", "--batch", "16", *more]
+    monkeypatch.setattr(sys, "argv", ["models.ablation", *options])
+    return command.main()
+
+
+def test_the_command_trains_what_is_missing_and_nothing_else(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only = combination(18, "res", "relu", "magnitude", "approxsign").key
+    assert run(monkeypatch, images, tmp_path, "--only", only) == 0
+    printed_lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed_lines] == ["res18-real-relu-seed1", only]
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert results["cells"][only]["start"] == "res18-real-relu-seed1"
+    assert results["cells"][only]["fresh"] == 0, "a cell starts with every weight of its real-valued network"
+    assert 0.0 <= results["cells"][only]["top1"] <= results["cells"][only]["top5"] <= 1.0
+    before = (tmp_path / "r.json").read_bytes()
+    assert run(monkeypatch, images, tmp_path, "--only", only) == 0
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "r.json").read_bytes() == before
+    assert f"{results['cells'][only]['top1']:.1%} / 32.2 %" not in page(results), "42 is another row"
+    assert f"{results['cells'][only]['top1']:.1%} / 41.6 %" in (tmp_path / "p.md").read_text()
+    assert run(monkeypatch, images, tmp_path, "--lr", "0.01") == 2
+    assert "results of another budget" in capsys.readouterr().err
+
+
+def test_orderings_are_read_from_the_figures() -> None:
+    best = combination(18, "bireal", "clip", "magnitude", "approxsign").key
+    record = {"cpu_s": 1.0, "top5": 1.0}
+    rest = combination(18, "res", "clip", "magnitude", "approxsign").key
+    for theirs, verdict in ((0.40, "Reproduces"), (0.495, "Not told apart"), (0.60, "Does not reproduce")):
+        found = {best: record | {"top1": 0.5}, rest: record | {"top1": theirs}}
+        text = page({"budget": {**Budget().__dict__}, "cells": found})
+        line = next(x for x in text.splitlines() if "the Bi-Real structure beats the ResNet's at 18 layers" in x)
+        assert verdict in line
+    assert "Not run: Bi-Real-50 beats BinaryNet." in text
+
+
+def test_the_page_in_docs_is_that_of_the_results_in_docs() -> None:
+    results = ROOT / "docs" / "ablation.json"
+    assert (ROOT / "docs" / "ablation.md").read_text() == page(json.loads(results.read_text()))
