@@ -96,7 +96,7 @@ def main() -> int:
     parser.add_argument(
         "--only", default="", help="train only cells whose name has this in it, and what they start from"
     )
-    parser.add_argument("--test-images", type=int, default=5000, help="test images a cell is judged by")
+    parser.add_argument("--test-images", type=int, default=4000, help="test images a cell is judged by")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     for item in fields(Budget):
         option = "--" + item.name.replace("_", "-")

@@ -27,10 +27,10 @@ class Budget:
     """
 
     width: float = 0.25
-    images: int = 12_000
-    relu_epochs: int = 4
+    images: int = 6_000
+    relu_epochs: int = 3
     clip_epochs: int = 1
-    binary_epochs: int = 4
+    binary_epochs: int = 3
     lr: float = 0.05
     batch: int = 64
 

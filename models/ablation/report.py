@@ -14,7 +14,7 @@ NAMES = {"bireal": "Bi-Real", "res": "Res", "plain": "Plain"}
 METHODS = {"binarynet": "BinaryNet", "xnornet": "XNOR-Net", "abcnet": "ABC-Net"}
 WORDS = {"relu": "ReLU", "clip": "Clip", "original": "original", "magnitude": "magnitude-aware"}
 GRADIENTS = {"clip": "clip", "approxsign": "ApproxSign"}
-NOISE = 0.01  # differences below a point are within what two seeds or 5000 test images tell apart
+NOISE = 0.01  # differences below a point are within what two seeds or 4000 test images tell apart
 
 
 class Figures:

@@ -54,8 +54,8 @@ _FINE_RESNET18 = Recipe(
     name="resnet18-tiny100-fine",
     arch=ArchConfig(depth=18, method="none", num_classes=100),
     phases=(
-        PhaseSpec(Phase.RELU, 4, 0.08, "sgd", "constant", weight_decay=1e-4, warmup=0.03, size=64, distill=0.8),
-        PhaseSpec(Phase.RELU, 3, 0.08, "sgd", "linear", weight_decay=1e-4, size=80, distill=0.8),
+        PhaseSpec(Phase.RELU, 1, 0.08, "sgd", "cosine-head", weight_decay=1e-4, warmup=0.03, distill=0.8),
+        PhaseSpec(Phase.RELU, 1, 0.04, "sgd", "linear", weight_decay=1e-4, distill=0.8),
     ),
     batch=128,
     source=_FINE,
@@ -64,8 +64,8 @@ _FINE_RESNET18 = Recipe(
     init="resnet18-tiny100",
     soft_labels=True,
     temperature=2.0,
-    size=80,
-    serve_size=96,
+    size=64,
+    serve_size=80,
     label_smoothing=0.0,
 )
 
@@ -73,8 +73,8 @@ _FINE_BIREAL18 = Recipe(
     name="bireal18-tiny100-fine",
     arch=ArchConfig(depth=18, method="bireal", num_classes=100),
     phases=(
-        PhaseSpec(Phase.BINARY, 3, 1e-3, "adam", "constant", warmup=0.05, size=64, distill=0.8),
-        PhaseSpec(Phase.BINARY, 2, 1e-3, "adam", "linear", size=80, distill=0.8),
+        PhaseSpec(Phase.BINARY, 1, 1e-3, "adam", "cosine-head", warmup=0.05, distill=0.8),
+        PhaseSpec(Phase.BINARY, 1, 5e-4, "adam", "linear", distill=0.8),
     ),
     batch=128,
     source=_FINE,
@@ -83,8 +83,8 @@ _FINE_BIREAL18 = Recipe(
     init="bireal18-tiny100",
     soft_labels=True,
     temperature=2.0,
-    size=80,
-    serve_size=96,
+    size=64,
+    serve_size=80,
     label_smoothing=0.0,
 )
 

@@ -1,0 +1,102 @@
+"""Representational capability (paper Sec. 3.1 to 3.3, Fig. 3 and 5): how many configurations a feature map can take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.arch import BiRealNet
+from models.arch.bireal import BiRealBasic
+from models.binarize.base import BinaryConv2d, BinaryLayer, Phase, set_phase
+from models.binarize.functional import sign
+
+
+def choices(channels: int, kernel: int) -> int:
+    """Values that one sum of ``kernel``^2 * ``channels`` signs can take: n + 1 for n terms, as they differ by 2."""
+    return channels * kernel**2 + 1
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Of one feature map, as the choices an entry and the number of entries: R = choices ** entries.
+
+    Attributes:
+        name: of the layer.
+        entries: height times width times channels.
+        sum_choices: of the convolution's output, an entry.
+        shortcut_choices: with the real-valued shortcut added, an entry: the product of what is added.
+    """
+
+    name: str
+    entries: int
+    sum_choices: int
+    shortcut_choices: int
+
+    def bits(self, choices_an_entry: int) -> float:
+        """log2 of R."""
+        return self.entries * math.log2(choices_an_entry)
+
+
+def paper_example() -> Capability:
+    """Sec. 3.1 and 3.2: 32 channels of 14x14, 3x3 kernels, one block before and this one."""
+    each = choices(32, 3)
+    return Capability("32 channels of 14x14", 14 * 14 * 32, each, each**2)
+
+
+def bottleneck_entry(channels: int, expanded: int) -> tuple[int, int, int]:
+    """Sec. 3.3: choices of the three sums of a bottleneck, read 1x1, 3x3, 1x1."""
+    return choices(expanded, 1), choices(channels, 3), choices(channels, 1)
+
+
+@torch.no_grad()
+def layers(network: BiRealNet, x: Tensor) -> list[Capability]:
+    """Capability of each block of a network of basic blocks with ``structure="bireal"``, for inputs x [N,3,H,W].
+
+    A real-valued 1x1 shortcut (between stages) starts the product anew: its values are real already.
+    """
+    found: list[Capability] = []
+    shapes: dict[nn.Module, torch.Size] = {}
+    hooks = [
+        m.register_forward_hook(lambda module, _inputs, output: shapes.__setitem__(module, output.shape))
+        for m in network.modules()
+        if isinstance(m, BinaryLayer)
+    ]
+    network.eval()(x)
+    for hook in hooks:
+        hook.remove()
+    product = 1
+    for number, stage in enumerate(network.stages):
+        for index, block in enumerate(stage):  # type: ignore[arg-type]  # a Sequential of blocks
+            assert isinstance(block, BiRealBasic)
+            conv = block.body.conv
+            each = choices(conv.in_channels, conv.kernel_size[0])
+            product = each if block.downsample is not None or product == 1 else product * each
+            _, channels, height, width = shapes[block.body]
+            found.append(Capability(f"stage{number + 1}.{index}", channels * height * width, each, product))
+    return found
+
+
+@torch.no_grad()
+def distinct_sums(network: BiRealNet, x: Tensor) -> dict[str, tuple[int, int]]:
+    """How many values the sums of each 1-bit convolution really take on x: layer -> (distinct, possible)."""
+    found: dict[str, tuple[int, int]] = {}
+    hooks = []
+
+    def count(name: str, conv: BinaryConv2d) -> None:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+            sums = nn.functional.conv2d(inputs[0], sign(conv.weight), None, conv.stride, conv.padding)
+            found[name] = (len(sums.round().unique()), choices(conv.in_channels, conv.kernel_size[0]))
+
+        hooks.append(conv.register_forward_hook(hook))
+
+    for name, module in network.named_modules():
+        if isinstance(module, BinaryConv2d):
+            count(name, module)
+    set_phase(network, Phase.BINARY)
+    network.eval()(x)
+    for hook in hooks:
+        hook.remove()
+    return found

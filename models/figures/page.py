@@ -1,0 +1,111 @@
+"""The docs page of the figures; every number is from ``figures.json``."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import Any
+
+from models.figures.approximations import AREAS
+from models.figures.capability import bottleneck_entry, paper_example
+
+WIDTH = 120
+
+
+def paragraph(*parts: str) -> str:
+    """One wrapped paragraph and an empty line."""
+    text = textwrap.fill(" ".join(parts), WIDTH, break_long_words=False, break_on_hyphens=False)
+    return f"{text}\n"
+
+
+def span(values: list[float]) -> str:
+    """Smallest to largest, in percent."""
+    return f"{min(values):.0%} to {max(values):.0%}"
+
+
+def page(numbers: dict[str, Any]) -> str:
+    """Markdown."""
+    areas = numbers["areas"]
+    parts = [
+        "# The paper's analysis figures, from our networks\n",
+        paragraph(
+            "Written by `python -m models.figures`; numbers: [figures.json](figures.json). The networks are cells",
+            "of the [ablation grid](../ablation.md): narrow, trained for a few epochs on CIFAR-10.",
+            f"Activations are of {numbers['images']} test images.",
+            f"{numbers['hardware']}, PyTorch {numbers['torch']}.",
+        ),
+        "## Fig. 7: approximations of the sign\n",
+        "![The three approximations and their derivatives](fig7-approximations.svg)\n",
+        paragraph(
+            "Each curve is the integral of the derivative that training uses (`models/binarize/functional.py`): the",
+            f"figure tests the code. Area between sign and approximation: clip {areas['clip']:.4f}",
+            f"(paper: {AREAS['clip']:.0f}), Eq. 4 {areas['approxsign']:.4f} (paper: 2/3), Eq. 6",
+            f"{areas['approxsign3']:.4f} (not printed; exactly 1/2).",
+        ),
+        _weights(numbers["weights"]),
+        _activations(numbers["activations"]),
+        _capability(numbers),
+    ]
+    return "\n".join(parts)
+
+
+def _weights(weights: dict[str, Any]) -> str:
+    aware, original = weights["magnitude"], weights["original"]
+    first, last = next(iter(aware)), list(aware)[-1]
+    ratios = [1.0 / m["real"] for m in aware.values()]
+    return "\n".join(
+        [
+            "## Fig. 8: magnitudes of weights\n",
+            "![Histograms of real weights, binary values as lines](fig8-weights.svg)\n",
+            paragraph(
+                f"Real weights average {aware[first]['real']:.3f} in magnitude in the first 1-bit layer and",
+                f"{aware[last]['real']:.3f} in the last. The plain sign makes them 1, {min(ratios):.0f} to",
+                f"{max(ratios):.0f} times as large; with the magnitude-aware sign the binary weights of each output",
+                "channel have the real ones' mean magnitude (Eq. 19). After training with the original update the",
+                f"averages are {original[first]['real']:.3f} and {original[last]['real']:.3f}.",
+            ),
+        ]
+    )
+
+
+def _activations(behind: dict[str, Any]) -> str:
+    clip = list(behind["clip"].values())
+    saturated = [layer["at_minus_one"] + layer["at_plus_one"] for layer in clip]
+    return "\n".join(
+        [
+            "## Fig. 9: activations behind ReLU and behind clip\n",
+            "![Histograms of activations](fig9-activations.svg)\n",
+            paragraph(
+                f"Behind ReLU no activation is negative, and {span([x['zero'] for x in behind['relu'].values()])} of a",
+                f"layer's are zero; behind clip {span([x['negative'] for x in clip])} are negative, and",
+                f"{span(saturated)} are at -1 or +1, as signs are.",
+            ),
+        ]
+    )
+
+
+def _capability(numbers: dict[str, Any]) -> str:
+    example = paper_example()
+    each, entries = example.sum_choices, example.entries
+    reduce, body, expand = bottleneck_entry(64, 256)
+    lines = [
+        "## Representational capability (Sec. 3.1 to 3.3)\n",
+        paragraph(
+            "R counts the configurations of a feature map: choices of an entry to the power of its entries' number.",
+            f"The paper's example, {example.name} and 3x3 kernels: signs 2^{entries}; sums {each}^{entries} =",
+            f"2^{example.bits(each):.0f}; with the shortcut ({each}^2)^{entries} =",
+            f"2^{example.bits(example.shortcut_choices):.0f}. The bottleneck of Sec. 3.3: {reduce} choices after the",
+            f"1x1 that reads 256 channels, {body} after the 3x3; the paper multiplies {reduce} x {body} x {reduce}. The",
+            f"last 1x1 reads 64 channels: {expand} choices, on the other path.",
+        ),
+        paragraph("Our network, at the images' size; *distinct* is how many values the sums really took:"),
+        "| layer | entries | choices of a sum | distinct | log2 R: signs | sums | with shortcuts |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for layer, (distinct, _) in zip(numbers["capability"], numbers["distinct_sums"].values(), strict=True):
+        count, choices = layer["entries"], layer["sum_choices"]
+        sums, shortcuts = (count * math.log2(int(n)) for n in (choices, layer["shortcut_choices"]))
+        lines.append(
+            f"| {layer['name']} | {count:,} | {choices:,} | {distinct:,} | {count:,} | {sums:,.0f} | {shortcuts:,.0f} |"
+        )
+    return "\n".join(lines) + "\n"

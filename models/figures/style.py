@@ -1,0 +1,28 @@
+"""One look for all plots, and files that are the same whenever they are drawn again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY = "#3465a4", "#ce5c00", "#888888"
+
+mpl.use("Agg")
+mpl.rcParams |= {
+    "svg.hashsalt": "bireal",  # ids of elements do not depend on the run
+    "svg.fonttype": "path",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 9,
+    "legend.frameon": False,
+}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write an SVG without date."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="svg", bbox_inches="tight", metadata={"Date": None})
