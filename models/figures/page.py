@@ -95,7 +95,7 @@ def _capability(numbers: dict[str, Any]) -> str:
             f"The paper's example, {example.name} and 3x3 kernels: signs 2^{entries}; sums {each}^{entries} =",
             f"2^{example.bits(each):.0f}; with the shortcut ({each}^2)^{entries} =",
             f"2^{example.bits(example.shortcut_choices):.0f}. The bottleneck of Sec. 3.3: {reduce} choices after the",
-            f"1x1 that reads 256 channels, {body} after the 3x3; the paper multiplies {reduce} x {body} x {reduce}. The",
+            f"1x1 that reads 256 channels, {body} after the 3x3: the paper has {reduce} x {body} x {reduce}. The",
             f"last 1x1 reads 64 channels: {expand} choices, on the other path.",
         ),
         paragraph("Our network, at the images' size; *distinct* is how many values the sums really took:"),
