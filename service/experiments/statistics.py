@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+import scipy  # its parts are loaded when first used: half a second of every start would go to statistics
 
 Counts = int | npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
@@ -53,8 +53,8 @@ def proportion(successes: Counts, trials: Counts, confidence: float = CONFIDENCE
     with np.errstate(invalid="ignore", divide="ignore"):
         estimate = k / n
     # The quantiles of a beta distribution with a parameter of 0 are its limits.
-    lower = np.where(k > 0, special.betaincinv(np.maximum(k, 1), n - k + 1, tail), 0.0)
-    upper = np.where(k < n, special.betaincinv(k + 1, np.maximum(n - k, 1), 1 - tail), 1.0)
+    lower = np.where(k > 0, scipy.special.betaincinv(np.maximum(k, 1), n - k + 1, tail), 0.0)
+    upper = np.where(k < n, scipy.special.betaincinv(k + 1, np.maximum(n - k, 1), 1 - tail), 1.0)
     return _interval(estimate, lower, upper)
 
 
@@ -69,14 +69,14 @@ def mcnemar(only_a: int, only_b: int) -> float:
         The two-sided p-value: of the discordant pairs, each is as likely to favour either arm.
     """
     discordant = only_a + only_b
-    return float(stats.binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
+    return float(scipy.stats.binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
 
 
 def fisher(right_a: int, n_a: int, right_b: int, n_b: int) -> float:
     """Exact test that two arms, seen on different images, are equally accurate (R. Fisher, 1922): two-sided p-value."""
     if not n_a or not n_b:
         return 1.0
-    return float(stats.fisher_exact([[right_a, n_a - right_a], [right_b, n_b - right_b]]).pvalue)
+    return float(scipy.stats.fisher_exact([[right_a, n_a - right_a], [right_b, n_b - right_b]]).pvalue)
 
 
 def log_e_value(only_a: Counts, only_b: Counts) -> Floats:
@@ -94,7 +94,7 @@ def log_e_value(only_a: Counts, only_b: Counts) -> Floats:
         ln E: 0 without data; above ln 20 is significant at 5 %, however often one looked.
     """
     a, b = np.asarray(only_a, dtype=np.float64), np.asarray(only_b, dtype=np.float64)
-    return np.asarray((a + b) * np.log(2.0) + special.betaln(a + 1, b + 1))
+    return np.asarray((a + b) * np.log(2.0) + scipy.special.betaln(a + 1, b + 1))
 
 
 def e_value(only_a: int, only_b: int) -> float:
@@ -116,14 +116,14 @@ def share_sequence(successes: Counts, trials: Counts, confidence: float = CONFID
     k, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         estimate = k / n
-    limit = special.betaln(k + 1, n - k + 1) + np.log(1 - confidence)
+    limit = scipy.special.betaln(k + 1, n - k + 1) + np.log(1 - confidence)
     inside = np.nan_to_num(estimate, nan=0.5)
     ends = []
     for outside in (np.zeros_like(inside), np.ones_like(inside)):
         out, within = outside, inside
         for _ in range(_BISECTIONS):
             middle = (out + within) / 2
-            kept = special.xlogy(k, middle) + special.xlog1py(n - k, -middle) > limit
+            kept = scipy.special.xlogy(k, middle) + scipy.special.xlog1py(n - k, -middle) > limit
             out, within = np.where(kept, out, middle), np.where(kept, middle, within)
         ends.append(out)
     lower, upper = np.where(k > 0, ends[0], 0.0), np.where(k < n, ends[1], 1.0)
@@ -156,11 +156,11 @@ def _refuted_below(up: Floats, down: Floats, total: Floats, error: float) -> Flo
         middle = (low + high) / 2
         d = middle[..., None]
         logs = (
-            special.xlogy(ups, 1 + bets * (1 - d))
-            + special.xlogy(downs, np.maximum(1 - bets * (1 + d), 0))
-            + special.xlogy(ties, 1 - bets * d)
+            scipy.special.xlogy(ups, 1 + bets * (1 - d))
+            + scipy.special.xlogy(downs, np.maximum(1 - bets * (1 + d), 0))
+            + scipy.special.xlogy(ties, 1 - bets * d)
         )
-        refuted = special.logsumexp(logs, axis=-1) - np.log(bets.size) >= -np.log(error)
+        refuted = scipy.special.logsumexp(logs, axis=-1) - np.log(bets.size) >= -np.log(error)
         low, high = np.where(refuted, middle, low), np.where(refuted, high, middle)
     return np.asarray(low)
 
@@ -187,7 +187,7 @@ def paired_difference(only_a: Counts, only_b: Counts, n: Counts, confidence: flo
         A difference of fractions, -1..1; without images NaN and all of [-1, 1].
     """
     x, y, total = (np.asarray(count, dtype=np.float64) for count in (only_a, only_b, n))
-    z = special.ndtri((1 + confidence) / 2)
+    z = scipy.special.ndtri((1 + confidence) / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         estimate = (x - y) / total
 
@@ -223,7 +223,7 @@ def unpaired_difference(right_a: int, n_a: int, right_b: int, n_b: int, confiden
         return Interval(float("nan"), -1.0, 1.0)
     sides = []
     for right, n in ((right_a, n_a), (right_b, n_b)):
-        wilson = stats.binomtest(right, n).proportion_ci(confidence, method="wilson")
+        wilson = scipy.stats.binomtest(right, n).proportion_ci(confidence, method="wilson")
         sides.append((right / n, wilson.low, wilson.high))
     (a, low_a, high_a), (b, low_b, high_b) = sides
     lower = a - b - np.hypot(a - low_a, high_b - b)
@@ -276,7 +276,7 @@ def mean(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     if sample.size < 2:
         return Interval(float(sample.mean()) if sample.size else float("nan"), float("-inf"), float("inf"))
     estimate = float(sample.mean())
-    half = float(stats.sem(sample) * special.stdtrit(sample.size - 1, (1 + confidence) / 2))
+    half = float(scipy.stats.sem(sample) * scipy.special.stdtrit(sample.size - 1, (1 + confidence) / 2))
     return Interval(estimate, estimate - half, estimate + half)
 
 
@@ -286,7 +286,7 @@ def unpaired_mean_difference(a: npt.ArrayLike, b: npt.ArrayLike, confidence: flo
     estimate = float(sides[0].mean() - sides[1].mean())
     if all(side.std() == 0 for side in sides):
         return Interval(estimate, estimate, estimate)
-    found = stats.ttest_ind(*sides, equal_var=False).confidence_interval(confidence)
+    found = scipy.stats.ttest_ind(*sides, equal_var=False).confidence_interval(confidence)
     return Interval(estimate, float(found.low), float(found.high))
 
 
@@ -295,7 +295,7 @@ def _bootstrap_mean(values: Floats, seed: int, confidence: float) -> tuple[Float
 
     A constant sample has a constant bootstrap: the interval is that point.
     """
-    found = stats.bootstrap(
+    found = scipy.stats.bootstrap(
         (values,),
         np.mean,
         axis=-1,

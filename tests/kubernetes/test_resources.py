@@ -1,0 +1,172 @@
+"""The Kubernetes files: strictly valid, hardened, and in step with the service, the image and the rules."""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from deploy.kubernetes import rules
+from service.settings import Settings
+from tests.kubernetes.resources import KUBERNETES, ROOT, Resource, UnknownKindError, files, load, validate
+
+REFUSED = (jsonschema.ValidationError, kubernetes_validate.ValidationError)
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+KUSTOMIZATIONS = sorted(KUBERNETES.rglob("kustomization.yaml"))
+
+
+def one(kind: str) -> Resource:
+    """The resource of a kind."""
+    (found,) = [resource for path in files() for resource in load(path) if resource["kind"] == kind]
+    return found
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    """Everything that describes a pod: the Deployment's template and KServe's predictor."""
+    return {
+        "Deployment": one("Deployment")["spec"]["template"]["spec"],
+        "InferenceService": one("InferenceService")["spec"]["predictor"],
+    }
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_resource_is_valid(path: Path) -> None:
+    found = load(path)
+    assert found
+    for resource in found:
+        validate(resource)
+
+
+def test_a_kind_that_nobody_knows_does_not_pass() -> None:
+    for unknown in (
+        {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceServices", "metadata": {"name": "x"}, "spec": {}},
+        {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "ServingRuntime", "metadata": {"name": "x"}, "spec": {}},
+        {"apiVersion": "v1", "kind": "Sevice", "metadata": {"name": "x"}},
+    ):
+        with pytest.raises(UnknownKindError):
+            validate(unknown)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("Deployment", ("spec", "template", "spec", "containers", 0, "readinesProbe"), {}),
+        ("Deployment", ("spec", "replica"), 3),
+        ("InferenceService", ("spec", "predictor", "minReplica"), 1),
+        ("InferenceService", ("spec", "predictor", "containers", 0, "imagePullPolcy"), "Always"),
+        ("InferenceService", ("spec", "predicter"), {}),
+        ("ServiceMonitor", ("spec", "endpoints", 0, "intervall"), "15s"),
+        ("ServiceMonitor", ("spec", "endpoints", 0, "interval"), "15"),
+        ("PrometheusRule", ("spec", "groups", 0, "rules", 0, "record"), "also"),
+        ("HorizontalPodAutoscaler", ("spec", "minReplicas"), "two"),
+    ],
+)
+def test_a_slip_of_the_pen_does_not_pass(kind: str, path: tuple[str | int, ...], value: object) -> None:
+    resource = copy.deepcopy(one(kind))
+    validate(resource)
+    *parents, last = path
+    place: Any = resource
+    for step in parents:
+        place = place[step]
+    place[last] = value
+    with pytest.raises(REFUSED):
+        validate(resource)
+
+
+def test_the_prometheus_rule_is_that_of_the_rule_files() -> None:
+    assert rules.TARGET.read_text() == rules.text(), "run python -m deploy.kubernetes.rules"
+    assert yaml.safe_load(rules.text()) == rules.document()
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "InferenceService"])
+class TestPods:
+    def test_meets_the_restricted_pod_security_standard(self, kind: str) -> None:
+        pod = pods()[kind]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+    def test_runs_as_the_user_of_the_image(self, kind: str) -> None:
+        (user,) = [line.split()[1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line[:5] == "USER "]
+        context = pods()[kind]["securityContext"]
+        assert f"{context['runAsUser']}:{context['runAsGroup']}" == user
+
+    def test_is_given_time_to_drain(self, kind: str) -> None:
+        pod = pods()[kind]
+        drain_s = float(environment(kind)["BIREAL_DRAIN_S"])
+        probe = pod["containers"][0]["readinessProbe"]
+        assert drain_s >= probe["periodSeconds"] * probe["failureThreshold"] + probe["timeoutSeconds"]
+        assert pod["terminationGracePeriodSeconds"] > drain_s + Settings.model_fields["default_timeout_s"].default + 1
+
+    def test_is_asked_for_what_the_service_answers(self, kind: str, tmp_path: Path) -> None:
+        from service.app import create_app
+
+        answered = create_app(Settings(model_dir=tmp_path)).openapi()["paths"]
+        (container,) = pods()[kind]["containers"]
+        for name in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert container[name]["httpGet"]["path"] in answered
+        assert container["ports"][0]["containerPort"] == Settings.model_fields["port"].default
+
+    def test_sets_only_settings_that_exist(self, kind: str) -> None:
+        known = {f"BIREAL_{name.upper()}" for name in Settings.model_fields}
+        assert environment(kind).keys() <= known
+
+    def test_sees_no_variables_of_services(self, kind: str) -> None:
+        assert pods()[kind]["enableServiceLinks"] is False
+
+    def test_has_somewhere_to_write(self, kind: str) -> None:
+        pod = pods()[kind]
+        mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert mounts.keys() == {"/tmp", "/data"}
+        assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
+
+
+def environment(kind: str) -> dict[str, str]:
+    """The settings that a pod is given."""
+    if kind == "InferenceService":
+        return {entry["name"]: entry["value"] for entry in pods()[kind]["containers"][0]["env"]}
+    base = yaml.safe_load((KUBERNETES / "base/kustomization.yaml").read_text())
+    return dict(literal.split("=", 1) for literal in base["configMapGenerator"][0]["literals"])
+
+
+def test_everything_selects_the_pods_of_the_deployment() -> None:
+    labels = one("Deployment")["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        one("Deployment")["spec"]["selector"]["matchLabels"],
+        one("Service")["spec"]["selector"],
+        one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert selector.items() <= labels.items()
+    monitored = one("ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    assert monitored.items() <= one("Service")["metadata"]["labels"].items()
+    assert one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == one("Deployment")["metadata"]["name"]
+
+
+def test_the_monitor_gives_the_job_the_name_that_the_rules_know() -> None:
+    (endpoint,) = one("ServiceMonitor")["spec"]["endpoints"]
+    (relabeling,) = endpoint["relabelings"]
+    assert (relabeling["targetLabel"], relabeling["replacement"]) == ("job", "bireal")
+    assert endpoint["port"] in {port["name"] for port in one("Service")["spec"]["ports"]}
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
+def test_kustomizations_name_files_that_exist_and_this_version(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    for named in (*content.get("resources", ()), *content.get("components", ()), *content.get("configurations", ())):
+        assert (path.parent / named).exists(), named
+    for image in content.get("images", ()):
+        assert image["newTag"] == VERSION
