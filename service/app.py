@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Any
@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import compare, experiments, feedback, oip, ops, pages, predict
+from service.api import compare, experiments, feedback, models_admin, oip, oip_repository, ops, pages, predict
 from service.api.auth import KEY_HEADER, Auth, KeyGuard, describe_keys, feedback_secrets
 from service.api.context import REQUEST_ID_HEADER
 from service.api.experimenting import SUBJECT_HEADER
@@ -30,7 +30,7 @@ from service.experiments.recorder import Retention
 from service.experiments.store import Store
 from service.imaging import ImageLimits
 from service.metrics import Metrics
-from service.registry import Registry
+from service.registry import Changes, Entry, Registry
 from service.scheduler import Scheduler
 from service.schemas import Problem
 from service.settings import Settings, export_kernel
@@ -96,10 +96,10 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     metrics = Metrics(CollectorRegistry())
     telemetry = Telemetry(metrics)
     registry = registry or Registry(settings)
-    registry.observe(telemetry.variant_loaded)
     scheduler = Scheduler(
         workers=settings.workers, queue_size=settings.queue_size, max_batch=settings.max_batch, observer=telemetry
     )
+    registry.observe(telemetry.variant_loaded, _retirement(telemetry, scheduler))
     pool = ThreadPool(threads=settings.decode_threads, queue_size=settings.queue_size)
     metrics.queue_depth.set_function(scheduler.waiting)
     metrics.set_capacity(queue_limit=settings.queue_size, workers=settings.workers)
@@ -115,17 +115,21 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         background=background,
         metrics=metrics,
     )
-    services = Services(settings, registry, pipeline, metrics, version, Auth.of(settings), laboratory)
+    services = Services(
+        settings, registry, pipeline, metrics, version, Auth.of(settings), laboratory, Changes(registry)
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load(services, telemetry))
+        watching = asyncio.create_task(_watch(services))
         background.start()
         laboratory.start()
         try:
             yield
         finally:
             loading.cancel()
+            watching.cancel()
             await background.close()
             await asyncio.to_thread(scheduler.close, settings.default_timeout_s)
             pool.close()
@@ -144,7 +148,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     )
     app.state.services = services
     install_handlers(app)
-    surfaces = (predict, compare, experiments, feedback, oip, ops, pages)
+    surfaces = (predict, compare, experiments, feedback, oip, oip_repository, models_admin, ops, pages)
     for router in (surface.router for surface in surfaces):
         app.include_router(router)
     _describe(app, services.auth)
@@ -185,6 +189,28 @@ async def _load(services: Services, telemetry: Telemetry) -> None:
         log.error("not ready: %s", reason)
     if found.ready:
         log.info("ready: %d model variants", sum(found.models.values()))
+
+
+async def _watch(services: Services) -> None:
+    """Takes up what is new in the folder of models, now and then, and shows whether the service is ready."""
+    period_s = services.settings.model_poll_s
+    while period_s > 0:
+        await asyncio.sleep(period_s)
+        if services.registry.readiness().state != "starting":
+            await asyncio.to_thread(services.changes.refresh)
+            ops.show_readiness(services)
+
+
+def _retirement(telemetry: Telemetry, scheduler: Scheduler) -> Callable[[Entry], None]:
+    """What is to be done about a version that is no longer served."""
+
+    def retired(entry: Entry) -> None:
+        telemetry.version_retired(entry)
+        for loaded in entry.variants.values():
+            if loaded.handle is not None:
+                scheduler.forget(loaded.handle.model)
+
+    return retired
 
 
 def _describe(app: FastAPI, auth: Auth) -> None:

@@ -18,6 +18,7 @@ import asyncio
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, nullcontext
@@ -162,6 +163,7 @@ class Scheduler:
         self._observer: Observer = observer or SilentObserver()
         self._changed = threading.Condition()
         self._lanes: dict[Runnable, _Lane] = {}
+        self._forgotten: weakref.WeakSet[Runnable] = weakref.WeakSet()
         self._numbers = itertools.count()
         self._virtual_s = 0.0
         self._waiting = 0
@@ -231,11 +233,15 @@ class Scheduler:
             raise self._overloaded()
 
     def forget(self, target: Runnable) -> None:
-        """Drops the bookkeeping of a target that will not be submitted again (an unloaded model), if it is idle."""
+        """Lets go of a target that was unloaded: now, or when what waits for it has been run or withdrawn."""
         with self._changed:
-            lane = self._lanes.get(target)
-            if lane is not None and not lane.jobs:
-                del self._lanes[target]
+            self._forgotten.add(target)
+            self._drop_if_idle(self._lanes.get(target))
+
+    def _drop_if_idle(self, lane: "_Lane | None") -> None:
+        """Called with the lock held, wherever a lane may have become empty."""
+        if lane is not None and not lane.jobs and lane.target in self._forgotten:
+            self._lanes.pop(lane.target, None)
 
     def close(self, timeout_s: float = 0.0) -> None:
         """Refuses new images, runs what waits for up to `timeout_s` seconds, then fails the rest (`NotReadyError`)."""
@@ -293,6 +299,7 @@ class Scheduler:
             lane = self._lanes.get(target)
             gone = [job for job in left if lane is not None and lane.jobs.pop(job.number, None) is not None]
             self._waiting -= len(gone)
+            self._drop_if_idle(lane)
         if gone:  # a job that a worker took out first was counted there
             self._observer.dropped(target, why, len(gone))
 
@@ -306,6 +313,7 @@ class Scheduler:
             lane, batch = taken
             if batch:
                 self._run(lane, batch)
+            del taken, lane, batch  # while this thread waits, it must not keep a network that was unloaded
 
     def _take(self) -> tuple[_Lane, list[_Job]] | None:
         """Waits for work. Returns the jobs to run, already marked as running; None when closed and nothing waits."""
@@ -331,6 +339,7 @@ class Scheduler:
                     expired.append(job)
                 else:
                     batch.append(job)
+            self._drop_if_idle(lane)
             self._virtual_s = max(self._virtual_s, lane.served_s)
             # Charged in advance by the estimate, so that several workers do not all pick this lane; `_run` corrects it.
             lane.served_s += lane.cost_s * len(batch)

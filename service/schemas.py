@@ -218,6 +218,7 @@ class ModelInfo(_Wire):
     task: TaskName
     precision: Precision
     default: bool = Field(description="Whether its task uses it when no model is named.")
+    labels: list[str] = Field(default_factory=list, description="That stand for this version, such as `stable`.")
     full: str | None = Field(description="Its full-precision twin.")
     variants: list[VariantStatus]
     network: Network

@@ -54,6 +54,13 @@ class Settings(BaseSettings):
     model_dir: Path = Field(
         SHIPPED_MODELS, description="Folder of models: NAME/VERSION/ with card.yaml and model.onnx each."
     )
+    model_poll_s: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How often the folder of models is looked through for new versions and changed labels, seconds; 0 "
+        "for never.",
+    )
     default_classify_model: str = Field(
         "bireal18-tiny100", min_length=1, description="Model of /classify when the request names none."
     )

@@ -41,6 +41,8 @@ EXAMPLES: list[ServiceError] = [
     errors.FeedbackConflictError(),
     errors.GroundTruthError("It is 4 x 3 and the picture 5 x 3.", remedy="Send the same size."),
     errors.FeedbackStoreError("The disk is full."),
+    errors.ModelInUseError("tiny-bireal@1", ["/classify cannot answer."]),
+    errors.UnknownVersionLabelError("tiny-bireal", "canary", ["stable"]),
     errors.BadTensorError("The input image has the shape [1]."),
     errors.UnsupportedEncodingError("br"),
 ]

@@ -73,6 +73,11 @@ def readiness(services: Services) -> Readiness:
     return Readiness(ready=found.state == "ready", state=found.state, reasons=list(found.reasons), models=found.models)
 
 
+def show_readiness(services: Services) -> None:
+    """Shows in the metrics whether the service answers requests, after something has changed."""
+    services.metrics.set_ready(readiness(services).ready)
+
+
 def model_list(registry: Registry) -> ModelList:
     """Every model of a registry, from its card, with the state of its variants; and what is broken."""
     return ModelList(
@@ -92,7 +97,8 @@ def _model(registry: Registry, entry: Entry) -> ModelInfo:
         version=card.version,
         task=card.task,
         precision=card.precision,
-        default=registry.default(card.task) in (card.name, f"{card.name}@{card.version}"),
+        default=registry.is_default(entry),
+        labels=registry.catalog.labels_of(card),
         full=card.full,
         variants=variants,
         network=card.network,

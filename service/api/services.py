@@ -14,7 +14,7 @@ from service.api.pipeline import Pipeline
 from service.errors import BadParameterError
 from service.experiments.laboratory import Laboratory
 from service.metrics import Metrics
-from service.registry import Registry
+from service.registry import Changes, Registry
 from service.scheduler import Deadline
 from service.settings import Settings
 
@@ -41,6 +41,7 @@ class Services:
     version: str
     auth: Auth
     laboratory: Laboratory
+    changes: Changes
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
 

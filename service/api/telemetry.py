@@ -2,8 +2,10 @@
 
 import asyncio
 import platform
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import onnxruntime
@@ -13,7 +15,7 @@ from service.card import Card, VariantName
 from service.errors import DeadlineExceededError, OpUnavailableError, OverloadedError, ServiceError
 from service.imaging import ImageReport
 from service.metrics import Metrics, Outcome, RunLabels, TargetLabels
-from service.registry import Handle
+from service.registry import Entry, Handle
 from service.scheduler import Drop, Runnable
 
 
@@ -31,6 +33,16 @@ def target_labels(handle: Handle) -> TargetLabels:
     return TargetLabels(task=card.task, model=card.name, version=card.version, variant=handle.variant)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """What is reported of a network that runs."""
+
+    card: Card
+    variant: VariantName
+    run: RunLabels
+    target: TargetLabels
+
+
 class Telemetry:
     """Hears of loaded models, batches, drops, answers and failures.
 
@@ -40,7 +52,8 @@ class Telemetry:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._handles: dict[Runnable, Handle] = {}
+        # Not the handles: they would keep a network in memory after it was unloaded.
+        self._ran: weakref.WeakKeyDictionary[Runnable, _Ran] = weakref.WeakKeyDictionary()
         self._shown: set[tuple[str, str]] = set()
 
     def variant_loaded(self, card: Card, variant: VariantName, handle: Handle | None, seconds: float) -> None:
@@ -52,7 +65,7 @@ class Telemetry:
             labels = RunLabels(task=card.task, model=card.name, version=card.version, variant=variant, kernel="none")
             self._metrics.set_loaded(ready=False, **labels)
             return
-        self._handles[handle.model] = handle
+        self._ran[handle.model] = _Ran(card, handle.variant, run_labels(handle), target_labels(handle))
         described = handle.model.describe()
         self._metrics.set_loaded(
             ready=True,
@@ -64,9 +77,9 @@ class Telemetry:
 
     def batch_run(self, target: Runnable, size: int) -> None:
         """See `service.scheduler.Observer`."""
-        if handle := self._handles.get(target):
-            self._metrics.observe_batch(size, **run_labels(handle))
-            self._metrics.add_work(handle.card, handle.variant, handle.kernel, size)
+        if ran := self._ran.get(target):
+            self._metrics.observe_batch(size, **ran.run)
+            self._metrics.add_work(ran.card, ran.variant, ran.run["kernel"], size)
 
     def dropped(self, target: Runnable, why: Drop, count: int) -> None:
         """See `service.scheduler.Observer`."""
@@ -75,9 +88,14 @@ class Telemetry:
             "expired": self._metrics.count_expired,
             "cancelled": self._metrics.count_cancelled,
         }
-        if handle := self._handles.get(target):
+        if ran := self._ran.get(target):
             for _ in range(count):
-                counters[why](**target_labels(handle))
+                counters[why](**ran.target)
+
+    def version_retired(self, entry: Entry) -> None:
+        """A version is no longer served: its gauges go, its counters stay, as counters must."""
+        self._shown.discard((entry.card.name, entry.card.version))
+        self._metrics.remove_model(entry.card.name, entry.card.version)
 
     @contextmanager
     def failures(self, handle: Handle, images: int) -> Iterator[None]:

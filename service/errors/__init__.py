@@ -23,6 +23,7 @@ from service.errors.feedback import (
     UnknownExperimentError,
     UnknownLabelError,
 )
+from service.errors.manage import ModelInUseError, UnknownVersionLabelError
 from service.errors.state import (
     BadOutputError,
     CardError,
@@ -66,6 +67,7 @@ __all__ = [
     "JsonValue",
     "MalformedBodyError",
     "ModelBrokenError",
+    "ModelInUseError",
     "NotAcceptableError",
     "NotReadyError",
     "OpUnavailableError",
@@ -78,6 +80,7 @@ __all__ = [
     "UnknownLabelError",
     "UnknownModelError",
     "UnknownVariantError",
+    "UnknownVersionLabelError",
     "UnsupportedEncodingError",
     "UnsupportedImageError",
     "UploadTimeoutError",

@@ -3,12 +3,11 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from service.backends.base import LoadedModel
 from service.card import Card, VariantName
-from service.errors import ModelBrokenError, ServiceError
+from service.errors import ServiceError
 from service.tasks import TASKS, Task
 
 State = Literal["starting", "ready", "failed"]
@@ -52,11 +51,17 @@ class Entry:
 
     card: Card
     variants: dict[VariantName, Loaded] = field(default_factory=dict)
+    seconds: dict[VariantName, float] = field(default_factory=dict)  # that each took to load
 
     @property
     def label(self) -> str:
         """`name@version`."""
         return f"{self.card.name}@{self.card.version}"
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a network to run at all."""
+        return any(loaded.handle is not None for loaded in self.variants.values())
 
     def errors(self) -> Iterator[ServiceError]:
         """What is wrong with its variants."""
@@ -76,31 +81,6 @@ class Readiness:
     state: State
     reasons: tuple[str, ...]
     models: dict[str, bool]
-
-
-def model_folders(model_dir: Path) -> list[Path]:
-    """Every `<name>/<version>` folder, sorted; hidden ones and files are passed over."""
-    if not model_dir.is_dir():
-        return []
-    names = [path for path in sorted(model_dir.iterdir()) if path.is_dir() and not path.name.startswith((".", "_"))]
-    return [
-        path
-        for name in names
-        for path in sorted(name.iterdir())
-        if path.is_dir() and not path.name.startswith((".", "_"))
-    ]
-
-
-def read_card(folder: Path) -> Card:
-    """Loads a card and checks that it lies where it says it does."""
-    card = Card.load(folder)
-    if (card.name, card.version) != (folder.parent.name, folder.name):
-        raise ModelBrokenError(
-            f"{folder.parent.name}@{folder.name}",
-            f"the card names the model {card.name!r}, version {card.version!r}, and lies in another folder.",
-            remedy="Rename the folder to <name>/<version>, or correct the card.",
-        )
-    return card
 
 
 def version_key(version: str) -> list[tuple[int, int | str]]:

@@ -2,48 +2,30 @@
 
 `Registry.load` walks `<model_dir>/<name>/<version>/` and brings up every variant of every model. One broken model
 never takes down the others: what is wrong with it is kept and told at `/models`, and whether the service may call
-itself ready is decided by `readiness`. `resolve` answers "which network runs for this task, model and variant?":
-
-* no model named: the task's default; `NAME` is its newest version, `NAME@VERSION` that one;
-* no variant named: the default variant if the model has it, else the model's own;
-* `full` of a binary model is its twin, named by the card; `binary` of a full-precision model is an error that names
-  the binary counterpart;
-* `binary` where the op cannot load is an error; with `fallback=reference` the reference runs, and the handle says so.
+itself ready is decided by `readiness`. `resolve` answers "which network runs for this task, model and variant?" by the
+rules of `service.registry.resolution`. What changes while requests are answered is in `service.registry.changes`.
 """
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
 
 from service.backends import backend_for
 from service.backends.base import Backend
 from service.card import CARD_FILE, VARIANTS, Card, TaskName, VariantName
-from service.errors import (
-    ModelBrokenError,
-    NotReadyError,
-    OpUnavailableError,
-    ServiceError,
-    UnknownModelError,
-    UnknownVariantError,
-    VariantNotServedError,
-)
-from service.registry.entries import Entry, Handle, Loaded, Readiness, model_folders, read_card, version_key
+from service.errors import NotReadyError, OpUnavailableError, ServiceError, UnknownVariantError
+from service.registry.catalog import Catalog
+from service.registry.entries import Entry, Handle, Readiness
+from service.registry.folder import LABELS_FILE, ModelFolder
+from service.registry.loader import Loader, OnLoaded
+from service.registry.resolution import Resolution
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-class OnLoaded(Protocol):
-    """Told of each variant that was tried."""
-
-    def __call__(self, card: Card, variant: VariantName, handle: Handle | None, seconds: float) -> None:
-        """A variant was loaded and warmed up in so many seconds; `handle` is None when it cannot run."""
-
-
 class Registry:
-    """The models of one folder.
+    """The models of one folder. Every method may be called from any thread.
 
     Args:
         settings: where they are, which are the defaults, the fallback policy and the threads of a run.
@@ -57,10 +39,11 @@ class Registry:
         find_backend: Callable[[VariantName], Backend] = backend_for,
     ) -> None:
         self._settings = settings
+        self.folder = ModelFolder(settings.model_dir)
+        self.loader = Loader(settings, find_backend)
         self._on_loaded: OnLoaded | None = None
-        self._find_backend = find_backend
-        self._entries: dict[str, list[Entry]] = {}  # by name, newest version first
-        self._broken: dict[str, ServiceError] = {}  # by folder
+        self._on_retired: Callable[[Entry], None] | None = None
+        self._catalog = Catalog()
         self._unreadable: str | None = None
         self._scanned = False
         self._finished = threading.Event()
@@ -72,24 +55,33 @@ class Registry:
         """Reads the card of every model; loads none. Never raises for a model, nor for the folder."""
         self._scanned = True
         try:
-            folders = model_folders(self._settings.model_dir)
+            folders = self.folder.versions()
         except OSError as error:
             self._unreadable = f"The model folder cannot be read: {error.strerror}."
             log.error("the model folder %s cannot be read: %s", self._settings.model_dir, error)  # noqa: TRY400
             return
         if not folders:
             log.error("the model folder %s holds no model", self._settings.model_dir)
+        catalog = self._catalog
         for folder in folders:
             label = f"{folder.parent.name}@{folder.name}"
             try:
-                card = read_card(folder)
+                catalog = catalog.with_entry(Entry(self.folder.read(folder)))
             except ServiceError as error:
-                self._broken[label] = error
+                catalog = catalog.with_broken(label, error)
                 log.error("model %s in %s cannot be served: %s", label, folder, error)  # noqa: TRY400  says it all
-                continue
-            versions = [*self._entries.get(card.name, []), Entry(card)]
-            versions.sort(key=lambda entry: version_key(entry.card.version), reverse=True)
-            self._entries[card.name] = versions
+        for name in list(catalog.entries):
+            catalog = self.relabelled(catalog, name)
+        self._catalog = catalog
+
+    def relabelled(self, catalog: Catalog, name: str) -> Catalog:
+        """A catalog with the labels that a model's file declares now."""
+        file = f"{name}/{LABELS_FILE}"
+        try:
+            return catalog.with_labels(name, self.folder.labels(name)).with_broken(file, None)
+        except ServiceError as error:
+            log.error("the labels of %s are not read: %s", name, error)  # noqa: TRY400  says it all
+            return catalog.with_broken(file, error)
 
     def load(self, select: Callable[[Card, VariantName], bool] = lambda card, variant: True) -> None:  # noqa: ARG005
         """Scans, loads and warms up; never raises for a model. Blocks for seconds: call it in a thread.
@@ -102,92 +94,89 @@ class Registry:
         if not self._scanned:
             self.scan()
         for entry in self.entries():
-            if not self._closing.is_set():
-                self._load_entry(entry, select)
+            wanted = [variant for variant in entry.card.variants if select(entry.card, variant)]
+            if wanted and not self._closing.is_set():
+                self.loader.fill(entry, wanted, told=self._on_loaded, stop=self._closing.is_set)
         self._finished.set()
 
-    def observe(self, on_loaded: OnLoaded) -> None:
-        """Has every variant that is tried from now on reported, and those that are loaded already at once."""
-        self._on_loaded = on_loaded
-        for entry in self._all():
+    def observe(self, on_loaded: OnLoaded, on_retired: Callable[[Entry], None] | None = None) -> None:
+        """Has every variant that is tried from now on reported, and those that are loaded already at once.
+
+        Args:
+            on_loaded: told of each variant.
+            on_retired: told of a version that no request will find any more; some may still be running.
+        """
+        self._on_loaded, self._on_retired = on_loaded, on_retired
+        for entry in self.catalog.all():
+            self._tell(entry)
+
+    def _tell(self, entry: Entry) -> None:
+        if self._on_loaded is not None:
             for variant, loaded in entry.variants.items():
-                on_loaded(entry.card, variant, loaded.handle, 0.0)
+                self._on_loaded(entry.card, variant, loaded.handle, entry.seconds.get(variant, 0.0))
 
-    def _load_entry(self, entry: Entry, select: Callable[[Card, VariantName], bool]) -> None:
-        card = entry.card
-        wanted = [variant for variant in card.variants if select(card, variant)]
-        if not wanted:
-            return
-        try:
-            card.verify_file()
-        except ServiceError as error:
-            entry.variants = {variant: Loaded(error=error) for variant in wanted}
-            log.error("model %s in %s cannot be served: %s", entry.label, card.directory, error)  # noqa: TRY400
-            return
-        for variant in wanted:
-            if self._closing.is_set():
-                return
-            begun = time.perf_counter()
-            loaded = self._try_variant(entry, variant)
-            entry.variants[variant] = loaded
-            if self._on_loaded is not None:
-                self._on_loaded(card, variant, loaded.handle, time.perf_counter() - begun)
+    def change(self, catalog: Catalog, *, old: Entry | None = None, new: Entry | None = None) -> None:
+        """Serves another catalog from now on: the one way in which anything changes once models are loaded.
 
-    def _try_variant(self, entry: Entry, variant: VariantName) -> Loaded:
-        try:
-            handle = self._load_variant(entry.card, variant)
-        except ServiceError as error:
-            log.error("%s of %s in %s cannot run: %s", variant, entry.label, entry.card.directory, error)  # noqa: TRY400
-            return Loaded(error=error)
-        except Exception as error:  # whatever a runtime raises about one model, the others are served
-            log.exception("%s of %s in %s cannot run", variant, entry.label, entry.card.directory)
-            reason = f"{variant} does not load: {type(error).__name__}, described in the service's log."
-            return Loaded(error=ModelBrokenError(entry.card.name, reason))
-        log.info("%s of model %s is ready (%s)", variant, entry.label, handle.kernel)
-        return Loaded(handle)
+        Requests that have their network already keep it: it is freed when the last of them is answered.
 
-    def _load_variant(self, card: Card, variant: VariantName) -> Handle:
-        backend = self._find_backend(variant)
-        model = backend.load(card, variant, intra_op_threads=self._settings.intra_op_threads)
-        model.warm_up()
-        return Handle(card, variant, model, model.describe()["kernel"])
+        Args:
+            catalog: what is served from now on.
+            old: a version that it no longer has.
+            new: a version that it has in addition.
+        """
+        self._catalog = catalog
+        if old is not None and self._on_retired is not None:
+            self._on_retired(old)
+        if new is not None:
+            self._tell(new)
 
     def close(self) -> None:
         """Releases every network, and stops loading after the one under way. Runs in progress finish first."""
         self._closing.set()
-        for entry in self._all():
+        entries = list(self.catalog.all())
+        self._catalog = Catalog()
+        for entry in entries:
             for loaded in entry.variants.values():
                 if loaded.handle is not None:
                     loaded.handle.model.close()
-        self._entries.clear()
 
     # ---- what there is ---------------------------------------------------------------------------------------------
 
+    @property
+    def catalog(self) -> Catalog:
+        """What is served right now."""
+        return self._catalog
+
     def entries(self) -> list[Entry]:
         """Every model version, by name, newest first."""
-        return sorted(self._all(), key=lambda entry: entry.card.name)
+        return sorted(self.catalog.all(), key=lambda entry: entry.card.name)
 
-    def broken(self) -> dict[str, ServiceError]:
+    def broken(self) -> Mapping[str, ServiceError]:
         """What could not even be read, or has no variant that runs: `name@version` and what is wrong."""
-        found = dict(self._broken)
-        for entry in self._all():
+        catalog = self.catalog
+        found = dict(catalog.broken)
+        for entry in catalog.all():
             errors = list(entry.errors())
             if errors and len(errors) == len(entry.card.variants):
                 found[entry.label] = errors[0]
         return found
 
-    def default(self, task: TaskName) -> str | None:
-        """Name of the model that answers a task when none is named; None when there is none.
+    def versions(self, name: str) -> list[str]:
+        """The versions of a model, newest first."""
+        return [entry.card.version for entry in self.catalog.entries.get(name, ())]
 
-        The one in the settings. Where that was left as it is and is not served, the only (binary) model of the task.
-        """
-        setting = f"default_{task}_model"
-        name: str = getattr(self._settings, setting)
-        if name in self._entries or setting in self._settings.model_fields_set:
-            return name
-        cards = [versions[0].card for versions in list(self._entries.values()) if versions[0].card.task == task]
-        candidates = [card.name for card in cards if card.precision == "binary"] or [card.name for card in cards]
-        return candidates[0] if len(candidates) == 1 else None
+    def default(self, task: TaskName) -> str | None:
+        """Name of the model that answers a task when none is named; None when there is none."""
+        return Resolution(self._settings, self.catalog).default(task)
+
+    def is_default(self, entry: Entry) -> bool:
+        """Whether a version answers its task when no model is named."""
+        resolution = Resolution(self._settings, self.catalog)
+        try:
+            return resolution.entry(entry.card.task, None) is entry
+        except ServiceError:
+            return False
 
     # ---- resolution ------------------------------------------------------------------------------------------------
 
@@ -196,7 +185,7 @@ class Registry:
 
         Args:
             task: what the endpoint does.
-            model: `NAME` or `NAME@VERSION`; None takes the task's default.
+            model: `NAME`, `NAME@VERSION` or `NAME@LABEL`; None takes the task's default.
             variant: `binary`, `reference` or `full`; None takes the default.
 
         Raises:
@@ -207,103 +196,32 @@ class Registry:
             OpUnavailableError: the op cannot load and no fallback is set.
             ModelBrokenError: the model is there and cannot be run.
         """
-        if variant is not None and variant not in VARIANTS:
-            raise UnknownVariantError(variant)
-        entry = self._entry(task, model)
-        served = (*entry.card.variants, "full") if entry.card.full else entry.card.variants
-        wanted: VariantName
-        if variant is None:
-            default = self._settings.default_variant
-            wanted = default if default in served else entry.card.variants[0]
-        else:
-            wanted = variant
-        if wanted not in served:
-            raise VariantNotServedError(entry.card.name, wanted, served, self._counterpart(entry.card.name))
-        if wanted not in entry.card.variants:
-            return self._twin(entry)
-        return self._run(entry, wanted)
+        return self._resolution(variant).handle(task, model, variant)
 
     def find(self, model: str) -> Entry:
-        """The model version of a name, `NAME` or `NAME@VERSION`, whatever its task.
+        """The model version of a name, whatever its task; see `resolve`.
 
         Raises:
             NotReadyError: models are still being loaded.
             UnknownModelError: no such model.
         """
-        if not self._finished.is_set():
-            raise NotReadyError("The models are still being loaded.", headers={"Retry-After": "2"})
-        entries = self._entries.get(model.partition("@")[0])
-        if not entries:
-            raise UnknownModelError(model, self._entries)
-        return self._entry(entries[0].card.task, model)
+        return self._resolution().any_task(model)
 
     def resolve_model(self, model: str, variant: str | None = None) -> Handle:
         """Finds the network that runs a request which names its model and not its task; see `resolve`."""
-        return self.resolve(self.find(model).card.task, model, variant)
+        resolution = self._resolution(variant)
+        return resolution.handle(resolution.any_task(model).card.task, model, variant)
 
-    def versions(self, name: str) -> list[str]:
-        """The versions of a model, newest first."""
-        return [entry.card.version for entry in self._entries.get(name, ())]
-
-    def _entry(self, task: TaskName, model: str | None) -> Entry:
+    def check_loaded(self) -> None:
+        """Raises `NotReadyError` while models are still being loaded."""
         if not self._finished.is_set():
             raise NotReadyError("The models are still being loaded.", headers={"Retry-After": "2"})
-        named = self.default(task) if model is None else model
-        if named is None:
-            raise NotReadyError(f"No model for /{task} is being served.", remedy=self._default_remedy(task))
-        name, _, version = named.partition("@")
-        versions = [entry for entry in self._entries.get(name, ()) if entry.card.task == task]
-        for entry in versions:
-            if version in ("", entry.card.version):
-                return entry
-        for label, error in self._broken.items():
-            if named in (label, label.partition("@")[0]):
-                raise error
-        available = sorted(entry.card.name for entry in self._all() if entry.card.task == task)
-        elsewhere = next((entry.card.task for entry in self._entries.get(name, ())), None)
-        raise UnknownModelError(named, dict.fromkeys(available), other_task=None if versions else elsewhere)
 
-    def _run(self, entry: Entry, variant: VariantName) -> Handle:
-        loaded = entry.variants.get(variant, Loaded())
-        if loaded.handle is not None:
-            return loaded.handle
-        substitute = self._fallback(entry, variant)
-        if substitute is not None:
-            return substitute
-        if loaded.error is None:
-            raise NotReadyError(f"{variant} of {entry.label} was not loaded.")
-        raise loaded.error
-
-    def _fallback(self, entry: Entry, variant: VariantName) -> Handle | None:
-        """The reference run in place of a `binary` whose op cannot load, if the settings allow it."""
-        error = entry.variants.get(variant, Loaded()).error
-        if variant != "binary" or self._settings.fallback != "reference" or not isinstance(error, OpUnavailableError):
-            return None
-        reference = entry.variants.get("reference", Loaded()).handle
-        if reference is None:
-            return None
-        return Handle(
-            reference.card,
-            "reference",
-            reference.model,
-            reference.kernel,
-            fallback=f"`binary` was asked for and cannot run here, so `reference` ran: {error.detail}",
-        )
-
-    def _twin(self, entry: Entry) -> Handle:
-        twin = entry.card.full
-        assert twin is not None
-        versions = self._entries.get(twin)
-        if not versions:
-            error = self._broken.get(twin) or next(
-                (error for label, error in self._broken.items() if label.partition("@")[0] == twin), None
-            )
-            raise error or VariantNotServedError(entry.card.name, "full", entry.card.variants)
-        return self._run(versions[0], "full")
-
-    def _counterpart(self, full: str) -> str | None:
-        """The binary model whose twin is `full`."""
-        return next((entry.card.name for entry in self._all() if entry.card.full == full), None)
+    def _resolution(self, variant: str | None = None) -> Resolution:
+        if variant is not None and variant not in VARIANTS:
+            raise UnknownVariantError(variant)
+        self.check_loaded()
+        return Resolution(self._settings, self.catalog)
 
     # ---- readiness -------------------------------------------------------------------------------------------------
 
@@ -317,10 +235,14 @@ class Registry:
         if not self._finished.is_set():
             done = sum(models.values())
             return Readiness("starting", (f"Loading the models: {done} of {len(models)} variants are ready.",), models)
-        reasons = list(self._missing())
-        return Readiness("failed" if reasons else "ready", tuple(dict.fromkeys(reasons)), models)
+        reasons = self.missing(self.catalog)
+        return Readiness("failed" if reasons else "ready", tuple(reasons), models)
 
-    def _missing(self) -> Iterator[str]:
+    def missing(self, catalog: Catalog) -> list[str]:
+        """What a catalog lacks of what must be served, a sentence each."""
+        return list(dict.fromkeys(self._missing(catalog)))
+
+    def _missing(self, catalog: Catalog) -> Iterator[str]:
         folder = self._settings.model_dir
         if self._unreadable is not None:
             yield self._unreadable
@@ -328,34 +250,25 @@ class Registry:
         if not folder.is_dir():
             yield "The model folder does not exist: set BIREAL_MODEL_DIR to a folder of <name>/<version>/."
             return
-        if not self._entries and not self._broken:
+        if not catalog.entries and not catalog.broken:
             yield f"The model folder holds no model: a model is <name>/<version>/{CARD_FILE} with its file."
             return
-        if not self._entries:
-            yield from (str(error) for error in self._broken.values())
+        if not catalog.entries:
+            yield from (str(error) for error in catalog.broken.values())
             return
-        for entry in self._all():
+        resolution = Resolution(self._settings, catalog)
+        for entry in catalog.all():
             for variant, loaded in entry.variants.items():
-                if isinstance(loaded.error, OpUnavailableError) and self._fallback(entry, variant) is None:
+                if isinstance(loaded.error, OpUnavailableError) and resolution.fallback(entry, variant) is None:
                     yield str(loaded.error)
-        for task in {entry.card.task for entry in self._all()}:
-            name = self.default(task)
+        for task in {entry.card.task for entry in catalog.all()}:
+            name = resolution.default(task)
             if name is None:
-                yield f"/{task} has several models and no default. {self._default_remedy(task)}"
+                yield f"/{task} has several models and no default. {resolution.default_remedy(task)}"
                 continue
             try:
-                self.resolve(task)
+                resolution.handle(task, None, None)
             except OpUnavailableError:
                 continue  # said above
             except ServiceError as error:
                 yield f"/{task} cannot answer: {error}"
-
-    def _default_remedy(self, task: TaskName) -> str:
-        names = sorted({entry.card.name for entry in self._all() if entry.card.task == task})
-        if not names:
-            return f"Put a {task} model into the folder that BIREAL_MODEL_DIR names."
-        return f"Set BIREAL_DEFAULT_{task.upper()}_MODEL to one of: {', '.join(names)}."
-
-    def _all(self) -> Iterator[Entry]:
-        for versions in list(self._entries.values()):
-            yield from versions

@@ -12,12 +12,14 @@ from tests.tiny_zoo import CLASSIFY_SIZE, COLOURS, DEPTH_SIZE
 JPEG = encode(photo(), "JPEG")
 RED = np.zeros((1, *CLASSIFY_SIZE, 3), np.uint8)
 RED[..., 0] = 200
+KEY = "key-of-the-operator-1"
 
 
 @pytest.fixture(scope="module")
 def service(zoo, tmp_path_factory):
     folder = tmp_path_factory.mktemp("triton")
-    with running(zoo, folder / "log", "--fallback", "reference", "--max-images-per-request", 4) as started:
+    options = ("--fallback", "reference", "--max-images-per-request", 4)
+    with running(zoo, folder / "log", *options, BIREAL_ADMIN_KEYS=KEY) as started:
         yield started
 
 
@@ -122,6 +124,16 @@ def test_versions(client):
     assert client.infer("tiny-colours", [pixels(RED)], model_version="1").get_response()["model_version"] == "1"
     with pytest.raises(InferenceServerException, match="no model 'tiny-colours@7'"):
         client.infer("tiny-colours", [pixels(RED)], model_version="7")
+
+
+def test_the_repository(client):
+    admin = {"x-api-key": KEY}
+    with pytest.raises(InferenceServerException, match="no admin key"):
+        client.get_model_repository_index()
+    index = client.get_model_repository_index(headers=admin)
+    assert {"name": "tiny-ramp", "version": "1", "state": "READY", "reason": ""} in index
+    client.load_model("tiny-ramp", headers=admin)
+    assert client.is_model_ready("tiny-ramp")
 
 
 def test_asynchronous_and_with_time_enough(client):

@@ -1,0 +1,47 @@
+"""What can be wrong with a change to the models that are served."""
+
+from collections.abc import Iterable
+
+from service.errors.base import JsonValue, ServiceError, named
+
+
+class ModelInUseError(ServiceError):
+    """409: the change would leave requests without an answer that have one now.
+
+    Args:
+        model: `NAME@VERSION`.
+        reasons: What would be missing.
+    """
+
+    status = 409
+    code = "model-in-use"
+    title = "The model is needed."
+
+    def __init__(self, model: str, reasons: Iterable[str]) -> None:
+        super().__init__(
+            f"Without {model} the service would not be ready: {' '.join(reasons)}",
+            remedy="Load or name another one first, or send force=true.",
+            extensions={"model": model},
+        )
+
+
+class UnknownVersionLabelError(ServiceError):
+    """404: a model has no such label.
+
+    Args:
+        model: Its name.
+        label: The label that was named.
+        available: Those that it has.
+    """
+
+    status = 404
+    code = "unknown-version-label"
+    title = "The model has no such label."
+
+    def __init__(self, model: str, label: str, available: Iterable[str]) -> None:
+        names = sorted(available)
+        super().__init__(
+            f"The model {model!r} has no label {label[:64]!r}.",
+            remedy=f"It has: {named(names)}.",
+            extensions={"model": model, "available": list[JsonValue](names)},
+        )

@@ -1,0 +1,149 @@
+"""The folder of models on disk: `<name>/<version>/` with card and file, and `<name>/labels.yaml`.
+
+Names come from clients, so no path is made of one that is not a plain name, and what a link leads to must lie inside
+the folder: `..`, absolute paths and links to elsewhere are nowhere.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from service.card import CARD_FILE, Card
+from service.errors import ModelBrokenError, UnknownModelError
+
+LABELS_FILE = "labels.yaml"
+_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a model, a version or a label: it is then no path."""
+    return _SLUG.fullmatch(text) is not None
+
+
+class ModelFolder:
+    """A folder of models.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._labels_read: dict[str, int] = {}  # when each file of labels was last changed, as it was read
+
+    def versions(self) -> list[Path]:
+        """Every `<name>/<version>` folder, sorted; hidden ones and files are passed over.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        return [version for name in _folders(self._root) for version in _folders(name)]
+
+    def names(self) -> list[str]:
+        """The names of the models; see `versions`."""
+        return [path.name for path in _folders(self._root)]
+
+    def versions_of(self, name: str) -> list[Path]:
+        """The folders of one model's versions.
+
+        Raises:
+            UnknownModelError: There is no such model.
+        """
+        if not is_name(name) or not (self._root / name).is_dir():
+            raise UnknownModelError(name, self.names())
+        return _folders(self._root / name)
+
+    def version_of(self, name: str, version: str) -> Path:
+        """The folder of one version.
+
+        Raises:
+            UnknownModelError: There is no such version.
+        """
+        folders = {path.name: path for path in self.versions_of(name)}
+        if version not in folders:
+            raise UnknownModelError(f"{name}@{version}", [f"{name}@{other}" for other in folders])
+        return folders[version]
+
+    def read(self, folder: Path) -> Card:
+        """Loads a card, and checks that it and its file lie where they say they do.
+
+        Raises:
+            ModelBrokenError: They do not.
+            CardError: The card cannot be read.
+        """
+        label = f"{folder.parent.name}@{folder.name}"
+        self._check_inside(folder, label)
+        self._check_inside(folder / CARD_FILE, label)
+        card = Card.load(folder)
+        if (card.name, card.version) != (folder.parent.name, folder.name):
+            raise ModelBrokenError(
+                label,
+                f"the card names the model {card.name!r}, version {card.version!r}, and lies in another folder.",
+                remedy="Rename the folder to <name>/<version>, or correct the card.",
+            )
+        self._check_inside(card.path, label)
+        return card
+
+    def labels(self, name: str) -> Mapping[str, str]:
+        """The labels that a model's `labels.yaml` declares; none where there is no such file.
+
+        Raises:
+            ModelBrokenError: It cannot be read, or is no mapping of labels to versions.
+        """
+        file = self._root / name / LABELS_FILE
+        self._labels_read[name] = last_changed(file)
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise _bad_labels(name, f"it cannot be read: {type(error).__name__}") from error
+        if not isinstance(content, dict):
+            raise _bad_labels(name, "it is no mapping")
+        labels = {str(label): str(version) for label, version in content.items()}
+        for word in (*labels, *labels.values()):
+            if not is_name(word):
+                raise _bad_labels(name, f"{word[:64]!r} is no name")
+        return labels
+
+    def labels_changed(self, name: str) -> bool:
+        """Whether a model's `labels.yaml` is another one than was read."""
+        return last_changed(self._root / name / LABELS_FILE) != self._labels_read.get(name, 0)
+
+    def _check_inside(self, path: Path, label: str) -> None:
+        """A file's own folder may be a link, as Kubernetes makes them; it may not lead out of the folder of models."""
+        try:
+            inside = path.resolve(strict=True).is_relative_to(self._root.resolve())
+        except (OSError, RuntimeError):  # nothing there, or a circle of links: reading it will tell
+            return
+        if not inside:
+            raise ModelBrokenError(
+                label,
+                f"{path.name} is a link that leads out of the folder of models.",
+                remedy="Copy the model into the folder, or set BIREAL_MODEL_DIR to the folder that holds all of it.",
+            )
+
+
+def last_changed(path: Path) -> int:
+    """When a file, or a folder and what lies right in it, was last changed, nanoseconds; 0 where it is not there."""
+    try:
+        inside = [child.stat().st_mtime_ns for child in path.iterdir()] if path.is_dir() else []
+        return max([path.stat().st_mtime_ns, *inside])
+    except OSError:
+        return 0
+
+
+def _folders(parent: Path) -> list[Path]:
+    if not parent.is_dir():
+        return []
+    return [path for path in sorted(parent.iterdir()) if not path.name.startswith((".", "_")) and path.is_dir()]
+
+
+def _bad_labels(name: str, what: str) -> ModelBrokenError:
+    return ModelBrokenError(
+        name,
+        f"{LABELS_FILE}: {what}.",
+        remedy='It is a line for each label: `stable: "1"`. `default` is what the name alone stands for.',
+    )

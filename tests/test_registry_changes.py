@@ -1,0 +1,348 @@
+"""Changes to what is served: versions, labels, unloading, reloading, and paths that lead nowhere."""
+
+import gc
+import shutil
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from service.errors import (
+    BadParameterError,
+    CardError,
+    ModelBrokenError,
+    ModelInUseError,
+    NotReadyError,
+    ServiceError,
+    UnknownModelError,
+    UnknownVersionLabelError,
+)
+from service.registry import Changes, Registry
+from service.settings import load_settings
+from tests.tiny_zoo import CLASSIFY_SIZE, colours_graph, ramp_graph, write_model
+
+GREY = np.full((1, *CLASSIFY_SIZE, 3), 128, np.uint8)
+NAME = "tiny-colours"
+
+
+def write(zoo: Path, version: str) -> Path:
+    return write_model(zoo, NAME, colours_graph(), version=version, task="classify")
+
+
+@pytest.fixture
+def zoo(tmp_path) -> Path:
+    write(tmp_path, "1")
+    write_model(tmp_path, "tiny-ramp", ramp_graph(), task="depth")
+    return tmp_path
+
+
+def opened(zoo: Path) -> tuple[Registry, Changes]:
+    registry = Registry(load_settings({"model_dir": zoo, "intra_op_threads": 1}))
+    registry.load()
+    return registry, Changes(registry)
+
+
+def version_of(registry: Registry, model: str | None = NAME) -> str:
+    return registry.resolve("classify", model).card.version
+
+
+def states(changes: Changes) -> dict[str, str]:
+    return {f"{state.name}@{state.version}": state.state for state in changes.states()}
+
+
+# ---- versions and labels ---------------------------------------------------------------------------------------------
+
+
+def test_several_versions_at_once_and_the_newest_by_default(zoo):
+    write(zoo, "10")
+    write(zoo, "9")
+    registry, _ = opened(zoo)
+    assert version_of(registry) == "10"
+    assert [version_of(registry, f"{NAME}@{version}") for version in ("1", "9", "10")] == ["1", "9", "10"]
+    assert registry.versions(NAME) == ["10", "9", "1"]
+    assert [registry.is_default(entry) for entry in registry.catalog.entries[NAME]] == [True, False, False]
+
+
+def test_labels_of_the_file_and_moved_by_hand(zoo):
+    write(zoo, "2")
+    (zoo / NAME / "labels.yaml").write_text('default: "1"\ncanary: 2\n')
+    registry, changes = opened(zoo)
+    assert version_of(registry) == "1"
+    assert version_of(registry, f"{NAME}@canary") == "2"
+    changes.set_label(NAME, "default", "2")
+    changes.set_label(NAME, "stable", "1")
+    assert version_of(registry) == "2"
+    assert version_of(registry, f"{NAME}@stable") == "1"
+    assert {state.version: state.labels for state in changes.states(NAME)} == {
+        "1": ("stable",),
+        "2": ("canary", "default"),
+    }
+    changes.remove_label(NAME, "canary")
+    with pytest.raises(UnknownModelError):
+        version_of(registry, f"{NAME}@canary")
+    with pytest.raises(UnknownVersionLabelError, match="default, stable"):
+        changes.remove_label(NAME, "canary")
+
+
+@pytest.mark.parametrize(
+    ("label", "version", "error"),
+    [
+        ("1", "1", BadParameterError),
+        ("../up", "1", BadParameterError),
+        ("", "1", BadParameterError),
+        ("Stable", "1", BadParameterError),
+        ("stable", "7", UnknownModelError),
+        ("stable", "../1", UnknownModelError),
+    ],
+)
+def test_labels_that_are_refused(zoo, label, version, error):
+    _, changes = opened(zoo)
+    with pytest.raises(error):
+        changes.set_label(NAME, label, version)
+
+
+@pytest.mark.parametrize("text", ["- 1\n", "default: ../1\n", "a: [\n", "../x: 1\n"])
+def test_a_bad_file_of_labels_is_told_and_harms_nobody(zoo, text):
+    (zoo / NAME / "labels.yaml").write_text(text)
+    registry, _ = opened(zoo)
+    assert version_of(registry) == "1"
+    assert "labels.yaml" in str(registry.broken()[f"{NAME}/labels.yaml"])
+
+
+def test_a_default_that_is_not_there_is_not_replaced_in_silence(zoo):
+    (zoo / NAME / "labels.yaml").write_text("default: 7\n")
+    registry, _ = opened(zoo)
+    with pytest.raises(UnknownModelError):
+        version_of(registry)
+    assert registry.readiness().state == "failed"
+
+
+def test_a_broken_new_version_takes_down_nobody(zoo):
+    (write(zoo, "2") / "model.onnx").write_bytes(b"\0")
+    registry, changes = opened(zoo)
+    assert version_of(registry) == "1"
+    assert registry.readiness().state == "ready"
+    assert "sha256" in str(registry.broken()[f"{NAME}@2"])
+    with pytest.raises(ModelBrokenError, match="sha256"):
+        version_of(registry, f"{NAME}@2")
+    with pytest.raises(ModelBrokenError, match="sha256"):
+        changes.set_label(NAME, "stable", "2")
+
+
+# ---- load, unload, reload --------------------------------------------------------------------------------------------
+
+
+def test_load_and_unload_a_version(zoo):
+    registry, changes = opened(zoo)
+    write(zoo, "2")
+    assert states(changes)[f"{NAME}@2"] == "unloaded"
+    changes.load(NAME)
+    assert states(changes)[f"{NAME}@2"] == "ready"
+    assert version_of(registry) == "2"
+    changes.unload(NAME, "2")
+    assert version_of(registry) == "1"
+    assert states(changes)[f"{NAME}@2"] == "unloaded"
+    changes.load(NAME, "2")
+    assert version_of(registry) == "2"
+
+
+def test_what_is_needed_is_unloaded_by_force_only(zoo):
+    registry, changes = opened(zoo)
+    with pytest.raises(ModelInUseError, match="/classify"):
+        changes.unload(NAME)
+    assert registry.readiness().state == "ready"
+    changes.unload(NAME, force=True)
+    with pytest.raises(UnknownModelError):
+        version_of(registry)
+    assert registry.resolve("depth", "tiny-ramp").model.run(np.zeros((1, 24, 80, 3), np.uint8)).shape == (1, 24, 80)
+    changes.load(NAME)
+    assert version_of(registry) == "1"
+
+
+def test_reload_takes_what_the_folder_has_now(zoo):
+    registry, changes = opened(zoo)
+    before = registry.resolve("classify", NAME)
+    shutil.rmtree(zoo / NAME / "1")
+    write_model(
+        zoo, NAME, colours_graph(), task="classify", classes=[{"wnid": f"n{i}", "name": f"new {i}"} for i in range(3)]
+    )
+    changes.reload(NAME)
+    after = registry.resolve("classify", NAME)
+    assert after.card.classes[0].name == "new 0"
+    assert after.model is not before.model
+    assert before.model.run(GREY).shape == (1, 3), "who has the old network still runs it"
+
+
+@pytest.mark.parametrize("how", ["file", "card"])
+def test_a_reload_that_fails_leaves_the_old_one(zoo, how):
+    registry, changes = opened(zoo)
+    before = registry.resolve("classify", NAME)
+    broken = zoo / NAME / "1" / ("model.onnx" if how == "file" else "card.yaml")
+    kept = broken.read_bytes()
+    broken.write_bytes(b"\0")
+    with pytest.raises(ModelBrokenError if how == "file" else CardError):
+        changes.reload(NAME)
+    assert registry.resolve("classify", NAME) is before
+    assert f"{NAME}@1" in registry.broken()
+    (state,) = changes.states(NAME)
+    assert (state.state, state.reason is not None) == ("ready", True)
+    broken.write_bytes(kept)
+    changes.reload(NAME)
+    assert f"{NAME}@1" not in registry.broken()
+
+
+def test_an_old_network_is_freed_once_nobody_runs_it(zoo):
+    registry, changes = opened(zoo)
+    handle = registry.resolve("classify", NAME)
+    model = weakref.ref(handle.model)
+    changes.reload(NAME)
+    gc.collect()
+    assert model() is not None
+    del handle
+    gc.collect()
+    assert model() is None
+
+
+def test_whoever_watches_hears_of_all_of_it(zoo):
+    registry, changes = opened(zoo)
+    heard: list[str] = []
+    registry.observe(
+        lambda card, variant, handle, seconds: heard.append(f"+{card.version} {handle is not None}"),
+        lambda entry: heard.append(f"-{entry.card.version}"),
+    )
+    heard.clear()
+    changes.reload(NAME)
+    write(zoo, "2")
+    changes.load(NAME)
+    changes.unload(NAME, "1")
+    assert heard == ["-1", "+1 True", "+2 True", "-1"]
+
+
+def test_nothing_is_changed_before_all_is_loaded(zoo):
+    registry = Registry(load_settings({"model_dir": zoo}))
+    with pytest.raises(NotReadyError):
+        Changes(registry).load(NAME)
+
+
+# ---- paths that lead nowhere -----------------------------------------------------------------------------------------
+
+NOWHERE = [
+    "..",
+    ".",
+    "",
+    "../" + NAME,
+    "/etc",
+    f"{NAME}/1",
+    "%2e%2e",
+    "a\0b",
+    "A",
+    "-x",
+    "x" * 65,
+    ".hidden",
+    "\\..\\x",
+]
+
+
+@pytest.mark.parametrize("name", NOWHERE)
+def test_names_are_never_paths(zoo, name):
+    (zoo.parent / "labels.yaml").write_text("x: 1\n")
+    _, changes = opened(zoo)
+    with pytest.raises(UnknownModelError):
+        changes.states(name)
+    for act in (changes.load, changes.reload, changes.unload):
+        with pytest.raises(UnknownModelError):
+            act(name)
+        with pytest.raises(UnknownModelError):
+            act(NAME, name or "?")
+
+
+@pytest.mark.parametrize("what", ["model", "version", "file", "card"])
+def test_links_that_lead_out_of_the_folder(zoo, tmp_path_factory, what):
+    outside = tmp_path_factory.mktemp("outside")
+    write(outside, "2")
+    place = zoo / NAME / "2"
+    if what == "model":
+        (zoo / "linked").symlink_to(outside / NAME)
+        label = "linked@2"
+    elif what == "version":
+        place.symlink_to(outside / NAME / "2")
+        label = f"{NAME}@2"
+    else:
+        shutil.copytree(outside / NAME / "2", place)
+        inner = place / ("model.onnx" if what == "file" else "card.yaml")
+        inner.unlink()
+        inner.symlink_to(outside / NAME / "2" / inner.name)
+        label = f"{NAME}@2"
+    registry, changes = opened(zoo)
+    assert "leads out of the folder" in str(registry.broken()[label])
+    assert version_of(registry) == "1"
+    with pytest.raises(ModelBrokenError, match="leads out"):
+        changes.load(*label.split("@"))
+
+
+def test_links_inside_the_folder_are_followed(zoo):
+    """As a mounted volume of Kubernetes has them: the whole tree once more under a hidden name."""
+    (zoo / "..data").mkdir()
+    shutil.move(zoo / NAME, zoo / "..data" / NAME)
+    (zoo / NAME).symlink_to(Path("..data") / NAME)
+    registry, _ = opened(zoo)
+    assert version_of(registry) == "1"
+
+
+# ---- the folder's watch ----------------------------------------------------------------------------------------------
+
+
+def test_the_watch_takes_new_versions_and_labels(zoo):
+    registry, changes = opened(zoo)
+    changes.refresh()
+    assert version_of(registry) == "1"
+    write(zoo, "2")
+    changes.refresh()
+    assert version_of(registry) == "2"
+    (zoo / NAME / "labels.yaml").write_text("default: 1\n")
+    changes.refresh()
+    assert version_of(registry) == "1"
+    changes.set_label(NAME, "default", "2")
+    changes.refresh()
+    assert version_of(registry) == "2", "a file that has not changed does not undo what was done by hand"
+
+
+def test_the_watch_tries_what_was_broken_again_when_it_changes(zoo, caplog):
+    registry, changes = opened(zoo)
+    folder = write(zoo, "2")
+    good = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(good[:100])  # still being copied
+    changes.refresh()
+    assert version_of(registry) == "1"
+    said = len(caplog.records)
+    changes.refresh()
+    assert len(caplog.records) == said, "not tried again as long as nothing changes"
+    (folder / "model.onnx").write_bytes(good)
+    changes.refresh()
+    assert version_of(registry) == "2"
+
+
+def test_the_watch_leaves_what_was_unloaded_by_hand(zoo):
+    registry, changes = opened(zoo)
+    write(zoo, "2")
+    changes.load(NAME)
+    changes.unload(NAME, "2")
+    changes.refresh()
+    assert version_of(registry) == "1"
+
+
+def test_the_watch_survives_a_folder_that_went(zoo):
+    registry, changes = opened(zoo)
+    shutil.rmtree(zoo)
+    changes.refresh()
+    assert version_of(registry) == "1"
+
+
+def test_errors_are_service_errors_with_a_remedy(zoo):
+    _, changes = opened(zoo)
+    with pytest.raises(ServiceError) as caught:
+        changes.unload(NAME)
+    assert "force=true" in caught.value.remedy
+    assert yaml.safe_load(str(caught.value.status)) == 409
