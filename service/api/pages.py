@@ -12,6 +12,8 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Path
 from starlette.responses import HTMLResponse, Response
 
+from service.ui.samples import SAMPLES
+
 router = APIRouter(tags=["operations"])
 
 _OWN = ("service.ui", "")
@@ -21,7 +23,8 @@ _SWAGGER = ("fastapi_swagger", "resources/")
 ASSETS: dict[str, tuple[tuple[str, str], str]] = {
     "icon.svg": (_OWN, "image/svg+xml"),
     "page.css": (_OWN, "text/css"),
-    "page.js": (_OWN, "text/javascript"),
+    **{f"{name}.js": (_OWN, "text/javascript") for name in ("page", "service", "result", "maps", "experiments")},
+    **{name: (_OWN, "image/jpeg") for name in SAMPLES},
     "docs.css": (_OWN, "text/css"),
     "docs.js": (_OWN, "text/javascript"),
     "swagger-ui.css": (_SWAGGER, "text/css"),

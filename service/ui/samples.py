@@ -1,7 +1,7 @@
 """The page's own pictures, drawn by arithmetic: nobody's photograph, so nobody's terms.
 
-`python -m service.ui.samples` writes them beside this file. They are drawings: what a network says of them shows how the
-page works, and says nothing about its accuracy.
+`python -m service.ui.samples` writes them beside this file. They are drawings: what a network says of them shows how
+the page works, and says nothing about its accuracy.
 """
 
 import io
@@ -156,7 +156,7 @@ def ball(width: int = 512, height: int = 384) -> Image.Image:
 
 
 def road(width: int = 992, height: int = 300) -> Image.Image:
-    """A street between two rows of houses with parked cars, by ray casting: camera 1.65 m up, focal length 0.58 widths."""
+    """A street between two rows of houses with parked cars, by ray casting from 1.65 m up, focal length 0.58 widths."""
     fx, camera_m = 0.58 * width, 1.65
     y, x = np.mgrid[0:height, 0:width] + 0.5
     ray_x, ray_y = (x - width / 2) / fx, (y - 0.46 * height) / fx  # at a depth of 1 m

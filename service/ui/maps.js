@@ -1,0 +1,92 @@
+// Depth maps as pictures: one scale for both, a divider between them, and where and by how much they differ.
+import { figure, make, number } from "./service.js";
+
+const DEPTH = [[12, 8, 38], [64, 18, 107], [140, 41, 129], [214, 71, 104], [251, 135, 97], [254, 238, 190]];
+const ERROR = [[24, 28, 34], [60, 50, 90], [170, 50, 70], [250, 170, 60], [255, 250, 210]];
+const ERROR_MAX = 0.5; // relative difference at the bright end of the scale
+
+/** A float32 array [height, width] out of a .npy file. */
+export function readNpy(buffer) {
+  const view = new DataView(buffer), length = view.getUint16(8, true);
+  const header = new TextDecoder().decode(new Uint8Array(buffer, 10, length));
+  const [, height, width] = header.match(/'shape': \((\d+), (\d+)\)/);
+  if (!header.includes("'<f4'")) throw new Error("The service sent a map in another format.");
+  return { width: +width, height: +height, metres: new Float32Array(buffer.slice(10 + length)) };
+}
+
+/** Colour at 0 .. 1 of a palette, by linear interpolation. */
+function colour(palette, at) {
+  const place = Math.min(Math.max(at, 0), 1) * (palette.length - 1), low = Math.min(Math.floor(place), palette.length - 2);
+  return palette[low].map((from, channel) => from + (palette[low + 1][channel] - from) * (place - low));
+}
+
+function paint(width, height, palette, valueAt, label) {
+  const canvas = make("canvas", { width, height, role: "img", "aria-label": label });
+  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+  const table = Array.from({ length: 256 }, (_, step) => colour(palette, step / 255));
+  for (let pixel = 0; pixel < width * height; pixel++) {
+    const [red, green, blue] = table[Math.round(255 * Math.min(Math.max(valueAt(pixel), 0), 1))];
+    image.data.set([red, green, blue, 255], 4 * pixel);
+  }
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
+function scale(palette, left, right) {
+  const canvas = paint(256, 1, palette, (pixel) => pixel / 255, `Scale: from ${left} to ${right}`);
+  return make("div", { class: "scale" }, left, canvas, right);
+}
+
+/** The part of the picture that the map covers, from a file of a picture. */
+async function seen(file, { left, top, width, height }) {
+  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+  const canvas = make("canvas", { width: Math.round(width), height: Math.round(height), role: "img", "aria-label": "The part of the picture that both networks saw" });
+  canvas.getContext("2d").drawImage(bitmap, left, top, width, height, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  return canvas;
+}
+
+/** Fills `place` with picture, maps and error map. `found` is the comparison, `maps` one `readNpy` a side. */
+export async function showMaps(place, file, found, maps) {
+  const { a, b } = maps, names = { a: found.a.variant, b: found.b.variant }, { width, height } = a;
+  const sorted = Float32Array.from([...a.metres, ...b.metres]).sort();
+  const near = sorted[Math.floor(0.01 * sorted.length)], far = sorted[Math.floor(0.99 * sorted.length)];
+  // Bright is near: by 1 / depth, in which networks see.
+  const bright = (metres) => (1 / metres - 1 / far) / (1 / near - 1 / far || 1);
+  const relative = (pixel) => Math.abs(a.metres[pixel] - b.metres[pixel]) / b.metres[pixel];
+
+  const stack = make("div", { class: "stack" },
+    paint(width, height, DEPTH, (pixel) => bright(a.metres[pixel]), `Depth by ${names.a}: bright is near, dark is far`),
+    paint(width, height, DEPTH, (pixel) => bright(b.metres[pixel]), `Depth by ${names.b}: bright is near, dark is far`),
+    make("div", { class: "cut", "aria-hidden": "true" }));
+  const input = make("input", { type: "range", min: 0, max: 100, value: 50, id: "divider", "aria-label": `Divider: ${names.a} to its left, ${names.b} to its right` });
+  const cut = () => {
+    stack.style.setProperty("--cut", `${input.value}%`);
+    input.setAttribute("aria-valuetext", `${input.value} % ${names.a}`);
+  };
+  input.addEventListener("input", cut);
+  cut();
+  const readout = make("p", { class: "readout quiet" }, "Point at a map to read it.");
+  const errors = make("div", { class: "stack" }, paint(width, height, ERROR, (pixel) => relative(pixel) / ERROR_MAX,
+    `Where they differ: ${number(100 * found.abs_rel, 1)} % on average`));
+  for (const area of [stack, errors]) {
+    area.addEventListener("pointermove", (event) => {
+      const box = area.getBoundingClientRect();
+      const x = Math.floor((width * (event.clientX - box.left)) / box.width), y = Math.floor((height * (event.clientY - box.top)) / box.height);
+      const pixel = Math.min(Math.max(y, 0), height - 1) * width + Math.min(Math.max(x, 0), width - 1);
+      readout.textContent = `Here: ${names.a} ${number(a.metres[pixel], 1)} m, ${names.b} ${number(b.metres[pixel], 1)} m, ${number(100 * relative(pixel), 0)} % apart.`;
+    });
+  }
+  const { region } = found.a, image = found.image;
+  place.replaceChildren(
+    make("h3", {}, "Depth maps"),
+    make("figure", {}, make("div", { class: "stack" }, await seen(file, region)),
+      make("figcaption", {}, `What both networks saw: ${number(region.width, 0)} x ${number(region.height, 0)} of the picture's ${image.width} x ${image.height} pixels.`)),
+    make("figure", {}, stack, make("div", { class: "slider" }, names.a, input, names.b),
+      scale([...DEPTH].reverse(), `${figure(near)} m`, `${figure(far)} m`),
+      make("figcaption", {}, "Depth on one scale for both; bright is near.")),
+    make("figure", {}, errors, scale(ERROR, "0 %", `${100 * ERROR_MAX} % and more`),
+      make("figcaption", {}, `Where they differ: |${names.a} - ${names.b}| / ${names.b}, ${number(100 * found.abs_rel, 1)} % on average; this is not the error to the truth.`)),
+    readout);
+  place.hidden = false;
+}

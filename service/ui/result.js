@@ -1,0 +1,110 @@
+// Showing a comparison: what was said, what it cost, and what the models' cards say about accuracy.
+import { byId, figure, make, number } from "./service.js";
+
+const MEASURES = { top1: "Top-1 accuracy", delta1: "Points within 1.25x of the truth" };
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const seenSoFar = new Map(); // of this page, by task and pair of variants
+
+/** A row of a table of bars. The figure stands beside the bar, which is for the eye only. */
+function row(name, value, share, side) {
+  const fill = make("i");
+  fill.style.setProperty("--share", `${100 * Math.min(Math.max(share, 0), 1)}%`);
+  const bar = make("span", { class: "bar", "aria-hidden": "true" }, fill);
+  return make("tr", { class: `side-${side}` }, make("th", { scope: "row" }, name), make("td", {}, bar), make("td", { class: "value" }, value));
+}
+
+const table = (caption, ...rows) => make("table", { class: "figures" }, make("caption", {}, caption), make("tbody", {}, ...rows));
+
+function pair(caption, found, values, text) {
+  const most = Math.max(values.a, values.b) || 1;
+  return table(caption, ...["a", "b"].map((side) => row(found[side].variant, text(values[side]), values[side] / most, side)));
+}
+
+export function verdict(task, found) {
+  const { a, b } = found, names = `${a.variant} and ${b.variant}`;
+  if (task === "classify") {
+    const [first, second] = [a, b].map((side) => side.predictions[0].name);
+    return found.agree ? `${names} both say ${first}.` : `They differ: ${a.variant} says ${first}, ${b.variant} says ${second}.`;
+  }
+  const share = `${number(100 * found.within_1_25, 1)} % of the pixels lie within a factor of 1.25`;
+  return `${names} ${found.agree ? "agree" : "do not agree"}: ${share}.`;
+}
+
+function tiles(found) {
+  const { a, speedup, weights } = found;
+  const times = (ratio, more, less) => (ratio >= 1 ? [`${figure(ratio)}x`, more] : [`${figure(1 / ratio)}x`, less]);
+  const files = weights.b_artefact_bytes / weights.a_artefact_bytes;
+  const shown = [
+    times(speedup, `faster is ${a.variant} in this run`, `slower is ${a.variant} in this run`),
+    times(weights.ratio, `smaller is ${a.variant} in memory`, `larger is ${a.variant} in memory`),
+    times(files, `smaller is its file`, `larger is its file`),
+    [`${figure(found.a.timings_ms.decode)} ms`, "to decode the picture, once for both"],
+  ];
+  return shown.map(([value, what]) => make("li", {}, make("strong", {}, value), make("span", {}, what)));
+}
+
+function side(task, found, which) {
+  const answer = found[which], other = found[which === "a" ? "b" : "a"];
+  const head = make("div", { class: "name" }, make("h3", {}, answer.variant), make("span", { class: "quiet" }, `${answer.model} · ${answer.kernel}`));
+  const parts = [head];
+  if (answer.fallback) parts.push(make("p", { class: "problem" }, answer.fallback));
+  if (task === "classify") {
+    const best = other.predictions[0].wnid;
+    parts.push(table("Best classes", ...answer.predictions.map((item) => {
+      const line = row(item.name, percent(item.probability), item.probability, which);
+      if (item.wnid === best) line.querySelector("th").classList.add("same-class");
+      return line;
+    })));
+    parts.push(make("p", { class: "quiet" }, `In bold: what ${other.variant} says first.`));
+  } else {
+    const most = Math.max(found.a.max_m, found.b.max_m);
+    parts.push(table("Depth", ...["min", "median", "max"].map((name) => {
+      const metres = answer[`${name}_m`];
+      return row({ min: "nearest", median: "median", max: "farthest" }[name], `${number(metres, 1)} m`, metres / most, which);
+    })));
+    if (answer.focal.assumed) parts.push(make("p", { class: "quiet" }, "Metres of the training camera; yours may differ by a factor."));
+  }
+  return make("article", { class: `panel side-${which}` }, ...parts);
+}
+
+/** What the cards say: measured on named data, which is not the picture above. */
+function accuracy(found, models) {
+  const values = {}, notes = new Set();
+  let measure;
+  for (const which of ["a", "b"]) {
+    const answer = found[which], model = models.find(({ name, version }) => name === answer.model && version === answer.version);
+    const metric = model?.metrics.find(({ variant, values: measured }) => variant === answer.variant && ("top1" in measured || "delta1" in measured));
+    if (!metric) return [];
+    measure = "top1" in metric.values ? "top1" : "delta1";
+    values[which] = metric.values[measure];
+    notes.add(`${metric.dataset}, n = ${metric.n}`);
+  }
+  const rows = ["a", "b"].map((which) => row(found[which].variant, percent(values[which]), values[which], which));
+  return [table(`${MEASURES[measure]} (card: ${[...notes].join("; ")})`, ...rows)];
+}
+
+function tally(task, found) {
+  const key = [task, found.a.variant, found.b.variant].join(" ");
+  const so = seenSoFar.get(key) ?? { agreed: 0, a: [], b: [] };
+  seenSoFar.set(key, so);
+  so.agreed += found.agree ? 1 : 0;
+  for (const which of ["a", "b"]) so[which].push(found[which].timings_ms.inference);
+  const median = (values) => figure([...values].sort((x, y) => x - y)[Math.floor(values.length / 2)]);
+  const runs = so.a.length === 1 ? "One run says little about time: compare again, and this line shows medians." : `${so.a.length} comparisons on this page: agreed in ${so.agreed}; median inference ${median(so.a)} ms against ${median(so.b)} ms.`;
+  return `${runs} Accuracy is from the models' cards; it was not measured on your picture.`;
+}
+
+export function show(task, found, models) {
+  byId("verdict").textContent = verdict(task, found);
+  byId("tiles").replaceChildren(...tiles(found));
+  byId("sides").replaceChildren(...["a", "b"].map((which) => side(task, found, which)));
+  const of = (get) => ({ a: get("a"), b: get("b") }), megabytes = (bytes) => `${figure(bytes / 1e6)} MB`;
+  byId("bars").replaceChildren(
+    pair("Inference, this run", found, of((which) => found[which].timings_ms.inference), (ms) => `${figure(ms)} ms`),
+    pair("Weights in memory", found, of((which) => found.weights[`${which}_bytes`]), megabytes),
+    pair("File", found, of((which) => found.weights[`${which}_artefact_bytes`]), megabytes),
+    ...accuracy(found, models));
+  byId("tally").textContent = tally(task, found);
+  byId("empty").hidden = true;
+  byId("answer").hidden = false;
+}

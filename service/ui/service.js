@@ -1,0 +1,38 @@
+// Asking the service. Every address is made from the page's own, so that the page also works below a path of a proxy.
+export const base = new URL(".", location.href).href;
+export const byId = (id) => document.getElementById(id);
+export const number = (value, digits) => value.toLocaleString("en", { maximumFractionDigits: digits });
+export const figure = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
+
+/** An element with text and children; attributes are set, never parsed. */
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** Asks; throws what the service says is wrong, in its own words. */
+export async function ask(path, options = {}) {
+  const key = byId("key").value;
+  const headers = { ...options.headers, ...(key ? { "x-api-key": key } : {}) };
+  let response;
+  try {
+    response = await fetch(base + path, { ...options, headers });
+  } catch {
+    throw new Error("The service did not answer. Is it still running?");
+  }
+  if (response.ok) return response;
+  let problem;
+  try {
+    problem = await response.json();
+  } catch {
+    throw new Error(`The service answered ${response.status} without a reason: is there a proxy in between?`);
+  }
+  if (response.status === 401) byId("key-row").hidden = false;
+  const error = new Error(`${problem.detail} ${problem.help}`);
+  error.status = response.status;
+  throw error;
+}
+
+export const send = (path, body, type) => ask(path, { method: "POST", body, headers: type ? { "content-type": type } : {} });
