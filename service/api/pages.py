@@ -24,7 +24,7 @@ ASSETS: dict[str, tuple[tuple[str, str], str]] = {
     "icon.svg": (_OWN, "image/svg+xml"),
     "page.css": (_OWN, "text/css"),
     **{f"{name}.js": (_OWN, "text/javascript") for name in ("page", "service", "result", "maps", "experiments")},
-    **{name: (_OWN, "image/jpeg") for name in SAMPLES},
+    **dict.fromkeys(SAMPLES, (_OWN, "image/jpeg")),
     "docs.css": (_OWN, "text/css"),
     "docs.js": (_OWN, "text/javascript"),
     "swagger-ui.css": (_SWAGGER, "text/css"),

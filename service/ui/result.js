@@ -3,6 +3,8 @@ import { byId, figure, make, number } from "./service.js";
 
 const MEASURES = { top1: "Top-1 accuracy", delta1: "Points within 1.25x of the truth" };
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const median = (values) => [...values].sort((x, y) => x - y)[Math.floor(values.length / 2)];
+const runs = (so) => (so.a.length === 1 ? "one run" : `median of ${so.a.length} runs`);
 const seenSoFar = new Map(); // of this page, by task and pair of variants
 
 /** A row of a table of bars. The figure stands beside the bar, which is for the eye only. */
@@ -30,12 +32,12 @@ export function verdict(task, found) {
   return `${names} ${found.agree ? "agree" : "do not agree"}: ${share}.`;
 }
 
-function tiles(found) {
-  const { a, speedup, weights } = found;
+function tiles(found, so) {
+  const { a, weights } = found, speedup = median(so.b) / median(so.a);
   const times = (ratio, more, less) => (ratio >= 1 ? [`${figure(ratio)}x`, more] : [`${figure(1 / ratio)}x`, less]);
   const files = weights.b_artefact_bytes / weights.a_artefact_bytes;
   const shown = [
-    times(speedup, `faster is ${a.variant} in this run`, `slower is ${a.variant} in this run`),
+    times(speedup, `faster is ${a.variant} (${runs(so)})`, `slower is ${a.variant} (${runs(so)})`),
     times(weights.ratio, `smaller is ${a.variant} in memory`, `larger is ${a.variant} in memory`),
     times(files, `smaller is its file`, `larger is its file`),
     [`${figure(found.a.timings_ms.decode)} ms`, "to decode the picture, once for both"],
@@ -83,28 +85,35 @@ function accuracy(found, models) {
   return [table(`${MEASURES[measure]} (card: ${[...notes].join("; ")})`, ...rows)];
 }
 
-function tally(task, found) {
+/** Adds a comparison to those of the same kind on this page. */
+function remember(task, found) {
   const key = [task, found.a.variant, found.b.variant].join(" ");
   const so = seenSoFar.get(key) ?? { agreed: 0, a: [], b: [] };
   seenSoFar.set(key, so);
   so.agreed += found.agree ? 1 : 0;
   for (const which of ["a", "b"]) so[which].push(found[which].timings_ms.inference);
-  const median = (values) => figure([...values].sort((x, y) => x - y)[Math.floor(values.length / 2)]);
-  const runs = so.a.length === 1 ? "One run says little about time: compare again, and this line shows medians." : `${so.a.length} comparisons on this page: agreed in ${so.agreed}; median inference ${median(so.a)} ms against ${median(so.b)} ms.`;
-  return `${runs} Accuracy is from the models' cards; it was not measured on your picture.`;
+  return so;
+}
+
+function tally(so) {
+  const count = so.a.length;
+  const text = count === 1 ? "One run says little about time: compare again, and medians are shown."
+    : `${count} comparisons on this page: agreed in ${so.agreed}; times are medians of these.`;
+  return `${text} Accuracy is from the models' cards; it was not measured on your picture.`;
 }
 
 export function show(task, found, models) {
   byId("verdict").textContent = verdict(task, found);
-  byId("tiles").replaceChildren(...tiles(found));
+  const so = remember(task, found);
+  byId("tiles").replaceChildren(...tiles(found, so));
   byId("sides").replaceChildren(...["a", "b"].map((which) => side(task, found, which)));
   const of = (get) => ({ a: get("a"), b: get("b") }), megabytes = (bytes) => `${figure(bytes / 1e6)} MB`;
   byId("bars").replaceChildren(
-    pair("Inference, this run", found, of((which) => found[which].timings_ms.inference), (ms) => `${figure(ms)} ms`),
+    pair(`Inference, ${runs(so)}`, found, of((which) => median(so[which])), (ms) => `${figure(ms)} ms`),
     pair("Weights in memory", found, of((which) => found.weights[`${which}_bytes`]), megabytes),
     pair("File", found, of((which) => found.weights[`${which}_artefact_bytes`]), megabytes),
     ...accuracy(found, models));
-  byId("tally").textContent = tally(task, found);
+  byId("tally").textContent = tally(so);
   byId("empty").hidden = true;
   byId("answer").hidden = false;
 }
