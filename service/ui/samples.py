@@ -25,7 +25,8 @@ def noise(height: int, width: int, seed: int, falloff: float = 1.0) -> Floats:
     frequency[0, 0] = 1
     field = np.fft.ifft2(np.fft.fft2(np.random.default_rng(seed).standard_normal((height, width))) / frequency**falloff)
     low, high = np.percentile(field.real, [1, 99])
-    return np.clip((field.real - low) / (high - low), 0, 1)
+    texture: Floats = np.clip((field.real - low) / (high - low), 0, 1)
+    return texture
 
 
 def coffee(width: int = 512, height: int = 384) -> Image.Image:
@@ -40,7 +41,8 @@ def coffee(width: int = 512, height: int = 384) -> Image.Image:
     def disc(radius: float, drop: float, edge: float = 1.5) -> Floats:
         """How far each pixel lies inside a slanted circle, 0..1 over `edge` pixels; [H, W, 1]."""
         reach = np.hypot(x - cx, (y - cy - drop) / slant)
-        return np.clip((radius - reach) / edge, 0, 1)[..., None]
+        inside: Floats = np.clip((radius - reach) / edge, 0, 1)[..., None]
+        return inside
 
     def paint(mask: Floats, colour: Floats) -> None:
         scene[:] = scene * (1 - mask) + colour * mask
