@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"image_header", "imaging", "metrics", "schemas"},
     {"tasks", "backends", "scheduler", "background"},
     {"evaluation", "registry"},
-    {"experiments", "parity"},
+    {"experiments", "parity", "calibration"},
     {"api", "ui"},
     {"app"},
     {"__main__", "cli"},
@@ -30,7 +30,7 @@ LAYERS: list[set[str]] = [
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 # What the offline side may use of the online one: export verifies and evaluates with the code that serves.
-MODELS_MAY_IMPORT = {"card", "imaging", "tasks", "backends", "evaluation", "errors", "xnor_op"}
+MODELS_MAY_IMPORT = {"card", "imaging", "tasks", "backends", "calibration", "evaluation", "errors", "xnor_op"}
 # The online side stays free of training and of the tools around it.
 SERVICE_NEVER_IMPORTS = {"torch", "models", "loadtest", "tests", "locust", "pytest"}
 # One reader of the environment. The operator's library reads its own override; its Python side names it in an error.

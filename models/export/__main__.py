@@ -7,6 +7,9 @@ import json
 import sys
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from models.arch import ArchConfig
 from models.arch.depth import DepthNet
 from models.data.folder import ClassName, read_classes
@@ -21,6 +24,30 @@ from models.train.provenance import read_provenance
 from models.train.recipes import get_recipe
 
 
+def divide_logits(network: nn.Module, temperature: float) -> None:
+    """Fold a calibration temperature into a classifier's last layer.
+
+    Raises:
+        ValueError: the network has no classifier, or the temperature is not positive.
+    """
+    layer = getattr(network, "fc", None)
+    if not isinstance(layer, nn.Linear) or not temperature > 0:
+        raise ValueError(f"--temperature {temperature:g}: a classifier's must be a positive number")
+    with torch.no_grad():
+        layer.weight /= temperature
+        layer.bias /= temperature
+
+
+def calibration(temperature: float) -> str:
+    """What a card says of a classifier's probabilities."""
+    if temperature == 1.0:
+        return "Probabilities are not calibrated."
+    return (
+        f"Probabilities are calibrated (temperature {temperature:.3f}, fitted on the held-out part of the training "
+        "images) for images of its classes; for anything else they mean nothing."
+    )
+
+
 def export(args: argparse.Namespace) -> dict[str, object]:
     """Export one checkpoint by the parsed arguments; returns a summary for printing.
 
@@ -33,12 +60,14 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     recipe = get_recipe(payload["recipe"])
     network = checkpoint.load_network(args.checkpoint)
     depth = isinstance(network, DepthNet)
-    height, width = (HEIGHT, WIDTH) if depth else (args.size or recipe.size,) * 2
+    height, width = (HEIGHT, WIDTH) if depth else (args.size or recipe.serve_size or recipe.size,) * 2
     classes: tuple[ClassName, ...] = ()
     if not depth:
         if args.classes is None:
             raise ValueError("a classifier needs --classes DIR, the data folder with its *classes.json")
         classes = read_classes(args.classes)
+    if args.temperature != 1.0:
+        divide_logits(network, args.temperature)
     model = to_onnx(network, height, width, stem_precision=args.stem, pointwise_precision=args.pointwise)
     agreement = verify(network, model, height, width)
     backbone = network.encoder if isinstance(network, DepthNet) else network
@@ -60,6 +89,7 @@ def export(args: argparse.Namespace) -> dict[str, object]:
             wall_time_s=payload["progress"]["wall_s"],
             notes=args.notes,
             metrics=metrics,
+            calibration=calibration(args.temperature),
         )
         return write_model(card, model, args.out)
 
@@ -84,6 +114,12 @@ def main() -> int:
     parser.add_argument("--stem", choices=STEM_PRECISIONS, default="int16", help="a Bi-Real net's first convolution")
     parser.add_argument(
         "--pointwise", choices=POINTWISE_PRECISIONS, default="int8", help="a Bi-Real net's real-valued 1x1 convolutions"
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="divides a classifier's logits (models.eval.calibration)",
     )
     parser.add_argument("--evaluate", type=Path, help="labelled folder or drive to put figures on the card from")
     parser.add_argument("--dataset", default="dev", help="what the card calls that data")

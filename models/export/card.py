@@ -28,7 +28,7 @@ LIMITS = {
     "classify": (
         "Knows its {classes} classes only; for anything else it names the nearest of them: read the probability.",
         "Trained on 64x64 images and on whole objects in the centre: small objects in a large photo are lost.",
-        "Probabilities are not calibrated.",
+        "{calibration}",
     ),
     "depth": (
         "Trained on a few hundred frames of residential streets of one city, in daylight: other scenes may be far off.",
@@ -55,11 +55,13 @@ def make_card(
     notes: str,
     metrics: list[dict[str, Any]],
     resize_shorter: int | None = None,
+    calibration: str = "Probabilities are not calibrated.",
     limits: tuple[str, ...] | None = None,
 ) -> Card:
     """Assemble and validate a card for a model that will be written as ``model.onnx``.
 
-    ``resize_shorter`` (classifiers) defaults to the input's longer side, ``limits`` to those of our own data.
+    ``resize_shorter`` (classifiers) defaults to the input's longer side, ``limits`` to those of our own
+    data, among which is ``calibration``.
 
     Raises:
         pydantic.ValidationError: if the facts do not make a valid card.
@@ -75,7 +77,7 @@ def make_card(
         "version": version,
         "task": arch.task,
         "precision": "binary" if arch.binary else "full",
-        "full": recipe.init if arch.binary else None,
+        "full": (recipe.twin or recipe.init) if arch.binary else None,
         "network": {
             "arch": "resnet",
             "depth": arch.depth,
@@ -124,7 +126,9 @@ def make_card(
             "notes": notes,
         },
         "metrics": metrics,
-        "limits": [limit.format(classes=len(classes)) for limit in limits or LIMITS[arch.task]],
+        "limits": [
+            limit.format(classes=len(classes), calibration=calibration) for limit in limits or LIMITS[arch.task]
+        ],
         "license": recipe.terms,
     }
     return Card.model_validate(document)

@@ -53,6 +53,7 @@ class Recipe:
         data: which data, for the model card.
         terms: under which terms the weights may be used, for the model card.
         init: recipe whose checkpoint starts this run (``--init``), empty for fresh weights.
+        twin: full-precision model that a binary one's card names, empty: the one that it starts from.
         teacher: recipe whose checkpoint is distilled from (``--teacher``), empty for none.
         soft_labels: distilled from the labels that `models.train.teacher` wrote (``--soft-labels``): a crop is one of
             the labelled views of its image.
@@ -76,6 +77,7 @@ class Recipe:
     data: str
     terms: str
     init: str = ""
+    twin: str = ""
     teacher: str = ""
     soft_labels: bool = False
     views: int = 2

@@ -81,6 +81,7 @@ _FINE_BIREAL18 = Recipe(
     data=_TINY_DATA,
     terms=_TINY_TERMS,
     init="bireal18-tiny100",
+    twin="resnet18-tiny100",
     soft_labels=True,
     temperature=2.0,
     size=64,

@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from service.api.pipeline import Answered
+from service.calibration import ClassifyScores
 from service.card import TaskName
 from service.cli.data import is_depth_folder, spread
 from service.cli.engine import Engine, describe, in_order, offline
@@ -19,7 +20,6 @@ from service.evaluation import (
     DEPTH_METRICS,
     DataError,
     DepthFrame,
-    TopK,
     depth_frames,
     errors_at_caps,
     labelled_images,
@@ -55,7 +55,10 @@ def evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 async def _classify(engine: Engine, handle: Handle, folder: Path, limit: int | None) -> dict[str, Any]:
-    """Top-1 and top-5 on `<wnid>/<image>`; classes that the model does not know are refused, not skipped."""
+    """Scores on `<wnid>/<image>`, with intervals, calibration and confusions.
+
+    Classes that the model does not know are refused, not skipped.
+    """
     found = labelled_images(folder)
     known = {label.wnid for label in handle.card.classes}
     unknown = sorted({image.wnid for image in found} - known)
@@ -66,7 +69,7 @@ async def _classify(engine: Engine, handle: Handle, folder: Path, limit: int | N
         )
     chosen = spread(found, limit)
     options = ClassifyOptions(top_k=5)
-    counts, failed = TopK(), []
+    scores, failed = ClassifyScores(), []
     results = in_order(
         chosen, lambda image: _attempt(engine, image.path, handle, options), at_once=2 * engine.settings.workers
     )
@@ -76,9 +79,10 @@ async def _classify(engine: Engine, handle: Handle, folder: Path, limit: int | N
             if isinstance(answer, ServiceError):
                 failed.append({"file": str(image.path), "detail": answer.detail})
             else:
-                counts.add([item.wnid for item in answer.result.predictions], image.wnid)
-    _check_any(counts.n, failed)
-    return {**counts.summary(), "failed": failed}
+                best = answer.result.predictions
+                scores.add([item.wnid for item in best], image.wnid, best[0].probability)
+    _check_any(scores.counts.n, failed)
+    return {**scores.summary(), **scores.details(), "failed": failed}
 
 
 async def _depth(engine: Engine, handle: Handle, folder: Path, limit: int | None) -> dict[str, Any]:
@@ -140,6 +144,9 @@ def _text(document: dict[str, Any]) -> str:
     names = [name for name in ("top1", "top5", *DEPTH_METRICS) if name in document]
     scores = ", ".join(f"{name} {document[name]:.4f}" for name in names)
     lines = [f"{document['model']} ({document['variant']}, {document['kernel']}) on {document['n']} images: {scores}"]
+    if "ece" in document:
+        interval = f"{document['top1_low']:.4f}..{document['top1_high']:.4f}"
+        lines.append(f"  top1 95 % interval {interval}, expected calibration error {document['ece']:.4f}")
     lines.append(f"  {document['speed']['images_per_second']} images a second")
     lines += [f"  not read: {item['file']}: {item['detail']}" for item in document["failed"]]
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import binomtest
 
 from service import xnor_op
 from service.cli.data import spread
@@ -182,6 +183,13 @@ def test_evaluate_counts_what_is_wrong(run, labelled):
     document, _ = run("evaluate", "--data", labelled, "--variant", "full")
     assert document["top1"] == pytest.approx(8 / 9)
     assert document["top5"] == 1.0
+    interval = binomtest(8, 9).proportion_ci(method="exact")
+    assert (document["top1_low"], document["top1_high"]) == pytest.approx((interval.low, interval.high))
+    assert document["per_class"][COLOURS[0][0]] == [2, 3]
+    (confusion,) = document["confusions"]
+    assert (confusion["truth"], confusion["n"]) == (COLOURS[0][0], 1)
+    assert sum(item["n"] for item in document["reliability"]) == 9
+    assert 0 <= document["ece"] <= 1
 
 
 def test_evaluate_a_share(run, labelled):

@@ -148,7 +148,7 @@ def test_magnitudes_come_from_the_twin(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "full.pt", twin, full, "full", checkpoint.Progress())
     lender, source, network = BiRealNet(config), random_network(config), BiRealNet(config)
     initialise_from(lender, tmp_path / "full.pt")
-    fill_bireal(network, Weights(to_onnx(source, 64, 64, half=False)), lender)
+    fill_bireal(network, Weights(to_onnx(source, 64, 64, pointwise_precision="float32", half=False)), lender)
     theirs = source.stages[1][0].body.conv.weight
     ours = network.stages[1][0].body.conv.weight
     assert torch.equal(ours < 0, theirs < 0)

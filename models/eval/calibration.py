@@ -1,0 +1,96 @@
+"""``python -m models.eval.calibration CHECKPOINT --data DIR``: the temperature at which a classifier is calibrated.
+
+Fitted on the held-out part of the training images, as they are served (C. Guo et al., 2017): the one number by which
+logits are divided so that the held-out labels are most likely. `models.export --temperature` folds it into the last
+layer, so that every variant of the file states calibrated probabilities and no class changes its rank.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from torch import nn
+
+from models.data.folder import ImageSet, hold_out, load_split
+from models.data.normalise import normalise
+from models.train import checkpoint
+from models.train.classify import DECODE_SIZE
+from models.train.recipes import get_recipe
+from service.calibration import expected_calibration_error
+
+RANGE = (0.05, 20.0)  # of temperatures that are tried
+
+
+def negative_log_likelihood(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: float) -> float:
+    """Mean -log p of the right classes: logits [N,classes], labels [N]."""
+    scaled = logits / temperature
+    shifted = scaled - scaled.max(axis=1, keepdims=True)
+    log_total = np.log(np.exp(shifted).sum(axis=1))
+    return float(np.mean(log_total - shifted[np.arange(len(labels)), labels]))
+
+
+def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """The temperature of the least negative log likelihood, which is convex in its reciprocal."""
+    found = minimize_scalar(
+        lambda log_t: negative_log_likelihood(logits, labels, float(np.exp(log_t))),
+        bounds=(float(np.log(RANGE[0])), float(np.log(RANGE[1]))),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+@torch.no_grad()
+def logits_of(network: nn.Module, data: ImageSet, size: int) -> NDArray[np.float64]:
+    """Logits [N,classes] of whole images scaled to ``size`` pixels (0 = as they are)."""
+    network.eval()
+    answers = []
+    for start in range(0, len(data), 100):
+        x = torch.from_numpy(data.images[start : start + 100]).permute(0, 3, 1, 2).float()
+        if size and size != x.shape[-1]:
+            x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+        answers.append(network(normalise(x)))
+    return torch.cat(answers).double().numpy()
+
+
+def report(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: float) -> dict[str, float]:
+    """Calibration of the answers at a temperature: ``nll`` and ``ece``."""
+    scaled = logits / temperature
+    p = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return {
+        "nll": negative_log_likelihood(logits, labels, temperature),
+        "ece": expected_calibration_error(p.max(axis=1), p.argmax(axis=1) == labels),
+    }
+
+
+def main() -> int:
+    """Print the temperature and what it does to the held-out figures, as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m models.eval.calibration", description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--size", type=int, help="served size in pixels (default: the recipe's)")
+    args = parser.parse_args()
+    try:
+        network = checkpoint.load_network(args.checkpoint)
+        recipe = get_recipe(checkpoint.load(args.checkpoint)["recipe"])
+        _, held_out = hold_out(load_split(args.data, "train", DECODE_SIZE), recipe.hold_out_per_class)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    logits = logits_of(network, held_out, args.size or recipe.serve_size or recipe.size)
+    temperature = fit_temperature(logits, held_out.labels)
+    before, after = (report(logits, held_out.labels, t) for t in (1.0, temperature))
+    print(json.dumps({"temperature": temperature, "n": len(held_out), "before": before, "after": after}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

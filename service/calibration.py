@@ -1,0 +1,115 @@
+"""Whether stated probabilities hold, which classes are confused, and how sure one can be of an accuracy.
+
+A classifier is calibrated when, of the answers that it gives with probability p, the fraction p is right. The expected
+calibration error (C. Guo et al., 2017) is the mean gap between the two over bins of equal width, weighted by how many
+answers fall into each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from service.evaluation import TopK
+from service.experiments.statistics import proportion
+
+Floats = npt.NDArray[np.float64]
+
+BINS = 15
+MOST_CONFUSED = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers whose probability lies in one bin.
+
+    Attributes:
+        n: Of these, how many there are.
+        probability: Their mean probability.
+        accuracy: The fraction of them that is right.
+    """
+
+    n: int
+    probability: float
+    accuracy: float
+
+
+def reliability(probabilities: npt.ArrayLike, right: npt.ArrayLike, bins: int = BINS) -> list[Bin]:
+    """Bins of equal width that hold an answer, by rising probability.
+
+    Args:
+        probabilities: [N], of the first class of each answer, 0..1.
+        right: bool [N], whether it is the right one.
+        bins: How many of equal width; a probability on an edge belongs to the lower bin.
+
+    Raises:
+        ValueError: The lengths differ.
+    """
+    p, hit = np.asarray(probabilities, dtype=np.float64), np.asarray(right, dtype=np.bool_)
+    if p.shape != hit.shape:
+        raise ValueError(f"{p.shape} probabilities for {hit.shape} answers")
+    index = np.clip(np.ceil(p * bins).astype(int) - 1, 0, bins - 1)
+    chosen = [index == i for i in range(bins)]
+    return [Bin(int(c.sum()), float(p[c].mean()), float(hit[c].mean())) for c in chosen if c.any()]
+
+
+def expected_calibration_error(probabilities: npt.ArrayLike, right: npt.ArrayLike, bins: int = BINS) -> float:
+    """Weighted mean of |accuracy - probability| over the bins of `reliability`, 0..1; 0 for no answer."""
+    found = reliability(probabilities, right, bins)
+    total = sum(item.n for item in found)
+    return sum(item.n * abs(item.accuracy - item.probability) for item in found) / max(total, 1)
+
+
+@dataclass(slots=True)
+class ClassifyScores:
+    """Scores of a classifier, image by image.
+
+    Attributes:
+        counts: Top-1 and top-5.
+        truths: WordNet id of each image's class.
+        said: Of the class that was named first.
+        probabilities: With which.
+    """
+
+    counts: TopK = field(default_factory=TopK)
+    truths: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+
+    def add(self, wnids: Sequence[str], truth: str, probability: float) -> None:
+        """Adds one image: its classes by falling probability, the right one, and the first one's probability."""
+        self.counts.add(wnids, truth)
+        self.truths.append(truth)
+        self.said.append(wnids[0])
+        self.probabilities.append(probability)
+
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each image's class was named first: bool [N]."""
+        return np.array([a == b for a, b in zip(self.truths, self.said, strict=True)], dtype=np.bool_)
+
+    def summary(self) -> dict[str, float]:
+        """`n`, `top1`, `top5`, their exact 95 % intervals (`top1_low`, `top1_high`, ...), `ece`: fractions."""
+        figures = self.counts.summary()
+        for name, hits in (("top1", self.counts.top1), ("top5", self.counts.top5)):
+            found = proportion(hits, self.counts.n)
+            figures |= {f"{name}_low": found.lower, f"{name}_high": found.upper}
+        return figures | {"ece": expected_calibration_error(self.probabilities, self.right())}
+
+    def details(self) -> dict[str, object]:
+        """`per_class` ({wnid: [right, images]}), `confusions` (most frequent first) and `reliability` (bins)."""
+        per_class: dict[str, list[int]] = {}
+        pairs: dict[tuple[str, str], int] = {}
+        for truth, said in zip(self.truths, self.said, strict=True):
+            entry = per_class.setdefault(truth, [0, 0])
+            entry[0] += truth == said
+            entry[1] += 1
+            if truth != said:
+                pairs[truth, said] = pairs.get((truth, said), 0) + 1
+        ranked = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:MOST_CONFUSED]
+        bins = reliability(self.probabilities, self.right())
+        return {
+            "per_class": dict(sorted(per_class.items())),
+            "confusions": [{"truth": truth, "said": said, "n": n} for (truth, said), n in ranked],
+            "reliability": [{"n": b.n, "probability": b.probability, "accuracy": b.accuracy} for b in bins],
+        }
