@@ -30,6 +30,7 @@ from service.experiments.recorder import Retention
 from service.experiments.store import Store
 from service.imaging import ImageLimits
 from service.metrics import Metrics
+from service.parity.monitor import ParityMonitor, ParitySettings
 from service.registry import Changes, Entry, Registry
 from service.scheduler import Scheduler
 from service.schemas import Problem
@@ -103,8 +104,26 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     pool = ThreadPool(threads=settings.decode_threads, queue_size=settings.queue_size)
     metrics.queue_depth.set_function(scheduler.waiting)
     metrics.set_capacity(queue_limit=settings.queue_size, workers=settings.workers)
-    pipeline = Pipeline(scheduler, pool, ImageLimits(max_pixels=settings.max_pixels), telemetry)
     background = Background(scheduler, capacity=settings.background_queue)
+    parity = ParityMonitor(
+        ParitySettings(
+            sample=settings.parity_sample,
+            layer_sample=settings.parity_layer_sample,
+            probe_s=settings.parity_probe_s,
+            intra_op_threads=settings.intra_op_threads,
+        ),
+        registry=registry,
+        scheduler=scheduler,
+        background=background,
+        metrics=metrics.parity,
+    )
+    pipeline = Pipeline(
+        scheduler,
+        pool,
+        ImageLimits(max_pixels=settings.max_pixels),
+        telemetry,
+        watch=parity if settings.parity_sample else None,
+    )
     laboratory = Laboratory(
         read_declarations(settings.experiments_file) if settings.experiments_file is not None else (),
         Store(settings.feedback_store),

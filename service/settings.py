@@ -164,6 +164,25 @@ class Settings(BaseSettings):
         gt=0,
         description="Most feedback that is kept, and most observations; the oldest go first.",
     )
+    parity_sample: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the answers of `binary` that are computed again on `reference` when workers are idle, "
+        "and compared; 0 turns the parity monitor off, and it takes no memory then.",
+    )
+    parity_layer_sample: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of these on which every layer is compared, in graphs loaded for it: some 100 ms each.",
+    )
+    parity_probe_s: float = Field(
+        60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds, at least, between runs of a fixed image whose output must not change by a bit.",
+    )
     background_queue: int = Field(
         8, gt=0, description="Mirrored images and parity checks that may wait for idle workers; beyond it, dropped."
     )

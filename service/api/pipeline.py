@@ -23,7 +23,7 @@ from service.errors import OverloadedError, ServiceError
 from service.experiments.trial import Trial
 from service.imaging import DecodedImage, ImageLimits, ImageReport, decode
 from service.registry import Handle
-from service.scheduler import Deadline, Outcome, Output, Scheduler
+from service.scheduler import Deadline, Image, Outcome, Output, Scheduler
 from service.tasks import Prepared
 
 T = TypeVar("T")
@@ -120,10 +120,19 @@ class Pipeline:
         pool: Decodes, prepares and makes answers, off the event loop.
         limits: On images.
         telemetry: Hears of every image.
+        watch: Hears of every run of a network with its input and output, in the event loop; for the parity monitor.
     """
 
-    def __init__(self, scheduler: Scheduler, pool: ThreadPool, limits: ImageLimits, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        pool: ThreadPool,
+        limits: ImageLimits,
+        telemetry: Telemetry,
+        watch: Callable[[Handle, Image, Outcome], None] | None = None,
+    ) -> None:
         self._scheduler, self._pool, self._limits, self._telemetry = scheduler, pool, limits, telemetry
+        self._watch = watch
 
     async def predict(self, upload: Upload, handle: Handle, job: Job) -> Answered:
         """Answers one image; raises what went wrong with it."""
@@ -149,7 +158,9 @@ class Pipeline:
                 )
             tensors = [item.prepared.tensor for item in inputs if isinstance(item, Input)]
             runner = self._scheduler if job.trial is None else job.trial
-            outcomes = iter(await runner.submit_many(handle.model, tensors, job.deadline))
+            found = await runner.submit_many(handle.model, tensors, job.deadline)
+        self._watched(handle, tensors, found)
+        outcomes = iter(found)
         answers: list[Answered | ServiceError] = []
         for item in inputs:
             if isinstance(item, Input):
@@ -183,6 +194,7 @@ class Pipeline:
                 async with job.deadline.enforced():
                     item = await self._pool.run(_input, image, decode_s, handle)
                 outcome = await self._scheduler.submit(handle.model, item.prepared.tensor, job.deadline)
+            self._watched(handle, [item.prepared.tensor], [outcome])
             answers[side] = await self._finish(item, outcome, handle, job)
         return answers, order
 
@@ -210,6 +222,7 @@ class Pipeline:
                 inputs = await self._inputs(images, handle)
             tensors = [item if isinstance(item, np.ndarray) else item.prepared.tensor for item in inputs]
             outcomes = await self._scheduler.submit_many(handle.model, tensors, job.deadline)
+            self._watched(handle, tensors, outcomes)
             begun = time.perf_counter()
             made = await self._pool.run(answer, [outcome.output for outcome in outcomes])
         finished = time.perf_counter()
@@ -231,6 +244,11 @@ class Pipeline:
             if isinstance(item, ServiceError):
                 raise item
         return [item for item in found if isinstance(item, Input)]
+
+    def _watched(self, handle: Handle, tensors: Sequence[Image], outcomes: Sequence[Outcome]) -> None:
+        if self._watch is not None:
+            for tensor, outcome in zip(tensors, outcomes, strict=True):
+                self._watch(handle, tensor, outcome)
 
     async def in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls a function that would hold up the event loop in one of the pool's threads."""

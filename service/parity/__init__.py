@@ -1,0 +1,1 @@
+"""Whether the bit-packed network in memory still computes what the float reference does."""

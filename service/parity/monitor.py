@@ -1,0 +1,161 @@
+"""The parity monitor: a sampled share of `binary` answers is computed again, when nothing else wants the CPU.
+
+Off by default: it then costs one comparison a request and no memory. On, three things happen in the background:
+
+* a sampled image is run on `reference`, and the outputs are compared;
+* on a part of these every layer is compared with stock operators, in graphs of its own that are loaded for it;
+* a fixed image is run on the serving network now and then, whose output must never change by a bit.
+
+The last two are exact, so that one deviation is a finding: `bireal_parity_ok` goes to 0, and the log says what it was.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from service.backends.base import LoadedModel
+from service.background import Background
+from service.card import Card
+from service.errors import ServiceError
+from service.metrics import ParityMetrics
+from service.parity.checks import LayerCheck, LayerFinding, Probe, compare_outputs
+from service.registry import Handle, Registry
+from service.scheduler import Image, Outcome, Scheduler
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ParitySettings:
+    """How much is checked.
+
+    Attributes:
+        sample: Share of the answers of `binary` that are computed again; 0 turns the monitor off.
+        layer_sample: Share of these on which every layer is checked.
+        probe_s: Seconds between runs of the fixed image, at least; they come with sampled answers.
+        intra_op_threads: As the serving networks have.
+    """
+
+    sample: float
+    layer_sample: float
+    probe_s: float
+    intra_op_threads: int
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One loaded network."""
+
+    ok: bool = True
+    probe: Probe | None = None
+    probe_at: float = 0.0
+    layers: LayerCheck | None = None
+
+
+class ParityMonitor:
+    """See the module's text.
+
+    Args:
+        settings: How much is checked.
+        registry: Has the reference of a model.
+        scheduler: Runs it.
+        background: Does it when there is room.
+        metrics: Shows what was found.
+    """
+
+    def __init__(
+        self,
+        settings: ParitySettings,
+        *,
+        registry: Registry,
+        scheduler: Scheduler,
+        background: Background,
+        metrics: ParityMetrics,
+    ) -> None:
+        self._settings = settings
+        self._registry, self._scheduler = registry, scheduler
+        self._background, self._metrics = background, metrics
+        self._watched: WeakKeyDictionary[LoadedModel, _Watched] = WeakKeyDictionary()  # a reload starts anew
+
+    def __call__(self, handle: Handle, image: Image, outcome: Outcome) -> None:
+        """Told of every image that was run; in the event loop, and quick."""
+        if handle.variant != "binary" or random.random() >= self._settings.sample:  # noqa: S311  no secret
+            return
+        labels = _labels(handle.card)
+
+        async def work() -> None:
+            try:
+                await self._check(handle, image, outcome)
+            except ServiceError as error:
+                self._metrics.count_image("failed", **labels)
+                log.warning("parity of %s could not be checked: %s", handle.card.name, error)
+
+        self._background.offer(work, lambda: self._metrics.count_image("dropped", **labels))
+
+    async def _check(self, handle: Handle, image: Image, outcome: Outcome) -> None:
+        card, labels = handle.card, _labels(handle.card)
+        watched = self._watched.get(handle.model)
+        if watched is None:
+            watched = self._watched[handle.model] = _Watched()
+            self._metrics.set_ok(True, **labels)
+        reference = self._registry.resolve(card.task, f"{card.name}@{card.version}", "reference")
+        again = await self._scheduler.submit(reference.model, image)
+        parity = compare_outputs(card.task, outcome.output, again.output)
+        self._metrics.observe(parity.difference, agree=parity.agree, **labels)
+        if watched.probe is None or time.monotonic() - watched.probe_at >= self._settings.probe_s:
+            await self._probe(handle, watched)
+        if random.random() < self._settings.layer_sample:  # noqa: S311  no secret
+            await self._layers(handle, watched, image)
+        self._metrics.count_image("ok", **labels)
+
+    async def _probe(self, handle: Handle, watched: _Watched) -> None:
+        watched.probe_at = time.monotonic()
+        probe = watched.probe
+        if probe is None:
+            threads = self._settings.intra_op_threads
+            probe = watched.probe = await asyncio.to_thread(lambda: Probe(handle.card, intra_op_threads=threads))
+        outcome = await self._scheduler.submit(handle.model, probe.image)
+        same = probe.same(outcome.output)
+        self._metrics.count_probe(same=same, **_labels(handle.card))
+        if not same:
+            self._found(
+                handle, watched, "the network in memory no longer gives the output that its file gives for a test image"
+            )
+
+    async def _layers(self, handle: Handle, watched: _Watched, image: Image) -> None:
+        findings = await asyncio.to_thread(_check_layers, handle.card, watched, image)
+        labels = _labels(handle.card)
+        for finding in findings:
+            self._metrics.count_layer(finding.layer, exact=finding.exact, **labels)
+            if finding.sign_agreement is not None:
+                self._metrics.set_sign_agreement(finding.layer, finding.sign_agreement, **labels)
+        wrong = [finding.layer for finding in findings if not finding.exact]
+        if wrong:
+            self._found(
+                handle, watched, f"layers differ from stock operators that are fed the same: {', '.join(wrong)}"
+            )
+
+    def _found(self, handle: Handle, watched: _Watched, what: str) -> None:
+        """Tells of a corruption, once for each loaded network."""
+        self._metrics.set_ok(False, **_labels(handle.card))
+        if watched.ok:
+            watched.ok = False
+            log.error(
+                "parity of %s@%s is broken: %s. Reload the model; if it comes back, suspect memory or kernel.",
+                handle.card.name,
+                handle.card.version,
+                what,
+            )
+
+
+def _check_layers(card: Card, watched: _Watched, image: Image) -> list[LayerFinding]:
+    if watched.layers is None:
+        watched.layers = LayerCheck(card)
+    return watched.layers.run(image)
+
+
+def _labels(card: Card) -> dict[str, str]:
+    return {"task": card.task, "model": card.name, "version": card.version}

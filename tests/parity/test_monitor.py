@@ -1,0 +1,233 @@
+"""The parity monitor: quiet on intact networks, and certain about a single flipped bit."""
+
+import hashlib
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from onnx import numpy_helper
+from PIL import Image
+from skimage import data as pictures
+
+from service.backends import backend_for
+from service.backends.dialect import BCONV, PackedGraph, read_model
+from service.card import Card
+from service.errors import ModelBrokenError
+from service.imaging import DecodedImage
+from service.parity.checks import LayerCheck, Probe, compare_outputs
+from service.registry import Registry
+from service.settings import load_settings
+from service.tasks import TASKS
+from tests.api.conftest import anyio_backend, metric, op, running, until, zoo  # noqa: F401  fixtures
+from tests.parity.memory import flipped_bit
+from tests.pictures import photo_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "models" / "zoo" / "bireal18-tiny100"
+MODEL = {"task": "classify", "model": "tiny-bireal", "version": "1"}
+EVERYTHING = {"parity_sample": 1.0, "parity_layer_sample": 1.0, "parity_probe_s": 0.0, "background_queue": 100}
+
+
+def shipped() -> Card:
+    return Card.load(max(folder for folder in SHIPPED.iterdir() if folder.is_dir()))
+
+
+def photo(seed: int = 0) -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((64, 48), Image.Resampling.BICUBIC).save(file, "PNG")
+    return file.getvalue()
+
+
+async def ask(client, seed: int = 0, query: str = "model=tiny-bireal&variant=binary"):
+    answer = await client.post(f"/classify?{query}", content=photo(seed), headers={"content-type": "image/png"})
+    assert answer.status_code == 200, answer.text
+
+
+def checked(client) -> float:
+    return metric(client, "bireal_parity_images_total", **MODEL, outcome="ok")
+
+
+# --- the whole monitor -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_an_intact_network_is_found_intact(anyio_backend, zoo, op):  # noqa: F811
+    async with running(zoo, **EVERYTHING) as client:
+        for seed in range(6):
+            await ask(client, seed)
+        await until(lambda: checked(client) == 6)
+        assert metric(client, "bireal_parity_agreement_total", **MODEL, agree="true") == 6
+        assert metric(client, "bireal_parity_difference_bucket", **MODEL, le="1e-05") == 6
+        assert metric(client, "bireal_parity_probes_total", **MODEL, same="true") == 6
+        assert metric(client, "bireal_parity_ok", **MODEL) == 1
+        layers = {
+            sample.labels["layer"]: sample.value
+            for family in client.app.state.services.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == "bireal_parity_layer_sign_agreement"
+        }
+        assert len(layers) >= 4
+        assert set(layers.values()) == {1.0}
+        for layer in layers:
+            assert metric(client, "bireal_parity_layer_checks_total", **MODEL, layer=layer) == 6
+            assert metric(client, "bireal_parity_layer_mismatches_total", **MODEL, layer=layer) == 0
+
+
+@pytest.mark.anyio
+async def test_one_flipped_bit_in_memory_is_caught(anyio_backend, zoo, op, caplog):  # noqa: F811
+    async with running(zoo, **EVERYTHING) as client:
+        await ask(client)
+        await until(lambda: checked(client) == 1)
+        handle = client.app.state.services.registry.resolve("classify", "tiny-bireal", "binary")
+        image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        with flipped_bit(handle.card, handle.model, image):
+            await ask(client, 1)
+            await ask(client, 2)
+            await until(lambda: checked(client) == 3)
+        assert metric(client, "bireal_parity_probes_total", **MODEL, same="false") == 2
+        assert metric(client, "bireal_parity_ok", **MODEL) == 0
+        told = [record for record in caplog.records if record.name == "service.parity.monitor"]
+        assert len(told) == 1, "once, not with every image"
+        assert "tiny-bireal@1 is broken" in told[0].getMessage()
+
+
+@pytest.mark.anyio
+async def test_a_network_that_was_corrupt_when_it_was_loaded_is_caught(anyio_backend, tmp_path, zoo, op):  # noqa: F811
+    """`binary` runs a copy with one flipped bit; the reference and the probe come from the intact file."""
+    intact = Card.load(zoo / "tiny-bireal" / "1")
+    damaged = tmp_path / "tiny-bireal" / "1"
+    shutil.copytree(intact.directory, damaged)
+    _flip_in_file(damaged)
+
+    class Damaging:
+        """Loads `binary` from the damaged copy."""
+
+        name = "bitpacked"
+
+        def load(self, card, variant, *, intra_op_threads):
+            card = Card.load(damaged) if card.name == "tiny-bireal" else card
+            return backend_for("binary").load(card, variant, intra_op_threads=intra_op_threads)
+
+    registry = Registry(
+        load_settings({"model_dir": zoo, "intra_op_threads": 1}),
+        find_backend=lambda variant: Damaging() if variant == "binary" else backend_for(variant),
+    )
+    async with running(zoo, registry, **EVERYTHING) as client:
+        await ask(client)
+        await until(lambda: checked(client) == 1)
+        assert metric(client, "bireal_parity_probes_total", **MODEL, same="false") == 1
+        assert metric(client, "bireal_parity_ok", **MODEL) == 0
+
+
+@pytest.mark.anyio
+async def test_only_a_share_of_binary_is_watched_and_nothing_without_the_setting(anyio_backend, zoo, op):  # noqa: F811
+    async with running(zoo, parity_sample=0.3, parity_layer_sample=0.0, background_queue=200) as client:
+        for seed in range(60):
+            await ask(client, seed)
+        await ask(client, query="model=tiny-bireal&variant=reference")
+        await ask(client, query="model=tiny-colours")
+        await until(lambda: client.app.state.services.laboratory._background.waiting() == 0)
+        await until(lambda: checked(client) > 0)
+        assert 3 <= checked(client) <= 36  # 18 expected: 4.2 standard deviations below, 5 above
+        monitor = client.app.state.services.pipeline._watch
+        assert all(watched.layers is None for watched in monitor._watched.values()), "its graphs were not asked for"
+    async with running(zoo) as client:
+        await ask(client)
+        assert client.app.state.services.pipeline._watch is None
+
+
+@pytest.mark.anyio
+async def test_checks_are_dropped_first_and_counted(anyio_backend, zoo, op):  # noqa: F811
+    async with running(zoo, **{**EVERYTHING, "background_queue": 1}) as client:
+        for seed in range(30):
+            await ask(client, seed)
+
+        def counted(outcome: str) -> float:
+            return metric(client, "bireal_parity_images_total", **MODEL, outcome=outcome)
+
+        await until(lambda: counted("ok") + counted("dropped") == 30)
+        assert counted("dropped") > 0
+        assert counted("failed") == 0
+
+
+# --- the checks, on the shipped network ------------------------------------------------------------------------------
+
+
+def _flip_in_file(folder: Path) -> None:
+    """Flips one weight bit of the first binary convolution, and makes the card's sha256 fit again."""
+    model = read_model(folder / "model.onnx")
+    node = next(node for node in PackedGraph(model).custom_nodes if node.op == BCONV)
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == node.input(1))
+    weight = numpy_helper.to_array(tensor).copy()
+    weight.view(np.uint32).reshape(-1)[0] ^= 1
+    tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
+    data = model.SerializeToString()
+    (folder / "model.onnx").write_bytes(data)
+    card = yaml.safe_load((folder / "card.yaml").read_text())
+    card["sha256"] = hashlib.sha256(data).hexdigest()
+    (folder / "card.yaml").write_text(yaml.safe_dump(card))
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """Real photographs, as the shipped network gets them: uint8 [N, H, W, 3]."""
+    card = shipped()
+    task = TASKS["classify"]
+    found = [pictures.astronaut(), pictures.chelsea(), pictures.coffee(), pictures.rocket()]
+    prepared = [task.preprocess(DecodedImage.from_pixels(pixels), card).tensor for pixels in found]
+    prepared.append(task.preprocess(DecodedImage.from_pixels(np.asarray(photo_of(500, 375))), card).tensor)
+    return np.stack(prepared)
+
+
+def test_one_bit_of_the_shipped_network_shows_in_its_answers(images, op):  # noqa: F811
+    """Rounding stays below 1e-6 of the logits' range; one wrong bit in any of eleven million does not."""
+    card = shipped()
+    binary = backend_for("binary").load(card, "binary", intra_op_threads=1)
+    reference = backend_for("reference").load(card, "reference", intra_op_threads=1)
+    expected = [reference.run(image[None])[0] for image in images]
+
+    def differences() -> list[float]:
+        runs = zip(images, expected, strict=True)
+        return [compare_outputs("classify", binary.run(image[None])[0], logits).difference for image, logits in runs]
+
+    intact = sorted(differences())
+    assert intact[len(intact) // 2] < 1e-6, "the median: a sign within rounding of zero may fall either way"
+    probe = Probe(card, intra_op_threads=1)
+    assert probe.same(binary.run(probe.image[None])[0])
+    for layer in (1, 8, -1):
+        with flipped_bit(card, binary, images[0], layer):
+            assert not probe.same(binary.run(probe.image[None])[0]), f"layer {layer}"
+            assert min(differences()) > 2e-6, f"layer {layer}"
+    assert probe.same(binary.run(probe.image[None])[0])
+
+
+def test_every_layer_of_the_shipped_network_is_checked_alone(images, op):  # noqa: F811
+    findings = LayerCheck(shipped()).run(images[0])
+    assert all(finding.exact for finding in findings)
+    shares = [finding.sign_agreement for finding in findings if finding.sign_agreement is not None]
+    assert len(shares) == 16, "the binary convolutions of 18 layers"
+    assert min(shares) > 0.999
+
+
+def test_a_probe_of_a_file_that_is_not_intact_is_refused(tmp_path):
+    folder = tmp_path / "bireal18-tiny100" / "1"
+    shutil.copytree(shipped().directory, folder)
+    data = bytearray((folder / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(bytes(data))
+    with pytest.raises(ModelBrokenError, match="sha256"):
+        Probe(Card.load(folder), intra_op_threads=1)
+
+
+def test_outputs_are_compared_relative_to_their_range():
+    reference = np.array([0.0, 4.0, 2.0], np.float32)
+    same = compare_outputs("classify", reference.copy(), reference)
+    assert (same.agree, same.difference) == (True, 0.0)
+    moved = compare_outputs("classify", np.array([0.0, 1.0, 2.0], np.float32), reference)
+    assert (moved.agree, moved.difference) == (False, 0.75)
+    depth = compare_outputs("depth", np.full((2, 2), 2.0, np.float32), np.full((2, 2), 4.0, np.float32))
+    assert depth.agree is False
