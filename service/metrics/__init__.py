@@ -63,6 +63,11 @@ class Metrics(RequestMetrics, ModelMetrics, ProcessMetrics):
         self.parity = ParityMetrics(self._registrar)
         ProcessMetrics.__init__(self, self._registrar)
 
+    def remove_model(self, model: str, version: str) -> None:
+        """Takes a model that is no longer served out of the gauges; its counters stay, as counters must."""
+        super().remove_model(model, version)
+        self.parity.remove(model, version)
+
     def documentation(self) -> list[MetricDoc]:
         """Every metric of the service itself, in order."""
         return list(self._registrar.docs)
