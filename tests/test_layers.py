@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS: list[set[str]] = [
     {"settings", "errors", "card", "host", "xnor_op"},
     {"image_header", "imaging", "metrics", "schemas"},
-    {"tasks", "backends", "scheduler", "background"},
+    {"tasks", "backends", "scheduler", "background", "client"},
     {"evaluation", "registry"},
     {"experiments", "parity", "calibration"},
     {"api", "ui"},

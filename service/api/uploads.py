@@ -3,6 +3,7 @@
 Nothing is ever written to disk: parts stay in memory, which the limit on bodies bounds.
 """
 
+import asyncio
 import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from service.api.json_body import JSON_TYPE, LARGE_BYTES, image_from_json
 from service.errors import (
     BadParameterError,
     DeadlineExceededError,
@@ -68,9 +70,14 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
         BodyTooLargeError: More bytes than the middleware lets in.
         UploadTimeoutError: The body was not complete in time.
     """
-    if _media_type(request.headers.get("content-type")) == "multipart/form-data":
+    kind = _media_type(request.headers.get("content-type"))
+    if kind == "multipart/form-data":
         return await _in_time(_read_multipart(request, max_images), deadline)
     data = await read_body(request, deadline)
+    if kind == JSON_TYPE:
+        large = len(data) > LARGE_BYTES
+        data = await asyncio.to_thread(image_from_json, data) if large else image_from_json(data)
+        return Uploads([Upload(data, None, "the image")], several=False)
     if not data:
         raise EmptyBodyError
     return Uploads([Upload(data, _image_type(request.headers.get("content-type")), "the body")], several=False)
@@ -157,12 +164,14 @@ def request_body(*, several: bool = True) -> dict[str, Any]:
     image: dict[str, Any] = {"type": "string", "format": "binary"}
     field = {"type": "array", "items": image, "minItems": 1} if several else image
     form = {"type": "object", "required": [FIELD], "properties": {FIELD: field}}
+    text = {"type": "string", "format": "byte", "description": "The picture's file, in base64."}
+    document = {"type": "object", "required": ["image"], "properties": {"image": text}, "additionalProperties": False}
     content: dict[str, Any] = {kind: {"schema": image} for kind in (*IMAGE_TYPES, "application/octet-stream")}
     many = f" Several parts called `{FIELD}` are answered by a list, in their order." if several else ""
     return {
         "requestBody": {
             "required": True,
             "description": f"The bytes of an image, or a multipart form.{many} Images are never stored or logged.",
-            "content": {**content, "multipart/form-data": {"schema": form}},
+            "content": {**content, "multipart/form-data": {"schema": form}, JSON_TYPE: {"schema": document}},
         }
     }

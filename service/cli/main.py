@@ -18,6 +18,7 @@ from service.cli.evaluate import evaluate
 from service.cli.models import models
 from service.cli.predict import predict
 from service.cli.serve import serve
+from service.client import ClientError
 from service.errors import ServiceError
 from service.evaluation import DataError
 from service.settings import Settings, add_arguments, load_settings, settings_overrides
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = command(load_settings(settings_overrides(arguments)), arguments)
         sys.stdout.flush()
-    except (ServiceError, DataError) as error:
+    except (ServiceError, DataError, ClientError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
@@ -72,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     predicting.add_argument(
         "--output", type=Path, metavar="FILE", help="depth: write the map: .png in colours, .png16.png or .npy"
     )
+    predicting.add_argument("--url", help="of a running service that is to answer; nothing is loaded here then")
+    predicting.add_argument("--key-file", type=Path, metavar="FILE", help="a file with the key of that service")
     add_arguments(predicting, (*_OFFLINE_SETTINGS, "top_k", "min_probability"))
 
     comparing = _command(commands, "compare", compare, "run two variants on a photo or a folder of photos")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from service.api.context import RequestContext, request_id_from
 from service.api.pipeline import Answered
 from service.api.wire import classify_answer, depth_answer
+from service.cli import remote
 from service.cli.data import images_of
 from service.cli.engine import Engine, in_order, offline
 from service.errors import BadParameterError, ServiceError
@@ -32,12 +33,28 @@ def predict(settings: Settings, arguments: argparse.Namespace) -> int:
         raise BadParameterError("output", "--output takes the depth map of one image.", remedy="Add --task depth.")
     if arguments.output is not None:
         _map_format(arguments.output)  # tells at once what it does not know
-    with Engine(settings if lone else offline(settings)) as engine:
-        (handle,) = engine.handles(arguments.task, arguments.model, arguments.variant)
-        documents = asyncio.run(_all(engine, handle, paths, arguments))
+    if arguments.url is not None:
+        documents = _all_remote(paths, arguments)
+    else:
+        with Engine(settings if lone else offline(settings)) as engine:
+            (handle,) = engine.handles(arguments.task, arguments.model, arguments.variant)
+            documents = asyncio.run(_all(engine, handle, paths, arguments))
     if arguments.json:
         print(json.dumps(documents[0] if lone else {"count": len(documents), "results": documents}))
     return 1 if any("detail" in document for document in documents) else 0
+
+
+def _all_remote(paths: list[Path], arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """The same from a running service."""
+    documents = []
+    for path, body in remote.documents(arguments, paths):
+        documents.append({"file": str(path), **body})
+        if arguments.output is not None:
+            form = _map_format(arguments.output)
+            _write(arguments.output, remote.depth_map(arguments, path, form))
+        if not arguments.json:
+            tqdm.write(_line(path, body))
+    return documents
 
 
 async def _all(
@@ -104,8 +121,12 @@ def _map_format(path: Path) -> DepthFormat:
 
 
 def _write_map(path: Path, form: DepthFormat, answer: Answered) -> None:
+    _write(path, encode_depth(answer.result.depth_m, form).body)
+
+
+def _write(path: Path, content: bytes) -> None:
     try:
-        path.write_bytes(encode_depth(answer.result.depth_m, form).body)
+        path.write_bytes(content)
     except OSError as error:
         raise BadParameterError(
             "output", f"{path} cannot be written: {error.strerror}.", remedy="Choose another path."

@@ -1,0 +1,19 @@
+"""A typed client, synchronous and asynchronous: `with Client(url) as service: service.classify("photo.jpg")`."""
+
+from service.client.asynchronous import AsyncClient
+from service.client.errors import ClientError, ProblemError, RetryLimitError, TransportError
+from service.client.results import DepthMap, FeedbackResult
+from service.client.retry import Retry
+from service.client.synchronous import Client
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "DepthMap",
+    "FeedbackResult",
+    "ProblemError",
+    "Retry",
+    "RetryLimitError",
+    "TransportError",
+]

@@ -1,0 +1,186 @@
+"""The asynchronous client."""
+
+import asyncio
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+import httpx
+
+from service.client import calls
+from service.client.calls import Call, ImageSource
+from service.client.errors import RetryLimitError, TransportError
+from service.client.results import DepthMap, FeedbackResult
+from service.client.retry import AGAIN, Retry, retry_after_s
+from service.schemas import (
+    ClassifyAnswer,
+    ClassifyComparison,
+    DepthAnswer,
+    DepthComparison,
+    Health,
+    ModelList,
+    Readiness,
+)
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Asks a service; an asynchronous context manager.
+
+    Args:
+        url: Its address, such as `http://127.0.0.1:8000`; a path below which it is served may follow.
+        api_key: Where the service asks for one.
+        timeout_s: Of one try, from its first byte to its last. The service is told too, so that it does not work for
+            nobody; it may have a shorter limit of its own.
+        retry: When a call is made again.
+        transport: Of httpx; for tests, and for applications that are called in process.
+
+    Raises:
+        ProblemError: (every call) The service refused or failed; it says why.
+        TransportError: (every call) There was no answer of the service.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 30.0,
+        retry: Retry | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        headers = {"x-timeout-ms": str(max(1, int(1000 * timeout_s)))}
+        if api_key is not None:
+            headers["x-api-key"] = api_key
+        self._retry = retry or Retry()
+        self._http = httpx.AsyncClient(
+            base_url=url.rstrip("/"), headers=headers, timeout=timeout_s, transport=transport
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def classify(
+        self,
+        image: ImageSource,
+        *,
+        model: str | None = None,
+        variant: str | None = None,
+        top_k: int | None = None,
+        min_probability: float | None = None,
+    ) -> ClassifyAnswer:
+        """The classes of a picture, by falling probability."""
+        data = await asyncio.to_thread(calls.read, image)
+        call = calls.classify(data, model=model, variant=variant, top_k=top_k, min_probability=min_probability)
+        return await self._run(call)
+
+    async def depth(
+        self, image: ImageSource, *, model: str | None = None, variant: str | None = None, fx: float | None = None
+    ) -> DepthAnswer:
+        """The depth of a road scene, in figures; `fx` is your camera's focal length in pixels."""
+        data = await asyncio.to_thread(calls.read, image)
+        return await self._run(calls.depth(data, model=model, variant=variant, fx=fx))
+
+    async def depth_map(
+        self,
+        image: ImageSource,
+        *,
+        model: str | None = None,
+        variant: str | None = None,
+        fx: float | None = None,
+        size: Literal["network", "original"] = "network",
+    ) -> DepthMap:
+        """The depth of a road scene, float32 [H, W] in metres."""
+        data = await asyncio.to_thread(calls.read, image)
+        return await self._run(calls.depth_map(data, model=model, variant=variant, fx=fx, size=size))
+
+    async def depth_picture(
+        self,
+        image: ImageSource,
+        *,
+        form: Literal["color", "png16", "npy"] = "color",
+        model: str | None = None,
+        variant: str | None = None,
+        fx: float | None = None,
+        size: Literal["network", "original"] = "network",
+    ) -> bytes:
+        """The depth of a road scene as a file: a picture, a 16-bit PNG of metres x 256, or an array."""
+        data = await asyncio.to_thread(calls.read, image)
+        call = calls.depth_picture(data, model=model, variant=variant, fx=fx, size=size, form=form)
+        return await self._run(call)
+
+    async def compare_classify(
+        self,
+        image: ImageSource,
+        *,
+        model: str | None = None,
+        a: str = "binary",
+        b: str = "full",
+        top_k: int | None = None,
+    ) -> ClassifyComparison:
+        """The classes of a picture by two variants."""
+        data = await asyncio.to_thread(calls.read, image)
+        return await self._run(calls.compare_classify(data, model=model, a=a, b=b, top_k=top_k))
+
+    async def compare_depth(
+        self,
+        image: ImageSource,
+        *,
+        model: str | None = None,
+        a: str = "binary",
+        b: str = "full",
+        fx: float | None = None,
+    ) -> DepthComparison:
+        """The depth of a road scene by two variants."""
+        data = await asyncio.to_thread(calls.read, image)
+        return await self._run(calls.compare_depth(data, model=model, a=a, b=b, fx=fx))
+
+    async def feedback(self, token: str, label: int | str) -> FeedbackResult:
+        """Says what a picture really showed: `token` is an answer's `feedback_token`, `label` index, wnid or name."""
+        return await self._run(calls.feedback(token, label))
+
+    async def models(self) -> ModelList:
+        """Every model from its card, and which variants run."""
+        return await self._run(calls.models())
+
+    async def health(self) -> Health:
+        """Whether the process lives."""
+        return await self._run(calls.health())
+
+    async def ready(self) -> Readiness:
+        """Whether requests are answered; never raises because they are not."""
+        return await self._run(calls.ready())
+
+    async def _run(self, call: Call[T]) -> T:
+        tried = 0
+        while True:
+            tried += 1
+            response: httpx.Response | None = None
+            failure: httpx.HTTPError | None = None
+            try:
+                response = await self._http.request(
+                    call.method, call.path, params=call.parameters(), headers=dict(call.headers), content=call.body
+                )
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.ReadError) as error:
+                failure = error
+            except httpx.HTTPError as error:
+                raise TransportError(f"{self._http.base_url}: {type(error).__name__} {error}") from error
+            if response is not None and (response.status_code not in AGAIN or response.status_code in call.expected):
+                return call.result(response)
+            asked = None if response is None else retry_after_s(response.headers.get("retry-after"))
+            wait_s = self._retry.wait_s(tried, asked)
+            if wait_s is not None:
+                await asyncio.sleep(wait_s)
+            elif response is not None:
+                return call.result(response)
+            else:
+                raise RetryLimitError(f"{self._http.base_url} was not reached in {tried} tries.") from failure

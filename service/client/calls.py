@@ -1,0 +1,179 @@
+"""Calls as data: what is sent, and what is made of the answer. No connection, so that both clients share it."""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from os import PathLike
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import httpx
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from service.client.errors import ProblemError, TransportError
+from service.client.results import DepthMap, FeedbackResult
+from service.client.retry import retry_after_s
+from service.schemas import (
+    ClassifyAnswer,
+    ClassifyComparison,
+    DepthAnswer,
+    DepthComparison,
+    Health,
+    ModelList,
+    Problem,
+    Readiness,
+)
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+#: An image: its bytes, or the path of its file.
+ImageSource = bytes | str | PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One call.
+
+    Attributes:
+        method: HTTP method.
+        path: Below the service's address.
+        parse: Makes the result of an answer below 400, or of one whose status is in `expected`.
+        query: Parameters; those that are None are left out.
+        headers: Further headers.
+        body: Bytes to send.
+        expected: Statuses above 399 that are an answer too.
+    """
+
+    method: str
+    path: str
+    parse: Callable[[httpx.Response], T]
+    query: Mapping[str, object] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    expected: frozenset[int] = frozenset()
+
+    def parameters(self) -> dict[str, str]:
+        """The query as it is sent."""
+        return {name: str(value) for name, value in self.query.items() if value is not None}
+
+    def result(self, response: httpx.Response) -> T:
+        """The result.
+
+        Raises:
+            ProblemError: The service refused or failed.
+            TransportError: The answer is not the service's.
+        """
+        if response.status_code >= HTTPStatus.BAD_REQUEST and response.status_code not in self.expected:
+            raise _problem(response)
+        try:
+            return self.parse(response)
+        except (ValidationError, ValueError, KeyError) as error:
+            raise TransportError(f"The answer of {response.url} cannot be read: {error}") from error
+
+
+def read(image: ImageSource) -> bytes:
+    """The bytes of an image."""
+    return image if isinstance(image, bytes) else Path(image).read_bytes()
+
+
+def classify(
+    image: bytes, *, model: str | None, variant: str | None, top_k: int | None, min_probability: float | None
+) -> Call[ClassifyAnswer]:
+    """`POST /classify`."""
+    query = {"model": model, "variant": variant, "top_k": top_k, "min_probability": min_probability}
+    return _post("/classify", image, query, _model(ClassifyAnswer))
+
+
+def depth(image: bytes, *, model: str | None, variant: str | None, fx: float | None) -> Call[DepthAnswer]:
+    """`POST /depth`, figures."""
+    query = {"model": model, "variant": variant, "fx": fx, "format": "json"}
+    return _post("/depth", image, query, _model(DepthAnswer))
+
+
+def depth_map(image: bytes, *, model: str | None, variant: str | None, fx: float | None, size: str) -> Call[DepthMap]:
+    """`POST /depth`, the map."""
+    query = {"model": model, "variant": variant, "fx": fx, "size": size, "format": "npy"}
+    return _post("/depth", image, query, _depth_map)
+
+
+def depth_picture(
+    image: bytes, *, model: str | None, variant: str | None, fx: float | None, size: str, form: str
+) -> Call[bytes]:
+    """`POST /depth`, the map as a file."""
+    query = {"model": model, "variant": variant, "fx": fx, "size": size, "format": form}
+    return _post("/depth", image, query, lambda response: response.content)
+
+
+def compare_classify(image: bytes, *, model: str | None, a: str, b: str, top_k: int | None) -> Call[ClassifyComparison]:
+    """`POST /compare/classify`."""
+    query = {"model": model, "a": a, "b": b, "top_k": top_k}
+    return _post("/compare/classify", image, query, _model(ClassifyComparison))
+
+
+def compare_depth(image: bytes, *, model: str | None, a: str, b: str, fx: float | None) -> Call[DepthComparison]:
+    """`POST /compare/depth`."""
+    query = {"model": model, "a": a, "b": b, "fx": fx}
+    return _post("/compare/depth", image, query, _model(DepthComparison))
+
+
+def feedback(token: str, label: int | str) -> Call[FeedbackResult]:
+    """`POST /feedback`."""
+    return Call(
+        "POST",
+        "/feedback",
+        _model(FeedbackResult),
+        headers={"content-type": "application/json"},
+        body=json.dumps({"token": token, "label": label}).encode(),
+    )
+
+
+def models() -> Call[ModelList]:
+    """`GET /models`."""
+    return Call("GET", "/models", _model(ModelList))
+
+
+def health() -> Call[Health]:
+    """`GET /healthz`."""
+    return Call("GET", "/healthz", _model(Health))
+
+
+def ready() -> Call[Readiness]:
+    """`GET /readyz`: an answer also where it is 503."""
+    return Call("GET", "/readyz", _model(Readiness), expected=frozenset({HTTPStatus.SERVICE_UNAVAILABLE}))
+
+
+def _post(path: str, image: bytes, query: Mapping[str, object], parse: Callable[[httpx.Response], T]) -> Call[T]:
+    # The service recognises pictures by their content: nothing is claimed about it.
+    return Call("POST", path, parse, query, {"content-type": "application/octet-stream"}, image)
+
+
+def _model(kind: type[M]) -> Callable[[httpx.Response], M]:
+    """Parses JSON. Members that this version does not know are passed over: the service may be newer."""
+    return lambda response: kind.model_validate_json(response.content, extra="ignore")
+
+
+def _depth_map(response: httpx.Response) -> DepthMap:
+    headers = response.headers
+    return DepthMap(
+        metres=np.load(io.BytesIO(response.content), allow_pickle=False),
+        model=headers["x-bireal-model"],
+        version=headers["x-bireal-version"],
+        variant=headers["x-bireal-variant"],
+        kernel=headers["x-bireal-kernel"],
+        request_id=headers["x-request-id"],
+        feedback_token=headers.get("x-bireal-feedback-token"),
+    )
+
+
+def _problem(response: httpx.Response) -> ProblemError | TransportError:
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        return TransportError(
+            f"{response.url} answered {response.status_code} without a problem document: it is not the service, or a "
+            "proxy in front of it answered."
+        )
+    return ProblemError(problem, response.status_code, retry_after_s(response.headers.get("retry-after")))

@@ -1,0 +1,185 @@
+"""The client against the real application, and against answers that only a failing one gives."""
+
+import httpx
+import numpy as np
+import pytest
+
+from service.client import AsyncClient, Client, ProblemError, Retry, RetryLimitError, TransportError
+from service.client.retry import retry_after_s
+from tests.live.service_process import running
+from tests.pictures import encode, photo
+from tests.tiny_zoo import DEPTH_SIZE, write_zoo
+
+pytestmark = pytest.mark.anyio
+PICTURE = encode(photo(), "JPEG")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("client")
+    options = ("--fallback", "reference", "--queue-size", 2)
+    with running(write_zoo(folder / "zoo"), folder / "log", *options) as service:
+        yield service
+
+
+@pytest.fixture
+def client(live):
+    with Client(live.url) as ready:
+        yield ready
+
+
+def test_classes(client, tmp_path):
+    path = tmp_path / "cat.jpg"
+    path.write_bytes(PICTURE)
+    by_path = client.classify(path, variant="full", top_k=2)
+    by_bytes = client.classify(PICTURE, variant="full", top_k=2)
+    assert [each.name for each in by_path.predictions] == [each.name for each in by_bytes.predictions]
+    assert by_path.predictions[0].name == "red"  # the fur
+    assert by_path.variant == "full"
+    assert by_path.model == "tiny-colours"
+
+
+def test_depth_in_figures_as_a_map_and_as_a_picture(client):
+    figures = client.depth(PICTURE, variant="full", fx=100.0)
+    assert figures.focal.fx_px == 100
+    assert not figures.focal.assumed
+    found = client.depth_map(PICTURE, variant="full", fx=100.0)
+    assert found.metres.shape == DEPTH_SIZE
+    assert found.metres.dtype == np.float32
+    assert found.metres.min() == pytest.approx(figures.min_m, abs=1e-3)
+    assert found.model == "tiny-ramp"
+    assert client.depth_picture(PICTURE).startswith(b"\x89PNG")
+
+
+def test_comparisons_models_and_state(client):
+    classes = client.compare_classify(PICTURE, top_k=1)
+    assert {classes.a.variant, classes.b.variant} == {"binary", "full"} or classes.a.fallback
+    depths = client.compare_depth(PICTURE, a="full", b="full")
+    assert depths.agree
+    assert {model.name for model in client.models().models} >= {"tiny-colours", "tiny-bireal"}
+    assert client.health().status == "ok"
+    assert client.ready().ready
+
+
+def test_feedback(client):
+    answer = client.classify(PICTURE, variant="full")
+    first = client.feedback(answer.feedback_token, "red")
+    assert (first.status, first.correct) == ("stored", True)
+    assert client.feedback(answer.feedback_token, "red").status == "repeated"
+    with pytest.raises(ProblemError) as raised:
+        client.feedback(answer.feedback_token, "blue")
+    assert raised.value.status == 409
+
+
+def test_a_refusal_carries_the_problem_document(client):
+    with pytest.raises(ProblemError) as raised:
+        client.classify(b"no picture")
+    error = raised.value
+    assert (error.status, error.code) == (415, "unsupported-image")
+    assert error.request_id
+    assert error.problem.detail in str(error)
+    assert error.problem.help in str(error)
+
+
+async def test_a_full_queue_is_waited_for(live):
+    """Eight at once on a queue of two: 429 with Retry-After in between, and every one is answered."""
+    async with AsyncClient(live.url, retry=Retry(tries=50, first_s=0.02)) as client:
+        import asyncio
+
+        answers = await asyncio.gather(*(client.classify(PICTURE, variant="full") for _ in range(24)))
+    assert [answer.predictions[0].name for answer in answers] == ["red"] * 24
+
+
+def answering(*responses, retry: Retry | None = None):
+    """A client whose service gives these answers, one after the other; exceptions are raised."""
+    waiting = list(responses)
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        answer = waiting.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    client = Client("http://service", retry=retry or Retry(first_s=0.001), transport=httpx.MockTransport(handle))
+    client.waiting = waiting
+    return client
+
+
+HEALTHY = httpx.Response(200, json={"status": "ok", "version": "1"})
+PROBLEM = {
+    "type": "/problems/overloaded",
+    "title": "t",
+    "status": 429,
+    "detail": "d",
+    "code": "overloaded",
+    "help": "h",
+}
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        httpx.Response(429, json=PROBLEM, headers={"retry-after": "0"}),
+        httpx.Response(503, json=PROBLEM),
+        httpx.ConnectError("refused"),
+        httpx.RemoteProtocolError("broke off"),
+    ],
+)
+def test_tried_again_where_it_is_safe(failure):
+    with answering(failure, HEALTHY) as client:
+        assert client.health().status == "ok"
+        assert client.waiting == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [
+        (httpx.Response(429, json=PROBLEM, headers={"retry-after": "60"}), ProblemError),  # longer than longest_s
+        (httpx.Response(422, json=PROBLEM), ProblemError),
+        (httpx.Response(500, json=PROBLEM), ProblemError),
+        (httpx.ReadTimeout("slow"), TransportError),
+        (httpx.Response(502, text="<html>bad gateway</html>"), TransportError),
+        (httpx.Response(200, text="<html>somebody else</html>"), TransportError),
+    ],
+)
+def test_not_tried_again_where_it_is_not(failure, raised):
+    with answering(failure, HEALTHY) as client:
+        with pytest.raises(raised) as caught:
+            client.health()
+        assert client.waiting == [HEALTHY]
+    if failure.__class__ is httpx.Response and failure.status_code == 429:
+        assert caught.value.retry_after_s == 60
+
+
+def test_it_ends_after_the_last_try():
+    with answering(*[httpx.ConnectError("refused")] * 3, retry=Retry(tries=3, first_s=0.001)) as client:
+        with pytest.raises(RetryLimitError, match="3 tries") as caught:
+            client.health()
+        assert isinstance(caught.value.__cause__, httpx.ConnectError)
+
+
+def test_a_newer_service_is_understood():
+    body = {"status": "ok", "version": "2", "new": {"deep": 1}}
+    with answering(httpx.Response(200, json=body)) as client:
+        assert client.health().version == "2"
+
+
+def test_retry_after_is_never_undercut():
+    retry = Retry(tries=5, first_s=0.1, longest_s=10)
+    assert all(2 <= (retry.wait_s(1, 2.0) or 0) <= 2.1 for _ in range(100))
+    assert all(0.2 <= (retry.wait_s(3, None) or 0) <= 0.4 for _ in range(100))
+    assert retry.wait_s(5, None) is None
+    assert retry.wait_s(1, 11.0) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [(None, None), ("3", 3.0), ("soon", None), ("-1", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("", None)],
+)
+def test_retry_after_headers(header, seconds):
+    assert retry_after_s(header) == seconds
