@@ -211,13 +211,12 @@ async def _load(services: Services, telemetry: Telemetry) -> None:
 
 
 async def _watch(services: Services) -> None:
-    """Takes up what is new in the folder of models, now and then, and shows whether the service is ready."""
+    """Takes up what is new in the folder of models, now and then."""
     period_s = services.settings.model_poll_s
     while period_s > 0:
         await asyncio.sleep(period_s)
         if services.registry.readiness().state != "starting":
             await asyncio.to_thread(services.changes.refresh)
-            ops.show_readiness(services)
 
 
 def _retirement(telemetry: Telemetry, scheduler: Scheduler) -> Callable[[Entry], None]:

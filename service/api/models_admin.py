@@ -7,7 +7,6 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
 from service.api.auth import RequireAdmin
-from service.api.ops import show_readiness
 from service.api.problems import problem_responses
 from service.api.services import Services, ServicesOf
 from service.registry import VersionState
@@ -90,7 +89,6 @@ async def remove_label(services: ServicesOf, name: Name, label: Label) -> Manage
 
 
 async def _states(services: Services, name: str | None) -> ManagedModels:
-    show_readiness(services)
     found = await asyncio.to_thread(services.changes.states, name)
     return ManagedModels(versions=[managed(state) for state in found])
 

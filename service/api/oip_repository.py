@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.auth import RequireAdmin
-from service.api.ops import show_readiness
 from service.api.problems import oip_responses
 from service.api.services import DeadlineOf, ServicesOf
 from service.api.uploads import read_body
@@ -61,7 +60,6 @@ async def index(request: Request, services: ServicesOf, deadline: DeadlineOf) ->
 async def load(services: ServicesOf, model: Annotated[str, _NAME]) -> Response:
     """Every version of the model in the folder takes the place of the one that runs."""
     await asyncio.to_thread(services.changes.reload, model)
-    show_readiness(services)
     return Response(b"{}", media_type="application/json")
 
 
@@ -69,5 +67,4 @@ async def load(services: ServicesOf, model: Annotated[str, _NAME]) -> Response:
 async def unload(services: ServicesOf, model: Annotated[str, _NAME]) -> Response:
     """Every version; refused where the service would then not be ready."""
     await asyncio.to_thread(services.changes.unload, model)
-    show_readiness(services)
     return Response(b"{}", media_type="application/json")

@@ -48,6 +48,7 @@ async def models(services: ServicesOf) -> ModelList:
 )
 async def metrics(request: Request, services: ServicesOf) -> Response:
     """In Prometheus' text format, or OpenMetrics where that is accepted."""
+    show_readiness(services)
     encode, content_type = exposition.choose_encoder(request.headers.get("accept", ""))
     return Response(encode(services.metrics.registry), headers={"content-type": content_type})
 
@@ -74,7 +75,7 @@ def readiness(services: Services) -> Readiness:
 
 
 def show_readiness(services: Services) -> None:
-    """Shows in the metrics whether the service answers requests, after something has changed."""
+    """Shows in the metrics whether the service answers requests now."""
     services.metrics.set_ready(readiness(services).ready)
 
 
