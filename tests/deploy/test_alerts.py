@@ -148,7 +148,7 @@ def test_availability_counts_every_route_that_answers_with_a_network(tmp_path: P
     (pattern,) = patterns
     paths = create_app(Settings(model_dir=tmp_path)).openapi()["paths"]
     posts = {path for path, operations in paths.items() if "post" in operations}
-    answering = {path for path in posts if re.search(r"classify|depth|infer$", path)}
+    answering = {path for path in posts if re.search(r"^/(compare/)?(classify|depth)$|/infer$", path)}
     assert answering
     assert {path for path in posts if re.fullmatch(pattern, path)} == answering
 
