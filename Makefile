@@ -45,7 +45,7 @@ endef
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then command -v $$p; break; fi; done)
 
-.PHONY: help setup serve test lint format bench load lock clean kserve
+.PHONY: help setup serve test lint format bench load lock sbom audit licenses wheel clean kserve
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -87,6 +87,22 @@ lock: $(STAMPS)/dev ## newest allowed versions into requirements/*.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) requirements/kserve.in -o requirements/kserve.lock
 LOCK_ARGS := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
 	--custom-compile-command "make lock"
+
+sbom: $(STAMPS)/dev ## what the service is made of, as CycloneDX: dist/bireal-serve.cdx.json
+	@mkdir -p dist
+	$(PY) -W ignore -m cyclonedx_py requirements requirements/runtime.lock --pyproject pyproject.toml \
+	  --output-reproducible --of JSON --output-file dist/bireal-serve.cdx.json
+
+audit: $(STAMPS)/dev ## known holes in the locked packages; fails if it could not look (ARGS="requirements/dev.lock")
+	$(PY) -m deploy.supply_chain.audit $(ARGS)
+
+licenses: $(STAMPS)/dev ## check the licences of what is installed, and write them into docs/licenses.md
+	$(PY) -m deploy.supply_chain.licenses --write
+
+# The time of the last commit stands for every file's, so that the same commit gives the same bytes.
+wheel: $(STAMPS)/runtime ## the wheel for this machine into dist/, the same bytes from the same commit
+	SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}" PATH="$(abspath $(VENV))/bin:$$PATH" \
+	  $(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## remove .venv, builds and caches
 	rm -rf $(VENV) $(KSERVE) build dist .mypy_cache .pytest_cache .ruff_cache

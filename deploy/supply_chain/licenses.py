@@ -1,0 +1,115 @@
+"""The licences of what the service installs: `make licenses`, or `python -m deploy.supply_chain.licenses --write`.
+
+A licence that is not on the list of those that were looked at is an error, so that a new dependency is a decision. The
+table in docs/licenses.md is written from the packages' own metadata.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from deploy.supply_chain.locks import ROOT, normalised, pins
+
+PAGE = ROOT / "docs" / "licenses.md"
+_BEGIN, _END = "<!-- licenses: written by `make licenses` -->\n", "<!-- /licenses -->"
+
+#: As packages name them -> SPDX. All let the package be used and passed on unchanged, in source and binary form, with
+#: its notice; MPL-2.0 asks besides that changes to its own files be published.
+ALLOWED = {
+    "0BSD": "0BSD",
+    "3-Clause BSD License": "BSD-3-Clause",
+    "Apache Software License": "Apache-2.0",
+    "Apache-2.0": "Apache-2.0",
+    "BSD License": "BSD-3-Clause",
+    "BSD-2-Clause": "BSD-2-Clause",
+    "BSD-3-Clause": "BSD-3-Clause",
+    "CC0-1.0": "CC0-1.0",
+    "MIT": "MIT",
+    "MIT License": "MIT",
+    "MIT-CMU": "MIT-CMU",
+    "MPL-2.0": "MPL-2.0",
+    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "PSF-2.0": "PSF-2.0",
+    "Zlib": "Zlib",
+}
+
+
+class Licensed(NamedTuple):
+    """A package and its licence, as its metadata states it."""
+
+    name: str
+    version: str
+    license: str
+
+
+def installed() -> list[Licensed]:
+    """The packages of the runtime lock that are installed here, by name."""
+    names = sorted({pin.name for pin in pins()})
+    command = [sys.executable, "-m", "piplicenses", "--from=mixed", "--format=json", "--packages", *names]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  arguments of our own
+    found = [Licensed(normalised(one["Name"]), one["Version"], one["License"]) for one in json.loads(run.stdout)]
+    return sorted(found)
+
+
+def spdx(text: str) -> str | None:
+    """A licence's expression in SPDX's names; None where a part of it is not allowed.
+
+    Of a choice (`OR`) every part has to be allowed too: which one is taken is then of no matter.
+    """
+    parts = [part.strip() for part in re.split(r"; | (?:AND|OR) ", text)]
+    if any(part not in ALLOWED for part in parts):
+        return None
+    joint = " OR " if " OR " in text else " AND "
+    return joint.join(dict.fromkeys(ALLOWED[part] for part in parts))
+
+
+def complaints(packages: Sequence[Licensed]) -> list[str]:
+    """A sentence for each package whose licence nobody has looked at, and for each that is missing."""
+    unknown = [
+        f"{one.name} {one.version} is under {one.license!r}, which is not on the list in "
+        "deploy/supply_chain/licenses.py: read it, then add it or take the package out."
+        for one in packages
+        if spdx(one.license) is None
+    ]
+    missing = {pin.name for pin in pins() if not pin.marker} - {one.name for one in packages}
+    return unknown + [f"{name} is locked and not installed: run make setup first." for name in sorted(missing)]
+
+
+def table(packages: Sequence[Licensed]) -> str:
+    """The table of docs/licenses.md."""
+    rows = [f"| {one.name} | {one.version} | {spdx(one.license) or one.license} |" for one in packages]
+    return "\n".join(["| package | version | licence |", "|---|---|---|", *rows]) + "\n"
+
+
+def page(text: str, packages: Sequence[Licensed]) -> str:
+    """The page with its table written anew."""
+    before, _, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    return f"{before}{_BEGIN}{table(packages)}{end}{after}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Checks, and writes if asked. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.supply_chain.licenses", description="Licences.")
+    parser.add_argument("--write", action="store_true", help="write the table of docs/licenses.md")
+    arguments = parser.parse_args(argv)
+    packages = installed()
+    found = complaints(packages)
+    for complaint in found:
+        print(f"error: {complaint}", file=sys.stderr)
+    if found:
+        return 1
+    if arguments.write:
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), packages), encoding="utf-8")
+    print(f"{len(packages)} packages, licences: {', '.join(sorted({str(spdx(one.license)) for one in packages}))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

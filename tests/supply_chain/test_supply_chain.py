@@ -1,0 +1,174 @@
+"""What is shipped and where it comes from: audit, bill of materials, licences, release notes, workflows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.supply_chain import audit, licenses, notes
+from deploy.supply_chain.locks import RUNTIME_LOCK, pins
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = Path(sys.executable).parent
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+LOCK = """\
+good==1.0 \\
+    --hash=sha256:00
+bad.one==2.0 \\
+    --hash=sha256:00
+elsewhere==3.0 ; sys_platform == 'win32' \\
+    --hash=sha256:00
+"""
+
+
+# --- Audit ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    path = tmp_path / "small.lock"
+    path.write_text(LOCK)
+    return path
+
+
+def answer(name: str, version: str, *holes: str) -> dict:
+    vulns = [{"id": hole, "fix_versions": ["9.9"], "aliases": [], "description": ""} for hole in holes]
+    return {"name": name, "version": version, "vulns": vulns}
+
+
+def test_an_audit_names_the_holes(lock: Path) -> None:
+    assert audit.judge(lock, [answer("good", "1.0"), answer("bad-one", "2.0", "X-1")]) == [
+        "bad-one 2.0: X-1, fixed in 9.9"
+    ]
+
+
+def test_an_audit_of_a_part_is_none(lock: Path) -> None:
+    skipped = {"name": "bad-one", "skip_reason": "Dependency not found and could not be audited: bad-one (2.0)"}
+    for answers in ([], [answer("good", "1.0")], [answer("good", "1.0"), skipped]):
+        with pytest.raises(audit.AuditError, match="not audited"):
+            audit.judge(lock, answers)
+
+
+def test_an_audit_that_reaches_nobody_fails_and_says_so() -> None:
+    """pip-audit itself ends with 0 where it skipped everything; ours is put behind a proxy that does not exist."""
+    code = "import sys; from deploy.supply_chain import audit; sys.exit(audit.main())"
+    nowhere = dict.fromkeys(("https_proxy", "http_proxy", "all_proxy"), "http://127.0.0.1:9")
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | nowhere, capture_output=True, text=True, timeout=240,
+        check=False,
+    )  # fmt: skip
+    assert run.returncode == audit.NOT_AUDITED, run.stdout + run.stderr
+    assert "not audited" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+# --- Bill of materials ------------------------------------------------------------------------------------------------
+
+
+def test_the_bill_of_materials_lists_every_locked_package(tmp_path: Path) -> None:
+    (recipe,) = re.findall(r"^sbom:.*?\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    (options,) = re.findall(r"cyclonedx_py (.*?) --output-file", recipe.replace("\\\n", " "), re.DOTALL)
+    command = [sys.executable, "-W", "ignore", "-m", "cyclonedx_py", *options.split()]
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    for path in (first, second):
+        subprocess.run([*command, "--output-file", path], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    assert first.read_bytes() == second.read_bytes()
+    bill = json.loads(first.read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["name"] == "bireal-serve"
+    listed = {(one["name"].lower().replace("_", "-"), one["version"]) for one in bill["components"]}
+    assert listed == {(pin.name, pin.version) for pin in pins()}
+    hashes = [ref for one in bill["components"] for ref in one["externalReferences"] if ref.get("hashes")]
+    assert len(hashes) >= len(listed)
+
+
+# --- Licences ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_licences_of_what_is_installed_were_looked_at() -> None:
+    assert licenses.complaints(licenses.installed()) == []
+
+
+def test_a_licence_that_nobody_looked_at_is_told() -> None:
+    strange = licenses.Licensed("thing", "1", "AGPL-3.0-only")
+    found = licenses.complaints([*licenses.installed(), strange])
+    assert len(found) == 1
+    assert "thing 1" in found[0]
+    assert "AGPL-3.0-only" in found[0]
+    assert licenses.spdx("MIT AND AGPL-3.0-only") is None
+    assert licenses.spdx("Apache-2.0 OR BSD-2-Clause") == "Apache-2.0 OR BSD-2-Clause"
+
+
+def test_the_page_lists_every_package_that_is_always_installed() -> None:
+    listed = set(re.findall(r"^\| ([a-z0-9-]+) \| [0-9]", licenses.PAGE.read_text(), re.MULTILINE))
+    always = {pin.name for pin in pins() if not pin.marker}
+    assert always - listed == set(), "run make licenses"
+
+
+# --- Releases ---------------------------------------------------------------------------------------------------------
+
+
+def test_release_notes_are_the_section_of_the_version() -> None:
+    changelog = (
+        "# Changelog\n\n## [Unreleased]\n\n- c\n\n## [1.1.0] - 2026-01-02\n\n### Added\n\n- b\n\n## [1.0.0]\n\n- a\n"
+    )
+    assert notes.notes(changelog, "1.1.0") == "### Added\n\n- b\n"
+    assert notes.notes(changelog, "1.0.0") == "- a\n"
+    with pytest.raises(notes.NotesError, match=r"no section 1\.1; it has"):
+        notes.notes(changelog, "1.1")
+    assert notes.notes(notes.CHANGELOG.read_text(), "Unreleased").startswith("### ")
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_match_the_schema(path: Path) -> None:
+    command = [SCRIPTS / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", path]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_workflow_runs_what_decides_here_and_builds_for_both_architectures() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    assert ".ci/run" in [step.get("run") for step in jobs["check"]["steps"]]
+    platforms = {entry["platform"] for entry in jobs["image"]["strategy"]["matrix"]["include"]}
+    assert platforms == {"linux/amd64", "linux/arm64"}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_ask_for_no_more_than_they_need(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        for step in job["steps"]:
+            assert "run" in step or re.fullmatch(r"[\w-]+/[\w-]+@v\d+(\.\d+)?", step["uses"])
+    named = set(re.findall(r"make ([a-z]+)", path.read_text()))
+    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert named <= targets
+
+
+def test_wheels_are_built_for_both_architectures() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+    assert {name.rpartition("_")[2] for name in config["build"].replace("x86_64", "x86-64").split()} == {
+        "x86-64",
+        "aarch64",
+    }
+    machines = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]["wheels"]["strategy"][
+        "matrix"
+    ]
+    assert set(machines["machine"]) == {"ubuntu-24.04", "ubuntu-24.04-arm"}
+
+
+def test_runtime_lock_is_hashed_throughout() -> None:
+    text = RUNTIME_LOCK.read_text()
+    assert pins()
+    for block in re.split(r"\n(?=[A-Za-z0-9])", text[text.index(pins()[0].name + "==") :]):
+        assert "--hash=sha256:" in block, block.partition("\n")[0]
