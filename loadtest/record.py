@@ -1,34 +1,43 @@
-"""Records both benchmarks in docs/benchmarks, and draws tables and plots from the file: `python -m loadtest.record`.
+"""Records the benchmarks in docs/benchmarks, and draws tables and plots from the file: `python -m loadtest.record`.
 
 One file a machine and day, `<date>-<cpu>.json`; README.md and the plots are made from the files alone, so that they can
-be made again at any time (`--render`), and a test can tell whether they still fit.
+be made again at any time (`--render`), and a test can tell whether they still fit. What people have to say of a record,
+such as what bounds a rate, stands in `<date>-<cpu>.remarks.md` and becomes part of the page.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from loadtest import kernel, network
+from loadtest import costs, kernel, network
 from loadtest.options import UsageError, progress
 from loadtest.plots import kernel_plot, network_plot
+from loadtest.record_merge import merged, merged_costs
 from loadtest.record_tables import readme
 from loadtest.record_views import Recorded, block_cells, network_cells
 from loadtest.schema import Document
+from loadtest.schema_costs import Costs
 from service.errors import ServiceError
 from service.host import usable_cpus
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 README = "README.md"
+REMARKS = ".remarks.md"
 
 
-def render(records: Sequence[Recorded]) -> dict[str, str]:
-    """Every generated file of the folder: its name and its text."""
-    files = {README: readme(records)}
+def render(records: Sequence[Recorded], remarks: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Every generated file of the folder: its name and its text.
+
+    Args:
+        records: all there are.
+        remarks: what people wrote on a record, by the stem of its file.
+    """
+    files = {README: readme(records, remarks or {})}
     for record in records:
         machine = record.network.machine
         title = f"{machine.cpu}, {machine.isa}, {machine.date[:10]}"
@@ -55,6 +64,11 @@ def recorded_files(folder: Path) -> list[Recorded]:
     return records
 
 
+def recorded_remarks(folder: Path) -> dict[str, str]:
+    """What people wrote on the records, by the stem of the record's file."""
+    return {path.name.removesuffix(REMARKS): path.read_text() for path in folder.glob(f"*{REMARKS}")}
+
+
 def write(folder: Path, record: Recorded | None = None) -> list[Path]:
     """Writes a new record, if there is one, and draws everything again from the files.
 
@@ -66,7 +80,7 @@ def write(folder: Path, record: Recorded | None = None) -> list[Path]:
     if record is not None:
         written.append(folder / f"{record.stem}.json")
         written[0].write_text(record.model_dump_json(indent=1, exclude_none=True) + "\n")
-    for name, text in render(recorded_files(folder)).items():
+    for name, text in render(recorded_files(folder), recorded_remarks(folder)).items():
         written.append(folder / name)
         written[-1].write_text(text)
     return written
@@ -76,8 +90,9 @@ def options() -> argparse.ArgumentParser:
     """The program's options."""
     result = argparse.ArgumentParser(prog="python -m loadtest.record", description=__doc__)
     result.add_argument("--render", action="store_true", help="measure nothing: draw again from the recorded files")
-    result.add_argument("--network", type=Path, metavar="FILE", help="document of loadtest.network to record")
-    result.add_argument("--kernel", type=Path, metavar="FILE", help="document of loadtest.kernel to record")
+    for name in ("network", "kernel", "costs"):
+        said = f"documents of loadtest.{name} to record, as one; measured now if not given"
+        result.add_argument(f"--{name}", type=Path, nargs="+", metavar="FILE", help=said)
     result.add_argument("--repetitions", type=int, help="timed runs a row (default: each benchmark's own)")
     threads = sorted({1, usable_cpus()})
     result.add_argument("--threads", type=int, nargs="+", default=threads, help=f"default {threads}")
@@ -95,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             record = Recorded(
                 network=_document(network.measure_options, arguments.network, arguments, arguments.batch),
                 kernel=_document(kernel.measure_options, arguments.kernel, arguments, [1]),
+                costs=_costs(arguments.costs),
             )
         written = write(arguments.folder, record)
     except (UsageError, ServiceError, ValidationError, OSError) as error:
@@ -102,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     for path in written:
         print(path)
-    left_out = () if record is None else (*record.network.left_out, *record.kernel.left_out)
+    left_out = [] if record is None else [*record.network.left_out, *record.kernel.left_out]
+    if record is not None and record.costs is not None:
+        left_out += record.costs.left_out
     failed = [left for left in left_out if left.failed]
     for left in failed:
         progress(f"FAILED: {left.name}: {left.reason}")
@@ -110,14 +128,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _document(
-    measure: Callable[[Sequence[str]], Document], path: Path | None, arguments: argparse.Namespace, batch: Sequence[int]
+    measure: Callable[[Sequence[str]], Document],
+    paths: Sequence[Path] | None,
+    arguments: argparse.Namespace,
+    batch: Sequence[int],
 ) -> Document:
-    """A benchmark's document: as recorded in a file, or measured now."""
-    if path is not None:
-        return Document.model_validate_json(path.read_text())
+    """A benchmark's document: as recorded in files, or measured now."""
+    if paths is not None:
+        return merged([Document.model_validate_json(path.read_text()) for path in paths])
     repetitions = [] if arguments.repetitions is None else ["--repetitions", str(arguments.repetitions)]
     threads = [str(count) for count in arguments.threads]
     return measure(["--threads", *threads, "--batch", *(str(count) for count in batch), *repetitions])
+
+
+def _costs(paths: Sequence[Path] | None) -> Costs:
+    """The costs document: as recorded in files, or measured now."""
+    if paths is not None:
+        return merged_costs([Costs.model_validate_json(path.read_text()) for path in paths])
+    return costs.measure_options([])
 
 
 if __name__ == "__main__":

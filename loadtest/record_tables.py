@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from loadtest.record_costs import cost_tables
 from loadtest.record_views import BlockView, Cell, NetworkGroup, Recorded, block_cells, network_cells
 from loadtest.schema import LeftOut, Machine, Row
 
@@ -16,6 +17,7 @@ Written by `python -m loadtest.record` from the JSON files of this folder; chang
     python -m loadtest.record --render              # draw tables and plots again from what is recorded
     python -m loadtest.network --json --only 'bireal18/*'
     python -m loadtest.kernel --json --only '64@56/*'
+    python -m loadtest.costs --json                 # modules, memory, instructions, concurrent sessions
 
 **How it is measured.** All rows of a network, or of a block's shape, take turns in one process, each turn being one
 untimed run and one timed run; medians are compared, so a ratio is the median time of the full-precision twin in ONNX
@@ -39,8 +41,13 @@ runs, and the bound is the same as instructions a cycle x clock.
 """
 
 
-def readme(records: Sequence[Recorded]) -> str:
-    """The page: tables of the newest record, links to all."""
+def readme(records: Sequence[Recorded], remarks: Mapping[str, str]) -> str:
+    """The page: tables of the newest record, links to all.
+
+    Args:
+        records: all there are.
+        remarks: what people wrote on a record, by the stem of its file.
+    """
     lines = [_HEAD]
     if not records:
         lines.append("Nothing is recorded yet.\n")
@@ -57,6 +64,10 @@ def readme(records: Sequence[Recorded]) -> str:
     lines.append("")
     for block_cell in block_cells(newest.kernel):
         lines += _blocks(block_cell)
+    if newest.stem in remarks:
+        lines += ["### What bounds the rest", "", remarks[newest.stem]]
+    if newest.costs is not None:
+        lines += cost_tables(newest.costs)
     left_out = (*newest.network.left_out, *newest.kernel.left_out)
     if left_out:
         lines += ["### Left out", "", *(_left_out(left) for left in left_out), ""]

@@ -11,6 +11,7 @@ from typing import Generic, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from loadtest.schema import Document, Row
+from loadtest.schema_costs import Costs
 
 View = TypeVar("View")
 
@@ -19,22 +20,22 @@ NetworkGroup = tuple[tuple[str, Row], ...]
 
 
 class Recorded(BaseModel):
-    """A file of docs/benchmarks: both benchmarks of one machine."""
+    """A file of docs/benchmarks: the benchmarks of one machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: Document
     kernel: Document
+    costs: Costs | None = None
 
     @model_validator(mode="after")
     def _same_machine(self) -> Self:
         if (self.network.benchmark, self.kernel.benchmark) != ("network", "kernel"):
             raise ValueError("`network` and `kernel` hold the document of another benchmark")
-        if self.network.machine.cpu_id != self.kernel.machine.cpu_id:
-            raise ValueError(
-                f"the two benchmarks ran on different CPUs: {self.network.machine.cpu_id} and "
-                f"{self.kernel.machine.cpu_id}"
-            )
+        machines = [self.network.machine, self.kernel.machine, *([self.costs.machine] if self.costs else [])]
+        cpus = sorted({machine.cpu_id for machine in machines})
+        if len(cpus) > 1:
+            raise ValueError(f"the benchmarks ran on different CPUs: {' and '.join(cpus)}")
         return self
 
     @property

@@ -16,11 +16,13 @@ Milliseconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A part of a document: immutable, complete, and with no field that nobody knows."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Machine(_Part):
+class Machine(Part):
     """Where and with what a benchmark ran.
 
     Attributes:
@@ -50,7 +52,7 @@ class Machine(_Part):
     date: str
 
 
-class Settings(_Part):
+class Settings(Part):
     """How the timing was done.
 
     Attributes:
@@ -70,7 +72,7 @@ class Settings(_Part):
     weights: str
 
 
-class Parity(_Part):
+class Parity(Part):
     """The check that a row's output passed before it was timed.
 
     Attributes:
@@ -87,7 +89,7 @@ class Parity(_Part):
     exact_operators: int | None = None
 
 
-class Row(_Part):
+class Row(Part):
     """One thing measured at one number of threads and one batch.
 
     Attributes:
@@ -132,7 +134,7 @@ class Row(_Part):
     percent_of_bound: float | None = None
 
 
-class LeftOut(_Part):
+class LeftOut(Part):
     """A row that was asked for and is not there.
 
     Attributes:
@@ -146,7 +148,7 @@ class LeftOut(_Part):
     failed: bool = False
 
 
-class Document(_Part):
+class Document(Part):
     """All that one benchmark says."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

@@ -1,1 +1,5 @@
 """Offline side of bireal-serve: networks, binarisation, training, export (PyTorch)."""
+
+from models.extras import explain_missing_packages
+
+explain_missing_packages()

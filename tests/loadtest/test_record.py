@@ -9,9 +9,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from loadtest import record
+from loadtest.options import UsageError
 from loadtest.plots import Bar, Group, bar_chart
+from loadtest.record_merge import merged, merged_costs
 from loadtest.record_views import Recorded
 from loadtest.schema import Document
+from loadtest.schema_costs import Costs
 
 MACHINE = {
     "cpu": "Test CPU @ 3 GHz",
@@ -36,6 +39,11 @@ def _row(name: str, baseline: str, median_ms: float, ratio: float, **facts: floa
     return {**row, "baseline": baseline, "engine": "some engine", "parity": parity, **facts}
 
 
+def _memory(name: str, size: int, ratio: float) -> dict[str, object]:
+    sizes = {"file_bytes": size, "weight_bytes": size, "grew_bytes": 3 * size, "peak_bytes": 4 * size}
+    return {"name": name, "baseline": "resnet18/ort-fp32", "n": 3, "ratio_vs_ort_fp32": ratio, **sizes}
+
+
 def _recorded(date: str = "2026-01-02T03:04:05+00:00") -> Recorded:
     head = {"machine": {**MACHINE, "date": date}, "settings": SETTINGS}
     networks = [
@@ -49,20 +57,50 @@ def _recorded(date: str = "2026-01-02T03:04:05+00:00") -> Recorded:
         _row("64@56/openvino-binary", "64@56/ort-fp32", 0.28, 5.0, gmac_per_s=450.0),
     ]
     left_out = [{"name": "*/openvino-*", "reason": "not installed"}]
+    costs = {
+        "memory": [_memory("resnet18/ort-fp32", 47_000_000, 1.0), _memory("bireal18/binary", 3_000_000, 7.5)],
+        "instructions": [
+            {
+                "name": name,
+                "baseline": "resnet18/ort-fp32",
+                "isa": "avx2",
+                "instructions": n,
+                "ratio_vs_ort_fp32": ratio,
+            }
+            for name, n, ratio in (("resnet18/ort-fp32", 900_000_000, 1.0), ("bireal18/binary", 100_000_000, 9.0))
+        ],
+        "throughput": [
+            {"name": "bireal18/binary", "sessions": 2, "images_per_s": 900.0, "scaling": 1.96, "n": 5},
+        ],
+        "modules": [
+            {"network": "bireal18", "module": "all modules", "binary_ms": 2.0, "full_ms": 18.0, "ratio": 9.0}
+            | {"unfused": False},
+        ],
+    }
     return Recorded(
+        costs=Costs.model_validate({**head, **costs}),
         network=Document.model_validate({"benchmark": "network", "rows": networks, "left_out": left_out, **head}),
         kernel=Document.model_validate({"benchmark": "kernel", "rows": blocks, **head}),
     )
+
+
+def _files(folder: Path) -> list[str]:
+    """Options that name the three documents in a folder."""
+    return [text for name in ("network", "kernel", "costs") for text in (f"--{name}", str(folder / f"{name}.doc"))]
 
 
 def test_recording_writes_the_file_and_draws_everything_from_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorded = _recorded()
-    for name in ("network", "kernel"):
+    for name in ("network", "kernel", "costs"):
         (tmp_path / f"{name}.doc").write_text(getattr(recorded, name).model_dump_json())
     folder = tmp_path / "benchmarks"
-    documents = ["--network", str(tmp_path / "network.doc"), "--kernel", str(tmp_path / "kernel.doc")]
+    documents = [
+        text for name in ("network", "kernel", "costs") for text in (f"--{name}", str(tmp_path / f"{name}.doc"))
+    ]
+    folder.mkdir()
+    (folder / "2026-01-02-test-cpu-3-ghz.remarks.md").write_text("The shuffles bound it.\n")
     assert record.main([*documents, "--folder", str(folder)]) == 0
     stem = "2026-01-02-test-cpu-3-ghz"
     assert {path.name for path in folder.iterdir()} == {
@@ -70,12 +108,18 @@ def test_recording_writes_the_file_and_draws_everything_from_it(
         f"{stem}-network.svg",
         f"{stem}-kernel.svg",
         "README.md",
+        f"{stem}.remarks.md",
     }
     assert Recorded.read(folder / f"{stem}.json") == recorded
     page = (folder / "README.md").read_text()
     assert "| **`bireal18/binary`** | 2.50 |" in page and "**10.00x**" in page
     assert "| `64@56` | 140.0 | 126.0 - 154.0 | 900 | 90.0 % | - | 1400 | 10.0x | 280 | 2.00x |" in page
     assert "- `*/openvino-*`: not installed" in page
+    assert "| **`bireal18/binary`** | 3.00 MB | 3.00 MB | 8.6 MiB | 11.4 MiB | 7.50x |" in page
+    assert "| **`bireal18/binary`** | avx2 | 100.0 million | 9.00x |" in page
+    assert "| **`bireal18/binary`** | 2 | 900.0 | 1.96x |" in page
+    assert "| all modules | 2.000 | 18.000 | 9.0x | 3.4 / 25.1 s = 7.38x |" in page
+    assert "### What bounds the rest\n\nThe shuffles bound it.\n" in page
     before = {path.name: path.read_text() for path in folder.iterdir()}
     assert record.main(["--render", "--folder", str(folder)]) == 0
     assert {path.name: path.read_text() for path in folder.iterdir()} == before
@@ -111,7 +155,10 @@ def test_documents_of_two_machines_are_not_one_record(tmp_path: Path, capsys: py
     other = json.loads(recorded.kernel.model_dump_json())
     other["machine"]["cpu_id"] = "Vendor 4 5 6"
     (tmp_path / "kernel.doc").write_text(json.dumps(other))
-    documents = ["--network", str(tmp_path / "network.doc"), "--kernel", str(tmp_path / "kernel.doc")]
+    (tmp_path / "costs.doc").write_text(recorded.costs.model_dump_json() if recorded.costs else "")
+    documents = [
+        text for name in ("network", "kernel", "costs") for text in (f"--{name}", str(tmp_path / f"{name}.doc"))
+    ]
     assert record.main([*documents, "--folder", str(tmp_path / "none")]) == 2
     assert "different CPUs" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
@@ -124,5 +171,39 @@ def test_a_file_that_is_no_record_is_named(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_the_committed_page_and_plots_are_those_of_the_committed_records() -> None:
-    for name, text in record.render(record.recorded_files(record.FOLDER)).items():
+    remarks = record.recorded_remarks(record.FOLDER)
+    for name, text in record.render(record.recorded_files(record.FOLDER), remarks).items():
         assert (record.FOLDER / name).read_text() == text, f"{name} is stale: python -m loadtest.record --render"
+
+
+# --- Documents measured one by one ------------------------------------------------------------------------------------
+
+
+def _part(rows: list[dict[str, object]], **facts: object) -> Document:
+    machine = {**MACHINE, **facts}
+    return Document.model_validate({"benchmark": "network", "machine": machine, "settings": SETTINGS, "rows": rows})
+
+
+def test_documents_of_one_machine_become_one() -> None:
+    one = _part([_row("resnet18/ort-fp32", "resnet18/ort-fp32", 25.0, 1.0)], load_1m=0.5)
+    other = _part([_row("resnet34/ort-fp32", "resnet34/ort-fp32", 50.0, 1.0)], date="2026-01-02T04:00:00+00:00")
+    joint = merged([one, other])
+    assert [row.name for row in joint.rows] == ["resnet18/ort-fp32", "resnet34/ort-fp32"]
+    assert (joint.machine.date, joint.machine.load_1m) == (one.machine.date, 0.5)
+    costs = _recorded().costs
+    assert costs is not None
+    assert len(merged_costs([costs, costs]).memory) == 2 * len(costs.memory)
+
+
+@pytest.mark.parametrize("fact", [{"commit": "feedfacefeed"}, {"versions": {"python": "3.12"}}, {"isa": "scalar"}])
+def test_documents_that_differ_are_refused(fact: dict[str, object]) -> None:
+    one = _part([_row("resnet18/ort-fp32", "resnet18/ort-fp32", 25.0, 1.0)])
+    other = _part([_row("resnet34/ort-fp32", "resnet34/ort-fp32", 50.0, 1.0)], **fact)
+    with pytest.raises(UsageError, match=next(iter(fact))):
+        merged([one, other])
+
+
+def test_a_row_that_is_there_twice_is_refused() -> None:
+    one = _part([_row("resnet18/ort-fp32", "resnet18/ort-fp32", 25.0, 1.0)])
+    with pytest.raises(UsageError, match="resnet18/ort-fp32"):
+        merged([one, one])

@@ -1,0 +1,130 @@
+"""What else a network costs than time alone: `python -m loadtest.costs`.
+
+Memory in fresh processes, instructions of one run, throughput of concurrent sessions, and the times of modules as in
+the paper's Tables 6 and 7, each for the 1-bit network and its full-precision twin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from loadtest.interleave import ParityError
+from loadtest.machine import describe_machine
+from loadtest.memory import count_instructions, measure_memory
+from loadtest.modules import measure_modules
+from loadtest.networks import Pair, pairs
+from loadtest.options import UsageError
+from loadtest.peers import Workload
+from loadtest.schema import LeftOut, Settings
+from loadtest.schema_costs import Costs, Instructions, Memory, Module, Throughput
+from loadtest.throughput import measure_throughput
+from service.errors import ServiceError
+
+PARTS = ("memory", "instructions", "throughput", "modules")
+# Modules are told apart by the names of basic blocks; counting instructions takes half a minute a row.
+ONLY = {"modules": ("*18*", "*34*"), "instructions": ("*18*",)}
+
+
+def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = None) -> Costs:
+    """Measures all that the options select.
+
+    Args:
+        arguments: parsed options.
+        networks: instead of those that the options name.
+
+    Raises:
+        UsageError: the options select nothing, or there is no network to measure.
+        OpUnavailableError: the operator's library is missing.
+    """
+    weights, found = pairs(arguments.weights) if networks is None else ("given", list(networks))
+    patterns = arguments.networks or ["*"]
+    chosen = [pair for pair in found if any(fnmatchcase(pair.binary_name, pattern) for pattern in patterns)]
+    if not chosen:
+        names = ", ".join(pair.binary_name for pair in found)
+        raise UsageError(f"--networks {' '.join(patterns)} matches no network; there are: {names}.")
+    machine = describe_machine()
+    left_out: list[LeftOut] = []
+    memory: list[Memory] = []
+    instructions: list[Instructions] = []
+    throughput: list[Throughput] = []
+    modules: list[Module] = []
+    for pair in chosen:
+        workload = Workload(pair)
+        parts = [part for part in arguments.parts if networks is not None or _measured(part, pair)]
+        if "memory" in parts:
+            memory += measure_memory(workload, arguments.processes)
+        if "throughput" in parts:
+            throughput += measure_throughput(workload, arguments.windows, arguments.seconds)
+        try:
+            if "modules" in parts:
+                modules += measure_modules(workload, arguments.repetitions)
+            if "instructions" in parts:
+                instructions += count_instructions(workload)
+        except (ParityError, UsageError) as error:
+            failed = isinstance(error, ParityError)
+            left_out.append(LeftOut(name=pair.binary_name, reason=str(error), failed=failed))
+    return Costs(
+        machine=machine,
+        settings=Settings(threads=(1,), batch=(1,), repetitions=arguments.repetitions, settle=1, weights=weights),
+        memory=tuple(memory),
+        instructions=tuple(instructions),
+        throughput=tuple(throughput),
+        modules=tuple(modules),
+        left_out=tuple(left_out),
+    )
+
+
+def _measured(part: str, pair: Pair) -> bool:
+    return any(fnmatchcase(pair.binary_name, pattern) for pattern in ONLY.get(part, ("*",)))
+
+
+def options() -> argparse.ArgumentParser:
+    """The program's options."""
+    result = argparse.ArgumentParser(prog="python -m loadtest.costs", description=__doc__)
+    result.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default all")
+    result.add_argument("--networks", nargs="+", metavar="PATTERN", help="binary networks, such as 'bireal18'")
+    result.add_argument("--weights", choices=("auto", "random", "zoo"), default="auto", help="as in loadtest.network")
+    result.add_argument("--processes", type=int, default=3, help="fresh ones for each row of memory (default 3)")
+    result.add_argument("--windows", type=int, default=5, help="for each number of sessions (default 5)")
+    result.add_argument("--seconds", type=float, default=1.0, help="of a window (default 1)")
+    result.add_argument("--repetitions", type=int, default=20, help="profiled runs of each build (default 20)")
+    result.add_argument("--json", action="store_true", help="print one JSON document")
+    result.add_argument("--out", type=Path, metavar="FILE", help="write that document to a file, too")
+    return result
+
+
+def measure_options(argv: Sequence[str]) -> Costs:
+    """Measures what command line options select; see `measure`."""
+    return measure(options().parse_args(argv))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program.
+
+    Returns:
+        0; 1 if a build failed its parity check; 2 if nothing could be measured.
+    """
+    arguments = options().parse_args(argv)
+    try:
+        costs = measure(arguments)
+    except (UsageError, ServiceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    text = costs.model_dump_json(indent=1, exclude_none=True) + "\n"
+    if arguments.out is not None:
+        arguments.out.write_text(text)
+    if arguments.json:
+        print(text, end="")
+    else:
+        from loadtest.record_costs import cost_tables  # here: tables are not needed where only JSON is asked for
+
+        print("\n".join(cost_tables(costs)))
+    return int(any(left.failed for left in costs.left_out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""Memory of a network and its twin: file, weights, and what a fresh process grows by; and instructions of one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from loadtest.options import UsageError, progress
+from loadtest.peers import BINARY, ORT_FP32, ORT_INT8, Way, Workload
+from loadtest.schema_costs import Instructions, Memory
+from service import xnor_op
+from service.backends.weights import count_weights
+
+WAYS = (ORT_FP32, BINARY, ORT_INT8)
+RUNS = 3
+COUNTED_ISA = "avx2"  # valgrind knows no AVX-512, and tells programs so
+COUNTED_RUNS = 5
+COUNTED_WAYS = (ORT_FP32, BINARY)
+NO_VALGRIND = "instructions are counted by valgrind, which is not installed (Debian, Ubuntu: apt-get install valgrind)"
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A network on disk.
+
+    Attributes:
+        name: the row's.
+        path: the graph's file.
+        weight_bytes: one copy of its weights as they run.
+        library: of custom operators, `-` for none.
+    """
+
+    name: str
+    path: Path
+    weight_bytes: int
+    library: str
+
+
+@contextmanager
+def stored(workload: Workload, ways: Sequence[Way]) -> Iterator[list[Stored]]:
+    """Writes the graphs that ways run into a folder that lasts as long as the context."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        for way in ways:
+            model = {ORT_FP32: lambda: workload.full_parts[1], ORT_INT8: lambda: workload.full_int8}.get(
+                way, lambda: workload.packed
+            )()
+            path = Path(folder, f"{way.name}.onnx")
+            onnx.save(model, path)
+            library = str(xnor_op.library_path()) if way is BINARY else "-"
+            found.append(Stored(workload.row_name(way), path, _weight_bytes(way, model), library))
+        yield found
+
+
+def _weight_bytes(way: Way, model: onnx.ModelProto) -> int:
+    """One copy of the weights as they run."""
+    if way is ORT_INT8:  # quantised constants in their own types, the rest in float32
+        return sum(
+            int(np.prod(tensor.dims, dtype=np.int64)) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+            for tensor in model.graph.initializer
+        )
+    count = count_weights(model)
+    return count.binary_bytes + count.real_bytes
+
+
+def measure_memory(workload: Workload, processes: int) -> list[Memory]:
+    """Rows of a pair, the baseline first; the ways take turns.
+
+    Args:
+        workload: the pair.
+        processes: fresh ones for each row.
+    """
+    with stored(workload, WAYS) as files:
+        progress(f"{workload.pair.binary_name}: memory of {len(files) * processes} processes")
+        grown: dict[str, list[tuple[int, int]]] = {file.name: [] for file in files}
+        for _ in range(processes):
+            for file in files:
+                said = json.loads(_child([], file, RUNS))
+                peak = max(said["peak"], said["after"]) - said["before"]
+                grown[file.name].append((said["after"] - said["before"], peak))
+        sizes = {file.name: file.path.stat().st_size for file in files}
+    baseline = files[0].name
+    medians = {name: np.median(np.array(values), axis=0).astype(int) for name, values in grown.items()}
+    return [
+        Memory(
+            name=file.name,
+            baseline=baseline,
+            file_bytes=sizes[file.name],
+            weight_bytes=file.weight_bytes,
+            grew_bytes=int(medians[file.name][0]),
+            peak_bytes=int(medians[file.name][1]),
+            n=processes,
+            ratio_vs_ort_fp32=round(float(medians[baseline][0] / medians[file.name][0]), 3),
+        )
+        for file in files
+    ]
+
+
+def count_instructions(workload: Workload) -> list[Instructions]:
+    """Instructions of a run, the baseline first: what a process with more runs has more, by their number.
+
+    Starting Python and loading a graph vary by some million instructions, hence several runs.
+
+    Raises:
+        UsageError: valgrind is not installed, or this library has no kernel that it runs.
+    """
+    if shutil.which("valgrind") is None:
+        raise UsageError(NO_VALGRIND)
+    if COUNTED_ISA not in xnor_op.usable_kernels():
+        raise UsageError(f"instructions are counted with the kernel {COUNTED_ISA}, which this CPU does not have")
+    counts: dict[str, int] = {}
+    with stored(workload, COUNTED_WAYS) as files, tempfile.TemporaryDirectory() as folder:
+        for file in files:
+            progress(f"{file.name}: counting instructions")
+            more, fewer = (_instructions(file, runs, folder) for runs in (1 + COUNTED_RUNS, 1))
+            counts[file.name] = (more - fewer) // COUNTED_RUNS
+    baseline = next(iter(counts))
+    return [
+        Instructions(
+            name=name,
+            baseline=baseline,
+            isa=COUNTED_ISA,
+            instructions=count,
+            ratio_vs_ort_fp32=round(counts[baseline] / count, 3),
+        )
+        for name, count in counts.items()
+    ]
+
+
+def _instructions(file: Stored, runs: int, folder: str) -> int:
+    """Instructions of a process that loads a network and runs it so often."""
+    out = Path(folder, "callgrind.out")
+    _child(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"], file, runs)
+    (total,) = re.findall(r"^totals: (\d+)$", out.read_text(), re.MULTILINE)
+    return int(total)
+
+
+def _child(tool: Sequence[str], file: Stored, runs: int) -> str:
+    """Standard output of a fresh process that loads and runs a network."""
+    child = [sys.executable, "-m", "loadtest.memory_child", str(file.path), file.library, str(runs)]
+    env = os.environ | ({"BIREAL_KERNEL": COUNTED_ISA, "PYTHONHASHSEED": "0"} if tool else {})
+    done = subprocess.run([*tool, *child], cwd=_ROOT, env=env, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise UsageError(f"{file.name} could not be run in a process of its own: {done.stderr[-2000:]}")
+    return done.stdout.splitlines()[-1]

@@ -1,0 +1,38 @@
+"""One network in a process of its own: what loading and running it takes. Started by loadtest.memory.
+
+    python -m loadtest.memory_child GRAPH LIBRARY|- RUNS
+
+Prints one JSON document: resident memory before loading and after the runs, and its peak.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from service.backends.session import open_session
+from service.host import peak_memory_bytes, resident_memory_bytes
+
+
+def main() -> None:
+    """Runs the program."""
+    graph, library, runs = sys.argv[1:]
+    op_library = None if library == "-" else Path(library)
+    gc.collect()
+    before = resident_memory_bytes()
+    session = open_session(Path(graph), name="network", intra_op_threads=1, op_library=op_library)
+    (image,) = session.get_inputs()
+    dtype = np.uint8 if image.type == "tensor(uint8)" else np.float32
+    feeds = {image.name: np.full((1, *image.shape[1:]), 1, dtype)}
+    for _ in range(int(runs)):
+        session.run(None, feeds)
+    after, peak = resident_memory_bytes(), peak_memory_bytes()
+    print(json.dumps({"before": before, "after": after, "peak": peak}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Times of a network's modules, 1-bit beside 32-bit, as in the paper's Tables 6 and 7: first convolution, 3x3, ...
+
+ONNX Runtime's own profiler times every node of both networks as they run. As they run, BatchNorm, shortcut and
+activation are part of the convolution; a second build of each keeps them apart.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from loadtest.interleave import Output, Run, check
+from loadtest.networks import Images, photos
+from loadtest.options import progress
+from loadtest.peers import ROUNDING, SIGN_FLIPS, Workload, run_front
+from loadtest.schema_costs import Module
+from loadtest.unfused import BEHIND, CONVOLUTION, unfused_full, unfused_packed
+from service import xnor_op
+
+FIRST, BLOCKS, DOWN, LAST, OTHER = "first", "blocks", "downsampling", "fully connected", "other"
+NAMES = {
+    FIRST: "first convolution and max-pooling",
+    DOWN: "downsampling",
+    LAST: "global pooling and fully-connected layer",
+}
+# Keeps ONNX Runtime from folding BatchNorm into a convolution. It still adds shortcut and ReLU to BatchNorm's node.
+NO_FUSION = ("ConvBNFusion", "ConvMulFusion", "ConvAddFusion", "ConvActivationFusion")
+
+Times = dict[str, float]
+"""Median seconds of a node by its name."""
+
+
+class Profiled:
+    """A session that times its nodes.
+
+    Args:
+        name: what to call it.
+        model: the graph.
+        folder: for the profiler's file.
+        feeds: its input.
+        disabled: names of optimisations that it does without.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: onnx.ModelProto,
+        folder: str,
+        feeds: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]],
+        disabled: Sequence[str] = (),
+    ) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, name.replace("/", "-")))
+        if any(node.domain == "bireal" for node in model.graph.node):
+            options.register_custom_ops_library(str(xnor_op.library_path()))
+        self._session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
+        )
+        self._feeds = {value.name: feeds[value.name] for value in self._session.get_inputs()}
+        self.run = Run(name, "onnxruntime's profiler", self._call, self._output)
+
+    def _call(self) -> object:
+        return self._session.run(None, self._feeds)
+
+    def _output(self) -> Output:
+        (output,) = self._session.run(None, self._feeds)
+        return np.asarray(output, np.float32)
+
+    def times(self) -> Times:
+        """Ends the profile; median seconds by node."""
+        path = Path(self._session.end_profiling())
+        samples: defaultdict[str, list[float]] = defaultdict(list)
+        for event in json.loads(path.read_text()):
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                samples[event["name"].removesuffix("_kernel_time")].append(event["dur"] / 1e6)
+        return {node: float(np.median(values)) for node, values in samples.items()}
+
+
+def module_of(model: onnx.ModelProto) -> dict[str, str]:
+    """Which module a node belongs to, by its name or its outputs' (some of ONNX Runtime's own nodes are called so).
+
+    The exporter's names tell the convolutions; what follows one belongs to it.
+    """
+    found: dict[str, str] = {}
+    of_value: dict[str, str] = {}
+    for node in model.graph.node:
+        module = of_value.get(node.input[0], FIRST)
+        if node.name.startswith("stem"):
+            module = FIRST
+        elif "_down" in node.name or node.name.startswith("pool_"):
+            module = DOWN
+        elif node.name.startswith("stage"):
+            module = BLOCKS
+        elif node.op_type in ("ReduceMean", "GlobalMean", "GlobalAveragePool"):
+            module = LAST
+        found[node.name] = module
+        of_value.update(dict.fromkeys(node.output, module))
+    return of_value | found
+
+
+def by_module(times: Times, modules: Mapping[str, str], *, apart: bool) -> Times:
+    """Seconds by module.
+
+    Args:
+        times: seconds by node.
+        modules: which module a node belongs to.
+        apart: whether, in an unfused build, what follows a block's convolution goes under `BEHIND`.
+    """
+    total: defaultdict[str, float] = defaultdict(float)
+    for node, seconds in times.items():
+        name = node.removesuffix("_nchwc").removesuffix("_bn")
+        module = modules.get(name, OTHER)
+        behind = apart and module == BLOCKS and not name.endswith(CONVOLUTION)
+        total[BEHIND if behind else module] += seconds
+    return dict(total)
+
+
+def measure_modules(workload: Workload, repetitions: int) -> list[Module]:
+    """Rows of a pair of networks of basic blocks.
+
+    Args:
+        workload: the pair.
+        repetitions: runs of each build, in turns.
+
+    Raises:
+        ParityError: a build's output differs from the network's.
+    """
+    pair = workload.pair
+    progress(f"{pair.binary_name}: times of modules")
+    images = photos(1, pair.height, pair.width)
+    with tempfile.TemporaryDirectory() as folder:
+        builds, models = _builds(workload, images, folder)
+        oracles = {"full": workload.oracle("full", images), "binary": workload.oracle("binary", images)}
+        for name, build in builds.items():
+            side = name.partition(" ")[0]
+            least = ROUNDING if side == "full" else SIGN_FLIPS
+            check(build.run, oracles[side], against="the network, unoptimised", min_correlation=least)
+        for _ in range(repetitions):
+            for build in builds.values():
+                build.run.call()
+                build.run.call()
+        seconds = {name: build.times() for name, build in builds.items()}
+    sides = ("binary", "full")
+    fused = {side: by_module(seconds[side], module_of(models[side]), apart=False) for side in sides}
+    unfused = {side: f"{side} unfused" for side in sides}
+    apart = {side: by_module(seconds[name], module_of(models[name]), apart=True) for side, name in unfused.items()}
+
+    def row(module: str, times: Mapping[str, Times], key: Sequence[str], *, unfused: bool) -> Module:
+        binary, full = (sum(times[side].get(part, 0.0) for part in key) * 1e3 for side in ("binary", "full"))
+        return Module(
+            network=pair.binary_name,
+            module=module,
+            binary_ms=round(binary, 4),
+            full_ms=round(full, 4),
+            ratio=round(full / binary, 3),
+            unfused=unfused,
+        )
+
+    return [
+        row("3x3 convolutions", apart, [BLOCKS], unfused=True),
+        row("BatchNorm, shortcut, sign or ReLU", apart, [BEHIND], unfused=True),
+        row("3x3 convolutions with all that follows them", fused, [BLOCKS], unfused=False),
+        *(row(name, fused, [module], unfused=False) for module, name in NAMES.items()),
+        row("all modules", fused, [FIRST, BLOCKS, DOWN, LAST, OTHER], unfused=False),
+    ]
+
+
+def _builds(workload: Workload, images: Images, folder: str) -> tuple[dict[str, Profiled], dict[str, onnx.ModelProto]]:
+    front, body = workload.full_parts
+    models = {
+        "binary": workload.packed,
+        "full": body,
+        "binary unfused": unfused_packed(workload.packed),
+        "full unfused": unfused_full(body),
+    }
+    feeds = {"image": images, body.graph.input[0].name: run_front(front, images)}
+    builds = {}
+    for name, model in models.items():
+        disabled = NO_FUSION if name == "full unfused" else ()
+        builds[name] = Profiled(name, model, folder, feeds, disabled)
+    return builds, models

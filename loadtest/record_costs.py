@@ -1,0 +1,90 @@
+"""Tables of a costs document, for the recorded page and the terminal."""
+
+from __future__ import annotations
+
+from loadtest.schema_costs import Costs, Memory, Module, Throughput
+
+_MIB = 1 << 20
+# Sec. 4.4.2 of the paper, Table 7: seconds on its FPGA, 1-bit and 32-bit network of 18 layers.
+_PAPER = {
+    "3x3 convolutions": "2.55 / 24.23 s = 9.5x (printed: 15.8x)",
+    "BatchNorm, shortcut, sign or ReLU": "0.62 / 0.62 s (BatchNorm)",
+    "downsampling": "0.13 / 0.13 s",
+    "first convolution and max-pooling": "0.08 / 0.08 s",
+    "global pooling and fully-connected layer": "1.02 / 1.02 ms",
+    "all modules": "3.4 / 25.1 s = 7.38x",
+}
+_MODULES = """The paper's Table 7 for this machine (1 thread, batch 1). ONNX Runtime's profiler times each node of both
+networks as they run, in turns; there BatchNorm, shortcut and sign or ReLU are part of the convolution. The rows marked
+*apart* are of a second build of both networks in which they are not: the 1-bit one then convolves to integers, and
+multiplies, adds, adds the shortcut and packs the signs in nodes of their own. Each build's output was held to the
+network's. The two networks differ in more than bits: the 1-bit one has a shortcut around every convolution, an average
+pool in front of its downsampling, and signs in the place of ReLU. (Of the paper's own figures, its captions of Tables 6
+and 7 and its text swap the two tables, and the printed 15.8x does not follow from the times beside it.)"""
+_MEMORY = """In the place of the paper's Table 6 (LUT, FF, BRAM of an FPGA): each row is the median of fresh processes
+with one thread, which import the runtime, then load the network from its file and run it three times at batch 1. *Grew*
+is what resident memory grew by, *peak* by how much its maximum lies above the start. A 1-bit network's weights are held
+twice, at 1 bit each ([ADR 0007](../adr/0007-two-copies-of-packed-weights.md)); the column counts one copy."""
+_INSTRUCTIONS = """Instructions of one run, counted by valgrind, which offers AVX2 at most to both runtimes: not the
+kernels that were timed above. It needs no hardware counters, which virtual machines often lack."""
+_SESSIONS = """Sessions of one thread each, on one image each, at the same time: a server with as many workers."""
+
+
+def cost_tables(costs: Costs) -> list[str]:
+    """All tables, as lines of Markdown."""
+    lines: list[str] = []
+    if costs.modules:
+        lines += ["### Modules", "", *_MODULES.splitlines(), ""]
+        for network in dict.fromkeys(row.network for row in costs.modules):
+            lines += _module_table(network, [row for row in costs.modules if row.network == network])
+    if costs.memory:
+        lines += ["### Memory", "", *_MEMORY.splitlines(), "", *_memory_table(costs.memory)]
+    if costs.instructions:
+        lines += ["### Instructions", "", *_INSTRUCTIONS.splitlines(), ""]
+        lines += ["| | instruction set | instructions a run | ratio |", "|---|---|---:|---:|"]
+        lines += [
+            f"| {_name(row.name)} | {row.isa} | {row.instructions / 1e6:.1f} million | {row.ratio_vs_ort_fp32:.2f}x |"
+            for row in costs.instructions
+        ]
+        lines.append("")
+    if costs.throughput:
+        lines += ["### Concurrent sessions", "", *_SESSIONS.splitlines(), "", *_throughput_table(costs.throughput)]
+    lines += [f"- `{left.name}`{' FAILED' if left.failed else ''}: {left.reason}" for left in costs.left_out]
+    return lines
+
+
+def _module_table(network: str, rows: list[Module]) -> list[str]:
+    lines = [
+        f"#### {network}",
+        "",
+        "| module | 1-bit ms | 32-bit ms | ratio | paper's FPGA, 1-bit / 32-bit |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        paper = _PAPER.get(row.module, "-") if "18" in network else "-"
+        apart = " *(apart)*" if row.unfused else ""
+        lines.append(f"| {row.module}{apart} | {row.binary_ms:.3f} | {row.full_ms:.3f} | {row.ratio:.1f}x | {paper} |")
+    return [*lines, ""]
+
+
+def _memory_table(rows: tuple[Memory, ...]) -> list[str]:
+    lines = [
+        "| | file | weights in memory | grew | peak | 32-bit grew / this |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {_name(row.name)} | {row.file_bytes / 1e6:.2f} MB | {row.weight_bytes / 1e6:.2f} MB | "
+        f"{row.grew_bytes / _MIB:.1f} MiB | {row.peak_bytes / _MIB:.1f} MiB | {row.ratio_vs_ort_fp32:.2f}x |"
+        for row in rows
+    ]
+    return [*lines, ""]
+
+
+def _throughput_table(rows: tuple[Throughput, ...]) -> list[str]:
+    lines = ["| | sessions | images a second | times one session |", "|---|---:|---:|---:|"]
+    lines += [f"| {_name(row.name)} | {row.sessions} | {row.images_per_s:.1f} | {row.scaling:.2f}x |" for row in rows]
+    return [*lines, ""]
+
+
+def _name(name: str) -> str:
+    return f"**`{name}`**" if name.endswith("/binary") else f"`{name}`"

@@ -1,0 +1,106 @@
+"""The costs benchmark on a tiny network: what its document says, and that its builds compute what the network does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from loadtest import costs, memory, modules
+from loadtest.networks import Pair, photos
+from loadtest.options import UsageError
+from loadtest.peers import Workload
+from loadtest.schema_costs import Costs
+from loadtest.throughput import images_per_s
+from loadtest.unfused import BEHIND, CONVOLUTION, unfused_packed
+from service.backends.session import open_session
+from service.host import usable_cpus
+from service.xnor_op import library_path
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    """18 layers of an eighth of the channels at 64 x 64."""
+    pytest.importorskip("torch", reason="networks with random weights are built with PyTorch")
+    from loadtest.networks_random import random_graphs
+
+    return Pair("resnet18", "bireal18", 64, 64, lambda: random_graphs(64, 64, depth=18, num_classes=10, scale=0.125))
+
+
+@pytest.fixture(scope="module")
+def document(pair: Pair) -> Costs:
+    fast = ["--processes", "1", "--windows", "1", "--seconds", "0.05", "--repetitions", "3"]
+    return costs.measure(costs.options().parse_args(["--parts", "memory", "throughput", "modules", *fast]), [pair])
+
+
+def test_memory_of_each_way(document: Costs) -> None:
+    full, binary, int8 = document.memory
+    assert [row.name for row in document.memory] == ["resnet18/ort-fp32", "bireal18/binary", "resnet18/ort-int8"]
+    assert full.ratio_vs_ort_fp32 == 1
+    assert binary.file_bytes < int8.file_bytes < full.file_bytes
+    assert binary.weight_bytes < int8.weight_bytes < full.weight_bytes
+    assert all(row.peak_bytes >= row.grew_bytes for row in document.memory)
+
+
+def test_throughput_of_every_number_of_sessions(document: Costs) -> None:
+    found = [(row.name, row.sessions) for row in document.throughput]
+    numbers = range(1, usable_cpus() + 1)
+    assert found == [(name, number) for name in ("resnet18/ort-fp32", "bireal18/binary") for number in numbers]
+    assert all(row.scaling == 1 for row in document.throughput if row.sessions == 1)
+
+
+def test_every_node_belongs_to_a_module(document: Costs) -> None:
+    rows = {row.module: row for row in document.modules}
+    assert not document.left_out
+    assert rows.keys() >= {
+        "3x3 convolutions",
+        "BatchNorm, shortcut, sign or ReLU",
+        "all modules",
+        *modules.NAMES.values(),
+    }
+    parts = [row for row in document.modules if not row.unfused and row.module != "all modules"]
+    assert sum(row.binary_ms for row in parts) == pytest.approx(rows["all modules"].binary_ms, abs=0.01)
+    for row in document.modules:
+        assert row.ratio == pytest.approx(row.full_ms / row.binary_ms, rel=0.05)
+
+
+def test_the_unfused_build_computes_the_same(pair: Pair) -> None:
+    workload = Workload(pair)
+    images = photos(2, pair.height, pair.width)
+    graphs = (workload.packed, unfused_packed(workload.packed))
+    sessions = [
+        open_session(graph.SerializeToString(), name="net", intra_op_threads=1, op_library=library_path())
+        for graph in graphs
+    ]
+    one, other = (session.run(None, {"image": images})[0] for session in sessions)
+    np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
+    names = [node.name for node in graphs[1].graph.node]
+    convolutions = [name for name in names if name.endswith(CONVOLUTION)]
+    assert len(convolutions) == 16
+    assert len([name for name in names if name.endswith(BEHIND)]) == 4 * 16 - 1  # the last needs no signs
+
+
+def test_without_valgrind_it_is_said_what_installs_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.shutil, "which", lambda _: None)
+    found = costs.measure(costs.options().parse_args(["--parts", "instructions"]), [pair])
+    assert "apt-get install valgrind" in found.left_out[0].reason and not found.left_out[0].failed
+
+
+def test_a_pattern_that_matches_nothing_is_refused(pair: Pair) -> None:
+    with pytest.raises(UsageError, match="bireal18"):
+        costs.measure(costs.options().parse_args(["--networks", "bireal19"]), [pair])
+
+
+def test_runs_at_the_same_time_are_counted_together() -> None:
+    counts = [0, 0]
+
+    def run(index: int) -> Callable[[], object]:
+        def once() -> None:
+            counts[index] += 1
+
+        return once
+
+    rate = images_per_s([run(0), run(1)], 0.02)
+    assert min(counts) > 1
+    assert 0 < rate <= sum(counts) / 0.02

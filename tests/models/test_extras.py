@@ -1,0 +1,63 @@
+"""Programs that are started without what they need say which command installs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.extras import remedy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def started_without(package: str, module: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Starts a program where importing the package fails as if it were not installed."""
+    absent = f'raise ModuleNotFoundError("No module named {package!r}", name={package!r})\n'
+    (folder / f"{package}.py").write_text(absent)
+    env = os.environ | {"PYTHONPATH": str(folder)}
+    command = [sys.executable, "-m", module, "--help"]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "command"),
+    [
+        ("torch", "models.train", "make setup"),
+        ("torch", "models.export", "make setup"),
+        ("torch", "models.accounting", "make setup"),
+        ("torch", "models.import_official", "make setup"),
+        ("locust", "loadtest.locustfile", "make .venv/.stamps/bench"),
+        ("onnxruntime", "loadtest.network", "make setup"),
+        ("numpy", "loadtest.kernel", "make setup"),
+    ],
+)
+def test_the_command_is_named(package: str, module: str, command: str, tmp_path: Path) -> None:
+    done = started_without(package, module, tmp_path)
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and f"`{command}`" in line
+
+
+def test_another_missing_module_is_no_missing_package(tmp_path: Path) -> None:
+    """A module of our own that is not there is a fault, and keeps its traceback."""
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['models.arch'] = None\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "models.accounting", "--help"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["openvino.runtime", "mosec", "matplotlib"])
+def test_packages_of_the_extra_bench(package: str) -> None:
+    assert "bireal-serve[bench]" in remedy(package)
