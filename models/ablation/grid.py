@@ -151,13 +151,18 @@ def cells() -> list[Cell]:
     """All cells, the most telling first, each after the one that it starts from."""
 
     def wanted() -> Iterator[Cell]:
-        for structure in STRUCTURES:
-            yield from (combination(18, structure, *row) for row in COMBINATIONS)
-        yield third_order()
+        best, base = COMBINATIONS[-1], COMBINATIONS[0]
+        yield from (combination(18, structure, *best) for structure in STRUCTURES)
         yield from (other(18, method) for method in OTHERS)
-        yield from (combination(18, "bireal", *row, seed=2) for row in COMBINATIONS)
+        yield from (combination(18, "bireal", *row) for row in COMBINATIONS)
+        yield third_order()
+        yield from (combination(18, structure, *base) for structure in STRUCTURES)
         yield binary(50)
         yield other(50, "binarynet")
+        yield from (combination(34, structure, *best) for structure in STRUCTURES)
+        for structure in STRUCTURES:
+            yield from (combination(18, structure, *row) for row in COMBINATIONS)
+        yield from (combination(18, "bireal", *row, seed=2) for row in COMBINATIONS)
         yield from (other(34, method) for method in OTHERS)
         for structure in STRUCTURES:
             yield from (combination(34, structure, *row) for row in COMBINATIONS)

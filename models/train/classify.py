@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -86,10 +87,15 @@ class ClassifyTask:
             self.soft_labels = SoftLabels(soft_labels, len(self.train))
 
     def steps_per_epoch(self) -> int:
-        """Full batches in one pass."""
-        return len(self.train) // self.recipe.batch
+        """Full batches in one pass, or as many of them as the recipe says."""
+        whole = len(self.train) // self.recipe.batch
+        return min(whole, self.recipe.epoch_steps or whole)
 
     def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
+        """See `_pass`; no more than `steps_per_epoch`."""
+        return islice(self._pass(spec, epoch, first_step), max(0, self.steps_per_epoch() - first_step))
+
+    def _pass(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
         """Batches of one epoch from ``first_step`` on.
 
         They are (images 0..255 [B,3,S,S], labels [B]), and with soft labels a third: the teacher's logits [B,classes].

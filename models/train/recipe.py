@@ -62,6 +62,7 @@ class Recipe:
         seed: of initialisation, order and augmentation.
         size: classification: training resolution in pixels, square.
         serve_size: classification: resolution of the exported network and of the held-out figures, 0 = ``size``.
+        epoch_steps: classification: steps that count as an epoch, 0 = one pass over the images.
         min_scale: classification: smallest share of the area in a random crop.
         label_smoothing: classification.
         hold_out_per_class: classification: training images a class set aside to choose by.
@@ -85,6 +86,7 @@ class Recipe:
     seed: int = 1
     size: int = 64
     serve_size: int = 0
+    epoch_steps: int = 0
     min_scale: float = 0.35
     label_smoothing: float = 0.1
     hold_out_per_class: int = 25

@@ -66,6 +66,7 @@ _FINE_RESNET18 = Recipe(
     temperature=2.0,
     size=64,
     serve_size=80,
+    epoch_steps=250,
     label_smoothing=0.0,
 )
 
@@ -86,6 +87,7 @@ _FINE_BIREAL18 = Recipe(
     temperature=2.0,
     size=64,
     serve_size=80,
+    epoch_steps=250,
     label_smoothing=0.0,
 )
 

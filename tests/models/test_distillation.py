@@ -163,3 +163,16 @@ def test_recipes_that_start_from_served_models_name_them() -> None:
         assert recipe.soft_labels
         assert get_recipe(recipe.init).arch == recipe.arch
         assert json.dumps(recipe.init)
+
+
+def test_an_epoch_may_be_shorter_than_the_data(photos: Path, tmp_path: Path) -> None:  # noqa: F811
+    phase = PhaseSpec(Phase.CLIP, 1, 1e-3)
+    recipe = replace(small_recipe(), phases=(phase,), epoch_steps=2)
+    task = ClassifyTask(recipe, photos)
+    whole = ClassifyTask(replace(recipe, epoch_steps=0), photos)
+    assert (task.steps_per_epoch(), whole.steps_per_epoch()) == (2, 4)
+    ours, theirs = list(task.batches(phase, 0, 0)), list(whole.batches(phase, 0, 0))
+    assert [len(ours), len(theirs)] == [2, 4]
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(ours, theirs, strict=False))
+    assert len(list(task.batches(phase, 0, 1))) == 1
+    assert list(task.batches(phase, 0, 3)) == [], "a run that was longer goes on with its next phase"

@@ -1,0 +1,66 @@
+"""The page behind a classifier's card says what was measured."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.arch import ArchConfig
+from models.data.folder import ClassName
+from models.eval import page as command
+from models.export.card import make_card, write_model
+from models.export.convert import to_onnx
+from models.train.recipes import get_recipe
+from service.card import Card
+from tests.models.test_export import random_network
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES = tuple(ClassName(f"n{i:08d}", f"kind {i}") for i in range(4))
+
+
+def test_the_page_is_written_from_the_services_own_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arch = ArchConfig(depth=18, method="bireal", num_classes=4, width=0.25)
+    model = to_onnx(random_network(arch), 32, 32)
+    card = make_card(
+        "bireal18-tiny100",
+        "1",
+        arch,
+        get_recipe("bireal18-tiny100"),
+        model,
+        height=32,
+        width=32,
+        classes=CLASSES,
+        stem_precision="int16",
+        pointwise_precision="int8",
+        provenance={"command": "a command", "hardware": "a machine"},
+        wall_time_s=120.0,
+        notes="",
+        metrics=[],
+    )
+    folder = write_model(card, model, tmp_path / "zoo")
+    rng = np.random.default_rng(0)
+    for cls in CLASSES:
+        (tmp_path / "dev" / cls.wnid).mkdir(parents=True)
+        for i in range(3):
+            picture = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8))
+            picture.save(tmp_path / "dev" / cls.wnid / f"{i}.png")
+    out = tmp_path / "docs"
+    options = [str(folder), "--data", str(tmp_path / "dev"), "--dataset", "a dev set", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["models.eval.page", *options])
+    assert command.main() == 0
+    findings = json.loads((out / "bireal18-tiny100.json").read_text())
+    assert findings["sha256"] == card.sha256
+    assert sorted(findings["evaluations"]) == ["binary", "reference"]
+    assert findings["parity"]["layers_not_exact"] == {}
+    text = (out / "bireal18-tiny100.md").read_text()
+    binary = findings["evaluations"]["binary"]
+    assert f"| binary | 12 | {binary['top1']:.2%} | {binary['top1_low']:.1%} to" in text
+    for wnid, (right, n) in binary["per_class"].items():
+        assert f"`{wnid}` {right}/{n}" in text
+    assert "a dev set" in text and "a command" in text and "2 minutes on a machine" in text
+    assert (out / "bireal18-tiny100-reliability.svg").is_file()
+    monkeypatch.setattr(sys, "argv", ["models.eval.page", str(tmp_path / "none"), "--out", str(out)])
+    assert command.main() == 2
