@@ -26,6 +26,7 @@ from models.train import checkpoint
 from models.train.initialise import initialise_from
 from service.backends.bits import unpack_signs
 from service.card import Card
+from service.errors import ServiceError
 
 CALIBRATION_IMAGES = 1024
 
@@ -37,11 +38,14 @@ class Weights:
         self._values = {t.name.rsplit("_", 1)[0]: numpy_helper.to_array(t) for t in model.graph.initializer}
 
     def __call__(self, name: str) -> Tensor:
-        """Float32 tensor called ``name``, stored as float16 or not."""
+        """Float32 tensor called ``name``, stored as float32, as float16, or in 8 bit with a scale a column."""
         value = self._values.get(f"{name}_f16", self._values.get(name))
         if value is None:
             raise ValueError(f"the graph has no {name!r}: only graphs of models.export with basic blocks are read")
-        return torch.from_numpy(np.array(value, np.float32))
+        stored = np.array(value, np.float32)
+        if value.dtype == np.int8:
+            stored *= self._values[name.removesuffix("_weight") + "_scale"]
+        return torch.from_numpy(stored)
 
     def scale(self, name: str) -> Tensor | float:
         """Factors of the weights beside it, 1 in graphs that store none."""
@@ -158,6 +162,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--twin", type=Path, help="checkpoint of the full-precision twin, for the magnitudes")
     args = parser.parse_args()
+    try:
+        recovered(args)
+    except (FileNotFoundError, ValueError, ServiceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def recovered(args: argparse.Namespace) -> None:
+    """Write the checkpoint that the arguments ask for.
+
+    Raises:
+        FileNotFoundError, ValueError, ServiceError: the model or the data cannot be used; the message says why.
+    """
     card = Card.load(args.model)
     binary = card.precision == "binary"
     arch = ArchConfig(
@@ -185,7 +203,6 @@ def main() -> int:
     pick = np.random.default_rng(0).choice(len(data), CALIBRATION_IMAGES, replace=False)
     calibrate(network, torch.from_numpy(data.images[pick]).permute(0, 3, 1, 2).float())
     checkpoint.save(args.out, network, arch, card.name, checkpoint.Progress())
-    return 0
 
 
 if __name__ == "__main__":

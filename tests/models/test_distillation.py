@@ -176,3 +176,11 @@ def test_an_epoch_may_be_shorter_than_the_data(photos: Path, tmp_path: Path) -> 
     assert all(torch.equal(a[0], b[0]) for a, b in zip(ours, theirs, strict=False))
     assert len(list(task.batches(phase, 0, 1))) == 1
     assert list(task.batches(phase, 0, 3)) == [], "a run that was longer goes on with its next phase"
+
+
+def test_8_bit_1x1_convolutions_are_read_with_their_scales() -> None:
+    source = random_network(ArchConfig(depth=18, method="bireal", num_classes=4, width=0.25))
+    exact = Weights(to_onnx(source, 64, 64, pointwise_precision="float32", half=False))
+    eight = Weights(to_onnx(source, 64, 64, pointwise_precision="int8"))
+    for name in ("stage2_0_down_weight", "fc_weight"):
+        assert torch.allclose(eight(name), exact(name), atol=float(exact(name).abs().max()) / 127)

@@ -14,7 +14,6 @@ from models.eval import page as command
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
 from models.train.recipes import get_recipe
-from service.card import Card
 from tests.models.test_export import random_network
 
 ROOT = Path(__file__).resolve().parents[2]
