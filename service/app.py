@@ -19,10 +19,11 @@ from service.api.experimenting import SUBJECT_HEADER
 from service.api.linger import LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
 from service.api.oip_request import InferRequest
-from service.api.pipeline import Pipeline, ThreadPool
+from service.api.pipeline import Pipeline
 from service.api.problems import install_handlers
 from service.api.services import TIMEOUT_HEADER, Services
 from service.api.telemetry import Telemetry
+from service.api.threads import ThreadPool
 from service.background import Background
 from service.experiments.declaration import read_declarations
 from service.experiments.laboratory import Laboratory

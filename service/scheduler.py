@@ -16,20 +16,24 @@ A `Scheduler` owns a fixed number of worker threads. Each worker takes one batch
 
 import asyncio
 import itertools
+import logging
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, ParamSpec, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from service.errors import BadOutputError, DeadlineExceededError, NotReadyError, OverloadedError
 
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 Image = npt.NDArray[np.uint8]  # [H,W,3]
 Output = npt.NDArray[Any]  # one row of a model's output: [classes] or [H,W]
 Drop = Literal["rejected", "expired", "cancelled"]
@@ -348,18 +352,25 @@ class Scheduler:
             assert job.deadline is not None
             job.future.set_exception(DeadlineExceededError(job.deadline.timeout_s))
         if expired:
-            self._observer.dropped(lane.target, "expired", len(expired))
+            self._tell(self._observer.dropped, lane.target, "expired", len(expired))
         if cancelled:
-            self._observer.dropped(lane.target, "cancelled", cancelled)
+            self._tell(self._observer.dropped, lane.target, "cancelled", cancelled)
         return lane, batch
+
+    def _tell(self, hear: Callable[P, None], *what: P.args, **named: P.kwargs) -> None:
+        """Tells the observer from a worker: whatever it does with that, the worker lives on."""
+        try:
+            hear(*what, **named)
+        except Exception:
+            log.exception("the scheduler's observer failed")
 
     def _run(self, lane: _Lane, batch: list[_Job]) -> None:
         charged_s = lane.cost_s * len(batch)
-        rows: Sequence[Output] | npt.NDArray[Any] = ()
+        outputs: Sequence[Output] = ()
         failure: Exception | None = None
         started = time.monotonic()
         try:
-            rows = _run_batch(lane.target, [job.image for job in batch])
+            outputs = list(_run_batch(lane.target, [job.image for job in batch]))
         except BaseException as error:  # noqa: BLE001  whatever it raises, waiters get an answer and the worker lives on
             # An exit raised in a worker must not travel through a future into the event loop and end that.
             failure = error if isinstance(error, Exception) else RuntimeError(f"the run ended with {error!r}")
@@ -368,12 +379,12 @@ class Scheduler:
             self._running -= len(batch)
             lane.served_s += seconds - charged_s
             lane.cost_s += _COST_SMOOTHING * (seconds / len(batch) - lane.cost_s)
-        self._observer.batch_run(lane.target, len(batch))
         for index, job in enumerate(batch):
             if failure is not None:
                 job.future.set_exception(failure)
             else:
-                job.future.set_result(Outcome(rows[index], started - job.submitted, seconds, len(batch)))
+                job.future.set_result(Outcome(outputs[index], started - job.submitted, seconds, len(batch)))
+        self._tell(self._observer.batch_run, lane.target, len(batch))
 
 
 def _run_batch(target: Runnable, images: list[Image]) -> npt.NDArray[Any]:

@@ -1,8 +1,10 @@
 """The scheduler's promises: bounded, fair, in time, and every waiter answered whatever fails."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -391,3 +393,70 @@ def test_a_forgotten_target_can_come_back(make):
 def test_sizes_must_be_positive(option):
     with pytest.raises(ValueError, match=f"{option} is 0"):
         Scheduler(**{"workers": 1, "queue_size": 1, "max_batch": 1, option: 0})
+
+
+class Deaf:
+    """An observer with a fault of its own."""
+
+    def batch_run(self, target: Echo, size: int) -> None:
+        raise ZeroDivisionError
+
+    def dropped(self, target: Echo, why: str, count: int) -> None:
+        raise ZeroDivisionError
+
+
+def test_an_observer_that_fails_harms_no_waiter_and_no_worker(make, caplog):
+    scheduler, target = make(observer=Deaf()), Echo()
+    for value in range(3):
+        assert asyncio.run(scheduler.submit(target, image(value))).output[0] == value
+    assert "observer failed" in caplog.text
+
+
+class Strange:
+    """Answers something that is no array of rows, though it has the right length."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def run(self, batch: np.ndarray) -> object:
+        return self.answer
+
+
+class Unreadable:
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> None:
+        raise KeyError(index)
+
+
+@pytest.mark.parametrize("answer", [None, 7, Unreadable(), [], {}])
+def test_every_waiter_is_answered_whatever_a_run_returns(make, answer):
+    scheduler = make()
+    with pytest.raises((BadOutputError, TypeError, KeyError)):
+        asyncio.run(asyncio.wait_for(scheduler.submit(Strange(answer), image(1)), 5))
+    assert asyncio.run(scheduler.submit(Echo(), image(2))).output[0] == 2
+
+
+def test_a_forgotten_target_is_let_go_once_it_has_run(make):
+    scheduler = make(workers=2)
+
+    async def go() -> weakref.ref:
+        target = Echo()
+        first = await hold(scheduler, target)
+        second = asyncio.create_task(scheduler.submit(target, image(1)))
+        third = asyncio.create_task(scheduler.submit(target, image(2)))
+        await asyncio.sleep(0.01)
+        scheduler.forget(target)
+        third.cancel()
+        target.go.set()
+        await asyncio.gather(first, second, third, return_exceptions=True)
+        return weakref.ref(target)
+
+    gone = asyncio.run(go())
+    for _ in range(200):
+        gc.collect()
+        if gone() is None:
+            break
+        time.sleep(0.01)
+    assert gone() is None

@@ -5,11 +5,9 @@ context, and the telemetry hears of every image.
 """
 
 import asyncio
-import functools
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -18,8 +16,9 @@ import numpy.typing as npt
 
 from service.api.context import RequestContext
 from service.api.telemetry import Telemetry
+from service.api.threads import SHARED, ThreadPool
 from service.api.uploads import Upload
-from service.errors import OverloadedError, ServiceError
+from service.errors import ServiceError
 from service.experiments.trial import Trial
 from service.imaging import DecodedImage, ImageLimits, ImageReport, decode
 from service.registry import Handle
@@ -83,35 +82,6 @@ class Job:
     trial: Trial | None = None
 
 
-class ThreadPool:
-    """Threads for decoding and encoding, with a bound on what may wait for them.
-
-    Args:
-        threads: How many.
-        queue_size: Calls that may wait; one more is `OverloadedError`.
-    """
-
-    def __init__(self, *, threads: int, queue_size: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="bireal-decode")
-        self._limit, self._queue_size = threads + queue_size, queue_size
-        self._pending = 0
-
-    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls a function in a thread."""
-        if self._pending >= self._limit:
-            raise OverloadedError(self._queue_size)
-        self._pending += 1
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._executor, functools.partial(call, *args, **kwargs))
-        finally:
-            self._pending -= 1
-
-    def close(self) -> None:
-        """Ends the threads once they have nothing to do."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-
 class Pipeline:
     """Answers images.
 
@@ -154,7 +124,7 @@ class Pipeline:
             hint = handle.task.decode_hint(handle.card)
             async with job.deadline.enforced():
                 inputs = await asyncio.gather(
-                    *(self._pool.run(self._prepare, upload, handle, hint) for upload in uploads)
+                    *(self._pool.run(_lane(handle), self._prepare, upload, handle, hint) for upload in uploads)
                 )
             tensors = [item.prepared.tensor for item in inputs if isinstance(item, Input)]
             runner = self._scheduler if job.trial is None else job.trial
@@ -186,13 +156,13 @@ class Pipeline:
                 self._scheduler.check_room(handle.model)
             async with job.deadline.enforced():
                 hint = (max(hint[0] for hint in hints), max(hint[1] for hint in hints))
-                image, decode_s = await self._pool.run(self._decode, upload, hint)
+                image, decode_s = await self._pool.run(_lane(sides[order[0]]), self._decode, upload, hint)
         answers: dict[Side, Answered] = {}
         for side in order:
             handle = sides[side]
             with self._telemetry.failures(handle, 1):
                 async with job.deadline.enforced():
-                    item = await self._pool.run(_input, image, decode_s, handle)
+                    item = await self._pool.run(_lane(handle), _input, image, decode_s, handle)
                 outcome = await self._scheduler.submit(handle.model, item.prepared.tensor, job.deadline)
             self._watched(handle, [item.prepared.tensor], [outcome])
             answers[side] = await self._finish(item, outcome, handle, job)
@@ -224,7 +194,7 @@ class Pipeline:
             outcomes = await self._scheduler.submit_many(handle.model, tensors, job.deadline)
             self._watched(handle, tensors, outcomes)
             begun = time.perf_counter()
-            made = await self._pool.run(answer, [outcome.output for outcome in outcomes])
+            made = await self._pool.run(_answer_lane(handle), answer, [outcome.output for outcome in outcomes])
         finished = time.perf_counter()
         for item, outcome in zip(inputs, outcomes, strict=True):
             prepared = None if isinstance(item, np.ndarray) else item
@@ -239,7 +209,9 @@ class Pipeline:
         if isinstance(images, np.ndarray):
             return list(images)
         hint = handle.task.decode_hint(handle.card)
-        found = await asyncio.gather(*(self._pool.run(self._prepare, upload, handle, hint) for upload in images))
+        found = await asyncio.gather(
+            *(self._pool.run(_lane(handle), self._prepare, upload, handle, hint) for upload in images)
+        )
         for item in found:
             if isinstance(item, ServiceError):
                 raise item
@@ -252,7 +224,7 @@ class Pipeline:
 
     async def in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls a function that would hold up the event loop in one of the pool's threads."""
-        return await self._pool.run(call, *args, **kwargs)
+        return await self._pool.run(SHARED, call, *args, **kwargs)
 
     def _decode(self, upload: Upload, hint: tuple[int, int]) -> tuple[DecodedImage, float]:
         begun = time.perf_counter()
@@ -273,7 +245,7 @@ class Pipeline:
         with self._telemetry.failures(handle, 1):
             # A map of metres is milliseconds of work; a list of classes is less than the way to a thread and back.
             if handle.card.task == "depth":
-                result = await self._pool.run(handle.task.postprocess, *arguments)
+                result = await self._pool.run(_answer_lane(handle), handle.task.postprocess, *arguments)
             else:
                 result = handle.task.postprocess(*arguments)
         finished = time.perf_counter()
@@ -296,6 +268,16 @@ def _noted(item: Input | None, outcome: Outcome, postprocess_s: float, handle: H
         job.context.add(stage, seconds)
     job.context.labels |= {"model": handle.card.name, "version": handle.card.version, "variant": handle.variant}
     return stages
+
+
+def _lane(handle: Handle) -> str:
+    """Where calls wait that prepare a network's input."""
+    return handle.card.task
+
+
+def _answer_lane(handle: Handle) -> str:
+    """Where calls wait that make an answer: apart, so that a full queue of inputs fails nothing that has been run."""
+    return f"{handle.card.task} answers"
 
 
 def _input(image: DecodedImage, decode_s: float, handle: Handle) -> Input:

@@ -11,8 +11,9 @@ from typing import Any, Self, TypeVar
 from prometheus_client import CollectorRegistry
 
 from service.api.context import RequestContext, request_id_from
-from service.api.pipeline import Answered, Job, Pipeline, Side, ThreadPool
+from service.api.pipeline import Answered, Job, Pipeline, Side
 from service.api.telemetry import Telemetry
+from service.api.threads import ThreadPool
 from service.api.uploads import Upload
 from service.card import Card, TaskName, VariantName
 from service.errors import BrokenImageError

@@ -1,0 +1,104 @@
+"""The pool of threads for decoding: bounded by lane, fair between lanes, and no thread is ever lost."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from service.api.threads import ThreadPool
+from service.errors import NotReadyError, OverloadedError
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def pool():
+    made = ThreadPool(threads=1, queue_size=4)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def gate():
+    opened = threading.Event()
+    yield opened
+    opened.set()
+
+
+async def started(*calls) -> list[asyncio.Task]:
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.sleep(0.01)
+    return tasks
+
+
+async def test_a_call_gets_its_arguments_and_gives_its_result(pool):
+    assert await pool.run("classify", divmod, 7, 2) == (3, 1)
+    assert await pool.run("classify", lambda *, a: a, a=1) == 1
+    with pytest.raises(ZeroDivisionError):
+        await pool.run("classify", divmod, 7, 0)
+    assert await pool.run("classify", divmod, 7, 2) == (3, 1), "the thread is free again"
+
+
+async def test_a_full_lane_turns_nobody_of_another_one_away(pool, gate):
+    tasks = await started(*(pool.run("depth", gate.wait, 5) for _ in range(5)))
+    with pytest.raises(OverloadedError):
+        await pool.run("depth", int)
+    other = await started(pool.run("classify", int))
+    gate.set()
+    assert await asyncio.gather(*tasks, *other) == [True] * 5 + [0]
+
+
+async def test_the_lane_that_had_less_time_goes_first(pool, gate):
+    order: list[str] = []
+
+    def work(name: str, seconds: float) -> None:
+        time.sleep(seconds)
+        order.append(name)
+
+    first = await started(pool.run("depth", gate.wait, 5))
+    slow = await started(*(pool.run("depth", work, "depth", 0.03) for _ in range(4)))
+    fast = await started(*(pool.run("classify", work, "classify", 0.003) for _ in range(4)))
+    gate.set()
+    await asyncio.gather(*first, *slow, *fast)
+    assert order[:5].count("classify") == 4, order  # the depth calls came first, and one of them may go in between
+
+
+async def test_who_leaves_the_queue_makes_room(pool, gate):
+    tasks = await started(*(pool.run("depth", gate.wait, 5) for _ in range(5)))
+    tasks[2].cancel()
+    await asyncio.sleep(0.01)
+    again = await started(pool.run("depth", int))
+    gate.set()
+    results = await asyncio.gather(*tasks, *again, return_exceptions=True)
+    assert isinstance(results[2], asyncio.CancelledError)
+    assert [result for index, result in enumerate(results) if index != 2] == [True] * 4 + [0]
+
+
+async def test_who_leaves_while_it_runs_keeps_its_thread_until_it_is_done(pool, gate):
+    (running,) = await started(pool.run("depth", gate.wait, 5))
+    (waiting,) = await started(pool.run("depth", int))
+    running.cancel()
+    await asyncio.sleep(0.02)
+    assert not waiting.done(), "one thread, and it is still busy"
+    gate.set()
+    assert await waiting == 0
+
+
+async def test_leaving_at_the_moment_of_the_turn_loses_no_thread(pool):
+    for _ in range(200):
+        tasks = [asyncio.ensure_future(pool.run("depth", int)) for _ in range(3)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        tasks[2].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*(pool.run("depth", int) for _ in range(5))) == [0] * 5
+
+
+async def test_a_closed_pool_says_so(pool):
+    pool.close()
+    for _ in range(3):
+        with pytest.raises(NotReadyError):
+            await pool.run("depth", int)
