@@ -17,10 +17,18 @@ MapShape map_shape(const TensorView& tensor, const char* role) {
     throw OpError(std::string("input '") + role + "' has shape " + shape_text(tensor.shape) +
                   "; give a tensor of rank 4, [N, H, W, C]");
   }
-  require_range((std::string("batch of input '") + role + "'").c_str(), tensor.shape[0], 0, INT64_MAX);
-  require_range((std::string("height of input '") + role + "'").c_str(), tensor.shape[1], 1, kLargestSide);
-  require_range((std::string("width of input '") + role + "'").c_str(), tensor.shape[2], 1, kLargestSide);
-  require_range((std::string("channels of input '") + role + "'").c_str(), tensor.shape[3], 1, kLargestChannels);
+  struct Side {
+    const char* name;
+    int64_t lowest, highest;
+  };
+  static constexpr Side kSides[] = {
+      {"batch", 0, INT64_MAX}, {"height", 1, kLargestSide}, {"width", 1, kLargestSide}, {"channels", 1, kLargestChannels}};
+  for (size_t i = 0; i < 4; ++i) {
+    const Side& side = kSides[i];
+    if (tensor.shape[i] >= side.lowest && tensor.shape[i] <= side.highest) continue;  // no text before it is needed
+    require_range((std::string(side.name) + " of input '" + role + "'").c_str(), tensor.shape[i], side.lowest,
+                  side.highest);
+  }
   return {tensor.shape[0], static_cast<int>(tensor.shape[1]), static_cast<int>(tensor.shape[2]),
           static_cast<int>(tensor.shape[3])};
 }

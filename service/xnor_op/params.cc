@@ -20,16 +20,17 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 
 void require_tensor(const TensorView& tensor, const char* role, DType dtype, const std::vector<int64_t>& shape,
                     const char* layout) {
-  const std::string wanted = dtype_name(static_cast<int>(dtype)) + " " + layout + " = " + shape_text(shape);
+  // Called for every input of every run: no text is made before something is wrong.
+  const auto wanted = [&] { return dtype_name(static_cast<int>(dtype)) + " " + layout + " = " + shape_text(shape); };
   if (tensor.dtype != static_cast<int>(dtype)) {
-    throw OpError(std::string("input '") + role + "' is " + dtype_name(tensor.dtype) + "; give " + wanted);
+    throw OpError(std::string("input '") + role + "' is " + dtype_name(tensor.dtype) + "; give " + wanted());
   }
   bool fits = !tensor.shape_known || tensor.shape.size() == shape.size();
   for (size_t i = 0; fits && i < tensor.shape.size(); ++i) {
     fits = shape[i] < 0 || tensor.shape[i] < 0 || tensor.shape[i] == shape[i];
   }
   if (!fits) {
-    throw OpError(std::string("input '") + role + "' has shape " + shape_text(tensor.shape) + "; give " + wanted);
+    throw OpError(std::string("input '") + role + "' has shape " + shape_text(tensor.shape) + "; give " + wanted());
   }
 }
 

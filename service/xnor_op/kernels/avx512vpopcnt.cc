@@ -175,9 +175,9 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
     const __m512i start = _mm512_set1_epi32(job.start[pixel_class[p]]);
     for (int v = 0; v < kVectors; ++v) count[p][v] = start;
   }
-  if (kPlain) {  // the counting below hides what it takes to fetch the shortcut
+  if (kPlain) {  // the shortcut of the tile behind this one, which lies next in memory: a tile's time hides the fetch
     const float* residual =
-        job.residual + (static_cast<size_t>(row.oy) * job.out_width + ox) * job.out_channels + row.first_channel;
+        job.residual + (static_cast<size_t>(row.oy) * job.out_width + ox + P) * job.out_channels + row.first_channel;
     for (int p = 0; p < P; ++p) {
       for (int v = 0; v < kVectors; ++v) {
         _mm_prefetch(residual + static_cast<size_t>(p) * job.out_channels + v * kLanes, _MM_HINT_T0);
@@ -236,43 +236,90 @@ Tile pick(int size, bool plain, bool left, bool right) {
 
 size_t no_scratch(const BConvJob&) { return 0; }
 
+// The cut of a row into equal tiles of at most 7 pixels: the first `wide` have size + 1.
+struct Tiles {
+  int count, size, wide;
+  Tile by_place[2][2][2][2];  // [plain][wide][left][right]
+
+  explicit Tiles(const BConvJob& job)
+      : count((job.out_width + kLargestTile - 1) / kLargestTile),
+        size(job.out_width / count),
+        wide(job.out_width % count),
+        by_place() {
+    const bool edges = job.kernel > 1;  // a 1x1 filter has no taps outside
+    for (int i = 0; i < 16; ++i) {
+      const bool is_wide = (i >> 2 & 1) != 0;
+      if (is_wide && wide == 0) continue;
+      by_place[i >> 3][is_wide][i >> 1 & 1][i & 1] =
+          pick(size + (is_wide ? 1 : 0), i >> 3 != 0, edges && (i >> 1 & 1) != 0, edges && (i & 1) != 0);
+    }
+  }
+
+  // body(tile functions of the place by [plain], first pixel) for each tile of a row.
+  template <typename Body>
+  void for_each(const Body& body) const {
+    for (int i = 0, ox = 0; i < count; ++i) {
+      const bool is_wide = i < wide;
+      const bool left = i == 0;
+      const bool right = i == count - 1;
+      const Tile tiles[2] = {by_place[0][is_wide][left][right], by_place[1][is_wide][left][right]};
+      body(tiles, ox);
+      ox += size + (is_wide ? 1 : 0);
+    }
+  }
+};
+
+// Weights of a job that stay in the first-level cache beside the rest: then all its output channels are made for a tile
+// before the next one, so that y and the shortcut, large in 1x1 expansions, are walked through in order. Beyond it, all
+// tiles are made for a block of weights before the next block. (Fetching that one by hand meanwhile is slower: the
+// hardware sees that weights are read in order.)
+constexpr size_t kNearWeights = 24 * 1024;
+
 void bconv(const BConvJob& job) {
   const int pad = job.kernel / 2;
   const int run = job.kernel * job.words;
   const size_t pitch = static_cast<size_t>(job.width + 2) * job.words;
-  // Equal tiles of at most 7 pixels: the first `wide` have size + 1.
-  const int tiles = (job.out_width + kLargestTile - 1) / kLargestTile;
-  const int size = job.out_width / tiles;
-  const int wide = job.out_width % tiles;
-  const bool even = job.channels % 2 == 0;
-  for (int block = job.block_begin; block < job.block_end; ++block) {
-    const bool plain =
-        (block + 1) * kBlock <= job.out_channels && even && job.residual != nullptr && job.bits_out != nullptr;
-    Tile by_place[2][2][2] = {};  // [wide][left][right]
-    for (int i = 0; i < (wide > 0 ? 8 : 4); ++i) {
-      by_place[i >> 2][i >> 1 & 1][i & 1] = pick(size + (i >> 2), plain, (i >> 1 & 1) != 0, (i & 1) != 0);
-    }
-    const uint32_t* weights =
-        static_cast<const uint32_t*>(job.weights) + static_cast<size_t>(block) * job.kernel * run * kBlock;
+  const size_t block_bytes = sizeof(uint32_t) * job.kernel * run * kBlock;
+  const Tiles tiles(job);
+  const bool plain_job = job.channels % 2 == 0 && job.residual != nullptr && job.bits_out != nullptr;
+  const auto at_row = [&](int oy) {
+    const int row_class = border_class(oy, job.stride, pad, job.height);
+    const int first = row_class & 1;  // first valid filter row
+    return RowContext{job,
+                      nullptr,
+                      job.bits + (static_cast<size_t>(oy) * job.stride + 1 - pad + first) * pitch +
+                          static_cast<size_t>(1 - pad) * job.words,
+                      pitch,
+                      static_cast<size_t>(job.stride) * job.words,
+                      job.kernel - (row_class >> 1) - first,
+                      run,
+                      0,
+                      row_class,
+                      oy};
+  };
+  const auto enter_block = [&](RowContext& row, int block) {
+    row.weights = static_cast<const uint32_t*>(job.weights) +
+                  (static_cast<size_t>(block) * job.kernel + (row.row_class & 1)) * run * kBlock;
+    row.first_channel = block * kBlock;
+    return plain_job && (block + 1) * kBlock <= job.out_channels;
+  };
+  if (block_bytes * (job.block_end - job.block_begin) <= kNearWeights) {
     for (int oy = job.row_begin; oy < job.row_end; ++oy) {
-      const int row_class = border_class(oy, job.stride, pad, job.height);
-      const int first = row_class & 1;  // first valid filter row
-      const RowContext row = {job,
-                              weights + static_cast<size_t>(first) * run * kBlock,
-                              job.bits + (static_cast<size_t>(oy) * job.stride + 1 - pad + first) * pitch +
-                                  static_cast<size_t>(1 - pad) * job.words,
-                              pitch,
-                              static_cast<size_t>(job.stride) * job.words,
-                              job.kernel - (row_class >> 1) - first,
-                              run,
-                              block * kBlock,
-                              row_class,
-                              oy};
-      for (int i = 0, ox = 0; i < tiles; ++i) {
-        const bool is_wide = i < wide;
-        by_place[is_wide][i == 0][i == tiles - 1](row, ox);
-        ox += size + (is_wide ? 1 : 0);
-      }
+      RowContext row = at_row(oy);
+      tiles.for_each([&](const Tile(&by_plain)[2], int ox) {
+        for (int block = job.block_begin; block < job.block_end; ++block) {
+          const bool plain = enter_block(row, block);
+          by_plain[plain](row, ox);
+        }
+      });
+    }
+    return;
+  }
+  for (int block = job.block_begin; block < job.block_end; ++block) {
+    for (int oy = job.row_begin; oy < job.row_end; ++oy) {
+      RowContext row = at_row(oy);
+      const bool plain = enter_block(row, block);
+      tiles.for_each([&](const Tile(&by_plain)[2], int ox) { by_plain[plain](row, ox); });
     }
   }
 }
