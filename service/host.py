@@ -6,6 +6,7 @@ tightest limit holds.
 """
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,3 +98,12 @@ def _text(file: Path) -> str | None:
         return file.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         return None
+
+
+def cpu_name(proc: Path = PROC) -> str:
+    """The processor's name, for reports; `unknown` where the system does not say."""
+    for line in (_text(proc / "cpuinfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in {"model name", "Model", "Hardware"}:
+            return value.strip()
+    return platform.processor() or platform.machine() or "unknown"

@@ -23,6 +23,7 @@ LAYERS: list[set[str]] = [
     {"tasks", "backends", "scheduler", "background", "client"},
     {"evaluation", "registry"},
     {"experiments", "parity", "calibration"},
+    {"report"},
     {"api", "ui"},
     {"app"},
     {"__main__", "cli"},

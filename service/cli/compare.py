@@ -1,22 +1,28 @@
-"""`compare`: two variants on a photo, or on every photo of a folder."""
+"""`compare`: two variants on a photo, or on every photo of a folder: is the one good enough in place of the other?"""
 
 import argparse
 import asyncio
 import json
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
-from tqdm import tqdm
+import onnxruntime
 
 from service.api.context import RequestContext, request_id_from
-from service.api.pipeline import Answered, Side
+from service.api.pipeline import Side
 from service.api.wire import classify_comparison, depth_comparison, weight_bytes
-from service.cli.data import images_of
+from service.app import service_version
+from service.card import TaskName
+from service.cli import compare_folder
+from service.cli.compare_folder import Folder
+from service.cli.data import images_of, is_depth_folder
 from service.cli.engine import Engine, describe
-from service.errors import ServiceError
+from service.errors import BadParameterError
+from service.host import cpu_name
 from service.registry import Handle
-from service.schemas import ClassifyComparison, DepthComparison
+from service.report.page import render
+from service.report.summary import Names, summarise
 from service.settings import Settings
 from service.tasks import ClassifyOptions, DepthOptions
 
@@ -24,91 +30,123 @@ _SHOWN_DISAGREEMENTS = 20
 
 
 def compare(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Prints both answers for a photo, or a summary for a folder. Returns the exit code.
+    """Prints both answers for a photo, or what a folder shows, and writes the report. Returns the exit code.
 
     The two variants run one after the other, in random order, with nothing beside them: their times can be compared.
     """
-    paths = images_of(arguments.path)
+    path: Path = arguments.path
+    task: TaskName = arguments.task or ("depth" if path.is_dir() and is_depth_folder(path) else "classify")
+    images_of(path)  # before anything is loaded
+    report: Path | None = arguments.report
+    if report is not None:
+        _check_report(report, path)
     with Engine(settings) as engine:
-        handles = engine.handles(arguments.task, arguments.model, arguments.a, arguments.b)
+        handles = engine.handles(task, arguments.model, arguments.a, arguments.b)
         sides: dict[Side, Handle] = {"a": handles[0], "b": handles[1]}
-        if arguments.path.is_file():
-            comparison = asyncio.run(_one(engine, paths[0], sides, arguments))
-            document: dict[str, Any] = comparison.model_dump(mode="json")
+        options = DepthOptions(fx_px=arguments.fx) if task == "depth" else ClassifyOptions(settings.top_k)
+        if path.is_file():
+            document = asyncio.run(_one(engine, path, sides, options))
         else:
-            document = asyncio.run(_folder(engine, paths, sides, arguments))
+            document = asyncio.run(_folder(engine, task, sides, options, arguments))
     if arguments.json:
         print(json.dumps(document))
-    elif arguments.path.is_file():
+    elif path.is_file():
         print(_line(document, sides))
     else:
         print(_summary(document))
+        if report is not None:
+            print(f"The report is in {report}, its figures in {report.with_suffix('.json')}.")
     return 0
 
 
-async def _one(
-    engine: Engine, path: Path, sides: dict[Side, Handle], arguments: argparse.Namespace
-) -> ClassifyComparison | DepthComparison:
-    options = DepthOptions(fx_px=arguments.fx) if arguments.task == "depth" else ClassifyOptions(engine.settings.top_k)
+async def _one(engine: Engine, path: Path, sides: dict[Side, Handle], options: Any) -> dict[str, Any]:
     answers, order = await engine.compare(path, sides, options)
-    return _wire(answers, order)
-
-
-def _wire(answers: dict[Side, Answered], order: list[Side]) -> ClassifyComparison | DepthComparison:
     context = RequestContext(request_id_from(None))
-    if answers["a"].handle.card.task == "classify":
-        return classify_comparison(answers, order, context)
-    return depth_comparison(answers, order, context)
+    make = classify_comparison if sides["a"].card.task == "classify" else depth_comparison
+    return make(answers, order, context).model_dump(mode="json")
 
 
 async def _folder(
-    engine: Engine, paths: list[Path], sides: dict[Side, Handle], arguments: argparse.Namespace
+    engine: Engine, task: TaskName, sides: dict[Side, Handle], options: Any, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    comparisons: list[ClassifyComparison | DepthComparison] = []
-    disagreements: list[dict[str, str]] = []
-    failed: list[dict[str, str]] = []
-    for path in tqdm(paths, unit="image"):
-        try:
-            comparison = await _one(engine, path, sides, arguments)
-        except ServiceError as error:
-            failed.append({"file": str(path), "detail": error.detail})
-            continue
-        comparisons.append(comparison)
-        if not comparison.agree:
-            disagreements.append({"file": str(path), **_difference(comparison)})
-    if not comparisons:
-        raise ServiceError("None of the images could be compared.", remedy=failed[0]["detail"])
+    root: Path = arguments.path
     a, b = sides["a"], sides["b"]
-    weights = comparisons[0].weights
-    document: dict[str, Any] = {
-        "n": len(comparisons),
-        "agreement": fmean(comparison.agree for comparison in comparisons),
-        "a": _side(a, [comparison.a.timings_ms.inference for comparison in comparisons]),
-        "b": _side(b, [comparison.b.timings_ms.inference for comparison in comparisons]),
-        "speedup_median": round(median(comparison.speedup for comparison in comparisons), 3),
-        "weights": weights.model_dump(),
-        "failed": failed,
-        "disagreements": disagreements,
+    if task == "depth":
+        folder = compare_folder.depth_folder(root, arguments.limit)
+    else:
+        folder = compare_folder.classify_folder(root, a.card.classes, arguments.limit)
+    await compare_folder.run(engine, folder, root, sides, options)
+    names = Names(a.variant, b.variant) if a.variant != b.variant else Names(f"a ({a.variant})", f"b ({b.variant})")
+    document = {
+        "task": task,
+        "folder": str(root),
+        **summarise(folder.pairs, names, task=task, margin=arguments.margin),
+        "a": _side(a, [pair.a.inference_s for pair in folder.pairs]),
+        "b": _side(b, [pair.b.inference_s for pair in folder.pairs]),
+        "speedup_median": round(median(pair.b.inference_s / pair.a.inference_s for pair in folder.pairs), 3),
+        "weights": _weights(a, b),
+        "machine": {
+            "cpu": cpu_name(),
+            "threads": engine.settings.intra_op_threads,
+            "kernel": next((side.kernel for side in (a, b) if side.variant == "binary"), "none"),
+            "onnxruntime": onnxruntime.__version__,
+            "version": service_version(),
+        },
+        "unlabelled_folders": folder.unlabelled_folders,
+        "failed": folder.failed,
+        "disagreements": [
+            {"file": pair.file, "a": pair.a.says, "b": pair.b.says} for pair in folder.pairs if not pair.agree
+        ],
+        "differ_most": [pair.as_json() for pair in folder.most],
     }
-    depths = [comparison for comparison in comparisons if isinstance(comparison, DepthComparison)]
-    if depths:
-        document["within_1_25"] = fmean(comparison.within_1_25 for comparison in depths)
-        document["abs_rel"] = fmean(comparison.abs_rel for comparison in depths)
+    if arguments.report is not None:
+        _write_report(arguments.report, document, folder, names, root)
     return document
 
 
-def _side(handle: Handle, inference_ms: list[float]) -> dict[str, Any]:
+def _write_report(report: Path, document: dict[str, Any], folder: Folder, names: Names, root: Path) -> None:
+    """The page, and beside it every figure and every image's answers as JSON."""
+    page = render(document, folder.pairs, folder.most, names, root)
+    figures = json.dumps({**document, "images": [pair.as_json() for pair in folder.pairs]}, indent=1)
+    try:
+        report.write_text(page, encoding="utf-8")
+        report.with_suffix(".json").write_text(figures, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(report, error.strerror) from error
+
+
+def _check_report(report: Path, path: Path) -> None:
+    """Says what is wrong with the report's place before minutes are spent on images."""
+    if path.is_file():
+        raise BadParameterError("report", "A report is of a folder, not of one picture.", remedy="Name a folder.")
+    if report.suffix.lower() not in {".html", ".htm"}:
+        raise BadParameterError(
+            "report", f"The report {report} would be a web page.", remedy="Let its name end in .html."
+        )
+    if not report.parent.is_dir():
+        raise _unwritable(report, "its folder does not exist")
+
+
+def _unwritable(report: Path, reason: str | None) -> BadParameterError:
+    return BadParameterError(
+        "report", f"The report {report} cannot be written: {reason}.", remedy="Name a file in a folder that is there."
+    )
+
+
+def _side(handle: Handle, inference_s: list[float]) -> dict[str, Any]:
+    described = handle.model.describe()
     return {
         **describe(handle),
-        "inference_ms_median": round(median(inference_ms), 3),
+        "inference_ms_median": round(1000 * median(inference_s), 3),
         "weight_bytes": weight_bytes(handle),
+        "session_bytes": described["session_bytes"],
+        "artefact_bytes": described["artefact_bytes"],
     }
 
 
-def _difference(comparison: ClassifyComparison | DepthComparison) -> dict[str, str]:
-    if isinstance(comparison, ClassifyComparison):
-        return {"a": comparison.a.predictions[0].name, "b": comparison.b.predictions[0].name}
-    return {"a": f"{comparison.a.median_m:.1f} m", "b": f"{comparison.b.median_m:.1f} m"}
+def _weights(a: Handle, b: Handle) -> dict[str, float]:
+    a_bytes, b_bytes = weight_bytes(a), weight_bytes(b)
+    return {"a_bytes": a_bytes, "b_bytes": b_bytes, "ratio": round(b_bytes / max(a_bytes, 1), 3)}
 
 
 def _line(document: dict[str, Any], sides: dict[Side, Handle]) -> str:
@@ -129,18 +167,21 @@ def _line(document: dict[str, Any], sides: dict[Side, Handle]) -> str:
 
 
 def _summary(document: dict[str, Any]) -> str:
-    lines = [f"{document['n']} images: the variants agree on {100 * document['agreement']:.1f} %."]
+    lines = [
+        document["verdict"]["summary"],
+        f"{document['n']} images: the variants agree on {100 * document['agreement']:.1f} %.",
+        *(f"  {sentence}" for sentence in document["verdict"]["sentences"][1:]),
+    ]
     for side in ("a", "b"):
         part = document[side]
         lines.append(
             f"  {side}: {part['inference_ms_median']:.2f} ms (median), {part['weight_bytes'] / 1e6:.2f} MB of weights  "
             f"[{part['model']}, {part['variant']}, {part['kernel']}]"
         )
-    lines.append(f"  a is {document['speedup_median']:.2f} times as fast as b (median).")
     shown = document["disagreements"][:_SHOWN_DISAGREEMENTS]
     lines += [f"  {item['file']}: {item['a']} / {item['b']}" for item in shown]
     rest = len(document["disagreements"]) - len(shown)
     if rest:
-        lines.append(f"  and {rest} more; --json lists all.")
+        lines.append(f"  and {rest} more; --json and --report list all.")
     lines += [f"  not compared: {item['file']}: {item['detail']}" for item in document["failed"]]
     return "\n".join(lines)

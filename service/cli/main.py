@@ -78,12 +78,25 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(predicting, (*_OFFLINE_SETTINGS, "top_k", "min_probability"))
 
     comparing = _command(commands, "compare", compare, "run two variants on a photo or a folder of photos")
-    comparing.add_argument("path", type=Path, metavar="PATH", help="an image, or a folder of images")
-    comparing.add_argument("--task", choices=("classify", "depth"), default="classify")
+    comparing.add_argument(
+        "path", type=Path, metavar="PATH", help="an image, a folder of images, or with labels: <wnid or name>/<image>"
+    )
+    comparing.add_argument("--task", choices=("classify", "depth"), help="found by the folder where not given")
     comparing.add_argument("--model", help="a binary model; the task's default where not given")
     comparing.add_argument("--a", default="binary", metavar="VARIANT", help="one variant (default: binary)")
     comparing.add_argument("--b", default="full", metavar="VARIANT", help="the other (default: full)")
     comparing.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: your camera's focal length")
+    comparing.add_argument("--limit", type=_positive, metavar="N", help="at most N images, evenly spread")
+    comparing.add_argument(
+        "--margin",
+        type=_fraction,
+        default=0.02,
+        metavar="FRACTION",
+        help="loss of accuracy up to which A is good enough (default: 0.02, two points of a hundred)",
+    )
+    comparing.add_argument(
+        "--report", type=Path, metavar="FILE.html", help="write a report with plots, and its figures as FILE.json"
+    )
     add_arguments(comparing, (*_OFFLINE_SETTINGS, "top_k"))
 
     evaluating = _command(commands, "evaluate", evaluate, "measure the accuracy on a folder with ground truth")
@@ -124,6 +137,16 @@ def _positive(text: str) -> int:
     value = int(text) if text.isascii() and text.isdecimal() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return value
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction above 0, at most 1")
     return value
 
 

@@ -98,12 +98,15 @@ def verdict(
     else:
         conclusion = decide(difference, margin)
     points = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
+    less = difference is not None and difference.upper is not None and difference.upper < 0
+    doubt = f"whether {candidate} loses less than {points} of accuracy to {baseline}"
+    if less:
+        doubt = f"{candidate} is less accurate than {baseline}, but whether by less than {points}"
     summary = {
         "better": f"Yes: {candidate} is more accurate than {baseline} on these images.",
         "good_enough": f"Yes: {candidate} is good enough; it loses less than {points} of accuracy to {baseline}.",
         "worse": f"No: {candidate} loses more than {points} of accuracy to {baseline}.",
-        "undecided": f"Not decided yet: whether {candidate} loses less than {points} of accuracy to {baseline} "
-        f"needs more labelled images than {labelled}.",
+        "undecided": f"Not decided yet: {doubt} needs more labelled images than {labelled}.",
         "no_labels": f"Unknown: without labels one sees how often {candidate} and {baseline} agree, not who is right.",
         "no_data": "Nothing was seen yet.",
     }[conclusion]

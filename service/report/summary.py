@@ -1,0 +1,127 @@
+"""Figures of a compared folder, each with its interval, and the verdict. One look: the intervals are those for one."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from service.experiments import statistics as st
+from service.experiments.results import interval
+from service.experiments.verdict import verdict
+from service.report.pairs import Pair, Side
+
+_DEPTH_FIGURES = ("abs_rel", "rmse", "delta1")
+
+
+class Names(NamedTuple):
+    """What the two sides are called."""
+
+    a: str
+    b: str
+
+
+def summarise(pairs: Sequence[Pair], names: Names, *, task: str, margin: float) -> dict[str, Any]:
+    """Computes everything that the report states of the images.
+
+    Args:
+        pairs: At least one.
+        names: Of candidate and baseline.
+        task: `classify` or `depth`.
+        margin: Accepted loss of accuracy, a fraction.
+
+    Returns:
+        JSON-ready: `n`, `agreement`, `disagreement`, `latency`, `accuracy` and `pairs` where there are labels,
+        `depth` where there is ground truth, `verdict`.
+    """
+    agreeing = sum(pair.agree for pair in pairs)
+    times = {side: np.array([getattr(pair, side).inference_s for pair in pairs]) for side in ("a", "b")}
+    agreement = interval(st.proportion(agreeing, len(pairs)))
+    ratio = interval(st.latency_ratio(times["a"], times["b"]))
+    document: dict[str, Any] = {
+        "n": len(pairs),
+        "agreement": agreeing / len(pairs),
+        "agreement_interval": agreement.model_dump(),
+        "latency": {
+            "ratio": ratio.model_dump(),
+            **{side: _latency(values) for side, values in times.items()},
+        },
+        "margin": margin,
+    }
+    if task == "depth":
+        document["within_1_25"] = float(np.mean([pair.within for pair in pairs]))
+        document["abs_rel"] = float(np.mean([pair.abs_rel for pair in pairs]))
+    scored = _depth(pairs) if task == "depth" else _labels(pairs)
+    document |= scored.document
+    document["verdict"] = verdict(
+        candidate=names.a,
+        baseline=names.b,
+        depth=task == "depth",
+        margin=margin,
+        images=len(pairs),
+        agreement=agreement,
+        latency_ratio=ratio,
+        accuracies=(scored.a, scored.b),
+        labelled=scored.labelled,
+        difference=scored.difference,
+        watched=False,
+    ).model_dump()
+    return document
+
+
+class _Scored(NamedTuple):
+    """What labels or ground truth say."""
+
+    document: dict[str, Any]
+    labelled: int = 0
+    a: Any = None
+    b: Any = None
+    difference: Any = None
+
+
+def _labels(pairs: Sequence[Pair]) -> _Scored:
+    labelled = [pair for pair in pairs if pair.a.right is not None and pair.b.right is not None]
+    if not labelled:
+        return _Scored({"labelled": 0})
+    n = len(labelled)
+    a, b = (interval(st.proportion(sum(bool(side.right) for side in sides), n)) for sides in _sides(labelled))
+    only_a = sum(bool(pair.a.right and not pair.b.right) for pair in labelled)
+    only_b = sum(bool(pair.b.right and not pair.a.right) for pair in labelled)
+    both = sum(bool(pair.a.right and pair.b.right) for pair in labelled)
+    difference = interval(st.paired_difference(only_a, only_b, n))
+    document = {
+        "labelled": n,
+        "accuracy": {"a": a.model_dump(), "b": b.model_dump(), "difference": difference.model_dump()},
+        "pairs": {"both": both, "only_a": only_a, "only_b": only_b, "neither": n - both - only_a - only_b},
+        "mcnemar_p": st.mcnemar(only_a, only_b),
+        "e_value": st.e_value(only_a, only_b),
+    }
+    return _Scored(document, n, a, b, difference)
+
+
+def _depth(pairs: Sequence[Pair]) -> _Scored:
+    scored = [(pair.a.errors, pair.b.errors) for pair in pairs if pair.a.errors and pair.b.errors]
+    if not scored:
+        return _Scored({"labelled": 0})
+    figures: dict[str, Any] = {}
+    for name in _DEPTH_FIGURES:
+        a, b = (np.array([errors[name] for errors in side]) for side in zip(*scored, strict=True))
+        figures[name] = {key: interval(st.mean(values)).model_dump() for key, values in (("a", a), ("b", b))}
+        figures[name]["difference"] = interval(st.mean(a - b)).model_dump()
+    delta1 = [np.array([errors["delta1"] for errors in side]) for side in zip(*scored, strict=True)]
+    return _Scored(
+        {"labelled": len(scored), "depth": figures},
+        len(scored),
+        interval(st.mean(delta1[0])),
+        interval(st.mean(delta1[1])),
+        interval(st.mean(delta1[0] - delta1[1])),
+    )
+
+
+def _latency(times_s: Any) -> dict[str, float]:
+    """Milliseconds of inference."""
+    quantiles = np.percentile(1000 * times_s, (50, 90, 99))
+    return {name: round(float(value), 4) for name, value in zip(("p50_ms", "p90_ms", "p99_ms"), quantiles, strict=True)}
+
+
+def _sides(pairs: Sequence[Pair]) -> tuple[list[Side], list[Side]]:
+    return [pair.a for pair in pairs], [pair.b for pair in pairs]
