@@ -10,12 +10,9 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from tqdm import tqdm
 
+from loadtest import stack
 from loadtest.machine import describe_machine
 from loadtest.report import Row, Sample, as_markdown, rows_as_json, summarise
 from service.errors import OpUnavailableError
@@ -31,7 +29,6 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 TASKS = ("classify", "depth")
 VARIANTS = ("binary", "reference", "full")
-START_S = 120.0
 
 
 class LoadTestError(Exception):
@@ -86,55 +83,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 @contextlib.contextmanager
 def _service(arguments: argparse.Namespace) -> Iterator[str]:
     """The address of a service that is ready: the one that was named, or one of our own on a free port."""
-    if arguments.url:
-        _wait_ready(arguments.url.rstrip("/"), None)
-        yield arguments.url.rstrip("/")
-        return
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service", "serve", "--json", "--port", "0", "--log-level", "warning"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise LoadTestError("The service did not start; it says why above.")
-        url = json.loads(line)["url"]
-        _wait_ready(url, process)
-        yield url
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _wait_ready(url: str, process: subprocess.Popen[str] | None) -> None:
-    give_up = time.monotonic() + START_S
-    said = "it does not answer"
-    while time.monotonic() < give_up:
-        try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=10) as response:  # noqa: S310  an http address
-                response.read()
-                return
-        except urllib.error.HTTPError as error:
-            body = json.loads(error.read())
-            said = " ".join(body["reasons"])
-            if body["state"] == "failed":
-                break
-        except OSError as error:
-            said = str(error)
-        if process is not None and process.poll() is not None:
-            said = f"it ended with {process.returncode}"
-            break
-        time.sleep(0.2)
-    raise LoadTestError(f"The service at {url} is not ready: {said}")
+        if arguments.url:
+            stack.wait_ready(arguments.url.rstrip("/"), None)
+            yield arguments.url.rstrip("/")
+        else:
+            with stack.service() as running:
+                yield running.url
+    except stack.StackError as error:
+        raise LoadTestError(str(error)) from error
 
 
 def _drive(
@@ -161,21 +118,15 @@ def _drive(
     return recorded, seconds
 
 
-def _metrics(url: str) -> str:
-    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:  # noqa: S310  an http address
-        text: str = response.read().decode()
-        return text
-
-
 def _cpu_seconds(url: str) -> float:
-    for family in text_string_to_metric_families(_metrics(url)):
+    for family in text_string_to_metric_families(stack.get(f"{url}/metrics")):
         if family.name == "process_cpu_seconds":
             return float(family.samples[0].value)
     return 0.0
 
 
 def _metric_label(url: str, name: str, label: str) -> str:
-    for family in text_string_to_metric_families(_metrics(url)):
+    for family in text_string_to_metric_families(stack.get(f"{url}/metrics")):
         for sample in family.samples:
             if sample.name == name:
                 return sample.labels[label]

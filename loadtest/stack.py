@@ -67,6 +67,7 @@ def service(
         StackError: it did not start or did not become ready.
     """
     command = [sys.executable, "-m", "service", "serve", "--json", "--port", "0", "--log-level", "warning"]
+    command += ["--drain-s", "0"]  # nothing balances load here that would have to notice
     with contextlib.ExitStack() as stack:
         errors = stack.enter_context(log.open("w")) if log else None
         process = subprocess.Popen(  # noqa: S603  no shell, and arguments of our own

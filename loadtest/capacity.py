@@ -1,0 +1,193 @@
+"""How many cores a load takes: `python -m loadtest.capacity --rate 200 --p99-ms 100`.
+
+Reads what a load test recorded (docs/benchmarks/load) of a core's work, and computes from it how many cores the 1-bit
+and the full-precision network need for a rate of requests and a limit on their latency. loadtest.queueing says by which
+model and under which assumptions; the recorded steady runs say how far it is off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from loadtest.load_schema import Capacity, LoadDocument
+from loadtest.queueing import cores_needed, service_times, sojourn
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "load"
+PERCENT = 99.0
+
+
+class CapacityError(Exception):
+    """There is nothing to compute from; the message says why."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one kind of request needs.
+
+    Attributes:
+        name: task and variant.
+        cores: how many; None where no number is enough.
+        utilisation: of each, 0..1.
+        p50_ms: predicted.
+        p99_ms: predicted; the least that any number of cores gives where `cores` is None.
+        memory_bytes: of so many replicas with one core each.
+    """
+
+    name: str
+    cores: int | None
+    utilisation: float | None
+    p50_ms: float | None
+    p99_ms: float
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """A prediction beside what was measured.
+
+    Attributes:
+        name: task and variant.
+        rate_per_s: of the arrivals, at one core.
+        utilisation: that follows, 0..1.
+        predicted_p50_ms: by the model.
+        measured_p50_ms: by the load test.
+        predicted_p99_ms: likewise.
+        measured_p99_ms: likewise.
+    """
+
+    name: str
+    rate_per_s: float
+    utilisation: float
+    predicted_p50_ms: float
+    measured_p50_ms: float
+    predicted_p99_ms: float
+    measured_p99_ms: float
+
+
+def answer(kind: Capacity, rate_per_s: float, p99_ms: float) -> Answer:
+    """What a kind of request needs for a rate and a limit."""
+    times = service_times(kind.idle_ms, kind.requests_per_s)
+    cores = cores_needed(times, rate_per_s, PERCENT, p99_ms)
+    if cores is None:
+        return Answer(kind.name, None, None, None, round(sojourn(times, 1e-6).percentile(PERCENT), 2), None)
+    each = sojourn(times, rate_per_s / cores)
+    return Answer(
+        kind.name,
+        cores,
+        round(each.utilisation, 3),
+        round(each.percentile(50), 2),
+        round(each.percentile(PERCENT), 2),
+        cores * kind.resident_bytes,
+    )
+
+
+def checks(document: LoadDocument) -> Iterator[Check]:
+    """Every steady step of a load test beside its prediction."""
+    kinds = {kind.name: kind for kind in document.capacity}
+    for run in document.runs:
+        if run.scenario != "steady":
+            continue
+        kind = kinds[run.title]
+        times = service_times(kind.idle_ms, kind.requests_per_s)
+        for step in run.steps:
+            rate = step.groups[0].requests / step.seconds  # as it came to be, by lot
+            latency = step.groups[0].latency_ms
+            if latency is None or rate >= kind.requests_per_s:
+                continue
+            predicted = sojourn(times, rate)
+            yield Check(
+                run.title,
+                round(rate, 2),
+                round(predicted.utilisation, 3),
+                round(predicted.percentile(50), 2),
+                latency.p50,
+                round(predicted.percentile(PERCENT), 2),
+                latency.p99,
+            )
+
+
+def newest(folder: Path = FOLDER) -> LoadDocument:
+    """The newest load test that a folder records.
+
+    Raises:
+        CapacityError: it records none.
+    """
+    found = [LoadDocument.model_validate_json(path.read_text()) for path in folder.glob("*.json")]
+    if not found:
+        raise CapacityError(f"{folder} records no load test: python -m loadtest.load --record makes one.")
+    return max(found, key=lambda document: document.machine.date)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program. Returns the exit code: 1 when no number of cores is enough for a variant, 2 on bad input."""
+    arguments = _parser().parse_args(argv)
+    try:
+        document = LoadDocument.model_validate_json(arguments.file.read_text()) if arguments.file else newest()
+    except (CapacityError, ValidationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    kinds = [kind for kind in document.capacity if kind.task == arguments.task]
+    if not kinds:
+        print(f"error: the load test of {document.machine.date} did not send to {arguments.task}.", file=sys.stderr)
+        return 2
+    answers = [answer(kind, arguments.rate, arguments.p99_ms) for kind in kinds]
+    if arguments.json:
+        asked = {"task": arguments.task, "rate_per_s": arguments.rate, "p99_ms": arguments.p99_ms}
+        machine = document.machine.model_dump(mode="json")
+        print(json.dumps({**asked, "machine": machine, "answers": [asdict(item) for item in answers]}, indent=1))
+    else:
+        print("\n".join(_table(answers, arguments, document)))
+    return int(any(item.cores is None for item in answers))
+
+
+def _table(answers: Sequence[Answer], arguments: argparse.Namespace, document: LoadDocument) -> Iterator[str]:
+    yield (
+        f"{arguments.rate:g} requests/s to /{arguments.task}, 99 % answered within {arguments.p99_ms:g} ms, "
+        f"on cores as of {document.machine.cpu} ({document.machine.isa}):"
+    )
+    yield ""
+    yield f"{'':22}{'cores':>7}{'busy':>8}{'p50 ms':>9}{'p99 ms':>9}{'memory MB':>11}"
+    for item in answers:
+        if item.cores is None:
+            yield f"{item.name:22}{'none':>7}  no number of cores is enough: alone, p99 is {item.p99_ms:g} ms already"
+        else:
+            yield (
+                f"{item.name:22}{item.cores:7d}{item.utilisation:8.0%}{item.p50_ms:9.1f}{item.p99_ms:9.1f}"
+                f"{(item.memory_bytes or 0) / 1e6:11.0f}"
+            )
+    cores = {item.name.split()[1]: item.cores for item in answers}
+    if cores.get("binary") and cores.get("full"):
+        yield ""
+        yield f"The full-precision network needs {cores['full'] / cores['binary']:.1f} times the cores."
+    yield ""
+    yield "Replicas of one core each, Poisson arrivals, a balancer that does not look at their queues (M/G/1)."
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest.capacity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rate", type=_positive, required=True, metavar="R", help="requests a second")
+    parser.add_argument("--p99-ms", type=_positive, required=True, metavar="L", help="limit for 99 %% of them")
+    parser.add_argument("--task", choices=("classify", "depth"), default="classify", help="default classify")
+    parser.add_argument("--file", type=Path, help="a recorded load test; by default the newest of docs/benchmarks/load")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

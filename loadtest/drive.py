@@ -1,0 +1,157 @@
+"""Runs a plan by Locust in a process of its own, and watches what it costs the service meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from loadtest.scenarios import Plan
+from loadtest.stack import ROOT, Service, StackError, pinned
+
+LOCUSTFILE = Path(__file__).with_name("scenario_locustfile.py")
+
+_WATCH_S = 0.05
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Sample(NamedTuple):
+    """One request.
+
+    Attributes:
+        name: task and variant.
+        ms: from the moment it was due to the end of its answer, milliseconds.
+        inference_ms: of the network's run, as the service says; None where it did not run.
+        status: of the answer; 0 where there was none.
+        due_s: when it was due, seconds from the plan's beginning.
+        late_ms: how much later than due it was sent: what the generator is to blame for.
+    """
+
+    name: str
+    ms: float
+    inference_ms: float | None
+    status: int
+    due_s: float
+    late_ms: float
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process used at a moment.
+
+    Attributes:
+        at_s: `time.perf_counter()`.
+        cpu_s: CPU time so far, user and system.
+        resident_bytes: memory in RAM.
+    """
+
+    at_s: float
+    cpu_s: float
+    resident_bytes: int
+
+    @classmethod
+    def of(cls, pid: int) -> Usage:
+        """Reads /proc.
+
+        Raises:
+            OSError: there is no such process, or no /proc.
+        """
+        # The second field, the command's name, is in brackets and may contain spaces.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        cpu_s = (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
+        return cls(time.perf_counter(), cpu_s, int(fields[21]) * _PAGE_BYTES)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a plan.
+
+    Attributes:
+        samples: every request, in order of their answers.
+        usage: of the service, twenty times a second; empty where it is somebody else's process.
+        began_s: `time.perf_counter()` at the plan's beginning; `usage` is on the same clock.
+    """
+
+    samples: tuple[Sample, ...]
+    usage: tuple[Usage, ...]
+    began_s: float
+
+
+def drive(plan: Plan, service: Service, *, cpus: Sequence[int] | None = None, image: Path | None = None) -> Run:
+    """Carries out a plan.
+
+    Args:
+        plan: what to send.
+        service: where to.
+        cpus: that the generator may use; all by default.
+        image: a JPEG to send; one is made where not given.
+
+    Raises:
+        StackError: Locust failed.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        samples, described = folder / "samples.json", folder / "plan.json"
+        described.write_text(json.dumps(_describe(plan, samples, image)), encoding="utf-8")
+        command = [
+            *(sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--headless", "--only-summary"),
+            *("--host", service.url, "--stop-timeout", "60", "--loglevel", "ERROR"),
+        ]
+        search = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": search, "LOADTEST_PLAN": str(described)}
+        with _watched(service.pid) as usage:
+            ended = subprocess.run(  # noqa: S603  no shell, and arguments of our own
+                pinned(command, cpus),
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=plan.seconds + 180,
+                check=False,
+            )
+        recorded = json.loads(samples.read_text(encoding="utf-8")) if samples.is_file() else {}
+    if not recorded.get("samples"):
+        raise StackError(f"Locust sent nothing: {(ended.stderr or ended.stdout).strip()[-500:]}")
+    return Run(tuple(Sample(*item) for item in recorded["samples"]), tuple(usage), recorded["began_s"])
+
+
+def _describe(plan: Plan, samples: Path, image: Path | None) -> dict[str, object]:
+    return {
+        "loop": plan.loop,
+        "steps": [{"seconds": step.seconds, "level": step.level} for step in plan.steps],
+        "mix": [{"task": kind.task, "variant": kind.variant, "share": share} for kind, share in plan.mix],
+        "seed": plan.seed,
+        "image": str(image.resolve()) if image else "",
+        "samples": str(samples),
+    }
+
+
+@contextlib.contextmanager
+def _watched(pid: int | None) -> Iterator[list[Usage]]:
+    """A list that grows by what the process uses; it stays empty without a process of ours."""
+    usage: list[Usage] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while pid is not None:
+            usage.append(Usage.of(pid))
+            if done.wait(_WATCH_S):
+                return
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield usage
+    finally:
+        done.set()
+        thread.join()

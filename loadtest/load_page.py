@@ -1,0 +1,230 @@
+"""docs/benchmarks/load: tables and plots, made from the recorded load tests and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from loadtest import load_plots
+from loadtest.capacity import answer, checks
+from loadtest.load_schema import Capacity, LoadDocument, RunResult, StepResult
+from loadtest.scenarios import MEANING, NAMES
+
+README = "README.md"
+
+#: Rates and limits of the table of cores, by task.
+EXAMPLES = {"classify": ((100, 50), (100, 200), (1000, 50), (1000, 200)), "depth": ((20, 250), (20, 1000), (200, 1000))}
+
+_HEAD = """# Load tests
+
+Written by `python -m loadtest.load` from the JSON files of this folder; change that program, not this page.
+
+    make setup .venv/.stamps/bench
+    python -m loadtest.load --record                    # measure, with nothing else running, and write this folder
+    python -m loadtest.load --render                    # draw tables and plots again from what is recorded
+    python -m loadtest.load --scenarios burst --json    # one scenario, nothing recorded
+    python -m loadtest.capacity --rate 200 --p99-ms 100 # how many cores does it take?
+
+The service runs on one core and Locust on another, so that neither takes the other's time. Requests carry a JPEG, and
+are decoded, scaled, run and answered as any client's. Open scenarios (steady, burst, mixed, ab) send at random moments
+whether or not earlier requests are answered, and count latency from the moment at which a request was due. The service
+holds every model and variant of the zoo; its memory is that of all of them.
+"""
+
+_CAPACITY = """Requests a second with the core saturated, the CPU time of each with decoding and HTTP, and the latency
+of a request alone."""
+
+_CORES = """By `python -m loadtest.capacity`: replicas of one core each, Poisson arrivals, a balancer that does not look
+at their queues; M/G/1 with the measured service times (`loadtest/queueing.py`). A dash: no number of cores is enough,
+because a request alone takes longer."""
+
+
+def write(folder: Path, document: LoadDocument | None = None) -> list[Path]:
+    """Writes a new record, if there is one, and draws everything again from the files.
+
+    Returns:
+        What was written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    if document is not None:
+        written.append(folder / f"{stem(document)}.json")
+        written[0].write_text(document.model_dump_json(indent=1, exclude_none=True) + "\n")
+    records = recorded(folder)
+    if not records:
+        return written
+    written.append(folder / README)
+    written[-1].write_text(page(records))
+    for name, draw in load_plots.PLOTS.items():
+        path = folder / f"{stem(records[0])}-{name}.svg"
+        if draw(records[0], path):
+            written.append(path)
+    return written
+
+
+def recorded(folder: Path) -> list[LoadDocument]:
+    """All that a folder records, newest first."""
+    found = [LoadDocument.model_validate_json(path.read_text()) for path in folder.glob("*.json")]
+    return sorted(found, key=lambda document: document.machine.date, reverse=True)
+
+
+def stem(document: LoadDocument) -> str:
+    """Name of a record's files, without the suffix: day and CPU."""
+    cpu = re.sub(r"[^a-z0-9]+", "-", document.machine.cpu.lower()).strip("-")
+    return f"{document.machine.date[:10]}-{cpu}"
+
+
+def page(records: Sequence[LoadDocument]) -> str:
+    """The page: the newest record, links to all."""
+    newest, *earlier = records
+    name = stem(newest)
+    lines = [_HEAD, f"## {newest.machine.date[:10]}, {newest.machine.cpu}", "", *_machine(newest)]
+    lines += [f"Recorded in [{name}.json]({name}.json).", ""]
+    lines += [*_capacity(newest), *_cores(newest), *_validation(newest)]
+    for scenario in NAMES:
+        runs = [run for run in newest.runs if run.scenario == scenario]
+        if runs and scenario != "saturate":
+            lines += [f"### {scenario.capitalize()}", "", f"{MEANING[scenario][0].upper()}{MEANING[scenario][1:]}.", ""]
+            if scenario in load_plots.PLOTS and load_plots.drawn(newest, scenario):
+                lines += [f"![{scenario}]({name}-{scenario}.svg)", ""]
+            lines += [*_steps(runs), ""]
+    if earlier:
+        lines += [
+            "## Earlier records",
+            "",
+            *(f"- [{stem(record)}.json]({stem(record)}.json)" for record in earlier),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def report(document: LoadDocument) -> str:
+    """The same for a terminal, without the links."""
+    lines = [*_machine(document), *_capacity(document), *_steps(document.runs), ""]
+    return "\n".join(lines)
+
+
+def _machine(document: LoadDocument) -> list[str]:
+    machine = document.machine
+    pinned = "not pinned: it has one CPU only"
+    if document.service_cpus is not None:
+        pinned = f"service on CPU {_list(document.service_cpus)}, Locust on {_list(document.generator_cpus or ())}"
+    facts = {
+        "CPU": f"{machine.cpu} ({machine.cpu_id}), {machine.usable_cpus} CPUs usable; {pinned}",
+        "Kernel": f"`{machine.isa}`",
+        "System": f"{machine.system}; load average at the start {machine.load_1m}",
+        "Versions": ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
+        "Commit": f"`{machine.commit}`, {machine.date}",
+        "Sent": document.image,
+        "Options": " ".join(document.settings) or "none",
+    }
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+
+
+def _capacity(document: LoadDocument) -> list[str]:
+    lines = [
+        "### Capacity of one core",
+        "",
+        _CAPACITY,
+        "",
+        "| | model | requests/s a core | times full | CPU ms a request | alone p50 ms | alone p99 ms | memory MB |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    full = {kind.task: kind.requests_per_s for kind in document.capacity if kind.variant == "full"}
+    for kind in document.capacity:
+        ratio = f"{kind.requests_per_s / full[kind.task]:.2f}x" if kind.task in full else "-"
+        name, ratio = (f"**{kind.name}**", f"**{ratio}**") if kind.variant == "binary" else (kind.name, ratio)
+        lines.append(
+            f"| {name} | `{kind.model}` | {kind.requests_per_s:.1f} | {ratio} | {kind.cpu_ms:.2f} | "
+            f"{kind.idle_ms[50]:.2f} | {kind.idle_ms[99]:.2f} | {kind.resident_bytes / 1e6:.0f} |"
+        )
+    return [*lines, ""]
+
+
+def _cores(document: LoadDocument) -> list[str]:
+    lines = [
+        "### Cores for a rate and a limit",
+        "",
+        _CORES,
+        "",
+    ]
+    for task, asked in EXAMPLES.items():
+        kinds = [kind for kind in document.capacity if kind.task == task]
+        if kinds:
+            lines += [
+                f"| {task}: requests/s | p99 within ms | " + " | ".join(kind.variant for kind in kinds) + " |",
+                "|---:|---:|" + "---:|" * len(kinds),
+                *(f"| {rate} | {limit} | {_needs(kinds, rate, limit)} |" for rate, limit in asked),
+                "",
+            ]
+    return lines
+
+
+def _needs(kinds: Sequence[Capacity], rate: float, limit: float) -> str:
+    return " | ".join(str(answer(kind, rate, limit).cores or "-") for kind in kinds)
+
+
+def _validation(document: LoadDocument) -> list[str]:
+    found = list(checks(document))
+    if not found:
+        return []
+    lines = [
+        "The model against the steady runs of this record:",
+        "",
+        "| | requests/s | busy | p50 ms: model | measured | p99 ms: model | measured | model / measured |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {check.name} | {check.rate_per_s:.1f} | {check.utilisation:.0%} | {check.predicted_p50_ms:.1f} | "
+        f"{check.measured_p50_ms:.1f} | {check.predicted_p99_ms:.1f} | {check.measured_p99_ms:.1f} | "
+        f"{check.predicted_p99_ms / check.measured_p99_ms:.2f} |"
+        for check in found
+    ]
+    return [*lines, ""]
+
+
+def _steps(runs: Sequence[RunResult]) -> Iterator[str]:
+    yield (
+        "| | load | sent | answered/s | p50 ms | p90 ms | p99 ms | refused (429) | failed | CPU ms a request | "
+        "cores used | memory MB, growth |"
+    )
+    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    for run in runs:
+        for step in run.steps:
+            yield from _groups(run, step)
+
+
+def _groups(run: RunResult, step: StepResult) -> Iterator[str]:
+    load = f"{step.level:.0f} users" if run.loop == "closed" else f"{step.level:.1f}/s, {step.seconds:g} s"
+    for group in step.groups:
+        whole = group.name == "all"
+        latency = group.latency_ms
+        times = [f"{value:.1f}" for value in (latency.p50, latency.p90, latency.p99)] if latency else ["-"] * 3
+        cells = [
+            run.title if whole else f"- {group.name}",
+            load if whole else "",
+            str(group.requests),
+            f"{group.requests_per_s:.1f}",
+            *times,
+            str(group.refused),
+            str(group.failed),
+            _number(step.cpu_ms_per_request, ".2f") if whole else "",
+            _number(step.cpu_cores, ".2f") if whole else "",
+            _memory(step) if whole else "",
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _memory(step: StepResult) -> str:
+    if step.resident_bytes is None or step.resident_growth_bytes is None:
+        return "-"
+    return f"{step.resident_bytes / 1e6:.0f}, +{step.resident_growth_bytes / 1e6:.1f}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
+
+
+def _list(cpus: Sequence[int]) -> str:
+    return ", ".join(map(str, cpus))

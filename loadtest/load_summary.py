@@ -1,0 +1,147 @@
+"""From what Locust recorded to the figures of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from loadtest.drive import Run, Sample, Usage
+from loadtest.load_schema import Capacity, Group, Latency, RunResult, Second, StepResult
+from loadtest.scenarios import Kind, Plan, Step
+
+#: The beginning of a closed step that is not counted: its users start, and the queue fills or drains. Seconds.
+SETTLE_S = 0.5
+
+
+def summarise(plan: Plan, run: Run) -> RunResult:
+    """One run."""
+    return RunResult(
+        scenario=plan.scenario,
+        title=plan.title,
+        loop=plan.loop,
+        mix={kind.name: share for kind, share in plan.mix},
+        steps=tuple(_steps(plan, run)),
+        seconds=tuple(_seconds(plan, run.samples)),
+    )
+
+
+def capacity(plan: Plan, run: Run, model: str) -> Capacity:
+    """What a run of `saturate` says of a core.
+
+    Raises:
+        ValueError: a request was not answered: what was measured is then not the service's capacity.
+    """
+    ((kind, _),) = plan.mix
+    idle, _ = _spans(plan)
+    result = tuple(_steps(plan, run))
+    wrong = [step.groups[0] for step in result if step.groups[0].answered != step.groups[0].requests]
+    cost = result[1]
+    if wrong or cost.cpu_ms_per_request is None or cost.resident_bytes is None:
+        raise ValueError(f"{kind.name}: not every request was answered, or the service's costs are unknown: {wrong}")
+    alone = [sample.ms for sample in run.samples if idle[0] <= sample.due_s < idle[1]]
+    quantiles = np.percentile(alone, np.arange(101))
+    return Capacity(
+        task=kind.task,
+        variant=kind.variant,
+        model=model,
+        requests_per_s=_round(cost.groups[0].requests_per_s),
+        cpu_ms=cost.cpu_ms_per_request,
+        idle_ms=tuple(_round(value) for value in quantiles),
+        resident_bytes=cost.resident_bytes,
+    )
+
+
+def _spans(plan: Plan) -> list[tuple[float, float]]:
+    """Begin and end of what counts of each step, seconds from the plan's beginning."""
+    spans, begin = [], 0.0
+    for step in plan.steps:
+        settle = min(SETTLE_S, step.seconds / 4) if plan.loop == "closed" else 0.0
+        spans.append((begin + settle, begin + step.seconds))
+        begin += step.seconds
+    return spans
+
+
+def _steps(plan: Plan, run: Run) -> Iterator[StepResult]:
+    for step, (begin, end) in zip(plan.steps, _spans(plan), strict=True):
+        yield _step(plan, step, run, begin, end)
+
+
+def _step(plan: Plan, step: Step, run: Run, begin: float, end: float) -> StepResult:
+    # Of a closed loop those that were answered in the span: at its end some are always under way. Of an open one those
+    # that were due in it, however late their answer came.
+    if plan.loop == "closed":
+        samples = [sample for sample in run.samples if begin <= sample.due_s + sample.ms / 1000 < end]
+    else:
+        samples = [sample for sample in run.samples if begin <= sample.due_s < end]
+    kinds = [kind for kind, _ in plan.mix]
+    groups = [_group("all", samples, end - begin)]
+    if len(kinds) > 1:
+        groups += [_group(kind.name, _of(kind, samples), end - begin) for kind in kinds]
+    usage = [item for item in run.usage if begin <= item.at_s - run.began_s <= end]
+    cpu_s = _cpu(usage)
+    answered = groups[0].answered
+    late = [sample.late_ms for sample in samples]
+    return StepResult(
+        seconds=_round(end - begin),
+        level=_round(step.level),
+        groups=tuple(groups),
+        cpu_ms_per_request=None if cpu_s is None or not answered else _round(1000 * cpu_s * (end - begin) / answered),
+        cpu_cores=None if cpu_s is None else _round(cpu_s),
+        resident_bytes=max((item.resident_bytes for item in usage), default=None),
+        resident_growth_bytes=max(item.resident_bytes for item in usage) - usage[0].resident_bytes if usage else None,
+        late_p99_ms=_round(max(0.0, float(np.percentile(late, 99)))) if late else 0.0,
+    )
+
+
+def _cpu(usage: Sequence[Usage]) -> float | None:
+    """CPU seconds a second."""
+    if len(usage) < 2:
+        return None
+    first, last = usage[0], usage[-1]
+    return (last.cpu_s - first.cpu_s) / (last.at_s - first.at_s)
+
+
+def _of(kind: Kind, samples: Sequence[Sample]) -> list[Sample]:
+    return [sample for sample in samples if sample.name == kind.name]
+
+
+def _group(name: str, samples: Sequence[Sample], seconds: float) -> Group:
+    good = [sample for sample in samples if sample.status == 200]
+    refused = sum(sample.status == 429 for sample in samples)
+    inference = [sample.inference_ms for sample in good if sample.inference_ms is not None]
+    return Group(
+        name=name,
+        requests=len(samples),
+        answered=len(good),
+        refused=refused,
+        failed=len(samples) - len(good) - refused,
+        requests_per_s=_round(len(good) / seconds),
+        latency_ms=_latency([sample.ms for sample in good]),
+        inference_p50_ms=_round(float(np.median(inference))) if inference else None,
+    )
+
+
+def _latency(times_ms: Sequence[float]) -> Latency | None:
+    if not times_ms:
+        return None
+    p50, p90, p99 = (_round(float(value)) for value in np.percentile(times_ms, [50, 90, 99]))
+    return Latency(mean=_round(float(np.mean(times_ms))), p50=p50, p90=p90, p99=p99, max=_round(max(times_ms)))
+
+
+def _seconds(plan: Plan, samples: Sequence[Sample]) -> Iterator[Second]:
+    for second in range(int(np.ceil(plan.seconds))):
+        own = [sample for sample in samples if second <= sample.due_s < second + 1]
+        latency = _latency([sample.ms for sample in own if sample.status == 200])
+        yield Second(
+            at_s=second,
+            sent=len(own),
+            answered=sum(sample.status == 200 for sample in own),
+            refused=sum(sample.status == 429 for sample in own),
+            p50_ms=latency.p50 if latency else None,
+            p99_ms=latency.p99 if latency else None,
+        )
+
+
+def _round(value: float) -> float:
+    return round(float(value), 3)

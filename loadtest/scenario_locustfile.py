@@ -1,0 +1,126 @@
+"""Locust users and load shape that carry out one plan of loadtest.scenarios.
+
+`python -m loadtest.load` runs it, and tells by the variable LOADTEST_PLAN which plan to read and where to write what
+came of it. Never import it into a process that does something else: Locust replaces parts of Python's library.
+"""
+
+import json
+import os
+import random
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent
+from locust import FastHttpUser, LoadTestShape, constant, events, task
+from locust.exception import StopUser
+
+from loadtest.pictures import photo_like
+
+_PLAN: dict[str, Any] = json.loads(Path(os.environ["LOADTEST_PLAN"]).read_text(encoding="utf-8"))
+_STEPS: list[tuple[float, float]] = [(step["seconds"], step["level"]) for step in _PLAN["steps"]]
+_KINDS = [(item["task"], item["variant"]) for item in _PLAN["mix"]]
+_SHARES = [item["share"] for item in _PLAN["mix"]]
+_TOTAL_S = sum(seconds for seconds, _ in _STEPS)
+_PICTURE = Path(_PLAN["image"]).read_bytes() if _PLAN["image"] else photo_like()
+
+_INFERENCE = re.compile(r"inference;dur=([0-9.]+)")
+
+#: One list a request: see loadtest.drive.Sample.
+_samples: list[list[Any]] = []
+_random = random.Random(_PLAN["seed"])
+_begun: float | None = None
+
+
+def _now() -> float:
+    """Seconds since the plan began, which is when the first asks; on Linux, all processes share this clock."""
+    global _begun
+    if _begun is None:
+        _begun = time.perf_counter()
+    return time.perf_counter() - _begun
+
+
+def _level(at_s: float) -> float | None:
+    """Users or rate at a moment; None after the end."""
+    for seconds, level in _STEPS:
+        if at_s < seconds:
+            return level
+        at_s -= seconds
+    return None
+
+
+@events.quitting.add_listener
+def _write(**_: Any) -> None:
+    document = {"began_s": _begun, "samples": _samples}
+    Path(_PLAN["samples"]).write_text(json.dumps(document), encoding="utf-8")
+
+
+class Sender(FastHttpUser):
+    """Sends one request and records it."""
+
+    abstract = True
+    wait_time = constant(0)
+    concurrency = 1000  # connections at a time, of a user that does not wait for answers
+    network_timeout = connection_timeout = 60.0
+
+    def send(self, due_s: float) -> None:
+        """One request, whose time counts from when it was due."""
+        kind, variant = _random.choices(_KINDS, _SHARES)[0]
+        name = f"{kind} {variant}"
+        late_s = _now() - due_s
+        with self.client.post(
+            f"/{kind}?variant={variant}",
+            data=_PICTURE,
+            headers={"content-type": "image/jpeg"},
+            name=name,
+            catch_response=True,
+        ) as response:
+            took_ms = 1000 * (_now() - due_s)
+            found = _INFERENCE.search(response.headers.get("server-timing", "") if response.headers else "")
+            inference_ms = float(found[1]) if found else None
+            _samples.append([name, took_ms, inference_ms, response.status_code, due_s, 1000 * late_s])
+            if response.status_code == 429:
+                response.success()  # told to come back, which is what a full queue should do; counted by its status
+
+
+class ClosedUser(Sender):
+    """Sends again as soon as it has an answer."""
+
+    abstract = _PLAN["loop"] != "closed"
+
+    @task
+    def ask(self) -> None:
+        """One request after the other."""
+        self.send(_now())
+
+
+class OpenUser(Sender):
+    """All arrivals: it waits for the next one, never for an answer."""
+
+    abstract = _PLAN["loop"] != "open"
+
+    @task
+    def arrive(self) -> None:
+        """Lets requests arrive until the plan ends, then waits for the last answers."""
+        pending = []
+        due_s = _now()
+        while (rate := _level(due_s)) is not None:
+            due_s += _random.expovariate(rate)
+            if (wait_s := due_s - _now()) > 0:
+                gevent.sleep(wait_s)
+            pending.append(gevent.spawn(self.send, due_s))
+        gevent.joinall(pending)
+        self.environment.runner.quit()
+        raise StopUser
+
+
+class Steps(LoadTestShape):
+    """So many users as the plan says; a single one where that one is all arrivals."""
+
+    def tick(self) -> tuple[int, float] | None:
+        """Users, and how many may be started a second; None at the end."""
+        if _PLAN["loop"] == "open":
+            return 1, 1
+        users = _level(_now())
+        return None if users is None else (round(users), 1000)

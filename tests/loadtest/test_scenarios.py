@@ -1,0 +1,193 @@
+"""Load tests: plans, what is made of the recorded requests, the calculator, the recorded page, and short real runs."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadtest import load_page
+from loadtest.capacity import FOLDER, answer, checks
+from loadtest.drive import Run, Sample, Usage
+from loadtest.load_schema import LoadDocument
+from loadtest.load_summary import capacity, summarise
+from loadtest.scenarios import NAMES, Kind, Plan, Step, plans, saturate
+from service import xnor_op
+from service.errors import OpUnavailableError
+from tests.live.service_process import ROOT, environment
+from tests.tiny_zoo import write_zoo
+
+BINARY, FULL, DEPTH = Kind("classify", "binary"), Kind("classify", "full"), Kind("depth", "binary")
+RATES = {BINARY: 300.0, FULL: 100.0, DEPTH: 30.0, Kind("depth", "full"): 10.0}
+
+
+def all_plans(name):
+    return list(plans(name, ["classify", "depth"], ["binary", "full"], RATES, 8.0))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "saturate"])
+def test_every_scenario_has_plans_whose_shares_are_whole(name):
+    found = all_plans(name)
+    assert found
+    for plan in found:
+        assert plan.scenario == name
+        assert sum(share for _, share in plan.mix) == 1
+        assert all(step.seconds > 0 and step.level > 0 for step in plan.steps)
+
+
+def test_rates_are_shares_of_what_a_core_can_do():
+    steady = all_plans("steady")[0]
+    assert [step.level for step in steady.steps] == [120, 180, 240]
+    (mixed, _) = all_plans("mixed")
+    # three classifications and one depth map take 3/300 + 1/30 s of the core
+    assert mixed.steps[0].level == pytest.approx(0.6 * 4 / (3 / 300 + 1 / 30))
+
+
+def recorded(*samples, usage=()):
+    return Run(tuple(Sample(*sample) for sample in samples), tuple(usage), began_s=100.0)
+
+
+def test_a_step_counts_what_was_due_in_it():
+    plan = Plan("ab", "open", (Step(2, 50), Step(2, 50)), ((BINARY, 0.5), (FULL, 0.5)))
+    run = recorded(
+        ("classify binary", 10.0, 2.0, 200, 0.5, 0.1),
+        ("classify binary", 20.0, 4.0, 200, 1.5, 0.3),
+        ("classify full", 40.0, 30.0, 200, 1.9, 0.1),  # its answer came in the next step
+        ("classify full", 1.0, None, 429, 2.1, 0.1),
+        ("classify full", 1.0, None, 500, 3.1, 0.1),
+        usage=[Usage(100 + at / 2, at / 4, 1000 + at) for at in range(9)],
+    )
+    first, second = summarise(plan, run).steps
+    every, binary, full = first.groups
+    assert (every.name, every.requests, every.answered, every.requests_per_s) == ("all", 3, 3, 1.5)
+    assert (binary.answered, binary.latency_ms.mean, binary.inference_p50_ms) == (2, 15, 3)
+    assert (full.answered, full.latency_ms.max) == (1, 40)
+    assert first.cpu_cores == 0.5
+    assert first.cpu_ms_per_request == pytest.approx(1000 / 3, abs=0.001)
+    assert (first.resident_bytes, first.resident_growth_bytes) == (1004, 4)
+    assert (second.groups[0].refused, second.groups[0].failed, second.groups[0].latency_ms) == (1, 1, None)
+    assert [second.sent for second in summarise(plan, run).seconds] == [1, 2, 1, 1]
+
+
+def saturated(status=200):
+    """A service that takes 10 ms alone and answers 200 a second to many."""
+    plan = saturate(BINARY, 4.0)
+    alone = [("classify binary", 10.0, 5.0, 200, at / 100, 0.0) for at in range(390)]
+    many = [("classify binary", 40.0, 5.0, status, 4 + at / 200, 0.0) for at in range(790)]
+    usage = [Usage(100 + at / 10, at / 20, 5_000_000) for at in range(81)]
+    return plan, recorded(*alone, *many, usage=usage)
+
+
+def test_capacity_is_what_a_saturated_core_answers():
+    found = capacity(*saturated(), model="m")
+    assert found.requests_per_s == pytest.approx(200, rel=0.02)
+    assert found.cpu_ms == pytest.approx(2.5, rel=0.02)
+    assert set(found.idle_ms) == {10.0}
+
+
+def test_capacity_of_a_service_that_refuses_is_none():
+    with pytest.raises(ValueError, match="not every request was answered"):
+        capacity(*saturated(status=429), model="m")
+
+
+def test_what_a_rate_and_a_limit_take():
+    kind = capacity(*saturated(), model="m")
+    found = answer(kind, 1000, 60)
+    assert found.cores >= 6
+    assert found.p50_ms < found.p99_ms <= 60
+    assert found.memory_bytes == found.cores * 5_000_000
+    assert answer(kind, 1000, 4).cores is None
+
+
+def the_record() -> LoadDocument:
+    records = load_page.recorded(FOLDER)
+    assert records, "docs/benchmarks/load records nothing"
+    return records[0]
+
+
+def test_the_recorded_page_is_drawn_from_the_files():
+    assert (FOLDER / load_page.README).read_text() == load_page.page(load_page.recorded(FOLDER))
+    for name in load_page.load_plots.PLOTS:
+        assert (FOLDER / f"{load_page.stem(the_record())}-{name}.svg").read_text().startswith("<?xml")
+
+
+def test_the_record_holds_every_scenario_by_both_variants_and_nothing_failed():
+    document = the_record()
+    assert {run.scenario for run in document.runs} == set(NAMES)
+    assert {kind.name for kind in document.capacity} >= {
+        f"{task} {variant}" for task in ("classify", "depth") for variant in ("binary", "full")
+    }
+    assert document.service_cpus and document.generator_cpus
+    assert not set(document.service_cpus) & set(document.generator_cpus)
+    for run in document.runs:
+        assert not any(group.failed for step in run.steps for group in step.groups), run.title
+    assert len(list(checks(document))) >= 4
+
+
+def program(module: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+
+
+def test_the_calculator():
+    ended = program("loadtest.capacity", "--rate", 200, "--p99-ms", 500, "--json")
+    assert ended.returncode == 0, ended.stderr
+    document = json.loads(ended.stdout)
+    cores = {item["name"]: item["cores"] for item in document["answers"]}
+    assert 1 <= cores["classify binary"] <= cores["classify full"]
+    shown = program("loadtest.capacity", "--rate", 200, "--p99-ms", 500)
+    assert "The full-precision network needs" in shown.stdout
+    impossible = program("loadtest.capacity", "--rate", 200, "--p99-ms", 0.1)
+    assert impossible.returncode == 1
+    assert "no number of cores is enough" in impossible.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "said"),
+    [
+        ("loadtest.capacity", ["--rate", "0", "--p99-ms", "5"], "0 is not above 0"),
+        ("loadtest.capacity", ["--rate", "5", "--p99-ms", "5", "--file", "absent.json"], "absent.json"),
+        ("loadtest.load", ["--scenarios", "storm"], "'storm' is none of saturate, steady"),
+        ("loadtest.load", ["--image", "absent.jpg"], "there is no file absent.jpg"),
+    ],
+)
+def test_arguments_that_are_not_valid(module, arguments, said):
+    ended = program(module, *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in ended.stderr
+
+
+@pytest.mark.slow
+def test_scenarios_against_the_real_service(tmp_path: Path):
+    try:
+        xnor_op.kernel_name()
+    except OpUnavailableError as error:
+        pytest.skip(f"the bit-packed operator: {error.detail}")
+    # Looked for and not imported: Locust patches threads and sockets of whatever process imports it.
+    if importlib.util.find_spec("locust") is None:
+        pytest.skip("locust is not installed (extra: bench)")
+    zoo, out = write_zoo(tmp_path / "zoo"), tmp_path / "out"
+    arguments = ("--seconds", 0.8, "--tasks", "classify", "--variants", "binary,full", "--scenarios", "ramp,burst,ab")
+    arguments += ("--json", "--record", "--folder", out)
+    ended = program("loadtest.load", *arguments, BIREAL_MODEL_DIR=str(zoo))
+    assert ended.returncode == 0, ended.stderr
+    document = LoadDocument.model_validate_json(ended.stdout)
+    assert {run.scenario for run in document.runs} == {"saturate", "ramp", "burst", "ab"}
+    for run in document.runs:
+        assert sum(step.groups[0].answered for step in run.steps) > 0, run.title
+    assert {kind.model for kind in document.capacity} == {
+        "tiny-bireal",
+        "tiny-colours",
+        "tiny-bireal-depth",
+        "tiny-ramp",
+    }
+    (page,) = out.glob("*.md")
+    assert "Capacity of one core" in page.read_text()
