@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from loadtest.load_schema import Capacity, LoadDocument
-from loadtest.queueing import cores_needed, service_times, sojourn
+from loadtest.queueing import Service, cores_needed, sojourn
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "load"
 PERCENT = 99.0
@@ -73,11 +73,11 @@ class Check:
 
 def answer(kind: Capacity, rate_per_s: float, p99_ms: float) -> Answer:
     """What a kind of request needs for a rate and a limit."""
-    times = service_times(kind.idle_ms, kind.requests_per_s)
-    cores = cores_needed(times, rate_per_s, PERCENT, p99_ms)
+    taken = Service.measured(kind.idle_ms, kind.requests_per_s)
+    cores = cores_needed(taken, rate_per_s, PERCENT, p99_ms)
     if cores is None:
-        return Answer(kind.name, None, None, None, round(sojourn(times, 1e-6).percentile(PERCENT), 2), None)
-    each = sojourn(times, rate_per_s / cores)
+        return Answer(kind.name, None, None, None, round(sojourn(taken, 1e-6).percentile(PERCENT), 2), None)
+    each = sojourn(taken, rate_per_s / cores)
     return Answer(
         kind.name,
         cores,
@@ -95,13 +95,13 @@ def checks(document: LoadDocument) -> Iterator[Check]:
         if run.scenario != "steady":
             continue
         kind = kinds[run.title]
-        times = service_times(kind.idle_ms, kind.requests_per_s)
+        taken = Service.measured(kind.idle_ms, kind.requests_per_s)
         for step in run.steps:
             rate = step.groups[0].requests / step.seconds  # as it came to be, by lot
             latency = step.groups[0].latency_ms
             if latency is None or rate >= kind.requests_per_s:
                 continue
-            predicted = sojourn(times, rate)
+            predicted = sojourn(taken, rate)
             yield Check(
                 run.title,
                 round(rate, 2),

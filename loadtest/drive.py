@@ -131,6 +131,7 @@ def _describe(plan: Plan, samples: Path, image: Path | None) -> dict[str, object
         "steps": [{"seconds": step.seconds, "level": step.level} for step in plan.steps],
         "mix": [{"task": kind.task, "variant": kind.variant, "share": share} for kind, share in plan.mix],
         "seed": plan.seed,
+        "warm_up_s": plan.warm_up_s,
         "image": str(image.resolve()) if image else "",
         "samples": str(samples),
     }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from loadtest.load_schema import LoadDocument, RunResult
-from loadtest.queueing import service_times, sojourn
+from loadtest.queueing import Service, sojourn
 
 _COLOURS = {"binary": "#c2410c", "reference": "#78716c", "full": "#0369a1"}
 
@@ -49,11 +49,11 @@ def _steady(document: LoadDocument, path: Path) -> bool:
             if not run.title.startswith(task):
                 continue
             kind = kinds[run.title]
-            times = service_times(kind.idle_ms, kind.requests_per_s)
+            taken = Service.measured(kind.idle_ms, kind.requests_per_s)
             rates = np.linspace(0.02, 0.95, 40) * kind.requests_per_s
             style = _style(run)
             for percent, line, mark in ((50, ":", "s"), (99, "-", "o")):
-                model = [sojourn(times, rate).percentile(percent) for rate in rates]
+                model = [sojourn(taken, rate).percentile(percent) for rate in rates]
                 axes.plot(rates, model, line, color=style["color"], label=f"{run.title} p{percent}, model")
                 for step in run.steps:
                     found = step.groups[0].latency_ms

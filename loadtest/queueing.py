@@ -35,43 +35,65 @@ class Sojourn:
     Attributes:
         utilisation: share of its time that the core is busy, 0..1.
         step_ms: resolution.
-        cumulative: share of the requests that are answered within 0, 1, 2, ... steps.
+        path_ms: that every request takes besides.
+        cumulative: share of the requests that are through the core within 0, 1, 2, ... steps.
     """
 
     utilisation: float
     step_ms: float
+    path_ms: float
     cumulative: Array
 
     def percentile(self, percent: float) -> float:
         """Milliseconds within which so many percent are answered."""
         cell = int(np.searchsorted(self.cumulative, percent / 100))
-        return cell * self.step_ms
+        return cell * self.step_ms + self.path_ms
 
 
-def service_times(idle_ms: Sequence[float], requests_per_s: float) -> Array:
-    """Times that a request keeps a core busy, milliseconds, at evenly spaced quantiles.
+@dataclass(frozen=True)
+class Service:
+    """What a request takes, milliseconds.
 
-    Args:
-        idle_ms: quantiles of the latency with one request at a time: the shape.
-        requests_per_s: what a saturated core does: its inverse is the mean. The two differ by what overlaps when
-            there is always a next request, and by the way to the client and back, which is not the core's.
+    Attributes:
+        times_ms: that it keeps a core busy, at evenly spaced quantiles.
+        path_ms: that it takes besides, in which the core does others: the way to the client and back.
     """
-    shape = np.asarray(idle_ms, np.float64)
-    middles = (shape[1:] + shape[:-1]) / 2
-    return middles * (1000 / requests_per_s / middles.mean())
+
+    times_ms: Array
+    path_ms: float
+
+    @classmethod
+    def measured(cls, idle_ms: Sequence[float], requests_per_s: float) -> Service:
+        """From what a load test measures.
+
+        Args:
+            idle_ms: quantiles of the latency with one request at a time: time in the core and on the way.
+            requests_per_s: what a saturated core does: its inverse is the mean time in the core.
+        """
+        shape = np.asarray(idle_ms, np.float64)
+        middles = (shape[1:] + shape[:-1]) / 2
+        busy = 1000 / requests_per_s
+        path = max(0.0, float(middles.mean()) - busy)
+        times = np.maximum(middles - path, busy / 10)
+        return cls(times * (busy / times.mean()), path)
+
+    @property
+    def busy_ms(self) -> float:
+        """Mean time in the core."""
+        return float(self.times_ms.mean())
 
 
-def sojourn(times_ms: Array, rate_per_s: float) -> Sojourn:
+def sojourn(service: Service, rate_per_s: float) -> Sojourn:
     """The distribution of the time to an answer of one core.
 
     Args:
-        times_ms: service times, equally likely.
+        service: what a request takes.
         rate_per_s: arrivals at this core.
 
     Raises:
         ValueError: the core cannot do so many.
     """
-    mean = float(times_ms.mean())
+    times_ms, mean = service.times_ms, service.busy_ms
     utilisation = rate_per_s * mean / 1000
     if not utilisation < 1:
         raise ValueError(f"{rate_per_s:g} requests/s of {mean:.2f} ms each are more than one core can do")
@@ -79,12 +101,12 @@ def sojourn(times_ms: Array, rate_per_s: float) -> Sojourn:
     reach = max(times_ms.max() * 2, mean * _REACH) / (1 - utilisation)
     cells = 1 << math.ceil(math.log2(reach / step))
     # Both are rounded to the nearest multiple of the step, so that sums of many are not short of half a step each.
-    service = np.bincount(np.rint(times_ms / step).astype(int), minlength=cells) / len(times_ms)
+    in_core = np.bincount(np.rint(times_ms / step).astype(int), minlength=cells) / len(times_ms)
     residual = np.diff(_shorter(times_ms, (np.arange(cells + 1) - 0.5) * step)) / mean
-    service_t, residual_t = np.fft.rfft(service), np.fft.rfft(residual)
+    service_t, residual_t = np.fft.rfft(in_core), np.fft.rfft(residual)
     waiting_t = (1 - utilisation) / (1 - utilisation * residual_t)
     total = np.fft.irfft(waiting_t * service_t, cells)
-    return Sojourn(utilisation, step, np.cumsum(total))
+    return Sojourn(utilisation, step, service.path_ms, np.cumsum(total))
 
 
 def _shorter(times_ms: Array, at_ms: Array) -> Array:
@@ -96,11 +118,11 @@ def _shorter(times_ms: Array, at_ms: Array) -> Array:
     return np.asarray((sums[below] + (len(ordered) - below) * at_ms) / len(ordered))
 
 
-def cores_needed(times_ms: Array, rate_per_s: float, percent: float, limit_ms: float) -> int | None:
+def cores_needed(service: Service, rate_per_s: float, percent: float, limit_ms: float) -> int | None:
     """The fewest cores with which so many percent of the requests are answered in time.
 
     Args:
-        times_ms: service times, equally likely.
+        service: what a request takes.
         rate_per_s: arrivals altogether.
         percent: of the requests.
         limit_ms: that they may take.
@@ -108,12 +130,12 @@ def cores_needed(times_ms: Array, rate_per_s: float, percent: float, limit_ms: f
     Returns:
         The number of cores; None where no number is enough, because a request alone takes longer.
     """
-    if float(np.percentile(times_ms, percent)) > limit_ms:
+    if float(np.percentile(service.times_ms, percent)) + service.path_ms > limit_ms:
         return None
-    fewest = max(1, math.ceil(rate_per_s * float(times_ms.mean()) / 1000 / _MAX_UTILISATION))
+    fewest = max(1, math.ceil(rate_per_s * service.busy_ms / 1000 / _MAX_UTILISATION))
 
     def enough(cores: int) -> bool:
-        return sojourn(times_ms, rate_per_s / cores).percentile(percent) <= limit_ms
+        return sojourn(service, rate_per_s / cores).percentile(percent) <= limit_ms
 
     low, high = fewest - 1, fewest
     while not enough(high):

@@ -39,7 +39,7 @@ def test_every_scenario_has_plans_whose_shares_are_whole(name):
 
 def test_rates_are_shares_of_what_a_core_can_do():
     steady = all_plans("steady")[0]
-    assert [step.level for step in steady.steps] == [120, 180, 240]
+    assert [step.level for step in steady.steps] == [150, 240]
     (mixed, _) = all_plans("mixed")
     # three classifications and one depth map take 3/300 + 1/30 s of the core
     assert mixed.steps[0].level == pytest.approx(0.6 * 4 / (3 / 300 + 1 / 30))
@@ -183,11 +183,6 @@ def test_scenarios_against_the_real_service(tmp_path: Path):
     assert {run.scenario for run in document.runs} == {"saturate", "ramp", "burst", "ab"}
     for run in document.runs:
         assert sum(step.groups[0].answered for step in run.steps) > 0, run.title
-    assert {kind.model for kind in document.capacity} == {
-        "tiny-bireal",
-        "tiny-colours",
-        "tiny-bireal-depth",
-        "tiny-ramp",
-    }
+    assert {kind.model for kind in document.capacity} == {"tiny-bireal", "tiny-colours"}
     (page,) = out.glob("*.md")
     assert "Capacity of one core" in page.read_text()
