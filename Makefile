@@ -14,7 +14,9 @@ VENV := .venv
 STAMPS := $(VENV)/.stamps
 KSERVE := .venv-kserve
 PY := $(VENV)/bin/python
+RAY_VENV := .venv-ray
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
+RAY_PIP := $(RAY_VENV)/bin/python -m pip --disable-pip-version-check --no-input
 ARGS ?=
 PYTEST_ARGS ?=
 
@@ -45,7 +47,7 @@ endef
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then command -v $$p; break; fi; done)
 
-.PHONY: help setup serve test lint format bench load lock sbom audit licenses wheel clean kserve
+.PHONY: help setup serve test lint format bench load ray lock sbom audit licenses wheel clean kserve
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -74,6 +76,8 @@ bench: setup $(STAMPS)/bench ## kernels and networks against other runtimes (ARG
 
 load: $(STAMPS)/op $(STAMPS)/bench ## throughput and latency by task and variant, under a load made here (ARGS="--users 8")
 	$(PY) -m loadtest.run $(ARGS)
+
+ray: $(RAY_VENV)/.stamps/op ## .venv-ray: the service with Ray Serve, apart from everything else (docs/ray.md)
 
 lock: $(STAMPS)/dev ## newest allowed versions into requirements/*.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) requirements/build.in -o requirements/build.lock
@@ -149,4 +153,16 @@ $(KSERVE)/.stamp: requirements/kserve.lock | $(STAMPS)/venv
 	@$(PY) -m venv $(KSERVE)
 	@$(KSERVE)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --quiet --require-hashes \
 	  -r requirements/kserve.lock
+	@touch $@
+
+# Ray's own environment: it is as large as all others together, and pins what it needs.
+$(RAY_VENV)/.stamps/packages: requirements/build.lock requirements/ray.lock | $(STAMPS)/venv
+	@echo "Installing Ray Serve ..."
+	@"$(PY)" -m venv $(RAY_VENV) && mkdir -p $(@D)
+	@$(RAY_PIP) install --quiet --quiet --require-hashes -r requirements/build.lock -r requirements/ray.lock
+	@touch $@
+
+$(RAY_VENV)/.stamps/op: $(RAY_VENV)/.stamps/packages $(STAMPS)/op
+	@PATH="$(abspath $(RAY_VENV))/bin:$$PATH" $(LOCK) $(RAY_PIP) install --quiet --quiet --no-deps \
+	  --no-build-isolation --editable .
 	@touch $@

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from loadtest import load_plots
-from loadtest.capacity import answer, checks
+from loadtest.capacity import answer, calibration, checks
 from loadtest.load_schema import Capacity, LoadDocument, RunResult, StepResult
 from loadtest.scenarios import MEANING, NAMES
 
@@ -36,8 +36,12 @@ _CAPACITY = """Requests a second with the core saturated, the CPU time of each w
 of a request alone."""
 
 _CORES = """By `python -m loadtest.capacity`: replicas of one core each, Poisson arrivals, a balancer that does not look
-at their queues; M/G/1 with the measured service times (`loadtest/queueing.py`). A dash: no number of cores is enough,
-because a request alone takes longer."""
+at their queues; M/G/1 with the measured service times (`loadtest/queueing.py`). Where
+the steady runs below took longer than the model says, the limit is divided by the worst ratio. A dash: no number of
+cores is enough, because a request alone takes longer."""
+
+_VALIDATION = """The model against the steady runs of this record. It takes a request for one piece of work; in the
+service it passes through several threads, which costs the shortest requests most when others are under way."""
 
 
 def write(folder: Path, document: LoadDocument | None = None) -> list[Path]:
@@ -155,14 +159,15 @@ def _cores(document: LoadDocument) -> list[str]:
             lines += [
                 f"| {task}: requests/s | p99 within ms | " + " | ".join(kind.variant for kind in kinds) + " |",
                 "|---:|---:|" + "---:|" * len(kinds),
-                *(f"| {rate} | {limit} | {_needs(kinds, rate, limit)} |" for rate, limit in asked),
+                *(f"| {rate} | {limit} | {_needs(document, kinds, rate, limit)} |" for rate, limit in asked),
                 "",
             ]
     return lines
 
 
-def _needs(kinds: Sequence[Capacity], rate: float, limit: float) -> str:
-    return " | ".join(str(answer(kind, rate, limit).cores or "-") for kind in kinds)
+def _needs(document: LoadDocument, kinds: Sequence[Capacity], rate: float, limit: float) -> str:
+    found = [answer(kind, rate, limit, calibration(document, kind.name)) for kind in kinds]
+    return " | ".join(str(item.cores or "-") for item in found)
 
 
 def _validation(document: LoadDocument) -> list[str]:
@@ -170,7 +175,7 @@ def _validation(document: LoadDocument) -> list[str]:
     if not found:
         return []
     lines = [
-        "The model against the steady runs of this record:",
+        _VALIDATION,
         "",
         "| | requests/s | busy | p50 ms: model | measured | p99 ms: model | measured | model / measured |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",

@@ -90,13 +90,16 @@ def service(
 
 
 @contextlib.contextmanager
-def prometheus(targets: Sequence[str], folder: Path, *, scrape_s: int = 1) -> Iterator[str]:
+def prometheus(
+    targets: Sequence[str], folder: Path, *, scrape_s: int = 1, discovery: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """The address of a Prometheus that scrapes services as deploy/prometheus says, found at `targets`.
 
     Args:
         targets: addresses of services.
         folder: for its data, configuration and log; must exist.
         scrape_s: seconds between scrapes.
+        discovery: of HTTP service discovery, for targets besides.
 
     Raises:
         StackError: there is no Prometheus, or it did not start.
@@ -106,8 +109,10 @@ def prometheus(targets: Sequence[str], folder: Path, *, scrape_s: int = 1) -> It
         raise StackError("There is no prometheus to run (Debian and Ubuntu: apt-get install prometheus).")
     config: dict[str, Any] = yaml.safe_load(PROMETHEUS_CONFIG.read_text())
     (job,) = (job for job in config["scrape_configs"] if job["job_name"] == "bireal")
-    for discovery in [key for key in job if key.endswith("_sd_configs")]:
-        del job[discovery]
+    for key in [key for key in job if key.endswith("_sd_configs")]:
+        del job[key]
+    if discovery is not None:
+        job["http_sd_configs"] = [dict(discovery)]
     job["static_configs"] = [{"targets": [target.removeprefix("http://") for target in targets]}]
     interval = {"scrape_interval": f"{scrape_s}s", "scrape_timeout": f"{scrape_s}s"}
     (folder / "prometheus.yml").write_text(

@@ -256,10 +256,145 @@ _WORK = Row(
     ),
 )
 
+_EXPERIMENT = 'experiment=~"$experiment"'
+_NO_EXPERIMENT = "No experiment runs: BIREAL_EXPERIMENTS_FILE declares them"
+_NO_LABELS = "No labels yet: send some to /feedback"
+_MORE_RIGHT = "bireal_experiment_labelled_pairs"
+
+
+def _of_experiment(metric: str, by: str, *matchers: str) -> str:
+    """A gauge of experiments: replicas that share a store all export the same."""
+    return f"max by ({by}) ({select(metric, _EXPERIMENT, *matchers)})"
+
+
+def _right(result: str) -> str:
+    return _of_experiment(_MORE_RIGHT, "experiment", f'result="{result}"')
+
+
+_VERDICT = Row(
+    "Experiments: the verdict so far",
+    (
+        stat(
+            "Verdict",
+            "Whether the arms' accuracies are known to differ, by an e-value of at least 20, which may be looked at "
+            "whenever one likes. Not decided is not equal: GET /experiments says how far apart they may be.",
+            Query(
+                f"({_of_experiment('bireal_experiment_e_value', 'experiment')} >= bool 20)"
+                f" * (1 + ({_right('candidate')} > bool {_right('baseline')}))",
+                "{{experiment}}",
+            ),
+            unit="none",
+            empty=_NO_LABELS,
+            width=6,
+            mappings=(
+                {
+                    "type": "value",
+                    "options": {
+                        "0": {"text": "Not decided", "color": "text", "index": 0},
+                        "1": {"text": "Baseline is right more often", "color": "red", "index": 1},
+                        "2": {"text": "Candidate is right more often", "color": "green", "index": 2},
+                    },
+                },
+            ),
+        ),
+        stat(
+            "Evidence of a difference",
+            "The e-value on labelled pairs: 1 is none, 20 is significant at 5 % however often one looks.",
+            Query(_of_experiment("bireal_experiment_e_value", "experiment"), "{{experiment}}"),
+            unit="none",
+            empty=_NO_LABELS,
+            width=5,
+            thresholds=(("blue", None), ("orange", 20)),
+            decimals=1,
+        ),
+        bars(
+            "Candidate's time, of the baseline's",
+            "Inference time of the candidate over that of the baseline on the same images, geometric mean, with its "
+            "95 % interval. Below 1 the candidate is faster.",
+            Query(_of_experiment("bireal_experiment_latency_ratio", "experiment, bound"), "{{experiment}}: {{bound}}"),
+            unit="none",
+            width=7,
+            empty=_NO_EXPERIMENT,
+            limits=(0, None),
+        ),
+        bars(
+            "Who was right",
+            "Labelled pairs by which arm was right. Only the two in which the arms differ tell them apart.",
+            Query(_of_experiment(_MORE_RIGHT, "experiment, result"), "{{experiment}}: {{result}}"),
+            unit="short",
+            width=6,
+            empty=_NO_LABELS,
+            limits=(0, None),
+        ),
+    ),
+    height=7,
+)
+
+_EXPERIMENTS = Row(
+    "Experiments: agreement, accuracy, traffic",
+    (
+        lines(
+            "Agreement of the arms",
+            "Share of the stored pairs in which the arms gave the same answer, with its exact 95 % interval.",
+            Query(_of_experiment("bireal_experiment_agreement", "experiment, bound"), "{{experiment}}: {{bound}}"),
+            unit="percentunit",
+            width=6,
+            empty=_NO_EXPERIMENT,
+            limits=(None, 1),
+        ),
+        lines(
+            "Accuracy by feedback, by arm",
+            "Score of each arm on images whose truth somebody sent, with its 95 % interval: top-1, or delta1 of depth.",
+            Query(
+                _of_experiment("bireal_experiment_accuracy", "experiment, arm, metric, bound", _MAIN_SCORES),
+                "{{experiment}} {{arm}} {{metric}}: {{bound}}",
+            ),
+            unit="percentunit",
+            width=6,
+            empty=_NO_LABELS,
+            limits=(0, 1),
+        ),
+        lines(
+            "Live accuracy, by variant",
+            "The same for every variant that answered, within experiments or not.",
+            Query(
+                f"max by (model, variant, metric, bound) ({select('bireal_live_accuracy', _TASK, _MAIN_SCORES)})",
+                "{{model}} {{variant}} {{metric}}: {{bound}}",
+            ),
+            unit="percentunit",
+            width=6,
+            empty=_NO_LABELS,
+            limits=(0, 1),
+        ),
+        lines(
+            "Images by arm",
+            "Images a second that each arm answered, and how many pairs were run and mirrored.",
+            Query(
+                f"sum by (experiment, arm) ({rate('bireal_experiment_requests_total', _EXPERIMENT)})",
+                "{{experiment}}: {{arm}} answered",
+            ),
+            Query(
+                f"sum by (experiment, agree) ({rate('bireal_experiment_pairs_total', _EXPERIMENT)})",
+                "{{experiment}}: pairs, agree {{agree}}",
+            ),
+            Query(
+                f"sum by (experiment, outcome) ({rate('bireal_experiment_shadow_total', _EXPERIMENT)})",
+                "{{experiment}}: mirrored, {{outcome}}",
+            ),
+            unit="ops",
+            width=6,
+            empty=_NO_EXPERIMENT,
+        ),
+    ),
+)
+
 DASHBOARD = Dashboard(
     "binary-vs-full",
     "binary vs full",
     "What the 1-bit network saves (time, memory, operations) and costs (accuracy) against its full-precision twin.",
-    (_GLANCE, _TIME, _MEMORY, _AGREEMENT, _WORK),
-    (Variable("task", "Task", "bireal_model_ready"),),
+    (_GLANCE, _VERDICT, _TIME, _MEMORY, _AGREEMENT, _EXPERIMENTS, _WORK),
+    (
+        Variable("task", "Task", "bireal_model_ready"),
+        Variable("experiment", "Experiment", "bireal_experiment_running"),
+    ),
 )

@@ -149,9 +149,11 @@ _QUEUE = Row(
     (
         lines(
             "Queue and requests in flight",
-            "Images that wait for a worker, and requests being answered, over all replicas.",
+            "Images that wait for a worker, and requests being answered, over all replicas; and how many may wait for "
+            "one variant of a model before the next is refused.",
             Query("sum(bireal_queue_depth)", "waiting"),
             Query("sum(bireal_in_flight)", "in flight"),
+            Query("sum(bireal_queue_limit)", "may wait"),
             unit="short",
             width=6,
             empty=NO_SCRAPE,
@@ -196,12 +198,13 @@ _SATURATION = Row(
         ),
         lines(
             "Networks running at a time",
-            "Seconds of inference a second, by variant: the mean number of busy workers. At BIREAL_WORKERS times the "
-            "replicas every image waits.",
+            "Seconds of inference a second, by variant: the mean number of busy workers. Near the number of workers "
+            "of all replicas, every image waits.",
             Query(f"sum by (variant) ({rate('bireal_stage_seconds_sum', CHOSEN, _INFERENCE)})", "{{variant}}"),
+            Query("sum(bireal_workers)", "workers"),
             unit="none",
             width=6,
-            stacked=True,
+            limits=(0, None),
         ),
         lines(
             "Memory of the process",

@@ -16,7 +16,7 @@ import yaml
 
 from loadtest import stack
 from tests.deploy.promql import plain
-from tests.deploy.traffic import overload, send_a_little_of_everything
+from tests.deploy.traffic import EXPERIMENTS, overload, send_a_little_of_everything, take_part_and_say_what_was_right
 from tests.tiny_zoo import write_zoo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,14 +46,17 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     common = ("--model-dir", zoo, "--drain-s", 0, "--workers", 1, "--decode-threads", 1, "--intra-op-threads", 1)
     common += ("--default-classify-model", "tiny-bireal", "--default-depth-model", "tiny-bireal-depth")
     broken = ("--kernel", "abacus", "--fallback", "reference")  # a kernel that no CPU can run
+    (folder / "experiments.yaml").write_text(yaml.safe_dump(EXPERIMENTS))
+    trial = ("--experiments-file", folder / "experiments.yaml", "--feedback-store", folder / "feedback.db")
     with (
-        stack.service([*common, "--queue-size", 2], log=folder / "small.log") as small,
+        stack.service([*common, *trial, "--queue-size", 2], log=folder / "small.log") as small,
         stack.service([*common, *broken], log=folder / "fallback.log") as fallback,
     ):
 
         def send() -> None:
             send_a_little_of_everything(small.url)
             send_a_little_of_everything(fallback.url, ("binary", "full"))
+            take_part_and_say_what_was_right(small.url)
 
         send()
         overload(small.url)  # counters begin to exist before the first scrape

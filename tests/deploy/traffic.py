@@ -14,6 +14,27 @@ from PIL import Image
 VARIANTS = ("binary", "reference", "full")
 JPEG = {"content-type": "image/jpeg"}
 
+# Two experiments, so that each mode that runs pairs is there to be seen.
+PAIRED, SHADOW = "colours-paired", "ramp-shadow"
+EXPERIMENTS = {
+    "experiments": [
+        {
+            "name": PAIRED,
+            "task": "classify",
+            "mode": "paired",
+            "baseline": {"variant": "full"},
+            "candidate": {"variant": "binary"},
+        },
+        {
+            "name": SHADOW,
+            "task": "depth",
+            "mode": "shadow",
+            "baseline": {"variant": "full"},
+            "candidate": {"variant": "binary"},
+        },
+    ]
+}
+
 # What a small queue drops, and how it is counted.
 DROPPED = ("bireal_rejected_total", "bireal_expired_total", "bireal_cancelled_total")
 
@@ -38,6 +59,18 @@ def send_a_little_of_everything(url: str, variants: tuple[str, ...] = VARIANTS) 
                 assert answer.status_code == 200, answer.text
         answer = client.post("/classify", content=b"not an image", headers=JPEG)
         assert 400 <= answer.status_code < 500
+
+
+def take_part_and_say_what_was_right(url: str) -> None:
+    """Images for the running experiments, by both arms, and the truth of those that were classified."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        for colour in ("red", "green", "blue"):
+            answer = client.post("/classify", content=photo(colour), headers=JPEG)
+            assert answer.json()["experiment"]["name"] == PAIRED, answer.text
+            said = client.post("/feedback", json={"token": answer.json()["feedback_token"], "label": colour})
+            assert said.status_code == 201, said.text
+            answer = client.post("/depth", content=photo(colour), headers=JPEG)
+            assert answer.json()["experiment"]["name"] == SHADOW, answer.text
 
 
 def overload(url: str, timeout_s: float = 60.0) -> None:

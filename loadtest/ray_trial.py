@@ -1,0 +1,242 @@
+"""Ray Serve put to the test: `python -m loadtest.ray_trial` starts two nodes, drives them, and kills parts of them.
+
+Counts what clients lose when a replica dies, when replicas are drained, and when a node dies, and sees that depth
+scales apart from classification. `make ray` installs what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from loadtest.machine import describe_machine
+from loadtest.options import progress
+from loadtest.pictures import photo_like
+from loadtest.ray_cluster import CONFIG, WORKER, Cluster, Load, cluster, load, missing
+from loadtest.stack import ROOT, StackError, wait_for
+
+FOLDER = ROOT / "docs" / "benchmarks" / "ray"
+SCALE_S = 40.0
+_HEAD = """Written by `python -m loadtest.ray_trial --record` from [trial.json](trial.json). Two nodes on one machine,
+Serve's proxy on the first; clients send without a pause, and nothing is sent a second time."""
+CLASSIFY_REPLICAS = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one part of the trial came to.
+
+    Attributes:
+        part: what was done.
+        clients: that sent without a pause.
+        requests: sent.
+        lost: not answered with 200; nothing was sent a second time.
+        statuses: how often each status came; 0 is a connection that broke.
+        slowest_s: the longest time that a request took.
+        replicas: of `bireal` and `depth`, before and after.
+    """
+
+    part: str
+    clients: int
+    requests: int
+    lost: int
+    statuses: dict[str, int]
+    slowest_s: float
+    replicas: dict[str, list[int]]
+
+
+def configuration() -> dict[str, Any]:
+    """deploy/ray/serve.yaml with one proxy, three replicas for classification, and scaling that does not wait."""
+    config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
+    config["proxy_location"] = "HeadOnly"  # both nodes are this machine: there is one port
+    quick = {"upscale_delay_s": 1, "downscale_delay_s": 3, "metrics_interval_s": 1, "look_back_period_s": 2}
+    scaling = {
+        "bireal": {"min_replicas": CLASSIFY_REPLICAS, "max_replicas": CLASSIFY_REPLICAS},
+        "depth": {"min_replicas": 1, "max_replicas": 3, "target_ongoing_requests": 1, **quick},
+    }
+    for application in config["applications"]:
+        for deployment in application.get("deployments", ()):
+            deployment["autoscaling_config"] |= scaling[application["name"]]
+    return config
+
+
+class Trial:
+    """The parts of the trial, on a running cluster.
+
+    Args:
+        running: the cluster.
+    """
+
+    def __init__(self, running: Cluster) -> None:
+        self._cluster = running
+        self._image = photo_like(120, 90)
+
+    def kill_a_replica(self, seconds: float = 6.0) -> Finding:
+        """SIGKILL to one of the replicas that answer, and time for Serve to replace it."""
+
+        def act(_: Load) -> None:
+            victim = self._cluster.replicas("bireal")[0]
+            os.kill(int(victim["pid"]), signal.SIGKILL)
+            time.sleep(seconds)
+            self._until("Serve has replaced the replica", lambda: self._count("bireal") >= CLASSIFY_REPLICAS)
+
+        return self._under_load("a replica is killed", "/classify", 4, act)
+
+    def scale_depth(self) -> Finding:
+        """As many clients of depth as need more replicas than one."""
+
+        def act(_: Load) -> None:
+            self._until("depth has more replicas", lambda: self._count("depth") >= 2)
+
+        return self._under_load("depth scales up", "/depth", 8, act)
+
+    def drain_depth(self) -> Finding:
+        """One client, for which one replica is enough: the others are drained under its requests."""
+
+        def act(_: Load) -> None:
+            self._until("depth is back at one replica", lambda: self._count("depth") == 1)
+
+        return self._under_load("depth is drained to one replica", "/depth", 1, act)
+
+    def kill_a_node(self, seconds: float = 4.0) -> Finding:
+        """SIGKILL to every process of the second node at once."""
+
+        def act(_: Load) -> None:
+            self._cluster.kill_node(WORKER)
+            time.sleep(seconds)
+            whole = {"bireal": CLASSIFY_REPLICAS, "depth": 1}
+            self._until(
+                "Serve has replaced the node's replicas",
+                lambda: all(self._count(name) >= count for name, count in whole.items()),
+            )
+            time.sleep(1)
+
+        return self._under_load("a node is killed", "/classify", 4, act)
+
+    def _under_load(self, part: str, path: str, clients: int, act: Callable[[Load], None]) -> Finding:
+        progress(part)
+        before = self._counts()
+        with load(self._cluster.url, path, self._image, clients) as found:
+            time.sleep(2)
+            act(found)
+        after = self._counts()
+        return Finding(
+            part=part,
+            clients=clients,
+            requests=sum(found.statuses.values()),
+            lost=found.lost,
+            statuses={str(status): count for status, count in sorted(found.statuses.items())},
+            slowest_s=round(found.slowest_s, 3),
+            replicas={name: [before[name], after[name]] for name in before},
+        )
+
+    def _counts(self) -> dict[str, int]:
+        return {name: self._count(name) for name in ("bireal", "depth")}
+
+    def _count(self, application: str) -> int:
+        return len(self._cluster.replicas(application))
+
+    def _until(self, what: str, condition: Callable[[], bool]) -> None:
+        wait_for(what, condition, SCALE_S)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program. Returns the exit code: 1 when a replica's death or a drain lost a request, 2 without Ray."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.ray_trial", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--record", action="store_true", help="write it to docs/benchmarks/ray, and the table there")
+    parser.add_argument("--render", action="store_true", help="try nothing: write the table again from the record")
+    arguments = parser.parse_args(argv)
+    if arguments.render:
+        render()
+        return 0
+    reason = missing()
+    if reason is not None:
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    try:
+        document = run({})
+    except StackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if arguments.record:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        (FOLDER / "trial.json").write_text(json.dumps(document, indent=1) + "\n")
+        render()
+    print(json.dumps(document, indent=1) if arguments.json else page(document))
+    graceful = [finding for finding in document["findings"] if finding["part"] != "a node is killed"]
+    return int(any(finding["lost"] for finding in graceful))
+
+
+def run(variables: Mapping[str, str]) -> dict[str, Any]:
+    """The whole trial.
+
+    Args:
+        variables: of the environment of the replicas.
+
+    Raises:
+        StackError: the cluster does not come up, or does not recover.
+    """
+    machine = describe_machine()
+    began = time.monotonic()
+    with cluster(configuration(), variables) as running:
+        up_s = time.monotonic() - began
+        trial = Trial(running)
+        findings = [trial.kill_a_replica(), trial.scale_depth(), trial.drain_depth(), trial.kill_a_node()]
+    return {
+        "machine": machine.model_dump(mode="json"),
+        "ray": _ray_version(),
+        "up_s": round(up_s, 1),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def render(folder: Path = FOLDER) -> None:
+    """Writes the table again from the record."""
+    (folder / "README.md").write_text(page(json.loads((folder / "trial.json").read_text())))
+
+
+def page(document: Mapping[str, Any]) -> str:
+    """The record as a page."""
+    machine = document["machine"]
+    lines = [
+        "# Ray Serve under failures",
+        "",
+        _HEAD,
+        "",
+        "| what is done | clients | requests | lost | statuses | slowest s | replicas of bireal | of depth |",
+        "|---|---:|---:|---:|---|---:|---|---|",
+    ]
+    for finding in document["findings"]:
+        statuses = ", ".join(f"{status}: {count}" for status, count in finding["statuses"].items())
+        replicas = [" to ".join(map(str, finding["replicas"][name])) for name in ("bireal", "depth")]
+        lines.append(
+            f"| {finding['part']} | {finding['clients']} | {finding['requests']} | {finding['lost']} | {statuses} | "
+            f"{finding['slowest_s']:.2f} | {replicas[0]} | {replicas[1]} |"
+        )
+    lines += [
+        "",
+        f"{machine['cpu']}, {machine['usable_cpus']} CPUs, kernel {machine['isa']}, Ray {document['ray']}, commit",
+        f"{machine['commit']}, {machine['date']}. From nothing to every application ready: {document['up_s']:.0f} s.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _ray_version() -> str:
+    found = sorted((ROOT / ".venv-ray").glob("lib/python*/site-packages/ray-*.dist-info"))
+    return found[0].name.removeprefix("ray-").removesuffix(".dist-info") if found else "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
