@@ -43,7 +43,7 @@ def test_every_surface_answers(cluster: ray_cluster.Cluster) -> None:
         assert client.post("/compare/depth", content=photo_like()).status_code == 200
         assert client.get("/readyz").json()["ready"] is True
         assert {model["task"] for model in client.get("/models").json()["models"]} == {"classify", "depth"}
-        assert client.post("/classify", content=b"no picture").json()["code"] == "bad-image"
+        assert client.post("/classify", content=b"no picture").json()["code"] == "unsupported-image"
 
 
 def test_replicas_are_on_both_nodes(cluster: ray_cluster.Cluster) -> None:
