@@ -1,0 +1,200 @@
+"""What the scheduler's settings are worth on this machine: `python -m loadtest.scheduling`.
+
+Images are submitted to the service's own scheduler by a fixed number of callers, each of whom sends the next one when
+it has its answer: no HTTP and no decoding, so that nothing else is measured. For each network, one wide run is compared
+with several single-threaded ones, and each with runs of up to so many images that wait already (`max_batch`).
+Configurations take turns in short rounds, so that a machine that slows down slows all of them; the median round counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from loadtest.machine import describe_machine
+from loadtest.schema import Machine
+from service.errors import ServiceError
+from service.host import usable_cpus
+from service.registry import Handle, Registry
+from service.scheduler import Scheduler
+from service.settings import SHIPPED_MODELS, load_settings
+
+NETWORKS = (("classify", "binary"), ("classify", "full"), ("depth", "binary"), ("depth", "full"))
+
+
+class Row(BaseModel):
+    """One network under one configuration.
+
+    Attributes:
+        network: `model/variant`.
+        workers: runs at the same time.
+        threads: of a run.
+        max_batch: most images of a run.
+        images_per_s: median over the rounds.
+        p50_ms: median time from submission to answer, milliseconds; over all rounds.
+        p95_ms: of which 95 % are faster.
+        batch: images of a run, on average.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    network: str
+    workers: int
+    threads: int
+    max_batch: int
+    images_per_s: float
+    p50_ms: float
+    p95_ms: float
+    batch: float
+
+
+class Document(BaseModel):
+    """A whole measurement."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    machine: Machine
+    callers: int
+    seconds: float
+    rounds: int
+    rows: list[Row]
+
+
+@dataclass
+class Tried:
+    """What one configuration has shown so far."""
+
+    scheduler: Scheduler
+    handle: Handle
+    threads: int
+    rates: list[float] = field(default_factory=list)
+    latencies_s: list[float] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+
+
+async def drive(tried: Tried, image: np.ndarray, *, callers: int, seconds: float) -> None:
+    """One round."""
+    end = time.perf_counter() + seconds
+    answers = 0
+
+    async def caller() -> None:
+        nonlocal answers
+        while (begun := time.perf_counter()) < end:
+            outcome = await tried.scheduler.submit(tried.handle.model, image)
+            tried.latencies_s.append(time.perf_counter() - begun)
+            tried.batches.append(outcome.batch_size)
+            answers += 1
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    tried.rates.append(answers / (time.perf_counter() - begun))
+
+
+def measure(arguments: argparse.Namespace) -> Document:
+    """Measures everything."""
+    machine = describe_machine()
+    shapes = [(1, threads) for threads in sorted({1, arguments.cpus})]
+    if arguments.cpus > 1:
+        shapes.append((arguments.cpus, 1))
+    registries = {threads: loaded(arguments.models, threads) for threads in sorted({1, arguments.cpus})}
+    rows = []
+    for task, variant in NETWORKS:
+        candidates = []
+        for (workers, threads), max_batch in itertools.product(shapes, arguments.max_batch):
+            scheduler = Scheduler(workers=workers, queue_size=4 * arguments.callers, max_batch=max_batch)
+            candidates.append(Tried(scheduler, registries[threads].resolve(task, None, variant), threads))
+        height, width = (getattr(candidates[0].handle.card.input, side) for side in ("height", "width"))
+        image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        for _ in range(arguments.rounds):
+            for tried in candidates:
+                asyncio.run(drive(tried, image, callers=arguments.callers, seconds=arguments.seconds))
+        for tried in candidates:
+            tried.scheduler.close(1)
+            rows.append(row(tried))
+            print(" ".join(cells(rows[-1])), file=sys.stderr, flush=True)
+    return Document(
+        machine=machine, callers=arguments.callers, seconds=arguments.seconds, rounds=arguments.rounds, rows=rows
+    )
+
+
+def loaded(models: Path, threads: int) -> Registry:
+    """The models, for runs of so many threads."""
+    registry = Registry(load_settings({"model_dir": models, "intra_op_threads": threads}))
+    registry.load(lambda _, variant: variant != "reference")
+    return registry
+
+
+def row(tried: Tried) -> Row:
+    """Sums up a configuration."""
+    p50, p95 = np.percentile(tried.latencies_s, [50, 95])
+    return Row(
+        network=f"{tried.handle.card.name}/{tried.handle.variant}",
+        workers=tried.scheduler.workers,
+        threads=tried.threads,
+        max_batch=tried.scheduler.max_batch,
+        images_per_s=round(statistics.median(tried.rates), 2),
+        p50_ms=round(1000 * p50, 2),
+        p95_ms=round(1000 * p95, 2),
+        batch=round(statistics.fmean(tried.batches), 2),
+    )
+
+
+def cells(entry: Row) -> list[str]:
+    """A row as text."""
+    return [
+        entry.network,
+        f"{entry.workers} x {entry.threads}",
+        str(entry.max_batch),
+        f"{entry.images_per_s:.1f}",
+        f"{entry.p50_ms:.1f}",
+        f"{entry.p95_ms:.1f}",
+        f"{entry.batch:.1f}",
+    ]
+
+
+def table(document: Document) -> Iterator[str]:
+    """The rows as a table in Markdown."""
+    machine = document.machine
+    where = f"{machine.cpu}, {machine.isa}, {machine.usable_cpus} CPUs"
+    yield f"{where}, commit {machine.commit}, {document.callers} callers"
+    yield ""
+    yield "| network | workers x threads | max_batch | images/s | p50 ms | p95 ms | images a run |"
+    yield "|---|---|---|---|---|---|---|"
+    for entry in document.rows:
+        yield "| " + " | ".join(cells(entry)) + " |"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the measurement."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.scheduling", description="Workers, threads and batches.")
+    parser.add_argument("--models", type=Path, default=SHIPPED_MODELS, metavar="DIR", help="folder of models")
+    parser.add_argument("--cpus", type=int, default=usable_cpus(), help="threads in all (default: the usable CPUs)")
+    parser.add_argument("--max-batch", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N")
+    parser.add_argument("--callers", type=int, default=16, help="images in flight (default 16)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a round (default 1)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each configuration (default 3)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the document to a file")
+    arguments = parser.parse_args(argv)
+    try:
+        document = measure(arguments)
+    except ServiceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if arguments.out is not None:
+        arguments.out.write_text(document.model_dump_json(indent=1) + "\n")
+    print("\n".join(table(document)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

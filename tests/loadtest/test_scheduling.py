@@ -1,0 +1,32 @@
+"""The measurement of the scheduler's settings, on small models and for moments."""
+
+import json
+
+import pytest
+
+from loadtest.scheduling import Document, main
+from service import xnor_op
+from service.errors import OpUnavailableError
+from tests.tiny_zoo import write_zoo
+
+
+def test_it_measures_every_configuration(tmp_path, capsys):
+    try:
+        xnor_op.kernel_name()
+    except OpUnavailableError as error:
+        pytest.skip(f"the bit-packed operator: {error.detail}")
+    models, out = write_zoo(tmp_path / "zoo"), tmp_path / "out.json"
+    options = ["--cpus", "2", "--max-batch", "1", "4", "--seconds", "0.05", "--rounds", "1", "--callers", "8"]
+    assert main([*options, "--models", str(models), "--out", str(out)]) == 0
+    document = Document.model_validate(json.loads(out.read_text()))
+    assert len(document.rows) == 4 * 3 * 2
+    assert all(row.images_per_s > 0 and 0 < row.p50_ms <= row.p95_ms for row in document.rows)
+    assert {row.batch for row in document.rows if row.max_batch == 1} == {1.0}
+    assert max(row.batch for row in document.rows if row.max_batch == 4) > 1.5, "what waits shares a run"
+    table = capsys.readouterr().out
+    assert "| tiny-bireal/binary | 2 x 1 | 4 |" in table
+
+
+def test_models_that_are_not_there(tmp_path, capsys):
+    assert main(["--models", str(tmp_path)]) == 2
+    assert "error: " in capsys.readouterr().err
