@@ -1,10 +1,11 @@
 """The measurement of the scheduler's settings, on small models and for moments."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from loadtest.scheduling import Document, main
+from loadtest.scheduling import Document, main, table
 from service import xnor_op
 from service.errors import OpUnavailableError
 from tests.tiny_zoo import write_zoo
@@ -30,3 +31,11 @@ def test_it_measures_every_configuration(tmp_path, capsys):
 def test_models_that_are_not_there(tmp_path, capsys):
     assert main(["--models", str(tmp_path)]) == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_the_handbook_shows_what_was_recorded():
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    (recorded,) = (docs / "benchmarks" / "scheduling").glob("*.json")
+    text = (docs / "scheduling.md").read_text()
+    for line in table(Document.model_validate_json(recorded.read_text())):
+        assert line in text
