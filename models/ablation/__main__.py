@@ -19,6 +19,7 @@ from models.ablation.grid import Budget, Cell, cells
 from models.ablation.report import page
 from models.ablation.task import SmallImages, load_folder
 from models.arch import build
+from models.train.device import best_device
 from models.train.initialise import initialise_from
 from models.train.loop import run
 from models.train.provenance import hardware
@@ -69,7 +70,7 @@ def train_cell(cell: Cell, budget: Budget, train: Any, test: Any, runs: Path) ->
     """Train one cell (resuming it, if it was interrupted) and return its record."""
     recipe = cell.recipe(budget)
     torch.manual_seed(cell.seed)
-    network = build(recipe.arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build(recipe.arch).to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     out = runs / cell.key
     fresh: list[str] = []
     if cell.start is not None and not (out / "last.pt").is_file():

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.data.normalise import normalise
+from models.train.device import device_of
 from models.train.recipe import PhaseSpec, Recipe
 
 SIZE = 32
@@ -95,7 +96,7 @@ class SmallImages:
         for start in range(0, len(self.test_labels), 500):
             x = torch.from_numpy(self.test_images[start : start + 500]).permute(0, 3, 1, 2)
             labels = torch.from_numpy(self.test_labels[start : start + 500])
-            logits = network(normalise(x))
+            logits = network(normalise(x.to(device_of(network)))).cpu()
             ranks.append((logits > logits.gather(1, labels[:, None])).sum(1))
         rank = torch.cat(ranks)
         return {"top1": (rank < 1).float().mean().item(), "top5": (rank < 5).float().mean().item()}

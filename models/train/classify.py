@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.data.folder import ImageSet, hold_out, load_split, training_batches
 from models.data.normalise import normalise
 from models.data.views import VIEW_SEED, view_batches, view_crops
+from models.train.device import device_of
 from models.train.recipe import PhaseSpec, Recipe
 
 DECODE_SIZE = 64
@@ -161,13 +162,14 @@ class ClassifyTask:
 def accuracy(network: nn.Module, data: ImageSet, size: int = 0, batch: int = 100) -> dict[str, float]:
     """Top-1 and top-5 (fractions 0..1) of float32 inference, images scaled to ``size`` (0 = as they are)."""
     network.eval()
+    device = device_of(network)
     top1 = top5 = 0
     for start in range(0, len(data), batch):
         x = torch.from_numpy(data.images[start : start + batch]).permute(0, 3, 1, 2).float()
         if size and size != x.shape[-1]:
             x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
         labels = torch.from_numpy(data.labels[start : start + batch])
-        logits = network(normalise(x))
+        logits = network(normalise(x.to(device))).cpu()
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
         top1 += int((ranked[:, 0] == labels).sum())
         top5 += int((ranked == labels[:, None]).any(dim=1).sum())

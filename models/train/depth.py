@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.data.augment import colour_jitter
 from models.data.kitti import HEIGHT, WIDTH, Frame, hold_out_frames, load_drives
 from models.data.normalise import normalise
+from models.train.device import device_of
 from models.train.recipe import DepthLoss, PhaseSpec, Recipe
 from service.evaluation import KITTI_BASELINE_M, KITTI_FX_PX
 
@@ -86,7 +87,7 @@ class DepthTask:
         abs_rel, delta1 = [], []
         for frame in self.held_out:
             image = torch.from_numpy(frame.left).permute(2, 0, 1)[None]
-            predicted = FX_BASELINE / network(normalise(image))[0]
+            predicted = FX_BASELINE / network(normalise(image.to(device_of(network))))[0].cpu()
             target = torch.from_numpy(frame.disparity_px)
             known = (target > FX_BASELINE / 80.0) & (torch.arange(HEIGHT)[:, None] >= int(0.408 * HEIGHT))
             truth = FX_BASELINE / target[known]
@@ -146,8 +147,8 @@ def warp_right(right: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
         warped float [B,3,H,W], and bool [B,H,W]: the sample lies inside the right image.
     """
     _, _, height, width = right.shape
-    xs = torch.arange(width, dtype=torch.float32) - disparity  # [B,H,W]
-    ys = torch.arange(height, dtype=torch.float32)[None, :, None].expand_as(xs)
+    xs = torch.arange(width, dtype=torch.float32, device=disparity.device) - disparity  # [B,H,W]
+    ys = torch.arange(height, dtype=torch.float32, device=disparity.device)[None, :, None].expand_as(xs)
     grid = torch.stack([(2.0 * xs + 1.0) / width - 1.0, (2.0 * ys + 1.0) / height - 1.0], dim=-1)
     warped = F.grid_sample(right, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return warped, xs >= 0
@@ -155,7 +156,7 @@ def warp_right(right: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
 
 def smoothness(log_disparity: Tensor, image: Tensor) -> Tensor:
     """Edge-aware smoothness: mean |dx log d| exp(-10 |dx I|), plus y; [B,H,W] and [B,3,H,W] in 0..1 -> scalar."""
-    total = torch.zeros(())
+    total = torch.zeros((), device=log_disparity.device)
     for dim in (1, 2):
         step_d = log_disparity.diff(dim=dim).abs()
         step_i = image.diff(dim=dim + 1).abs().mean(dim=1)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from models.binarize.base import BinaryActivation, BinaryConv2d, set_phase
 from models.train import checkpoint
+from models.train.device import device_of, moved
 from models.train.optim import learning_rate, make_optimizer
 from models.train.recipe import PhaseSpec, Recipe
 
@@ -129,7 +130,7 @@ def run(
         network.load_state_dict(payload["network"])
         progress = checkpoint.Progress(**payload["progress"])
         optimizer_state = payload["optimizer"]
-    per_epoch = task.steps_per_epoch()
+    per_epoch, device = task.steps_per_epoch(), device_of(network)
     taken = 0
     clock = saved = time.monotonic()
     base_wall = progress.wall_s
@@ -156,7 +157,7 @@ def run(
                     logged = (progress.step + 1) % LOG_EVERY == 0 or progress.step + 1 == per_epoch
                     if logged:
                         inside.watch()
-                    loss, figures = task.loss(network, batch, spec)
+                    loss, figures = task.loss(network, moved(batch, device), spec)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
                     optimizer.step()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from models.arch.config import ArchConfig
 from models.binarize.base import Phase
 from models.train.recipe import DepthLoss, PhaseSpec, Recipe
@@ -48,6 +50,20 @@ _TINY_BIREAL18 = Recipe(
     teacher="resnet18-tiny100",
 )
 
+
+def _baseline(method: str, structure: str, **options: object) -> Recipe:
+    """A method that the paper compares with: phases, data and teacher of `bireal18-tiny100`, but no clip pre-training.
+
+    BinaryNet, XNOR-Net and ABC-Net start from the network with ReLU and have the ResNet's structure.
+    """
+    binary = tuple(phase for phase in _TINY_BIREAL18.phases if not phase.phase.real_valued)
+    first = replace(
+        binary[0], epochs=binary[0].epochs + sum(p.epochs for p in _TINY_BIREAL18.phases if p.phase.real_valued)
+    )
+    arch = replace(_TINY_BIREAL18.arch, method=method, structure=structure, options=options)
+    return replace(_TINY_BIREAL18, name=f"{method}18-tiny100", arch=arch, phases=(first, *binary[1:]))
+
+
 _FINE = "ours: 100 ImageNet classes of 64x64 scaled up, labels of an adapted ImageNet network; one CPU core each"
 
 _FINE_RESNET18 = Recipe(
@@ -89,6 +105,14 @@ _FINE_BIREAL18 = Recipe(
     serve_size=80,
     epoch_steps=250,
     label_smoothing=0.0,
+)
+
+_TINY_BIREAL34 = replace(
+    _TINY_BIREAL18,
+    name="bireal34-tiny100",
+    arch=replace(_TINY_BIREAL18.arch, depth=34),
+    init="resnet34-tiny100",
+    teacher="resnet34-tiny100",
 )
 
 _KITTI_RESNET50 = Recipe(
@@ -148,6 +172,11 @@ RECIPES = {
     for recipe in (
         _TINY_RESNET18,
         _TINY_BIREAL18,
+        _baseline("binarynet", "res"),
+        _baseline("xnornet", "res"),
+        _baseline("abcnet", "res", weight_bases=3, activation_bases=1),
+        _TINY_BIREAL34,
+        replace(_TINY_RESNET18, name="resnet34-tiny100", arch=replace(_TINY_RESNET18.arch, depth=34)),
         _FINE_RESNET18,
         _FINE_BIREAL18,
         _KITTI_RESNET50,

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from models.arch import ArchConfig, build
-from models.binarize.base import Phase
+from models.binarize.base import BinaryActivation, Phase
 from models.data.folder import hold_out, load_split, read_classes, training_batches
 from models.data.kitti import downscale_disparity, hold_out_frames, load_drives
 from models.train import checkpoint
@@ -162,6 +162,39 @@ def test_paper_recipes_have_the_papers_hyper_parameters() -> None:
     assert RECIPES["paper-bireal18-imagenet"].phases[-1].batchnorm_only
     with pytest.raises(ValueError, match="unknown recipe 'x'"):
         get_recipe("x")
+
+
+def test_baselines_have_the_budget_of_bireal() -> None:
+    ours = RECIPES["bireal18-tiny100"]
+    for name in ("binarynet18-tiny100", "xnornet18-tiny100", "abcnet18-tiny100"):
+        recipe = RECIPES[name]
+        assert sum(p.epochs for p in recipe.phases) == sum(p.epochs for p in ours.phases)
+        assert all(p.phase is Phase.BINARY for p in recipe.phases)
+        assert (recipe.teacher, recipe.seed, recipe.batch) == (ours.teacher, ours.seed, ours.batch)
+        assert recipe.arch.structure == "res"
+        assert recipe.arch.method == name.removesuffix("18-tiny100")
+        assert build(replace(recipe.arch, width=0.125)).config.method == recipe.arch.method
+    assert RECIPES[RECIPES["bireal34-tiny100"].init].arch.depth == 34
+
+
+def test_a_log_has_flips_and_the_share_of_activations_inside(photos: Path, tmp_path: Path) -> None:
+    recipe = replace(small_recipe(), phases=(PhaseSpec(Phase.BINARY, 1, 5e-3),))
+    task = ClassifyTask(recipe, photos, None)
+    network = build(recipe.arch)
+    seen: list[torch.Tensor] = []
+
+    def last_step(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if module.training:
+            seen.append(inputs[0].detach())
+
+    signs = [m for m in network.modules() if isinstance(m, BinaryActivation)]
+    for module in signs:
+        module.register_forward_pre_hook(last_step)
+    run(recipe, task, network, tmp_path)
+    (record,) = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines() if "loss" in x]
+    last = torch.cat([x.flatten() for x in seen[-len(signs) :]])
+    assert record["activations_inside"] == pytest.approx((last.abs() <= 1).float().mean().item(), abs=1e-6)
+    assert 0 < record["flipped_signs"] < 1
 
 
 # --- depth ------------------------------------------------------------------------------------------------------------
