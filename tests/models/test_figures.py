@@ -110,3 +110,8 @@ def test_curves_of_a_log(tmp_path: Path) -> None:
     log.write_text("")
     with pytest.raises(ValueError, match="has no step"):
         curves.draw(log, "run")
+
+
+def test_the_page_in_docs_is_that_of_the_numbers_in_docs() -> None:
+    folder = ROOT / "docs" / "figures"
+    assert (folder / "README.md").read_text() == page(json.loads((folder / "figures.json").read_text()))
