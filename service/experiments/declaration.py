@@ -20,7 +20,9 @@ from service.errors import SettingsError
 
 Mode = Literal["split", "shadow", "paired"]
 State = Literal["running", "paused"]
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# Strict: `true` is no number.
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+Margin = Annotated[float, Field(gt=0, le=1, strict=True)]
 
 MAX_EXPERIMENTS = 100  # each is a value of metric labels
 
@@ -67,7 +69,7 @@ class Declaration(_Strict):
     weight: Fraction = Field(default=0.5, description="`split`: the candidate's share of the subjects.")
     sample: Fraction = Field(default=1.0, description="`shadow`, `paired`: share of the images that both arms run.")
     salt: str = Field(default="", max_length=100, description="Another salt shuffles the subjects anew.")
-    margin: Annotated[float, Field(gt=0, le=1)] = Field(
+    margin: Margin = Field(
         default=0.02,
         description="Loss of accuracy (delta < 1.25 for depth) up to which the candidate is good enough; a fraction.",
     )
@@ -111,7 +113,7 @@ class Change(_Strict):
     state: State | None = None
     weight: Fraction | None = None
     sample: Fraction | None = None
-    margin: Annotated[float, Field(gt=0, le=1)] | None = None
+    margin: Margin | None = None
 
     def apply(self, declaration: Declaration) -> Declaration:
         """The declaration with the changes."""

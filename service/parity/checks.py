@@ -65,7 +65,7 @@ class LayerCheck:
         self._audit = Audit.of_card(card)
 
     def run(self, image: npt.NDArray[np.uint8]) -> list[LayerFinding]:
-        """Checks every layer on uint8 [H, W, 3]. Blocks for some hundred milliseconds.
+        """Checks every layer on uint8 [H, W, 3]. Blocks, for seconds where the network is large.
 
         Raises:
             ModelBrokenError: A graph does not load or fails.

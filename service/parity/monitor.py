@@ -35,7 +35,8 @@ class ParitySettings:
     Attributes:
         sample: Share of the answers of `binary` that are computed again; 0 turns the monitor off.
         layer_sample: Share of these on which every layer is checked.
-        probe_s: Seconds between runs of the fixed image, at least; they come with sampled answers.
+        probe_s: Seconds between runs of the fixed image, at least, and between checks of a model's layers; both come
+            with sampled answers.
         intra_op_threads: As the serving networks have.
     """
 
@@ -53,6 +54,7 @@ class _Watched:
     probe: Probe | None = None
     probe_at: float = 0.0
     layers: LayerCheck | None = None
+    layers_at: float = float("-inf")
 
 
 class ParityMonitor:
@@ -107,7 +109,8 @@ class ParityMonitor:
         self._metrics.observe(parity.difference, agree=parity.agree, **labels)
         if watched.probe is None or time.monotonic() - watched.probe_at >= self._settings.probe_s:
             await self._probe(handle, watched)
-        if random.random() < self._settings.layer_sample:  # noqa: S311  no secret
+        due = time.monotonic() - watched.layers_at >= self._settings.probe_s
+        if due and random.random() < self._settings.layer_sample:  # noqa: S311  no secret
             await self._layers(handle, watched, image)
         self._metrics.count_image("ok", **labels)
 
@@ -127,6 +130,7 @@ class ParityMonitor:
 
     async def _layers(self, handle: Handle, watched: _Watched, image: Image) -> None:
         findings = await asyncio.to_thread(_check_layers, handle.card, watched, image)
+        watched.layers_at = time.monotonic()
         labels = _labels(handle.card)
         for finding in findings:
             self._metrics.count_layer(finding.layer, exact=finding.exact, **labels)

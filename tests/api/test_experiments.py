@@ -177,6 +177,8 @@ async def test_an_administrator_creates_changes_and_ends_experiments(anyio_backe
     ("change", "code", "said"),
     [
         ({"weight": 1.5}, "bad-parameter", "weight"),
+        ({"weight": True}, "bad-parameter", "weight"),
+        ({"margin": 0}, "bad-parameter", "margin"),
         ({"mode": "guess"}, "bad-parameter", "mode"),
         ({"wieght": 0.5}, "bad-parameter", "wieght"),
         ({"name": "other"}, "invalid-experiment", "other"),
