@@ -273,7 +273,7 @@ struct Tiles {
 // before the next one, so that y and the shortcut, large in 1x1 expansions, are walked through in order. Beyond it, all
 // tiles are made for a block of weights before the next block. (Fetching that one by hand meanwhile is slower: the
 // hardware sees that weights are read in order.)
-constexpr size_t kNearWeights = 24 * 1024;
+constexpr size_t kNearWeights = 40 * 1024;
 
 void bconv(const BConvJob& job) {
   const int pad = job.kernel / 2;
