@@ -11,6 +11,7 @@
 #include "bconv.h"
 #include "dispatch.h"
 #include "pack.h"
+#include "pointwise.h"
 #include "stem.h"
 
 using namespace bireal;
@@ -99,6 +100,20 @@ void pack_and_pool(const char* pack_name, const char* pool_name, int channels, i
   measure(pool_name, [&] { pool.run(map, out, y.data(), active_kernels(), InTurn()); });
 }
 
+void pointwise(const char* name, int channels, int out_channels, int side) {
+  const MapShape in = {1, side, side, channels};
+  const std::vector<float> x(in.elements(), 0.5f);
+  const std::vector<int8_t> weights(static_cast<size_t>(channels) * out_channels, 3);
+  const std::vector<float> ones(out_channels, 1.0f);
+  const TensorView map = view(DType::kFloat32, in.shape(), x);
+  const TensorView affine = view(DType::kFloat32, {out_channels}, ones);
+  const Pointwise op(map, view(DType::kInt8, {channels, out_channels}, weights), affine, affine, nullptr,
+                     active_kernels());
+  const MapShape out = op.prepare(map);
+  std::vector<float> y(out.elements());
+  measure(name, [&] { op.run(map, out, y.data(), nullptr, InTurn()); });
+}
+
 }  // namespace
 
 int main() {
@@ -107,5 +122,6 @@ int main() {
   bconv("bconv 1x1 64>256 14x14", 64, 256, 14, 1);
   bconv("bconv 3x3 100>100 9x9", 100, 100, 9, 3);  // tails of words, of blocks and of tiles
   stem("stem int16 32x32", 32);
+  pointwise("pointwise int8 64>128 14x14", 64, 128, 14);
   pack_and_pool("pack 64 14x14", "avgpool 64 14x14", 64, 14);
 }
