@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from loadtest.record_costs import cost_tables
-from loadtest.record_views import BlockView, Cell, NetworkGroup, Recorded, block_cells, network_cells
+from loadtest.record_views import BlockView, Cell, NetworkGroup, Recorded, block_cells, network_cells, way_of
 from loadtest.schema import LeftOut, Machine, Row
 
 _HEAD = """# Benchmarks
@@ -59,6 +59,7 @@ def readme(records: Sequence[Recorded], remarks: Mapping[str, str]) -> str:
     lines += [f"![Networks against their peers]({newest.stem}-network.svg)", ""]
     for cell in network_cells(newest.network):
         lines += _networks(cell)
+    lines += _scaling(newest.network.rows)
     lines += ["### Blocks", "", f"![Blocks against the roofline]({newest.stem}-kernel.svg)", ""]
     lines += [f"{note[0].upper()}{note[1:]}." for note in newest.kernel.notes]
     lines.append("")
@@ -112,6 +113,35 @@ def _network_row(way: str, row: Row) -> str:
         parity += f", {row.parity.exact_operators} operators exact"
     spread = f"{row.p25_ms:.2f} - {row.p75_ms:.2f}"
     return f"| {name} | {row.median_ms:.2f} | {spread} | {row.min_ms:.2f} | {ratio} | {parity} | {row.engine} |"
+
+
+def _scaling(rows: Sequence[Row]) -> list[str]:
+    """What threads and batches are worth, for the networks that were measured at several of them."""
+    found = {(row.name, row.threads, row.batch): row.median_ms for row in rows}
+    threads, batch = max(row.threads for row in rows), max(row.batch for row in rows)
+    lines = []
+    for name in dict.fromkeys(row.name for row in rows if way_of(row) in ("binary", "ort-fp32")):
+        one, more = found.get((name, 1, 1)), found.get((name, threads, 1))
+        many, both = found.get((name, 1, batch)), found.get((name, threads, batch))
+        cells = [
+            _number(one / more if one and more else None, ".2f", "x"),
+            _number(many / both if many and both else None, ".2f", "x"),
+            _number(one * batch / many if one and many else None, ".2f", "x"),
+        ]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    if threads == batch == 1:
+        return []
+    return [
+        "#### Threads and batches",
+        "",
+        f"How many times faster {threads} threads are than one, and how many times as many images a second",
+        f"batch {batch} makes as batch 1 does, on one thread.",
+        "",
+        f"| | {threads} threads, batch 1 | {threads} threads, batch {batch} | batch {batch}, 1 thread |",
+        "|---|---:|---:|---:|",
+        *lines,
+        "",
+    ]
 
 
 def _blocks(cell: Cell[BlockView]) -> list[str]:

@@ -126,6 +126,18 @@ def test_recording_writes_the_file_and_draws_everything_from_it(
     assert stem in capsys.readouterr().out
 
 
+def test_the_worth_of_threads_and_batches_is_derived_from_the_rows() -> None:
+    recorded = _recorded()
+    base, binary = (row.model_dump() for row in recorded.network.rows)
+    cells = [(1, 1, 2.5), (2, 1, 1.25), (1, 8, 16.0), (2, 8, 10.0)]
+    rows = [{**binary, "threads": threads, "batch": batch, "median_ms": ms} for threads, batch, ms in cells]
+    document = Document.model_validate({**recorded.network.model_dump(), "rows": [base, *rows]})
+    page = record.render([recorded.model_copy(update={"network": document})])["README.md"]
+    assert "| `bireal18/binary` | 2.00x | 1.60x | 1.25x |" in page
+    assert "| `resnet18/ort-fp32` | - | - | - |" in page
+    assert "Threads and batches" not in record.render([recorded])["README.md"]
+
+
 def test_the_newest_record_is_shown_and_the_others_are_linked() -> None:
     page = record.render([_recorded(), _recorded("2026-03-04T00:00:00+00:00")])["README.md"]
     assert page.index("## 2026-03-04, Test CPU") < page.index("## Earlier records")
