@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.context import context_of
-from service.api.problems import problem_responses
+from service.api.problems import OIP_PREFIX, oip_responses, problem_responses
 from service.errors import AdminDisabledError, SettingsError, UnauthorizedError
 from service.settings import Settings, key_problem
 
@@ -147,13 +147,14 @@ AdminOnly = Annotated[None, RequireAdmin]
 
 def describe_keys(document: dict[str, Any], auth: Auth) -> None:
     """Adds to an OpenAPI document which operations need a key: administration always, the rest where keys are set."""
-    responses = problem_responses(401, 403)
+    problems, oip = problem_responses(401, 403), oip_responses(401, 403)
     needed = False
     for path, methods in document["paths"].items():
         surface = surface_of(path)
         if surface == "open" or (surface == "inference" and not auth.inference):
             continue
         needed = True
+        responses = oip if path.startswith(f"{OIP_PREFIX}/") else problems
         for operation in methods.values():
             operation["security"] = [{"bearer": []}, {"key": []}]
             operation["responses"].setdefault("401", responses[401])

@@ -33,9 +33,14 @@ _SHOWN = 40
 class InputTensor(BaseModel):
     """One input."""
 
-    name: Annotated[str, Field(description="`image` or `encoded_image`.")]
+    name: Annotated[str, Field(json_schema_extra={"enum": [IMAGE, ENCODED]})]
     shape: Annotated[list[Annotated[StrictInt, Field(ge=0, le=2**31)]], Field(max_length=8)]
-    datatype: Annotated[str, Field(description="`UINT8` for `image`, `BYTES` for `encoded_image`.")]
+    datatype: Annotated[
+        str,
+        Field(
+            description="`UINT8` for `image`, `BYTES` for the other.", json_schema_extra={"enum": ["UINT8", "BYTES"]}
+        ),
+    ]
     parameters: Annotated[
         Parameters, Field(description="`binary_data_size`: bytes of its data after the document.")
     ] = None

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Scope
 
 from service.api.context import context_of
@@ -73,7 +74,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     path = request.scope.get("path", "")
-    allowed = (error.headers or {}).get("Allow", "")
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = _allowed(request)
+    allowed = headers.get("Allow", "")
     detail, remedy = {
         HTTPStatus.NOT_FOUND: (f"There is nothing at {path[:100]!r}.", "GET /docs lists every path."),
         HTTPStatus.METHOD_NOT_ALLOWED: (
@@ -86,7 +90,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     context = context_of(request)
     context.problem = code
     if _is_oip(request.scope):
-        return _oip_error(f"{detail} {remedy}", status, error.headers)
+        return _oip_error(f"{detail} {remedy}", status, headers)
     document = {
         "type": PROBLEM_TYPE_PREFIX + code,
         "title": kind.title if kind is not None else f"{status.phrase}.",
@@ -97,7 +101,18 @@ async def _http_error(request: Request, error: Exception) -> Response:
         "instance": path,
         "request_id": context.request_id,
     }
-    return Response(json.dumps(document), status, error.headers, PROBLEM_MEDIA_TYPE)
+    return Response(json.dumps(document), status, headers, PROBLEM_MEDIA_TYPE)
+
+
+def _allowed(request: Request) -> str:
+    """Every method that the path answers: routes of one path, such as PUT and DELETE, are several to the framework."""
+    methods: set[str] = set()
+    for included in request.app.routes:
+        router = getattr(included, "original_router", None)  # newer versions of FastAPI keep included routers apart
+        for route in [included] if router is None else router.routes:
+            if route.matches(request.scope)[0] is not Match.NONE:
+                methods |= getattr(route, "methods", None) or set()
+    return ", ".join(sorted(methods))
 
 
 def problem_kinds() -> dict[str, ProblemKind]:

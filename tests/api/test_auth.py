@@ -100,6 +100,8 @@ async def test_openapi_says_which_operations_need_a_key(keyed, client):
     assert document["paths"]["/classify"]["post"]["security"] == [{"bearer": []}, {"key": []}]
     assert "401" in document["paths"]["/classify"]["post"]["responses"]
     assert "security" not in document["paths"]["/healthz"]["get"]
+    refused = document["paths"]["/v2/models/{model}/infer"]["post"]["responses"]["401"]
+    assert refused["content"].keys() == {"application/json"}, "the protocol's own shape"
     open_to_all = (await client.get("/openapi.json")).json()
     assert "security" not in open_to_all["paths"]["/classify"]["post"]
 

@@ -100,6 +100,12 @@ async def test_labels(managed):
     assert (missing.status_code, missing.json()["code"]) == (404, "unknown-version-label")
 
 
+async def test_405_names_every_method_of_a_path(managed):
+    refused = await managed.patch(f"/admin/models/{NAME}/labels/stable", headers=ADMIN)
+    assert (refused.status_code, refused.headers["allow"]) == (405, "DELETE, PUT")
+    assert "Use DELETE, PUT" in refused.json()["help"]
+
+
 async def test_a_reload_that_fails_says_why_and_changes_nothing(managed):
     (managed.folder / NAME / "1" / "model.onnx").write_bytes(b"\0")
     refused = await managed.post(f"/admin/models/{NAME}/reload", headers=ADMIN)
