@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.grafana.panels import NO_MODEL, Dashboard, Query, Row, bars, lines, stat, table
+from deploy.grafana.panels import NO_MODEL, Dashboard, Query, Row, bars, heatmap, lines, stat, table
 from deploy.grafana.promql import CHOSEN, VARIABLES, quantile, rate, select
 
 _INFERENCE = 'stage="inference"'
@@ -176,10 +176,85 @@ _SIZE = Row(
     ),
 )
 
+_NOT_WATCHED = "The parity monitor is off: BIREAL_PARITY_SAMPLE sets its share of the traffic"
+_AGREE = 'agree="true"'
+_CHANGED = 'same="false"'
+_CHECKED_AGAIN = f"sum by (model) ({rate('bireal_parity_agreement_total', CHOSEN)})"
+
+_PARITY = Row(
+    "Parity: whether binary still computes what the reference does",
+    (
+        stat(
+            "Intact",
+            "1 while no exact check of a model found a corruption: equal integers in every layer, and an unchanged "
+            "output for a fixed image. 0 is a broken file, memory or CPU: take the replica out.",
+            Query(f"min by (model) ({select('bireal_parity_ok', CHOSEN)})", "{{model}}"),
+            unit="bool_yes_no",
+            empty=_NOT_WATCHED,
+            width=4,
+            thresholds=(("red", None), ("green", 1)),
+        ),
+        lines(
+            "Same answer as the reference",
+            "Share of the images run again on which both gave the same best class, or depth maps that are close. A "
+            "value within rounding of zero may get either sign, so it is a little below 1 at times.",
+            Query(
+                f"(sum by (model) ({rate('bireal_parity_agreement_total', _AGREE, CHOSEN)}) or 0 * {_CHECKED_AGAIN})"
+                f" / {_CHECKED_AGAIN}",
+                "{{model}}",
+            ),
+            unit="percentunit",
+            width=5,
+            empty=_NOT_WATCHED,
+            limits=(None, 1),
+        ),
+        heatmap(
+            "Difference of the outputs",
+            "Largest difference of a logit or of a pixel, as a share of the range of the reference's output. The lower "
+            "end is rounding, the upper another network.",
+            f"sum by (le) ({rate('bireal_parity_difference_bucket', CHOSEN)})",
+            unit="percentunit",
+            width=5,
+            empty=_NOT_WATCHED,
+        ),
+        bars(
+            "Layers whose signs agree least",
+            "Share of a layer's integer sums with the sign that they have in the reference, in its last check: the ten "
+            "lowest. It falls with depth, as signs that fell the other way are carried on.",
+            Query(
+                f"bottomk(10, min by (model, layer) ({select('bireal_parity_layer_sign_agreement', CHOSEN)}))",
+                "{{model}} {{layer}}",
+            ),
+            unit="percentunit",
+            width=5,
+            empty=_NOT_WATCHED,
+            limits=(0, 1),
+        ),
+        lines(
+            "Checks, and what they found",
+            "Images run again and layers checked, a second; layers whose integers differ and fixed images whose output "
+            "changed must stay at nothing.",
+            Query(f"sum by (outcome) ({rate('bireal_parity_images_total', CHOSEN)})", "images, {{outcome}}"),
+            Query(f"sum by (model) ({rate('bireal_parity_layer_checks_total', CHOSEN)})", "{{model}}: layers"),
+            Query(
+                f"sum by (model) ({rate('bireal_parity_layer_mismatches_total', CHOSEN)})", "{{model}}: layers differ"
+            ),
+            Query(
+                f"sum by (model) ({rate('bireal_parity_probes_total', _CHANGED, CHOSEN)})"
+                f" or 0 * sum by (model) ({rate('bireal_parity_probes_total', CHOSEN)})",
+                "{{model}}: fixed image changed",
+            ),
+            unit="ops",
+            width=5,
+            empty=_NOT_WATCHED,
+        ),
+    ),
+)
+
 DASHBOARD = Dashboard(
     "models",
     "models",
-    "Which versions are served and at what rate, what their cards promise, and how large they are.",
-    (_SERVED, _TRAFFIC, _CARDS, _SIZE),
+    "Which versions are served and at what rate, what their cards promise, and whether they still compute it.",
+    (_SERVED, _PARITY, _TRAFFIC, _CARDS, _SIZE),
     VARIABLES,
 )

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from PIL import Image
 
+from deploy.grafana import generate, pictures
+from deploy.grafana.panels import Dashboard
 from loadtest import stack
 from tests.deploy.promql import plain
 from tests.deploy.traffic import EXPERIMENTS, overload, send_a_little_of_everything, take_part_and_say_what_was_right
@@ -48,6 +52,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     broken = ("--kernel", "abacus", "--fallback", "reference")  # a kernel that no CPU can run
     (folder / "experiments.yaml").write_text(yaml.safe_dump(EXPERIMENTS))
     trial = ("--experiments-file", folder / "experiments.yaml", "--feedback-store", folder / "feedback.db")
+    trial += ("--parity-sample", 1, "--parity-layer-sample", 1, "--parity-probe-s", 0)
     with (
         stack.service([*common, *trial, "--queue-size", 2], log=folder / "small.log") as small,
         stack.service([*common, *broken], log=folder / "fallback.log") as fallback,
@@ -114,6 +119,38 @@ def test_every_choice_at_the_top_has_values(prometheus: str, path: Path) -> None
         metric, label = variable["query"]["query"].removeprefix("label_values(").removesuffix(")").split(", ")
         answer = httpx.get(f"{prometheus}/api/v1/label/{label}/values", params={"match[]": metric}, timeout=30)
         assert answer.json()["data"], f"no {label} of {metric}"
+
+
+@pytest.mark.parametrize("board", generate.DASHBOARDS, ids=lambda board: board.name)
+def test_pictures_are_drawn_from_the_answers(prometheus: str, board: Dashboard, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: dev)")
+    path = tmp_path / "board.png"
+    now = time.time()
+    pictures.draw(board.document(), prometheus, (now - 20, now), path)
+    with Image.open(path) as picture:
+        assert picture.width > 1000
+        colours = picture.convert("RGB").getcolors(1 << 20)
+        assert colours is not None
+        assert len(colours) > 50  # curves and bars, not only text
+    documented = (ROOT / "docs/dashboards/README.md").read_text()
+    assert f"]({board.name}.png)" in documented
+    assert (ROOT / "docs/dashboards" / f"{board.name}.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.0123, "s", "12.3 ms"),
+        (2.5, "s", "2.5 s"),
+        (1_370_000, "bytes", "1.37 MB"),
+        (0.442, "percentunit", "44.2 %"),
+        (1.0, "bool_yes_no", "Yes"),
+        (7.5, "ops", "7.5 /s"),
+        (math.nan, "ops", "-"),
+    ],
+)
+def test_values_are_shown_with_their_unit(value: float, unit: str, text: str) -> None:
+    assert pictures.shown(value, unit) == text
 
 
 def test_binary_and_full_are_told_apart(prometheus: str) -> None:
