@@ -340,6 +340,20 @@ def test_the_watch_survives_a_folder_that_went(zoo):
     assert version_of(registry) == "1"
 
 
+def test_a_folder_that_cannot_be_read_is_told(zoo, monkeypatch):
+    registry, changes = opened(zoo)
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # root may read everything, and tests may run as root
+    for act in (changes.states, lambda: changes.load(NAME), lambda: changes.reload(NAME)):
+        with pytest.raises(ModelBrokenError, match="cannot be read: Permission denied"):
+            act()
+    changes.refresh()
+    assert version_of(registry) == "1"
+
+
 def test_errors_are_service_errors_with_a_remedy(zoo):
     _, changes = opened(zoo)
     with pytest.raises(ServiceError) as caught:

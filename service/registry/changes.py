@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from service.errors import BadParameterError, ModelInUseError, ServiceError, UnknownModelError, UnknownVersionLabelError
+from service.errors import (
+    BadParameterError,
+    ModelBrokenError,
+    ModelInUseError,
+    ServiceError,
+    UnknownModelError,
+    UnknownVersionLabelError,
+)
 from service.registry.entries import Entry
 from service.registry.folder import is_name, last_changed
 from service.registry.registry import Registry
@@ -61,7 +68,7 @@ class Changes:
     def _changing(self) -> Iterator[None]:
         """One change at a time, and none before the models are loaded."""
         self._registry.check_loaded()
-        with self._lock:
+        with self._lock, _folder_read():
             yield
 
     # ---- what there is ---------------------------------------------------------------------------------------------
@@ -74,7 +81,8 @@ class Changes:
         """
         catalog, broken = self._registry.catalog, self._registry.broken()
         labels = {entry.label: entry for entry in catalog.all()}
-        on_disk = {f"{folder.parent.name}@{folder.name}" for folder in self._registry.folder.versions()}
+        with _folder_read():
+            on_disk = {f"{folder.parent.name}@{folder.name}" for folder in self._registry.folder.versions()}
         found = []
         for label in sorted({*labels, *on_disk, *(label for label in broken if "@" in label)}):
             model, _, version = label.partition("@")
@@ -252,3 +260,16 @@ class Changes:
                 continue
             if self._tried.get(folder) != last_changed(folder):
                 yield folder
+
+
+@contextmanager
+def _folder_read() -> Iterator[None]:
+    """Tells in words that the folder of models cannot be read: a volume that went, or rights that were taken."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelBrokenError(
+            "the folder of models",
+            f"it cannot be read: {error.strerror}.",
+            remedy="Check the folder that BIREAL_MODEL_DIR names; what is in memory goes on being served.",
+        ) from error
