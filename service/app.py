@@ -20,7 +20,7 @@ from service.api.linger import LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
 from service.api.oip_request import InferRequest
 from service.api.pipeline import Pipeline
-from service.api.problems import install_handlers
+from service.api.problems import install_handlers, without_null_parameters
 from service.api.services import TIMEOUT_HEADER, Services
 from service.api.telemetry import Telemetry
 from service.api.threads import ThreadPool
@@ -250,6 +250,7 @@ def _describe(app: FastAPI, auth: Auth) -> None:
                     if "HTTPValidationError" in str(operation["responses"].get("422")):
                         del operation["responses"]["422"]
             describe_keys(document, auth)
+            without_null_parameters(document)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -198,3 +198,14 @@ def _responses(statuses: Iterable[int], content: Mapping[str, Any]) -> dict[int 
 _RETRY_AFTER: Mapping[str, Any] = {
     "Retry-After": {"description": "When to try again, seconds.", "schema": {"type": "integer"}}
 }
+
+
+def without_null_parameters(document: dict[str, Any]) -> None:
+    """Takes null out of the schemas of parameters: a query or a header can be left out, and cannot hold null."""
+    for operation in (each for methods in document["paths"].values() for each in methods.values()):
+        for parameter in operation.get("parameters", ()):
+            schema = parameter["schema"]
+            kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+            if len(kinds) == 1:
+                del schema["anyOf"]
+                schema.update({**kinds[0], **schema})
