@@ -89,6 +89,7 @@ lock: $(STAMPS)/dev ## newest allowed versions into requirements/*.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) pyproject.toml --extra ray \
 	  -c requirements/dev.lock -o requirements/ray.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) requirements/kserve.in -o requirements/kserve.lock
+	$(PY) -m uv pip compile $(LOCK_ARGS) requirements/load.in -c requirements/dev.lock -o requirements/load.lock
 LOCK_ARGS := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
 	--custom-compile-command "make lock"
 
