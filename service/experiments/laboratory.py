@@ -26,6 +26,7 @@ from service.scheduler import Scheduler
 log = logging.getLogger(__name__)
 
 _FRESH_S = 1.0
+_SHOW_S = 10.0  # gauges are scraped no more often than that
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,12 @@ class Laboratory:
         self.catalogue = Catalogue(declared, store, registry, metrics.experiments)
         self.recorder = Recorder(store, retention, metrics.feedback)
         self.recorder.on_refresh(self.catalogue.refresh)
-        self.recorder.on_refresh(self._show)
+        self.recorder.on_refresh(self._show, every_s=_SHOW_S)
         self._scheduler, self._background, self._metrics = scheduler, background, metrics
         self._reports: dict[str, _Kept] = {}
         self._lock = threading.Lock()
         self._shown: object = None
+        self._revisions: dict[str, str] = {}
 
     def start(self) -> None:
         """Starts to record."""
@@ -138,6 +140,7 @@ class Laboratory:
         self._shown = changes
         for declaration in self.catalogue.all():
             self._show_experiment(declaration)
+        self._metrics.feedback.clear_accuracy()  # retention may have forgotten a variant
         for live in self.store.live():
             target = TargetLabels(task=live.task, model=live.model, version=live.version, variant=live.variant)
             found = {"top1": st.proportion(live.top1, live.n), "top5": st.proportion(live.top5, live.n)}
@@ -153,6 +156,9 @@ class Laboratory:
         if results is None:
             return
         name, shown = declaration.name, self._metrics.experiments
+        if self._revisions.get(name) != results.revision:  # figures of what was compared before
+            self._revisions[name] = results.revision
+            shown.clear_results(name)
         if results.agreement is not None:
             shown.set_agreement(name, _bounds(results.agreement))
         if results.latency_ratio is not None:

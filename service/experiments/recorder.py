@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.errors import FeedbackStoreError
@@ -14,7 +15,6 @@ from service.metrics import FeedbackMetrics
 log = logging.getLogger(__name__)
 
 _FLUSH_S = 0.5
-_REFRESH_S = 2.0
 _PRUNE_S = 60.0
 _MOST_PENDING = 10_000
 
@@ -24,6 +24,20 @@ class Retention(NamedTuple):
 
     max_age_s: float
     max_rows: int
+
+
+@dataclass(slots=True)
+class _Refresher:
+    """Something to be called every so often."""
+
+    call: Callable[[], None]
+    every_s: float
+    due: float = 0.0
+
+    def run_if_due(self) -> None:
+        if time.monotonic() >= self.due:
+            self.due = time.monotonic() + self.every_s
+            self.call()
 
 
 class Recorder:
@@ -41,12 +55,12 @@ class Recorder:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._stop = threading.Event()
-        self._refreshers: list[Callable[[], None]] = []
+        self._refreshers: list[_Refresher] = [_Refresher(self.prune, _PRUNE_S)]
         self._thread = threading.Thread(target=self._work, name="bireal-recorder", daemon=True)
 
-    def on_refresh(self, refresh: Callable[[], None]) -> None:
-        """Has something called every two seconds in the recorder's thread; may raise `FeedbackStoreError`."""
-        self._refreshers.append(refresh)
+    def on_refresh(self, refresh: Callable[[], None], *, every_s: float = 2.0) -> None:
+        """Has something called now and then in the recorder's thread; it may raise `FeedbackStoreError`."""
+        self._refreshers.append(_Refresher(refresh, every_s))
 
     def start(self) -> None:
         """Starts to write."""
@@ -85,18 +99,11 @@ class Recorder:
             self._metrics.count_removed(reason, rows)
 
     def _work(self) -> None:
-        refresh_at = prune_at = 0.0
         while not self._stop.wait(_FLUSH_S):
             self.flush()
-            now = time.monotonic()
             try:
-                if now >= prune_at:
-                    prune_at = now + _PRUNE_S
-                    self.prune()
-                if now >= refresh_at:
-                    refresh_at = now + _REFRESH_S
-                    for refresh in self._refreshers:
-                        refresh()
+                for refresher in self._refreshers:
+                    refresher.run_if_due()
             except FeedbackStoreError as error:
                 log.error("%s", error)  # noqa: TRY400  says it all
             except Exception:  # the thread must outlive whatever a refresh does

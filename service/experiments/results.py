@@ -11,8 +11,9 @@ from service.experiments import statistics as st
 from service.experiments.declaration import Declaration
 from service.experiments.store import Store
 
-#: Newest observations from which times are compared; a bootstrap of these takes some 100 ms.
-_TIMES = 5000
+#: Newest observations from which times are compared: this is computed beside requests, and a bootstrap of these takes
+#: some 50 ms of a CPU.
+_TIMES = 1000
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -94,7 +95,6 @@ def analyse(declaration: Declaration, revision: str, store: Store) -> Results:
     """
     name = declaration.name
     rows = store.observations(name, revision, _TIMES)
-    judged = store.judgements(name, revision)
     pairs, agreeing = store.agreement(name, revision)
     baseline, candidate = (arm.label for arm in declaration.arms)
     times = {
@@ -108,15 +108,15 @@ def analyse(declaration: Declaration, revision: str, store: Store) -> Results:
             [(row["candidate_s"], row["baseline_s"]) for row in rows if row["candidate_s"] and row["baseline_s"]]
         ).reshape(-1, 2)
         ratio = st.latency_ratio(both[:, 0], both[:, 1])
-    counts = {label: sum(row["arm"] == label for row in rows) for label in (baseline, candidate)}
-    scores = _Scores(declaration, judged, store.pairs(name, revision) if declaration.task == "classify" else {})
+    counts = store.answered(name, revision)
+    scores = _Scores(declaration, revision, store)
     within = [row["within"] for row in rows if row["within"] is not None]
     return Results(
         revision=revision,
         arms=[
             ArmResult(
                 name=label,
-                images=counts[label],
+                images=counts.get(label, 0),
                 inference_ms_median=round(1000 * float(np.median(times[label])), 4) if times[label].size else None,
                 labelled=scores.labelled(label),
                 accuracy=scores.accuracy(label),
@@ -136,24 +136,22 @@ def analyse(declaration: Declaration, revision: str, store: Store) -> Results:
 class _Scores:
     """Feedback on the arms of one experiment."""
 
-    def __init__(
-        self, declaration: Declaration, judged: list[sqlite3.Row], pairs: dict[tuple[bool, bool], int]
-    ) -> None:
+    def __init__(self, declaration: Declaration, revision: str, store: Store) -> None:
         self._declaration = declaration
         self._baseline, self._candidate = (arm.label for arm in declaration.arms)
         self._split = declaration.mode == "split"
         self._depth = declaration.task == "depth"
-        self._judged, self._pairs = judged, pairs
+        name = declaration.name
+        self._pairs = {} if self._depth or self._split else store.pairs(name, revision)
+        self._right_by_arm = store.right(name, revision) if self._split and not self._depth else {}
         # Of depth: (delta1, abs_rel) of every image that an arm was judged on; of pairs, both arms on the same images.
         self._depths: dict[str, list[tuple[float, float]]] = {self._baseline: [], self._candidate: []}
         self._differences: list[float] = []
         if self._depth:
-            self._collect_depths()
+            self._collect_depths(store.depth_scores(name, revision))
 
-    def _collect_depths(self) -> None:
-        for row in self._judged:
-            if row["delta1"] is None:
-                continue
+    def _collect_depths(self, rows: list[sqlite3.Row]) -> None:
+        for row in rows:
             self._depths[row["arm"]].append((row["delta1"], row["abs_rel"]))
             if row["other_delta1"] is not None:
                 self._depths[self._candidate].append((row["other_delta1"], row["other_abs_rel"]))
@@ -162,8 +160,7 @@ class _Scores:
     def _right(self, label: str) -> tuple[int, int]:
         """Images on which an arm was right, and on which it was judged. Of pairs, those judged on both."""
         if self._split:
-            own = [row["top1"] for row in self._judged if row["arm"] == label and row["top1"] is not None]
-            return sum(own), len(own)
+            return self._right_by_arm.get(label, (0, 0))
         position = 0 if label == self._baseline else 1
         return sum(n for right, n in self._pairs.items() if right[position]), sum(self._pairs.values())
 

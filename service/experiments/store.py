@@ -203,6 +203,14 @@ class Store:
             (experiment, revision, limit),
         )
 
+    def answered(self, experiment: str, revision: str) -> dict[str, int]:
+        """Images that each arm answered, as far as they are kept."""
+        rows = self._rows(
+            "SELECT arm, count(*) AS n FROM observation WHERE experiment = ? AND revision = ? GROUP BY arm",
+            (experiment, revision),
+        )
+        return {row["arm"]: int(row["n"]) for row in rows}
+
     def agreement(self, experiment: str, revision: str) -> tuple[int, int]:
         """Pairs that are kept, and those of them that agree."""
         (row,) = self._rows(
@@ -227,9 +235,22 @@ class Store:
                 counts[key] = counts.get(key, 0) + int(row["n"])
         return counts
 
-    def judgements(self, experiment: str, revision: str) -> list[sqlite3.Row]:
-        """Feedback on an experiment's answers: arm, scores, and those of the arm that ran beside it."""
-        return self._rows("SELECT * FROM feedback WHERE experiment = ? AND revision = ?", (experiment, revision))
+    def right(self, experiment: str, revision: str) -> dict[str, tuple[int, int]]:
+        """Classifications that were judged, by the arm that gave them: how many were right, and how many there are."""
+        rows = self._rows(
+            "SELECT arm, sum(top1) AS top1, count(top1) AS n FROM feedback WHERE experiment = ? AND revision = ? "
+            "AND top1 IS NOT NULL GROUP BY arm",
+            (experiment, revision),
+        )
+        return {row["arm"]: (int(row["top1"]), int(row["n"])) for row in rows}
+
+    def depth_scores(self, experiment: str, revision: str) -> list[sqlite3.Row]:
+        """Depth maps that were judged: arm, `delta1` and `abs_rel`, and those of the arm that ran beside it."""
+        return self._rows(
+            "SELECT arm, delta1, abs_rel, other_delta1, other_abs_rel FROM feedback WHERE experiment = ? "
+            "AND revision = ? AND delta1 IS NOT NULL",
+            (experiment, revision),
+        )
 
     def live(self) -> list[Live]:
         """Feedback by variant."""

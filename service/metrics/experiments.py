@@ -138,18 +138,15 @@ class ExperimentMetrics:
             if value is not None:
                 gauge.labels(experiment=experiment).set(value)
 
+    def clear_results(self, experiment: str) -> None:
+        """Takes what was found out of the gauges: something else is compared from now on."""
+        for gauge in (self._agreement, self._latency, self._accuracy, self._labelled, self._e_value, self._p_value):
+            gauge.remove_by_labels({"experiment": experiment})
+
     def remove(self, experiment: str) -> None:
         """Takes an experiment that is no longer declared out of the gauges; its counters stay, as counters must."""
-        for gauge in (
-            self._running,
-            self._weight,
-            self._agreement,
-            self._latency,
-            self._accuracy,
-            self._labelled,
-            self._e_value,
-            self._p_value,
-        ):
+        self.clear_results(experiment)
+        for gauge in (self._running, self._weight):
             gauge.remove_by_labels({"experiment": experiment})
 
 
@@ -190,6 +187,11 @@ class FeedbackMetrics:
     def count(self, task: str, outcome: FeedbackOutcome) -> None:
         """Counts one call."""
         self._feedback.labels(task=task, outcome=outcome).inc()
+
+    def clear_accuracy(self) -> None:
+        """Takes every variant's score out of the gauges, before those that there are now are shown."""
+        self._accuracy.clear()
+        self._images.clear()
 
     def set_accuracy(self, metric: str, bounds: Bounds, **target: Unpack[TargetLabels]) -> None:
         """Shows a variant's score by feedback."""
