@@ -1,0 +1,149 @@
+"""A soak at saturation: `python -m loadtest.soak --minutes 10` keeps the service full, and watches its memory.
+
+More clients than the queue takes send pictures to every task and variant, good and bad ones; each answer is checked.
+The resident memory is read twice a second, and its slope fitted by least squares over the second half of the time, when
+caches and allocators are warm. Exit code 1: a wrong answer, a 500, or memory that grows faster than `--max-slope`.
+"""
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from tqdm import tqdm
+
+from loadtest.machine import describe_machine
+from loadtest.pictures import photo_like
+from loadtest.server import ServerError, serving
+
+#: What is sent, with the statuses that are right; 429 is the point of a soak at saturation.
+_RIGHT = {200, 429}
+_BAD = {"cut": 422, "text": 415}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the soak. Returns the exit code: 0, 1 (something was wrong) or 2 (it could not be run)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        document = soak(arguments)
+    except ServerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    text = json.dumps(document, indent=1)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+    print(text)
+    return 0 if document["ok"] else 1
+
+
+def soak(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Keeps a service of its own full for the time asked for, and reports.
+
+    Raises:
+        ServerError: The service does not start.
+    """
+    seconds = 60 * arguments.minutes
+    options = ["--queue-size", arguments.queue_size]
+    if arguments.model_dir:
+        options += ["--model-dir", arguments.model_dir, "--fallback", "reference"]
+    counts: Counter[str] = Counter()
+    wrong: list[str] = []
+    with serving(*options) as server:
+        stop = threading.Event()
+        clients = [
+            threading.Thread(target=_client, args=(server.url, number, stop, counts, wrong), daemon=True)
+            for number in range(arguments.clients)
+        ]
+        for client in clients:
+            client.start()
+        times, memory = _watch(server.process.pid, seconds)
+        stop.set()
+        for client in clients:
+            client.join(60)
+        exit_code = server.stop()
+    late = times > seconds / 2
+    slope = float(np.polyfit(times[late], memory[late], 1)[0]) * 60 if late.sum() > 2 else 0.0
+    answered = sum(count for name, count in counts.items() if name.endswith(" 200"))
+    return {
+        "kind": "soak",
+        "minutes": arguments.minutes,
+        "clients": arguments.clients,
+        "queue_size": arguments.queue_size,
+        "answered": answered,
+        "answered_per_s": round(answered / seconds, 2),
+        "counts": dict(sorted(counts.items())),
+        "wrong": wrong[:20],
+        "rss_mb": {
+            "start": round(float(memory[0]) / 1e6, 1),
+            "half": round(float(memory[late][0]) / 1e6, 1),
+            "end": round(float(memory[-1]) / 1e6, 1),
+            "highest": round(float(memory.max()) / 1e6, 1),
+        },
+        "slope_kb_per_min_second_half": round(slope / 1e3, 1),
+        "max_slope_kb_per_min": arguments.max_slope,
+        "exit_code": exit_code,
+        "ok": not wrong and exit_code == 0 and answered > 0 and slope / 1e3 <= arguments.max_slope,
+        "machine": describe_machine().model_dump(mode="json"),
+    }
+
+
+def _watch(pid: int, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """Times, s, and resident memory, bytes."""
+    begun = time.monotonic()
+    times, memory = [], []
+    with tqdm(total=round(seconds), unit="s", file=sys.stderr) as bar:
+        while (now := time.monotonic() - begun) < seconds:
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            times.append(now)
+            memory.append(pages * 4096)
+            bar.update(round(now) - bar.n)
+            time.sleep(0.5)
+    return np.array(times), np.array(memory, dtype=np.float64)
+
+
+def _client(url: str, number: int, stop: threading.Event, counts: Counter[str], wrong: list[str]) -> None:
+    """Asks until it is told to stop; each client has pictures of its own."""
+    pictures = [photo_like(seed=number, width=320 + 40 * (number % 7)), photo_like(1242, 375, seed=number)]
+    paths = ["/classify", "/classify?variant=full", "/depth?variant=binary", "/compare/classify", "cut", "text"]
+    weights = [16, 4, 2, 2, 1, 1]
+    rng = np.random.default_rng(number)
+    with httpx.Client(base_url=url, timeout=60) as http:
+        while not stop.is_set():
+            path = paths[rng.choice(len(paths), p=np.array(weights) / sum(weights))]
+            body = pictures[path.startswith("/depth")]
+            right = _RIGHT
+            target = path
+            if path in _BAD:
+                body, target, right = {"cut": body[:5000], "text": b"no picture"}[path], "/classify", {_BAD[path], 429}
+            try:
+                response = http.post(target, content=body, headers={"content-type": "application/octet-stream"})
+            except httpx.HTTPError as error:
+                wrong.append(f"{path}: {type(error).__name__} {error}")
+                continue
+            counts[f"{path} {response.status_code}"] += 1
+            if response.status_code not in right:
+                wrong.append(f"{path}: {response.status_code} {response.text[:200]}")
+            if response.status_code == 429:
+                time.sleep(0.02)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long (%(default)s)")
+    parser.add_argument("--clients", type=int, default=24, help="at once (%(default)s)")
+    parser.add_argument("--queue-size", type=int, default=8, help="of the service: small, so that it is full")
+    parser.add_argument("--max-slope", type=float, default=500.0, help="kB a minute that count as flat (%(default)s)")
+    parser.add_argument("--model-dir", type=Path, help="other models than the shipped ones")
+    parser.add_argument("--out", type=Path, help="write the report here too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Each bad input gets its status, with a problem document, soon, without a word of the code; the service lives on."""
+
+import time
+
+import httpx
+import pytest
+
+from tests.hardening.corpus import Bad, corpus
+from tests.live.service_process import running
+from tests.pictures import encode, photo
+from tests.tiny_zoo import write_zoo
+
+CASES = corpus()
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    options = ("--fallback", "reference", "--queue-size", 100)
+    with running(write_zoo(folder / "zoo"), folder / "log", *options) as service:
+        yield service
+        assert service.process.poll() is None
+        with service.client() as client:
+            assert client.post("/classify", content=encode(photo(), "PNG")).status_code == 200
+        log = service.log.read_text()
+        assert "Traceback" not in log
+        assert "unforeseen" not in log
+
+
+@pytest.fixture(scope="module")
+def client(live):
+    with httpx.Client(timeout=20) as shared:
+        yield shared
+
+
+def test_there_are_enough_of_them_and_each_has_a_name():
+    assert len(CASES) >= 200
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_it_gets_its_status(live, client, case: Bad):
+    begun = time.perf_counter()
+    headers = {"content-type": "application/octet-stream", **case.headers}
+    response = client.request(case.method, live.url + case.path, content=case.body, headers=headers)
+    assert time.perf_counter() - begun < 10  # the slowest takes a tenth of a second on an idle machine
+    assert response.status_code in case.status, response.text[:500]
+    if response.status_code >= 400:
+        assert response.headers["content-type"] == "application/problem+json"
+        problem = response.json()
+        assert problem["status"] == response.status_code
+        assert problem["detail"]
+        assert problem["help"]
+        assert problem["request_id"] == response.headers["x-request-id"]
+    for leak in ("Traceback", "site-packages", ".py", "service.api", 'File "'):
+        assert leak not in response.text
