@@ -1,5 +1,6 @@
 """Each bad input gets its status, with a problem document, soon, without a word of the code; the service lives on."""
 
+import re
 import time
 
 import httpx
@@ -22,9 +23,20 @@ def live(tmp_path_factory):
         assert service.process.poll() is None
         with service.client() as client:
             assert client.post("/classify", content=encode(photo(), "PNG")).status_code == 200
+            _check_labels(client.get("/metrics").text)
         log = service.log.read_text()
         assert "Traceback" not in log
         assert "unforeseen" not in log
+
+
+def _check_labels(exposition: str) -> None:
+    """What strangers type never becomes a label: routes are templates, methods are known."""
+    routes = set(re.findall(r'route="([^"]*)"', exposition))
+    assert {"/classify", "/depth", "unmatched"} <= routes
+    assert len(routes) < 40
+    assert not [route for route in routes if re.search(r"env|php|%|\.\.", route)]
+    models = set(re.findall(r'[{,]model="([^"]*)"', exposition))
+    assert models <= {"tiny-colours", "tiny-bireal", "tiny-ramp", "tiny-bireal-depth"}
 
 
 @pytest.fixture(scope="module")
