@@ -81,7 +81,7 @@ _FINE_RESNET18 = Recipe(
     soft_labels=True,
     temperature=2.0,
     size=64,
-    serve_size=80,
+    serve_size=64,
     epoch_steps=250,
     label_smoothing=0.0,
 )
@@ -102,7 +102,7 @@ _FINE_BIREAL18 = Recipe(
     soft_labels=True,
     temperature=2.0,
     size=64,
-    serve_size=80,
+    serve_size=64,
     epoch_steps=250,
     label_smoothing=0.0,
 )
