@@ -34,6 +34,8 @@ def command(recipe: Recipe) -> str:
         parts.append(f"--init RUNS/{recipe.init}/best.pt")
     if recipe.teacher:
         parts.append(f"--teacher RUNS/{recipe.teacher}/best.pt")
+    if recipe.soft_labels:
+        parts.append("--soft-labels RUNS/teacher")
     return " ".join(parts)
 
 
