@@ -121,3 +121,8 @@ def test_orderings_are_read_from_the_figures() -> None:
         line = next(x for x in text.splitlines() if "the Bi-Real structure beats the ResNet's at 18 layers" in x)
         assert verdict in line
     assert "Not run: Bi-Real-50 beats BinaryNet." in text
+
+
+def test_the_page_in_docs_is_that_of_the_results_in_docs() -> None:
+    results = ROOT / "docs" / "ablation.json"
+    assert (ROOT / "docs" / "ablation.md").read_text() == page(json.loads(results.read_text()))

@@ -14,6 +14,7 @@ from models.eval import page as command
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
 from models.train.recipes import get_recipe
+from service.card import Card
 from tests.models.test_export import random_network
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,3 +64,14 @@ def test_the_page_is_written_from_the_services_own_evaluation(tmp_path: Path, mo
     assert (out / "bireal18-tiny100-reliability.svg").is_file()
     monkeypatch.setattr(sys, "argv", ["models.eval.page", str(tmp_path / "none"), "--out", str(out)])
     assert command.main() == 2
+
+
+@pytest.mark.parametrize("name", ["bireal18-tiny100", "resnet18-tiny100"])
+def test_pages_in_docs_are_of_the_shipped_models(name: str) -> None:
+    card = Card.load(ROOT / "models" / "zoo" / name / "1")
+    findings = json.loads((ROOT / "docs" / "models" / f"{name}.json").read_text())
+    assert findings["sha256"] == card.sha256, "run `python -m models.eval.page` again"
+    assert (ROOT / "docs" / "models" / f"{name}.md").read_text() == command.page(card, findings)
+    for metric in card.metrics:
+        shown = findings["evaluations"][metric.variant]
+        assert {key: shown[key] for key in metric.values} == metric.values, "the page and the card say the same"
