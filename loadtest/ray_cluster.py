@@ -88,7 +88,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(config: Mapping[str, Any], variables: Mapping[str, str], *, wait_s: float = 60.0) -> Iterator[Cluster]:
+def cluster(config: Mapping[str, Any], variables: Mapping[str, str], *, wait_s: float = 150.0) -> Iterator[Cluster]:
     """A cluster of two nodes with the applications of a Serve configuration, ready to answer.
 
     Args:
@@ -151,7 +151,7 @@ def cluster(config: Mapping[str, Any], variables: Mapping[str, str], *, wait_s: 
         try:
             wait_for("every application of Ray Serve runs", up, wait_s)
         except StackError as error:
-            raise StackError(f"{error} {(folder / 'serve.log').read_text()[:6000]}") from error
+            raise StackError(f"{error} {_complaints(folder / 'serve.log')}") from error
         yield running
 
 
@@ -215,6 +215,12 @@ def _marked(mark: str) -> list[int]:
             if wanted in path.read_bytes().split(b"\0"):
                 found.append(int(path.parent.name))
     return found
+
+
+def _complaints(log: Path) -> str:
+    """The end of what Serve said, without its progress."""
+    lines = [line for line in log.read_text().splitlines() if " INFO " not in line]
+    return "\n".join(lines)[-3000:]
 
 
 def _alive(pid: int) -> bool:

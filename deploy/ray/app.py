@@ -7,9 +7,11 @@ application `targets` where Prometheus finds its metrics: see docs/ray.md.
 # Without postponed annotations: Serve looks at that of `build`'s argument to parse `args` into it.
 
 import logging
+import os
+import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
@@ -18,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploy.ray.announce import announce
 from service.app import create_app
-from service.card import Card
+from service.card import Card, TaskName
 from service.registry import Registry
 from service.settings import Settings, load_settings
 
@@ -39,7 +41,7 @@ class Arguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tasks: tuple[Literal["classify", "depth"], ...] = ("classify", "depth")
+    tasks: tuple[TaskName, ...] = ("classify", "depth")
     cpus: int = Field(1, ge=1)
     settings: dict[str, Any] = {}
 
@@ -126,10 +128,23 @@ def _settings(arguments: Arguments) -> Settings:
 
 
 def _of_tasks(models: Path, tasks: tuple[str, ...]) -> Path:
-    """A folder with only the models of these tasks; broken ones are left to be told of."""
+    """The folder of models, or one with only those of these tasks; broken ones are left to be told of."""
+    if set(tasks) == set(get_args(TaskName)):
+        return models
     chosen = Path(tempfile.mkdtemp(prefix="bireal-models-"))
     for name in sorted(path for path in models.iterdir() if path.is_dir()):
         cards = [Card.load(version) for version in name.iterdir() if (version / "card.yaml").is_file()]
         if not cards or any(card.task in tasks for card in cards):
-            (chosen / name.name).symlink_to(name.resolve(), target_is_directory=True)
+            shutil.copytree(name, chosen / name.name, copy_function=_link_or_copy)
     return chosen
+
+
+def _link_or_copy(source: str, destination: str) -> None:
+    """A second name for a file, which takes no room; a copy where the folders lie on different disks.
+
+    Not a symbolic link: the registry takes none that leads out of its folder.
+    """
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copy2(source, destination)

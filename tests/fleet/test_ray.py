@@ -70,10 +70,10 @@ def test_prometheus_finds_and_scrapes_every_replica(cluster: ray_cluster.Cluster
         assert {series["metric"]["task"] for series in depth.json()["data"]["result"]} == {"depth"}
 
 
-def test_a_killed_replica_costs_no_request_that_it_had_not_begun(trial: ray_trial.Trial) -> None:
+def test_a_killed_replica_costs_at_most_what_it_was_answering(trial: ray_trial.Trial) -> None:
     found = trial.kill_a_replica()
     assert found.requests > 50
-    assert found.lost <= 1, found  # what the replica was answering when it was killed
+    assert found.lost <= found.clients, found
     assert found.replicas["bireal"][1] >= ray_trial.CLASSIFY_REPLICAS
 
 
