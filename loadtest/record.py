@@ -41,7 +41,8 @@ def render(records: Sequence[Recorded], remarks: Mapping[str, str] | None = None
     for record in records:
         machine = record.network.machine
         title = f"{machine.cpu}, {machine.isa}, {machine.date[:10]}"
-        networks, blocks = network_cells(record.network), block_cells(record.kernel)
+        networks = network_cells(record.network)
+        blocks = block_cells(record.kernel) if record.kernel is not None else []
         if networks:
             files[f"{record.stem}-network.svg"] = network_plot(networks[0], title)
         if blocks:
@@ -93,6 +94,8 @@ def options() -> argparse.ArgumentParser:
     for name in ("network", "kernel", "costs"):
         said = f"documents of loadtest.{name} to record, as one; measured now if not given"
         result.add_argument(f"--{name}", type=Path, nargs="+", metavar="FILE", help=said)
+    said = "benchmarks that this record goes without"
+    result.add_argument("--without", nargs="+", choices=("kernel", "costs"), default=[], help=said)
     result.add_argument("--repetitions", type=int, help="timed runs a row (default: each benchmark's own)")
     threads = sorted({1, usable_cpus()})
     result.add_argument("--threads", type=int, nargs="+", default=threads, help=f"default {threads}")
@@ -109,8 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.render:
             record = Recorded(
                 network=_document(network.measure_options, arguments.network, arguments, arguments.batch),
-                kernel=_document(kernel.measure_options, arguments.kernel, arguments, [1]),
-                costs=_costs(arguments.costs),
+                kernel=None
+                if "kernel" in arguments.without
+                else _document(kernel.measure_options, arguments.kernel, arguments, [1]),
+                costs=None if "costs" in arguments.without else _costs(arguments.costs),
             )
         written = write(arguments.folder, record)
     except (UsageError, ServiceError, ValidationError, OSError) as error:
@@ -118,9 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     for path in written:
         print(path)
-    left_out = [] if record is None else [*record.network.left_out, *record.kernel.left_out]
-    if record is not None and record.costs is not None:
-        left_out += record.costs.left_out
+    parts = [] if record is None else [record.network, record.kernel, record.costs]
+    left_out = [left for part in parts if part is not None for left in part.left_out]
     failed = [left for left in left_out if left.failed]
     for left in failed:
         progress(f"FAILED: {left.name}: {left.reason}")

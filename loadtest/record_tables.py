@@ -60,16 +60,17 @@ def readme(records: Sequence[Recorded], remarks: Mapping[str, str]) -> str:
     for cell in network_cells(newest.network):
         lines += _networks(cell)
     lines += _scaling(newest.network.rows)
-    lines += ["### Blocks", "", f"![Blocks against the roofline]({newest.stem}-kernel.svg)", ""]
-    lines += [f"{note[0].upper()}{note[1:]}." for note in newest.kernel.notes]
-    lines.append("")
-    for block_cell in block_cells(newest.kernel):
-        lines += _blocks(block_cell)
+    if newest.kernel is not None:
+        lines += ["### Blocks", "", f"![Blocks against the roofline]({newest.stem}-kernel.svg)", ""]
+        lines += [f"{note[0].upper()}{note[1:]}." for note in newest.kernel.notes]
+        lines.append("")
+        for block_cell in block_cells(newest.kernel):
+            lines += _blocks(block_cell)
     if newest.stem in remarks:
         lines += ["### What bounds the rest", "", remarks[newest.stem]]
     if newest.costs is not None:
         lines += cost_tables(newest.costs)
-    left_out = (*newest.network.left_out, *newest.kernel.left_out)
+    left_out = (*newest.network.left_out, *(newest.kernel.left_out if newest.kernel else ()))
     if left_out:
         lines += ["### Left out", "", *(_left_out(left) for left in left_out), ""]
     if earlier:

@@ -25,15 +25,15 @@ class Recorded(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: Document
-    kernel: Document
+    kernel: Document | None = None
     costs: Costs | None = None
 
     @model_validator(mode="after")
     def _same_machine(self) -> Self:
-        if (self.network.benchmark, self.kernel.benchmark) != ("network", "kernel"):
+        if self.network.benchmark != "network" or (self.kernel and self.kernel.benchmark != "kernel"):
             raise ValueError("`network` and `kernel` hold the document of another benchmark")
-        machines = [self.network.machine, self.kernel.machine, *([self.costs.machine] if self.costs else [])]
-        cpus = sorted({machine.cpu_id for machine in machines})
+        documents = [document for document in (self.network, self.kernel, self.costs) if document is not None]
+        cpus = sorted({document.machine.cpu_id for document in documents})
         if len(cpus) > 1:
             raise ValueError(f"the benchmarks ran on different CPUs: {' and '.join(cpus)}")
         return self

@@ -138,6 +138,15 @@ def test_the_worth_of_threads_and_batches_is_derived_from_the_rows() -> None:
     assert "Threads and batches" not in record.render([recorded])["README.md"]
 
 
+def test_a_record_may_go_without_blocks_and_costs(tmp_path: Path) -> None:
+    (tmp_path / "network.doc").write_text(_recorded().network.model_dump_json())
+    options = ["--network", str(tmp_path / "network.doc"), "--without", "kernel", "costs"]
+    assert record.main([*options, "--folder", str(tmp_path / "page")]) == 0
+    page = (tmp_path / "page" / "README.md").read_text()
+    assert "**`bireal18/binary`**" in page and "### Blocks" not in page and "### Memory" not in page
+    assert record.main(["--render", "--folder", str(tmp_path / "page")]) == 0
+
+
 def test_the_newest_record_is_shown_and_the_others_are_linked() -> None:
     page = record.render([_recorded(), _recorded("2026-03-04T00:00:00+00:00")])["README.md"]
     assert page.index("## 2026-03-04, Test CPU") < page.index("## Earlier records")
@@ -164,6 +173,7 @@ def test_bars_are_as_long_as_their_values_and_text_is_escaped() -> None:
 def test_documents_of_two_machines_are_not_one_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recorded = _recorded()
     (tmp_path / "network.doc").write_text(recorded.network.model_dump_json())
+    assert recorded.kernel is not None
     other = json.loads(recorded.kernel.model_dump_json())
     other["machine"]["cpu_id"] = "Vendor 4 5 6"
     (tmp_path / "kernel.doc").write_text(json.dumps(other))
