@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service.api.context import RequestContext, context_of
+from service.api.direct import DirectRoute
 from service.api.experimenting import Routed, SubjectOf, route, signed
 from service.api.negotiation import best_media_type
 from service.api.pipeline import Answered, Job
@@ -21,7 +22,7 @@ from service.schemas import ClassifyAnswer, ClassifyList, DepthAnswer, DepthList
 from service.tasks import ClassifyOptions, DepthOptions, DepthResult, encode_depth
 from service.tasks.depth_formats import DepthFormat
 
-router = APIRouter(tags=["inference"])
+router = APIRouter(tags=["inference"], route_class=DirectRoute)
 
 #: What `/depth` answers when `Accept` alone says which; the first where it does not matter.
 BY_MEDIA_TYPE: dict[str, Literal["json", "png16", "npy"]] = {

@@ -1,0 +1,83 @@
+"""What a request is answered does not depend on whether the framework read its parameters or the direct route did."""
+
+import fastapi.routing
+import httpx
+import pytest
+
+from service.api import direct
+from tests.pictures import encode, photo
+
+pytestmark = pytest.mark.anyio
+
+#: Differs between two answers to the same request.
+_VOLATILE = ("request_id", "timings_ms", "feedback_token")
+
+
+async def both(client, monkeypatch, target, headers=()) -> list[httpx.Response]:
+    """The answers to one request: of the direct way, and of the framework's."""
+    picture = encode(photo(), "PNG")
+    ours = await client.post(target, content=picture, headers=headers)
+    with monkeypatch.context() as patch:
+        patch.setattr(direct, "_query", lambda *_: None)
+        return [ours, await client.post(target, content=picture, headers=headers)]
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        ("/classify", {}),
+        ("/classify?variant=full&top_k=2&min_probability=0.9", {}),
+        ("/classify?top_k=+2", {}),
+        ("/classify?top_k=2&top_k=3", {}),
+        ("/classify?top_k=0", {}),
+        ("/classify?top_k=", {}),
+        ("/classify?top_k=many&min_probability=nan", {}),
+        ("/classify?model=", {}),
+        ("/classify?no_such=1", {}),
+        ("/classify?%FF=%00", {}),
+        ("/classify?top_k=0", {"x-timeout-ms": "soon"}),
+        ("/classify", {"x-timeout-ms": "30000", "x-bireal-subject": "camera-7"}),
+        ("/classify", {"x-timeout-ms": ""}),
+        ("/classify", {"x-bireal-subject": "two words"}),
+        ("/depth?fx=500&size=original", {}),
+        ("/depth?fx=inf", {}),
+        ("/depth?format=gif&size=huge", {}),
+    ],
+)
+async def test_both_ways_answer_alike(client, monkeypatch, target, headers):
+    ours, theirs = await both(client, monkeypatch, target, headers)
+    assert ours.status_code == theirs.status_code
+    assert ours.headers.keys() == theirs.headers.keys()
+    assert _lasting(ours) == _lasting(theirs)
+
+
+async def test_both_ways_take_repeated_headers_alike(client, monkeypatch):
+    for values in (("30000", "none"), ("none", "30000")):
+        ours, theirs = await both(client, monkeypatch, "/classify", [("x-timeout-ms", value) for value in values])
+        assert ours.status_code == theirs.status_code
+
+
+@pytest.mark.parametrize(("query", "framework"), [("", 0), ("top_k=2", 0), ("top_k=0", 1), ("top_k=1&top_k=2", 1)])
+async def test_only_a_request_that_does_not_fit_goes_through_the_framework(client, monkeypatch, query, framework):
+    asked = []
+
+    async def watched(**arguments):
+        asked.append(arguments["request"].url.query)
+        return await solve(**arguments)
+
+    solve = fastapi.routing.solve_dependencies
+    monkeypatch.setattr(fastapi.routing, "solve_dependencies", watched)
+    await client.post(f"/classify?{query}", content=encode(photo(), "PNG"))
+    assert asked == [query] * framework
+
+
+def test_an_endpoint_of_another_shape_is_refused():
+    async def endpoint(query: int) -> None: ...
+
+    with pytest.raises(TypeError, match="endpoint takes"):
+        direct.DirectRoute("/", endpoint, methods=["POST"])
+
+
+def _lasting(response: httpx.Response) -> dict:
+    """The answer without what is of one request only."""
+    return {name: value for name, value in response.json().items() if name not in _VOLATILE}
