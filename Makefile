@@ -86,6 +86,8 @@ lock: $(STAMPS)/dev ## newest allowed versions into requirements/*.lock
 	  -c requirements/runtime.lock -o requirements/dev.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) pyproject.toml --extra bench \
 	  -c requirements/dev.lock -o requirements/bench.lock
+	$(PY) -m uv pip compile $(LOCK_ARGS) pyproject.toml --extra otel \
+	  -c requirements/dev.lock -o requirements/otel.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) pyproject.toml --extra ray \
 	  -c requirements/dev.lock -o requirements/ray.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) requirements/kserve.in -o requirements/kserve.lock

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -25,6 +25,7 @@ from service.api.services import TIMEOUT_HEADER, Services
 from service.api.telemetry import Telemetry
 from service.api.threads import ThreadPool
 from service.background import Background
+from service.errors import SettingsError
 from service.experiments.declaration import read_declarations
 from service.experiments.laboratory import Laboratory
 from service.experiments.recorder import Retention
@@ -36,6 +37,9 @@ from service.registry import Changes, Entry, Registry
 from service.scheduler import Scheduler
 from service.schemas import Problem
 from service.settings import Settings, export_kernel
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ Images are decoded in memory; they are **never stored and never logged**. Every 
 _LINGER_BYTES = 64_000_000
 _LINGER_S = 10.0
 
-_REQUEST_HEADERS = (KEY_HEADER, REQUEST_ID_HEADER, TIMEOUT_HEADER, SUBJECT_HEADER)
+_REQUEST_HEADERS = (KEY_HEADER, REQUEST_ID_HEADER, TIMEOUT_HEADER, SUBJECT_HEADER, "traceparent", "tracestate")
 
 _EXPOSED_HEADERS = (
     REQUEST_ID_HEADER,
@@ -92,9 +96,13 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
 
     Returns:
         An ASGI application; `app.state.services` holds its parts.
+
+    Raises:
+        SettingsError: Traces are wanted and what makes them is not installed.
     """
     export_kernel(settings)
     version = service_version()
+    tracing = _tracing(settings, version)
     metrics = Metrics(CollectorRegistry())
     telemetry = Telemetry(metrics)
     registry = registry or Registry(settings)
@@ -145,6 +153,8 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         watching = asyncio.create_task(_watch(services))
         background.start()
         laboratory.start()
+        if tracing is not None:
+            tracing.start()
         try:
             yield
         finally:
@@ -155,6 +165,8 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
             pool.close()
             await asyncio.to_thread(laboratory.close)
             registry.close()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="bireal-serve",
@@ -164,7 +176,8 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         docs_url=None,  # FastAPI's pages load their scripts from another host: see service.api.pages
         redoc_url=None,
         redirect_slashes=False,  # a client that follows would send its picture twice
-        middleware=_middleware(services),
+        middleware=_middleware(services, tracing),
+        telemetry=tracing.telemetry if tracing is not None else {"tracing": False, "metrics": False, "logs": False},
     )
     app.state.services = services
     install_handlers(app)
@@ -175,13 +188,17 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     return app
 
 
-def _middleware(services: Services) -> list[Middleware]:
+def _middleware(services: Services, tracing: "Tracing | None") -> list[Middleware]:
     """From the outside in."""
     settings, metrics, lifecycle = services.settings, services.metrics, services.lifecycle
     layers = [
         Middleware(LingeringClose, max_bytes=max(_LINGER_BYTES, settings.max_body_bytes), max_s=_LINGER_S),
         Middleware(AccessMiddleware, metrics=metrics, draining=lambda: lifecycle.draining),
     ]
+    if tracing is not None:
+        from service.tracing import StageSpans  # loads the SDK: only where traces are wanted
+
+        layers.append(Middleware(StageSpans, tracer=tracing.tracer))
     if settings.cors_origins:
         layers.append(
             Middleware(
@@ -197,6 +214,21 @@ def _middleware(services: Services) -> list[Middleware]:
     layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_bytes))
     layers.append(Middleware(HeadAsGet))
     return layers
+
+
+def _tracing(settings: Settings, version: str) -> "Tracing | None":
+    """What makes traces, where there is a collector to send them to."""
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from service.tracing import Tracing  # loads the SDK: only where traces are wanted
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"BIREAL_OTLP_ENDPOINT is set, and OpenTelemetry is not installed ({error.name} is missing).",
+            remedy="Install the extra `otel`: pip install --require-hashes -r requirements/otel.lock, or "
+            "pip install 'bireal-serve[otel]'; or leave the setting out.",
+        ) from error
+    return Tracing(settings.otlp_endpoint, sample=settings.trace_sample, version=version)
 
 
 async def _load(services: Services, telemetry: Telemetry) -> None:

@@ -122,12 +122,14 @@ class Outcome:
         queue_s: seconds between submission and the start of the run.
         inference_s: seconds the whole batch's run took.
         batch_size: how many images shared the run.
+        started: of the run, by `time.monotonic()`, which is the clock of `time.perf_counter()` on Linux and macOS.
     """
 
     output: Output
     queue_s: float
     inference_s: float
     batch_size: int
+    started: float
 
 
 @dataclass(slots=True, eq=False)
@@ -383,7 +385,7 @@ class Scheduler:
             if failure is not None:
                 job.future.set_exception(failure)
             else:
-                job.future.set_result(Outcome(outputs[index], started - job.submitted, seconds, len(batch)))
+                job.future.set_result(Outcome(outputs[index], started - job.submitted, seconds, len(batch), started))
         self._tell(self._observer.batch_run, lane.target, len(batch))
 
 

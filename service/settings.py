@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -192,6 +193,17 @@ class Settings(BaseSettings):
     min_probability: float = Field(
         0.0, ge=0, le=1, description="Best probability below which an answer is marked uncertain; 0..1."
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Collector of OpenTelemetry traces, by OTLP over HTTP, such as http://collector:4318. Without it "
+        "there are none, and nothing of OpenTelemetry is loaded; with it the extra `otel` must be installed.",
+    )
+    trace_sample: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the requests that are traced; those that bring a `traceparent` follow its flag instead.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="A log record as a line of text or of JSON.")
 
@@ -210,6 +222,15 @@ class Settings(BaseSettings):
             if origin != "*" and (scheme not in {"http", "https"} or not separator or not rest or "/" in rest):
                 raise ValueError(f"{origin!r} is not an origin: {_ONE_ORIGIN_EACH}")
         return origins
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _check_endpoint(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and (
+            urlsplit(endpoint).scheme not in {"http", "https"} or not urlsplit(endpoint).hostname
+        ):
+            raise ValueError("give the collector as http://host:4318 or https://host")
+        return endpoint
 
     @field_validator("api_keys", "admin_keys", "feedback_secrets")
     @classmethod
@@ -348,5 +369,6 @@ def _type_name(annotation: object) -> str:
         return "|".join(str(choice) for choice in get_args(annotation))
     if get_origin(annotation) is tuple:
         return "list"
-    names: dict[object, str] = {str: "text", int: "integer", float: "number", Path: "path", Path | None: "path"}
+    names: dict[object, str] = {str: "text", int: "integer", float: "number", Path: "path"}
+    names |= {str | None: "text", Path | None: "path"}
     return names[annotation]

@@ -25,6 +25,7 @@ LAYERS: list[set[str]] = [
     {"experiments", "parity", "calibration"},
     {"report"},
     {"api", "ui"},
+    {"tracing"},
     {"app"},
     {"__main__", "cli"},
 ]

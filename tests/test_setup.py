@@ -99,7 +99,7 @@ def test_cmake_without_a_compiler(tmp_path: Path, path_without_compilers: Path) 
 
 
 def test_locks_hold_every_package_to_a_hash_but_torch() -> None:
-    for name in ("build", "runtime", "dev", "bench", "load"):
+    for name in ("build", "runtime", "dev", "bench", "load", "otel"):
         text = (ROOT / "requirements" / f"{name}.lock").read_text()
         assert "://" not in text, f"{name}.lock names a host"
         requirements = [line for line in text.splitlines() if "==" in line and not line.lstrip().startswith("#")]
@@ -112,13 +112,14 @@ def test_locks_hold_every_package_to_a_hash_but_torch() -> None:
 
 def test_every_locked_version_is_the_same_in_every_lock() -> None:
     versions: dict[str, set[tuple[str, str]]] = {}
-    for name in ("runtime", "dev", "bench"):
+    for name in ("runtime", "dev", "bench", "otel"):
         for line in (ROOT / "requirements" / f"{name}.lock").read_text().splitlines():
             if "==" in line and not line.startswith((" ", "#")):
                 package, _, rest = line.partition("==")
                 versions.setdefault(name, set()).add((package, rest))
     assert versions["runtime"] <= versions["dev"]
     assert versions["runtime"] <= versions["bench"]
+    assert versions["runtime"] <= versions["otel"]
 
 
 def test_hooks_are_valid_and_call_make_targets_that_exist() -> None:

@@ -3,7 +3,7 @@
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -17,6 +17,21 @@ REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 
+@dataclass(frozen=True, slots=True)
+class ImageTimes:
+    """One image's way through one network, for a trace.
+
+    Attributes:
+        labels: What ran: task, model, version, variant, kernel.
+        batch_size: Images that shared the run.
+        stages: Each stage's name, its begin by `time.perf_counter()`, and its seconds.
+    """
+
+    labels: Mapping[str, object]
+    batch_size: int
+    stages: tuple[tuple[str, float, float], ...]
+
+
 @dataclass(slots=True)
 class RequestContext:
     """One request.
@@ -27,6 +42,7 @@ class RequestContext:
         stages: Seconds spent in each stage so far, in the order in which the stages came; sums over several images.
         labels: What answered (task, model, variant, ...), for the log line.
         problem: Code of the error that was answered, if one was.
+        images: Of a request that is traced: each image's stages; None for the others.
     """
 
     request_id: str
@@ -34,6 +50,7 @@ class RequestContext:
     stages: dict[str, float] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
+    images: list[ImageTimes] | None = None
 
     @property
     def elapsed_s(self) -> float:

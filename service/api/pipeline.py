@@ -14,8 +14,8 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from service.api.context import RequestContext
-from service.api.telemetry import Telemetry
+from service.api.context import ImageTimes, RequestContext
+from service.api.telemetry import Telemetry, run_labels
 from service.api.threads import SHARED, ThreadPool
 from service.api.uploads import Upload
 from service.errors import ServiceError
@@ -55,11 +55,13 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A network's input and what it came from, with the seconds that each step took."""
+    """A network's input and what it came from, with each step's begin (`time.perf_counter()`) and seconds."""
 
     prepared: Prepared
     report: ImageReport
+    decode_begun: float
     decode_s: float
+    preprocess_begun: float
     preprocess_s: float
 
 
@@ -156,13 +158,13 @@ class Pipeline:
                 self._scheduler.check_room(handle.model)
             async with job.deadline.enforced():
                 hint = (max(hint[0] for hint in hints), max(hint[1] for hint in hints))
-                image, decode_s = await self._pool.run(_lane(sides[order[0]]), self._decode, upload, hint)
+                image, begun, decode_s = await self._pool.run(_lane(sides[order[0]]), self._decode, upload, hint)
         answers: dict[Side, Answered] = {}
         for side in order:
             handle = sides[side]
             with self._telemetry.failures(handle, 1):
                 async with job.deadline.enforced():
-                    item = await self._pool.run(_lane(handle), _input, image, decode_s, handle)
+                    item = await self._pool.run(_lane(handle), _input, image, begun, decode_s, handle)
                 outcome = await self._scheduler.submit(handle.model, item.prepared.tensor, job.deadline)
             self._watched(handle, [item.prepared.tensor], [outcome])
             answers[side] = await self._finish(item, outcome, handle, job)
@@ -226,10 +228,10 @@ class Pipeline:
         """Calls a function that would hold up the event loop in one of the pool's threads."""
         return await self._pool.run(SHARED, call, *args, **kwargs)
 
-    def _decode(self, upload: Upload, hint: tuple[int, int]) -> tuple[DecodedImage, float]:
+    def _decode(self, upload: Upload, hint: tuple[int, int]) -> tuple[DecodedImage, float, float]:
         begun = time.perf_counter()
         image = decode(upload.data, upload.content_type, self._limits, hint=hint)
-        return image, time.perf_counter() - begun
+        return image, begun, time.perf_counter() - begun
 
     def _prepare(self, upload: Upload, handle: Handle, hint: tuple[int, int]) -> Input | ServiceError:
         """In a thread: bytes to a network's input. What is wrong with the bytes is returned, not raised."""
@@ -266,8 +268,28 @@ def _noted(item: Input | None, outcome: Outcome, postprocess_s: float, handle: H
     }
     for stage, seconds in stages.items():
         job.context.add(stage, seconds)
+    if job.context.images is not None:
+        job.context.images.append(_times(item, outcome, postprocess_s, handle))
     job.context.labels |= {"model": handle.card.name, "version": handle.card.version, "variant": handle.variant}
     return stages
+
+
+def _times(item: Input | None, outcome: Outcome, postprocess_s: float, handle: Handle) -> ImageTimes:
+    """When each stage of an image was whose answer has just been made."""
+    prepared = (
+        ()
+        if item is None
+        else (
+            ("decode", item.decode_begun, item.decode_s),
+            ("preprocess", item.preprocess_begun, item.preprocess_s),
+        )
+    )
+    ran = (
+        ("queue", outcome.started - outcome.queue_s, outcome.queue_s),
+        ("inference", outcome.started, outcome.inference_s),
+        ("postprocess", time.perf_counter() - postprocess_s, postprocess_s),
+    )
+    return ImageTimes(run_labels(handle), outcome.batch_size, prepared + ran)
 
 
 def _lane(handle: Handle) -> str:
@@ -280,7 +302,7 @@ def _answer_lane(handle: Handle) -> str:
     return f"{handle.card.task} answers"
 
 
-def _input(image: DecodedImage, decode_s: float, handle: Handle) -> Input:
+def _input(image: DecodedImage, decode_begun: float, decode_s: float, handle: Handle) -> Input:
     begun = time.perf_counter()
     prepared = handle.task.preprocess(image, handle.card)
-    return Input(prepared, image.report, decode_s, time.perf_counter() - begun)
+    return Input(prepared, image.report, decode_begun, decode_s, begun, time.perf_counter() - begun)

@@ -1,0 +1,179 @@
+"""Traces by OpenTelemetry: the only module that imports its SDK, and itself imported only where traces are wanted.
+
+FastAPI makes the server span of each request by the semantic conventions for HTTP, and honours the caller's
+`traceparent`. Here is the rest: where spans go, which are kept, what ran as attributes of the server span, a child span
+for each stage of each image, and the trace's id in the log. The SDK's own variables (`OTEL_EXPORTER_OTLP_HEADERS`,
+`OTEL_RESOURCE_ATTRIBUTES`, `OTEL_BSP_*`, ...) have their usual meaning. docs/adr/0033 says why it is done this way.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+from fastapi.telemetry import TelemetryConfig
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.context import ImageTimes, RequestContext, context_of
+
+log = logging.getLogger(__name__)
+
+# Asked every few seconds by machines, and of no interest: no trace begins there.
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+_SIGNAL_PATH = "/v1/traces"
+# What the end of the process waits for a collector, seconds: one that is up takes milliseconds.
+_FLUSH_S = 3.0
+
+
+class Tracing:
+    """Where the spans of one application go.
+
+    Spans are sent in batches by a thread of their own. Its queue is bounded: when the collector is away or slow, the
+    oldest are dropped, and no request waits.
+
+    Args:
+        endpoint: Of the collector, as `http://host:4318`; the path `/v1/traces` is added where it is missing.
+        sample: Share of the traces that begin here; a request with a `traceparent` follows its flag.
+        version: Of the service.
+        flush_s: Longest that `close` waits for the collector, seconds.
+    """
+
+    def __init__(self, endpoint: str, *, sample: float, version: str, flush_s: float = _FLUSH_S) -> None:
+        ours = Resource({"service.name": "bireal-serve", "service.version": version})
+        url = endpoint.rstrip("/")
+        self._exporter = OTLPSpanExporter(url if url.endswith(_SIGNAL_PATH) else url + _SIGNAL_PATH)
+        self._provider = TracerProvider(
+            sampler=ParentBased(TraceIdRatioBased(sample)),
+            resource=Resource.create().merge(ours).merge(OTELResourceDetector().detect()),  # the operator's words win
+            shutdown_on_exit=False,  # `close` does it, with a limit
+        )
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
+        self._filter = _TraceIds()
+        self._handlers: list[logging.Handler] = []
+        self._flush_s = flush_s
+        self.tracer = self._provider.get_tracer("bireal-serve", version)
+        #: For FastAPI, which makes the server spans.
+        self.telemetry: TelemetryConfig = {
+            "tracer_provider": self._provider,
+            "tracing": True,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": _is_probe,
+        }
+
+    def start(self) -> None:
+        """Lets log records name the trace in which they were written."""
+        self._handlers = list(logging.getLogger().handlers)
+        for handler in self._handlers:
+            handler.addFilter(self._filter)
+
+    def close(self) -> None:
+        """Sends what is left, within `flush_s`; then gives up. Blocks: to be called in a thread."""
+        for handler in self._handlers:
+            handler.removeFilter(self._filter)
+        # The SDK waits for as long as its exporter tries again, 30 s: too long for a process that was told to stop.
+        last = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
+        last.start()
+        last.join(self._flush_s)
+        if last.is_alive():
+            log.warning("the collector of traces did not answer within %g s: the last spans are lost", self._flush_s)
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+
+class StageSpans:
+    """Says in the request's span what ran, and adds a child span for each stage of each image.
+
+    Within `AccessMiddleware`, which makes the request's context.
+
+    Args:
+        app: The application within.
+        tracer: Makes the child spans.
+    """
+
+    def __init__(self, app: ASGIApp, *, tracer: trace.Tracer) -> None:
+        self._app, self._tracer = app, tracer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one ASGI connection."""
+        span = trace.get_current_span()
+        if scope["type"] != "http" or not span.is_recording():
+            await self._app(scope, receive, send)
+            return
+        context = context_of(scope)
+        context.images = []
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start":  # FastAPI ends the span with the last byte of the body
+                span.set_attributes(_attributes(context))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, tell)
+        finally:
+            if span.is_recording():  # there was no answer: the client has gone
+                span.set_attributes(_attributes(context))
+            self._add_stages(span, context.images)
+
+    def _add_stages(self, parent: trace.Span, images: Iterable[ImageTimes]) -> None:
+        """Once the answer is sent, so that no client waits for it."""
+        surrounding = trace.set_span_in_context(parent)
+        clock_ns = time.time_ns() - time.perf_counter_ns()
+        told = set()
+        for number, image in enumerate(images):
+            attributes = {**_run_attributes([image]), "bireal.image": number}
+            for times in image.stages:
+                if times in told:  # an image that two networks share was decoded once
+                    continue
+                told.add(times)
+                name, begun, seconds = times
+                begun_ns = clock_ns + round(begun * 1e9)
+                stage = self._tracer.start_span(name, surrounding, attributes=attributes, start_time=begun_ns)
+                stage.end(begun_ns + round(seconds * 1e9))
+
+
+class _TraceIds(logging.Filter):
+    """Adds the ids of the current trace and span to a record's fields."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Lets every record pass."""
+        current = trace.get_current_span().get_span_context()
+        if current.is_valid:
+            ids = {
+                "trace_id": trace.format_trace_id(current.trace_id),
+                "span_id": trace.format_span_id(current.span_id),
+            }
+            record.fields = {**getattr(record, "fields", {}), **ids}
+        return True
+
+
+def _is_probe(scope: MutableMapping[str, Any]) -> bool:
+    return scope.get("path") in _PROBES
+
+
+def _attributes(context: RequestContext) -> dict[str, str | int]:
+    """What the server span says beside HTTP's own attributes."""
+    attributes: dict[str, str | int] = {"bireal.request_id": context.request_id}
+    if context.problem is not None:
+        attributes["bireal.problem"] = context.problem
+    if context.images:
+        attributes |= {**_run_attributes(context.images), "bireal.images": len(context.images)}
+    return attributes
+
+
+def _run_attributes(images: list[ImageTimes]) -> dict[str, str | int]:
+    """What ran; of a comparison, both sides' values with a comma between."""
+    attributes: dict[str, str | int] = {
+        f"bireal.{name}": ",".join(dict.fromkeys(str(image.labels[name]) for image in images))
+        for name in images[0].labels
+    }
+    attributes["bireal.batch_size"] = max(image.batch_size for image in images)
+    return attributes
