@@ -70,6 +70,9 @@ class AccessMiddleware:
         self._metrics.observe_http(scope["method"], route, status, seconds)
         if context.problem is not None:
             self._metrics.count_problem(context.problem)
+        level = logging.DEBUG if route in _PROBES else logging.INFO
+        if not access_log.isEnabledFor(level):
+            return
         fields = {
             "request_id": context.request_id,
             "method": scope["method"],
@@ -80,7 +83,6 @@ class AccessMiddleware:
         }
         if context.problem is not None:
             fields["problem"] = context.problem
-        level = logging.DEBUG if route in _PROBES else logging.INFO
         access_log.log(level, "request", extra={"fields": fields})
 
 

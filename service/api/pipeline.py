@@ -125,9 +125,7 @@ class Pipeline:
             self._scheduler.check_room(handle.model)
             hint = handle.task.decode_hint(handle.card)
             async with job.deadline.enforced():
-                inputs = await asyncio.gather(
-                    *(self._pool.run(_lane(handle), self._prepare, upload, handle, hint) for upload in uploads)
-                )
+                inputs = await self._prepared(uploads, handle, hint)
             tensors = [item.prepared.tensor for item in inputs if isinstance(item, Input)]
             runner = self._scheduler if job.trial is None else job.trial
             found = await runner.submit_many(handle.model, tensors, job.deadline)
@@ -211,13 +209,20 @@ class Pipeline:
         if isinstance(images, np.ndarray):
             return list(images)
         hint = handle.task.decode_hint(handle.card)
-        found = await asyncio.gather(
-            *(self._pool.run(_lane(handle), self._prepare, upload, handle, hint) for upload in images)
-        )
+        found = await self._prepared(images, handle, hint)
         for item in found:
             if isinstance(item, ServiceError):
                 raise item
         return [item for item in found if isinstance(item, Input)]
+
+    async def _prepared(
+        self, uploads: Sequence[Upload], handle: Handle, hint: tuple[int, int]
+    ) -> list[Input | ServiceError]:
+        """Bytes to inputs, in threads and in order."""
+        each = [self._pool.run(_lane(handle), self._prepare, upload, handle, hint) for upload in uploads]
+        if len(each) == 1:  # nearly always: without a task of its own
+            return [await each[0]]
+        return list(await asyncio.gather(*each))
 
     def _watched(self, handle: Handle, tensors: Sequence[Image], outcomes: Sequence[Outcome]) -> None:
         if self._watch is not None:

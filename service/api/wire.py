@@ -6,6 +6,7 @@ from service.api.context import RequestContext
 from service.api.pipeline import Answered, Side
 from service.evaluation import depth_agreement
 from service.experiments.trial import DEPTH_AGREEMENT
+from service.imaging import ImageReport
 from service.registry import Handle
 from service.schemas import (
     ClassifyAnswer,
@@ -22,6 +23,8 @@ from service.schemas import (
     Timings,
 )
 from service.tasks import ClassifyResult, DepthResult
+
+_IMAGE_FIELDS = tuple(field.name for field in dataclasses.fields(ImageReport))
 
 
 def classify_answer(answer: Answered, context: RequestContext) -> ClassifyAnswer:
@@ -122,8 +125,13 @@ def _run(answer: Answered, context: RequestContext) -> dict[str, object]:
         "experiment": None if answer.experiment is None else _experiment(*answer.experiment),
         "feedback_token": answer.feedback_token,
         "timings_ms": Timings(**{stage: round(1000 * seconds, 3) for stage, seconds in answer.stages.items()}),
-        "image": ImageInfo(**dataclasses.asdict(answer.report)),
+        "image": _image(answer.report),
     }
+
+
+def _image(report: ImageReport) -> ImageInfo:
+    # By hand: dataclasses.asdict copies every value, and takes longer than making the rest of the answer.
+    return ImageInfo(**{name: getattr(report, name) for name in _IMAGE_FIELDS})
 
 
 def _experiment(name: str, mode: str, arm: str) -> ExperimentPart:
@@ -145,7 +153,7 @@ def _comparison(sides: dict[Side, Answered], order: list[Side], context: Request
             b_artefact_bytes=b.handle.model.describe()["artefact_bytes"],
             ratio=round(b_bytes / max(a_bytes, 1), 3),
         ),
-        "image": ImageInfo(**dataclasses.asdict(a.report)),
+        "image": _image(a.report),
     }
 
 

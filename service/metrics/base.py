@@ -5,11 +5,12 @@ fixed lists, kernels from the operator's table, experiments and arms from their 
 templates, never what the client typed.
 """
 
-from typing import Literal, NamedTuple, TypedDict, get_args
+from typing import Generic, Literal, NamedTuple, TypedDict, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.registry import Collector
 
+MetricT = TypeVar("MetricT", Counter, Histogram)
 Stage = Literal["decode", "preprocess", "queue", "inference", "postprocess", "total"]
 Outcome = Literal["ok", "client_error", "server_error", "rejected", "expired", "cancelled"]
 
@@ -40,6 +41,29 @@ class RunLabels(TargetLabels):
     """What ran: the target, and the instruction set of its kernel (`onnxruntime` for float networks)."""
 
     kernel: str
+
+
+class Children(Generic[MetricT]):
+    """The children of a metric by their labels, each looked up in the metric once.
+
+    For what is counted several times a request and never removed: the metric itself checks and copies the labels
+    each time, under a lock.
+
+    Args:
+        metric: A counter or histogram with labels.
+    """
+
+    def __init__(self, metric: MetricT) -> None:
+        self._metric: MetricT = metric
+        self._known: dict[tuple[tuple[str, object], ...], MetricT] = {}
+
+    def __call__(self, **labels: object) -> MetricT:
+        """The child of these labels."""
+        key = tuple(labels.items())
+        child = self._known.get(key)
+        if child is None:
+            child = self._known[key] = self._metric.labels(**labels)
+        return child
 
 
 class MetricDoc(NamedTuple):

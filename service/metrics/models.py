@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Unpack
 
 from service.card import Card, VariantName
-from service.metrics.base import MODEL, RUN, TARGET, Registrar, RunLabels
+from service.metrics.base import MODEL, RUN, TARGET, Children, Registrar, RunLabels
 
 
 class ModelMetrics:
@@ -48,6 +48,8 @@ class ModelMetrics:
         self._touched = metrics.counter(
             "bireal_work_weight_bytes_total", "Weight bytes read by runs: once a run, however large its batch.", RUN
         )
+        self._binary_macs_of, self._real_macs_of = Children(self._binary_macs), Children(self._real_macs)
+        self._bops_of, self._touched_of = Children(self._bops), Children(self._touched)
 
     def set_ready(self, ready: bool) -> None:
         """Shows whether the service answers."""
@@ -124,10 +126,10 @@ class ModelMetrics:
         binary, real = card.work.binary_macs, card.work.real_macs
         if variant != "binary":
             binary, real = 0, real + binary
-        self._binary_macs.labels(**run).inc(binary * images)
-        self._real_macs.labels(**run).inc(real * images)
-        self._bops.labels(**run).inc((card.work.bops if variant == "binary" else 64 * real) * images)
-        self._touched.labels(**run).inc(sum(weight_bytes(card, variant).values()))
+        self._binary_macs_of(**run).inc(binary * images)
+        self._real_macs_of(**run).inc(real * images)
+        self._bops_of(**run).inc((card.work.bops if variant == "binary" else 64 * real) * images)
+        self._touched_of(**run).inc(sum(weight_bytes(card, variant).values()))
 
 
 def weight_bytes(card: Card, variant: VariantName) -> dict[str, int]:

@@ -9,6 +9,7 @@ from service.metrics.base import (
     RUN,
     TARGET,
     TIME_BUCKETS,
+    Children,
     Outcome,
     Registrar,
     RunLabels,
@@ -73,6 +74,11 @@ class RequestMetrics:
         self._workers = metrics.gauge("bireal_workers", "Networks that can run at the same time.")
         self._batch = metrics.histogram("bireal_batch_size", "Images run together.", RUN, BATCH_BUCKETS)
 
+        # What every image is counted by.
+        self._stage_of, self._batch_of = Children(self._stage), Children(self._batch)
+        self._requests_of, self._images_of = Children(self._requests), Children(self._images)
+        self._http_of, self._http_seconds_of = Children(self._http), Children(self._http_seconds)
+
     def set_capacity(self, *, queue_limit: int, workers: int) -> None:
         """Shows how much may wait and run, so that rules can compare the queue with what it holds."""
         self._queue_limit.set(queue_limit)
@@ -80,11 +86,11 @@ class RequestMetrics:
 
     def observe_stage(self, stage: str, seconds: float, **run: Unpack[RunLabels]) -> None:
         """Records the time of one stage (see STAGES) of one image."""
-        self._stage.labels(**run, stage=stage).observe(seconds)
+        self._stage_of(**run, stage=stage).observe(seconds)
 
     def count_request(self, outcome: Outcome, **run: Unpack[RunLabels]) -> None:
         """Counts one image by how its request ended."""
-        self._requests.labels(**run, outcome=outcome).inc()
+        self._requests_of(**run, outcome=outcome).inc()
 
     def count_rejected(self, **target: Unpack[TargetLabels]) -> None:
         """Counts an image that was refused because the queue was full."""
@@ -104,7 +110,7 @@ class RequestMetrics:
 
     def count_image(self, report: ImageReport) -> None:
         """Counts a decoded image."""
-        self._images.labels(format=report.format, converted=flag(report.converted is not None)).inc()
+        self._images_of(format=report.format, converted=flag(report.converted is not None)).inc()
 
     def count_comparison(self, task: str, a: tuple[str, str], b: tuple[str, str], *, agree: bool) -> None:
         """Counts an image that two variants answered; `a` and `b` are (model, variant)."""
@@ -127,9 +133,9 @@ class RequestMetrics:
         """
         method = method if method in _METHODS else "other"
         route = route or "unmatched"
-        self._http.labels(method=method, route=route, status=str(status)).inc()
-        self._http_seconds.labels(method=method, route=route).observe(seconds)
+        self._http_of(method=method, route=route, status=str(status)).inc()
+        self._http_seconds_of(method=method, route=route).observe(seconds)
 
     def observe_batch(self, size: int, **run: Unpack[RunLabels]) -> None:
         """Records how many images were run together."""
-        self._batch.labels(**run).observe(size)
+        self._batch_of(**run).observe(size)
