@@ -12,9 +12,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from deploy.supply_chain.locks import ROOT, normalised, pins
+from deploy.supply_chain.locks import OTEL_LOCK, ROOT, RUNTIME_LOCK, normalised, pins
 
 PAGE = ROOT / "docs" / "licenses.md"
 _BEGIN, _END = "<!-- licenses: written by `make licenses` -->\n", "<!-- /licenses -->"
@@ -48,9 +49,9 @@ class Licensed(NamedTuple):
     license: str
 
 
-def installed() -> list[Licensed]:
-    """The packages of the runtime lock that are installed here, by name."""
-    names = sorted({pin.name for pin in pins()})
+def installed(lock: Path = RUNTIME_LOCK) -> list[Licensed]:
+    """The packages of a lock that are installed here, by name."""
+    names = sorted({pin.name for pin in pins(lock)})
     command = [sys.executable, "-m", "piplicenses", "--from=mixed", "--format=json", "--packages", *names]
     run = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  arguments of our own
     found = [Licensed(normalised(one["Name"]), one["Version"], one["License"]) for one in json.loads(run.stdout)]
@@ -69,15 +70,15 @@ def spdx(text: str) -> str | None:
     return joint.join(dict.fromkeys(ALLOWED[part] for part in parts))
 
 
-def complaints(packages: Sequence[Licensed]) -> list[str]:
-    """A sentence for each package whose licence nobody has looked at, and for each that is missing."""
+def complaints(packages: Sequence[Licensed], lock: Path = RUNTIME_LOCK) -> list[str]:
+    """A sentence for each package whose licence nobody has looked at, and for each of the lock that is missing."""
     unknown = [
         f"{one.name} {one.version} is under {one.license!r}, which is not on the list in "
         "deploy/supply_chain/licenses.py: read it, then add it or take the package out."
         for one in packages
         if spdx(one.license) is None
     ]
-    missing = {pin.name for pin in pins() if not pin.marker} - {one.name for one in packages}
+    missing = {pin.name for pin in pins(lock) if not pin.marker} - {one.name for one in packages}
     return unknown + [f"{name} is locked and not installed: run make setup first." for name in sorted(missing)]
 
 
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="write the table of docs/licenses.md")
     arguments = parser.parse_args(argv)
     packages = installed()
-    found = complaints(packages)
+    found = complaints(packages) or complaints(installed(OTEL_LOCK), OTEL_LOCK)
     for complaint in found:
         print(f"error: {complaint}", file=sys.stderr)
     if found:

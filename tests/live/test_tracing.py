@@ -233,10 +233,3 @@ def test_without_the_setting_nothing_is_loaded_or_added(zoo):
     assert printed.stdout.startswith("[] [")
     assert "AccessMiddleware" in printed.stdout and "StageSpans" not in printed.stdout
     assert printed.stdout.strip().endswith("False")
-
-
-@pytest.mark.parametrize("endpoint", ["collector:4318", "grpc://collector:4317", "http://", "/v1/traces"])
-def test_an_endpoint_that_is_none_is_refused(endpoint):
-    ended = run(SERVE, BIREAL_OTLP_ENDPOINT=endpoint)
-    assert ended.returncode == 2
-    assert "BIREAL_OTLP_ENDPOINT=" in ended.stderr and "http://host:4318" in ended.stderr

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from deploy.supply_chain import audit, licenses, notes
-from deploy.supply_chain.locks import RUNTIME_LOCK, pins
+from deploy.supply_chain.locks import OTEL_LOCK, RUNTIME_LOCK, pins
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(sys.executable).parent
@@ -94,8 +94,9 @@ def test_the_bill_of_materials_lists_every_locked_package(tmp_path: Path) -> Non
 # --- Licences ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_licences_of_what_is_installed_were_looked_at() -> None:
-    assert licenses.complaints(licenses.installed()) == []
+@pytest.mark.parametrize("lock", [RUNTIME_LOCK, OTEL_LOCK], ids=lambda lock: lock.stem)
+def test_the_licences_of_what_is_installed_were_looked_at(lock: Path) -> None:
+    assert licenses.complaints(licenses.installed(lock), lock) == []
 
 
 def test_a_licence_that_nobody_looked_at_is_told() -> None:
