@@ -82,6 +82,7 @@ class Laboratory:
         self._scheduler, self._background, self._metrics = scheduler, background, metrics
         self._reports: dict[str, _Kept] = {}
         self._lock = threading.Lock()
+        self._showing = threading.Lock()
         self._shown: object = None
         self._revisions: dict[str, str] = {}
 
@@ -104,8 +105,12 @@ class Laboratory:
 
     # ---- what was found --------------------------------------------------------------------------------------------
 
-    def report(self, declaration: Declaration) -> Report:
-        """What an experiment found; a second old at the most. Blocks for up to some 100 ms: call it in a thread.
+    def report(self, declaration: Declaration, *, fresh_s: float = _FRESH_S) -> Report:
+        """What an experiment found. Blocks for up to some 100 ms: call it in a thread.
+
+        Args:
+            declaration: Of the experiment.
+            fresh_s: How many seconds old the answer may be where more has been written since.
 
         Raises:
             FeedbackStoreError: The store cannot be read.
@@ -117,7 +122,7 @@ class Laboratory:
             if (
                 kept is not None
                 and kept.declaration == declaration
-                and (kept.changes == changes or now - kept.at < _FRESH_S)
+                and (kept.changes == changes or now - kept.at < fresh_s)
             ):
                 return kept.report
             report = self._report(declaration)
@@ -134,25 +139,26 @@ class Laboratory:
 
     def _show(self) -> None:
         """Brings the gauges up to date if anything was written since."""
-        changes = self.store.changes()
-        if changes == self._shown:
-            return
-        self._shown = changes
-        for declaration in self.catalogue.all():
-            self._show_experiment(declaration)
-        self._metrics.feedback.clear_accuracy()  # retention may have forgotten a variant
-        for live in self.store.live():
-            target = TargetLabels(task=live.task, model=live.model, version=live.version, variant=live.variant)
-            found = {"top1": st.proportion(live.top1, live.n), "top5": st.proportion(live.top5, live.n)}
-            if live.task == "depth":
-                found = {"abs_rel": st.mean(live.abs_rel), "delta1": st.mean(live.delta1)}
-            for metric, interval in found.items():
-                self._metrics.feedback.set_accuracy(metric, Bounds(*interval), **target)
-            self._metrics.feedback.set_images(live.n, **target)
-        self._metrics.feedback.set_store(*self.store.size())
+        with self._showing:  # an older state must not be written over a newer one
+            changes = self.store.changes()
+            if changes == self._shown:
+                return
+            for declaration in self.catalogue.all():
+                self._show_experiment(declaration)
+            self._metrics.feedback.clear_accuracy()  # retention may have forgotten a variant
+            for live in self.store.live():
+                target = TargetLabels(task=live.task, model=live.model, version=live.version, variant=live.variant)
+                found = {"top1": st.proportion(live.top1, live.n), "top5": st.proportion(live.top5, live.n)}
+                if live.task == "depth":
+                    found = {"abs_rel": st.mean(live.abs_rel), "delta1": st.mean(live.delta1)}
+                for metric, interval in found.items():
+                    self._metrics.feedback.set_accuracy(metric, Bounds(*interval), **target)
+                self._metrics.feedback.set_images(live.n, **target)
+            self._metrics.feedback.set_store(*self.store.size())
+            self._shown = changes
 
     def _show_experiment(self, declaration: Declaration) -> None:
-        results = self.report(declaration).results
+        results = self.report(declaration, fresh_s=0.0).results
         if results is None:
             return
         name, shown = declaration.name, self._metrics.experiments
