@@ -183,7 +183,7 @@ class Settings(BaseSettings):
         60.0,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds, at least, between runs of a fixed image whose output must not change by a bit, and "
+        description="Seconds, at least, between runs of fixed images whose outputs must not change by a bit, and "
         "between checks of a model's layers.",
     )
     background_queue: int = Field(

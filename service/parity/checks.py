@@ -1,6 +1,7 @@
 """The three checks of parity; each takes outputs or images and says how far the two sides are apart."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,15 +80,23 @@ class LayerCheck:
         ]
 
 
-class Probe:
-    """A fixed image and what the network makes of it, bit for bit, when it is loaded from an intact file.
+#: Sides in pixels of the squares that the probe's images are made of: noise, and patches that deep layers see as such.
+_PATCHES = (1, 1, 1, 1, 4, 8, 16, 32)
 
-    A bit-packed network is deterministic, so whatever changes its weights in memory changes this output; unlike a
-    comparison with the reference it needs no tolerance, under which the last layers of a deep network could hide.
+
+class Probe:
+    """Fixed images and what the network makes of them, bit for bit, when it is loaded from an intact file.
+
+    A bit-packed network is deterministic, so weights that change in memory change its outputs; unlike a comparison with
+    the reference this needs no tolerance, under which the last layers of a deep network could hide. There are several
+    images because one changed bit can vanish in the rounding of what follows it, more so where that is 8 bits wide.
 
     Args:
         card: A binary model's. Its file is verified and loaded once more, and let go of again.
         intra_op_threads: Threads of that run.
+
+    Attributes:
+        images: uint8 [H, W, 3] each.
 
     Raises:
         ServiceError: The file is not intact, or does not load.
@@ -95,15 +104,19 @@ class Probe:
 
     def __init__(self, card: Card, *, intra_op_threads: int) -> None:
         card.verify_file()
-        seed = int.from_bytes(hashlib.sha256(card.name.encode()).digest()[:4])
-        shape = (card.input.height, card.input.width, 3)
-        self.image = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+        drawn = np.random.default_rng(int.from_bytes(hashlib.sha256(card.name.encode()).digest()[:4]))
+        height, width = card.input.height, card.input.width
+        self.images = []
+        for side in _PATCHES:
+            patches = drawn.integers(0, 256, (-(-height // side), -(-width // side), 3), dtype=np.uint8)
+            whole = patches.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
+            self.images.append(np.ascontiguousarray(whole))
         fresh = backend_for("binary").load(card, "binary", intra_op_threads=intra_op_threads)
         try:
-            self._expected = fresh.run(self.image[None])[0].tobytes()
+            self._expected = [fresh.run(image[None])[0].tobytes() for image in self.images]
         finally:
             fresh.close()
 
-    def same(self, output: Floats) -> bool:
-        """Whether an output for the probe's image is what an intact network gives."""
-        return bool(output.tobytes() == self._expected)
+    def same(self, outputs: Sequence[Floats]) -> bool:
+        """Whether the outputs for the probe's images, in their order, are what an intact network gives."""
+        return [output.tobytes() for output in outputs] == self._expected

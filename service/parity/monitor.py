@@ -4,7 +4,7 @@ Off by default: it then costs one comparison a request and no memory. On, three 
 
 * a sampled image is run on `reference`, and the outputs are compared;
 * on a part of these every layer is compared with stock operators, in graphs of its own that are loaded for it;
-* a fixed image is run on the serving network now and then, whose output must never change by a bit.
+* fixed images are run on the serving network now and then, whose outputs must never change by a bit.
 
 The last two are exact, so that one deviation is a finding: `bireal_parity_ok` goes to 0, and the log says what it was.
 """
@@ -35,7 +35,7 @@ class ParitySettings:
     Attributes:
         sample: Share of the answers of `binary` that are computed again; 0 turns the monitor off.
         layer_sample: Share of these on which every layer is checked.
-        probe_s: Seconds between runs of the fixed image, at least, and between checks of a model's layers; both come
+        probe_s: Seconds between runs of the fixed images, at least, and between checks of a model's layers; both come
             with sampled answers.
         intra_op_threads: As the serving networks have.
     """
@@ -120,8 +120,8 @@ class ParityMonitor:
         if probe is None:
             threads = self._settings.intra_op_threads
             probe = watched.probe = await asyncio.to_thread(lambda: Probe(handle.card, intra_op_threads=threads))
-        outcome = await self._scheduler.submit(handle.model, probe.image)
-        same = probe.same(outcome.output)
+        outcomes = [await self._scheduler.submit(handle.model, image) for image in probe.images]
+        same = probe.same([outcome.output for outcome in outcomes])
         self._metrics.count_probe(same=same, **_labels(handle.card))
         if not same:
             self._found(

@@ -184,7 +184,7 @@ def images() -> np.ndarray:
 
 
 def test_one_bit_of_the_shipped_network_shows_in_its_answers(images, op):  # noqa: F811
-    """Rounding stays below 1e-6 of the logits' range; one wrong bit in any of eleven million does not."""
+    """Rounding stays below 1e-6 of the logits' range; one wrong bit does not on every image, if on some it vanishes."""
     card = shipped()
     binary = backend_for("binary").load(card, "binary", intra_op_threads=1)
     reference = backend_for("reference").load(card, "reference", intra_op_threads=1)
@@ -197,12 +197,16 @@ def test_one_bit_of_the_shipped_network_shows_in_its_answers(images, op):  # noq
     intact = sorted(differences())
     assert intact[len(intact) // 2] < 1e-6, "the median: a sign within rounding of zero may fall either way"
     probe = Probe(card, intra_op_threads=1)
-    assert probe.same(binary.run(probe.image[None])[0])
-    for layer in (1, 8, -1):
+
+    def probed() -> bool:
+        return probe.same([binary.run(image[None])[0] for image in probe.images])
+
+    assert probed()
+    for layer in (1, 8, 9, 12, -1):
         with flipped_bit(card, binary, images[0], layer):
-            assert not probe.same(binary.run(probe.image[None])[0]), f"layer {layer}"
-            assert min(differences()) > 2e-6, f"layer {layer}"
-    assert probe.same(binary.run(probe.image[None])[0])
+            assert not probed(), f"layer {layer}"
+            assert max(differences()) > 2e-6, f"layer {layer}"
+    assert probed()
 
 
 def test_every_layer_of_the_shipped_network_is_checked_alone(images, op):  # noqa: F811
