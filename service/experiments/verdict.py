@@ -108,7 +108,7 @@ def verdict(
         "worse": f"No: {candidate} loses more than {points} of accuracy to {baseline}.",
         "undecided": f"Not decided yet: {doubt} needs more labelled images than {labelled}.",
         "no_labels": f"Unknown: without labels one sees how often {candidate} and {baseline} agree, not who is right.",
-        "no_data": "Nothing was seen yet.",
+        "no_data": "Nothing that can be compared was seen yet.",
     }[conclusion]
     return Verdict(conclusion=conclusion, summary=summary, sentences=sentences)
 
