@@ -152,7 +152,9 @@ def _child(tool: Sequence[str], file: Stored, runs: int) -> str:
     """Standard output of a fresh process that loads and runs a network."""
     child = [sys.executable, "-m", "loadtest.memory_child", str(file.path), file.library, str(runs)]
     env = os.environ | ({"BIREAL_KERNEL": COUNTED_ISA, "PYTHONHASHSEED": "0"} if tool else {})
-    done = subprocess.run([*tool, *child], cwd=_ROOT, env=env, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603  no shell, and arguments of our own
+        [*tool, *child], cwd=_ROOT, env=env, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise UsageError(f"{file.name} could not be run in a process of its own: {done.stderr[-2000:]}")
     return done.stdout.splitlines()[-1]

@@ -63,7 +63,8 @@ def photograph(page: Page) -> bytes:
     end = page.locator("#experiments").bounding_box()
     assert end is not None
     clip = {"x": 0, "y": 0, "width": _WIDTH, "height": end["y"]}
-    picture = Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip)))  # type: ignore[arg-type]
+    shot = page.screenshot(full_page=True, clip=clip)  # type: ignore[arg-type]  # a plain dict is what it takes
+    picture = Image.open(io.BytesIO(shot))
     small = picture.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
     stream = io.BytesIO()
     small.save(stream, "PNG", optimize=True)
