@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 
 from models.arch import build
-from models.train import checkpoint
 from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
+from models.train.depth_teacher import build_teacher, load_any
 from models.train.device import best_device
 from models.train.initialise import initialise_from
 from models.train.loop import TrainingTask, run
 from models.train.provenance import write_provenance
-from models.train.recipes import RECIPES, get_recipe
+from models.train.recipes import DEPTH_TEACHER, RECIPES, get_recipe
 
 
 def main() -> int:
@@ -37,12 +37,13 @@ def main() -> int:
     recipe = get_recipe(args.recipe)
     torch.set_num_threads(args.threads)
     torch.manual_seed(recipe.seed)
-    network = build(recipe.arch).to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    made = build_teacher(recipe.arch) if recipe.name == DEPTH_TEACHER else build(recipe.arch)
+    network = made.to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         if args.init and not (args.resume and (args.out / "last.pt").is_file()):
             fresh = initialise_from(network, args.init)
             print(f"initialised from {args.init}; fresh: {', '.join(fresh) or 'nothing'}", file=sys.stderr)
-        teacher = checkpoint.load_network(args.teacher).to(best_device()) if args.teacher else None
+        teacher = load_any(args.teacher).to(best_device()) if args.teacher else None
         task: TrainingTask
         task = (
             DepthTask(recipe, args.data, teacher)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,14 +41,15 @@ class DepthTask:
         self._pass = np.repeat(np.arange(len(self.train)), shares)  # one pass over the frames
 
     def steps_per_epoch(self) -> int:
-        """Full batches in ``repeats`` passes over the frames."""
-        return len(self._pass) * self.recipe.depth.repeats // self.recipe.batch
+        """Full batches in ``repeats`` passes over the frames, or as many as the recipe says."""
+        return self.recipe.epoch_steps or len(self._pass) * self.recipe.depth.repeats // self.recipe.batch
 
     def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
         """Batches (left, right, has_right, disparity); each depends on (seed, epoch, step) alone."""
         settings, batch, seed = self.recipe.depth, self.recipe.batch, self.recipe.seed
         order = np.random.default_rng((seed, epoch))
-        indices = np.concatenate([order.permutation(self._pass) for _ in range(settings.repeats)])
+        passes = math.ceil(self.steps_per_epoch() * batch / len(self._pass))
+        indices = np.concatenate([order.permutation(self._pass) for _ in range(passes)])
         for step in range(first_step, self.steps_per_epoch()):
             generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + step)
             frames = [self.train[i] for i in indices[step * batch : (step + 1) * batch]]
@@ -62,19 +64,16 @@ class DepthTask:
             disparity = network(x)
         disparity = disparity.float()
         known = target > 0
-        lidar = (disparity[known].log() - target[known].log()).abs().mean()
-        scaled = left / 255.0
-        warped, inside = warp_right(right / 255.0, disparity)
-        mask = inside & has_right[:, None, None]
-        difference = (warped - scaled).abs().mean(dim=1)
-        photometric = (difference * mask).sum() / mask.sum().clamp(min=1)
-        smooth = smoothness(disparity.log(), scaled)
+        distances = (disparity[known].log() - target[known].log()).abs()
+        lidar = distances.sum() / max(1, distances.numel())  # a batch of swapped pairs has no point
+        photometric, smooth = stereo_terms(left / 255.0, right / 255.0, has_right, disparity, weights.scales)
         total = weights.lidar * lidar + weights.photometric * photometric + weights.smooth * smooth
         figures = {"lidar": lidar.item(), "photometric": photometric.item(), "smooth": smooth.item()}
         if spec.distill > 0:
             assert self.teacher is not None
             with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-                answer = self.teacher(x).float()
+                # a teacher that is asked about the mirrored crop too errs less than one asked once
+                answer = (self.teacher(x).float() * self.teacher(x.flip(3)).float().flip(2)).sqrt()
             distance = (disparity.log() - answer.log()).abs().mean()
             total = (1.0 - spec.distill) * total + spec.distill * distance
             figures["teacher"] = distance.item()
@@ -103,7 +102,8 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
     Zooming by z magnifies apparent disparity by z: the network learns disparity for a fixed focal length. The zoom
     keeps the horizon in its row, so a point of the road in a given row keeps its disparity whatever the zoom: this is
     the strongest cue that carries over to other streets. A frame's LiDAR belongs to its left image, so a mirrored frame
-    keeps the LiDAR term and gives up the photometric one.
+    either keeps the LiDAR term and gives up the photometric one, or swaps its images (the mirrored right image is the
+    left one of the mirrored pair) and gives up the LiDAR term.
 
     Returns:
         left and right float [B,3,160,crop_width] in 0..255, has_right bool [B], disparity float [B,160,crop_width].
@@ -111,14 +111,17 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
     width = settings.crop_width
     lefts, rights, has_right, disparities = [], [], [], []
     for frame in frames:
-        draw = torch.rand(3, generator=generator).tolist()
+        draw = torch.rand(4, generator=generator).tolist()
         zoom = 1.0 + (settings.max_zoom - 1.0) * draw[0]
         crop_h, crop_w = HEIGHT / zoom, width / zoom
         top = round(HORIZON * (1.0 - 1.0 / zoom))
         start = round((WIDTH - crop_w) * draw[1])
         rows, columns = slice(top, top + round(crop_h)), slice(start, start + round(crop_w))
-        mirror = draw[2] < 0.5
+        mirror = settings.mirror and draw[2] < 0.5
+        swap = mirror and frame.right is not None and draw[3] < 0.5
         images = [frame.left, frame.right if frame.right is not None else frame.left]
+        if swap:
+            images.reverse()
         crops = []
         for image in images:
             x = torch.from_numpy(image[rows, columns]).permute(2, 0, 1)[None].float()
@@ -128,12 +131,42 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
         target = F.interpolate(sparse, size=(HEIGHT, width), mode="nearest")[0, 0] * zoom
         lefts.append(crops[0])
         rights.append(crops[1])
-        has_right.append(frame.right is not None and not mirror)
-        disparities.append(target.flip(-1) if mirror else target)
+        has_right.append(frame.right is not None and (swap or not mirror))
+        disparities.append(torch.zeros_like(target) if swap else target.flip(-1) if mirror else target)
     left, right = torch.stack(lefts), torch.stack(rights)
     jittered = colour_jitter(torch.cat([left, right], dim=3), settings.colour, generator)
     left, right = jittered[..., :width], jittered[..., width:]
     return left, right, torch.tensor(has_right), torch.stack(disparities)
+
+
+def stereo_terms(
+    left: Tensor, right: Tensor, has_right: Tensor, disparity: Tensor, scales: int
+) -> tuple[Tensor, Tensor]:
+    """The photometric and the smoothness term (Garg et al. 2016), each the mean over ``scales`` halved sizes.
+
+    A coarse size pulls a disparity that is many pixels off, where the fine one sees no slope.
+
+    Args:
+        left: float [B,3,H,W] in 0..1.
+        right: the same.
+        has_right: bool [B], whether ``right`` is the pair's other image.
+        disparity: float [B,H,W], pixels of ``left``.
+        scales: how many sizes.
+
+    Returns:
+        Two scalars.
+    """
+    photometric = smooth = torch.zeros((), device=disparity.device)
+    for scale in range(scales):
+        if scale:
+            left, right = F.avg_pool2d(left, 2), F.avg_pool2d(right, 2)
+            disparity = F.avg_pool2d(disparity[:, None], 2)[:, 0] / 2.0
+        warped, inside = warp_right(right, disparity)
+        mask = inside & has_right[:, None, None]
+        difference = (warped - left).abs().mean(dim=1)
+        photometric = photometric + (difference * mask).sum() / mask.sum().clamp(min=1)
+        smooth = smooth + smoothness(disparity.log(), left)
+    return photometric / scales, smooth / scales
 
 
 def warp_right(right: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:

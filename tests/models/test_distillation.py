@@ -17,7 +17,7 @@ from models.data.normalise import normalise
 from models.data.views import VIEW_SEED, view_batches, view_crops
 from models.export.convert import to_onnx
 from models.train import checkpoint
-from models.train.average import between, measure_statistics
+from models.train.statistics import measure_statistics
 from models.train.classify import ClassifyTask, SoftLabels
 from models.train.initialise import initialise_from
 from models.train.optim import learning_rate
@@ -159,7 +159,7 @@ def test_magnitudes_come_from_the_twin(tmp_path: Path) -> None:
 
 
 def test_recipes_that_start_from_served_models_name_them() -> None:
-    for name in ("resnet18-tiny100-fine", "bireal18-tiny100-fine"):
+    for name in ("resnet18-tiny100-long", "bireal18-tiny100-long"):
         recipe = get_recipe(name)
         assert recipe.soft_labels
         assert get_recipe(recipe.init).arch == recipe.arch
@@ -187,19 +187,13 @@ def test_8_bit_1x1_convolutions_are_read_with_their_scales() -> None:
         assert torch.allclose(eight(name), exact(name), atol=float(exact(name).abs().max()) / 127)
 
 
-def test_an_average_lies_between_and_has_statistics_of_its_own() -> None:
-    config = ArchConfig(depth=18, method="none", num_classes=4, width=0.25)
-    first, second, network = random_network(config, 0), random_network(config, 1), build(config)
-    ends = first.state_dict(), second.state_dict()
-    average = between(*ends, 0.25)
-    assert torch.allclose(average["fc.weight"], 0.75 * ends[0]["fc.weight"] + 0.25 * ends[1]["fc.weight"])
-    assert all(torch.equal(value, ends[1][key]) for key, value in between(*ends, 1.0).items())
-    network.load_state_dict(average)
+def test_statistics_are_those_of_the_whole_images() -> None:
+    network = random_network(ArchConfig(depth=18, method="none", num_classes=4, width=0.25), 0)
+    weights = [p.clone() for p in network.parameters()]
     pictures = torch.from_numpy(images(256, 32).images).permute(0, 3, 1, 2).float()
     measure_statistics(network, pictures)
     with torch.no_grad():
         stem = network.stem[0](normalise(pictures))
     assert torch.allclose(network.stem[1].running_mean, stem.mean(dim=(0, 2, 3)), atol=1e-4)
     assert not network.training
-    with pytest.raises(ValueError, match="different networks"):
-        between(ends[0], {}, 0.5)
+    assert all(torch.equal(a, b) for a, b in zip(weights, network.parameters(), strict=True))

