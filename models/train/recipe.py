@@ -101,7 +101,7 @@ class DepthLoss:
     Attributes:
         lidar: weight of the supervised term, L1 between log depths where LiDAR or ground-truth disparity exists.
         photometric: weight of mean |warp(right, d) - left| (Garg et al. 2016), on frames with a right image.
-        scales: sizes, each half of the one before, at which the photometric and smoothness terms are taken and averaged.
+        scales: sizes, each half of the one before, at which the photometric and smoothness terms are averaged.
         smooth: weight of the edge-aware smoothness of the log disparity.
         crop_width: width in pixels of the training crop (the height is the network's).
         mirror: mirror half of the crops; half of the mirrored pairs swap their images, so that they stay pairs.

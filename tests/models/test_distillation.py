@@ -17,13 +17,13 @@ from models.data.normalise import normalise
 from models.data.views import VIEW_SEED, view_batches, view_crops
 from models.export.convert import to_onnx
 from models.train import checkpoint
-from models.train.statistics import measure_statistics
 from models.train.classify import ClassifyTask, SoftLabels
 from models.train.initialise import initialise_from
 from models.train.optim import learning_rate
 from models.train.recipe import PhaseSpec
 from models.train.recipes import get_recipe
 from models.train.recover import Weights, calibrate, fill_bireal, fill_resnet
+from models.train.statistics import measure_statistics
 from tests.models.test_export import random_network
 from tests.models.test_train import photos, small_recipe  # noqa: F401  a fixture
 

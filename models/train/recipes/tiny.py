@@ -1,0 +1,131 @@
+"""Classifiers on 100 classes of small images: sizes that two CPU cores can train."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from models.arch.config import ArchConfig
+from models.binarize.base import Phase
+from models.train.recipe import PhaseSpec, Recipe
+
+_TINY_DATA = "tiny100a: 100 ImageNet-1k classes, 49,979 training JPEGs of 64x64; 25 a class held out to choose by"
+_TINY_TERMS = "non-commercial research only (ImageNet's terms)"
+_TINY = "ours: 100 ImageNet classes at 64x64, two CPU cores"
+
+_TINY_RESNET18 = Recipe(
+    name="resnet18-tiny100",
+    arch=ArchConfig(depth=18, method="none", num_classes=100),
+    phases=(
+        PhaseSpec(Phase.RELU, 4, 0.2, "sgd", schedule="cosine-head", weight_decay=5e-4, warmup=0.1, size=48),
+        PhaseSpec(Phase.RELU, 5, 0.1, "sgd", weight_decay=5e-4),
+    ),
+    batch=128,
+    source=_TINY,
+    data=_TINY_DATA,
+    terms=_TINY_TERMS,
+)
+
+_TINY_BIREAL18 = Recipe(
+    name="bireal18-tiny100",
+    arch=ArchConfig(depth=18, method="bireal", num_classes=100),
+    phases=(
+        PhaseSpec(Phase.LEAKY_CLIP, 1, 1e-3, "adam", schedule="cosine-head", warmup=0.1, size=48, distill=0.5),
+        PhaseSpec(Phase.CLIP, 1, 1e-3, "adam", schedule="cosine-head", size=48, distill=0.5),
+        PhaseSpec(Phase.BINARY, 4, 2e-3, "adam", schedule="cosine-head", warmup=0.05, size=48, distill=0.5),
+        PhaseSpec(Phase.BINARY, 3, 1e-3, "adam", distill=0.5),
+    ),
+    batch=128,
+    source=_TINY,
+    data=_TINY_DATA,
+    terms=_TINY_TERMS,
+    init="resnet18-tiny100",
+    teacher="resnet18-tiny100",
+)
+
+
+def _baseline(method: str, structure: str, **options: object) -> Recipe:
+    """A method that the paper compares with: phases, data and teacher of `bireal18-tiny100`, but no clip pre-training.
+
+    BinaryNet, XNOR-Net and ABC-Net start from the network with ReLU and have the ResNet's structure.
+    """
+    binary = tuple(phase for phase in _TINY_BIREAL18.phases if not phase.phase.real_valued)
+    first = replace(
+        binary[0], epochs=binary[0].epochs + sum(p.epochs for p in _TINY_BIREAL18.phases if p.phase.real_valued)
+    )
+    arch = replace(_TINY_BIREAL18.arch, method=method, structure=structure, options=options)
+    return replace(_TINY_BIREAL18, name=f"{method}18-tiny100", arch=arch, phases=(first, *binary[1:]))
+
+
+_LONG = "ours: 100 ImageNet classes of 64x64, labels of an adapted ImageNet network for six crops of every image"
+
+_LONG_RESNET18 = Recipe(
+    name="resnet18-tiny100-long",
+    arch=ArchConfig(depth=18, method="none", num_classes=100),
+    phases=(
+        PhaseSpec(Phase.RELU, 8, 0.1, "sgd", "cosine-head", weight_decay=2e-4, warmup=0.03, size=48, distill=0.9),
+        PhaseSpec(Phase.RELU, 16, 0.05, "sgd", "cosine", weight_decay=2e-4, distill=0.9),
+    ),
+    batch=128,
+    source=_LONG,
+    data=_TINY_DATA,
+    terms=_TINY_TERMS,
+    init="resnet18-tiny100",
+    soft_labels=True,
+    views=6,
+    temperature=2.0,
+    size=64,
+    serve_size=64,
+    label_smoothing=0.0,
+)
+
+_LONG_BIREAL18 = Recipe(
+    name="bireal18-tiny100-long",
+    arch=ArchConfig(depth=18, method="bireal", num_classes=100),
+    phases=(
+        PhaseSpec(Phase.BINARY, 8, 1.5e-3, "adam", "cosine-head", warmup=0.03, size=48, distill=0.9),
+        PhaseSpec(Phase.BINARY, 10, 8e-4, "adam", "linear", distill=0.9),
+        PhaseSpec(Phase.BINARY, 1, 1e-4, "adam", "linear", distill=0.9, batchnorm_only=True),
+    ),
+    batch=128,
+    source=_LONG,
+    data=_TINY_DATA,
+    terms=_TINY_TERMS,
+    init="bireal18-tiny100",
+    twin="resnet18-tiny100",
+    soft_labels=True,
+    views=6,
+    temperature=2.0,
+    size=64,
+    serve_size=64,
+    label_smoothing=0.0,
+)
+
+_TINY_RESNET50 = replace(
+    _LONG_RESNET18,
+    name="resnet50-tiny100",
+    arch=ArchConfig(depth=50, method="none", num_classes=100),
+    phases=(PhaseSpec(Phase.RELU, 5, 0.1, "sgd", "cosine", weight_decay=1e-4, warmup=0.05, size=48, distill=0.9),),
+    source="ours: an encoder for the depth network; five passes over 100 ImageNet classes at 48x48",
+    init="",
+)
+
+_TINY_BIREAL34 = replace(
+    _TINY_BIREAL18,
+    name="bireal34-tiny100",
+    arch=replace(_TINY_BIREAL18.arch, depth=34),
+    init="resnet34-tiny100",
+    teacher="resnet34-tiny100",
+)
+
+TINY = (
+    _TINY_RESNET18,
+    _TINY_BIREAL18,
+    _baseline("binarynet", "res"),
+    _baseline("xnornet", "res"),
+    _baseline("abcnet", "res", weight_bases=3, activation_bases=1),
+    _TINY_BIREAL34,
+    replace(_TINY_RESNET18, name="resnet34-tiny100", arch=replace(_TINY_RESNET18.arch, depth=34)),
+    _LONG_RESNET18,
+    _LONG_BIREAL18,
+    _TINY_RESNET50,
+)
