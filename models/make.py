@@ -1,0 +1,160 @@
+"""``python -m models.make MODEL --data DIR --runs DIR --zoo DIR``: every step of a shipped model, from data to card.
+
+Runs the commands that a user could type, in order, and says each before it runs: the teacher's labels, the recipes
+that the model's recipe starts from, BatchNorm's statistics, the calibration, the export with its figures. What is
+there already is not made again, and an interrupted run is resumed; so the same line starts, goes on and finishes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.train import checkpoint
+from models.train.recipe import Recipe
+from models.train.recipes import get_recipe
+
+
+@dataclass(frozen=True)
+class Product:
+    """A shipped model.
+
+    Attributes:
+        recipe: whose checkpoint it is.
+        export: further arguments of ``models.export``.
+    """
+
+    recipe: str
+    export: tuple[str, ...] = ()
+
+
+PRODUCTS = {
+    "resnet18-tiny100": Product("resnet18-tiny100-long"),
+    "bireal18-tiny100": Product("bireal18-tiny100-long", ("--stem", "int8")),
+    "resnet50-kitti-depth": Product("resnet50-kitti-depth"),
+    "bireal50-kitti-depth": Product("bireal50-kitti-depth"),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, and whether its work is there already.
+
+    Attributes:
+        command: arguments after the interpreter.
+        done: nothing is left to do.
+        keep: where its standard output is kept, None: shown.
+    """
+
+    command: tuple[str, ...]
+    done: bool
+    keep: Path | None = None
+
+
+def finished(out: Path, recipe: Recipe) -> bool:
+    """Whether a run of ``recipe`` in ``out`` took all its steps; a lone ``best.pt`` was brought from elsewhere."""
+    last = out / "last.pt"
+    if last.is_file():
+        return int(checkpoint.load(last)["progress"]["phase"]) >= len(recipe.phases)
+    return (out / "best.pt").is_file()
+
+
+def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> list[Step]:
+    """The runs that the recipe ``name`` needs, and its own, in order and each once.
+
+    Args:
+        name: of the recipe.
+        data: what the model learns from.
+        images: what a classifier among the runs learns from.
+        runs: a folder of a run's name each.
+        threads: of each run.
+    """
+    recipe = get_recipe(name)
+    data = images if recipe.arch.task == "classify" else data
+    steps: list[Step] = []
+    for needed in filter(None, (recipe.init, recipe.teacher)):
+        steps += [step for step in training(needed, data, images, runs, threads) if step not in steps]
+    command = ["-m", "models.train", name, "--data", str(data), "--out", str(runs / name), "--resume"]
+    command += ["--threads", str(threads)]
+    if recipe.init:
+        command += ["--init", str(runs / recipe.init / "best.pt")]
+    if recipe.teacher:
+        command += ["--teacher", str(runs / recipe.teacher / "best.pt")]
+    if recipe.soft_labels:
+        labels = runs / "teacher"
+        command += ["--soft-labels", str(labels)]
+        label = ("-m", "models.train.teacher", "--data", str(data), "--out", str(labels))
+        done = all((labels / f"view-{view}.npy").is_file() for view in range(recipe.views))
+        step = Step((*label, "--views", str(recipe.views), "--threads", str(threads)), done)
+        steps = [step, *(other for other in steps if other != step)]
+    return [*steps, Step(tuple(command), finished(runs / name, recipe))]
+
+
+def temperature_of(kept: Path) -> str:
+    """The temperature that ``models.eval.calibration`` printed; ``T`` while it has not run."""
+    return str(json.loads(kept.read_text())["temperature"]) if kept.is_file() else "T"
+
+
+def plan(model: str, args: argparse.Namespace) -> list[Step]:
+    """All steps of ``model``. Those after training depend on files that earlier ones write: plan again after each."""
+    product = PRODUCTS[model]
+    recipe = get_recipe(product.recipe)
+    out: Path = args.runs / recipe.name
+    steps = training(recipe.name, args.data, args.images or args.data, args.runs, args.threads)
+    trained = steps[-1].done
+    export = ["-m", "models.export", "--name", model, "--out", str(args.zoo), *product.export]
+    if recipe.arch.task == "classify":
+        whole, kept = out / "served.pt", out / "calibration.json"
+        measure = ("-m", "models.train.statistics", str(out / "best.pt"), "--data", str(args.data), "--out", str(whole))
+        fit = ("-m", "models.eval.calibration", str(whole), "--data", str(args.data))
+        measured = trained and whole.is_file() and whole.stat().st_mtime >= (out / "best.pt").stat().st_mtime
+        fitted = measured and kept.is_file() and kept.stat().st_mtime >= whole.stat().st_mtime
+        steps += [Step(measure, measured), Step(fit, fitted, kept)]
+        export += [str(whole), "--classes", str(args.data), "--temperature", temperature_of(kept) if fitted else "T"]
+    else:
+        export += [str(out / "best.pt")]
+    if args.dev:
+        export += ["--evaluate", str(args.dev), "--dataset", args.dataset]
+    if args.notes:
+        export += ["--notes", args.notes]
+    return [*steps, Step(tuple(export), False)]
+
+
+def main() -> int:
+    """Run, or with ``--plan`` only say, what is left to do."""
+    parser = argparse.ArgumentParser(prog="python -m models.make", description=__doc__.split("\n\n")[0])
+    parser.add_argument("model", choices=sorted(PRODUCTS))
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/ (images or drives)")
+    parser.add_argument("--images", type=Path, help="a depth model: the data of the classifier that it starts from")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs, a folder each")
+    parser.add_argument("--zoo", type=Path, required=True, help="folder of models; writes ZOO/MODEL/1/")
+    parser.add_argument("--dev", type=Path, help="labelled folder or drive that the card's figures are of")
+    parser.add_argument("--dataset", default="dev", help="what the card calls that data")
+    parser.add_argument("--notes", default="", help="free text for the card")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--plan", action="store_true", help="say the commands and run none")
+    args = parser.parse_args()
+    count = len(plan(args.model, args))
+    for index in range(count):
+        step = plan(args.model, args)[index]  # again: the steps before have changed what is there
+        print(f"[{'done' if step.done else 'run'}] python {shlex.join(step.command)}", file=sys.stderr, flush=True)
+        if step.done or args.plan:
+            continue
+        kept = step.keep.open("w") if step.keep else None
+        ran = subprocess.run([sys.executable, *step.command], stdout=kept, check=False)  # noqa: S603  # our own modules
+        if kept:
+            kept.close()
+        if ran.returncode != 0:
+            if step.keep:
+                step.keep.unlink()
+            return ran.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

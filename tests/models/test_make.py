@@ -1,0 +1,97 @@
+"""`models.make`: the order of a model's steps, what is not made again, and the whole chain on little data."""
+
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.arch import build
+from models.make import PRODUCTS, finished, plan, training
+from models.train import checkpoint
+from models.train.recipes import RECIPES, get_recipe
+
+
+def arguments(folder: Path) -> Namespace:
+    return Namespace(
+        data=folder / "data",
+        images=None,
+        runs=folder / "runs",
+        zoo=folder / "zoo",
+        dev=None,
+        dataset="dev",
+        notes="",
+        threads=1,
+    )
+
+
+def module_and_target(command: tuple[str, ...]) -> tuple[str, str]:
+    return command[1], command[2] if command[1] == "models.train" else ""
+
+
+@pytest.mark.parametrize("model", sorted(PRODUCTS))
+def test_every_checkpoint_is_made_before_it_is_needed(model: str, tmp_path: Path) -> None:
+    made: set[str] = set()
+    for step in plan(model, arguments(tmp_path)):
+        assert not step.done
+        for flag in ("--init", "--teacher"):
+            if flag in step.command:
+                needed = Path(step.command[step.command.index(flag) + 1])
+                assert needed.parent.name in made
+        if step.command[1] == "models.train":
+            made.add(step.command[2])
+    assert get_recipe(PRODUCTS[model].recipe).name in made
+
+
+def test_depth_starts_from_a_classifier_and_a_teacher_that_are_each_trained_once(tmp_path: Path) -> None:
+    steps = training("bireal50-kitti-depth", tmp_path / "kitti", tmp_path / "images", tmp_path, 1)
+    assert [module_and_target(step.command) for step in steps] == [
+        ("models.train.teacher", ""),
+        ("models.train", "resnet50-tiny100"),
+        ("models.train", "pretrained-kitti-depth"),
+        ("models.train", "resnet50-kitti-depth"),
+        ("models.train", "bireal50-kitti-depth"),
+    ]
+    data = [step.command[step.command.index("--data") + 1] for step in steps]
+    assert [Path(folder).name for folder in data] == ["images", "images", "kitti", "kitti", "kitti"]
+
+
+def test_a_run_is_finished_when_its_last_phase_is(tmp_path: Path) -> None:
+    recipe = replace(RECIPES["bireal18-tiny100"], arch=replace(RECIPES["bireal18-tiny100"].arch, width=0.25))
+    network = build(recipe.arch)
+    assert not finished(tmp_path, recipe)
+    for phase, expected in ((len(recipe.phases) - 1, False), (len(recipe.phases), True)):
+        checkpoint.save(tmp_path / "last.pt", network, recipe.arch, recipe.name, checkpoint.Progress(phase=phase))
+        checkpoint.save(tmp_path / "best.pt", network, recipe.arch, recipe.name, checkpoint.Progress())
+        assert finished(tmp_path, recipe) is expected
+    (tmp_path / "last.pt").unlink()
+    assert finished(tmp_path, recipe), "a checkpoint that was brought from elsewhere"
+
+
+def test_the_temperature_is_read_from_a_calibration_newer_than_the_checkpoint(tmp_path: Path) -> None:
+    args = arguments(tmp_path)
+    recipe = get_recipe(PRODUCTS["resnet18-tiny100"].recipe)
+    out = args.runs / recipe.name
+    out.mkdir(parents=True)
+    for name in ("best.pt", "served.pt"):
+        (out / name).touch()
+    assert plan("resnet18-tiny100", args)[-1].command[-1] == "T"
+    (out / "calibration.json").write_text(json.dumps({"temperature": 1.25}))
+    assert plan("resnet18-tiny100", args)[-1].command[-1] == "1.25"
+
+
+def test_plan_says_the_commands_and_runs_none(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "models.make", "bireal18-tiny100", "--plan"]
+    command += ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--zoo", str(tmp_path / "zoo")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert [line.split()[3] for line in lines][-3:] == [
+        "models.train.statistics",
+        "models.eval.calibration",
+        "models.export",
+    ]
+    assert all(line.startswith("[run] python -m models.") for line in lines)
+    assert list(tmp_path.iterdir()) == []
