@@ -16,16 +16,8 @@ from models.train.recipes import RECIPES, get_recipe
 
 
 def arguments(folder: Path) -> Namespace:
-    return Namespace(
-        data=folder / "data",
-        images=None,
-        runs=folder / "runs",
-        zoo=folder / "zoo",
-        dev=None,
-        dataset="dev",
-        notes="",
-        threads=1,
-    )
+    folders = {name: folder / name for name in ("data", "runs", "zoo")}
+    return Namespace(**folders, images=None, dev=None, dataset="dev", notes="", threads=1)
 
 
 def module_and_target(command: tuple[str, ...]) -> tuple[str, str]:
