@@ -4,7 +4,7 @@ The same decoder, tasks, scheduler and backends as online, so that a figure prin
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -60,20 +60,31 @@ class Engine:
         Raises:
             ServiceError: As `Registry.resolve`.
         """
+        return self.networks(task, [(model, variant) for variant in variants])
+
+    def networks(self, task: TaskName, wanted: Sequence[tuple[str | None, str | None]]) -> list[Handle]:
+        """Loads what is needed to run these pairs of a model and a variant, and nothing else. Call it once.
+
+        Raises:
+            ServiceError: As `Registry.resolve`.
+        """
         self.registry.scan()
-        name = (model or self.registry.default(task) or "").partition("@")[0]
-        twins = {entry.card.full for entry in self.registry.entries() if entry.card.name == name}
-        wanted = {variant or self.settings.default_variant for variant in variants}
-        if self.settings.fallback == "reference":
-            wanted.add("reference")
+        variants: dict[str, set[str]] = {}  # of each model
+        for model, variant in wanted:
+            name = (model or self.registry.default(task) or "").partition("@")[0]
+            chosen = variants.setdefault(name, set())
+            chosen.add(variant or self.settings.default_variant)
+            if self.settings.fallback == "reference":
+                chosen.add("reference")
+        twins = {entry.card.full for entry in self.registry.entries() if "full" in variants.get(entry.card.name, set())}
 
         def select(card: Card, variant: VariantName) -> bool:
             if card.precision == "full":
-                return card.name == name or (card.name in twins and "full" in wanted)
-            return card.name == name and variant in wanted
+                return card.name in variants or card.name in twins
+            return variant in variants.get(card.name, set())
 
         self.registry.load(select)
-        return [self.registry.resolve(task, model, variant) for variant in variants]
+        return [self.registry.resolve(task, model, variant) for model, variant in wanted]
 
     async def predict(self, path: Path, handle: Handle, options: Any) -> Answered:
         """Answers the image in a file."""

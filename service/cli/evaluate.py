@@ -14,32 +14,28 @@ from service.calibration import ClassifyScores
 from service.card import TaskName
 from service.cli.data import is_depth_folder, spread
 from service.cli.engine import Engine, describe, in_order, offline
-from service.errors import ServiceError
-from service.evaluation import (
-    CAPS_M,
-    DEPTH_METRICS,
-    DataError,
-    DepthFrame,
-    depth_frames,
-    errors_at_caps,
-    labelled_images,
-    mean_errors,
-)
+from service.cli.evaluate_depth import evaluate_depth, text_of
+from service.errors import BadParameterError, ServiceError
+from service.evaluation import DEPTH_METRICS, DataError, labelled_images
 from service.registry import Handle
 from service.settings import Settings
-from service.tasks import ClassifyOptions, DepthOptions, DepthResult
-from service.tasks.depth import place_in_picture
+from service.tasks import ClassifyOptions
 
 
 def evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     """Prints the scores of a folder. Returns the exit code: 1 when an image could not be read."""
     folder: Path = arguments.folder
     task: TaskName = arguments.task or ("depth" if is_depth_folder(folder) else "classify")
+    wanted = [(arguments.model, arguments.variant)]
+    if arguments.against is not None:
+        wanted.append(_other(arguments.against, arguments.model, task))
     with Engine(offline(settings)) as engine:
-        (handle,) = engine.handles(task, arguments.model, arguments.variant)
+        handle, *others = engine.networks(task, wanted)
         begun = time.perf_counter()
-        run = _depth if task == "depth" else _classify
-        scores = asyncio.run(run(engine, handle, folder, arguments.limit))
+        if task == "depth":
+            scores = asyncio.run(evaluate_depth(engine, [handle, *others], folder, arguments.limit))
+        else:
+            scores = asyncio.run(_classify(engine, handle, folder, arguments.limit))
         seconds = time.perf_counter() - begun
     document: dict[str, Any] = {
         **scores,
@@ -52,6 +48,18 @@ def evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     else:
         print(_text(document))
     return 1 if document["failed"] else 0
+
+
+def _other(against: str, model: str | None, task: TaskName) -> tuple[str | None, str]:
+    """Model and variant of `--against [MODEL:]VARIANT`."""
+    if task != "depth":
+        raise BadParameterError(
+            "against",
+            "--against compares depth on road scenes with ground truth.",
+            remedy="Use `compare FOLDER` for classifiers: it pairs the images of labelled folders.",
+        )
+    name, colon, variant = against.rpartition(":")
+    return (name if colon else model), variant
 
 
 async def _classify(engine: Engine, handle: Handle, folder: Path, limit: int | None) -> dict[str, Any]:
@@ -85,47 +93,6 @@ async def _classify(engine: Engine, handle: Handle, folder: Path, limit: int | N
     return {**scores.summary(), **scores.details(), "failed": failed}
 
 
-async def _depth(engine: Engine, handle: Handle, folder: Path, limit: int | None) -> dict[str, Any]:
-    """The Eigen protocol at both caps; names without a cap are those at 80 m."""
-    chosen = spread(depth_frames(folder), limit)
-    rows, failed = [], []
-    results = in_order(chosen, lambda frame: _errors(engine, frame, handle), at_once=2 * engine.settings.workers)
-    with tqdm(total=len(chosen), unit="image") as bar:
-        async for frame, errors in results:
-            bar.update()
-            if isinstance(errors, ServiceError):
-                failed.append({"file": str(frame.path), "detail": errors.detail})
-            elif errors:
-                rows.append(errors)
-    _check_any(len(rows), failed)
-    means = mean_errors(rows)
-    usual = {name: means[key] for name in DEPTH_METRICS if (key := f"{name}_{CAPS_M[0]:g}m") in means}
-    return {
-        "n": len(rows),
-        **usual,
-        **means,
-        "protocol": "eigen, garg crop, cap 80 m where not named",
-        "failed": failed,
-    }
-
-
-async def _errors(engine: Engine, frame: DepthFrame, handle: Handle) -> dict[str, float] | ServiceError:
-    """The errors of one picture at both caps."""
-    truth_m, camera = await asyncio.to_thread(lambda: (frame.truth(), frame.camera()))
-    answer = await _attempt(engine, frame.path, handle, DepthOptions(fx_px=camera.fx_px))
-    if isinstance(answer, ServiceError):
-        return answer
-    result: DepthResult = answer.result
-
-    def compare() -> dict[str, float]:
-        picture_m = place_in_picture(result.depth_m, result.geometry)
-        if picture_m.shape != truth_m.shape:
-            raise DataError(f"{frame.truth_path} is not of the size of {frame.path}.")
-        return errors_at_caps(picture_m, truth_m)
-
-    return await asyncio.to_thread(compare)
-
-
 async def _attempt(engine: Engine, path: Path, handle: Handle, options: object) -> Answered | ServiceError:
     """One bad file of thousands is reported, and does not end the run."""
     try:
@@ -147,6 +114,8 @@ def _text(document: dict[str, Any]) -> str:
     if "ece" in document:
         interval = f"{document['top1_low']:.4f}..{document['top1_high']:.4f}"
         lines.append(f"  top1 95 % interval {interval}, expected calibration error {document['ece']:.4f}")
+    if "median_scaled" in document:
+        lines += text_of(document)
     lines.append(f"  {document['speed']['images_per_second']} images a second")
     lines += [f"  not read: {item['file']}: {item['detail']}" for item in document["failed"]]
     return "\n".join(lines)

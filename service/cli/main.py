@@ -110,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluating.add_argument("--task", choices=("classify", "depth"), help="found by the folder where not given")
     _network(evaluating)
+    evaluating.add_argument(
+        "--against",
+        metavar="[MODEL:]VARIANT",
+        help="depth: also the paired difference from another variant, of the same model where none is named",
+    )
     evaluating.add_argument("--limit", type=_positive, metavar="N", help="at most N images, evenly spread")
     add_arguments(evaluating, _OFFLINE_SETTINGS)
 

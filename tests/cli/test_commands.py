@@ -229,6 +229,58 @@ def test_evaluate_depth_uses_the_folders_camera(run, road):
     assert document["delta1"] == 0
 
 
+def test_evaluate_depth_tells_more_than_means(run, road):
+    drive = road / "drive_0001"
+    Image.new("I;16", (DEPTH_SIZE[1], DEPTH_SIZE[0])).save(drive / "lidar_depth" / "2.png")  # no point at all
+    (drive / "left" / "2.jpg").write_bytes((drive / "left" / "1.JPG").read_bytes())
+    (drive / "calib.json").write_text(json.dumps({"fx": 75.0, "baseline_m": 0.54}))  # all is half as far again
+    document, _ = run("evaluate", "--data", road, "--variant", "full")
+    assert (document["n"], document["without_points"]) == (2, ["drive_0001/left/2.jpg"])
+    scaled = document["median_scaled"]
+    assert scaled["abs_rel_80m"] < 1e-3 < document["abs_rel_80m"], "a common factor is no error then"
+    assert scaled["scale"]["median"] == pytest.approx(1 / 1.5, rel=1e-3)
+    assert [image["file"] for image in document["images"]] == ["drive_0001/left/0.JPG", "drive_0001/left/1.JPG"]
+    assert document["images"][0]["errors"]["abs_rel_80m"] == pytest.approx(document["abs_rel"], abs=1e-5)
+    assert document["points"]["known"] == document["points"]["seen"] == 2 * document["images"][0]["points"]
+    assert sum(part["points"] for part in document["by_distance"]) == document["points"]["seen"]
+    assert document["intervals"]["abs_rel_80m"]["lower"] is None, "two frames are not two observations"
+    assert "paired" not in document
+
+
+def test_evaluate_depth_against_another_network(run, road):
+    document, _ = run(
+        "evaluate", "--data", road, "--model", "tiny-bireal-depth", "--variant", "reference", "--against", "full"
+    )
+    alone, _ = run("evaluate", "--data", road, "--model", "tiny-ramp", "--variant", "full")
+    paired = document["paired"]
+    assert (paired["against"]["model"], paired["against"]["variant"]) == ("tiny-ramp", "full")
+    assert paired["means"]["abs_rel_80m"] == pytest.approx(alone["abs_rel_80m"])
+    difference = paired["differences"]["abs_rel_80m"]
+    assert difference["estimate"] == pytest.approx(document["abs_rel_80m"] - alone["abs_rel_80m"])
+    assert difference["images_better"] == 0
+    assert document["images"][0]["against"]["abs_rel_80m"] == pytest.approx(alone["abs_rel_80m"], abs=1e-5)
+    same, _ = run(
+        "evaluate",
+        "--data",
+        road,
+        "--model",
+        "tiny-bireal-depth",
+        "--variant",
+        "reference",
+        "--against",
+        "tiny-ramp:full",
+    )
+    assert same["paired"] == paired, "naming the model is the same"
+
+
+def test_evaluate_depth_for_people(capsys, road):
+    arguments = ["--data", str(road), "--model", "tiny-bireal-depth", "--variant", "reference", "--against", "full"]
+    assert main(["evaluate", *arguments]) == 0
+    text = capsys.readouterr().out
+    for said in ("at a cap of 50 m: abs_rel", "median-scaled, 80 m", "less that of tiny-ramp (full)", "no interval"):
+        assert said in text
+
+
 # ---- compare ---------------------------------------------------------------------------------------------------------
 
 
@@ -308,6 +360,7 @@ def test_models_says_what_is_missing(run, tmp_path, monkeypatch):
         (["evaluate", "--data", "{other}", "--variant", "full"], "no class of tiny-colours"),
         (["evaluate", "--data", "{empty}", "--task", "depth", "--variant", "full"], "lidar_depth"),
         (["evaluate", "--data", "{empty}", "--limit", "0"], "--limit"),
+        (["evaluate", "--data", "{other}", "--against", "full"], "compare FOLDER"),
         (["compare", "absent"], "absent does not exist"),
         (["compare", "{photo}", "--a", "x"], "no variant 'x'"),
         (["serve", "--port", "many"], "--port"),

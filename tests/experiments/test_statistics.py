@@ -201,3 +201,40 @@ def test_the_expected_e_value_is_one_if_nothing_differs() -> None:
     k = np.arange(51)
     expected = np.sum(scipy_stats.binom.pmf(k, 50, 0.5) * np.exp(s.log_e_value(k, 50 - k)))
     assert expected == pytest.approx(1.0, rel=1e-9)
+
+
+# --- sequences -------------------------------------------------------------------------------------------------------
+
+
+def test_frames_that_resemble_their_neighbours_get_a_wider_interval(rng: np.random.Generator) -> None:
+    """The mean is 0. Neighbours correlate by 0.8: Student's interval holds it in half of the cases, that of
+    blocks much more often, and of blocks longer than the likeness reaches nearly as often as it says."""
+    runs, n, correlation = 400, 200, 0.8
+    noise = rng.normal(size=(runs, n))
+    values = np.empty_like(noise)
+    values[:, 0] = noise[:, 0] / np.sqrt(1 - correlation**2)
+    for i in range(1, n):
+        values[:, i] = correlation * values[:, i - 1] + noise[:, i]
+    covered = {
+        "frames": np.mean([(found := s.mean(run)).lower <= 0 <= found.upper for run in values]),
+        "blocks": np.mean([(found := s.mean_of_sequence(run, 10)).lower <= 0 <= found.upper for run in values]),
+        "longer": np.mean([(found := s.mean_of_sequence(run, 40)).lower <= 0 <= found.upper for run in values]),
+    }
+    assert covered["frames"] < 0.6
+    assert covered["blocks"] > 0.78
+    assert covered["longer"] > 0.88
+
+
+def test_blocks_of_independent_values_cover_as_promised(rng: np.random.Generator) -> None:
+    found = [s.mean_of_sequence(run, 10) for run in rng.normal(size=(1000, 53))]
+    assert 0.92 < np.mean([each.lower <= 0 <= each.upper for each in found]) < 0.98
+
+
+def test_a_mean_of_blocks_is_the_mean_of_all() -> None:
+    values = np.arange(25.0) ** 2
+    found = s.mean_of_sequence(values, 10)
+    assert found.estimate == pytest.approx(values.mean()), "also where blocks are not equally long"
+    assert found.upper - found.estimate == pytest.approx(found.estimate - found.lower)
+    few = s.mean_of_sequence(values, 13)
+    assert (few.estimate, few.lower, few.upper) == (pytest.approx(values.mean()), -np.inf, np.inf)
+    assert np.isnan(s.mean_of_sequence([], 10).estimate)

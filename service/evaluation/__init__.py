@@ -1,0 +1,70 @@
+"""How good answers are: against labels, against measured depth, and against each other; with readers of their data.
+
+Used by the command line, by the comparisons of the API and by the offline evaluation of models, so that one figure
+means one thing everywhere. Fractions are 0..1, lengths in metres.
+"""
+
+from service.evaluation.classes import LabelledImage, TopK, classification_scores, in_top_k, labelled_images
+from service.evaluation.depth import (
+    CAPS_M,
+    DEPTH_METRICS,
+    DISTANCES_M,
+    GARG_CROP,
+    MIN_DEPTH_M,
+    FrameErrors,
+    depth_agreement,
+    depth_errors,
+    errors_at_caps,
+    errors_by_distance,
+    frame_errors,
+    garg_mask,
+    mean_errors,
+    median_scale,
+)
+from service.evaluation.folders import IMAGE_SUFFIXES, DataError
+from service.evaluation.scenes import (
+    KITTI_BASELINE_M,
+    KITTI_FX_PX,
+    Camera,
+    DepthFrame,
+    camera_of,
+    depth_frames,
+    depth_from_disparity,
+    disparity_to_depth,
+    kitti_fx_px,
+    read_depth_png,
+)
+
+__all__ = [
+    "CAPS_M",
+    "DEPTH_METRICS",
+    "DISTANCES_M",
+    "GARG_CROP",
+    "IMAGE_SUFFIXES",
+    "KITTI_BASELINE_M",
+    "KITTI_FX_PX",
+    "MIN_DEPTH_M",
+    "Camera",
+    "DataError",
+    "DepthFrame",
+    "FrameErrors",
+    "LabelledImage",
+    "TopK",
+    "camera_of",
+    "classification_scores",
+    "depth_agreement",
+    "depth_errors",
+    "depth_frames",
+    "depth_from_disparity",
+    "disparity_to_depth",
+    "errors_at_caps",
+    "errors_by_distance",
+    "frame_errors",
+    "garg_mask",
+    "in_top_k",
+    "kitti_fx_px",
+    "labelled_images",
+    "mean_errors",
+    "median_scale",
+    "read_depth_png",
+]

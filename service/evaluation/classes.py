@@ -1,0 +1,89 @@
+"""How often a classifier is right, and folders of labelled images: `<root>/<class>/<file>`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from service.evaluation.folders import IMAGE_SUFFIXES, DataError, entries, is_image
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """One image of a folder of classes: its file and the name of its folder (a WordNet id)."""
+
+    path: Path
+    wnid: str
+
+
+def labelled_images(root: Path) -> list[LabelledImage]:
+    """Lists `<root>/<class>/**/<file>` by class, then by file; a file is an image by its suffix, in any case.
+
+    Raises:
+        DataError: There is none.
+    """
+    found = [
+        LabelledImage(path, folder.name)
+        for folder in sorted(entries(root))
+        if folder.is_dir()
+        for path in sorted(folder.rglob("*"))
+        if is_image(path)
+    ]
+    if not found:
+        raise DataError(f"{root} has no images: expected <class>/<file>, a file being one of {sorted(IMAGE_SUFFIXES)}.")
+    return found
+
+
+def in_top_k(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], k: int) -> npt.NDArray[np.bool_]:
+    """Whether each image's class is among its k best.
+
+    Args:
+        logits: [N, classes].
+        labels: [N], the index of each image's class.
+        k: How many classes may be named.
+
+    Returns:
+        bool [N]. Equal logits rank in the order of the classes, so a constant output is right for the first k classes
+        and not for all.
+    """
+    classes = np.arange(logits.shape[1])
+    own = np.take_along_axis(logits, labels[:, None], axis=1)  # [N, 1]
+    ahead = (logits > own) | ((logits == own) & (classes < labels[:, None]))
+    return np.asarray((ahead.sum(axis=1) < k) & ~np.isnan(own[:, 0]), dtype=np.bool_)
+
+
+def classification_scores(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> dict[str, float]:
+    """Top-1 and top-5 accuracy, fractions 0..1, of logits [N, classes] for labels [N]."""
+    if len(logits) == 0:
+        raise DataError("There are no images to score.")
+    return {"top1": float(in_top_k(logits, labels, 1).mean()), "top5": float(in_top_k(logits, labels, 5).mean())}
+
+
+@dataclass(slots=True)
+class TopK:
+    """Counts how often the right class is among the best, from ranked answers.
+
+    Attributes:
+        n: Images seen.
+        top1: Of these, with the right class first.
+        top5: Of these, with the right class among the first five.
+    """
+
+    n: int = 0
+    top1: int = 0
+    top5: int = 0
+
+    def add(self, wnids: Sequence[str], truth: str) -> bool:
+        """Adds one image: its classes by falling probability, and the right one. Returns whether the first is right."""
+        first = bool(wnids) and wnids[0] == truth
+        self.n += 1
+        self.top1 += first
+        self.top5 += truth in wnids[:5]
+        return first
+
+    def summary(self) -> dict[str, float]:
+        """`n`, `top1` and `top5`, the latter as fractions."""
+        count = max(self.n, 1)
+        return {"n": self.n, "top1": self.top1 / count, "top5": self.top5 / count}

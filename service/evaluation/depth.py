@@ -1,0 +1,218 @@
+"""How good predicted depth is, by the Eigen protocol.
+
+D. Eigen, C. Puhrsch and R. Fergus, 2014; the crop is that of R. Garg et al., 2016. A prediction is scaled bilinearly to
+the size of the ground truth, compared inside the Garg crop where the truth is known and less than a cap (80 m, and
+50 m), after clipping it to the cap; the errors are means over an image's points, and a data set's figure is the mean of
+its images' errors, so that every image counts the same.
+
+The prediction is metric, and errors are those of the metres as predicted. Beside them stand the errors after each
+prediction was multiplied by median(truth) / median(prediction), as papers do whose networks know no scale (T. Zhou et
+al., 2017). Such a figure has read the truth: it says how good the shape is, not how good the metres are.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+#: Caps of the Eigen protocol, metres: 80 in most papers, 50 in Garg's.
+CAPS_M = (80.0, 50.0)
+
+#: Least depth of the protocol, metres: the truth must exceed it, predictions are clipped to it.
+MIN_DEPTH_M = 1e-3
+
+#: Garg's crop as fractions of height and width: top, bottom, left, right.
+GARG_CROP = (0.40810811, 0.99189189, 0.03594771, 0.96405229)
+
+#: Names of the depth errors, in the order in which papers print them.
+DEPTH_METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
+
+#: Edges of the distances by which errors are told apart, metres.
+DISTANCES_M = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
+
+
+def garg_mask(height: int, width: int) -> Mask:
+    """Points of an image that the protocol compares: bool [height, width]."""
+    top, bottom = int(GARG_CROP[0] * height), int(GARG_CROP[1] * height)
+    left, right = int(GARG_CROP[2] * width), int(GARG_CROP[3] * width)
+    mask = np.zeros((height, width), dtype=np.bool_)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def _known(prediction_m: Floats, truth_m: Floats, cap_m: float) -> tuple[Mask, Mask]:
+    """Points inside crop and cap whose truth is known, and those of them that the network saw: bool [H, W] each."""
+    if prediction_m.shape != truth_m.shape:
+        raise ValueError(f"prediction {prediction_m.shape} and truth {truth_m.shape} must have the same size")
+    # A truth that is NaN compares false: it is no truth.
+    known = garg_mask(*truth_m.shape) & (truth_m > MIN_DEPTH_M) & (truth_m < cap_m)
+    return known, known & ~np.isnan(prediction_m)
+
+
+def depth_errors(
+    prediction_m: Floats, truth_m: Floats, cap_m: float = 80.0, *, scale: float = 1.0
+) -> dict[str, float] | None:
+    """Errors of one image.
+
+    Args:
+        prediction_m: float32 [H, W], metres, at the truth's size; NaN where the network saw nothing (not compared).
+        truth_m: float32 [H, W], metres, 0 or NaN where there is none.
+        cap_m: Points whose truth is not less than this are left out, and predictions are clipped to it.
+        scale: Multiplies the prediction before it is clipped; see `median_scale`.
+
+    Returns:
+        Each of DEPTH_METRICS: abs_rel, sq_rel (metres), rmse (metres), rmse_log, and delta1..3, the fractions of
+        points whose ratio to the truth is below 1.25, 1.25^2, 1.25^3; None for an image without a point to compare.
+
+    Raises:
+        ValueError: The sizes differ.
+    """
+    _, compared = _known(prediction_m, truth_m, cap_m)
+    if not compared.any():
+        return None
+    truth = truth_m[compared].astype(np.float64)
+    prediction = np.clip(prediction_m[compared].astype(np.float64) * scale, MIN_DEPTH_M, cap_m)
+    difference = prediction - truth
+    ratio = np.maximum(prediction / truth, truth / prediction)
+    return {
+        "abs_rel": float(np.mean(np.abs(difference) / truth)),
+        "sq_rel": float(np.mean(difference**2 / truth)),
+        "rmse": math.sqrt(float(np.mean(difference**2))),
+        "rmse_log": math.sqrt(float(np.mean((np.log(prediction) - np.log(truth)) ** 2))),
+        "delta1": float(np.mean(ratio < 1.25)),
+        "delta2": float(np.mean(ratio < 1.25**2)),
+        "delta3": float(np.mean(ratio < 1.25**3)),
+    }
+
+
+def median_scale(prediction_m: Floats, truth_m: Floats, cap_m: float = 80.0) -> float | None:
+    """median(truth) / median(prediction) over the points that `depth_errors` compares; None where there is none.
+
+    The medians are taken before the prediction is clipped to the cap.
+    """
+    _, compared = _known(prediction_m, truth_m, cap_m)
+    if not compared.any():
+        return None
+    middle = max(float(np.median(prediction_m[compared])), MIN_DEPTH_M)
+    return float(np.median(truth_m[compared])) / middle
+
+
+def errors_at_caps(
+    prediction_m: Floats, truth_m: Floats, caps_m: Sequence[float] = CAPS_M, *, median_scaled: bool = False
+) -> dict[str, float]:
+    """Errors of one image at every cap, named as in model cards: `abs_rel_80m`, `delta1_50m`, ...
+
+    Args:
+        prediction_m: As for `depth_errors`.
+        truth_m: As for `depth_errors`.
+        caps_m: The caps, metres.
+        median_scaled: Whether to scale by the medians, at each cap by those of its own points.
+
+    Returns:
+        The errors; those of a cap below which there is no point are absent.
+    """
+    named: dict[str, float] = {}
+    for cap_m in caps_m:
+        scale = median_scale(prediction_m, truth_m, cap_m) if median_scaled else 1.0
+        errors = None if scale is None else depth_errors(prediction_m, truth_m, cap_m, scale=scale)
+        for name, value in (errors or {}).items():
+            named[f"{name}_{cap_m:g}m"] = value
+    return named
+
+
+def errors_by_distance(
+    prediction_m: Floats, truth_m: Floats, edges_m: Sequence[float] = DISTANCES_M
+) -> list[tuple[int, float, float]]:
+    """Errors of one image by the true distance of its points.
+
+    Args:
+        prediction_m: As for `depth_errors`.
+        truth_m: As for `depth_errors`.
+        edges_m: [B + 1] rising distances, metres; the last is the cap.
+
+    Returns:
+        For each of the B bins [from, to): its number of points, abs_rel and delta1 there (NaN without a point).
+    """
+    _, compared = _known(prediction_m, truth_m, edges_m[-1])
+    truth = truth_m[compared].astype(np.float64)
+    prediction = np.clip(prediction_m[compared].astype(np.float64), MIN_DEPTH_M, edges_m[-1])
+    relative = np.abs(prediction - truth) / truth
+    right = np.maximum(prediction / truth, truth / prediction) < 1.25
+    rows: list[tuple[int, float, float]] = []
+    for begin, end in pairwise(edges_m):
+        inside = (truth >= begin) & (truth < end)
+        count = int(inside.sum())
+        rows.append(
+            (count, float(relative[inside].mean()), float(right[inside].mean())) if count else (0, math.nan, math.nan)
+        )
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class FrameErrors:
+    """Everything that is told of one image.
+
+    Attributes:
+        known: Points whose truth is known inside the crop and the first cap.
+        seen: Of these, points that the network saw.
+        errors: As `errors_at_caps`; empty for an image without a point.
+        median_scaled: The same after median scaling.
+        scale: What the prediction was multiplied by at the first cap; None for an image without a point.
+        by_distance: As `errors_by_distance`.
+    """
+
+    known: int
+    seen: int
+    errors: dict[str, float]
+    median_scaled: dict[str, float]
+    scale: float | None
+    by_distance: list[tuple[int, float, float]]
+
+
+def frame_errors(prediction_m: Floats, truth_m: Floats) -> FrameErrors:
+    """Errors of one image at every cap, with and without median scaling, and by distance.
+
+    Args:
+        prediction_m: As for `depth_errors`.
+        truth_m: As for `depth_errors`.
+    """
+    known, seen = _known(prediction_m, truth_m, CAPS_M[0])
+    return FrameErrors(
+        known=int(known.sum()),
+        seen=int(seen.sum()),
+        errors=errors_at_caps(prediction_m, truth_m),
+        median_scaled=errors_at_caps(prediction_m, truth_m, median_scaled=True),
+        scale=median_scale(prediction_m, truth_m, CAPS_M[0]),
+        by_distance=errors_by_distance(prediction_m, truth_m),
+    )
+
+
+def mean_errors(images: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Means over images of each of their errors; an image that lacks one does not count for it. Empty for none."""
+    values: dict[str, list[float]] = {}
+    for errors in images:
+        for name, value in errors.items():
+            values.setdefault(name, []).append(value)
+    return {name: fmean(column) for name, column in values.items()}
+
+
+def depth_agreement(a_m: Floats, b_m: Floats) -> tuple[float, float]:
+    """How far two predictions of one picture agree.
+
+    Args:
+        a_m: float32 [H, W], metres, above 0.
+        b_m: Likewise.
+
+    Returns:
+        The fraction of pixels whose depths are within a factor of 1.25, and the mean of |a - b| / b.
+    """
+    a, b = a_m.astype(np.float64), b_m.astype(np.float64)
+    ratio = np.maximum(a / b, b / a)
+    return float(np.mean(ratio < 1.25)), float(np.mean(np.abs(a - b) / b))
