@@ -72,6 +72,11 @@ _EXPOSED_HEADERS = (
     "x-bireal-arm",
     "x-bireal-feedback-token",
     "x-bireal-depth-m",
+    "x-bireal-picture",
+    "x-bireal-region",
+    "x-bireal-map",
+    "x-bireal-valid",
+    "x-bireal-focal",
     "x-bireal-color-range-m",
 )
 

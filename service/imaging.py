@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from service import exif
 from service.errors import BrokenImageError, EmptyBodyError, ImageTooLargeError, ServiceError, UnsupportedImageError
 from service.image_header import gif_canvas, gif_frames, looks_like, png_bit_depth, sniff, webp_canvas
 
@@ -33,8 +34,6 @@ _PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
 
 # Declared by clients that do not know what they send: says nothing either way.
 _NEUTRAL_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream"})
-
-_EXIF_ORIENTATION = 0x0112
 
 #: EXIF orientation -> (Pillow operation, mirrored first, then rotated clockwise by degrees) that makes it upright.
 _UPRIGHT: dict[int, tuple[Image.Transpose, bool, int]] = {
@@ -79,6 +78,8 @@ class ImageReport:
         exif_orientation: The EXIF tag, 1..8; 1 where there is none.
         exif_rotation: Clockwise rotation that was applied, degrees: 0, 90, 180 or 270.
         exif_mirrored: Whether the picture was mirrored left to right before the rotation.
+        exif_focal_35mm: The EXIF tag `FocalLengthIn35mmFilm`, mm; None where there is none.
+        exif_cropped: EXIF states a size of another aspect: the picture was cut after it was taken, or stitched.
         frames: Number of frames; 1 for a still picture.
         frames_dropped: Frames that were not looked at: all but the first.
         reduction: The JPEG was decoded at 1/reduction of its size (1, 2, 4 or 8), as the network sees less anyway.
@@ -92,6 +93,8 @@ class ImageReport:
     exif_orientation: int = 1
     exif_rotation: int = 0
     exif_mirrored: bool = False
+    exif_focal_35mm: int | None = None
+    exif_cropped: bool = False
     frames: int = 1
     frames_dropped: int = 0
     reduction: int = 1
@@ -180,12 +183,14 @@ def _decode(data: bytes, kind: str, limits: ImageLimits, hint: tuple[int, int] |
     image = _PLUGINS[kind](io.BytesIO(data))  # reads headers only
     limits.check(*image.size)
     stored_width, stored_height = image.size
-    orientation = _orientation(image) if kind in {"JPEG", "WEBP"} else 1
+    tags = exif.read(image) if kind in {"JPEG", "WEBP"} else exif.Exif()  # before a reduction changes the size
+    orientation = tags.orientation
     reduction = _reduce(image, orientation, hint) if kind == "JPEG" else 1
     frames = gif_frames(data) if kind == "GIF" else int(getattr(image, "n_frames", 1))
     image.load()
     if kind == "PNG":
-        orientation = _orientation(image)  # its chunk may follow the pixels
+        tags = exif.read(image)  # its chunk may follow the pixels
+        orientation = tags.orientation
     mode, rgb, converted = image.mode, *_to_rgb(image)
     if kind == "PNG" and png_bit_depth(data) == 16 and not mode.startswith("I"):
         mode = f"{mode};16"  # Pillow keeps the high bytes of 16-bit colour and does not say so
@@ -204,6 +209,8 @@ def _decode(data: bytes, kind: str, limits: ImageLimits, hint: tuple[int, int] |
         exif_orientation=orientation,
         exif_rotation=rotation,
         exif_mirrored=mirrored,
+        exif_focal_35mm=tags.focal_35mm,
+        exif_cropped=tags.cropped,
         frames=max(1, frames),
         frames_dropped=max(0, frames - 1),
         reduction=reduction,
@@ -219,15 +226,6 @@ def _check_declared(content_type: str | None) -> None:
     if declared == "application/x-www-form-urlencoded":
         remedy = "curl sends this type unless told otherwise: add -H 'Content-Type: image/jpeg'."
     raise UnsupportedImageError(f"The content type {declared[:100]!r} is not an image's.", remedy=remedy)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1..8; 1 where there is none that can be read."""
-    try:
-        value = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001  metadata is optional: damage in it, of any kind, must not cost a sound picture
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _reduce(image: ImageFile.ImageFile, orientation: int, hint: tuple[int, int] | None) -> int:

@@ -50,6 +50,12 @@ class ImageInfo(_Wire):
     exif_orientation: int = Field(ge=1, le=8, description="The EXIF tag; 1 where there is none.")
     exif_rotation: int = Field(description="Clockwise rotation that was applied, degrees.")
     exif_mirrored: bool = Field(description="Whether it was mirrored left to right before the rotation.")
+    exif_focal_35mm: int | None = Field(
+        default=None, description="FocalLengthIn35mmFilm, mm; null where EXIF has none."
+    )
+    exif_cropped: bool = Field(
+        default=False, description="EXIF states a size of another aspect: cut after it was taken, or stitched."
+    )
     frames: int = Field(description="Frames in the file.")
     frames_dropped: int = Field(description="Frames that were not looked at: all but the first.")
     reduction: int = Field(description="A large JPEG is decoded at 1/reduction of its size.")
@@ -110,7 +116,7 @@ class ClassifyAnswer(Run):
 
 
 class RegionInfo(_Wire):
-    """The part of the uploaded picture that a depth map covers, pixels of the upright picture."""
+    """The part of the uploaded picture that the network saw, pixels of the upright picture."""
 
     left: float
     top: float
@@ -118,11 +124,43 @@ class RegionInfo(_Wire):
     height: float
 
 
+class CropInfo(_Wire):
+    """What was cut from the uploaded picture at each side, pixels of the upright picture."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+class NetworkInput(_Wire):
+    """The size at which the network saw the region, and how it was scaled to it."""
+
+    width: int = Field(description="Pixels.")
+    height: int = Field(description="Pixels.")
+    scale_x: float = Field(description="Pixels of the network for each pixel of the picture, horizontally.")
+    scale_y: float = Field(description="Vertically: another one where the region's aspect is not the network's.")
+
+
+class ValidInfo(_Wire):
+    """Where the map has depth, pixels of the map: all of it at the network's size."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 class FocalInfo(_Wire):
     """The focal length on which metric depth rests."""
 
     fx_px: float = Field(description="Horizontal, pixels of the uploaded picture.")
     assumed: bool = Field(description="True: the training camera's. Send `fx` for metres of your own camera.")
+    fx_source: Literal["query", "exif", "assumed"] = Field(
+        description="`query`: the request's `fx`; `exif`: the picture's FocalLengthIn35mmFilm; `assumed`: the training "
+        "camera's field of view."
+    )
+    reason: str = Field(description="Why that one, for people.")
 
 
 class RowPercentiles(_Wire):
@@ -133,17 +171,23 @@ class RowPercentiles(_Wire):
 
 
 class DepthAnswer(Run):
-    """The depth of one image, in figures; ask for png16, npy or color to get the map."""
+    """The depth of one image, in figures; with `values=true` the map too. The other formats are smaller."""
 
     unit: Literal["m"] = "m"
-    width: int = Field(description="Of the map, pixels.")
-    height: int = Field(description="Of the map, pixels.")
+    width: int = Field(description="Of the map at the size that was asked for, pixels.")
+    height: int = Field(description="Of the map at the size that was asked for, pixels.")
+    valid: ValidInfo
     min_m: float
     median_m: float
     max_m: float
     rows: RowPercentiles
     region: RegionInfo
+    cropped: CropInfo
+    input: NetworkInput
     focal: FocalInfo
+    depth_m: list[list[float | None]] | None = Field(
+        default=None, description="With `values=true`: the map, [row][column], metres; null where there is no depth."
+    )
 
 
 class ClassifyList(_Wire):

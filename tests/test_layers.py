@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A name stands for the module or for everything in the package.
 LAYERS: list[set[str]] = [
     {"settings", "errors", "card", "host", "xnor_op"},
-    {"image_header", "imaging", "metrics", "schemas"},
+    {"exif", "image_header", "imaging", "metrics", "schemas"},
     {"tasks", "backends", "scheduler", "background", "client"},
     {"evaluation", "registry"},
     {"experiments", "parity", "calibration"},

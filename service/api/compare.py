@@ -53,9 +53,10 @@ class DepthCompareQuery(CompareQuery):
         Literal["json", "error_map"],
         Field(
             description="`json`: figures; `error_map`: a PNG of the network's size, white where the maps are equal, "
-            "blue where `a` is nearer, red where it is farther, fully so from a factor of 2 on."
+            "blue where `a` is nearer, red where it is farther, fully so from a factor of 2 on; a scale bar below."
         ),
     ] = "json"
+    scale_bar: Annotated[bool, Field(description="With `error_map`: whether figures stand below the picture.")] = True
 
 
 @router.post(
@@ -96,7 +97,7 @@ async def compare_depth(
     _count(services, "depth", answers, agree=comparison.agree)
     if query.format == "error_map":
         maps = (answers[side].result.depth_m for side in ("a", "b"))
-        body = await services.pipeline.in_thread(encode_error_map, *maps)
+        body = await services.pipeline.in_thread(encode_error_map, *maps, with_bar=query.scale_bar)
         return Response(body, headers=_comparison_headers(answers, comparison), media_type="image/png")
     return Response(comparison.model_dump_json(), media_type="application/json")
 

@@ -18,7 +18,7 @@ from service.api.context import ImageTimes, RequestContext
 from service.api.telemetry import Telemetry, run_labels
 from service.api.threads import SHARED, ThreadPool
 from service.api.uploads import Upload
-from service.errors import ServiceError
+from service.errors import BadParameterError, ServiceError
 from service.experiments.trial import Trial
 from service.imaging import DecodedImage, ImageLimits, ImageReport, decode
 from service.registry import Handle
@@ -134,7 +134,10 @@ class Pipeline:
         answers: list[Answered | ServiceError] = []
         for item in inputs:
             if isinstance(item, Input):
-                answers.append(await self._finish(item, next(outcomes), handle, job))
+                try:
+                    answers.append(await self._finish(item, next(outcomes), handle, job))
+                except BadParameterError as error:  # does not fit this image; it may fit the others
+                    answers.append(error)
             else:
                 self._telemetry.count("client_error", handle)
                 answers.append(item)

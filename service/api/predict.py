@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from service.api.context import RequestContext, context_of
 from service.api.direct import DirectRoute
@@ -15,21 +15,25 @@ from service.api.pipeline import Answered, Job
 from service.api.problems import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
 from service.api.uploads import Uploads, read_uploads, request_body
-from service.api.wire import classify_answer, depth_answer, run_headers
+from service.api.wire import classify_answer, depth_answer, depth_headers, depth_json, run_headers
 from service.errors import BadParameterError, ServiceError
 from service.scheduler import Deadline
 from service.schemas import ClassifyAnswer, ClassifyList, DepthAnswer, DepthList, Problem
-from service.tasks import ClassifyOptions, DepthOptions, DepthResult, encode_depth
+from service.tasks import ClassifyOptions, ColorOptions, DepthOptions, DepthResult, encode_depth
 from service.tasks.depth_formats import DepthFormat
+from service.tasks.point_cloud import interpolated_cloud
 
 router = APIRouter(tags=["inference"], route_class=DirectRoute)
 
 #: What `/depth` answers when `Accept` alone says which; the first where it does not matter.
-BY_MEDIA_TYPE: dict[str, Literal["json", "png16", "npy"]] = {
+BY_MEDIA_TYPE: dict[str, Literal["json", "png16", "npy", "ply"]] = {
     "application/json": "json",
     "image/png": "png16",
     "application/x-npy": "npy",
+    "application/x-ply": "ply",
 }
+#: Larger files are sent while they are made.
+_AT_ONCE_BYTES = 2_000_000
 STATUSES = (400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504)
 
 
@@ -70,16 +74,20 @@ class DepthQuery(Selection):
     """The query of `/depth`."""
 
     format: Annotated[
-        Literal["json", "png16", "npy", "color"] | None,
+        Literal["json", "png16", "npy", "color", "ply"] | None,
         Field(
             description="`json`: figures; `png16`: 16-bit PNG, metres x 256 as KITTI's; `npy`: float32 metres; "
-            "`color`: a picture, bright near and dark far. Without it `Accept` decides: application/json, image/png "
-            "(`png16`) or application/x-npy."
+            "`color`: a picture, bright near and dark far, with a scale bar; `ply`: a point cloud in the camera's "
+            "coordinates. Without it `Accept` decides: application/json, image/png (`png16`), application/x-npy or "
+            "application/x-ply."
         ),
     ] = None
     size: Annotated[
         Literal["network", "original"],
-        Field(description="Of the map: the network's own, or that of the region of the picture that it covers."),
+        Field(
+            description="Of the map: the network's own, or that of the uploaded picture, upright; what the network "
+            "did not see then has no depth: 0 in png16, NaN in npy, null in json, transparent in color."
+        ),
     ] = "network"
     fx: Annotated[
         float | None,
@@ -87,14 +95,31 @@ class DepthQuery(Selection):
             ge=1,
             le=1e6,
             allow_inf_nan=False,
-            description="Your camera's horizontal focal length, in pixels of the "
-            "uploaded picture: makes the metres those of your camera.",
+            description="Your camera's horizontal focal length, in pixels of the uploaded picture: makes the metres "
+            "those of your camera. It must be 0.1 to 100 times the picture's width. Without it EXIF's "
+            "FocalLengthIn35mmFilm counts, else the training camera's field of view is assumed.",
         ),
     ] = None
+    values: Annotated[bool, Field(description="With `json`: the map too, as `depth_m`, up to 1,000,000 values.")] = (
+        False
+    )
+    near: Annotated[
+        float | None,
+        Field(gt=0, le=1e6, allow_inf_nan=False, description="With `color`: metres of the brightest colour."),
+    ] = None
+    far: Annotated[
+        float | None,
+        Field(gt=0, le=1e6, allow_inf_nan=False, description="With `color`: metres of the darkest colour."),
+    ] = None
+    scale_bar: Annotated[bool, Field(description="With `color`: whether metres stand below the picture.")] = True
 
     def options(self) -> DepthOptions:
         """As the task takes them."""
         return DepthOptions(fx_px=self.fx, size=self.size)
+
+    def colors(self) -> ColorOptions:
+        """How a picture is drawn."""
+        return ColorOptions(self.near, self.far, self.scale_bar)
 
 
 @router.post(
@@ -135,6 +160,7 @@ async def classify(
             "content": {
                 "image/png": {"schema": {"type": "string", "format": "binary"}},
                 "application/x-npy": {"schema": {"type": "string", "format": "binary"}},
+                "application/x-ply": {"schema": {"type": "string", "format": "binary"}},
             }
         },
         **problem_responses(*STATUSES),
@@ -158,6 +184,7 @@ async def depth(
             f"Several images are answered as JSON, not as {form}.",
             remedy="Send one image a request to get its map, or ask for format=json.",
         )
+    _check_fits(query, form, several=uploads.several)
     context = context_of(request)
     answers = await _answers(request, services, uploads, routed, query.options(), deadline)
     answers = await signed(services, routed, uploads.images, answers, context, query.fx)
@@ -167,9 +194,14 @@ async def depth(
             for answer in answers
         ]
         return _json(DepthList(request_id=context.request_id, count=len(results), results=results))
-    if form == "json":
-        return _json(depth_answer(_only(answers), context), run_headers(_only(answers)))
-    return await services.pipeline.in_thread(_depth_file, _only(answers), form)
+    answer = _only(answers)
+    if form != "json":
+        return await services.pipeline.in_thread(_depth_file, answer, form, query.colors())
+    if query.values:
+        text = await services.pipeline.in_thread(depth_json, answer, context, values=True)
+    else:
+        text = depth_json(answer, context, values=False)
+    return Response(text, headers=run_headers(answer), media_type="application/json")
 
 
 async def _answers(
@@ -197,16 +229,31 @@ def _problem(error: ServiceError, services: Services, context: RequestContext) -
     return Problem.model_validate(error.problem(request_id=context.request_id))
 
 
-def _depth_file(answer: Answered, form: DepthFormat) -> Response:
+def _check_fits(query: DepthQuery, form: str, *, several: bool) -> None:
+    """Says before anything runs what does not go together."""
+    if query.values and (several or form != "json"):
+        raise BadParameterError(
+            "values",
+            "values=true adds the map to the JSON of one image.",
+            remedy="Send one image with format=json, or leave values out.",
+        )
+    if form == "ply" and query.size == "original":
+        raise interpolated_cloud()
+
+
+def _depth_file(answer: Answered, form: DepthFormat, colors: ColorOptions) -> Response:
     """The map as a file, with what ran and what it shows in the headers. Takes milliseconds: called in a thread."""
     result: DepthResult = answer.result
-    encoded = encode_depth(result.depth_m, form)
+    encoded = encode_depth(result, form, colors)
     headers = {
         **run_headers(answer),
+        **depth_headers(result),
         "content-disposition": f'inline; filename="depth{encoded.suffix}"',
-        "x-bireal-depth-m": f"min={result.summary.min_m:.3f}, median={result.summary.median_m:.3f}, "
-        f"max={result.summary.max_m:.3f}",
     }
     if encoded.near_m is not None and encoded.far_m is not None:
         headers["x-bireal-color-range-m"] = f"near={encoded.near_m:.3f}, far={encoded.far_m:.3f}"
-    return Response(encoded.body, headers=headers, media_type=encoded.media_type)
+    if encoded.length <= _AT_ONCE_BYTES:
+        return Response(encoded.body, headers=headers, media_type=encoded.media_type)
+    # Made while it is sent: a client that reads slowly holds a few rows in memory and not the whole map.
+    headers["content-length"] = str(encoded.length)
+    return StreamingResponse(encoded.chunks, headers=headers, media_type=encoded.media_type)

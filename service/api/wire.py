@@ -13,16 +13,21 @@ from service.schemas import (
     ClassifyComparison,
     ClassPrediction,
     ComparedWeights,
+    CropInfo,
     DepthAnswer,
     DepthComparison,
     ExperimentPart,
     FocalInfo,
     ImageInfo,
+    NetworkInput,
     RegionInfo,
     RowPercentiles,
     Timings,
+    ValidInfo,
 )
 from service.tasks import ClassifyResult, DepthResult
+from service.tasks.depth import Box, region_box
+from service.tasks.depth_formats import json_values
 
 _IMAGE_FIELDS = tuple(field.name for field in dataclasses.fields(ImageReport))
 
@@ -44,12 +49,14 @@ def classify_answer(answer: Answered, context: RequestContext) -> ClassifyAnswer
 def depth_answer(answer: Answered, context: RequestContext) -> DepthAnswer:
     """The depth of one image, in figures."""
     result: DepthResult = answer.result
-    height, width = result.depth_m.shape
-    summary, geometry = result.summary, result.geometry
+    height, width = result.map_size
+    summary, geometry, focal = result.summary, result.geometry, result.focal
+    region = region_box(geometry)
     return DepthAnswer(
         **_run(answer, context),
         width=width,
         height=height,
+        valid=ValidInfo(**result.valid._asdict()),
         min_m=summary.min_m,
         median_m=summary.median_m,
         max_m=summary.max_m,
@@ -57,8 +64,55 @@ def depth_answer(answer: Answered, context: RequestContext) -> DepthAnswer:
             percentiles=list(summary.percentiles), values_m=[list(row) for row in summary.row_percentiles_m]
         ),
         region=RegionInfo(left=geometry.left, top=geometry.top, width=geometry.width, height=geometry.height),
-        focal=FocalInfo(fx_px=result.fx_px, assumed=result.fx_assumed),
+        cropped=CropInfo(
+            left=region.left,
+            top=region.top,
+            right=geometry.picture_width - region.left - region.width,
+            bottom=geometry.picture_height - region.top - region.height,
+        ),
+        input=NetworkInput(
+            width=geometry.input_width,
+            height=geometry.input_height,
+            scale_x=round(geometry.scale_x, 6),
+            scale_y=round(geometry.scale_y, 6),
+        ),
+        focal=FocalInfo(
+            fx_px=focal.fx_px, assumed=focal.source == "assumed", fx_source=focal.source, reason=focal.reason
+        ),
     )
+
+
+def depth_json(answer: Answered, context: RequestContext, *, values: bool) -> str:
+    """`depth_answer` as text; with the map in it, which as objects would take ten times its memory.
+
+    Raises:
+        BadParameterError: The map is too large for JSON.
+    """
+    text = depth_answer(answer, context).model_dump_json()
+    if not values:
+        return text
+    empty = '"depth_m":null}'
+    if not text.endswith(empty):
+        raise AssertionError("DepthAnswer.depth_m is not the last member")
+    return f'{text.removesuffix(empty)}"depth_m":{json_values(answer.result)}}}'
+
+
+def depth_headers(result: DepthResult) -> dict[str, str]:
+    """What a map shows, as headers: the only place for it beside an answer that is a file."""
+    summary, geometry, focal = result.summary, result.geometry, result.focal
+    height, width = result.map_size
+    return {
+        "x-bireal-depth-m": f"min={summary.min_m:.3f}, median={summary.median_m:.3f}, max={summary.max_m:.3f}",
+        "x-bireal-picture": f"width={geometry.picture_width}, height={geometry.picture_height}",
+        "x-bireal-region": _box(region_box(geometry)),
+        "x-bireal-map": f"width={width}, height={height}",
+        "x-bireal-valid": _box(result.valid),
+        "x-bireal-focal": f"fx_px={focal.fx_px:.3f}, fx_source={focal.source}",
+    }
+
+
+def _box(box: Box) -> str:
+    return ", ".join(f"{name}={value}" for name, value in box._asdict().items())
 
 
 def classify_comparison(sides: dict[Side, Answered], order: list[Side], context: RequestContext) -> ClassifyComparison:

@@ -71,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     predicting.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: your camera's focal length")
     predicting.add_argument("--size", choices=("network", "original"), default="network", help="depth: of the map")
     predicting.add_argument(
-        "--output", type=Path, metavar="FILE", help="depth: write the map: .png in colours, .png16.png or .npy"
+        "--output",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="depth: write it: .png in colours, .png16.png, .npy, .ply (a point cloud) or .json (figures)",
     )
     predicting.add_argument("--url", help="of a running service that is to answer; nothing is loaded here then")
     predicting.add_argument("--key-file", type=Path, metavar="FILE", help="a file with the key of that service")

@@ -3,8 +3,9 @@
 import argparse
 import asyncio
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from tqdm import tqdm
@@ -20,6 +21,15 @@ from service.registry import Handle
 from service.settings import Settings
 from service.tasks import ClassifyOptions, DepthOptions, encode_depth
 from service.tasks.depth_formats import DepthFormat
+from service.tasks.point_cloud import interpolated_cloud
+
+_ENDINGS: dict[str, DepthFormat | Literal["json"]] = {
+    ".png16.png": "png16",
+    ".png": "color",
+    ".npy": "npy",
+    ".ply": "ply",
+    ".json": "json",
+}
 
 
 def predict(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -31,8 +41,9 @@ def predict(settings: Settings, arguments: argparse.Namespace) -> int:
     lone = len(paths) == 1
     if arguments.output is not None and (arguments.task != "depth" or not lone):
         raise BadParameterError("output", "--output takes the depth map of one image.", remedy="Add --task depth.")
-    if arguments.output is not None:
-        _map_format(arguments.output)  # tells at once what it does not know
+    form = None if arguments.output is None else _map_format(arguments.output)  # tells at once what cannot be
+    if form == "ply" and arguments.size == "original":
+        raise interpolated_cloud()
     if arguments.url is not None:
         documents = _all_remote(paths, arguments)
     else:
@@ -51,7 +62,7 @@ def _all_remote(paths: list[Path], arguments: argparse.Namespace) -> list[dict[s
         documents.append({"file": str(path), **body})
         if arguments.output is not None:
             form = _map_format(arguments.output)
-            _write(arguments.output, remote.depth_map(arguments, path, form))
+            _write(arguments.output, [_text(body) if form == "json" else remote.depth_map(arguments, path, form)])
         if not arguments.json:
             tqdm.write(_line(path, body))
     return documents
@@ -77,7 +88,8 @@ async def _all(
             body = answer.problem() if isinstance(answer, ServiceError) else _wire(answer).model_dump(mode="json")
             documents.append({"file": str(path), **body})
             if arguments.output is not None and isinstance(answer, Answered):
-                _write_map(arguments.output, _map_format(arguments.output), answer)
+                form = _map_format(arguments.output)
+                _write(arguments.output, [_text(body)] if form == "json" else encode_depth(answer.result, form).chunks)
             if not arguments.json:
                 tqdm.write(_line(path, body))
     return documents
@@ -103,30 +115,33 @@ def _line(path: Path, body: dict[str, Any]) -> str:
         found = f"(uncertain) {found}" if body["uncertain"] else found
     else:
         found = f"{body['min_m']:.1f} to {body['max_m']:.1f} m, median {body['median_m']:.1f} m"
+        if body["focal"]["assumed"]:
+            found += " (of the training camera: give --fx)"
     return f"{path}: {found}  [{body['model']}, {body['variant']}, {body['kernel']}]"
 
 
-def _map_format(path: Path) -> DepthFormat:
+def _map_format(path: Path) -> DepthFormat | Literal["json"]:
     """The format that a file's name asks for."""
     name = path.name.lower()
-    endings: dict[str, DepthFormat] = {".png16.png": "png16", ".png": "color", ".npy": "npy"}
-    for ending, form in endings.items():
+    for ending, form in _ENDINGS.items():
         if name.endswith(ending):
             return form
     raise BadParameterError(
         "output",
-        f"{path.name} ends in none of .png (a picture), .png16.png (metres x 256) and .npy (metres).",
+        f"{path.name} ends in none of .png (a picture), .png16.png (metres x 256), .npy (metres), .ply (points) and "
+        ".json (figures).",
         remedy="Choose one of these endings.",
     )
 
 
-def _write_map(path: Path, form: DepthFormat, answer: Answered) -> None:
-    _write(path, encode_depth(answer.result.depth_m, form).body)
+def _text(document: dict[str, Any]) -> bytes:
+    return json.dumps(document).encode()
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, chunks: Iterable[bytes]) -> None:
     try:
-        path.write_bytes(content)
+        with path.open("wb") as stream:
+            stream.writelines(chunks)
     except OSError as error:
         raise BadParameterError(
             "output", f"{path} cannot be written: {error.strerror}.", remedy="Choose another path."

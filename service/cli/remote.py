@@ -46,7 +46,9 @@ def depth_map(arguments: argparse.Namespace, path: Path, form: DepthFormat) -> b
 def _ask(service: Client, arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
     data = _read(path)
     if arguments.task == "depth":
-        figures = service.depth(data, model=arguments.model, variant=arguments.variant, fx=arguments.fx)
+        figures = service.depth(
+            data, model=arguments.model, variant=arguments.variant, fx=arguments.fx, size=arguments.size
+        )
         return figures.model_dump(mode="json")
     classes = service.classify(
         data,

@@ -2,7 +2,7 @@
 
 from service.client.asynchronous import AsyncClient
 from service.client.errors import ClientError, ProblemError, RetryLimitError, TransportError
-from service.client.results import DepthMap, FeedbackResult
+from service.client.results import DepthMap, FeedbackResult, PointCloud
 from service.client.retry import Retry
 from service.client.synchronous import Client
 
@@ -12,6 +12,7 @@ __all__ = [
     "ClientError",
     "DepthMap",
     "FeedbackResult",
+    "PointCloud",
     "ProblemError",
     "Retry",
     "RetryLimitError",

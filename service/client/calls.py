@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from service.client.errors import ProblemError, TransportError
-from service.client.results import DepthMap, FeedbackResult
+from service.client.results import Box, DepthMap, FeedbackResult, PointCloud
 from service.client.retry import retry_after_s
 from service.schemas import (
     ClassifyAnswer,
@@ -31,6 +31,9 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 #: An image: its bytes, or the path of its file.
 ImageSource = bytes | str | PathLike[str]
+
+_PLY_PROPERTIES = ("float x", "float y", "float z", "uchar red", "uchar green", "uchar blue")
+_PLY_VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,20 @@ def classify(
     return _post("/classify", image, query, _model(ClassifyAnswer))
 
 
-def depth(image: bytes, *, model: str | None, variant: str | None, fx: float | None) -> Call[DepthAnswer]:
+def depth(
+    image: bytes, *, model: str | None, variant: str | None, fx: float | None, size: str, values: bool
+) -> Call[DepthAnswer]:
     """`POST /depth`, figures."""
-    query = {"model": model, "variant": variant, "fx": fx, "format": "json"}
+    query = {"model": model, "variant": variant, "fx": fx, "size": size, "format": "json"}
+    if values:
+        query["values"] = "true"
     return _post("/depth", image, query, _model(DepthAnswer))
+
+
+def depth_cloud(image: bytes, *, model: str | None, variant: str | None, fx: float | None) -> Call[PointCloud]:
+    """`POST /depth`, a point cloud."""
+    query = {"model": model, "variant": variant, "fx": fx, "format": "ply"}
+    return _post("/depth", image, query, _point_cloud)
 
 
 def depth_map(image: bytes, *, model: str | None, variant: str | None, fx: float | None, size: str) -> Call[DepthMap]:
@@ -157,8 +170,14 @@ def _model(kind: type[M]) -> Callable[[httpx.Response], M]:
 
 def _depth_map(response: httpx.Response) -> DepthMap:
     headers = response.headers
+    picture, focal = _members(headers["x-bireal-picture"]), _members(headers["x-bireal-focal"])
     return DepthMap(
         metres=np.load(io.BytesIO(response.content), allow_pickle=False),
+        valid=_box(headers["x-bireal-valid"]),
+        region=_box(headers["x-bireal-region"]),
+        picture_size=(int(picture["height"]), int(picture["width"])),
+        fx_px=float(focal["fx_px"]),
+        fx_source=focal["fx_source"],
         model=headers["x-bireal-model"],
         version=headers["x-bireal-version"],
         variant=headers["x-bireal-variant"],
@@ -166,6 +185,40 @@ def _depth_map(response: httpx.Response) -> DepthMap:
         request_id=headers["x-request-id"],
         feedback_token=headers.get("x-bireal-feedback-token"),
     )
+
+
+def _point_cloud(response: httpx.Response) -> PointCloud:
+    """Reads the one kind of PLY that the service writes.
+
+    Raises:
+        ValueError: It is another one.
+    """
+    end = b"end_header\n"
+    at = response.content.find(end)
+    lines = response.content[: max(at, 0)].decode("ascii").splitlines()
+    declared = tuple(line.removeprefix("property ") for line in lines if line.startswith("property "))
+    if at < 0 or declared != _PLY_PROPERTIES or "format binary_little_endian 1.0" not in lines:
+        raise ValueError("it is no point cloud of the service's kind")
+    (count,) = (int(line.split()[2]) for line in lines if line.startswith("element "))
+    # Raises ValueError where the file is shorter than its header says.
+    vertices = np.frombuffer(response.content, dtype=_PLY_VERTEX, count=count, offset=at + len(end))
+    focal = _members(response.headers["x-bireal-focal"])
+    return PointCloud(
+        metres=np.stack([vertices[axis] for axis in "xyz"], axis=1),
+        colors=np.stack([vertices[name] for name in ("red", "green", "blue")], axis=1),
+        fx_px=float(focal["fx_px"]),
+        fx_source=focal["fx_source"],
+        ply=response.content,
+    )
+
+
+def _members(header: str) -> dict[str, str]:
+    """`a=1, b=2` as a dictionary."""
+    return dict(part.strip().split("=", 1) for part in header.split(","))
+
+
+def _box(header: str) -> Box:
+    return Box(**{name: int(value) for name, value in _members(header).items()})
 
 
 def _problem(response: httpx.Response) -> ProblemError | TransportError:

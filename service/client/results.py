@@ -1,11 +1,20 @@
 """Answers that have no wire type of their own."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
+
+
+class Box(NamedTuple):
+    """A rectangle of whole pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +22,12 @@ class DepthMap:
     """A depth map and what ran.
 
     Attributes:
-        metres: float32 [H, W].
+        metres: float32 [H, W]; NaN where there is no depth.
+        valid: Where there is depth, pixels of the map.
+        region: The part of the uploaded picture that the network saw, pixels of the upright picture.
+        picture_size: (height, width) of the upright picture, pixels.
+        fx_px: The focal length on which the metres rest, pixels of the picture.
+        fx_source: `query`: yours; `exif`: the picture's; `assumed`: the training camera's.
         model: The model that ran.
         version: Its version.
         variant: The variant that ran.
@@ -23,12 +37,36 @@ class DepthMap:
     """
 
     metres: npt.NDArray[np.float32]
+    valid: Box
+    region: Box
+    picture_size: tuple[int, int]
+    fx_px: float
+    fx_source: str
     model: str
     version: str
     variant: str
     kernel: str
     request_id: str
     feedback_token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PointCloud:
+    """The points of a depth map, in the camera's coordinates: x right, y down, z forward.
+
+    Attributes:
+        metres: float32 [N, 3].
+        colors: uint8 [N, 3] RGB, the picture's.
+        fx_px: The focal length on which the metres rest, pixels of the picture.
+        fx_source: `query`: yours; `exif`: the picture's; `assumed`: the training camera's.
+        ply: The file as the service sent it.
+    """
+
+    metres: npt.NDArray[np.float32]
+    colors: npt.NDArray[np.uint8]
+    fx_px: float
+    fx_source: str
+    ply: bytes
 
 
 class FeedbackResult(BaseModel):

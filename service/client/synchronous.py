@@ -9,7 +9,7 @@ import httpx
 from service.client import calls
 from service.client.calls import Call, ImageSource
 from service.client.errors import RetryLimitError, TransportError
-from service.client.results import DepthMap, FeedbackResult
+from service.client.results import DepthMap, FeedbackResult, PointCloud
 from service.client.retry import AGAIN, Retry, retry_after_s
 from service.schemas import (
     ClassifyAnswer,
@@ -82,11 +82,19 @@ class Client:
         return self._run(call)
 
     def depth(
-        self, image: ImageSource, *, model: str | None = None, variant: str | None = None, fx: float | None = None
+        self,
+        image: ImageSource,
+        *,
+        model: str | None = None,
+        variant: str | None = None,
+        fx: float | None = None,
+        size: Literal["network", "original"] = "network",
+        values: bool = False,
     ) -> DepthAnswer:
-        """The depth of a road scene, in figures; `fx` is your camera's focal length in pixels."""
+        """The depth of a road scene, in figures, with the map if `values`; `fx`: your camera's focal length, pixels."""
         data = calls.read(image)
-        return self._run(calls.depth(data, model=model, variant=variant, fx=fx))
+        call = calls.depth(data, model=model, variant=variant, fx=fx, size=size, values=values)
+        return self._run(call)
 
     def depth_map(
         self,
@@ -101,17 +109,24 @@ class Client:
         data = calls.read(image)
         return self._run(calls.depth_map(data, model=model, variant=variant, fx=fx, size=size))
 
+    def depth_cloud(
+        self, image: ImageSource, *, model: str | None = None, variant: str | None = None, fx: float | None = None
+    ) -> PointCloud:
+        """The depth of a road scene as a point cloud in the camera's coordinates, metres."""
+        data = calls.read(image)
+        return self._run(calls.depth_cloud(data, model=model, variant=variant, fx=fx))
+
     def depth_picture(
         self,
         image: ImageSource,
         *,
-        form: Literal["color", "png16", "npy"] = "color",
+        form: Literal["color", "png16", "npy", "ply"] = "color",
         model: str | None = None,
         variant: str | None = None,
         fx: float | None = None,
         size: Literal["network", "original"] = "network",
     ) -> bytes:
-        """The depth of a road scene as a file: a picture, a 16-bit PNG of metres x 256, or an array."""
+        """The depth of a road scene as a file: a picture, a 16-bit PNG of metres x 256, an array, a point cloud."""
         data = calls.read(image)
         call = calls.depth_picture(data, model=model, variant=variant, fx=fx, size=size, form=form)
         return self._run(call)

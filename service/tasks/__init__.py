@@ -6,7 +6,7 @@ from service.tasks.base import Geometry, Prepared, Task
 from service.tasks.classify import ClassifyOptions, ClassifyResult, ClassifyTask, Prediction
 from service.tasks.depth import DepthOptions, DepthResult, DepthSummary, DepthTask
 from service.tasks.depth_error import encode_error_map
-from service.tasks.depth_formats import DepthFormat, EncodedDepth, encode_depth
+from service.tasks.depth_formats import ColorOptions, DepthFormat, EncodedDepth, encode_depth
 
 CLASSIFY = ClassifyTask()
 DEPTH = DepthTask()
@@ -21,6 +21,7 @@ __all__ = [
     "ClassifyOptions",
     "ClassifyResult",
     "ClassifyTask",
+    "ColorOptions",
     "DepthFormat",
     "DepthOptions",
     "DepthResult",

@@ -50,16 +50,31 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True)
+class ExifFocal:
+    """The focal length that a picture's EXIF tells.
+
+    Attributes:
+        fx_px: Pixels of the uploaded picture; None where it tells none that holds for this picture.
+        reason: How it was found, or why it is none: a sentence for people.
+    """
+
+    fx_px: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A network's input.
 
     Attributes:
         tensor: uint8 [H, W, 3] RGB, contiguous, of the card's input size.
         geometry: Where it came from.
+        exif_focal: What the picture's EXIF tells of its focal length; None where the task does not ask.
     """
 
     tensor: npt.NDArray[np.uint8]
     geometry: Geometry
+    exif_focal: ExifFocal | None = None
 
 
 class Task(Protocol[OptionsT_contra, ResultT_co]):

@@ -1,13 +1,14 @@
 """Depth: the largest centred region of the card's aspect, scaled to the network's input; metres out.
 
 The network learnt depth from the sizes of things in pixels, seen by one camera. What another camera shows at the same
-size in pixels is nearer or farther in proportion to its focal length, so a client that knows its own gets metres:
+size in pixels is nearer or farther in proportion to its focal length, so where that is known metres are right:
 depth = output * (fx of the picture, in network pixels) / (fx of the training camera, in network pixels).
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,13 @@ from service.card import Card, DepthSpec, TaskName
 from service.errors import BadOutputError, BadParameterError
 from service.imaging import DecodedImage
 from service.tasks.base import Geometry, Prepared, resize_region
+from service.tasks.focal import Focal, check_fx, exif_focal, resolve
 
 #: Percentiles of each row of the network's map that a summary states.
 ROW_PERCENTILES = (10.0, 50.0, 90.0)
 
-#: Focal lengths that are taken, pixels: no camera is outside, and metres stay far from the ends of float32.
-FX_RANGE_PX = (1.0, 1e6)
+#: Values that are made at once of a map at the picture's own size: what it takes in memory does not grow with it.
+_BAND_VALUES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,10 @@ class DepthOptions:
     """What a client asks of a depth map.
 
     Attributes:
-        fx_px: Horizontal focal length of the camera, in pixels of the uploaded picture; None takes the one that the
-            model was trained for.
-        size: `network`: the map at the network's size; `original`: scaled to the region of the upload that it covers.
+        fx_px: Horizontal focal length of the camera, in pixels of the uploaded picture; None takes the one that its
+            EXIF tells, else the one that the model was trained for.
+        size: `network`: the map at the network's size; `original`: in the pixels of the uploaded picture, of which
+            those that the network did not see have no depth.
 
     Raises:
         BadParameterError: A value is out of range.
@@ -42,13 +45,8 @@ class DepthOptions:
     size: Literal["network", "original"] = "network"
 
     def __post_init__(self) -> None:
-        if self.fx_px is not None and not FX_RANGE_PX[0] <= self.fx_px <= FX_RANGE_PX[1]:  # also refuses NaN
-            raise BadParameterError(
-                "fx",
-                f"fx is {self.fx_px}; it must be a focal length of {FX_RANGE_PX[0]:g} to {FX_RANGE_PX[1]:g} pixels "
-                "of the uploaded picture.",
-                remedy="Leave it out to assume the training camera, or send width / (2 tan(horizontal view / 2)).",
-            )
+        if self.fx_px is not None:
+            check_fx(self.fx_px)
         if self.size not in {"network", "original"}:
             raise BadParameterError(
                 "size", f"size is {self.size!r}; it must be network or original.", remedy="Leave it out for network."
@@ -74,23 +72,60 @@ class DepthSummary:
     row_percentiles_m: tuple[tuple[float, ...], ...]
 
 
+class Box(NamedTuple):
+    """A rectangle of whole pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 @dataclass(frozen=True, slots=True)
 class DepthResult:
     """The answer.
 
     Attributes:
-        depth_m: float32 [H, W], metres; at the network's size or at that of `geometry`'s region.
+        depth_m: float32 [H, W], metres, at the network's size whatever `size` is.
+        pixels: uint8 [H, W, 3] RGB: what the network saw.
         summary: Figures of the map at the network's size.
         geometry: The region of the uploaded picture that the map covers.
-        fx_px: The focal length on which the metres rest, pixels of the uploaded picture.
-        fx_assumed: True when it is the training camera's and not the client's.
+        focal: The focal length on which the metres rest, and where it came from.
+        size: The size that was asked for: see `DepthOptions`.
     """
 
     depth_m: npt.NDArray[np.float32]
+    pixels: npt.NDArray[np.uint8]
     summary: DepthSummary
     geometry: Geometry
-    fx_px: float
-    fx_assumed: bool
+    focal: Focal
+    size: Literal["network", "original"]
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """(height, width) of the map at the size that was asked for, pixels."""
+        if self.size == "original":
+            return self.geometry.picture_height, self.geometry.picture_width
+        return self.geometry.input_height, self.geometry.input_width
+
+    @property
+    def valid(self) -> Box:
+        """Where the map of that size has depth: all of it, or the region of the picture that the network saw."""
+        height, width = self.map_size
+        return region_box(self.geometry) if self.size == "original" else Box(0, 0, width, height)
+
+    def bands(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """The valid part of the map at the size that was asked for, from the top, a few rows at a time.
+
+        Yields:
+            Its first row, counted from the top of the valid part, and float32 [rows, valid width], metres.
+        """
+        _, _, width, height = self.valid
+        rows = max(1, _BAND_VALUES // width)
+        for top in range(0, height, rows):
+            end = min(top + rows, height)
+            part = (top * self.depth_m.shape[0] / height, end * self.depth_m.shape[0] / height)
+            yield top, resize_depth(self.depth_m, end - top, width, rows=part)
 
 
 class DepthTask:
@@ -131,7 +166,7 @@ class DepthTask:
             input_width=card.input.width,
             input_height=card.input.height,
         )
-        return Prepared(resize_region(image, geometry), geometry)
+        return Prepared(resize_region(image, geometry), geometry, exif_focal(image.report))
 
     def postprocess(
         self, output: npt.NDArray[np.float32], prepared: Prepared, card: Card, options: DepthOptions
@@ -145,23 +180,19 @@ class DepthTask:
             options: What the client asked.
 
         Returns:
-            The answer; with the client's focal length its metres may lie outside the card's range.
+            The answer; with another focal length than the card's its metres may lie outside the card's range.
 
         Raises:
             BadOutputError: Not a finite, positive map of the card's size.
+            BadParameterError: The focal length cannot be that of this picture.
         """
         camera = _camera(card)
         geometry = prepared.geometry
+        focal = resolve(options.fx_px, prepared.exif_focal, geometry, camera.fx_px)
         depth_m = self.check_output(output, card)
-        if options.fx_px is None:
-            fx_px = camera.fx_px / geometry.scale_x
-        else:
-            fx_px = options.fx_px
-            depth_m = depth_m * np.float32(fx_px * geometry.scale_x / camera.fx_px)
-        summary = summarise(depth_m)
-        if options.size == "original":
-            depth_m = resize_depth(depth_m, int(geometry.height), int(geometry.width))
-        return DepthResult(depth_m, summary, geometry, fx_px, fx_assumed=options.fx_px is None)
+        if focal.source != "assumed":
+            depth_m = depth_m * np.float32(focal.fx_px * geometry.scale_x / camera.fx_px)
+        return DepthResult(depth_m, prepared.tensor, summarise(depth_m), geometry, focal, options.size)
 
     def check_output(self, output: npt.NDArray[np.float32], card: Card) -> npt.NDArray[np.float32]:
         """Passes on a network's map, float32 [H, W] metres.
@@ -191,19 +222,29 @@ def summarise(depth_m: npt.NDArray[np.float32]) -> DepthSummary:
     )
 
 
-def resize_depth(depth_m: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+def resize_depth(
+    depth_m: npt.NDArray[np.float32], height: int, width: int, *, rows: tuple[float, float] | None = None
+) -> npt.NDArray[np.float32]:
     """Scales a map bilinearly, pixel centres at halves (the Eigen protocol's "bilinear to native size").
 
     Args:
         depth_m: float32 [H, W], metres.
         height: Rows of the result.
         width: Columns of the result.
+        rows: First and last edge of the part that is scaled, in rows of the map; None for all of it. Its neighbours
+            are looked at as well, so that parts fit together.
 
     Returns:
         float32 [height, width], metres.
     """
-    scaled = Image.fromarray(depth_m.astype(np.float32, copy=False)).resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(scaled, dtype=np.float32, order="C")
+    box = None if rows is None else (0.0, rows[0], float(depth_m.shape[1]), rows[1])
+    image = Image.fromarray(depth_m.astype(np.float32, copy=False))
+    return np.array(image.resize((width, height), Image.Resampling.BILINEAR, box=box), dtype=np.float32, order="C")
+
+
+def region_box(geometry: Geometry) -> Box:
+    """The region that a depth network saw, as `DepthTask.preprocess` cuts it: whole pixels of the uploaded picture."""
+    return Box(int(geometry.left), int(geometry.top), int(geometry.width), int(geometry.height))
 
 
 def place_in_picture(depth_m: npt.NDArray[np.float32], geometry: Geometry) -> npt.NDArray[np.float32]:
@@ -216,7 +257,7 @@ def place_in_picture(depth_m: npt.NDArray[np.float32], geometry: Geometry) -> np
     Returns:
         float32 [picture_height, picture_width], metres; NaN outside the region.
     """
-    left, top, width, height = (int(x) for x in (geometry.left, geometry.top, geometry.width, geometry.height))
+    left, top, width, height = region_box(geometry)
     picture = np.full((geometry.picture_height, geometry.picture_width), np.nan, dtype=np.float32)
     picture[top : top + height, left : left + width] = resize_depth(depth_m, height, width)
     return picture

@@ -1,7 +1,11 @@
-"""A depth map as a file: 16-bit PNG in KITTI's convention, NumPy's .npy, or a picture in colours."""
+"""A depth map as a file: KITTI's 16-bit PNG, NumPy's .npy, a picture in colours, or a point cloud.
+
+What has no depth, outside the valid part of a map at the picture's own size, is 0 in the 16-bit PNG (as KITTI's files
+and Open3D have it), NaN in .npy, transparent in colours, and no point in the cloud.
+"""
 
 import io
-import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,21 +14,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from service.errors import BadParameterError
+from service.tasks.depth import DepthResult
+from service.tasks.depth_colors import color_range, draw_colors
+from service.tasks.point_cloud import encode_ply
 
-DepthFormat = Literal["png16", "npy", "color"]
+DepthFormat = Literal["png16", "npy", "color", "ply"]
 
 #: KITTI's depth files: uint16 = metres * 256, 0 = no depth (its development kit's readme).
 KITTI_SCALE = 256.0
 
-#: Percentiles of a map that bound its colours when the client names no range.
-_COLOR_PERCENTILES = (2.0, 98.0)
-
-# The colour map viridis (S. van der Walt and N. Smith, 2015; CC0), perceptually uniform and readable by colour-blind
-# people: 17 of its 256 colours, evenly spaced. Between them the channels are linear to within 6 of 255.
-_VIRIDIS = (
-    "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26818e 21908c "
-    "1f9f88 28ae80 3ebc74 5dc963 82d34c abdc32 d5e21a fde725"
-)
+#: Most values that a map in JSON has: text takes ten times the memory of the numbers.
+MAX_JSON_VALUES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,48 +32,70 @@ class EncodedDepth:
     """A file.
 
     Attributes:
-        body: Its bytes.
+        chunks: Its bytes, in order; a large array is made while it is sent, so that it is never whole in memory.
+        length: How many bytes these are.
         media_type: Its content type.
         suffix: Its usual file name suffix, such as `.png`.
         near_m: Depth of the brightest colour, metres; None unless coloured.
         far_m: Depth of the darkest colour, metres; None unless coloured.
     """
 
-    body: bytes
+    chunks: Iterable[bytes]
+    length: int
     media_type: str
     suffix: str
     near_m: float | None = None
     far_m: float | None = None
 
+    @property
+    def body(self) -> bytes:
+        """All bytes at once."""
+        return b"".join(self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class ColorOptions:
+    """How a picture in colours is drawn.
+
+    Attributes:
+        near_m: Depth of the brightest colour and nearer; None for the map's 2nd percentile.
+        far_m: Depth of the darkest colour and farther; None for the map's 98th percentile.
+        scale_bar: Whether figures stand below it.
+    """
+
+    near_m: float | None = None
+    far_m: float | None = None
+    scale_bar: bool = True
+
 
 def encode_depth(
-    depth_m: npt.NDArray[np.float32],
+    result: DepthResult,
     format: DepthFormat,  # noqa: A002  the name that users know from the query
-    *,
-    near_m: float | None = None,
-    far_m: float | None = None,
+    colors: ColorOptions | None = None,
 ) -> EncodedDepth:
-    """Writes a map as a file.
+    """Writes a map as a file, at the size that was asked for.
 
     Args:
-        depth_m: float32 [H, W], metres, finite and above 0.
-        format: `png16`: uint16 = metres * 256, at most 255.996 m, as KITTI's; `npy`: the float32 array as it is;
-            `color`: an 8-bit RGB picture, bright near and dark far.
-        near_m: For `color`: depth of the brightest colour and nearer; by default the map's 2nd percentile.
-        far_m: For `color`: depth of the darkest colour and farther; by default the map's 98th percentile.
+        result: The map.
+        format: `png16`: uint16 = metres * 256, at most 255.996 m, as KITTI's; `npy`: float32 metres; `color`: an 8-bit
+            RGB or RGBA picture, bright near and dark far; `ply`: a point for each of the network's pixels.
+        colors: For `color`; None for the defaults.
 
     Raises:
-        BadParameterError: The format does not exist, or the range is empty.
+        BadParameterError: The format does not exist, the range of colours is empty, or a point cloud is asked for at
+            the picture's own size.
     """
     if format == "png16":
-        return EncodedDepth(encode_png(to_kitti(depth_m)), "image/png", ".png")
+        return _whole(encode_png(_kitti_map(result)), "image/png", ".png")
     if format == "npy":
-        stream = io.BytesIO()
-        np.save(stream, np.ascontiguousarray(depth_m, dtype="<f4"), allow_pickle=False)
-        return EncodedDepth(stream.getvalue(), "application/x-npy", ".npy")
+        return _npy(result)
     if format == "color":
-        near_m, far_m = _color_range(depth_m, near_m, far_m)
-        return EncodedDepth(encode_png(colorize(depth_m, near_m, far_m)), "image/png", ".png", near_m, far_m)
+        colors = colors or ColorOptions()
+        near_m, far_m = color_range(result.depth_m, colors.near_m, colors.far_m)
+        drawn = encode_png(draw_colors(result, near_m, far_m, with_bar=colors.scale_bar))
+        return EncodedDepth((drawn,), len(drawn), "image/png", ".png", near_m, far_m)
+    if format == "ply":
+        return _whole(encode_ply(result), "application/x-ply", ".ply")
     raise BadParameterError(
         "format", f"There is no format {format!r}.", remedy=f"Ask for one of: json, {', '.join(get_args(DepthFormat))}."
     )
@@ -85,56 +107,65 @@ def to_kitti(depth_m: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     return scaled.astype(np.uint16)
 
 
-def colorize(depth_m: npt.NDArray[np.float32], near_m: float, far_m: float) -> npt.NDArray[np.uint8]:
-    """Colours a map on an axis that is linear in 1 / depth, as disparity is: most of the colours go to what is near.
-
-    Args:
-        depth_m: float32 [H, W], metres.
-        near_m: Depth of the brightest colour, metres, and nearer.
-        far_m: Depth of the darkest colour, metres, and farther.
-
-    Returns:
-        uint8 [H, W, 3] RGB.
-    """
-    nearness = (1.0 / depth_m - 1.0 / far_m) / (1.0 / near_m - 1.0 / far_m)
-    index = np.rint(np.clip(nearness, 0.0, 1.0) * 255).astype(np.uint8)
-    colored: npt.NDArray[np.uint8] = _PALETTE[index]
-    return colored
-
-
-def _palette() -> npt.NDArray[np.uint8]:
-    """The 256 colours, uint8 [256, 3], dark to bright."""
-    anchors = np.array([list(bytes.fromhex(color)) for color in _VIRIDIS.split()], dtype=np.float64)
-    at = np.linspace(0, 255, len(anchors))
-    channels = [np.interp(np.arange(256), at, anchors[:, channel]) for channel in range(3)]
-    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
-
-
-_PALETTE = _palette()
-
-
-def _color_range(depth_m: npt.NDArray[np.float32], near_m: float | None, far_m: float | None) -> tuple[float, float]:
-    low, high = (float(value) for value in np.percentile(depth_m, _COLOR_PERCENTILES))
-    near = low if near_m is None else near_m
-    far = high if far_m is None else far_m
-    for name, value in (("near", near), ("far", far)):
-        if not (math.isfinite(value) and value > 0):
-            raise BadParameterError(
-                name, f"{name} is {value}; it must be above 0 m.", remedy="Leave it out for the map's own range."
-            )
-    if near >= far:
-        if near_m is not None or far_m is not None:
-            raise BadParameterError(
-                "near" if near_m is not None else "far",
-                f"The colours would run from {near:g} m to {far:g} m, which is no range.",
-                remedy="Send near below far, or leave both out for the map's own range.",
-            )
-        far = near * 1.001  # a map of one single depth: any range will do
-    return near, far
-
-
 def encode_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
-    """Pixels [H, W] or [H, W, 3] as a PNG."""
+    """Pixels [H, W], [H, W, 3] or [H, W, 4] as a PNG."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="PNG", compress_level=3)  # half the time of level 6
     return stream.getvalue()
+
+
+def json_values(result: DepthResult) -> str:
+    """The map as JSON: an array of rows, metres to the millimetre, null where there is no depth.
+
+    Raises:
+        BadParameterError: It would be too large.
+    """
+    height, width = result.map_size
+    if height * width > MAX_JSON_VALUES:
+        raise BadParameterError(
+            "values",
+            f"The map has {width} x {height} values; JSON is given up to {MAX_JSON_VALUES:,}.",
+            remedy="Ask for format=npy or png16, or leave out size=original.",
+        )
+    valid = result.valid
+    before, after = "null," * valid.left, ",null" * (width - valid.left - valid.width)
+    nothing = f"[{'null,' * (width - 1)}null]"
+    rows = [nothing] * height
+    for top, depth_m in result.bands():
+        for row, values in enumerate(np.round(depth_m.astype(np.float64), 3).tolist(), valid.top + top):
+            rows[row] = f"[{before}{','.join(map(repr, values))}{after}]"
+    return f"[{','.join(rows)}]"
+
+
+def _kitti_map(result: DepthResult) -> npt.NDArray[np.uint16]:
+    valid = result.valid
+    values = np.zeros(result.map_size, np.uint16)
+    seen = values[valid.top : valid.top + valid.height, valid.left : valid.left + valid.width]
+    for top, depth_m in result.bands():
+        seen[top : top + len(depth_m)] = to_kitti(depth_m)
+    return values
+
+
+def _npy(result: DepthResult) -> EncodedDepth:
+    stream = io.BytesIO()
+    height, width = result.map_size
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": (height, width)})
+    header = stream.getvalue()
+    return EncodedDepth(_npy_chunks(header, result), len(header) + 4 * height * width, "application/x-npy", ".npy")
+
+
+def _npy_chunks(header: bytes, result: DepthResult) -> Iterator[bytes]:
+    """The header, the rows above the valid part, its bands, and the rows below."""
+    (height, width), valid = result.map_size, result.valid
+    nothing = np.full(width, np.nan, dtype="<f4")
+    yield header
+    yield from (nothing.tobytes() for _ in range(valid.top))
+    for _, depth_m in result.bands():
+        rows = np.tile(nothing, (len(depth_m), 1))
+        rows[:, valid.left : valid.left + valid.width] = depth_m
+        yield rows.tobytes()
+    yield from (nothing.tobytes() for _ in range(height - valid.top - valid.height))
+
+
+def _whole(body: bytes, media_type: str, suffix: str) -> EncodedDepth:
+    return EncodedDepth((body,), len(body), media_type, suffix)

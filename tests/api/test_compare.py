@@ -123,7 +123,7 @@ async def test_colours_agree_with_themselves(client):
 async def test_the_error_map_shows_where_depths_differ(client):
     query = "/compare/depth?a=reference&b=full"
     figures = (await client.post(query, content=PICTURE)).json()
-    answer = await client.post(f"{query}&format=error_map", content=PICTURE)
+    answer = await client.post(f"{query}&format=error_map&scale_bar=false", content=PICTURE)
     assert answer.headers["content-type"] == "image/png"
     assert f"within_1_25={figures['within_1_25']:.4f}" in answer.headers["x-bireal-agreement"]
     assert answer.headers["x-bireal-compared"] == "a=tiny-bireal-depth@1/reference, b=tiny-ramp@1/full"
@@ -138,4 +138,9 @@ async def test_the_error_map_shows_where_depths_differ(client):
     assert ((redder > 0) == (maps[0] > maps[1] * 1.01))[np.abs(np.log(maps[0] / maps[1])) > 0.02].all()
     same = await client.post("/compare/depth?a=full&b=full&format=error_map", content=PICTURE)
     with Image.open(io.BytesIO(same.content)) as image:
-        assert set(np.asarray(image).ravel()) == {247}, "white: nothing differs"
+        pixels = np.asarray(image)
+    height, width = DEPTH_SIZE
+    assert set(pixels[:height, :width].ravel()) == {247}, "white: nothing differs"
+    below = pixels[height:].reshape(-1, 3).tolist()
+    assert [33, 102, 172] in below, "the scale bar has the colour of what is nearer"
+    assert [178, 24, 43] in below

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -145,7 +146,12 @@ def test_predict_depth_to_a_file(run, road, tmp_path):
         assert document["max_m"] == pytest.approx(FAR_M)
         np.testing.assert_allclose(read(tmp_path / name)[0, [0, -1]], [NEAR_M, FAR_M], atol=0.01)
     run("predict", picture, "--task", "depth", "--variant", "full", "--output", tmp_path / "map.png")
-    assert read_picture(tmp_path / "map.png").shape == (*DEPTH_SIZE, 3)
+    assert read_picture(tmp_path / "map.png").shape[0] > DEPTH_SIZE[0], "with a scale bar"
+    document, _ = run("predict", picture, "--task", "depth", "--variant", "full", "--out", tmp_path / "map.json")
+    assert json.loads((tmp_path / "map.json").read_text())["max_m"] == document["max_m"]
+    run("predict", picture, "--task", "depth", "--variant", "full", "--out", tmp_path / "map.ply")
+    cloud = trimesh.load(tmp_path / "map.ply")
+    assert len(cloud.vertices) == DEPTH_SIZE[0] * DEPTH_SIZE[1]
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -351,6 +357,10 @@ def test_models_says_what_is_missing(run, tmp_path, monkeypatch):
         (
             ["predict", "{photo}", "--task", "depth", "--variant", "full", "--output", "/nowhere/a.png"],
             "cannot be written",
+        ),
+        (
+            ["predict", "{photo}", "--task", "depth", "--size", "original", "--out", "{empty}/map.ply"],
+            "only interpolate",
         ),
         (["predict", "{photo}", "--output", "a.png"], "--task depth"),
         (["predict", "{photo}", "--task", "depth", "--fx", "0"], "--fx"),

@@ -53,6 +53,22 @@ def test_depth_in_figures_as_a_map_and_as_a_picture(client):
     assert found.metres.dtype == np.float32
     assert found.metres.min() == pytest.approx(figures.min_m, abs=1e-3)
     assert found.model == "tiny-ramp"
+    assert (found.fx_px, found.fx_source) == (100, "query")
+    assert found.valid == (0, 0, DEPTH_SIZE[1], DEPTH_SIZE[0])
+    original = client.depth_map(PICTURE, variant="full", size="original")
+    assert original.metres.shape == original.picture_size == (300, 451)
+    left, top, width, height = original.valid
+    assert original.valid == original.region
+    assert not np.isnan(original.metres[top : top + height, left : left + width]).any()
+    assert np.isnan(original.metres).sum() == 300 * 451 - width * height
+    assert original.fx_source == "assumed"
+    cloud = client.depth_cloud(PICTURE, variant="full", fx=100.0)
+    np.testing.assert_array_equal(cloud.metres[:, 2].reshape(DEPTH_SIZE), found.metres)
+    assert cloud.colors.shape == cloud.metres.shape
+    assert cloud.colors.dtype == np.uint8
+    assert cloud.ply == client.depth_picture(PICTURE, form="ply", variant="full", fx=100.0)
+    values = client.depth(PICTURE, variant="full", fx=100.0, values=True).depth_m
+    np.testing.assert_allclose(np.array(values), found.metres, atol=6e-4)
     assert client.depth_picture(PICTURE).startswith(b"\x89PNG")
 
 

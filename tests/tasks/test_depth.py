@@ -100,8 +100,8 @@ def test_metres_of_the_training_camera_are_left_alone_and_said_to_be_assumed() -
     result = DEPTH.postprocess(ramp(card), prepared, card, DepthOptions())
     np.testing.assert_array_equal(result.depth_m, ramp(card))
     assert result.depth_m.dtype == np.float32
-    assert result.fx_assumed
-    assert result.fx_px == pytest.approx(721.5377)
+    assert result.focal.source == "assumed"
+    assert result.focal.fx_px == pytest.approx(721.5377)
 
 
 def test_the_training_cameras_own_focal_length_changes_nothing() -> None:
@@ -109,7 +109,7 @@ def test_the_training_cameras_own_focal_length_changes_nothing() -> None:
     prepared = DEPTH.preprocess(picture(*KITTI), card)
     result = DEPTH.postprocess(ramp(card), prepared, card, DepthOptions(fx_px=721.5377))
     np.testing.assert_allclose(result.depth_m, ramp(card), rtol=1e-6)
-    assert not result.fx_assumed
+    assert result.focal.source == "query"
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
@@ -156,16 +156,36 @@ def test_summary() -> None:
     json.dumps(summary.row_percentiles_m)
 
 
-def test_original_size_is_that_of_the_region() -> None:
+def test_original_size_is_that_of_the_picture_and_valid_where_the_network_saw_it() -> None:
     card = depth_card(**KITTI_CARD)
     prepared = DEPTH.preprocess(picture(1920, 1080), card)
     network = DEPTH.postprocess(ramp(card), prepared, card, DepthOptions())
     original = DEPTH.postprocess(ramp(card), prepared, card, DepthOptions(size="original"))
-    assert original.depth_m.shape == (580, 1920)
+    assert (network.map_size, network.valid) == ((160, 608), (0, 0, 608, 160))
+    assert (original.map_size, original.valid) == ((1080, 1920), (0, 250, 1920, 580))
     assert original.summary == network.summary, "figures are those of the network's map"
-    assert original.depth_m[0, 0] == pytest.approx(64, abs=0.01)
-    assert original.depth_m[-1, -1] == pytest.approx(4, abs=0.01)
-    assert original.depth_m[290, 7] == pytest.approx(34, abs=0.2)
+    tops, bands = zip(*original.bands(), strict=True)
+    assert len(bands) > 3
+    assert list(tops) == list(np.cumsum([0, *map(len, bands)])[:-1])
+    joined = np.concatenate(bands)
+    assert joined.shape == (580, 1920)
+    np.testing.assert_allclose(joined, resize_depth(ramp(card), 580, 1920), rtol=1e-4)
+    assert joined[0, 0] == pytest.approx(64, abs=0.01)
+    assert joined[-1, -1] == pytest.approx(4, abs=0.01)
+    assert joined[290, 7] == pytest.approx(34, abs=0.2)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 1), (1, 900), (5, 7), (9000, 3), (300, 4000)])
+def test_any_size_and_aspect_has_a_map_of_its_own_size(size: tuple[int, int]) -> None:
+    card = depth_card(**KITTI_CARD)
+    prepared = DEPTH.preprocess(picture(*size), card)
+    result = DEPTH.postprocess(ramp(card), prepared, card, DepthOptions(size="original"))
+    left, top, width, height = result.valid
+    assert result.map_size == (size[1], size[0])
+    assert 0 <= left <= left + width <= size[0]
+    assert 0 <= top <= top + height <= size[1]
+    assert min(width, height) >= 1
+    assert np.concatenate([band for _, band in result.bands()]).shape == (height, width)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
