@@ -74,6 +74,23 @@ def test_outcomes(metrics: Metrics) -> None:
         assert value(metrics, "bireal_requests_total", **RUN, outcome=outcome) == 1
 
 
+def test_counters_of_what_is_served_begin_at_0(metrics: Metrics) -> None:
+    metrics.begin(**RUN)
+    for outcome in OUTCOMES:
+        assert value(metrics, "bireal_requests_total", **RUN, outcome=outcome) == 0
+    for name in ("bireal_rejected_total", "bireal_expired_total", "bireal_cancelled_total"):
+        assert value(metrics, name, **TARGET) == 0
+
+
+def test_every_series_belongs_to_a_documented_metric(metrics: Metrics) -> None:
+    """The client's gauges of the moment of creation, for one, are turned off."""
+    metrics.begin(**RUN)
+    metrics.observe_stage("total", 0.002, **RUN)
+    named = {doc.name for doc in metrics.documentation()}
+    for name, _ in samples(metrics):
+        assert name in named or re.sub("_(bucket|sum|count)$", "", name) in named or name.startswith("process_"), name
+
+
 def test_refused_and_dropped(metrics: Metrics) -> None:
     metrics.count_rejected(**TARGET)
     metrics.count_expired(**TARGET)

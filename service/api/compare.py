@@ -3,11 +3,12 @@
 import time
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service.api.context import context_of
+from service.api.findings import refuse_repeated
 from service.api.pipeline import Answered, Job, Side
 from service.api.predict import STATUSES
 from service.api.problems import problem_responses
@@ -21,7 +22,7 @@ from service.scheduler import Deadline
 from service.schemas import ClassifyComparison, DepthComparison
 from service.tasks import ClassifyOptions, DepthOptions, encode_error_map
 
-router = APIRouter(prefix="", tags=["comparison"])
+router = APIRouter(tags=["comparison"], dependencies=[Depends(refuse_repeated)])
 
 
 class CompareQuery(BaseModel):

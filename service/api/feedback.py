@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
 from service.api.context import context_of
@@ -36,6 +36,14 @@ from service.tasks.depth import place_in_picture
 router = APIRouter(tags=["feedback"])
 
 _CAP_M = 80.0
+_LABEL_CHARACTERS = 200
+
+
+def _index_or_name(label: object) -> object:
+    is_index = isinstance(label, int) and not isinstance(label, bool) and label >= 0
+    if is_index or (isinstance(label, str) and 1 <= len(label) <= _LABEL_CHARACTERS):
+        return label
+    raise ValueError(f"a class is an index from 0 on, or a WordNet id or name of 1 to {_LABEL_CHARACTERS} characters")
 
 
 class Feedback(BaseModel):
@@ -44,9 +52,11 @@ class Feedback(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     token: Annotated[str, Field(min_length=1, max_length=4096, description="The answer's `feedback_token`.")]
-    label: Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1, max_length=200)] = Field(
-        description="The right class: its index, its WordNet id, or its name."
-    )
+    label: Annotated[
+        Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1, max_length=_LABEL_CHARACTERS)],
+        BeforeValidator(_index_or_name),  # one sentence, where a union has one for each of its types
+        Field(description="The right class: its index, its WordNet id, or its name."),
+    ]
 
 
 class FeedbackAnswer(BaseModel):

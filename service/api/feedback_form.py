@@ -1,7 +1,7 @@
 """The form of `/feedback/depth`: token, picture and ground truth; and how a ground truth is read."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
-from service.api.uploads import InMemoryParser, Upload
+from service.api.uploads import InMemoryParser, Upload, refuse_encoded
 from service.errors import (
     BadParameterError,
     DeadlineExceededError,
@@ -65,7 +65,9 @@ async def read_depth_form(request: Request, deadline: Deadline) -> DepthForm:
         BadParameterError: A part is missing, or there is another one.
         EmptyBodyError: A part has no bytes.
         UploadTimeoutError: It was not complete in time.
+        UnsupportedEncodingError: It is compressed.
     """
+    refuse_encoded(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise MalformedBodyError(
@@ -77,10 +79,10 @@ async def read_depth_form(request: Request, deadline: Deadline) -> DepthForm:
         async with deadline.enforced():
             form = await parser.parse()
             try:
-                parts = {
-                    name: (await value.read(), value.content_type) if isinstance(value, UploadFile) else value
+                parts = [
+                    (name, (await value.read(), value.content_type) if isinstance(value, UploadFile) else value)
                     for name, value in form.multi_items()
-                }
+                ]
             finally:
                 await form.close()
     except DeadlineExceededError:
@@ -90,11 +92,14 @@ async def read_depth_form(request: Request, deadline: Deadline) -> DepthForm:
     return _form(parts)
 
 
-def _form(parts: Mapping[str, tuple[bytes, str | None] | str]) -> DepthForm:
+def _form(sent: Sequence[tuple[str, tuple[bytes, str | None] | str]]) -> DepthForm:
+    parts = dict(sent)
     for name in parts.keys() - {"token", *_FILES}:
         raise BadParameterError(
             name, f"The form has a part called {name[:40]!r}.", remedy="Send token, picture and truth."
         )
+    if len(parts) < len(sent):
+        raise BadParameterError("body", "The form has a part twice.", remedy="Send token, picture and truth once.")
     token = parts.get("token")
     if not isinstance(token, str):
         raise BadParameterError(

@@ -4,9 +4,12 @@ import zlib
 
 from service.errors import BodyTooLargeError, MalformedBodyError, UnsupportedEncodingError
 
-_IDENTITY = ("", "identity")
+#: Values of `Content-Encoding` by which a body is as it is.
+IDENTITY = ("", "identity")
 # Of zlib's `wbits`: gzip's header, or zlib's (which HTTP calls deflate, RFC 9110 section 8.4.1.2).
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+_AVAILABLE = ("gzip", "deflate")
 
 
 def inflate(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
@@ -26,10 +29,10 @@ def inflate(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
         MalformedBodyError: The body is not of this encoding, or was cut short.
     """
     name = encoding.strip().lower()
-    if name in _IDENTITY:
+    if name in IDENTITY:
         return body
     if name not in _WINDOW:
-        raise UnsupportedEncodingError(encoding)
+        raise UnsupportedEncodingError(encoding, available=_AVAILABLE)
     inflater = zlib.decompressobj(_WINDOW[name])
     try:
         content = inflater.decompress(body, max_bytes + 1)

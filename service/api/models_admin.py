@@ -3,15 +3,18 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from service.api.auth import RequireAdmin
+from service.api.findings import refuse_repeated
 from service.api.problems import problem_responses
 from service.api.services import Services, ServicesOf
 from service.registry import VersionState
 
-router = APIRouter(prefix="/admin/models", tags=["administration"], dependencies=[RequireAdmin])
+router = APIRouter(
+    prefix="/admin/models", tags=["administration"], dependencies=[RequireAdmin, Depends(refuse_repeated)]
+)
 
 _STATUSES = (404, 409, 422, 500, 503)
 Name = Annotated[str, Path(description="Of a model: its folder's name.", max_length=64)]

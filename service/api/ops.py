@@ -31,6 +31,7 @@ async def readyz(services: ServicesOf, response: Response) -> Readiness:
     found = readiness(services)
     if not found.ready:
         response.status_code = 503
+        response.headers["retry-after"] = "2"
     return found
 
 
@@ -49,7 +50,7 @@ async def models(services: ServicesOf) -> ModelList:
 async def metrics(request: Request, services: ServicesOf) -> Response:
     """In Prometheus' text format, or OpenMetrics where that is accepted."""
     show_readiness(services)
-    encode, content_type = exposition.choose_encoder(request.headers.get("accept", ""))
+    encode, content_type = exposition.choose_encoder(", ".join(request.headers.getlist("accept")))
     return Response(encode(services.metrics.registry), headers={"content-type": content_type})
 
 

@@ -5,11 +5,12 @@ Both work without any other host: Swagger UI's files come out of an installed pa
 nothing that is not a file of this service.
 """
 
+import hashlib
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Path
+from fastapi import APIRouter, HTTPException, Path, Request
 from starlette.responses import HTMLResponse, Response
 
 from service.ui.samples import SAMPLES
@@ -52,13 +53,18 @@ async def docs() -> HTMLResponse:
 
 
 @router.get("/ui/{name}", include_in_schema=False)
-def asset(name: Annotated[str, Path()]) -> Response:
-    """A file of the pages."""
+def asset(request: Request, name: Annotated[str, Path()]) -> Response:
+    """A file of the pages; to a browser that has it already, that it has not changed."""
     if name not in ASSETS:
         raise HTTPException(404)
     (package, folder), media_type = ASSETS[name]
     content = _file(package, folder + name).read_bytes()
-    return Response(content, media_type=media_type, headers={**_HEADERS, "cache-control": "max-age=600"})
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {**_HEADERS, "cache-control": "max-age=600", "etag": tag}
+    known = {each.strip().removeprefix("W/") for each in ",".join(request.headers.getlist("if-none-match")).split(",")}
+    if known & {tag, "*"}:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
 
 
 def _page(name: str, policy: str) -> HTMLResponse:

@@ -3,13 +3,14 @@
 import time
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from service.api.context import RequestContext, context_of
 from service.api.direct import DirectRoute
 from service.api.experimenting import Routed, SubjectOf, route, signed
+from service.api.findings import refuse_repeated
 from service.api.negotiation import best_media_type
 from service.api.pipeline import Answered, Job
 from service.api.problems import problem_responses
@@ -23,7 +24,7 @@ from service.tasks import ClassifyOptions, ColorOptions, DepthOptions, DepthResu
 from service.tasks.depth_formats import DepthFormat
 from service.tasks.point_cloud import interpolated_cloud
 
-router = APIRouter(tags=["inference"], route_class=DirectRoute)
+router = APIRouter(tags=["inference"], route_class=DirectRoute, dependencies=[Depends(refuse_repeated)])
 
 #: What `/depth` answers when `Accept` alone says which; the first where it does not matter.
 BY_MEDIA_TYPE: dict[str, Literal["json", "png16", "npy", "ply"]] = {
@@ -176,7 +177,10 @@ async def depth(
 ) -> Response:
     """Estimates the metric depth of one image as figures, a map or a picture, or of several images as figures."""
     routed = route(services, "depth", query.model, query.variant, subject)
-    form = query.format or BY_MEDIA_TYPE[best_media_type(request.headers.get("accept"), list(BY_MEDIA_TYPE))]
+    form = (
+        query.format
+        or BY_MEDIA_TYPE[best_media_type(", ".join(request.headers.getlist("accept")), list(BY_MEDIA_TYPE))]
+    )
     uploads = await read_uploads(request, deadline, max_images=services.settings.max_images_per_request)
     if uploads.several and form != "json":
         raise BadParameterError(

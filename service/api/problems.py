@@ -15,7 +15,8 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from service.api.context import context_of
-from service.errors import PROBLEM_TYPE_PREFIX, BadParameterError, ServiceError, SettingsError, error_classes
+from service.api.findings import malformed_json, request_error
+from service.errors import PROBLEM_TYPE_PREFIX, ServiceError, SettingsError, error_classes
 from service.schemas import ProblemKind
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -64,15 +65,17 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
-    """FastAPI's findings about query and headers, as one of our own errors."""
+    """FastAPI's findings about query, headers and body, as one of our own errors."""
     assert isinstance(error, RequestValidationError)
-    return problem_response(bad_parameter(error.errors()), request.scope)
+    return problem_response(request_error(error.errors()), request.scope)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own errors: no such path, no such method."""
+    """The framework's own errors: no such path, no such method, a body that is no text."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
+    if status == HTTPStatus.BAD_REQUEST:  # of a route that takes JSON, where the bytes are not even UTF-8
+        return problem_response(malformed_json("it is no text in UTF-8"), request.scope)
     path = request.scope.get("path", "")
     headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -112,6 +115,8 @@ def _allowed(request: Request) -> str:
         for route in [included] if router is None else router.routes:
             if route.matches(request.scope)[0] is not Match.NONE:
                 methods |= getattr(route, "methods", None) or set()
+    if "GET" in methods:
+        methods.add("HEAD")  # see HeadAsGet
     return ", ".join(sorted(methods))
 
 
@@ -138,30 +143,6 @@ def problem_kinds() -> dict[str, ProblemKind]:
             remedy = "The problem's own `help` says what to do in its case." if general else error.default_remedy
             kinds[error.code] = ProblemKind(code=error.code, status=error.status, title=error.title, help=remedy)
     return kinds
-
-
-def bad_parameter(findings: Any) -> BadParameterError:
-    """Turns pydantic's findings into one sentence for each; the first names the error's parameter."""
-    sentences, names = [], []
-    for finding in findings:
-        place, *path = (str(step) for step in finding["loc"])
-        name = ".".join(path) or place
-        message = finding["msg"].removeprefix("Value error, ")
-        if finding["type"] == "extra_forbidden":
-            sentences.append(f"There is no {place} parameter {name!r}.")
-        else:
-            sentences.append(f"The {place} parameter {name}={_shown(finding.get('input'))}: {message}.")
-        names.append(name)
-    return BadParameterError(
-        names[0] if names else "request", " ".join(sentences), remedy="GET /docs lists every parameter and its values."
-    )
-
-
-def _shown(value: object) -> str:
-    """A client's value for an error message: quoted, and cut where it is long."""
-    limit = 40
-    text = repr(value)
-    return text if len(text) <= limit else text[:limit] + "..."
 
 
 # ---- OpenAPI ---------------------------------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ class Telemetry:
             self._metrics.set_loaded(ready=False, **labels)
             return
         self._ran[handle.model] = _Ran(card, handle.variant, run_labels(handle), target_labels(handle))
+        self._metrics.begin(**run_labels(handle))
         described = handle.model.describe()
         self._metrics.set_loaded(
             ready=True,

@@ -13,6 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from service.api.inflate import IDENTITY
 from service.api.json_body import JSON_TYPE, LARGE_BYTES, image_from_json
 from service.errors import (
     BadParameterError,
@@ -20,6 +21,7 @@ from service.errors import (
     EmptyBodyError,
     MalformedBodyError,
     TooManyImagesError,
+    UnsupportedEncodingError,
     UploadTimeoutError,
 )
 from service.scheduler import Deadline
@@ -69,7 +71,9 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
         TooManyImagesError: More than `max_images` parts.
         BodyTooLargeError: More bytes than the middleware lets in.
         UploadTimeoutError: The body was not complete in time.
+        UnsupportedEncodingError: The body is compressed.
     """
+    refuse_encoded(request)
     kind = _media_type(request.headers.get("content-type"))
     if kind == "multipart/form-data":
         return await _in_time(_read_multipart(request, max_images), deadline)
@@ -96,6 +100,17 @@ async def read_body(request: Request, deadline: Deadline) -> bytes:
         UploadTimeoutError: The body was not complete in time.
     """
     return await _in_time(request.body(), deadline)
+
+
+def refuse_encoded(request: Request) -> None:
+    """Pictures are compressed already, so a body is taken as it is, and a compressed one named as what it is.
+
+    Raises:
+        UnsupportedEncodingError: The request has a `Content-Encoding`.
+    """
+    encoding = request.headers.get("content-encoding", "")
+    if encoding.strip().lower() not in IDENTITY:
+        raise UnsupportedEncodingError(encoding)
 
 
 async def _in_time(reading: Coroutine[Any, Any, T], deadline: Deadline) -> T:

@@ -34,7 +34,7 @@ from service.errors.state import (
     OverloadedError,
     SettingsError,
 )
-from service.errors.tensors import BadTensorError, UnsupportedEncodingError
+from service.errors.tensors import BadTensorError
 from service.errors.upload import (
     BodyTooLargeError,
     BrokenImageError,
@@ -42,6 +42,7 @@ from service.errors.upload import (
     ImageTooLargeError,
     MalformedBodyError,
     TooManyImagesError,
+    UnsupportedEncodingError,
     UnsupportedImageError,
     UploadTimeoutError,
 )

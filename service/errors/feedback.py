@@ -91,3 +91,6 @@ class FeedbackStoreError(ServiceError):
     code = "feedback-store-unavailable"
     title = "The feedback store is not available."
     default_remedy = "Try again; if it lasts, who runs the service should see to the volume of BIREAL_FEEDBACK_STORE."
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"Retry-After": "1"})

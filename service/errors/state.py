@@ -45,12 +45,20 @@ class DeadlineExceededError(ServiceError):
 
 
 class NotReadyError(ServiceError):
-    """503: the service is starting, draining, or has nothing to serve with."""
+    """503: the service is starting, draining, or has nothing to serve with; `Retry-After` says to come back.
+
+    Args:
+        detail: What it waits for.
+        remedy: What else than to try again.
+    """
 
     status = 503
     code = "not-ready"
     title = "The service is not ready."
     default_remedy = "Try again shortly; GET /readyz says what it waits for."
+
+    def __init__(self, detail: str, *, remedy: str | None = None) -> None:
+        super().__init__(detail, remedy=remedy, headers={"Retry-After": "2"})
 
 
 class OpUnavailableError(ServiceError):

@@ -10,20 +10,3 @@ class BadTensorError(ServiceError):
     code = "bad-tensor"
     title = "A tensor of the request is not valid."
     default_remedy = "GET /v2/models/MODEL names every input and output with its type and shape."
-
-
-class UnsupportedEncodingError(ServiceError):
-    """415: the body is compressed in a way that is not undone here.
-
-    Args:
-        encoding: The request's `Content-Encoding`.
-    """
-
-    status = 415
-    code = "unsupported-encoding"
-    title = "The body's encoding is not supported."
-
-    def __init__(self, encoding: str) -> None:
-        super().__init__(
-            f"The body is encoded as {encoding[:40]!r}.", remedy="Send it as it is, or with gzip or deflate."
-        )

@@ -1,5 +1,7 @@
 """What can be wrong with an upload: the body, and the image in it."""
 
+from collections.abc import Sequence
+
 from service.errors.base import ServiceError
 
 
@@ -53,6 +55,28 @@ class UnsupportedImageError(ServiceError):
     code = "unsupported-image"
     title = "The content is not an image that this service reads."
     default_remedy = "Send a JPEG, PNG, WebP, BMP or GIF file with its own content type, for example image/jpeg."
+
+
+class UnsupportedEncodingError(ServiceError):
+    """415: the body is compressed in a way that is not undone here.
+
+    Args:
+        encoding: The request's `Content-Encoding`.
+        available: What is undone; none where bodies are taken as they are.
+    """
+
+    status = 415
+    code = "unsupported-encoding"
+    title = "The body's encoding is not supported."
+
+    def __init__(self, encoding: str, *, available: Sequence[str] = ()) -> None:
+        super().__init__(
+            f"The body is encoded as {encoding[:40]!r}.",
+            remedy=f"Send it as it is, or with {' or '.join(available)}."
+            if available
+            else "Send it as it is: pictures are compressed already.",
+            headers={"Accept-Encoding": ", ".join(available) or "identity"},  # RFC 9110 section 15.5.16
+        )
 
 
 class BrokenImageError(ServiceError):

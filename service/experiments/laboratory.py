@@ -126,7 +126,8 @@ class Laboratory:
             ):
                 return kept.report
             report = self._report(declaration)
-            self._reports[declaration.name] = _Kept(declaration, changes, now, report)
+            if report.results is not None:  # that it cannot run is cheap to find, and over once its model is loaded
+                self._reports[declaration.name] = _Kept(declaration, changes, now, report)
             return report
 
     def _report(self, declaration: Declaration) -> Report:

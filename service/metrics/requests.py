@@ -6,6 +6,7 @@ from service.imaging import ImageReport
 from service.metrics.base import (
     BATCH_BUCKETS,
     MODEL,
+    OUTCOMES,
     RUN,
     TARGET,
     TIME_BUCKETS,
@@ -83,6 +84,14 @@ class RequestMetrics:
         """Shows how much may wait and run, so that rules can compare the queue with what it holds."""
         self._queue_limit.set(queue_limit)
         self._workers.set(workers)
+
+    def begin(self, **run: Unpack[RunLabels]) -> None:
+        """Shows the counters of what is served from 0 on: `rate` misses the first of what appears with a value of 1."""
+        target = {name: run[name] for name in TARGET}  # type: ignore[literal-required]
+        for counter in (self._rejected, self._expired, self._cancelled):
+            counter.labels(**target)
+        for outcome in OUTCOMES:
+            self._requests_of(**run, outcome=outcome)
 
     def observe_stage(self, stage: str, seconds: float, **run: Unpack[RunLabels]) -> None:
         """Records the time of one stage (see STAGES) of one image."""

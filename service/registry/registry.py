@@ -215,7 +215,7 @@ class Registry:
     def check_loaded(self) -> None:
         """Raises `NotReadyError` while models are still being loaded."""
         if not self._finished.is_set():
-            raise NotReadyError("The models are still being loaded.", headers={"Retry-After": "2"})
+            raise NotReadyError("The models are still being loaded.")
 
     def _resolution(self, variant: str | None = None) -> Resolution:
         if variant is not None and variant not in VARIANTS:

@@ -228,6 +228,20 @@ async def test_a_candidate_that_cannot_run_leaves_the_service_alone(anyio_backen
         assert only["results"] is None
 
 
+async def test_an_experiment_is_reported_as_soon_as_its_models_run(anyio_backend, zoo, tmp_path, op):
+    """A report asked for too early, as the gauges' writer does while models are loaded, is not the last word."""
+    async with running(zoo, experiments_file=declare(tmp_path, experiment("paired")), **OPTIONS) as client:
+        await client.post("/admin/models/tiny-bireal/unload?force=true", headers=ADMIN)
+        client.app.state.services.laboratory._reports.clear()  # as before the first report of all
+        found = (await client.get("/experiments/paired-test")).json()
+        assert found["results"] is None
+        assert found["problem"]
+        await client.post("/admin/models/tiny-bireal/load", headers=ADMIN)
+        found = (await client.get("/experiments/paired-test")).json()
+        assert found["problem"] is None
+        assert found["results"]["pairs"] == 0
+
+
 @pytest.mark.parametrize("subject", ["", "a b", "é", "x" * 129])
 async def test_a_subject_that_cannot_be_is_refused(client, subject):
     answer = await client.post(

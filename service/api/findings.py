@@ -1,0 +1,80 @@
+"""What the framework finds wrong with a request's query, headers and JSON body, as errors of ours."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.requests import Request
+
+from service.errors import BadParameterError, MalformedBodyError, ServiceError
+
+_REMEDY = "GET /docs lists every parameter and its values."
+_JSON_REMEDY = "Send a JSON object in UTF-8, with Content-Type: application/json; GET /docs lists its members."
+
+
+def request_error(findings: Sequence[Mapping[str, Any]]) -> ServiceError:
+    """The error of a request that does not fit what the route takes.
+
+    Args:
+        findings: pydantic's, as FastAPI hands them on: `loc` begins with `query`, `header`, `path` or `body`.
+
+    Returns:
+        400 where the body is no JSON; else 422 with a sentence for each finding, the first of which names the
+        error's parameter.
+    """
+    for finding in findings:
+        if finding["type"] == "json_invalid":
+            return malformed_json(f"{finding['ctx']['error']} at character {finding['loc'][-1]}")
+    sentences, names = [], []
+    for finding in findings:
+        sentences.append(_sentence(finding))
+        names.append(_name(finding))
+    of_body = all(finding["loc"][0] == "body" for finding in findings)
+    return BadParameterError(
+        names[0] if names else "request", " ".join(sentences), remedy=_JSON_REMEDY if of_body else _REMEDY
+    )
+
+
+def malformed_json(reason: str) -> MalformedBodyError:
+    """400: a body that is taken as JSON and is none."""
+    return MalformedBodyError(f"The body is not JSON: {reason}.", remedy=_JSON_REMEDY)
+
+
+async def refuse_repeated(request: Request) -> None:
+    """A dependency of routes with a query: which of two values counts must not depend on who reads them.
+
+    Raises:
+        BadParameterError: A name stands twice in the query.
+    """
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    name, times = max(counts.items(), key=lambda item: item[1], default=("", 0))
+    if times > 1:
+        raise BadParameterError(
+            name[:40], f"The query parameter {name[:40]!r} is there {times} times.", remedy="Send it once."
+        )
+
+
+def _name(finding: Mapping[str, Any]) -> str:
+    place, *path = (str(step) for step in finding["loc"])
+    return ".".join(path) or place
+
+
+def _sentence(finding: Mapping[str, Any]) -> str:
+    place, *path = finding["loc"]
+    name = _name(finding)
+    what = "body's member" if place == "body" else f"{place} parameter"
+    if place == "body" and not path:
+        return "The body is empty." if finding["type"] == "missing" else "The body is no JSON object."
+    if finding["type"] == "missing":
+        return f"The {what} {name!r} is missing."
+    if finding["type"] == "extra_forbidden":
+        return f"There is no {what} {name!r}." if place != "body" else f"The body can have no member {name!r}."
+    message = finding["msg"].removeprefix("Value error, ")
+    return f"The {what} {name}={_shown(finding.get('input'))}: {message}."
+
+
+def _shown(value: object) -> str:
+    """A client's value for an error message: quoted, and cut where it is long."""
+    limit = 40
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "..."

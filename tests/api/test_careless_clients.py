@@ -1,0 +1,136 @@
+"""What careless clients send beside bad pictures and bad values: doubled, compressed, no JSON, asked again."""
+
+import gzip
+import json
+
+import pytest
+
+from service.errors import FeedbackStoreError, NotReadyError, OverloadedError
+from tests.api.conftest import running
+from tests.pictures import encode, photo
+
+pytestmark = pytest.mark.anyio
+
+PICTURE = encode(photo(), "JPEG")
+JSON = {"content-type": "application/json"}
+ADMIN = {"x-api-key": "an-admin-key-of-enough-characters"}
+
+
+def refusal(response, status: int, code: str) -> dict:
+    """The problem document, whose kind can be looked up."""
+    document = response.json()
+    assert (response.status_code, document["code"]) == (status, code), document
+    assert response.headers["content-type"] == "application/problem+json"
+    return document
+
+
+# ---- queries and headers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url", ["/classify?top_k=1&top_k=2", "/depth?size=network&size=network", "/compare/classify?a=full&a=binary"]
+)
+async def test_a_parameter_that_is_sent_twice(client, url):
+    document = refusal(await client.post(url, content=PICTURE), 422, "bad-parameter")
+    assert document["parameter"] in url
+    assert "2 times" in document["detail"]
+
+
+async def test_a_parameter_of_administration_that_is_sent_twice(anyio_backend, zoo):
+    async with running(zoo, admin_keys=list(ADMIN.values())) as client:
+        url = "/admin/models/tiny-ramp/unload?version=1&version=2"
+        refusal(await client.post(url, headers=ADMIN), 422, "bad-parameter")
+
+
+async def test_accept_in_two_headers_is_one_list(client):
+    response = await client.post(
+        "/depth?variant=full", content=PICTURE, headers=[("accept", "text/html"), ("accept", "image/png")]
+    )
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/png")
+    both = [("accept", "text/html"), ("accept", "application/openmetrics-text;version=1.0.0")]
+    assert "openmetrics" in (await client.get("/metrics", headers=both)).headers["content-type"]
+
+
+async def test_what_answers_get_says_that_it_answers_head(client):
+    response = await client.delete("/models")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+    assert (await client.head("/models")).status_code == 200
+    assert (await client.get("/classify")).headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/classify", "/depth", "/compare/depth", "/feedback/depth"])
+@pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP, gzip"])
+async def test_a_compressed_body_is_named_as_such(client, path, encoding):
+    response = await client.post(path, content=gzip.compress(PICTURE), headers={"content-encoding": encoding})
+    refusal(response, 415, "unsupported-encoding")
+    assert response.headers["accept-encoding"] == "identity"
+
+
+async def test_a_body_that_says_that_it_is_not_compressed(client):
+    response = await client.post("/classify?variant=full", content=PICTURE, headers={"content-encoding": "Identity"})
+    assert response.status_code == 200
+
+
+# ---- bodies of JSON --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"\xff", b'{"token": "\xff"}', b"[]", b"null", b"{}", b'{"x": 1}'])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/feedback"), ("PUT", "/admin/experiments/x")])
+async def test_what_is_wrong_with_a_json_body(anyio_backend, zoo, method, path, body):
+    async with running(zoo, admin_keys=list(ADMIN.values())) as client:
+        response = await client.request(method, path, content=body, headers={**JSON, **ADMIN})
+        document = response.json()
+        assert (response.status_code, document["code"]) in {(400, "malformed-body"), (422, "bad-parameter")}
+        assert "application/json" in document["help"]
+        assert "Field required" not in document["detail"]
+        assert (await client.get(document["type"])).status_code == 200
+
+
+async def test_json_without_its_media_type(client):
+    response = await client.post("/feedback", content=b'{"token": "a", "label": 1}')
+    document = refusal(response, 422, "bad-parameter")
+    assert document["detail"] == "The body is no JSON object."
+    assert "Content-Type: application/json" in document["help"]
+
+
+async def test_a_missing_member_is_named(client):
+    response = await client.post("/feedback", json={"label": 1})
+    document = refusal(response, 422, "bad-parameter")
+    assert (document["detail"], document["parameter"]) == ("The body's member 'token' is missing.", "token")
+
+
+@pytest.mark.parametrize("label", ["null", "true", "1.5", "-1", "{}", "NaN", '""', json.dumps("x" * 201)])
+async def test_a_label_that_can_be_none(client, label):
+    body = b'{"token": "a", "label": %s}' % label.encode()
+    document = refusal(await client.post("/feedback", content=body, headers=JSON), 422, "bad-parameter")
+    assert document["parameter"] == "label"
+    assert document["detail"].count("label") == 1
+    assert "WordNet id" in document["detail"]
+
+
+async def test_a_part_of_the_depth_form_twice(client):
+    files = [("picture", ("p", PICTURE)), ("truth", ("t", b"x"))]
+    response = await client.post("/feedback/depth", data={"token": ["a", "b"]}, files=files)
+    assert "twice" in refusal(response, 422, "bad-parameter")["detail"]
+
+
+# ---- coming back -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_that_the_browser_has_already(client):
+    first = await client.get("/ui/page.css")
+    for known in (first.headers["etag"], f'"other", W/{first.headers["etag"]}', "*"):
+        again = await client.get("/ui/page.css", headers={"if-none-match": known})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == first.headers["etag"]
+        assert "max-age" in again.headers["cache-control"]
+    assert (await client.get("/ui/page.css", headers={"if-none-match": '"other"'})).content == first.content
+
+
+async def test_when_to_come_back(anyio_backend, tmp_path):
+    async with running(tmp_path) as client:
+        for response in (await client.get("/readyz"), await client.post("/classify", content=PICTURE)):
+            assert response.status_code == 503
+            assert int(response.headers["retry-after"]) >= 1
+    for error in (NotReadyError("x"), FeedbackStoreError("x"), OverloadedError(1)):
+        assert int(error.headers["Retry-After"]) >= 1
