@@ -1,6 +1,7 @@
 """Memory and BOPs of a network by the paper's rule (Sec. 4.4.1, Table 5).
 
-``python -m models.accounting [--json]`` prints the table, ``--graph MODEL.onnx`` counts an exported graph.
+``python -m models.accounting [--json]`` prints the table; ``--graph MODEL.onnx`` counts an exported graph, ``--depth 50
+--method binarynet --structure res --size 160x608`` (and so on) one network, as `ArchConfig` names its fields.
 
 memory = 32 bit x real parameters + 1 bit x binary weights; BOPs = 64 x real multiply-accumulates + binary ones.
 Real parameters include BatchNorm's two a channel and the classifier's bias; activations, pooling, BatchNorm's and the
@@ -106,6 +107,7 @@ PRINTED = {
 NOTES = {
     34: "printed with the exponents 124e10, 127e10 and 234e11, which are misprints of 1.24e10, 1.27e10 and 2.34e11",
 }
+DIGITS = {"memory_mbit": ".1f", "memory_saving": ".2f", "bops": ".2e", "bops_saving": ".2f"}  # as printed
 # Convolution and classifier weights plus about this many real parameters give the printed memory of every row.
 PRINTED_EXTRA_PARAMS = 12_300
 
@@ -122,6 +124,7 @@ def table(size: int = 224) -> list[dict[str, object]]:
     """Rows of Table 5, and of the depths that the paper leaves out, for ImageNet's 1000 classes.
 
     Each of `FIGURES` is there as computed and, prefixed with ``printed_``, as the paper prints it, None if it does not.
+    ``differs`` names those whose printed digits are not the computed ones, rounded.
     """
     rows: list[dict[str, object]] = []
     for depth in (18, 34, 50, 152):
@@ -129,29 +132,44 @@ def table(size: int = 224) -> list[dict[str, object]]:
         for name, method, fields in NETWORKS:
             cost = cost_of(ArchConfig(depth=depth, method=method, **fields), size, size)
             printed = PRINTED.get((depth, method), {})
+            computed = {
+                "memory_mbit": cost.memory_bits / 1e6,
+                "memory_saving": full.memory_bits / cost.memory_bits,
+                "bops": cost.bops,
+                "bops_saving": full.bops / cost.bops,
+            }
             rows.append(
                 {
                     "name": f"{name}{depth}",
                     **asdict(cost),
-                    "memory_mbit": cost.memory_bits / 1e6,
-                    "memory_saving": full.memory_bits / cost.memory_bits,
-                    "bops": cost.bops,
-                    "bops_saving": full.bops / cost.bops,
+                    **computed,
                     **{f"printed_{figure}": printed.get(figure) for figure in FIGURES},
+                    "differs": [f for f in printed if f"{computed[f]:{DIGITS[f]}}" != f"{printed[f]:{DIGITS[f]}}"],
                     "note": NOTES.get(depth) if printed else None,
                 }
             )
     return rows
 
 
-def main() -> int:
-    """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m models.accounting", description=__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table, or one network's cost as JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.accounting", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--graph", type=Path, metavar="MODEL.onnx", help="count this exported graph instead")
-    args = parser.parse_args()
+    parser.add_argument("--depth", type=int, help="count this one network instead: 18, 34, 50 or 152 layers")
+    parser.add_argument("--method", default="bireal", help="its binarisation, none for full precision")
+    parser.add_argument("--structure", default="bireal", help="bireal, res or plain")
+    parser.add_argument("--task", default="classify", help="classify or depth")
+    parser.add_argument("--width", type=float, default=1.0, help="multiple of the paper's channels")
+    parser.add_argument("--classes", type=int, default=1000, help="outputs of a classifier")
+    parser.add_argument("--size", default="224", help="of the image: 224, or 160x608 (height x width)")
+    args = parser.parse_args(arguments)
     if args.graph:
         return _print_graph(args.graph)
+    if args.depth:
+        return _print_network(args)
     rows = table()
     if args.json:
         print(json.dumps(rows, indent=1))
@@ -169,7 +187,42 @@ def main() -> int:
         "Memory: the printed figures are those of the convolutions' and the classifier's weights (XNOR-Net: and\n"
         f"scales) plus about {PRINTED_EXTRA_PARAMS:,} real parameters in every row; here BatchNorm and bias count."
     )
+    unrounded = [
+        f"{row['name']} {row['bops']:.4e} as {row['printed_bops']:.2e}"
+        for row in rows
+        if "bops" in row["differs"]  # type: ignore[operator]  # a list
+    ]
+    print(f"BOPs: cut off or rounded up in print: {', '.join(unrounded)}.")
     return 0
+
+
+def _print_network(args: argparse.Namespace) -> int:
+    """Print the cost of the network that the arguments describe as JSON."""
+    try:
+        height, width = _sides(args.size)
+        config = ArchConfig(
+            depth=args.depth,
+            method=args.method,
+            structure=args.structure,
+            task=args.task,
+            num_classes=args.classes,
+            width=args.width,
+            max_disparity_px=90.0 if args.task == "depth" else 0.0,  # a range of outputs: it changes no count
+        )
+        cost = cost_of(config, height, width)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps({**asdict(cost), "memory_mbit": cost.memory_bits / 1e6, "bops": cost.bops}, indent=1))
+    return 0
+
+
+def _sides(text: str) -> tuple[int, int]:
+    """Height and width of ``224`` or ``160x608``."""
+    sides = [int(side) if side.isdecimal() else 0 for side in text.lower().split("x")]
+    if len(sides) > 2 or min(sides) < 32:
+        raise ValueError(f"--size {text} is not one or two numbers of at least 32")
+    return sides[0], sides[-1]
 
 
 def _print_graph(path: Path) -> int:

@@ -140,12 +140,14 @@ class BasesLayer(BinaryLayer):
         return y
 
     def export(self, ops: PackedOps, x: Stream, after: After, hint: str) -> Stream:
-        """N Packs and M x N BConvs, each of which adds its sums to those before it."""
+        """N Packs and M x N BConvs, each of which adds its sums to those before it; M kernels are stored."""
         with torch.no_grad():
             bases = sign(self.conv.shifted())
             alpha = self.conv.coefficients(bases).double().numpy()  # [O,M]
         scale, bias = batchnorm_affine(self.bn)
         beta = self.sign.scale.detach().double().tolist()
+        weights = [basis.double().numpy() for basis in bases]
+        stored = [ops.stored(weight, f"{hint}_b{i}") for i, weight in enumerate(weights)]
         y: Stream | None = None
         for j, shift in enumerate(self.sign.shift.detach().double().tolist()):
             bits = ops.pack(x.values, f"{hint}_pack{j}", threshold=0.5 - shift)
@@ -153,8 +155,9 @@ class BasesLayer(BinaryLayer):
                 # The first adds BatchNorm's bias and what the caller wants added, the others what was summed so far.
                 following = after if y is None else ops.residual(y.values)
                 factor = scale * alpha[:, i] * beta[j]
-                weight = bases[i].double().numpy()
-                y = ops.bconv(bits, weight, factor, bias, self.conv.stride[0], following, f"{hint}_b{i}a{j}")
+                name = f"{hint}_b{i}a{j}"
+                stride = self.conv.stride[0]
+                y = ops.bconv(bits, weights[i], factor, bias, stride, following, name, stored=stored[i])
                 bias = bias * 0.0
         assert y is not None
         return y

@@ -109,8 +109,21 @@ class PackedOps:
         """Plain signs of a stream: those that its maker emitted, or packed now."""
         return stream.bits if stream.bits is not None else self.pack(stream.values, hint)
 
+    def stored(self, weight: Array, hint: str) -> str:
+        """Name of the packed signs of weight [O,C,K,K] in the file, for several `bconv`s that convolve with them."""
+        return self._builder.constant(pack_weight(weight), f"{hint}_weight")
+
     def bconv(
-        self, bits: Tensor, weight: Array, scale: Array, bias: Array | float, stride: int, after: After, hint: str
+        self,
+        bits: Tensor,
+        weight: Array,
+        scale: Array,
+        bias: Array | float,
+        stride: int,
+        after: After,
+        hint: str,
+        *,
+        stored: str | None = None,
     ) -> Stream:
         """Binary convolution: scale * sums + bias, plus what comes ``after``: [N,OH,OW,O].
 
@@ -122,13 +135,14 @@ class PackedOps:
             stride: 1 or 2.
             after: what else is added.
             hint: start of the nodes' names.
+            stored: the weight's name, if it is in the file already.
         """
         out_channels, channels, kernel, _ = weight.shape
         shape: Shape = (BATCH, strided(bits.size(1) - 2, stride), strided(bits.size(2) - 2, stride), out_channels)
         offset = np.broadcast_to(np.asarray(bias + after.bias, np.float64), (out_channels,))
         inputs = [
             bits.name,
-            self._builder.constant(pack_weight(weight), f"{hint}_weight"),
+            stored or self.stored(weight, hint),
             self._vector(scale, f"{hint}_scale"),
             self._vector(offset, f"{hint}_bias"),
         ]

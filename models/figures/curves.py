@@ -12,19 +12,23 @@ from matplotlib.figure import Figure
 from models.figures.style import BLUE, GREY, ORANGE
 
 WINDOW = 8  # logged steps in a running mean
+METRICS = {"top1": "top-1", "delta1": "delta < 1.25"}  # what a run is chosen by: classification, depth
 
 
 def read_log(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(records of steps, records of held-out figures) of a run.
+    """(records of steps, records of held-out figures) of a run, in the order of training.
+
+    A run that was killed and resumed repeats the steps since its last checkpoint: the later record of a step counts.
 
     Raises:
         ValueError: if the log has no step.
     """
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    steps = [r for r in records if "loss" in r]
+    steps = {(r["epoch"], r["step"]): r for r in records if "loss" in r}
+    held_out = {r["epoch"]: r for r in records if "held_out" in r}
     if not steps:
         raise ValueError(f"{path} has no step: is it the log.jsonl of models.train?")
-    return steps, [r for r in records if "held_out" in r]
+    return [steps[at] for at in sorted(steps)], [held_out[epoch] for epoch in sorted(held_out)]
 
 
 def position(record: dict[str, Any], per_epoch: int) -> float:
@@ -33,8 +37,12 @@ def position(record: dict[str, Any], per_epoch: int) -> float:
 
 
 def draw(path: Path, title: str) -> Figure:
-    """Loss, accuracy and, for a network of 1-bit layers, flipped signs and activations inside [-1, 1], over epochs."""
+    """Loss, accuracy and, for a network of 1-bit layers, flipped signs and activations inside [-1, 1], over epochs.
+
+    Accuracy is top-1 of a classifier, the share of pixels with delta < 1.25 of a depth network.
+    """
     steps, held_out = read_log(path)
+    metric = next((m for m in METRICS if held_out and m in held_out[0]["held_out"]), "top1")
     per_epoch = max(int(r["step"]) for r in steps)
     x = [position(r, per_epoch) for r in steps]
     binary = any(r.get("activations_inside") is not None for r in steps) or any(r["flipped_signs"] for r in steps)
@@ -55,9 +63,9 @@ def draw(path: Path, title: str) -> Figure:
     axes[0].set_title(f"{title}: loss")
     line(axes[1], "train_top1", GREY, "training crops")
     axes[1].plot(
-        [r["epoch"] for r in held_out], [r["held_out"]["top1"] for r in held_out], "o-", color=ORANGE, label="held out"
+        [r["epoch"] for r in held_out], [r["held_out"][metric] for r in held_out], "o-", color=ORANGE, label="held out"
     )
-    axes[1].set_title("top-1")
+    axes[1].set_title(METRICS[metric])
     axes[1].legend()
     if binary:
         line(axes[2], "flipped_signs", BLUE, "signs flipped since the last record")

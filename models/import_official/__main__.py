@@ -18,6 +18,7 @@ from models.export.verify import VerificationError, verify
 from models.import_official.classes import generic_classes, read_class_file
 from models.import_official.convert import to_network
 from models.import_official.reading import read_state_dict
+from models.train import checkpoint
 from models.train.recipe import Recipe
 
 SIZE, RESIZE_SHORTER = 224, 256  # paper Sec. 4.1: the centre crop of the image scaled to 256
@@ -85,6 +86,8 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
         limits=LIMITS,
     )
     folder = write_model(card, model, args.out)
+    if args.checkpoint_out:
+        checkpoint.save(args.checkpoint_out, network, arch, recipe.name, checkpoint.Progress())
     return {
         "folder": str(folder),
         "kind": imported.kind,
@@ -104,6 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path, help="a .pth file: a state dict, or a dictionary with one")
     parser.add_argument("--depth", type=int, required=True, help="layers: 18, 34, 50 (a ResNet also 152)")
     parser.add_argument("--out", type=Path, required=True, help="model folder; writes OUT/<name>/<version>/")
+    parser.add_argument(
+        "--checkpoint-out", type=Path, help="also write a checkpoint that `models.train --init` can start from"
+    )
     parser.add_argument("--name", help="model name (default: bireal<depth>-imported or resnet<depth>-imported)")
     parser.add_argument("--version", default="1")
     parser.add_argument("--classes", type=Path, help="class list in output order (default: class 0, class 1, ...)")

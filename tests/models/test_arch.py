@@ -1,9 +1,13 @@
 """Networks: shapes, parameter counts of the official code, and the paper's accounting."""
 
+import json
+from typing import Any
+
 import pytest
 import torch
 
-from models.accounting import PRINTED, PRINTED_EXTRA_PARAMS, cost_of, table
+from models import accounting
+from models.accounting import PRINTED, PRINTED_EXTRA_PARAMS, cost_of, main, table
 from models.arch import ArchConfig, build
 from models.arch.bireal import BiRealBottleneck, BiRealNet
 from models.arch.layers import avg_pool2
@@ -54,9 +58,15 @@ def test_parameter_counts_are_those_of_the_official_code(depth: int, parameters:
     assert sum(p.numel() for p in network.parameters()) == parameters
 
 
-def test_table_5() -> None:
+@pytest.fixture(scope="module")
+def computed() -> list[dict[str, Any]]:
+    """The table, counted once: twelve networks take a while to build, even without values."""
+    return table()
+
+
+def test_table_5(computed: list[dict[str, Any]]) -> None:
     """Counting BatchNorm's two parameters and the bias of the classifier, as the paper's rule says."""
-    rows = {row["name"]: row for row in table()}
+    rows = {row["name"]: row for row in computed}
     expected = {"bireal18": (33.5, 1.0495e10), "resnet18": (374.1, 1.161e11), "bireal34": (43.9, 1.2345e10)}
     expected |= {"resnet34": (697.5, 2.345e11), "bireal50": (182.5, 4.01e10), "bireal152": (220.2, 4.75e10)}
     for name, (memory, bops) in expected.items():
@@ -74,6 +84,31 @@ def test_table_5() -> None:
         if method != "none":
             assert row["memory_saving"] == pytest.approx(printed["memory_saving"], rel=0.006)
             assert row["bops_saving"] == pytest.approx(printed["bops_saving"], abs=0.01)
+
+
+def test_the_table_says_where_the_paper_cuts_off(
+    computed: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounting, "table", lambda: computed)
+    assert main([]) == 0
+    told = capsys.readouterr().out
+    assert "bireal18 1.0495e+10 as 1.04e+10" in told
+    assert "bireal34 1.2345e+10 as 1.24e+10" in told
+    assert "misprints of 1.24e10" in told
+    rows = {row["name"]: row["differs"] for row in computed}
+    assert rows["xnornet18"] == ["memory_mbit", "memory_saving"], "its BOPs and saving are printed as they round"
+    assert rows["resnet152"] == []
+
+
+def test_one_network_is_counted_by_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = ["--depth", "50", "--method", "binarynet", "--structure", "res", "--task", "depth", "--size", "160x608"]
+    assert main(fields) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["binary_params"], told["binary_macs"]) == (20_676_608, 6_997_934_080)
+    assert told["bops"] == 64 * told["real_macs"] + told["binary_macs"]
+    for wrong, message in (("--size=7", "not one or two numbers"), ("--structure=x", "structure 'x' is not one of")):
+        assert main(["--depth", "18", wrong]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("depth", "method"), sorted(PRINTED))

@@ -1,13 +1,13 @@
 """Binarisation against the paper's equations."""
 
-import numpy as np
 import pytest
 import torch
 
 from models.binarize import get_method
 from models.binarize.base import Phase, set_phase
-from models.binarize.bireal import ApproxSign, MagnitudeAwareConv2d
+from models.binarize.bireal import ApproxSign, MagnitudeAwareConv2d, OriginalConv2d
 from models.binarize.functional import leaky_clip, sign
+from models.binarize.layer import SignConvBn
 
 
 def test_sign_of_zero_is_plus_one() -> None:
@@ -55,23 +55,62 @@ def test_weight_gradient_passes_inside_one_only() -> None:
         assert conv.weight.grad.item() == passed, value
 
 
-def test_scale_is_absorbed_by_batchnorm() -> None:
-    """Eq. 20 holds up to BatchNorm's epsilon, which the paper neglects."""
+def trained_layer(channels: int, out: int) -> tuple[SignConvBn, torch.Tensor]:
+    """A layer in float64 whose BatchNorm has the statistics of the input beside it, [4,channels,6,6]."""
     torch.manual_seed(3)
-    x = sign(torch.randn(4, 16, 6, 6))
-    conv = MagnitudeAwareConv2d(16, 8, 3, 1)
-    scale = conv.weight.detach().abs().mean(dim=(1, 2, 3))
+    layer = SignConvBn(ApproxSign(), MagnitudeAwareConv2d(channels, out, 3, 1)).double()
+    torch.nn.init.uniform_(layer.bn.weight, 0.5, 1.5)
+    torch.nn.init.normal_(layer.bn.bias)
+    x = torch.randn(4, channels, 6, 6, dtype=torch.float64)
+    layer.bn.momentum = None  # the plain mean over batches
+    layer.train()(x)
+    return layer.eval(), x
+
+
+def test_equation_20_signs_alone_give_the_same_output_with_rescaled_statistics() -> None:
+    """With mu' = mu / |W| and sigma' = sigma / |W| a channel; sigma includes the epsilon that Eq. 20 leaves out."""
+    layer, x = trained_layer(16, 8)
+    bn, magnitude = layer.bn, layer.conv.magnitude()
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
     with torch.no_grad():
-        scaled = conv(x)
-        plain = scaled / scale[None, :, None, None]
+        sums = torch.nn.functional.conv2d(sign(x), sign(layer.conv.weight), padding=1)
+        assert torch.equal(sums, sums.round()), "sums of signs are integers"
 
-    def normalised(y: torch.Tensor) -> torch.Tensor:
-        mean, variance = y.mean(dim=(0, 2, 3), keepdim=True), y.var(dim=(0, 2, 3), keepdim=True, unbiased=False)
-        return (y - mean) / variance.sqrt()
+        def inference(variance: torch.Tensor) -> torch.Tensor:
+            mean, deviation = bn.running_mean / magnitude, variance.sqrt() / magnitude
+            z = (sums - mean[:, None, None]) / deviation[:, None, None]
+            return z * bn.weight[:, None, None] + bn.bias[:, None, None]
 
-    assert torch.allclose(normalised(scaled), normalised(plain), atol=1e-4)
-    assert torch.equal(plain.round(), plain.round() * 1.0)
-    assert np.abs((plain - plain.round()).numpy()).max() < 1e-3, "sums of signs are integers"
+        assert torch.allclose(inference(bn.running_var + bn.eps), layer(x), rtol=1e-10, atol=1e-10)
+        # as printed, without epsilon: off by at most eps / (2 sigma^2) of the normalised value
+        printed = inference(bn.running_var) - bn.bias[:, None, None]
+        exact = layer(x) - bn.bias[:, None, None]
+        relative = ((printed - exact) / exact).abs().amax(dim=(0, 2, 3))
+        assert (relative > 0).all()
+        assert (relative <= 1.001 * bn.eps / (2 * bn.running_var)).all()
+
+
+def test_equations_18_and_19_gradients_have_the_size_of_the_real_weights() -> None:
+    """Through a BatchNorm, the plain sign's gradient is |W| times the magnitude-aware one, channel by channel."""
+    torch.manual_seed(5)
+    weight = torch.randn(6, 12, 3, 3, dtype=torch.float64) * 0.05
+    x, probe = sign(torch.randn(8, 12, 7, 7, dtype=torch.float64)), torch.randn(8, 6, 7, 7, dtype=torch.float64)
+    gradients = {}
+    for name, conv_type in (("aware", MagnitudeAwareConv2d), ("original", OriginalConv2d), ("real", None)):
+        conv = (conv_type or torch.nn.Conv2d)(12, 6, 3, 1).double()
+        conv.weight.data.copy_(weight)
+        used = conv.binary_weight() if conv_type else conv.weight
+        y = torch.nn.functional.conv2d(x, used, padding=1)
+        z = torch.nn.functional.batch_norm(y, None, None, training=True, eps=1e-14)
+        (z * probe).sum().backward()
+        assert conv.weight.grad is not None
+        gradients[name] = conv.weight.grad
+    magnitude = weight.abs().mean(dim=(1, 2, 3), keepdim=True)
+    assert torch.allclose(gradients["original"], magnitude * gradients["aware"], rtol=1e-9, atol=1e-12)
+    sizes = {name: gradient.abs().mean().item() for name, gradient in gradients.items()}
+    assert 0.5 < sizes["aware"] / sizes["real"] < 2.0, "Eq. 19"
+    assert sizes["original"] / sizes["real"] < 0.1, "Eq. 18: the real weights here average 0.04"
 
 
 def test_lemma_1_gradient_shrinks_as_weights_grow() -> None:

@@ -107,6 +107,14 @@ def test_curves_of_a_log(tmp_path: Path) -> None:
     assert list(means["held out"]) == [0.4]
     assert means["loss"].tolist() == pytest.approx([1.5])
     assert curves.position(steps[-1], 50) == 2.0
+    # killed after the checkpoint at epoch 1, step 25: the resumed run repeats step 50
+    again = [steps[-1] | {"loss": 0.5}, {"epoch": 2, "held_out": {"delta1": 0.6, "abs_rel": 0.2}}]
+    log.write_text("".join(json.dumps(r) + "\n" for r in [*steps, *again]))
+    figure = curves.draw(log, "depth")
+    assert figure.axes[1].get_title() == "delta < 1.25"
+    means = {line.get_label(): line.get_ydata() for ax in figure.axes for line in ax.lines}
+    assert list(means["held out"]) == [0.6]
+    assert means["loss"].tolist() == pytest.approx([(2.0 + 2.0 + 1.0 + 0.5) / 4])
     log.write_text("")
     with pytest.raises(ValueError, match="has no step"):
         curves.draw(log, "run")

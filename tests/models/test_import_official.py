@@ -1,6 +1,7 @@
 """Imported checkpoints: randomly drawn state dicts of the official keys against an independent forward pass."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.arch import build
 from models.export.verify import smooth_images
 from models.import_official.__main__ import main
 from models.import_official.classes import generic_classes, read_class_file
 from models.import_official.convert import MismatchError, to_network
 from models.import_official.reading import read_state_dict
+from models.train.initialise import initialise_from
+from models.train.recipes import get_recipe
 from service.backends import backend_for
 from service.backends.audit import Audit
 from service.card import Card
@@ -88,20 +92,28 @@ def official_bottleneck() -> State:
     return draw.state
 
 
-def torchvision_resnet18(classes: int) -> State:
-    draw = Draw(1)
-    draw.stem_and_classifier(512, classes)
+RESNET_STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+
+
+def torchvision_resnet(depth: int, classes: int) -> State:
+    """Names and shapes of torchvision's, which timm's resnet18, 34 and 50 share."""
+    draw = Draw(depth + 1)
+    expansion = 4 if depth == 50 else 1
+    draw.stem_and_classifier(512 * expansion, classes)
     channels = 64
-    for stage, width in enumerate(WIDTHS, 1):
-        for block in range(2):
+    for stage, (blocks, width) in enumerate(zip(RESNET_STAGES[depth], WIDTHS, strict=True), 1):
+        for block in range(blocks):
             name = f"layer{stage}.{block}"
-            for index, inputs in enumerate((channels, width), 1):
-                draw.normal(f"{name}.conv{index}.weight", width, inputs, 3, 3)
-                draw.batchnorm(f"{name}.bn{index}", width)
-            if channels != width:
-                draw.normal(f"{name}.downsample.0.weight", width, channels, 1, 1, std=0.05)
-                draw.batchnorm(f"{name}.downsample.1", width)
-            channels = width
+            shapes = [(width, channels, 3), (width, width, 3)]
+            if depth == 50:
+                shapes = [(width, channels, 1), (width, width, 3), (4 * width, width, 1)]
+            for index, (out, inputs, kernel) in enumerate(shapes, 1):
+                draw.normal(f"{name}.conv{index}.weight", out, inputs, kernel, kernel, std=(inputs * kernel**2) ** -0.5)
+                draw.batchnorm(f"{name}.bn{index}", out)
+            if block == 0 and (stage > 1 or depth == 50):
+                draw.normal(f"{name}.downsample.0.weight", width * expansion, channels, 1, 1, std=0.05)
+                draw.batchnorm(f"{name}.downsample.1", width * expansion)
+            channels = width * expansion
     return draw.state
 
 
@@ -167,14 +179,25 @@ def forward_bottleneck(state: State, x: Tensor) -> Tensor:
     return classify(state, x2)
 
 
-def forward_resnet18(state: State, x: Tensor) -> Tensor:
+def forward_resnet(state: State, depth: int, x: Tensor) -> Tensor:
+    """The stride of a bottleneck is at its 3x3, as in torchvision, not at its first 1x1."""
     x = F.max_pool2d(F.relu(stem(state, x)), 3, 2, 1)
-    for stage in range(1, 5):
-        for block in range(2):
+    strided = 2 if depth == 50 else 1
+    for stage, blocks in enumerate(RESNET_STAGES[depth], 1):
+        for block in range(blocks):
             name = f"layer{stage}.{block}"
             stride = 2 if stage > 1 and block == 0 else 1
-            y = F.relu(norm(state, f"{name}.bn1", F.conv2d(x, state[f"{name}.conv1.weight"], None, stride, 1)))
-            y = norm(state, f"{name}.bn2", F.conv2d(y, state[f"{name}.conv2.weight"], None, 1, 1))
+            y = x
+            for index in range(1, 4 if depth == 50 else 3):
+                weight = state[f"{name}.conv{index}.weight"]
+                y = F.conv2d(
+                    F.relu(y) if index > 1 else y,
+                    weight,
+                    None,
+                    stride if index == strided else 1,
+                    weight.shape[-1] // 2,
+                )
+                y = norm(state, f"{name}.bn{index}", y)
             x = F.relu(y + shortcut(state, name, x, stride, 0))
     return classify(state, x)
 
@@ -203,12 +226,13 @@ def test_bottlenecks_compute_what_the_official_code_does() -> None:
     check_parity(to_network(state, 50).network, lambda x: forward_bottleneck(doubled(state), x))
 
 
-def test_torchvision_weights_become_a_full_precision_network() -> None:
-    state = torchvision_resnet18(classes=37)
-    imported = to_network(state, 18)
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_torchvision_weights_become_a_full_precision_network(depth: int) -> None:
+    state = torchvision_resnet(depth, classes=37)
+    imported = to_network(state, depth)
     assert not imported.network.config.binary
     assert imported.network.config.num_classes == 37
-    check_parity(imported.network, lambda x: forward_resnet18(doubled(state), x))
+    check_parity(imported.network, lambda x: forward_resnet(doubled(state), depth, x))
 
 
 def doubled(state: State) -> State:
@@ -255,6 +279,33 @@ def test_an_official_checkpoint_is_served(bireal18: State, tmp_path: Path, capsy
     registry.load()
     assert registry.broken() == {}
     assert registry.resolve("classify", "bireal18-imported", "binary").card.name == "bireal18-imported"
+    registry.close()
+
+
+def test_official_bottlenecks_and_their_twin_are_served_from_one_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both checkpoints as `DataParallel` saves them; the variant `full` of the 1-bit network is the imported ResNet."""
+    zoo = tmp_path / "zoo"
+    for name, state in (("bireal50", official_bottleneck()), ("resnet50", torchvision_resnet(50, 1000))):
+        path = tmp_path / f"{name}.pth"
+        torch.save({f"module.{k}": v for k, v in state.items()}, path)
+        start = ["--checkpoint-out", str(tmp_path / f"{name}.start.pt")]
+        assert main([str(path), "--depth", "50", "--out", str(zoo), "--size", "32", *start]) == 0
+        capsys.readouterr()
+    card = Card.load(zoo / "bireal50-imported" / "1")
+    images = smooth_images(1, 32, 32)
+    for variant in card.variants:
+        assert backend_for(variant).load(card, variant, intra_op_threads=1).run(images).shape == (1, 1000)
+    assert all(layer.exact for layer in Audit.of_card(card).compare(images))
+    # the ReLU network that the paper's training starts from (Sec. 4.1)
+    network = build(replace(get_recipe("paper-bireal50-imagenet").arch, num_classes=1000))
+    assert all("match" in name for name in initialise_from(network, tmp_path / "resnet50.start.pt"))
+    assert initialise_from(network, tmp_path / "bireal50.start.pt") == []
+    registry = Registry(Settings(model_dir=zoo))
+    registry.load()
+    assert registry.broken() == {}
+    assert registry.resolve("classify", "bireal50-imported", "full").card.name == "resnet50-imported"
     registry.close()
 
 
