@@ -25,14 +25,20 @@ PARITY_IMAGES = 200
 COLUMNS = 4  # classes side by side in the table
 
 
-def evaluate(folder: Path, variant: str, data: Path) -> dict[str, Any]:
+def evaluate(folder: Path, variant: str, data: Path, *options: str) -> dict[str, Any]:
     """What ``python -m service evaluate --json`` prints for a model of a folder of models.
+
+    Args:
+        folder: ``<models>/<name>/<version>``.
+        variant: how it runs.
+        data: what it is evaluated on.
+        options: further options of the command.
 
     Raises:
         ValueError: the command failed; its last line is passed on.
     """
     command = [sys.executable, "-m", "service", "evaluate", "--model", folder.parent.name]
-    command += ["--variant", variant, "--data", str(data), "--json"]
+    command += ["--variant", variant, "--data", str(data), "--json", *options]
     environment = os.environ | {"BIREAL_MODEL_DIR": str(folder.parent.parent)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # our own interpreter and module
     if done.returncode != 0:
@@ -58,16 +64,14 @@ def reliability_plot(card: Card, evaluations: dict[str, dict[str, Any]]) -> Figu
     return figure
 
 
-def page(card: Card, findings: dict[str, Any]) -> str:
-    """Markdown, from the card and the findings."""
-    names = {label.wnid: label.name for label in card.classes}
-    evaluations: dict[str, dict[str, Any]] = findings["evaluations"]
+def heading(card: Card, command: str) -> list[str]:
+    """Title, where the page comes from, and what the card says of the model."""
     training = card.training
-    lines = [
+    return [
         f"# {card.name}, version {card.version}",
         "",
         (
-            "Written by `python -m models.eval.page`; the card is `models/zoo/"
+            f"Written by `python -m {command}`; the card is `models/zoo/"
             f"{card.name}/{card.version}/card.yaml`, the figures are in [{card.name}.json]({card.name}.json)."
         ),
         "",
@@ -82,6 +86,15 @@ def page(card: Card, findings: dict[str, Any]) -> str:
         ),
         *[f"- {limit}" for limit in card.limits],
         "",
+    ]
+
+
+def page(card: Card, findings: dict[str, Any]) -> str:
+    """Markdown, from the card and the findings."""
+    names = {label.wnid: label.name for label in card.classes}
+    evaluations: dict[str, dict[str, Any]] = findings["evaluations"]
+    lines = [
+        *heading(card, "models.eval.page"),
         f"## Accuracy on {findings['dataset']}",
         "",
         "One centre crop; 95 % intervals are exact (Clopper and Pearson).",

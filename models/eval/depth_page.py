@@ -1,0 +1,248 @@
+"""``python -m models.eval.depth_page --data DRIVE --models ZOO``: the pages of depth models, behind their cards.
+
+Runs ``python -m service evaluate`` on a packed drive for every depth model of a folder, each binary one against its
+full-precision twin, and keeps what it printed in ``OUT/<name>.json``. From that it writes the pages, plots of errors by
+distance and by frame, and a picture of a drawn scene. Without ``--data`` all is written from the kept files again.
+
+``--pictures DIR`` draws frames of the drive: input, LiDAR, maps, errors. Pictures of KITTI may not be shipped, so a
+folder under version control is refused. Each run with ``--data`` is a reading of that data and is logged as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import io
+import json
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from models.eval import scene
+from models.eval.depth_figures import by_distance, by_frame
+from models.eval.depth_pictures import Network, View, picture, save_picture, view_of
+from models.eval.depth_text import label_of, page
+from models.eval.page import evaluate
+from models.figures.style import save
+from models.train.provenance import hardware
+from service.card import Card
+from service.errors import ServiceError
+from service.evaluation import DataError, depth_frames
+
+ROOT = Path(__file__).resolve().parents[2]
+READINGS = "depth-readings.jsonl"
+KEPT_INTERVALS = ("delta1_80m", "abs_rel_80m", "delta1_50m", "abs_rel_50m")
+FRAMES = 10
+
+Findings = dict[str, dict[str, Any]]  # by model
+
+
+def depth_cards(zoo: Path) -> list[Card]:
+    """The last version of every depth model, full-precision ones first.
+
+    Raises:
+        ValueError: there is none, or a binary one's twin is missing.
+    """
+    cards = (Card.load(path.parent) for path in sorted(zoo.glob("*/*/card.yaml")))
+    latest = {card.name: card for card in cards if card.task == "depth"}
+    if not latest:
+        raise ValueError(f"{zoo} has no depth model: expected <name>/<version>/card.yaml")
+    for card in latest.values():
+        if card.full is not None and card.full not in latest:
+            raise ValueError(f"{zoo} lacks {card.full}, the full-precision twin of {card.name}: export it too")
+    return sorted(latest.values(), key=lambda card: (card.precision != "full", card.name))
+
+
+def measure(cards: list[Card], data: Path, dataset: str) -> Findings:
+    """Evaluate every variant of every model as the service runs it.
+
+    Raises:
+        ValueError: an evaluation failed.
+    """
+    found: Findings = {}
+    for card in cards:
+        printed = {variant: evaluate(card.directory, variant, data, *_against(variant)) for variant in card.variants}
+        found[card.name] = {"dataset": dataset, "sha256": card.sha256, "evaluations": _trimmed(printed)}
+        if card.full is not None:
+            paired = printed["binary"]["paired"]
+            differences = {
+                name: paired["differences"][name] for name in KEPT_INTERVALS if name in paired["differences"]
+            }
+            found[card.name]["paired"] = {
+                "against": paired["against"],
+                "means": paired["means"],
+                "differences": differences,
+            }
+    return found
+
+
+def _against(variant: str) -> list[str]:
+    return ["--against", "full"] if variant == "binary" else []
+
+
+def _trimmed(printed: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What pages are made of: of the images, and of the intervals, the headline figures only."""
+    kept = {}
+    for variant, one in printed.items():
+        images = [
+            {key: image[key] for key in ("file", "points", "scale")}
+            | {name: image["errors"].get(name) for name in ("abs_rel_80m", "delta1_80m")}
+            for image in one["images"]
+        ]
+        intervals = {name: one["intervals"][name] for name in KEPT_INTERVALS if name in one["intervals"]}
+        rest = {key: value for key, value in one.items() if key not in ("images", "intervals", "paired")}
+        kept[variant] = rest | {"intervals": intervals, "images": images}
+    return kept
+
+
+def row_of(card: Card, findings: dict[str, Any]) -> dict[str, Any]:
+    """A network's line in the table beside the paper's."""
+    found = findings["evaluations"][card.variants[0]]
+    difference = findings["paired"]["differences"]["delta1_80m"] if "paired" in findings else None
+    names = ("delta1_80m", "delta1_50m", "abs_rel_80m")
+    return {
+        "name": card.name,
+        "label": label_of(card),
+        "method": card.network.method,
+        "n": found["n"],
+        **{name: found.get(name, float("nan")) for name in names},
+        "difference": difference,
+    }
+
+
+def log_readings(out: Path, cards: list[Card], found: Findings, date: str, commit: str) -> None:
+    """Append what was read of the data, and say in the findings how often that has happened."""
+    path = out / READINGS
+    with path.open("a", encoding="utf-8") as log:
+        for card in cards:
+            for variant, one in found[card.name]["evaluations"].items():
+                entry = {"date": date, "commit": commit, "dataset": found[card.name]["dataset"], "n": one["n"]}
+                entry |= {"model": f"{card.name}@{card.version}", "sha256": card.sha256[:12], "variant": variant}
+                entry |= {name: round(one[name], 4) for name in ("delta1", "abs_rel")}
+                log.write(json.dumps(entry) + "\n")
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for card in cards:
+        own = {(entry["date"], entry["dataset"]) for entry in entries if entry["model"].partition("@")[0] == card.name}
+        found[card.name]["readings"] = len({date for date, _ in own})
+
+
+def complete(cards: list[Card], found: Findings) -> None:
+    """Add what concerns a network and its binary versions together."""
+    for full in (card for card in cards if card.precision == "full"):
+        members = [full, *(card for card in cards if card.full == full.name)]
+        group = [row_of(card, found[card.name]) for card in members]
+        for card in members:
+            found[card.name] |= {"group": group, "figures": full.name}
+
+
+def draw_all(cards: list[Card], found: Findings, out: Path) -> None:
+    """Plots, and the picture of the drawing, for each full-precision network with its binary versions."""
+    rgb, depth_m = scene.draw()
+    stream = io.BytesIO()
+    Image.fromarray(rgb).save(stream, "PNG")
+    for full in (card for card in cards if card.precision == "full"):
+        members = [full, *(card for card in cards if card.full == full.name)]
+        evaluations = {label_of(card): found[card.name]["evaluations"][card.variants[0]] for card in members}
+        save(by_distance(evaluations), out / f"{full.name}-distance.svg")
+        save(by_frame(evaluations), out / f"{full.name}-frames.svg")
+        maps = {one.label: one.depth(stream.getvalue(), scene.FX_PX) for one in networks_of(members)}
+        drawing = View(rgb, np.asarray(scene.scan(depth_m)), maps)
+        title = "a scanner would measure"
+        save_picture(picture(drawing, "input: a drawing", title), out / f"{full.name}-drawing.jpg")
+
+
+def networks_of(cards: list[Card]) -> list[Network]:
+    """Each model as it is served by default."""
+    return [Network(label_of(card), card, card.variants[0]) for card in cards]
+
+
+def draw_frames(cards: list[Card], data: Path, folder: Path, count: int) -> None:
+    """Pictures of frames of the drive, evenly spread.
+
+    Raises:
+        ValueError: the folder is under version control.
+    """
+    refuse_tracked(folder)
+    frames = depth_frames(data)
+    networks = networks_of(cards)
+    for index in np.linspace(0, len(frames) - 1, min(count, len(frames))).astype(int):
+        frame = frames[index]
+        save_picture(picture(view_of(frame, networks), frame.path.name), folder / f"{frame.path.stem}.jpg")
+
+
+def refuse_tracked(folder: Path) -> None:
+    """Keep pictures of the data out of the repository.
+
+    Raises:
+        ValueError: the folder lies in this checkout and git does not ignore it.
+    """
+    resolved = folder.resolve()
+    if not resolved.is_relative_to(ROOT):
+        return
+    ignored = subprocess.run(["git", "-C", str(ROOT), "check-ignore", "-q", str(resolved / "x.jpg")], check=False)  # noqa: S603, S607  # fixed
+    if ignored.returncode != 0:
+        raise ValueError(
+            f"--pictures {folder} lies in the repository: pictures of the data may not be shipped; name another"
+        )
+
+
+def machine() -> dict[str, Any]:
+    """On what the figures were taken."""
+    try:
+        command = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603  # fixed
+    except (OSError, subprocess.CalledProcessError):  # a copy without history
+        commit = "unknown"
+    packages = {name: importlib.metadata.version(name) for name in ("bireal-serve", "onnxruntime", "numpy", "pillow")}
+    return {
+        "hardware": hardware(),
+        "commit": commit,
+        "versions": {"python": platform.python_version(), **packages},
+    }
+
+
+def main() -> int:
+    """Evaluate, keep, draw, write."""
+    parser = argparse.ArgumentParser(prog="python -m models.eval.depth_page", description=__doc__)
+    parser.add_argument("--data", type=Path, help="packed drive; without it all is written from the kept files")
+    parser.add_argument("--models", type=Path, default=ROOT / "models" / "zoo", help="folder of models")
+    parser.add_argument("--dataset", default="dev", help="what the pages call the data")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of frames, outside of the repository")
+    parser.add_argument("--frames", type=int, default=FRAMES, help="how many of them")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "models")
+    args = parser.parse_args()
+    if args.pictures is not None and args.data is None:
+        parser.error("--pictures draws frames of --data DRIVE: name it too")
+    try:
+        if args.pictures is not None:
+            refuse_tracked(args.pictures)
+        cards = depth_cards(args.models)
+        args.out.mkdir(parents=True, exist_ok=True)
+        if args.data is not None:
+            found = measure(cards, args.data, args.dataset)
+            facts, date = machine(), datetime.now(UTC).isoformat(timespec="minutes")
+            complete(cards, found)
+            log_readings(args.out, cards, found, date, facts["commit"])
+            for name, findings in found.items():
+                findings |= {"date": date[:10], "machine": facts}
+                (args.out / f"{name}.json").write_text(json.dumps(findings, indent=1) + "\n")
+        found = {card.name: json.loads((args.out / f"{card.name}.json").read_text()) for card in cards}
+        draw_all(cards, found, args.out)
+        for card in cards:
+            (args.out / f"{card.name}.md").write_text(page(card, found[card.name]))
+        if args.pictures is not None:
+            draw_frames(cards, args.data, args.pictures, args.frames)
+    except (DataError, OSError, ServiceError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
