@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from loadtest.instructions import count_instructions
 from loadtest.interleave import ParityError
 from loadtest.machine import describe_machine
-from loadtest.memory import count_instructions, measure_memory
+from loadtest.memory import measure_memory
 from loadtest.modules import measure_modules
 from loadtest.networks import Pair, pairs
 from loadtest.options import UsageError
@@ -25,7 +26,7 @@ from loadtest.throughput import measure_throughput
 from service.errors import ServiceError
 
 PARTS = ("memory", "instructions", "throughput", "modules")
-# Modules are told apart by the names of basic blocks; counting instructions takes half a minute a row.
+# Modules are told apart by the names of basic blocks; counting instructions takes a minute a row.
 ONLY = {"modules": ("*18*", "*34*"), "instructions": ("*18*",)}
 
 

@@ -1,15 +1,13 @@
-"""Memory of a network and its twin: file, weights, and what a fresh process grows by; and instructions of one run."""
+"""Memory of a network and its twin: file, weights, and what a fresh process grows by."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +17,12 @@ import onnx
 
 from loadtest.options import UsageError, progress
 from loadtest.peers import BINARY, ORT_FP32, ORT_INT8, Way, Workload
-from loadtest.schema_costs import Instructions, Memory
+from loadtest.schema_costs import Memory
 from service import xnor_op
 from service.backends.weights import count_weights
 
 WAYS = (ORT_FP32, BINARY, ORT_INT8)
 RUNS = 3
-COUNTED_ISA = "avx2"  # valgrind knows no AVX-512, and tells programs so
-COUNTED_RUNS = 5
-COUNTED_WAYS = (ORT_FP32, BINARY)
-NO_VALGRIND = "instructions are counted by valgrind, which is not installed (Debian, Ubuntu: apt-get install valgrind)"
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -88,7 +82,7 @@ def measure_memory(workload: Workload, processes: int) -> list[Memory]:
         grown: dict[str, list[tuple[int, int]]] = {file.name: [] for file in files}
         for _ in range(processes):
             for file in files:
-                said = json.loads(_child([], file, RUNS))
+                said = json.loads(child(file, RUNS))
                 peak = max(said["peak"], said["after"]) - said["before"]
                 grown[file.name].append((said["after"] - said["before"], peak))
         sizes = {file.name: file.path.stat().st_size for file in files}
@@ -109,51 +103,40 @@ def measure_memory(workload: Workload, processes: int) -> list[Memory]:
     ]
 
 
-def count_instructions(workload: Workload) -> list[Instructions]:
-    """Instructions of a run, the baseline first: what a process with more runs has more, by their number.
+def child(
+    file: Stored,
+    runs: int,
+    *,
+    tool: Sequence[str] = (),
+    switch: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    limit_s: float | None = None,
+) -> str:
+    """Standard output of a fresh process that loads and runs a network.
 
-    Starting Python and loading a graph vary by some million instructions, hence several runs.
+    Args:
+        file: the network.
+        runs: how often to run it.
+        tool: command that runs the process.
+        switch: library that turns counting on and off: `loadtest.instructions`.
+        env: variables that the process gets besides.
+        limit_s: seconds after which it is ended.
 
     Raises:
-        UsageError: valgrind is not installed, or this library has no kernel that it runs.
+        UsageError: it failed.
+        subprocess.TimeoutExpired: it took too long.
     """
-    if shutil.which("valgrind") is None:
-        raise UsageError(NO_VALGRIND)
-    if COUNTED_ISA not in xnor_op.usable_kernels():
-        raise UsageError(f"instructions are counted with the kernel {COUNTED_ISA}, which this CPU does not have")
-    counts: dict[str, int] = {}
-    with stored(workload, COUNTED_WAYS) as files, tempfile.TemporaryDirectory() as folder:
-        for file in files:
-            progress(f"{file.name}: counting instructions")
-            more, fewer = (_instructions(file, runs, folder) for runs in (1 + COUNTED_RUNS, 1))
-            counts[file.name] = (more - fewer) // COUNTED_RUNS
-    baseline = next(iter(counts))
-    return [
-        Instructions(
-            name=name,
-            baseline=baseline,
-            isa=COUNTED_ISA,
-            instructions=count,
-            ratio_vs_ort_fp32=round(counts[baseline] / count, 3),
-        )
-        for name, count in counts.items()
-    ]
-
-
-def _instructions(file: Stored, runs: int, folder: str) -> int:
-    """Instructions of a process that loads a network and runs it so often."""
-    out = Path(folder, "callgrind.out")
-    _child(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"], file, runs)
-    (total,) = re.findall(r"^totals: (\d+)$", out.read_text(), re.MULTILINE)
-    return int(total)
-
-
-def _child(tool: Sequence[str], file: Stored, runs: int) -> str:
-    """Standard output of a fresh process that loads and runs a network."""
-    child = [sys.executable, "-m", "loadtest.memory_child", str(file.path), file.library, str(runs)]
-    env = os.environ | ({"BIREAL_KERNEL": COUNTED_ISA, "PYTHONHASHSEED": "0"} if tool else {})
+    command = [sys.executable, "-m", "loadtest.memory_child", str(file.path), file.library, str(runs)]
+    if switch is not None:
+        command.append(str(switch))
     done = subprocess.run(  # noqa: S603  no shell, and arguments of our own
-        [*tool, *child], cwd=_ROOT, env=env, capture_output=True, text=True, check=False
+        [*tool, *command],
+        cwd=_ROOT,
+        env=os.environ | dict(env or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=limit_s,
     )
     if done.returncode != 0:
         raise UsageError(f"{file.name} could not be run in a process of its own: {done.stderr[-2000:]}")

@@ -1,12 +1,14 @@
-"""One network in a process of its own: what loading and running it takes. Started by loadtest.memory.
+"""One network in a process of its own: what loading and running it takes. Started by loadtest.memory and .instructions.
 
-    python -m loadtest.memory_child GRAPH LIBRARY|- RUNS
+    python -m loadtest.memory_child GRAPH LIBRARY|- RUNS [SWITCH]
 
-Prints one JSON document: resident memory before loading and after the runs, and its peak.
+Prints one JSON document: resident memory before loading and after the runs, and its peak. With a SWITCH, a library that
+turns counting of instructions on and off, one more run follows, the counted one.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import sys
@@ -20,7 +22,7 @@ from service.host import peak_memory_bytes, resident_memory_bytes
 
 def main() -> None:
     """Runs the program."""
-    graph, library, runs = sys.argv[1:]
+    graph, library, runs, *switch = sys.argv[1:]
     op_library = None if library == "-" else Path(library)
     gc.collect()
     before = resident_memory_bytes()
@@ -30,6 +32,11 @@ def main() -> None:
     feeds = {image.name: np.full((1, *image.shape[1:]), 1, dtype)}
     for _ in range(int(runs)):
         session.run(None, feeds)
+    if switch:
+        counting = ctypes.CDLL(switch[0])
+        counting.counting_on()
+        session.run(None, feeds)
+        counting.counting_off()
     after, peak = resident_memory_bytes(), peak_memory_bytes()
     print(json.dumps({"before": before, "after": after, "peak": peak}))
 

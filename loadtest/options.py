@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from loadtest.schema import Document, LeftOut, Row, Settings
+from service.backends.session import SPIN_US
 from service.errors import ServiceError
 
 
@@ -45,6 +46,8 @@ def settings(arguments: argparse.Namespace, *, settle: int, weights: str) -> Set
         batch=tuple(arguments.batch),
         repetitions=arguments.repetitions,
         settle=settle,
+        spin_us=SPIN_US,
+        batch_parts=True,
         weights=weights,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from loadtest.networks import Images, Pair, photos
 from loadtest.peers_graph import channels_first, split_front, widen_constants
 from service import xnor_op
 from service.backends.audit import Audit
+from service.backends.batches import images_a_run
 from service.backends.derive import derive_reference
-from service.backends.session import open_session
+from service.backends.session import open_session, run_images
 
 CALIBRATION_IMAGES = 8
 
@@ -181,10 +183,8 @@ def _run_once(session: ort.InferenceSession, feeds: Mapping[str, NDArray[np.gene
     return np.asarray(output, np.float32)
 
 
-def _session_run(
-    name: str, engine: str, model: onnx.ModelProto, threads: int, feed: NDArray[np.generic], library: Path | None = None
-) -> Run:
-    session = open_session(model.SerializeToString(), name=name, intra_op_threads=threads, op_library=library)
+def _session_run(name: str, engine: str, model: onnx.ModelProto, threads: int, feed: NDArray[np.generic]) -> Run:
+    session = open_session(model.SerializeToString(), name=name, intra_op_threads=threads)
     feeds = {session.get_inputs()[0].name: feed}
     return Run(name, engine, lambda: session.run(None, feeds), lambda: _run_once(session, feeds))
 
@@ -200,10 +200,29 @@ def _int8(workload: Workload, threads: int, images: Images) -> Run:
 
 
 def _binary(workload: Workload, threads: int, images: Images) -> Run:
-    engine = f"bireal operator ({xnor_op.kernel_name()})"
-    return _session_run(
-        workload.row_name(BINARY), engine, workload.packed, threads, images, library=xnor_op.library_path()
+    """As the service runs it: batches in parts where their maps leave the caches."""
+    name = workload.row_name(BINARY)
+    model = workload.packed
+    session = open_session(
+        model.SerializeToString(), name=name, intra_op_threads=threads, op_library=xnor_op.library_path()
     )
+    most = images_a_run(declared_map_bytes(model))
+    output = session.get_outputs()[0].name
+
+    def call() -> Output:
+        return run_images(session, output, images, most, name=name)
+
+    return Run(name, f"bireal operator ({xnor_op.kernel_name()})", call, call)
+
+
+def declared_map_bytes(model: onnx.ModelProto) -> int:
+    """Size of the largest float map of one image whose shape a packed graph declares; 0 where it declares none."""
+    largest = 0
+    for value in model.graph.value_info:
+        tensor = value.type.tensor_type
+        if tensor.elem_type == onnx.TensorProto.FLOAT:
+            largest = max(largest, 4 * math.prod(dim.dim_value for dim in tensor.shape.dim[1:]))  # but the batch
+    return largest
 
 
 def _reference(workload: Workload, threads: int, images: Images) -> Run:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from loadtest.record_costs import cost_tables
 from loadtest.record_views import BlockView, Cell, NetworkGroup, Recorded, block_cells, network_cells, way_of
-from loadtest.schema import LeftOut, Machine, Row
+from loadtest.schema import LeftOut, Machine, Row, Settings
 
 _HEAD = """# Benchmarks
 
@@ -21,7 +21,7 @@ Written by `python -m loadtest.record` from the JSON files of this folder; chang
 
 **How it is measured.** All rows of a network, or of a block's shape, take turns in one process, each turn being one
 untimed run and one timed run; medians are compared, so a ratio is the median time of the full-precision twin in ONNX
-Runtime float32 over the median time of the row, at the same threads and batch. ONNX Runtime's threads do not spin.
+Runtime float32 over the median time of the row, at the same threads and batch.
 Float and 8-bit peers take float NCHW input with BatchNorm folded, prepared outside the timing; `binary` and `reference`
 take uint8 images and normalise inside. OpenVINO is asked for float32 arithmetic and compiled for the static shape.
 8-bit networks are quantised statically (QDQ, per channel) and calibrated on synthetic photos. Weights are random unless
@@ -55,7 +55,8 @@ def readme(records: Sequence[Recorded], remarks: Mapping[str, str]) -> str:
     newest, *earlier = sorted(records, key=lambda record: record.network.machine.date, reverse=True)
     lines += [f"## {newest.network.machine.date[:10]}, {newest.network.machine.cpu}", ""]
     lines += _machine(newest.network.machine)
-    lines += [f"Recorded in [{newest.stem}.json]({newest.stem}.json).", "", "### Networks", ""]
+    lines += [f"Recorded in [{newest.stem}.json]({newest.stem}.json). {_running(newest.network.settings)}", ""]
+    lines += ["### Networks", ""]
     lines += [f"![Networks against their peers]({newest.stem}-network.svg)", ""]
     for cell in network_cells(newest.network):
         lines += _networks(cell)
@@ -91,6 +92,14 @@ def _machine(machine: Machine) -> list[str]:
         "Commit": f"`{machine.commit}`, {machine.date}",
     }
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+
+
+def _running(settings: Settings) -> str:
+    wait = (
+        f"wait awake for the next operator for {settings.spin_us} us, then sleep" if settings.spin_us else "do not spin"
+    )
+    parts = " Batches of `binary` run in parts where their maps leave the caches, as they are served."
+    return f"ONNX Runtime's threads {wait}.{parts if settings.batch_parts else ''}"
 
 
 def _networks(cell: Cell[NetworkGroup]) -> list[str]:

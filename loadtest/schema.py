@@ -60,7 +60,10 @@ class Settings(Part):
         batch: images a run, likewise.
         repetitions: timed runs a row.
         settle: untimed runs before each timed one, which bring a row's own data back into the caches.
-        spinning: whether ONNX Runtime's idle threads spin.
+        spinning: whether ONNX Runtime's idle threads spin without a bound.
+        spin_us: for how long a thread of a run looks for the next operator's work before it sleeps, microseconds.
+        batch_parts: whether a batch of a 1-bit network is run in parts where its maps leave the caches, as the service
+            does.
         weights: what the networks' weights are: `random`, or those of the zoo.
     """
 
@@ -69,6 +72,8 @@ class Settings(Part):
     repetitions: Count
     settle: Annotated[int, Field(ge=0)]
     spinning: bool = False
+    spin_us: Annotated[int, Field(ge=0)] = 0
+    batch_parts: bool = False
     weights: str
 
 

@@ -4,6 +4,7 @@ import onnxruntime as ort
 
 from service import xnor_op
 from service.backends.base import Description, LoadedModel
+from service.backends.batches import images_a_run, largest_map_bytes
 from service.backends.session import OrtModel, ResidentGrowth, check_variant, open_session
 from service.card import Card
 
@@ -34,4 +35,5 @@ class BitPackedBackend:
             "artefact_bytes": card.path.stat().st_size,
             "session_bytes": growth.bytes,
         }
-        return OrtModel(card, session, description)
+        most = images_a_run(largest_map_bytes(card))
+        return OrtModel(card, session, description, images_a_run=most)

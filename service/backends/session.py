@@ -19,6 +19,12 @@ from service.host import resident_memory_bytes
 OUTPUT_NAMES = {"classify": "logits", "depth": "depth"}
 """Name of a graph's one output, by task."""
 
+SPIN_US = 20
+"""Microseconds for which a thread of a run looks for the next operator's work before it sleeps; 0 where this version of
+ONNX Runtime cannot bound them. docs/adr/0053."""
+if tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 26):
+    SPIN_US = 0
+
 _FATAL = 4  # ORT's severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
 _ERROR = 3
 
@@ -50,9 +56,11 @@ def open_session(
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1  # the graphs are chains: there is nothing to run side by side
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # Spinning threads take the CPU from their neighbours: with a second busy process, two spinning threads ran at half
-    # the speed of two sleeping ones.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Waking a sleeping thread takes as long as a whole 1-bit operator, so threads wait for the next one awake; but not
+    # for long, and never between runs: spinning threads take the CPU from their neighbours.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if SPIN_US else "0")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -102,6 +110,33 @@ def run_session(
     return results
 
 
+def run_images(
+    session: ort.InferenceSession, output: str, images: NDArray[np.uint8], most: int | None, *, name: str
+) -> NDArray[np.float32]:
+    """Runs a batch, in parts of at most so many images.
+
+    Args:
+        session: what to run; its input is `image`.
+        output: name of the output to return.
+        images: uint8 [N,H,W,3], N >= 1.
+        most: images of a part; None for all at once.
+        name: how to call the model in errors.
+
+    Returns:
+        The output for all images, in their order, [N,...].
+
+    Raises:
+        ModelBrokenError: a node failed.
+    """
+    step = most or len(images)
+    parts = [
+        run_session(session, [output], {"image": np.ascontiguousarray(images[i : i + step])}, name=name)[0]
+        for i in range(0, len(images), step)
+    ]
+    joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return joined.astype(np.float32, copy=False)
+
+
 class OrtModel:
     """A `LoadedModel` on an ONNX Runtime session.
 
@@ -109,16 +144,20 @@ class OrtModel:
         card: the model's card.
         session: its session; runs of one session may overlap.
         description: what `describe` tells; `session_bytes` as measured for the session alone.
+        images_a_run: most images that the session is given at once; None for a whole batch.
 
     Raises:
         ModelBrokenError: the graph's inputs and outputs are not those of the card's task.
     """
 
-    def __init__(self, card: Card, session: ort.InferenceSession, description: Description) -> None:
+    def __init__(
+        self, card: Card, session: ort.InferenceSession, description: Description, *, images_a_run: int | None = None
+    ) -> None:
         self._name = f"{card.name} ({description['variant']})"
         self._rows = (card.input.height, card.input.width, 3)
         self._session: ort.InferenceSession | None = session
         self._description = description
+        self._images_a_run = images_a_run
         self._output = OUTPUT_NAMES[card.task]
         _check_interface(self._name, card, session)
 
@@ -134,8 +173,7 @@ class OrtModel:
                 f"this is {batch.dtype} {list(batch.shape)}.",
                 remedy="Scale and crop the image to that size before it is sent as a tensor.",
             )
-        (output,) = run_session(session, [self._output], {"image": np.ascontiguousarray(batch)}, name=self._name)
-        return output.astype(np.float32, copy=False)
+        return run_images(session, self._output, batch, self._images_a_run, name=self._name)
 
     def warm_up(self) -> None:
         """See `LoadedModel.warm_up`."""

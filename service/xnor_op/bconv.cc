@@ -7,6 +7,10 @@
 namespace bireal {
 namespace {
 
+// Weights up to this stay in the first-level cache from one range of rows to the next.
+constexpr size_t kNearWeights = 40 * 1024;
+constexpr int kMostPreparedParts = 4;  // of kernels that first bring the activations into another form, each part anew
+
 // factor * values, padded with zeros.
 AlignedBuffer padded_floats(const TensorView& values, float factor, int count, int padded) {
   AlignedBuffer buffer(sizeof(float) * padded);
@@ -28,6 +32,28 @@ void require_clear_tails(const uint32_t* weight, int64_t rows, int channels) {
 }
 
 }  // namespace
+
+// How a run is cut: images, parts of the output channels, rows, the last within the others. Large weights are cut first:
+// each is then read once for many rows, by one thread, and the same thread reads it in the next run.
+struct BConv::Cut {
+  int parts;
+  RowTasks rows;
+
+  Cut(const BConv& op, const MapShape& out, double work_per_row, bool prepared)
+      : parts(op.weights_.bytes() <= kNearWeights ? 1 : channel_parts(op, work_per_row * out.height, prepared)),
+        rows(out.batch, out.height, work_per_row, 1, parts) {}
+
+  static int channel_parts(const BConv& op, double work, bool prepared) {
+    const int blocks = op.padded_channels_ / op.kernels_.block;
+    int count = tasks_for(work);
+    while (count > blocks) count /= 2;
+    return prepared ? std::min(count, kMostPreparedParts) : count;
+  }
+
+  size_t count() const { return rows.count() * parts; }
+  int64_t image(size_t task) const { return static_cast<int64_t>(task / (rows.per_image * parts)); }
+  int part(size_t task) const { return static_cast<int>(task / rows.per_image % parts); }
+};
 
 BConv::BConv(const Attributes& attributes, const TensorView& bits, const TensorView& weight, const TensorView& scale,
              const TensorView& bias, const TensorView* residual, const Kernels& kernels)
@@ -112,21 +138,23 @@ void BConv::run(const TensorView& bits, const TensorView* residual, const MapSha
   shared.out_channels = out_channels_;
   shared.padded_channels = padded_channels_;
   shared.out_words = words_for(out_channels_);
-  shared.block_begin = 0;
-  shared.block_end = blocks;
   const double macs_per_row = static_cast<double>(out.width) * out_channels_ * channels_ * kernel_ * kernel_;
-  const RowTasks tasks(out.batch, out.height, macs_per_row / 500 + out.width * out_channels_ / 8.0);
-  executor.for_each(tasks.count(), [&](size_t task) {
-    const int64_t image = tasks.image(task);
+  shared.row_end = out.height;
+  const bool prepared = kernels_.bconv_scratch_bytes(shared) > 0;
+  const Cut cut(*this, out, macs_per_row / 500 + out.width * out_channels_ / 8.0, prepared);
+  executor.for_each(cut.count(), [&](size_t task) {
+    const int64_t image = cut.image(task);
     BConvJob job = shared;
     job.bits = bits.as<uint32_t>() + image * in.bits_words();
     job.residual = residual == nullptr ? nullptr : residual->as<float>() + image * out.elements();
     job.y = y + image * out.elements();
-    job.row_begin = tasks.begin(task);
-    job.row_end = tasks.end(task);
+    job.row_begin = cut.rows.begin(task);
+    job.row_end = cut.rows.end(task);
+    job.block_begin = blocks * cut.part(task) / cut.parts;
+    job.block_end = blocks * (cut.part(task) + 1) / cut.parts;
     if (bits_out != nullptr) {
       job.bits_out = bits_out + image * out.bits_words();
-      clear_border(job.bits_out, out, job.row_begin, job.row_end);
+      if (cut.part(task) == 0) clear_border(job.bits_out, out, job.row_begin, job.row_end);  // all its words, once
     }
     job.scratch = thread_scratch(kernels_.bconv_scratch_bytes(job));
     kernels_.bconv(job);

@@ -30,6 +30,8 @@ class BConv {
            const Executor& executor) const;
 
  private:
+  struct Cut;
+
   MapShape input_map(const TensorView& bits) const;
   void make_starts();
 

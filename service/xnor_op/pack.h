@@ -39,11 +39,15 @@ MapShape map_shape(const TensorView& tensor, const char* role);
 // above row 0 and below row height - 1 when they belong to the range.
 void clear_border(uint32_t* bits, const MapShape& map, int row_begin, int row_end);
 
+// Into how many tasks work of `steps` elementary steps, a step being about a nanosecond, is to be cut: a power of two,
+// so that two or four threads get equal shares.
+int tasks_for(double steps);
+
 // How the rows of a batch are cut into tasks: tasks of one image have consecutive indices.
 struct RowTasks {
-  // `work_per_row`: elementary steps a row, a step being about a nanosecond. A task has at least `fewest_rows`, for
-  // operators where each task repeats some work of its neighbour.
-  RowTasks(int64_t batch, int rows, double work_per_row, int fewest_rows = 1);
+  // `work_per_row`: steps as in tasks_for. A task has at least `fewest_rows`, for operators where each task repeats some
+  // work of its neighbour. `parts`: into how many the operator cuts a range of rows besides, by channels.
+  RowTasks(int64_t batch, int rows, double work_per_row, int fewest_rows = 1, int parts = 1);
   size_t count() const { return static_cast<size_t>(batch) * per_image; }
   int64_t image(size_t task) const { return static_cast<int64_t>(task / per_image); }
   int begin(size_t task) const { return static_cast<int>(rows * static_cast<int64_t>(task % per_image) / per_image); }

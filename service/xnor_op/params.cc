@@ -41,8 +41,17 @@ void require_range(const char* what, int64_t value, int64_t lowest, int64_t high
   }
 }
 
+namespace {
+
+thread_local uint64_t g_scratch_uses = 0;
+
+}  // namespace
+
+uint64_t thread_scratch_uses() { return g_scratch_uses; }
+
 void* thread_scratch(size_t bytes) {
   static thread_local AlignedBuffer buffer;
+  ++g_scratch_uses;
   if (buffer.bytes() < bytes) buffer = AlignedBuffer(bytes);
   return buffer.as<void>();
 }

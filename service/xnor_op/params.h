@@ -125,4 +125,7 @@ class Executor {
 // one task at a time, therefore concurrent runs of one session share nothing that is written.
 void* thread_scratch(size_t bytes);
 
+// How often the calling thread has been given its scratch memory: while it stays the same, nobody else wrote there.
+uint64_t thread_scratch_uses();
+
 }  // namespace bireal

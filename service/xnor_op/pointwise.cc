@@ -8,9 +8,9 @@ namespace bireal {
 namespace {
 
 constexpr int kMostChannels = 65535;      // 255 * 128 * C stays below 2^31
-constexpr int64_t kFewestPixels = 48;     // a task of fewer reads the weights too often
-constexpr int kMostChannelTasks = 4;      // each prepares the pixels again
-constexpr double kWorkOfChannelTask = 4e6;  // multiply-accumulates: about 20 us
+constexpr int64_t kFewestPixels = 48;  // a task of fewer reads the weights too often
+constexpr double kBytesPerStep = 50;
+constexpr int kMostChannelTasks = 4;   // each prepares the pixels again
 
 // IEEE half to single, exact.
 float widen(uint16_t half) {
@@ -51,11 +51,18 @@ struct Pointwise::Cut {
   int parts = 1;
 
   Cut(const Pointwise& op, const MapShape& out, bool split_channels)
-      : rows(out.batch, out.height, static_cast<double>(out.width) * op.channels_ * op.out_channels_ / 200,
-             static_cast<int>((kFewestPixels + out.width - 1) / out.width)) {
+      : rows(out.batch, out.height, work_per_row(op, out), static_cast<int>((kFewestPixels + out.width - 1) / out.width)) {
     if (!split_channels || rows.count() >= kMostChannelTasks) return;
-    const double work = static_cast<double>(out.pixels()) * out.batch * op.channels_ * op.out_channels_;
-    parts = std::clamp(static_cast<int>(work / kWorkOfChannelTask), 1, std::min(kMostChannelTasks, op.blocks_));
+    // Few pixels: reading the weights is what takes the time.
+    const double work = work_per_row(op, out) * out.height * out.batch + op.weights_.bytes() / kBytesPerStep;
+    const int most = std::min(kMostChannelTasks / std::max(static_cast<int>(rows.count()), 1), op.blocks_);
+    parts = std::clamp(tasks_for(work), 1, most);
+  }
+
+  // Multiply-accumulates, and the values that are read and written.
+  static double work_per_row(const Pointwise& op, const MapShape& out) {
+    const double channels = op.channels_;
+    return out.width * (channels * op.out_channels_ / 200 + 4 * (channels + op.out_channels_) / kBytesPerStep);
   }
 };
 

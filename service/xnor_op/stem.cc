@@ -1,6 +1,7 @@
 #include "stem.h"
 
 #include <algorithm>
+#include <atomic>
 
 namespace bireal {
 namespace {
@@ -8,8 +9,8 @@ namespace {
 constexpr int kColors = 3;
 constexpr int kLargestKernel = 7;
 constexpr int kPoolRows = 3;
-// A task makes the convolution row above its first pooled row again: 1 in 28 with 14 pooled rows.
-constexpr int kFewestPooledRows = 14;
+// A task makes the convolution row above its first pooled row again, unless its thread has just made it.
+constexpr int kFewestPooledRows = 4;
 constexpr size_t kLine = 64;  // bytes; parts of the scratch start on cache lines, with a line of slack behind each
 
 size_t round_up(size_t bytes) { return (bytes + 2 * kLine - 1) / kLine * kLine; }
@@ -44,6 +45,32 @@ struct Stem::Geometry {
         class_bytes(round_up(conv_width)) {}
 };
 
+// What a thread's scratch memory holds: tasks that one thread takes one after the other go on from there.
+struct Stem::Held {
+  uint64_t run = 0;           // of which call of Stem::run; 0: nothing
+  uint64_t scratch_uses = 0;  // thread_scratch_uses() when it was written
+  int64_t image = 0;
+  int next_row = 0;                // output row behind the last one that was made
+  int conv_row = -1;               // last convolution row in the pooling ring; row r lives at r % 3
+  int input[kLargestKernel] = {};  // which input row each place of the ring holds
+
+  // Makes it fit for the rows from `row` on; forgets what it holds where that is of no use for them.
+  void enter(uint64_t this_run, int64_t this_image, int row) {
+    const bool goes_on =
+        run == this_run && image == this_image && next_row == row && scratch_uses == thread_scratch_uses();
+    run = this_run;
+    image = this_image;
+    if (goes_on) return;
+    conv_row = -1;
+    std::fill_n(input, kLargestKernel, -1);
+  }
+
+  void leave(int row) {
+    next_row = row;
+    scratch_uses = thread_scratch_uses();
+  }
+};
+
 // Makes convolution rows on demand. Holds a ring of converted input rows, so each is converted once a task.
 class Stem::RowSource {
  public:
@@ -51,8 +78,9 @@ class Stem::RowSource {
     return geometry.class_bytes + kernel * geometry.input_row_bytes;
   }
 
-  RowSource(const Stem& stem, const Geometry& geometry, const uint8_t* pixels, char* scratch)
-      : stem_(stem), geometry_(geometry), pixels_(pixels), ring_(scratch + geometry.class_bytes) {
+  // `held`: Held::input, of the same scratch memory.
+  RowSource(const Stem& stem, const Geometry& geometry, const uint8_t* pixels, char* scratch, int* held)
+      : stem_(stem), geometry_(geometry), pixels_(pixels), ring_(scratch + geometry.class_bytes), held_(held) {
     auto* classes = reinterpret_cast<uint8_t*>(scratch);
     const int pad = stem.kernel_ / 2;
     for (int x = 0; x < geometry.conv_width; ++x) {
@@ -67,7 +95,6 @@ class Stem::RowSource {
     job_.padded_channels = stem.padded_channels_;
     job_.kernel = stem.kernel_;
     job_.stride = stem.stride_;
-    std::fill_n(held_, kLargestKernel, -1);
   }
 
   // Convolution row `row` -> out [conv_width][out_channels].
@@ -125,7 +152,7 @@ class Stem::RowSource {
   const Geometry& geometry_;
   const uint8_t* pixels_;
   char* ring_;
-  int held_[kLargestKernel];  // which input row each place of the ring holds
+  int* held_;
   StemRowJob job_ = {};
 };
 
@@ -232,13 +259,16 @@ void Stem::run(const TensorView& image, const MapShape& out, float* y, uint32_t*
   const double work = static_cast<double>(geometry.conv_width) * out_channels_ * kernel_ * kernel_ * kColors / 60;
   const RowTasks tasks(out.batch, out.height, pool_ ? 2 * work : work, pool_ ? kFewestPooledRows : 1);
   const size_t row_elements = static_cast<size_t>(out.width) * out.channels;
+  static std::atomic<uint64_t> runs{0};
+  const uint64_t this_run = ++runs;
   executor.for_each(tasks.count(), [&](size_t task) {
     const int64_t index = tasks.image(task);
+    static thread_local Held held;
+    held.enter(this_run, index, tasks.begin(task));
     auto* scratch = static_cast<char*>(thread_scratch(scratch_bytes));
-    RowSource source(*this, geometry, image.as<uint8_t>() + index * in.elements(), scratch);
+    RowSource source(*this, geometry, image.as<uint8_t>() + index * in.elements(), scratch, held.input);
     uint32_t* image_bits = bits == nullptr ? nullptr : bits + index * out.bits_words();
     if (bits != nullptr) clear_border(image_bits, out, tasks.begin(task), tasks.end(task));
-    int made = -1;  // last convolution row in the pooling ring; row r lives at r % 3
     for (int row = tasks.begin(task); row < tasks.end(task); ++row) {
       float* y_row = y + index * out.elements() + row * row_elements;
       if (pool_) {
@@ -247,8 +277,8 @@ void Stem::run(const TensorView& image, const MapShape& out, float* y, uint32_t*
         const float* rows[kPoolRows];
         for (int r = first; r <= last; ++r) {
           auto* place = reinterpret_cast<float*>(scratch + source_bytes + r % kPoolRows * geometry.conv_row_bytes);
-          if (r > made) source.make(r, place);
-          made = std::max(made, r);
+          if (r > held.conv_row) source.make(r, place);
+          held.conv_row = std::max(held.conv_row, r);
           rows[r - first] = place;
         }
         kernels_.max_pool_row(rows, last - first + 1, geometry.conv_width, out.channels, y_row);
@@ -260,6 +290,7 @@ void Stem::run(const TensorView& image, const MapShape& out, float* y, uint32_t*
         kernels_.pack(y_row, nullptr, out.width, out.channels, image_bits + pixel * words_for(out.channels));
       }
     }
+    held.leave(tasks.end(task));
   });
 }
 

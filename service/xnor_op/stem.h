@@ -31,6 +31,7 @@ class Stem {
 
  private:
   struct Geometry;
+  struct Held;
   class RowSource;
 
   size_t pixel_bytes() const;

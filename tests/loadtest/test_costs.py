@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from loadtest import costs, memory, modules
+from loadtest import costs, instructions, modules
 from loadtest.networks import Pair, photos
 from loadtest.options import UsageError
 from loadtest.peers import Workload
@@ -16,7 +17,7 @@ from loadtest.throughput import images_per_s
 from loadtest.unfused import BEHIND, CONVOLUTION, unfused_packed
 from service.backends.session import open_session
 from service.host import usable_cpus
-from service.xnor_op import library_path
+from service.xnor_op import library_path, usable_kernels
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +83,20 @@ def test_the_unfused_build_computes_the_same(pair: Pair) -> None:
 
 
 def test_without_valgrind_it_is_said_what_installs_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.shutil, "which", lambda _: None)
+    monkeypatch.setattr(instructions.shutil, "which", lambda _: None)
     found = costs.measure(costs.options().parse_args(["--parts", "instructions"]), [pair])
     assert "apt-get install valgrind" in found.left_out[0].reason and not found.left_out[0].failed
+
+
+@pytest.mark.slow
+def test_instructions_are_those_of_one_run(pair: Pair) -> None:
+    """Of one run alone: importing Python's modules under the same tool would be a thousand million."""
+    if shutil.which("valgrind") is None or instructions.COUNTED_ISA not in usable_kernels():
+        pytest.skip("valgrind is not installed, or this CPU has no kernel that it runs")
+    full, binary = instructions.count_instructions(Workload(pair))
+    assert (full.name, binary.name) == ("resnet18/ort-fp32", "bireal18/binary")
+    assert 10**5 < binary.instructions < full.instructions < 10**8
+    assert binary.ratio_vs_ort_fp32 == pytest.approx(full.instructions / binary.instructions, rel=0.01)
 
 
 def test_a_pattern_that_matches_nothing_is_refused(pair: Pair) -> None:

@@ -17,7 +17,7 @@ from loadtest.peers_graph import FLOAT_INPUT, channels_first, split_front, widen
 from loadtest.schema import Document
 from service import xnor_op
 from service.backends.dialect import PackedGraph
-from service.backends.session import open_session
+from service.backends.session import SPIN_US, open_session
 from tests.backends.graphs import bottleneck_like
 from tests.tiny_zoo import write_zoo
 
@@ -67,6 +67,7 @@ def test_header_names_cpu_kernel_versions_commit_and_date(document: Document) ->
     assert machine.versions.keys() >= {"python", "onnxruntime", "numpy"}
     assert document.settings.threads == (1,) and document.settings.batch == (1, 2)
     assert document.settings.spinning is False
+    assert document.settings.spin_us == SPIN_US and document.settings.batch_parts
 
 
 def test_ratios_are_those_of_medians(document: Document) -> None:
