@@ -26,6 +26,7 @@ from PIL import Image
 
 from models.eval import scene
 from models.eval.depth_figures import by_distance, by_frame
+from models.eval.depth_floor import floor
 from models.eval.depth_pictures import Network, View, picture, save_picture, view_of
 from models.eval.depth_text import label_of, page
 from models.eval.page import evaluate
@@ -114,6 +115,18 @@ def row_of(card: Card, findings: dict[str, Any]) -> dict[str, Any]:
         **{name: found.get(name, float("nan")) for name in names},
         "difference": difference,
     }
+
+
+def floor_of(train: Path | None, data: Path, dataset: str, kept: list[Path]) -> dict[str, Any] | None:
+    """What a predictor by row reaches on the data: from a training drive, or as kept of the same data; None otherwise.
+
+    Raises:
+        DataError: the training drive cannot be used.
+    """
+    if train is not None:
+        return {"drive": train.name, **floor(train, data)}
+    pages = (json.loads(path.read_text()) for path in kept if path.is_file())
+    return next((page["floor"] for page in pages if page["dataset"] == dataset and page.get("floor")), None)
 
 
 def log_readings(out: Path, cards: list[Card], found: Findings, date: str, commit: str) -> None:
@@ -212,6 +225,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m models.eval.depth_page", description=__doc__)
     parser.add_argument("--data", type=Path, help="packed drive; without it all is written from the kept files")
     parser.add_argument("--models", type=Path, default=ROOT / "models" / "zoo", help="folder of models")
+    parser.add_argument("--floor", type=Path, metavar="DRIVE", help="training drive whose row medians are the floor")
     parser.add_argument("--dataset", default="dev", help="what the pages call the data")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of frames, outside of the repository")
     parser.add_argument("--frames", type=int, default=FRAMES, help="how many of them")
@@ -228,9 +242,10 @@ def main() -> int:
             found = measure(cards, args.data, args.dataset)
             facts, date = machine(), datetime.now(UTC).isoformat(timespec="minutes")
             complete(cards, found)
+            least = floor_of(args.floor, args.data, args.dataset, [args.out / f"{card.name}.json" for card in cards])
             log_readings(args.out, cards, found, date, facts["commit"])
             for name, findings in found.items():
-                findings |= {"date": date[:10], "machine": facts}
+                findings |= {"date": date[:10], "machine": facts, "floor": least}
                 (args.out / f"{name}.json").write_text(json.dumps(findings, indent=1) + "\n")
         found = {card.name: json.loads((args.out / f"{card.name}.json").read_text()) for card in cards}
         draw_all(cards, found, args.out)

@@ -45,7 +45,7 @@ def page(card: Card, findings: dict[str, Any]) -> str:
     ]
     if "paired" in findings:
         lines += ["", *_paired(findings["paired"])]
-    lines += ["", "## The paper's table, and ours", "", *_paper(findings["group"])]
+    lines += ["", "## The paper's table, and ours", "", *_paper(findings["group"], findings["floor"])]
     stem = findings["figures"]
     lines += [
         "",
@@ -142,8 +142,8 @@ def _paired(paired: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _paper(group: list[dict[str, Any]]) -> list[str]:
-    """Table 8 beside our figures, and what so few scenes can show."""
+def _paper(group: list[dict[str, Any]], floor: dict[str, Any] | None) -> list[str]:
+    """Table 8 beside our figures and the floor, and what so few scenes can show."""
     lines = [
         "| network | paper, KITTI | ours, delta < 1.25 at 80 m | at 50 m | abs_rel at 80 m | less full: paper | ours |",
         "|---|---|---|---|---|---|---|",
@@ -160,6 +160,12 @@ def _paper(group: list[dict[str, Any]]) -> list[str]:
         values = f"{row['delta1_80m']:.1%} | {row['delta1_50m']:.1%} | {row['abs_rel_80m']:.3f}"
         lines.append(f"| {name} | {paper} | {values} | {gap} | {_points(row['difference'])} |")
     full = rows.get("none", group[0])
+    if floor is not None:
+        gap = f"{100 * (floor['delta1_80m'] - full['delta1_80m']):+.1f} points"
+        lines.append(
+            f"| no picture seen: row medians of {floor['drive']} | - | {floor['delta1_80m']:.1%} "
+            f"| {floor['delta1_50m']:.1%} | {floor['abs_rel_80m']:.3f} | - | {gap} |"
+        )
     meaning = (
         "The paper trains for 60,000 steps of 10 images on the split of Garg et al., thousands of frames of dozens of "
         f"drives, and tests on theirs. Here {full['n']} consecutive frames of one drive are {full['n'] / 10:.0f} "

@@ -13,6 +13,7 @@ from PIL import Image
 
 from models.eval import depth_page as command
 from models.eval import scene
+from models.eval.depth_floor import floor, row_medians
 from models.eval.depth_pictures import View, picture
 from models.eval.depth_text import page
 from service.card import Card
@@ -52,7 +53,9 @@ def test_one_command_writes_pages_plots_and_pictures(tmp_path, monkeypatch) -> N
     zoo, drive, out = write_zoo(tmp_path / "zoo"), write_drive(tmp_path / "drive"), tmp_path / "docs"
     options = ["--models", zoo, "--out", out]
     pictures = ["--pictures", tmp_path / "pictures", "--frames", 2]
-    assert run(monkeypatch, "--data", drive, "--dataset", "a drive", *options, *pictures) == 0
+    train = write_drive(tmp_path / "train")
+    measured = ["--data", drive, "--dataset", "a drive", *options]
+    assert run(monkeypatch, *measured, *pictures, "--floor", train) == 0
     binary = json.loads((out / "tiny-bireal-depth.json").read_text())
     full = json.loads((out / "tiny-ramp.json").read_text())
     assert list(binary["evaluations"]) == ["binary", "reference"]
@@ -69,6 +72,7 @@ def test_one_command_writes_pages_plots_and_pictures(tmp_path, monkeypatch) -> N
     assert f"| Bi-Real-50 | 84.9% | {binary['evaluations']['binary']['delta1_80m']:.1%} |" in text
     assert "| BinaryNet-50 | 83.0% | none here |" in text
     assert "a drive" in text and "1 so far" in text
+    assert f"| no picture seen: row medians of train | - | {full['floor']['delta1_80m']:.1%} |" in text
     for name in ("tiny-ramp-distance.svg", "tiny-ramp-frames.svg", "tiny-ramp-drawing.jpg"):
         assert f"({name})" in text
         assert (out / name).stat().st_size > 1000
@@ -101,6 +105,24 @@ def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, capsys) -> None:
     (zoo / "tiny-ramp" / "1" / "card.yaml").unlink()
     with pytest.raises(ValueError, match="lacks tiny-ramp"):
         command.depth_cards(zoo)
+
+
+def test_the_floor_is_each_rows_median(tmp_path) -> None:
+    """Four rows, of which the second has no point: its nearest row stands in."""
+    for name in ("train", "test"):
+        for folder in ("left", "lidar_depth"):
+            (tmp_path / name / folder).mkdir(parents=True)
+    rows = [np.array([[10, 10], [0, 0], [8, 0], [4, 6]]), np.array([[30, 20], [0, 0], [8, 0], [5, 5]])]
+    for name, truths in (("train", rows), ("test", [np.array([[9, 9], [9, 9], [8, 8], [5, 10]])])):
+        for number, truth in enumerate(truths):
+            Image.new("RGB", (2, 4)).save(tmp_path / name / "left" / f"{number}.png")
+            values = (256 * np.repeat(truth, 20, axis=1)).astype(np.uint16)
+            Image.fromarray(values).save(tmp_path / name / "lidar_depth" / f"{number}.png")
+    medians = row_medians(tmp_path / "train")
+    assert medians.tolist() == [15.0, 15.0, 8.0, 5.0]
+    found = floor(tmp_path / "train", tmp_path / "test")
+    assert found["abs_rel_80m"] == pytest.approx((6 / 9 + 0) / 2), "the crop of four rows is the middle two"
+    assert found["delta1_80m"] == pytest.approx(0.5)
 
 
 # --- the shipped pages -----------------------------------------------------------------------------------------------
