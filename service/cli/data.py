@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 def images_of(path: Path) -> list[Path]:
-    """A file as it is, or every image below a folder, sorted; a file is an image by its suffix, in any case.
+    """A file (or a pipe) as it is, or every image below a folder, sorted; in a folder images are known by their suffix.
 
     Raises:
         BadParameterError: There is nothing.
     """
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return [path]
     if not path.is_dir():
         raise BadParameterError("path", f"{path} does not exist.", remedy="Check the path.")

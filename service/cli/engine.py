@@ -16,7 +16,7 @@ from service.api.telemetry import Telemetry
 from service.api.threads import ThreadPool
 from service.api.uploads import Upload
 from service.card import Card, TaskName, VariantName
-from service.errors import BrokenImageError
+from service.errors import BrokenImageError, EmptyBodyError, SettingsError
 from service.imaging import ImageLimits
 from service.metrics import Metrics
 from service.registry import Handle, Registry
@@ -66,8 +66,10 @@ class Engine:
         """Loads what is needed to run these pairs of a model and a variant, and nothing else. Call it once.
 
         Raises:
+            SettingsError: The folder of models is not there.
             ServiceError: As `Registry.resolve`.
         """
+        check_model_dir(self.settings)
         self.registry.scan()
         variants: dict[str, set[str]] = {}  # of each model
         for model, variant in wanted:
@@ -95,6 +97,19 @@ class Engine:
     ) -> tuple[dict[Side, Answered], list[Side]]:
         """Has two networks answer the image in a file."""
         return await self._pipeline.compare(_upload(path), sides, _job(options))
+
+
+def check_model_dir(settings: Settings) -> None:
+    """Tells a folder of models that is not there from one without the model that is wanted.
+
+    Raises:
+        SettingsError: It is not there, or no folder.
+    """
+    if not settings.model_dir.is_dir():
+        raise SettingsError(
+            f"The model folder {str(settings.model_dir)!r} does not exist or is no folder.",
+            remedy="Set BIREAL_MODEL_DIR or --model-dir to a folder of <name>/<version>/.",
+        )
 
 
 def offline(settings: Settings) -> Settings:
@@ -135,11 +150,14 @@ def describe(handle: Handle) -> dict[str, str]:
 
 def _upload(path: Path) -> Upload:
     try:
-        return Upload(path.read_bytes(), None, str(path))
+        data = path.read_bytes()
     except OSError as error:
         raise BrokenImageError(
             f"{path} cannot be read: {error.strerror}.", remedy="Check the path and its permissions."
         ) from error
+    if not data:
+        raise EmptyBodyError(f"{path} is empty.", remedy="Name the file of a picture.")
+    return Upload(data, None, str(path))
 
 
 def _job(options: Any) -> Job:

@@ -1,7 +1,7 @@
 """The parser of the command line and the one place where its errors are printed.
 
 An error is one sentence on standard error and exit code 2. With `--json`, standard output carries exactly one JSON
-document; progress bars and everything else go to standard error.
+document, of an error too; progress bars and everything else go to standard error.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 from service.app import service_version
 from service.cli.compare import compare
 from service.cli.evaluate import evaluate
+from service.cli.failure import Parser, fail
 from service.cli.models import models
 from service.cli.predict import predict
 from service.cli.serve import serve
@@ -25,7 +26,6 @@ from service.settings import Settings, add_arguments, load_settings, settings_ov
 
 Command = Callable[[Settings, argparse.Namespace], int]
 
-USAGE_ERROR = 2
 INTERRUPTED = 130
 
 # What the offline commands may be told about: the rest of the settings concerns clients.
@@ -34,6 +34,7 @@ _OFFLINE_SETTINGS = ("model_dir", "fallback", "kernel", "max_pixels", "decode_th
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, 1 (done, with failures told), 2 (an error) or 130 (Ctrl-C)."""
+    Parser.as_json = "--json" in (sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(argv)
     command: Command = arguments.command
     if command is not serve:  # these print their own errors; the log would only repeat them
@@ -41,9 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = command(load_settings(settings_overrides(arguments)), arguments)
         sys.stdout.flush()
-    except (ServiceError, DataError, ClientError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -51,11 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (ServiceError, DataError, ClientError, OSError) as error:
+        return fail(error, as_json=arguments.json)
     return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bireal-serve", description="Bi-Real Net, 1-bit networks served beside their full-precision twins."
     )
     parser.add_argument("--version", action="version", version=service_version())
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(serving)
 
     predicting = _command(commands, "predict", predict, "answer image files")
-    predicting.add_argument("images", nargs="+", type=Path, metavar="PATH", help="an image, or a folder of images")
+    predicting.add_argument("images", nargs="+", type=_path, metavar="PATH", help="an image, or a folder of images")
     predicting.add_argument("--task", choices=("classify", "depth"), default="classify")
     _network(predicting)
     predicting.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: your camera's focal length")
@@ -77,13 +77,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="depth: write it: .png in colours, .png16.png, .npy, .ply (a point cloud) or .json (figures)",
     )
-    predicting.add_argument("--url", help="of a running service that is to answer; nothing is loaded here then")
+    predicting.add_argument(
+        "--url", type=_url, help="of a running service that is to answer; nothing is loaded here then"
+    )
     predicting.add_argument("--key-file", type=Path, metavar="FILE", help="a file with the key of that service")
     add_arguments(predicting, (*_OFFLINE_SETTINGS, "top_k", "min_probability"))
 
     comparing = _command(commands, "compare", compare, "run two variants on a photo or a folder of photos")
     comparing.add_argument(
-        "path", type=Path, metavar="PATH", help="an image, a folder of images, or with labels: <wnid or name>/<image>"
+        "path", type=_path, metavar="PATH", help="an image, a folder of images, or with labels: <wnid or name>/<image>"
     )
     comparing.add_argument("--task", choices=("classify", "depth"), help="found by the folder where not given")
     comparing.add_argument("--model", help="a binary model; the task's default where not given")
@@ -128,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, command: Command, text: str
+    commands: "argparse._SubParsersAction[Parser]", name: str, command: Command, text: str
 ) -> argparse.ArgumentParser:
     # Written out: `--api-keys`, which is no option, must not pass for `--api-keys-file` and its value for a file.
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
@@ -147,6 +149,18 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return value
+
+
+def _path(text: str) -> Path:
+    if not text:  # pathlib takes it for the current folder, and "$UNSET" is not meant so
+        raise argparse.ArgumentTypeError("a path is empty")
+    return Path(text)
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} does not begin with http:// or https://")
+    return text
 
 
 def _fraction(text: str) -> float:

@@ -16,6 +16,7 @@ from service.api.wire import classify_answer, depth_answer
 from service.cli import remote
 from service.cli.data import images_of
 from service.cli.engine import Engine, in_order, offline
+from service.cli.failure import about
 from service.errors import BadParameterError, ServiceError
 from service.registry import Handle
 from service.settings import Settings
@@ -78,7 +79,7 @@ async def _all(
             return await engine.predict(path, handle, options)
         except ServiceError as error:
             if len(paths) == 1:
-                raise
+                raise about(path, error) from error.__cause__
             return error
 
     documents = []

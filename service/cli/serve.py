@@ -21,6 +21,7 @@ import uvicorn
 from service import xnor_op
 from service.api.services import Services
 from service.app import create_app
+from service.cli.engine import check_model_dir
 from service.cli.logs import configure_logging
 from service.errors import OpUnavailableError, SettingsError
 from service.settings import Settings, unknown_variables
@@ -115,11 +116,7 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _check(settings: Settings) -> None:
     """Ends the start over what no amount of waiting mends, rather than leave a service up that is never ready."""
-    if not settings.model_dir.is_dir():
-        raise SettingsError(
-            f"The model folder {str(settings.model_dir)!r} does not exist or is no folder.",
-            remedy="Set BIREAL_MODEL_DIR or --model-dir to a folder of <name>/<version>/.",
-        )
+    check_model_dir(settings)
     if settings.kernel == "auto" or settings.fallback == "reference":
         return  # whoever asked for a fallback wants the service up, whatever this machine can run
     try:

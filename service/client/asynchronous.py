@@ -198,4 +198,6 @@ class AsyncClient:
             elif response is not None:
                 return call.result(response)
             else:
-                raise RetryLimitError(f"{self._http.base_url} was not reached in {tried} tries.") from failure
+                raise RetryLimitError(
+                    f"{self._http.base_url} was not reached in {tried} tries: does the service run there?"
+                ) from failure

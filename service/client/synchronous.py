@@ -196,4 +196,6 @@ class Client:
             elif response is not None:
                 return call.result(response)
             else:
-                raise RetryLimitError(f"{self._http.base_url} was not reached in {tried} tries.") from failure
+                raise RetryLimitError(
+                    f"{self._http.base_url} was not reached in {tried} tries: does the service run there?"
+                ) from failure

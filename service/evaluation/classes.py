@@ -32,7 +32,8 @@ def labelled_images(root: Path) -> list[LabelledImage]:
         if is_image(path)
     ]
     if not found:
-        raise DataError(f"{root} has no images: expected <class>/<file>, a file being one of {sorted(IMAGE_SUFFIXES)}.")
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"{root} has no images in folders of classes, <class>/<file>: files that end in {suffixes}.")
     return found
 
 

@@ -1,0 +1,77 @@
+"""How a command fails: one sentence on standard error and, with `--json`, one document on standard output."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from service.client import ProblemError
+from service.errors import ServiceError
+from service.evaluation import DataError
+
+USAGE_ERROR = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, with errors of one sentence in place of the usage of some twenty lines."""
+
+    as_json = False  # of the class: subcommands have parsers of their own
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with exit code 2."""
+        sentence = f"{message[0].upper()}{message[1:]}."
+        remedy = f"`{self.prog} --help` says what there is."
+        fail(UsageError(sentence, remedy=remedy), as_json=Parser.as_json)
+        raise SystemExit(USAGE_ERROR)
+
+
+class UsageError(Exception):
+    """The command line cannot be understood."""
+
+    def __init__(self, detail: str, *, remedy: str) -> None:
+        self.detail, self.remedy = detail, remedy
+        super().__init__(f"{detail} {remedy}")
+
+
+def fail(error: Exception, *, as_json: bool) -> int:
+    """Says what went wrong.
+
+    Args:
+        error: Of the service, of the client, of the data, or of the system.
+        as_json: Whether whoever called reads a document: a problem (RFC 9457) as the service would answer it, with at
+            least `code` and `detail`.
+
+    Returns:
+        The exit code.
+    """
+    print(f"error: {_sentence(error)}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(_document(error)), flush=True)
+    return USAGE_ERROR
+
+
+def about(path: Path, error: ServiceError) -> ServiceError:
+    """The same error, saying which file it is about: a person at a terminal has named several things."""
+    if str(path) not in error.detail:
+        error.detail = f"{path}: {error.detail}"
+        error.args = (f"{error.detail} {error.remedy}".strip(),)
+    return error
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    return str(error)
+
+
+def _document(error: Exception) -> dict[str, Any]:
+    if isinstance(error, ServiceError):
+        return error.problem()
+    if isinstance(error, ProblemError):
+        return error.problem.model_dump(mode="json", exclude_none=True)
+    if isinstance(error, UsageError):
+        return {"code": "usage", "detail": error.detail, "help": error.remedy}
+    if isinstance(error, DataError):
+        return {"code": "bad-data", "detail": str(error)}
+    return {"code": "system-error" if isinstance(error, OSError) else "no-answer", "detail": _sentence(error)}

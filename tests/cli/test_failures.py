@@ -1,0 +1,78 @@
+"""How commands fail: one sentence that helps, exit code 2, and with `--json` one document all the same."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from service.cli.main import main
+from tests.pictures import encode, photo
+from tests.tiny_zoo import write_zoo
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory) -> Path:
+    return write_zoo(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture
+def files(tmp_path, zoo, monkeypatch) -> Path:
+    monkeypatch.setenv("BIREAL_MODEL_DIR", str(zoo))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").write_bytes(encode(photo(), "JPEG"))
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "zero.jpg").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+FAILURES = [
+    (["predict"], "usage", "PATH"),
+    (["predict", ""], "usage", "path is empty"),
+    (["nonsense"], "usage", "nonsense"),
+    (["predict", "photo.jpg", "--fx", "0"], "usage", "focal length"),
+    (["predict", "photo.jpg", "--url", "localhost:8000"], "usage", "http://"),
+    (["predict", "absent.jpg"], "bad-parameter", "absent.jpg does not exist"),
+    (["predict", "a" * 300], "system-error", "File name too long"),
+    (["predict", "text.jpg", "--variant", "full"], "unsupported-image", "text.jpg: The content seems to be text"),
+    (["predict", "zero.jpg", "--variant", "full"], "empty-body", "zero.jpg is empty"),
+    (["predict", "/dev/null", "--variant", "full"], "empty-body", "/dev/null is empty"),
+    (["predict", "photo.jpg", "--model-dir", "absent"], "settings-invalid", "'absent' does not exist"),
+    (["predict", "photo.jpg", "--top-k", "x"], "settings-invalid", "--top-k='x'"),
+    (["predict", "photo.jpg", "--model", "tiny-ramp"], "unknown-model", "'depth'"),
+    (["compare", "empty"], "bad-parameter", "no image in empty"),
+    (["evaluate", "--data", "empty"], "bad-data", "<class>/<file>"),
+    (["serve", "--port", "99999"], "settings-invalid", "65535"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), FAILURES, ids=lambda value: str(value)[:40])
+def test_a_failure_is_a_sentence_and_with_json_a_document(files, capsys, arguments, code, said):
+    def run(*more: str) -> tuple[str, str]:
+        try:
+            status = main([*arguments, *more])
+        except SystemExit as stop:
+            status = stop.code
+        output = capsys.readouterr()
+        assert status == 2
+        assert said in output.err
+        assert output.err.startswith("error: ")
+        assert output.err.count("\n") == 1
+        return output.out, output.err
+
+    assert run()[0] == ""
+    out, err = run("--json")
+    document = json.loads(out)
+    assert document["code"] == code
+    assert document["detail"] in err
+
+
+def test_a_picture_from_a_pipe(files, capsys):
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_bytes(Path("photo.jpg").read_bytes()))
+    writer.start()
+    assert main(["predict", "pipe", "--variant", "full", "--json"]) == 0
+    writer.join()
+    assert json.loads(capsys.readouterr().out)["image"]["width"] == 451
