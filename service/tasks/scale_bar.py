@@ -72,7 +72,7 @@ def depth_ticks(near_m: float, far_m: float) -> Iterator[Tick]:
         found.append(Tick(at, f"{depth_m:g} m"))
     spread = max((tick.at for tick in found), default=0.0) - min((tick.at for tick in found), default=0.0)
     if spread < 0.5:
-        digits = max(0, math.ceil(-math.log10(far_m - near_m)))  # as many as tell them apart
+        digits = max(0, math.ceil(-math.log10(far_m - near_m) - 1e-6))  # as many as tell them apart
         yield Tick(0.0, f"{near_m:.{digits}f} m")
         yield Tick(1.0, f"{far_m:.{digits}f} m")
     yield from found
