@@ -10,7 +10,7 @@ from starlette.responses import Response
 from service.api.context import context_of
 from service.api.findings import refuse_repeated
 from service.api.pipeline import Answered, Job, Side
-from service.api.predict import STATUSES
+from service.api.predict import FX_SCHEMA, STATUSES
 from service.api.problems import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
 from service.api.uploads import read_one, request_body
@@ -48,7 +48,7 @@ class DepthCompareQuery(CompareQuery):
 
     fx: Annotated[
         float | None,
-        Field(ge=1, le=1e6, allow_inf_nan=False, description="Your camera's focal length, pixels of the picture."),
+        Field(json_schema_extra=FX_SCHEMA, description="Your camera's focal length, pixels of the uploaded picture."),
     ] = None
     format: Annotated[
         Literal["json", "error_map"],

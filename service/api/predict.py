@@ -4,7 +4,7 @@ import time
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import Response, StreamingResponse
 
 from service.api.context import RequestContext, context_of
@@ -22,6 +22,7 @@ from service.scheduler import Deadline
 from service.schemas import ClassifyAnswer, ClassifyList, DepthAnswer, DepthList, Problem
 from service.tasks import ClassifyOptions, ColorOptions, DepthOptions, DepthResult, encode_depth
 from service.tasks.depth_formats import DepthFormat
+from service.tasks.focal import FX_RANGE_PX
 from service.tasks.point_cloud import interpolated_cloud
 
 router = APIRouter(tags=["inference"], route_class=DirectRoute, dependencies=[Depends(refuse_repeated)])
@@ -33,6 +34,8 @@ BY_MEDIA_TYPE: dict[str, Literal["json", "png16", "npy", "ply"]] = {
     "application/x-npy": "npy",
     "application/x-ply": "ply",
 }
+#: Checked by `DepthOptions`, whose words say what a focal length is.
+FX_SCHEMA: dict[str, JsonValue] = {"minimum": FX_RANGE_PX[0], "maximum": FX_RANGE_PX[1]}
 #: Larger files are sent while they are made.
 _AT_ONCE_BYTES = 2_000_000
 STATUSES = (400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504)
@@ -93,9 +96,7 @@ class DepthQuery(Selection):
     fx: Annotated[
         float | None,
         Field(
-            ge=1,
-            le=1e6,
-            allow_inf_nan=False,
+            json_schema_extra=FX_SCHEMA,
             description="Your camera's horizontal focal length, in pixels of the uploaded picture: makes the metres "
             "those of your camera. It must be 0.1 to 100 times the picture's width. Without it EXIF's "
             "FocalLengthIn35mmFilm counts, else the training camera's field of view is assumed.",
@@ -176,6 +177,7 @@ async def depth(
     query: Annotated[DepthQuery, Query()],
 ) -> Response:
     """Estimates the metric depth of one image as figures, a map or a picture, or of several images as figures."""
+    options = query.options()
     routed = route(services, "depth", query.model, query.variant, subject)
     form = (
         query.format
@@ -190,7 +192,7 @@ async def depth(
         )
     _check_fits(query, form, several=uploads.several)
     context = context_of(request)
-    answers = await _answers(request, services, uploads, routed, query.options(), deadline)
+    answers = await _answers(request, services, uploads, routed, options, deadline)
     answers = await signed(services, routed, uploads.images, answers, context, query.fx)
     if uploads.several:
         results = [

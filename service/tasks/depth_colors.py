@@ -37,7 +37,7 @@ def draw_colors(result: DepthResult, near_m: float, far_m: float, *, with_bar: b
     (height, width), valid = result.map_size, result.valid
     if with_bar:
         ticks = scale_bar.depth_ticks(near_m, far_m)
-        bar = scale_bar.bar(width, _PALETTE[::-1], ticks)
+        bar = scale_bar.bar(width, height, _PALETTE[::-1], ticks)
     else:
         bar = np.empty((0, width, 3), np.uint8)
     whole = (valid.width, valid.height) == (width, height)

@@ -41,7 +41,7 @@ def encode_error_map(a_m: npt.NDArray[np.float32], b_m: npt.NDArray[np.float32],
     ticks = [
         scale_bar.Tick((math.log2(ratio) / math.log2(FULL_RATIO) + 1) / 2, text) for ratio, text in _LABELS.items()
     ]
-    bar = scale_bar.bar(width, _colors(np.linspace(-1, 1, 255)), ticks)
+    bar = scale_bar.bar(width, height, _colors(np.linspace(-1, 1, 255)), ticks)
     both = np.full((height + bar.shape[0], bar.shape[1], 3), 255, np.uint8)
     both[:height, :width] = picture
     both[height:] = bar

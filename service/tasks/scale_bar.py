@@ -13,7 +13,12 @@ MIN_WIDTH_PX = 140
 
 _FONT_MIN_PX, _FONT_MAX_PX = 11, 96
 #: The letters grow with the picture, which is then looked at in a window of some width.
-_WIDTH_PER_FONT = 50
+_WIDTH_PER_FONT, _HEIGHT_PER_FONT = 50, 10
+
+#: First digits of the depths that are shown, in the order in which they are wanted.
+_ROUND = ((1.0,), (2.0, 5.0), (3.0, 4.0, 6.0, 8.0), (1.2, 1.5, 2.5, 7.0))
+#: The same where a range is too narrow for them.
+_TENTHS = (tuple(1 + step / 10 for step in range(90)),)
 
 _INK, _FRAME, _PAPER = (0, 0, 0), (110, 110, 110), (255, 255, 255)
 
@@ -25,11 +30,12 @@ class Tick(NamedTuple):
     label: str
 
 
-def bar(width: int, colors: npt.NDArray[np.uint8], ticks: Iterable[Tick]) -> npt.NDArray[np.uint8]:
+def bar(width: int, height: int, colors: npt.NDArray[np.uint8], ticks: Iterable[Tick]) -> npt.NDArray[np.uint8]:
     """Draws it.
 
     Args:
         width: Of the picture, pixels.
+        height: Likewise: the letters of a panorama are not as large as those of another picture of its width.
         colors: uint8 [N, 3] RGB, from left to right.
         ticks: The more important ones first: those are left out that would touch one before them.
 
@@ -37,7 +43,7 @@ def bar(width: int, colors: npt.NDArray[np.uint8], ticks: Iterable[Tick]) -> npt
         uint8 [height, max(width, MIN_WIDTH_PX), 3] RGB.
     """
     width = max(width, MIN_WIDTH_PX)
-    size = min(max(round(width / _WIDTH_PER_FONT), _FONT_MIN_PX), _FONT_MAX_PX)
+    size = min(max(round(min(width / _WIDTH_PER_FONT, height / _HEIGHT_PER_FONT)), _FONT_MIN_PX), _FONT_MAX_PX)
     font = ImageFont.load_default(size)
     gap, thick = max(3, size // 3), size  # below the picture and around; of the bar
     image = Image.new("RGB", (width, gap + thick + gap + math.ceil(1.35 * size) + gap), _PAPER)
@@ -52,7 +58,7 @@ def bar(width: int, colors: npt.NDArray[np.uint8], ticks: Iterable[Tick]) -> npt
         x = left + tick.at * (right - left)
         wide = draw.textlength(tick.label, font=font)
         start = min(max(x - wide / 2, 1.0), width - 1 - wide)  # at the ends the label moves inwards
-        if any(start < end + size / 2 and begin < start + wide + size / 2 for begin, end in taken):
+        if any(start < end + size and begin < start + wide + size for begin, end in taken):
             continue
         taken.append((start, start + wide))
         draw.line((round(x), bottom + 1, round(x), bottom + gap), fill=_INK, width=line)
@@ -66,26 +72,26 @@ def depth_ticks(near_m: float, far_m: float) -> Iterator[Tick]:
     Yields:
         At least two that do not touch on a bar of the least width: where there are no round figures, the ends.
     """
-    found = []
-    for depth_m in _round_depths(near_m, far_m):
-        at = (1 / near_m - 1 / depth_m) / (1 / near_m - 1 / far_m)
-        found.append(Tick(at, f"{depth_m:g} m"))
-    spread = max((tick.at for tick in found), default=0.0) - min((tick.at for tick in found), default=0.0)
-    if spread < 0.5:
-        digits = max(0, math.ceil(-math.log10(far_m - near_m) - 1e-6))  # as many as tell them apart
+    ticks = [_tick(depth_m, near_m, far_m) for depth_m in _round_depths(near_m, far_m, _ROUND)]
+    if max((tick.at for tick in ticks), default=0.0) - min((tick.at for tick in ticks), default=0.0) < 0.5:
+        # Two of them may be all that fits, side by side.
+        digits = max(0, math.ceil(-math.log10(far_m - near_m) - 1e-6))  # as many as tell the ends apart
         yield Tick(0.0, f"{near_m:.{digits}f} m")
         yield Tick(1.0, f"{far_m:.{digits}f} m")
-    yield from found
+        ticks += [_tick(depth_m, near_m, far_m) for depth_m in _round_depths(near_m, far_m, _TENTHS)]
+    yield from ticks
 
 
-def _round_depths(near_m: float, far_m: float) -> Iterator[float]:
-    """Depths whose figures are short: 1, 10, 100; then 2 and 5; then 3, 4, ...; then half and tenth steps."""
+def _tick(depth_m: float, near_m: float, far_m: float) -> Tick:
+    return Tick((1 / near_m - 1 / depth_m) / (1 / near_m - 1 / far_m), f"{depth_m:g} m")
+
+
+def _round_depths(near_m: float, far_m: float, steps: Iterable[tuple[float, ...]]) -> Iterator[float]:
+    """The depths of a range whose first digits are in `steps`, of all decades; those of the first step first."""
     decades = range(math.floor(math.log10(near_m)), math.ceil(math.log10(far_m)) + 1)
-    seen: set[float] = set()
-    for mantissas in ((1.0,), (2.0, 5.0), (3.0, 4.0, 6.0, 8.0), (1.5, 2.5, 7.0, 9.0), tuple(np.arange(1.1, 10, 0.1))):
+    for mantissas in steps:
         for decade in decades:
             for mantissa in mantissas:
-                depth_m = float(f"{mantissa * 10.0**decade:.2g}")
-                if near_m <= depth_m <= far_m and depth_m not in seen:
-                    seen.add(depth_m)
+                depth_m = float(f"{mantissa * 10.0**decade:.3g}")
+                if near_m <= depth_m <= far_m:
                     yield depth_m

@@ -289,7 +289,8 @@ async def test_metres_of_the_camera_in_the_picture(client):
     ("query", "parameter", "words"),
     [
         ("fx=26", "fx", "not millimetres"),
-        ("fx=0", "fx", "greater than or equal to 1"),
+        ("fx=0", "fx", "it must be a focal length"),
+        ("fx=nan", "fx", "it must be a focal length"),
         ("format=ply&size=original", "size", "only interpolate"),
         ("format=npy&values=true", "values", "format=json"),
         ("values=true&size=original", "values", "npy"),
