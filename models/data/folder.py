@@ -1,9 +1,14 @@
-"""Image-folder classification data: ``<root>/<split>/<wnid>/<image>``, held decoded in memory."""
+"""Image-folder classification data: ``<root>/<split>/<wnid>/<image>``, decoded once into memory where it fits.
+
+ImageNet does not (193 GB at 224x224): its images are decoded whenever a batch asks for them.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +22,7 @@ from tqdm import tqdm
 from models.data.augment import random_resized_crop
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+MEMORY_SHARE = 0.25  # of the machine's memory that decoded images may take; setting a part aside copies them once
 
 
 @dataclass(frozen=True)
@@ -27,17 +33,49 @@ class ClassName:
     name: str
 
 
+class ImageFiles:
+    """Images that are decoded when they are asked for, by as many threads as there are cores.
+
+    Args:
+        paths: of the files.
+        size: to which the whole image is scaled, pixels, square.
+    """
+
+    def __init__(self, paths: list[Path], size: int) -> None:
+        self.paths = paths
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Images uint8 [n,size,size,3], as of an array of all of them."""
+        chosen = self.paths[index] if isinstance(index, slice) else [self.paths[i] for i in index]
+        images = np.empty((len(chosen), self.size, self.size, 3), np.uint8)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoding leaves Python's lock
+            for i, image in enumerate(pool.map(self._decode, chosen)):
+                images[i] = image
+        return images
+
+    def _decode(self, path: Path) -> NDArray[np.uint8]:
+        return decode(path, self.size)
+
+    def subset(self, index: NDArray[np.int64]) -> ImageFiles:
+        """The files at ``index``."""
+        return ImageFiles([self.paths[i] for i in index], self.size)
+
+
 @dataclass(frozen=True)
 class ImageSet:
-    """Decoded images of equal size.
+    """Images of equal size.
 
     Attributes:
-        images: uint8 [N,H,W,3] RGB.
+        images: uint8 [N,H,W,3] RGB, or files that index like it.
         labels: int64 [N], index into ``classes``.
         classes: in label order.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | ImageFiles
     labels: NDArray[np.int64]
     classes: tuple[ClassName, ...]
 
@@ -45,8 +83,9 @@ class ImageSet:
         return len(self.labels)
 
     def subset(self, index: NDArray[np.int64]) -> ImageSet:
-        """The images at ``index``, copied."""
-        return ImageSet(self.images[index], self.labels[index], self.classes)
+        """The images at ``index``, copied if they are in memory."""
+        images = self.images.subset(index) if isinstance(self.images, ImageFiles) else self.images[index]
+        return ImageSet(images, self.labels[index], self.classes)
 
 
 def read_classes(root: Path) -> tuple[ClassName, ...]:
@@ -62,8 +101,23 @@ def read_classes(root: Path) -> tuple[ClassName, ...]:
     return tuple(ClassName(e["wnid"], e["name"].split(",")[0].strip()) for e in entries)
 
 
+def decode(path: Path, size: int) -> NDArray[np.uint8]:
+    """One file as uint8 [size,size,3] RGB; another size is scaled (the whole image)."""
+    with Image.open(path) as image:
+        rgb = image.convert("RGB")
+    if rgb.size != (size, size):
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb)
+
+
+def fits_memory(count: int, size: int) -> bool:
+    """Whether ``count`` decoded images may be held in memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return count * size * size * 3 <= MEMORY_SHARE * memory
+
+
 def load_split(root: Path, split: str, size: int) -> ImageSet:
-    """Decode ``<root>/<split>/<wnid>/*`` to uint8 [N,size,size,3]; other sizes are scaled (whole image).
+    """Images ``<root>/<split>/<wnid>/*`` as uint8 [N,size,size,3]; other sizes are scaled (whole image).
 
     Raises:
         FileNotFoundError: if a class folder is missing.
@@ -75,14 +129,13 @@ def load_split(root: Path, split: str, size: int) -> ImageSet:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is missing: expected <data>/{split}/<wnid>/<image> for every class")
         paths += [(p, label) for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    labels = np.array([label for _, label in paths], np.int64)
+    if not fits_memory(len(paths), size):
+        return ImageSet(ImageFiles([path for path, _ in paths], size), labels, classes)
     images = np.empty((len(paths), size, size, 3), np.uint8)
     for i, (path, _) in enumerate(tqdm(paths, desc=f"decode {split}", unit="img", mininterval=2.0)):
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
-        if rgb.size != (size, size):
-            rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-        images[i] = np.asarray(rgb)
-    return ImageSet(images, np.array([label for _, label in paths], np.int64), classes)
+        images[i] = decode(path, size)
+    return ImageSet(images, labels, classes)
 
 
 def hold_out(data: ImageSet, per_class: int) -> tuple[ImageSet, ImageSet]:

@@ -26,12 +26,12 @@ from service.xnor_op import library_path
 
 def top1(network: BiRealNet, data: ImageSet, precision: str) -> float:
     """Top-1 (fraction) of the bit-packed graph with one stem precision, images at their own size."""
-    height, width = data.images.shape[1:3]
+    height, width = data.images[:1].shape[1:3]
     options = ort.SessionOptions()
     options.register_custom_ops_library(str(library_path()))
     content = to_onnx(network, height, width, stem_precision=precision).SerializeToString()
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    batches = np.array_split(data.images, max(1, len(data) // 50))
+    batches = (data.images[start : start + 50] for start in range(0, len(data), 50))
     answers = np.concatenate([session.run(None, {"image": images})[0].argmax(axis=1) for images in batches])
     return float((answers == data.labels).mean())
 

@@ -1,0 +1,54 @@
+"""Data that do not fit into memory train as those that do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.data import folder
+from models.data.folder import ImageFiles, hold_out, load_split, training_batches
+
+SIZES = [(40, 30), (64, 64), (20, 50)]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of six files, of several sizes and kinds."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "classes.json").write_text(
+        json.dumps([{"index": i, "wnid": f"n{i}", "name": f"{i}"} for i in range(2)])
+    )
+    for label in range(2):
+        (tmp_path / "train" / f"n{label}").mkdir(parents=True)
+        for i in range(6):
+            width, height = SIZES[i % 3]
+            pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+            image = Image.fromarray(pixels).convert("L" if i == 4 else "RGB")
+            image.save(tmp_path / "train" / f"n{label}" / f"{i}.{'png' if i % 2 else 'JPEG'}")
+    return tmp_path
+
+
+def test_files_give_the_batches_that_memory_gives(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_memory = load_split(photos, "train", 32)
+    monkeypatch.setattr(folder, "MEMORY_SHARE", 0.0)
+    on_demand = load_split(photos, "train", 32)
+    assert isinstance(on_demand.images, ImageFiles)
+    assert len(on_demand.images) == len(on_demand) == 12
+    assert np.array_equal(on_demand.images[2:5], in_memory.images[2:5])
+    for ours, theirs in zip(hold_out(on_demand, 2), hold_out(in_memory, 2), strict=True):
+        assert isinstance(ours.images, ImageFiles)
+        options = {"batch": 2, "size": 16, "min_scale": 0.5, "seed": 1, "epoch": 0}
+        batches = zip(training_batches(ours, **options), training_batches(theirs, **options), strict=True)  # type: ignore[arg-type]
+        assert all(torch.equal(a, b) for pair in batches for a, b in zip(*pair, strict=True))
+
+
+def test_imagenet_at_224_does_not_fit_into_200_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 200 * 10**9 // 4096}
+    monkeypatch.setattr(folder.os, "sysconf", pages.__getitem__)
+    assert not folder.fits_memory(1_281_167, 224)
+    assert folder.fits_memory(49_979, 64)
