@@ -37,9 +37,6 @@ from service.registry import Handle
 from service.tasks import DepthOptions, DepthResult
 from service.tasks.depth import place_in_picture
 
-#: Consecutive frames that an interval takes for one observation: a second of KITTI's ten a second.
-BLOCK_FRAMES = 10
-
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -124,14 +121,14 @@ async def _errors(
 def _interval(values: Sequence[float | None]) -> dict[str, Any]:
     """Mean of a sequence of images with both intervals; an image that lacks the figure does not count."""
     known = [value for value in values if value is not None]
-    by_blocks = interval(st.mean_of_sequence(known, BLOCK_FRAMES))
+    by_blocks = interval(st.mean_of_sequence(known, st.BLOCK_FRAMES))
     by_frames = interval(st.mean(known))
     return {
         "estimate": by_blocks.estimate,
         "lower": by_blocks.lower,
         "upper": by_blocks.upper,
         "if_frames_were_independent": {"lower": by_frames.lower, "upper": by_frames.upper},
-        "blocks": len(known) // BLOCK_FRAMES,
+        "blocks": len(known) // st.BLOCK_FRAMES,
     }
 
 
@@ -233,10 +230,10 @@ def _figures(values: dict[str, float], suffix: str) -> str:
 
 def _between(found: dict[str, Any], sign: str = "") -> str:
     if found["lower"] is None:
-        return f"{found['estimate']:{sign}.4f}, no interval: fewer than {2 * BLOCK_FRAMES} images"
+        return f"{found['estimate']:{sign}.4f}, no interval: fewer than {2 * st.BLOCK_FRAMES} images"
     frames = found["if_frames_were_independent"]
     return (
         f"{found['estimate']:{sign}.4f}, 95 % interval {found['lower']:{sign}.4f}..{found['upper']:{sign}.4f} from "
-        f"{found['blocks']} blocks of {BLOCK_FRAMES} frames or more "
+        f"{found['blocks']} blocks of {st.BLOCK_FRAMES} frames or more "
         f"({frames['lower']:{sign}.4f}..{frames['upper']:{sign}.4f} if frames were independent)"
     )

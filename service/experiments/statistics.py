@@ -26,6 +26,9 @@ E_VALUE_LIMIT = 20.0
 #: Resamples of a bootstrap: the ends of a 95 % interval then rest on 50 values each.
 RESAMPLES = 1999
 
+#: Consecutive frames of a drive that count as one observation: a second of KITTI's ten a second.
+BLOCK_FRAMES = 10
+
 _BISECTIONS = 60
 
 

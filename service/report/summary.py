@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from service.experiments import statistics as st
-from service.experiments.results import interval
+from service.experiments.results import IntervalInfo, interval
 from service.experiments.verdict import verdict
 from service.report.pairs import Pair, Side
 
@@ -102,19 +103,26 @@ def _depth(pairs: Sequence[Pair]) -> _Scored:
     scored = [(pair.a.errors, pair.b.errors) for pair in pairs if pair.a.errors and pair.b.errors]
     if not scored:
         return _Scored({"labelled": 0})
-    figures: dict[str, Any] = {}
+    figures: dict[str, dict[str, IntervalInfo]] = {}
     for name in _DEPTH_FIGURES:
         a, b = (np.array([errors[name] for errors in side]) for side in zip(*scored, strict=True))
-        figures[name] = {key: interval(st.mean(values)).model_dump() for key, values in (("a", a), ("b", b))}
-        figures[name]["difference"] = interval(st.mean(a - b)).model_dump()
-    delta1 = [np.array([errors["delta1"] for errors in side]) for side in zip(*scored, strict=True)]
+        figures[name] = {"a": _over_frames(a), "b": _over_frames(b), "difference": _over_frames(a - b)}
+    delta1 = figures["delta1"]
     return _Scored(
-        {"labelled": len(scored), "depth": figures},
+        {
+            "labelled": len(scored),
+            "depth": {name: {key: found.model_dump() for key, found in one.items()} for name, one in figures.items()},
+        },
         len(scored),
-        interval(st.mean(delta1[0])),
-        interval(st.mean(delta1[1])),
-        interval(st.mean(delta1[0] - delta1[1])),
+        delta1["a"],
+        delta1["b"],
+        delta1["difference"],
     )
+
+
+def _over_frames(values: npt.NDArray[np.float64]) -> IntervalInfo:
+    """Mean over frames in their order, which resemble their neighbours (docs/adr/0043)."""
+    return interval(st.mean_of_sequence(values, st.BLOCK_FRAMES))
 
 
 def _latency(times_s: Any) -> dict[str, float]:

@@ -132,12 +132,12 @@ def test_one_variant_against_itself(capsys, tmp_path):
     assert 0.2 < document["latency"]["ratio"]["estimate"] < 5
 
 
-def road(root: Path, *, truth: bool) -> Path:
+def road(root: Path, *, truth: bool, frames: int = 3) -> Path:
     drive = root / "drive_0001"
     (drive / "left").mkdir(parents=True)
     height, width = DEPTH_SIZE
     ramp = np.tile(np.linspace(NEAR_M, FAR_M, width), (height, 1))
-    for number in range(3):
+    for number in range(frames):
         (drive / "left" / f"{number}.png").write_bytes(encode(Image.new("RGB", (width, height), "white"), "PNG"))
         if truth:
             (drive / "lidar_depth").mkdir(exist_ok=True)
@@ -148,16 +148,27 @@ def road(root: Path, *, truth: bool) -> Path:
 
 def test_depth_with_ground_truth(capsys, tmp_path):
     report = tmp_path / "report.html"
-    folder = road(tmp_path / "road", truth=True)
+    folder = road(tmp_path / "road", truth=True, frames=20)
     document = run(capsys, folder, "--a", "reference", "--b", "full", "--report", report)
     assert document["task"] == "depth", "found by the folder"
-    assert document["labelled"] == 3
+    assert document["labelled"] == 20
     assert document["depth"]["delta1"]["b"]["estimate"] == 1
     assert document["depth"]["abs_rel"]["b"]["estimate"] < 0.01
     assert document["depth"]["delta1"]["difference"]["estimate"] < -0.1
     assert document["verdict"]["conclusion"] == "worse"
     page = _Page.read(report)
-    assert sum(link.startswith("data:image/png") for link in page.links) == 3, "maps of where the depths differ"
+    assert sum(link.startswith("data:image/png") for link in page.links) == 12, "maps of where the depths differ"
+
+
+def test_a_second_of_a_drive_decides_nothing(capsys, tmp_path):
+    """Frames of a drive resemble each other: three of them are not three observations."""
+    report = tmp_path / "report.html"
+    folder = road(tmp_path / "road", truth=True)
+    document = run(capsys, folder, "--a", "reference", "--b", "full", "--report", report)
+    assert document["depth"]["delta1"]["difference"]["estimate"] < -0.1
+    assert document["depth"]["delta1"]["difference"]["lower"] is None
+    assert document["verdict"]["conclusion"] == "undecided"
+    assert report.stat().st_size > 1000
 
 
 def test_depth_without_ground_truth(capsys, tmp_path):
