@@ -1,5 +1,5 @@
 // Depth maps as pictures: one scale for both, a divider between them, and where and by how much they differ.
-import { figure, make, number } from "./service.js";
+import { figure, make, number, send } from "./service.js";
 
 const DEPTH = [[12, 8, 38], [64, 18, 107], [140, 41, 129], [214, 71, 104], [251, 135, 97], [254, 238, 190]];
 const ERROR = [[24, 28, 34], [60, 50, 90], [170, 50, 70], [250, 170, 60], [255, 250, 210]];
@@ -32,9 +32,50 @@ function paint(width, height, palette, valueAt, label) {
   return canvas;
 }
 
-function scale(palette, left, right) {
+/** A bar of colours between its ends; `ticks` are [share of the way, text] below it. */
+function scale(palette, left, right, ticks = []) {
   const canvas = paint(256, 1, palette, (pixel) => pixel / 255, `Scale: from ${left} to ${right}`);
-  return make("div", { class: "scale" }, left, canvas, right);
+  const below = make("div", { class: "ticks" }, ...ticks.map(([at, text]) => {
+    const tick = make("span", {}, text);
+    tick.style.setProperty("--at", `${100 * at}%`);
+    return tick;
+  }));
+  return make("div", { class: "scale" }, left, make("div", {}, canvas, below), right);
+}
+
+/** Round depths between two, the roundest first, where they do not crowd: the axis is linear in 1 / depth. */
+function depthTicks(near, far) {
+  const ticks = [];
+  for (const mantissas of [[1], [2, 5], [3, 4, 6, 8], [1.2, 1.5, 2.5, 7]]) {
+    for (let decade = Math.floor(Math.log10(near)); decade <= Math.log10(far); decade++) {
+      for (const mantissa of mantissas) {
+        const metres = mantissa * 10 ** decade, at = (1 / near - 1 / metres) / (1 / near - 1 / far);
+        if (at > 0.03 && at < 0.97 && ticks.every(([other]) => Math.abs(other - at) > 0.11)) ticks.push([at, `${figure(metres)} m`]);
+      }
+    }
+  }
+  return ticks.sort(([first], [second]) => first - second);
+}
+
+const FILES = [["ply", "Points (.ply)", "ply"], ["png16", "16-bit PNG", "png"], ["npy", "NumPy (.npy)", "npy"], ["color", "Colours (.png)", "png"]];
+
+/** Buttons that fetch the map of a variant as a file and save it; a link could not send the key. */
+function downloads(file, name, readout) {
+  const buttons = FILES.map(([format, text, suffix]) => {
+    const button = make("button", { type: "button", "aria-label": `Save the depth by ${name} as ${text}` }, text);
+    button.addEventListener("click", async () => {
+      try {
+        const blob = await (await send(`depth?format=${format}&variant=${name}`, file)).blob();
+        const link = make("a", { href: URL.createObjectURL(blob), download: `depth-${name}${format === "png16" ? ".png16" : ""}.${suffix}` });
+        link.click();
+        setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+      } catch (error) {
+        readout.textContent = error.message;
+      }
+    });
+    return button;
+  });
+  return make("div", { class: "labels" }, make("span", {}, `Save ${name}:`), ...buttons);
 }
 
 /** The part of the picture that the map covers, from a file of a picture. */
@@ -83,10 +124,11 @@ export async function showMaps(place, file, found, maps) {
     make("figure", {}, make("div", { class: "stack" }, await seen(file, region)),
       make("figcaption", {}, `What both networks saw: ${number(region.width, 0)} x ${number(region.height, 0)} of the picture's ${image.width} x ${image.height} pixels.`)),
     make("figure", {}, stack, make("div", { class: "slider" }, names.a, input, names.b),
-      scale([...DEPTH].reverse(), `${figure(near)} m`, `${figure(far)} m`),
+      scale([...DEPTH].reverse(), `${figure(near)} m`, `${figure(far)} m`, depthTicks(near, far)),
       make("figcaption", {}, "Depth on one scale for both; bright is near.")),
     make("figure", {}, errors, scale(ERROR, "0 %", `${100 * ERROR_MAX} % and more`),
       make("figcaption", {}, `Where they differ: |${names.a} - ${names.b}| / ${names.b}, ${number(100 * found.abs_rel, 1)} % on average; this is not the error to the truth.`)),
-    readout);
+    readout,
+    ...[...new Set(Object.values(names))].map((name) => downloads(file, name, readout)));
   place.hidden = false;
 }

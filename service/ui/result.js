@@ -64,7 +64,7 @@ function side(task, found, which) {
       const metres = answer[`${name}_m`];
       return row({ min: "nearest", median: "median", max: "farthest" }[name], `${number(metres, 1)} m`, metres / most, which);
     })));
-    if (answer.focal.assumed) parts.push(make("p", { class: "quiet" }, "Metres of the training camera; yours may differ by a factor."));
+    parts.push(make("p", { class: "quiet" }, `Focal length ${number(answer.focal.fx_px, 0)} px: ${answer.focal.reason}`));
   }
   return make("article", { class: `panel side-${which}` }, ...parts);
 }

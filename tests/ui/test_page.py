@@ -73,6 +73,15 @@ def test_depth_maps_with_divider_and_difference(open_page, scheme):
                 return data[at] + data[at + 1] + data[at + 2]; }); }"""
         )
         assert near > far + 100
+    ticks = maps.locator(".ticks span").all_inner_texts()
+    assert len(ticks) >= 3
+    metres = [float(re.fullmatch(r"([\d.,]+) m", tick)[1].replace(",", "")) for tick in ticks]
+    assert metres == sorted(metres)
+    for name, start in (("Points (.ply)", b"ply\n"), ("16-bit PNG", b"\x89PNG"), ("NumPy (.npy)", b"\x93NUMPY")):
+        with page.expect_download() as download:
+            maps.get_by_role("button", name=f"Save the depth by binary as {name}").click()
+        assert download.value.suggested_filename.startswith("depth-binary.")
+        assert Path(download.value.path()).read_bytes().startswith(start)
     maps.get_by_role("img", name=re.compile("Where they differ")).hover()
     assert re.search(r"Here: binary [\d.,]+ m, full [\d.,]+ m, \d+ % apart", maps.inner_text())
     check_accessible(page)
