@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from service.api import compare, experiments, feedback, models_admin, oip, oip_repository, ops, pages, predict
 from service.api.auth import KEY_HEADER, Auth, KeyGuard, describe_keys, feedback_secrets
 from service.api.context import REQUEST_ID_HEADER
+from service.api.direct import Shortcut
 from service.api.experimenting import SUBJECT_HEADER
 from service.api.linger import LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
@@ -218,6 +219,7 @@ def _middleware(services: Services, tracing: "Tracing | None") -> list[Middlewar
     layers.append(Middleware(KeyGuard, auth=services.auth))
     layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_bytes))
     layers.append(Middleware(HeadAsGet))
+    layers.append(Middleware(Shortcut, routes=predict.router.routes))
     return layers
 
 

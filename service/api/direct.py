@@ -1,20 +1,25 @@
-"""A route that answers ordinary requests without the framework's resolution of dependencies.
+"""Routes that answer ordinary requests without the framework: without its routing, and without its dependencies.
 
-It walks the dependencies, and the type of each parameter, anew for every request, and takes about a quarter of the CPU
-that the service spends beside its work on a small picture. What a route of this class takes is known, so its parameters
-are read in one step. The endpoint's signature stays as it is: the OpenAPI document comes from it, and a request that
-does not fit (an unknown parameter, one sent twice, a value out of range) goes the framework's way, whose findings its
-error is made of.
+The framework walks the dependencies, and the type of each parameter, anew for every request, which took about a quarter
+of the CPU that the service spent beside its work on a small picture; its search for the route is no cheaper. What a
+route of this class takes is known, so its parameters are read in one step. The endpoint's signature stays as it is: the
+OpenAPI document comes from it, and a request that does not fit (an unknown parameter, one sent twice, a value out of
+range) goes the framework's way, whose findings its error is made of.
+
+`Shortcut` leads to these routes from within the middleware: all that guards the service (limits, keys, ids, logs, the
+last catch of errors) lies before it, and only the framework's own layers are left out.
 """
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.experimenting import SUBJECT_HEADER, subject_of
 from service.api.services import TIMEOUT_HEADER, Services, deadline_of
@@ -32,13 +37,22 @@ class DirectRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """What answers a request."""
-        framework, endpoint = super().get_route_handler(), self.endpoint
+        framework, direct = super().get_route_handler(), self.direct_handler()
+
+        async def handle(request: Request) -> Response:
+            return await direct(request) or await framework(request)
+
+        return handle
+
+    def direct_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response | None]]:
+        """What answers a request whose parameters fit; None, with nothing of its body read, where they do not."""
+        endpoint = self.endpoint
         parameters = inspect.signature(endpoint).parameters
         if tuple(parameters) != _TAKES:
             raise TypeError(f"{endpoint.__name__} takes {tuple(parameters)}; a DirectRoute's takes {_TAKES}")
         model: type[BaseModel] = parameters["query"].annotation.__origin__  # of Annotated[model, Query()]
 
-        async def handle(request: Request) -> Response:
+        async def handle(request: Request) -> Response | None:
             services: Services = request.app.state.services
             headers = request.headers
             try:
@@ -46,13 +60,43 @@ class DirectRoute(APIRoute):
                 subject = await subject_of(request, headers.get(SUBJECT_HEADER))
                 query = _query(request, model)
             except (BadParameterError, ValidationError):
-                query = None
+                return None
             if query is None:
-                return await framework(request)
+                return None
             response: Response = await endpoint(request, services, deadline, subject, query)
             return response
 
         return handle
+
+
+class Shortcut:
+    """Middleware, the innermost: takes POST requests to their `DirectRoute`, and all others to the framework.
+
+    Args:
+        app: The framework's router, with what it puts around it.
+        routes: Those of the application's routers that are direct are found among them.
+    """
+
+    def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute]) -> None:
+        self._app = app
+        self._handlers = {
+            route.path: (route, route.direct_handler())
+            for route in routes
+            if isinstance(route, DirectRoute) and route.methods == {"POST"}
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one ASGI connection."""
+        found = self._handlers.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if found is None or scope.get("root_path"):
+            await self._app(scope, receive, send)
+            return
+        scope["route"], handle = found  # for the metrics, the log and the trace
+        response = await handle(Request(scope, receive, send))
+        if response is None:
+            await self._app(scope, receive, send)
+        else:
+            await response(scope, receive, send)
 
 
 def _query(request: Request, model: type[BaseModel]) -> BaseModel | None:

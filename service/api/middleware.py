@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.context import REQUEST_ID_HEADER, SCOPE_KEY, RequestContext, context_of, request_id_from
-from service.api.problems import internal_error, problem_response
+from service.api.problems import internal_error, log_failure, problem_response
 from service.errors import BodyTooLargeError, ServiceError
 from service.metrics import Metrics
 
@@ -109,7 +109,9 @@ class ErrorBoundary:
         except ClientDisconnect:
             log.info("the client went away", extra={"fields": {"request_id": context_of(scope).request_id}})
         except Exception as error:  # the last catch: whatever it is, the client gets an answer and the service lives on
-            if not isinstance(error, ServiceError):
+            if isinstance(error, ServiceError):
+                log_failure(error)
+            else:
                 log.exception("unforeseen error", extra={"fields": {"request_id": context_of(scope).request_id}})
                 error = internal_error()
             if started:

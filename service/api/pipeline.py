@@ -21,6 +21,7 @@ from service.api.uploads import Upload
 from service.errors import BadParameterError, ServiceError
 from service.experiments.trial import Trial
 from service.imaging import DecodedImage, ImageLimits, ImageReport, decode
+from service.metrics import Stage
 from service.registry import Handle
 from service.scheduler import Deadline, Image, Outcome, Output, Scheduler
 from service.tasks import Prepared
@@ -47,7 +48,7 @@ class Answered:
     handle: Handle
     result: Any
     report: ImageReport
-    stages: dict[str, float]
+    stages: dict[Stage, float]
     batch_size: int
     experiment: tuple[str, str, str] | None = None
     feedback_token: str | None = None
@@ -82,6 +83,13 @@ class Job:
     context: RequestContext
     begun: float
     trial: Trial | None = None
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """Whether somebody still waits for an image that is being prepared."""
+
+    still: bool = True
 
 
 class Pipeline:
@@ -121,6 +129,8 @@ class Pipeline:
             DeadlineExceededError: There was not enough time.
             ServiceError: The network failed.
         """
+        if len(uploads) == 1 and job.trial is None:
+            return [await self._one(uploads[0], handle, job)]
         with self._telemetry.failures(handle, len(uploads)):
             self._scheduler.check_room(handle.model)
             hint = handle.task.decode_hint(handle.card)
@@ -142,6 +152,38 @@ class Pipeline:
                 self._telemetry.count("client_error", handle)
                 answers.append(item)
         return answers
+
+    async def _one(self, upload: Upload, handle: Handle, job: Job) -> Answered | ServiceError:
+        """Answers a lone image: its thread runs the network, too, where nobody is before it."""
+        wanted = _Wanted()
+        with self._telemetry.failures(handle, 1):
+            self._scheduler.check_room(handle.model)
+            hint = handle.task.decode_hint(handle.card)
+            async with job.deadline.enforced():
+                try:
+                    item, outcome = await self._pool.run(
+                        _lane(handle), self._prepare_and_run, upload, handle, hint, job.deadline, wanted
+                    )
+                finally:
+                    wanted.still = False
+            if outcome is None and isinstance(item, Input):
+                outcome = await self._scheduler.submit(handle.model, item.prepared.tensor, job.deadline)
+        if isinstance(item, ServiceError):
+            self._telemetry.count("client_error", handle)
+            return item
+        assert outcome is not None
+        if self._watch is not None:
+            self._watch(handle, item.prepared.tensor, outcome)
+        return await self._finish(item, outcome, handle, job)
+
+    def _prepare_and_run(
+        self, upload: Upload, handle: Handle, hint: tuple[int, int], deadline: Deadline, wanted: "_Wanted"
+    ) -> tuple[Input | ServiceError, Outcome | None]:
+        """In a thread: as `_prepare`; and the network's run, where that can be at once and is still wanted."""
+        item = self._prepare(upload, handle, hint)
+        if not isinstance(item, Input) or not wanted.still:
+            return item, None
+        return item, self._scheduler.run_here(handle.model, item.prepared.tensor, deadline)
 
     async def compare(
         self, upload: Upload, sides: dict[Side, Handle], job: Job
@@ -265,9 +307,9 @@ class Pipeline:
         return Answered(handle, result, item.report, stages, outcome.batch_size)
 
 
-def _noted(item: Input | None, outcome: Outcome, postprocess_s: float, handle: Handle, job: Job) -> dict[str, float]:
+def _noted(item: Input | None, outcome: Outcome, postprocess_s: float, handle: Handle, job: Job) -> dict[Stage, float]:
     """Notes in the request's context what ran and for how long, and returns the stages."""
-    stages = {
+    stages: dict[Stage, float] = {
         "decode": 0.0 if item is None else item.decode_s,
         "preprocess": 0.0 if item is None else item.preprocess_s,
         "queue": outcome.queue_s,

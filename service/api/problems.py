@@ -59,9 +59,14 @@ def install_handlers(app: FastAPI) -> None:
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
+    log_failure(error)
+    return problem_response(error, request.scope)
+
+
+def log_failure(error: ServiceError) -> None:
+    """Logs an error that is the service's own; those of clients are theirs."""
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("%s: %s", error.code, error)
-    return problem_response(error, request.scope)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

@@ -20,6 +20,8 @@ from service.settings import Settings
 
 T = TypeVar("T")
 TIMEOUT_HEADER = "x-timeout-ms"
+# When a request begins to look whether its client is still there, seconds after its body was read.
+_WATCH_AFTER_S = 0.005
 _TIMEOUT = re.compile(r"0*[1-9][0-9]{0,9}")
 
 
@@ -94,23 +96,48 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientDisconnect: The client went away first.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    watch = _Watch(request)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
-            raise ClientDisconnect
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if watch.gone:
+            raise ClientDisconnect from None
+        raise
     finally:
-        task.cancel()
-        gone.cancel()
+        watch.end()
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Cancels the current task when the client goes away; looks for that only once the answer takes its time.
+
+    Most answers are there before: they are spared a task and its switches.
+    """
+
+    __slots__ = ("_request", "_task", "_timer", "_watcher", "gone")
+
+    def __init__(self, request: Request) -> None:
+        self.gone = False
+        self._request, self._task = request, asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
+
+    def end(self) -> None:
+        """Stops watching; a cancellation that it caused is over."""
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self.gone and self._task is not None:
+            self._task.uncancel()
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.ensure_future(self._look())
+
+    async def _look(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        if self._task is not None:
+            self.gone = True
+            self._task.cancel()
 
 
 ServicesOf = Annotated[Services, Depends(services_of)]

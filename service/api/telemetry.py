@@ -14,7 +14,7 @@ from service import xnor_op
 from service.card import Card, VariantName
 from service.errors import DeadlineExceededError, OpUnavailableError, OverloadedError, ServiceError
 from service.imaging import ImageReport
-from service.metrics import Metrics, Outcome, RunLabels, TargetLabels
+from service.metrics import AnswerMeter, Metrics, Outcome, RunLabels, Stage, TargetLabels, WorkMeter
 from service.registry import Entry, Handle
 from service.scheduler import Drop, Runnable
 
@@ -33,14 +33,16 @@ def target_labels(handle: Handle) -> TargetLabels:
     return TargetLabels(task=card.task, model=card.name, version=card.version, variant=handle.variant)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ran:
-    """What is reported of a network that runs."""
+    """What is reported of a network that runs; its meters once there is something to count."""
 
     card: Card
     variant: VariantName
     run: RunLabels
     target: TargetLabels
+    answers: AnswerMeter | None = None
+    work: WorkMeter | None = None
 
 
 class Telemetry:
@@ -80,7 +82,9 @@ class Telemetry:
         """See `service.scheduler.Observer`."""
         if ran := self._ran.get(target):
             self._metrics.observe_batch(size, **ran.run)
-            self._metrics.add_work(ran.card, ran.variant, ran.run["kernel"], size)
+            if ran.work is None:
+                ran.work = self._metrics.work_of(ran.card, ran.variant, ran.run["kernel"])
+            ran.work.run(size)
 
     def dropped(self, target: Runnable, why: Drop, count: int) -> None:
         """See `service.scheduler.Observer`."""
@@ -122,14 +126,17 @@ class Telemetry:
         for _ in range(images):
             self._metrics.count_request(outcome, **run_labels(handle))
 
-    def answered(self, handle: Handle, report: ImageReport | None, stages: dict[str, float]) -> None:
+    def answered(self, handle: Handle, report: ImageReport | None, stages: dict[Stage, float]) -> None:
         """Records an image that was answered: its stages, its format if it was a file, whether another variant ran."""
-        self.count("ok", handle)
+        ran = self._ran.get(handle.model)
+        if ran is None:  # loaded before anybody listened, or unloaded meanwhile
+            self._metrics.answered_by(**run_labels(handle)).answered(stages)
+        else:
+            if ran.answers is None:
+                ran.answers = self._metrics.answered_by(**ran.run)
+            ran.answers.answered(stages)
         if report is not None:
             self._metrics.count_image(report)
-        labels = run_labels(handle)
-        for stage, seconds in stages.items():
-            self._metrics.observe_stage(stage, seconds, **labels)
         if handle.fallback is not None:
             card = handle.card
             self._metrics.count_fallback(

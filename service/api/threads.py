@@ -8,10 +8,11 @@ networks. All bookkeeping is done in the event loop; only the calls run in threa
 import asyncio
 import contextlib
 import functools
+import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
@@ -32,8 +33,22 @@ class _Lane:
     served_s: float = 0.0  # virtual time of start-time fair queueing, as in service.scheduler
 
 
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A call that has its thread, and what its caller waits for."""
+
+    lane: _Lane
+    function: Callable[[], Any]
+    done: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    begun: float
+
+
 class ThreadPool:
     """A few threads and a queue of calls before them. Used from one event loop.
+
+    By hand and not from `concurrent.futures`: its future, asyncio's, and the chain between the two cost more than the
+    way to a thread and back.
 
     Args:
         threads: How many.
@@ -41,10 +56,19 @@ class ThreadPool:
     """
 
     def __init__(self, *, threads: int, queue_size: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="bireal-decode")
         self._free, self._queue_size = threads, queue_size
         self._lanes: dict[str, _Lane] = {}
         self._virtual_s = 0.0
+        self._closed = False
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(
+                target=_work, args=(self._calls, self._settle), name=f"bireal-decode_{number}", daemon=True
+            )
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def run(self, lane: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls a function in a thread.
@@ -60,29 +84,29 @@ class ThreadPool:
             NotReadyError: The pool was closed.
             Exception: Whatever the call raises.
         """
-        mine = self._lanes.setdefault(lane, _Lane())
-        await self._turn(mine)
-        begun = time.perf_counter()
-        work: Future[T] | None = None
-        try:
-            work = self._submit(functools.partial(call, *args, **kwargs))
-            return await asyncio.wrap_future(work)
-        finally:
-            mine.served_s += time.perf_counter() - begun
-            if work is None or work.done():
-                self._release()
-            else:  # nobody waits for it any more, and its thread is still busy
-                work.add_done_callback(functools.partial(self._release_from_thread, asyncio.get_running_loop()))
+        mine = self._lanes.get(lane)
+        if mine is None:
+            mine = self._lanes[lane] = _Lane()
+        if self._free:
+            self._free -= 1
+        else:
+            await self._turn(mine)
+        if self._closed:
+            self._release()
+            raise NotReadyError("The server is shutting down and takes no new images.")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        self._calls.put(_Call(mine, functools.partial(call, *args, **kwargs), done, loop, time.perf_counter()))
+        return await done
 
     def close(self) -> None:
         """Ends the threads once they have nothing to do."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
+        for _ in self._threads:
+            self._calls.put(None)
 
     async def _turn(self, lane: _Lane) -> None:
         """Waits for a thread."""
-        if self._free:
-            self._free -= 1
-            return
         if len(lane.waiting) >= self._queue_size:
             raise OverloadedError(self._queue_size)
         if not lane.waiting:  # idle time earns no credit
@@ -99,11 +123,16 @@ class ThreadPool:
                 self._release()
             raise
 
-    def _submit(self, call: Callable[[], T]) -> Future[T]:
-        try:
-            return self._executor.submit(call)
-        except RuntimeError:  # it was shut down
-            raise NotReadyError("The server is shutting down and takes no new images.") from None
+    def _settle(self, call: _Call, result: Any, error: BaseException | None) -> None:
+        """In the event loop, when a call has ended: frees its thread, whether or not somebody still waits for it."""
+        call.lane.served_s += time.perf_counter() - call.begun
+        self._release()
+        if call.done.done():  # nobody waits for it any more
+            return
+        if error is None:
+            call.done.set_result(result)
+        else:
+            call.done.set_exception(error)
 
     def _release(self) -> None:
         """A thread is free: it goes to the lane that has had the least time, or waits for a call."""
@@ -116,6 +145,17 @@ class ThreadPool:
                 return
         self._free += 1
 
-    def _release_from_thread(self, loop: asyncio.AbstractEventLoop, _: Future[Any]) -> None:
+
+def _work(calls: "queue.SimpleQueue[_Call | None]", settle: Callable[[_Call, Any, BaseException | None], None]) -> None:
+    """A thread's life."""
+    while (call := calls.get()) is not None:
+        result, error = None, None
+        try:
+            result = call.function()
+        except BaseException as failure:  # noqa: BLE001  the caller gets it, whatever it is, and the thread lives on
+            # An exit must not travel through a future into the event loop and end that; StopIteration cannot.
+            passed_on = isinstance(failure, Exception) and not isinstance(failure, StopIteration)
+            error = failure if passed_on else RuntimeError(f"the call ended with {failure!r}")
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and with it everybody who waited
-            loop.call_soon_threadsafe(self._release)
+            call.loop.call_soon_threadsafe(settle, call, result, error)
+        del call, result, error  # while this thread waits, it must not keep a picture or a network

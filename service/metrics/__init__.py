@@ -15,16 +15,17 @@ from service.metrics.base import (
     TargetLabels,
 )
 from service.metrics.experiments import Bounds, ExperimentMetrics, FeedbackMetrics
-from service.metrics.models import ModelMetrics, weight_bytes
+from service.metrics.models import ModelMetrics, WorkMeter, weight_bytes
 from service.metrics.parity import ParityMetrics
 from service.metrics.process import MemoryCollector, ProcessMetrics
-from service.metrics.requests import RequestMetrics
+from service.metrics.requests import AnswerMeter, RequestMetrics
 
 __all__ = [
     "BATCH_BUCKETS",
     "OUTCOMES",
     "STAGES",
     "TIME_BUCKETS",
+    "AnswerMeter",
     "Bounds",
     "ExperimentMetrics",
     "FeedbackMetrics",
@@ -36,6 +37,7 @@ __all__ = [
     "RunLabels",
     "Stage",
     "TargetLabels",
+    "WorkMeter",
     "markdown_table",
     "weight_bytes",
 ]

@@ -1,10 +1,34 @@
 """Metrics of models: whether they are warm, what they weigh, how good they are, and the arithmetic that they did."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Unpack
+
+from prometheus_client import Counter
 
 from service.card import Card, VariantName
 from service.metrics.base import MODEL, RUN, TARGET, Children, Registrar, RunLabels
+
+
+@dataclass(frozen=True, slots=True)
+class WorkMeter:
+    """Counts the arithmetic and the weight traffic of the runs of one network.
+
+    Attributes:
+        each_image: Counters, and by how much an image makes each of them grow.
+        touched: Counts the bytes of weights that runs read.
+        weight_bytes: What a run reads, however many images it has.
+    """
+
+    each_image: tuple[tuple[Counter, float], ...]
+    touched: Counter
+    weight_bytes: int
+
+    def run(self, images: int) -> None:
+        """Counts one run."""
+        for counter, amount in self.each_image:
+            counter.inc(amount * images)
+        self.touched.inc(self.weight_bytes)
 
 
 class ModelMetrics:
@@ -122,14 +146,23 @@ class ModelMetrics:
             kernel: What ran it.
             images: Images in the run.
         """
+        self.work_of(card, variant, kernel).run(images)
+
+    def work_of(self, card: Card, variant: VariantName, kernel: str) -> "WorkMeter":
+        """What `add_work` counts with, for who keeps it: labels and figures are looked up once."""
         run = RunLabels(task=card.task, model=card.name, version=card.version, variant=variant, kernel=kernel)
         binary, real = card.work.binary_macs, card.work.real_macs
         if variant != "binary":
             binary, real = 0, real + binary
-        self._binary_macs_of(**run).inc(binary * images)
-        self._real_macs_of(**run).inc(real * images)
-        self._bops_of(**run).inc((card.work.bops if variant == "binary" else 64 * real) * images)
-        self._touched_of(**run).inc(sum(weight_bytes(card, variant).values()))
+        return WorkMeter(
+            each_image=(
+                (self._binary_macs_of(**run), binary),
+                (self._real_macs_of(**run), real),
+                (self._bops_of(**run), card.work.bops if variant == "binary" else 64 * real),
+            ),
+            touched=self._touched_of(**run),
+            weight_bytes=sum(weight_bytes(card, variant).values()),
+        )
 
 
 def weight_bytes(card: Card, variant: VariantName) -> dict[str, int]:

@@ -1,6 +1,9 @@
 """Metrics of requests: stages, outcomes, HTTP, and the queue."""
 
+from collections.abc import Mapping
 from typing import Unpack
+
+from prometheus_client import Counter
 
 from service.imaging import ImageReport
 from service.metrics.base import (
@@ -8,17 +11,38 @@ from service.metrics.base import (
     MODEL,
     OUTCOMES,
     RUN,
+    STAGES,
     TARGET,
     TIME_BUCKETS,
     Children,
+    Histogram,
     Outcome,
     Registrar,
     RunLabels,
+    Stage,
     TargetLabels,
     flag,
 )
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class AnswerMeter:
+    """Counts the answers of one network.
+
+    Args:
+        answers: How many there were.
+        stages: Their stages' times.
+    """
+
+    def __init__(self, answers: Counter, stages: dict[Stage, Histogram]) -> None:
+        self._answers, self._stages = answers, stages
+
+    def answered(self, seconds: Mapping[Stage, float]) -> None:
+        """Counts an image that was answered, with the seconds of each of its stages."""
+        self._answers.inc()
+        for stage, spent in seconds.items():
+            self._stages[stage].observe(spent)
 
 
 class RequestMetrics:
@@ -92,6 +116,11 @@ class RequestMetrics:
             counter.labels(**target)
         for outcome in OUTCOMES:
             self._requests_of(**run, outcome=outcome)
+
+    def answered_by(self, **run: Unpack[RunLabels]) -> "AnswerMeter":
+        """What counts the answers of one network, for who keeps it: the labels are looked up once."""
+        stages = {stage: self._stage_of(**run, stage=stage) for stage in STAGES}
+        return AnswerMeter(self._requests_of(**run, outcome="ok"), stages)
 
     def observe_stage(self, stage: str, seconds: float, **run: Unpack[RunLabels]) -> None:
         """Records the time of one stage (see STAGES) of one image."""

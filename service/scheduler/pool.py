@@ -10,6 +10,8 @@ A `Scheduler` owns a fixed number of worker threads. Each worker takes one batch
   not from the oldest job, so 30 ms depth runs cannot starve 3 ms classify runs.
 * **Opportunistic batching, delay 0.** A worker takes up to `max_batch` jobs of the lane that happen to wait; it never
   waits for more. The default is 1: a 1-bit network on a CPU is compute-bound at batch 1 already.
+* **At once where nobody is before it.** A thread that has just made an image ready may run it itself (`run_here`) if a
+  worker is idle and the run is short: the two hand-overs between threads would cost more CPU than they are worth.
 * **Every future is finished**, whatever fails: a raising run, a run with the wrong number of rows, a passed deadline, a
   cancelled waiter, a closed scheduler.
 """
@@ -21,149 +23,23 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Literal, ParamSpec, Protocol, Self
+from typing import Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
 
 from service.errors import BadOutputError, DeadlineExceededError, NotReadyError, OverloadedError
+from service.scheduler.deadline import Deadline
+from service.scheduler.work import Drop, Image, Job, Lane, Observer, Outcome, Output, Runnable, SilentObserver
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
-Image = npt.NDArray[np.uint8]  # [H,W,3]
-Output = npt.NDArray[Any]  # one row of a model's output: [classes] or [H,W]
-Drop = Literal["rejected", "expired", "cancelled"]
 
-_FIRST_COST_GUESS_S = 0.05
+# What takes longer is worth the way to a worker: the thread that would run it has other work to do.
+_SHORT_S = 0.003
 _COST_SMOOTHING = 0.2  # weight of the newest run in the moving average of a lane's cost
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """When an answer is no longer wanted.
-
-    Attributes:
-        timeout_s: the time that the request had when it arrived, seconds.
-        at: `time.monotonic()` seconds at which it has passed.
-    """
-
-    timeout_s: float
-    at: float
-
-    @classmethod
-    def after(cls, timeout_s: float) -> Self:
-        """The deadline `timeout_s` seconds from now."""
-        return cls(timeout_s, time.monotonic() + timeout_s)
-
-    @property
-    def remaining_s(self) -> float:
-        """Seconds left; negative once it has passed."""
-        return self.at - time.monotonic()
-
-    def check(self) -> None:
-        """Raises `DeadlineExceededError` if it has passed."""
-        if self.remaining_s <= 0:
-            raise DeadlineExceededError(self.timeout_s)
-
-    def enforced(self) -> "Enforced":
-        """Cancels what awaits inside the block when it passes, and raises `DeadlineExceededError` then."""
-        return Enforced(self)
-
-
-class Enforced:
-    """See `Deadline.enforced`. By hand and not from a generator: each request enters three of them."""
-
-    __slots__ = ("_deadline", "_limit")
-
-    def __init__(self, deadline: Deadline) -> None:
-        self._deadline, self._limit = deadline, asyncio.timeout(deadline.remaining_s)
-
-    async def __aenter__(self) -> None:
-        await self._limit.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self._limit.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise DeadlineExceededError(self._deadline.timeout_s) from None
-        if isinstance(error, TimeoutError) and self._limit.expired():
-            raise DeadlineExceededError(self._deadline.timeout_s) from None
-
-
-class Runnable(Protocol):
-    """What a lane runs; a backend's loaded model is one. Compared by identity."""
-
-    def run(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        """Runs uint8 [N,H,W,3] and returns N rows. Must be safe to call from several threads at once."""
-        ...
-
-
-class Observer(Protocol):
-    """Told what happens; called under no lock, from the event loop or a worker thread, and must not raise.
-
-    Queue depth is not among it: two threads could report it out of order, so gauges read `waiting()` and `running()`.
-    """
-
-    def batch_run(self, target: Runnable, size: int) -> None:
-        """A batch of `size` images was run, with or without success."""
-
-    def dropped(self, target: Runnable, why: Drop, count: int) -> None:
-        """`count` images left without a run: the queue was full, the deadline passed, or the waiter went away."""
-
-
-class SilentObserver:
-    """The observer that is told and says nothing."""
-
-    def batch_run(self, target: Runnable, size: int) -> None:
-        """See `Observer`."""
-
-    def dropped(self, target: Runnable, why: Drop, count: int) -> None:
-        """See `Observer`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One image's answer.
-
-    Attributes:
-        output: the image's row of the model's output.
-        queue_s: seconds between submission and the start of the run.
-        inference_s: seconds the whole batch's run took.
-        batch_size: how many images shared the run.
-        started: of the run, by `time.monotonic()`, which is the clock of `time.perf_counter()` on Linux and macOS.
-    """
-
-    output: Output
-    queue_s: float
-    inference_s: float
-    batch_size: int
-    started: float
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    number: int
-    image: Image
-    deadline: Deadline | None
-    submitted: float
-    future: Future[Outcome] = field(default_factory=Future)
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """The waiting jobs of one target, and what it has cost so far."""
-
-    target: Runnable
-    jobs: dict[int, _Job] = field(default_factory=dict)  # insertion-ordered: a queue with O(1) removal anywhere
-    served_s: float = 0.0  # virtual time of start-time fair queueing
-    cost_s: float = _FIRST_COST_GUESS_S  # moving average of run seconds per image
 
 
 class Scheduler:
@@ -183,12 +59,13 @@ class Scheduler:
         self.workers, self.queue_size, self.max_batch = workers, queue_size, max_batch
         self._observer: Observer = observer or SilentObserver()
         self._changed = threading.Condition()
-        self._lanes: dict[Runnable, _Lane] = {}
+        self._lanes: dict[Runnable, Lane] = {}
         self._forgotten: weakref.WeakSet[Runnable] = weakref.WeakSet()
         self._numbers = itertools.count()
         self._virtual_s = 0.0
         self._waiting = 0
         self._running = 0
+        self._busy = 0  # runs under way, whatever thread they are in; never more than `workers`
         self._closing = False
         self._threads = [
             threading.Thread(target=self._work, name=f"bireal-worker-{index}", daemon=True) for index in range(workers)
@@ -233,6 +110,37 @@ class Scheduler:
         finally:
             self._withdraw(target, jobs, why)
 
+    def run_here(self, target: Runnable, image: Image, deadline: Deadline | None = None) -> Outcome | None:
+        """Runs an image in the calling thread, if it would be its turn at once and the run is short.
+
+        It counts as a worker's run: never more than `workers` are under way, and its time is charged to the target.
+
+        Args:
+            target: what runs it.
+            image: uint8 [H,W,3].
+            deadline: as for `submit`.
+
+        Returns:
+            The outcome; None where something waits, no worker is idle, or the run takes long: `submit` it then.
+
+        Raises:
+            DeadlineExceededError: the deadline has passed.
+            Exception: whatever the run itself raised.
+        """
+        now = time.monotonic()
+        if deadline is not None and deadline.at <= now:
+            self._observer.dropped(target, "expired", 1)
+            deadline.check()
+        with self._changed:
+            lane = self._lanes.get(target)
+            if self._waiting or self._busy >= self.workers or self._closing or lane is None or lane.cost_s > _SHORT_S:
+                return None
+            lane.served_s = max(lane.served_s, self._virtual_s)
+            self._start(lane, 1)
+        job = Job(-1, image, deadline, now)
+        self._run(lane, [job])
+        return job.future.result()
+
     def waiting(self) -> int:
         """Images that wait for a worker, over all targets."""
         return self._waiting
@@ -261,7 +169,7 @@ class Scheduler:
             self._forgotten.add(target)
             self._drop_if_idle(self._lanes.get(target))
 
-    def _drop_if_idle(self, lane: "_Lane | None") -> None:
+    def _drop_if_idle(self, lane: "Lane | None") -> None:
         """Called with the lock held, wherever a lane may have become empty."""
         if lane is not None and not lane.jobs and lane.target in self._forgotten:
             self._lanes.pop(lane.target, None)
@@ -285,18 +193,18 @@ class Scheduler:
 
     # ---- admission and withdrawal ----------------------------------------------------------------------------------
 
-    def _enqueue(self, target: Runnable, images: Sequence[Image], deadline: Deadline | None) -> list[_Job]:
+    def _enqueue(self, target: Runnable, images: Sequence[Image], deadline: Deadline | None) -> list[Job]:
         now = time.monotonic()
         if deadline is not None and deadline.at <= now:
             self._observer.dropped(target, "expired", len(images))
             deadline.check()
-        jobs = [_Job(next(self._numbers), image, deadline, now) for image in images]
+        jobs = [Job(next(self._numbers), image, deadline, now) for image in images]
         with self._changed:
             if self._closing:
                 raise NotReadyError("The server is shutting down and takes no new images.")
             lane = self._lanes.get(target)
             if lane is None:
-                lane = self._lanes[target] = _Lane(target)
+                lane = self._lanes[target] = Lane(target)
             # A request of more images than the queue holds is let into an empty lane: it could never be admitted else.
             full = bool(lane.jobs) and len(lane.jobs) + len(jobs) > self.queue_size
             if not full:
@@ -313,7 +221,7 @@ class Scheduler:
     def _overloaded(self) -> OverloadedError:
         return OverloadedError(self.queue_size, retry_after_s=self.expected_wait_s())
 
-    def _withdraw(self, target: Runnable, jobs: Sequence[_Job], why: Drop) -> None:
+    def _withdraw(self, target: Runnable, jobs: Sequence[Job], why: Drop) -> None:
         """Takes the jobs that still wait out of the queue; those that ran or run are left to their worker."""
         left = [job for job in jobs if job.future.cancel()]
         if not left:
@@ -338,18 +246,18 @@ class Scheduler:
                 self._run(lane, batch)
             del taken, lane, batch  # while this thread waits, it must not keep a network that was unloaded
 
-    def _take(self) -> tuple[_Lane, list[_Job]] | None:
+    def _take(self) -> tuple[Lane, list[Job]] | None:
         """Waits for work. Returns the jobs to run, already marked as running; None when closed and nothing waits."""
-        expired: list[_Job] = []
+        expired: list[Job] = []
         cancelled = 0
         with self._changed:
-            while not self._waiting:
-                if self._closing:
+            while not self._waiting or self._busy >= self.workers:
+                if self._closing and not self._waiting:
                     return None
                 self._changed.wait()
             lane = min((lane for lane in self._lanes.values() if lane.jobs), key=lambda lane: lane.served_s)
             now = time.monotonic()
-            batch: list[_Job] = []
+            batch: list[Job] = []
             while lane.jobs and len(batch) < self.max_batch:
                 job = next(iter(lane.jobs.values()))
                 if batch and job.image.shape != batch[0].image.shape:
@@ -363,10 +271,7 @@ class Scheduler:
                 else:
                     batch.append(job)
             self._drop_if_idle(lane)
-            self._virtual_s = max(self._virtual_s, lane.served_s)
-            # Charged in advance by the estimate, so that several workers do not all pick this lane; `_run` corrects it.
-            lane.served_s += lane.cost_s * len(batch)
-            self._running += len(batch)
+            self._start(lane, len(batch))
         for job in expired:
             assert job.deadline is not None
             job.future.set_exception(DeadlineExceededError(job.deadline.timeout_s))
@@ -376,6 +281,14 @@ class Scheduler:
             self._tell(self._observer.dropped, lane.target, "cancelled", cancelled)
         return lane, batch
 
+    def _start(self, lane: Lane, images: int) -> None:
+        """Books a run that is about to begin; called with the lock held. No images: there is nothing to run."""
+        self._virtual_s = max(self._virtual_s, lane.served_s)
+        # Charged in advance by the estimate, so that several workers do not all pick this lane; `_run` corrects it.
+        lane.served_s += lane.cost_s * images
+        self._running += images
+        self._busy += bool(images)
+
     def _tell(self, hear: Callable[P, None], *what: P.args, **named: P.kwargs) -> None:
         """Tells the observer from a worker: whatever it does with that, the worker lives on."""
         try:
@@ -383,7 +296,7 @@ class Scheduler:
         except Exception:
             log.exception("the scheduler's observer failed")
 
-    def _run(self, lane: _Lane, batch: list[_Job]) -> None:
+    def _run(self, lane: Lane, batch: list[Job]) -> None:
         charged_s = lane.cost_s * len(batch)
         outputs: Sequence[Output] = ()
         failure: Exception | None = None
@@ -396,6 +309,11 @@ class Scheduler:
         seconds = time.monotonic() - started
         with self._changed:
             self._running -= len(batch)
+            self._busy -= 1
+            if self._waiting:  # a worker may have found all of them busy
+                self._changed.notify()
+            elif self._closing:
+                self._changed.notify_all()
             lane.served_s += seconds - charged_s
             lane.cost_s += _COST_SMOOTHING * (seconds / len(batch) - lane.cost_s)
         for index, job in enumerate(batch):

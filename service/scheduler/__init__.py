@@ -1,0 +1,17 @@
+"""Bounded, fair, deadline-aware execution of model runs; see `service.scheduler.pool` for the policy."""
+
+from service.scheduler.deadline import Deadline
+from service.scheduler.pool import Scheduler
+from service.scheduler.work import Drop, Image, Observer, Outcome, Output, Runnable, SilentObserver
+
+__all__ = [
+    "Deadline",
+    "Drop",
+    "Image",
+    "Observer",
+    "Outcome",
+    "Output",
+    "Runnable",
+    "Scheduler",
+    "SilentObserver",
+]
