@@ -1,8 +1,8 @@
 """What belongs to one request: its id, its clock, the time spent in each stage, and what answered it."""
 
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,11 +76,24 @@ class RequestContext:
         return ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in stages)
 
 
+def header(scope: Scope, name: bytes) -> str | None:
+    """A request's header, the first of its name; what every layer asks for, without a view of all of them each.
+
+    Args:
+        scope: Of the request; servers hand over names in lower case.
+        name: In lower case.
+    """
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return None
+
+
 def request_id_from(given: str | None) -> str:
     """The client's id if it can be echoed and logged safely, else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def context_of(where: HTTPConnection | Scope) -> RequestContext:

@@ -21,10 +21,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.context import header
 from service.api.experimenting import SUBJECT_HEADER, subject_of
 from service.api.services import TIMEOUT_HEADER, Services, deadline_of
 from service.errors import BadParameterError
 
+_TIMEOUT, _SUBJECT = TIMEOUT_HEADER.encode(), SUBJECT_HEADER.encode()
 _TAKES = ("request", "services", "deadline", "subject", "query")
 
 
@@ -54,10 +56,9 @@ class DirectRoute(APIRoute):
 
         async def handle(request: Request) -> Response | None:
             services: Services = request.app.state.services
-            headers = request.headers
             try:
-                deadline = await deadline_of(services, headers.get(TIMEOUT_HEADER))
-                subject = await subject_of(request, headers.get(SUBJECT_HEADER))
+                deadline = await deadline_of(services, header(request.scope, _TIMEOUT))
+                subject = await subject_of(request, header(request.scope, _SUBJECT))
                 query = _query(request, model)
             except (BadParameterError, ValidationError):
                 return None

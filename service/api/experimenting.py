@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header
@@ -118,10 +118,14 @@ def _signed(
         other=other,
         other_classes=seen.other_classes if seen is not None else (),
     )
-    return replace(
-        answer,
-        feedback_token=services.laboratory.tokens.sign(prediction),
-        experiment=(experiment[0], trial.route.declaration.mode, experiment[2]) if trial and experiment else None,
+    return Answered(
+        answer.handle,
+        result,
+        answer.report,
+        answer.stages,
+        answer.batch_size,
+        (experiment[0], trial.route.declaration.mode, experiment[2]) if trial and experiment else None,
+        services.laboratory.tokens.sign(prediction),
     )
 
 

@@ -10,8 +10,10 @@ closed.
 import asyncio
 import contextlib
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.context import header
 
 
 class LingeringClose:
@@ -28,7 +30,7 @@ class LingeringClose:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one ASGI connection."""
-        if scope["type"] != "http" or not _has_body(Headers(scope=scope)):
+        if scope["type"] != "http" or not _has_body(scope):
             await self._app(scope, receive, send)
             return
         unread = True
@@ -62,6 +64,6 @@ class LingeringClose:
         await self._app(scope, watch, answer)
 
 
-def _has_body(headers: Headers) -> bool:
+def _has_body(scope: Scope) -> bool:
     """Whether a request says that it has a body."""
-    return headers.get("content-length", "0").strip("0") != "" or "transfer-encoding" in headers
+    return (header(scope, b"content-length") or "0").strip("0") != "" or header(scope, b"transfer-encoding") is not None

@@ -6,11 +6,11 @@ Pure, because Starlette's BaseHTTPMiddleware hides a client's disconnect from th
 import logging
 from collections.abc import Callable
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.context import REQUEST_ID_HEADER, SCOPE_KEY, RequestContext, context_of, request_id_from
+from service.api.context import REQUEST_ID_HEADER, SCOPE_KEY, RequestContext, context_of, header, request_id_from
 from service.api.problems import internal_error, log_failure, problem_response
 from service.errors import BodyTooLargeError, ServiceError
 from service.metrics import Metrics
@@ -20,6 +20,7 @@ access_log = logging.getLogger("service.access")
 
 #: Status in logs and metrics of a request whose client went away before the answer (as nginx has it).
 CLIENT_CLOSED_REQUEST = 499
+_REQUEST_ID = REQUEST_ID_HEADER.encode()
 # Asked every few seconds by machines: logged only when debugging.
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
@@ -41,7 +42,7 @@ class AccessMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext(request_id_from(Headers(scope=scope).get(REQUEST_ID_HEADER)))
+        context = RequestContext(request_id_from(header(scope, _REQUEST_ID)))
         scope[SCOPE_KEY] = context
         status = CLIENT_CLOSED_REQUEST
 
@@ -49,12 +50,12 @@ class AccessMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID_HEADER] = context.request_id
+                headers = [*message.get("headers", ()), (_REQUEST_ID, context.request_id.encode())]
                 if context.stages:
-                    headers["server-timing"] = context.server_timing()
+                    headers.append((b"server-timing", context.server_timing().encode()))
+                message["headers"] = headers
                 if self._draining():
-                    headers["connection"] = "close"
+                    MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
         self._metrics.in_flight.inc()
@@ -135,7 +136,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
+        declared = header(scope, b"content-length") or ""
         if declared.isdecimal() and int(declared) > self._max_bytes:
             raise BodyTooLargeError(self._max_bytes, int(declared))
         received = 0

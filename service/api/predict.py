@@ -16,7 +16,7 @@ from service.api.pipeline import Answered, Job
 from service.api.problems import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
 from service.api.uploads import Uploads, read_uploads, request_body
-from service.api.wire import classify_answer, depth_answer, depth_headers, depth_json, run_headers
+from service.api.wire import classify_answer, classify_body, depth_answer, depth_headers, depth_json, run_headers
 from service.errors import BadParameterError, ServiceError
 from service.scheduler import Deadline
 from service.schemas import ClassifyAnswer, ClassifyList, DepthAnswer, DepthList, Problem
@@ -145,7 +145,8 @@ async def classify(
     answers = await _answers(request, services, uploads, routed, query.options(services), deadline)
     answers = await signed(services, routed, uploads.images, answers, context)
     if not uploads.several:
-        return _json(classify_answer(_only(answers), context), run_headers(_only(answers)))
+        answer = _only(answers)
+        return Response(classify_body(answer, context), headers=run_headers(answer), media_type="application/json")
     results = [
         classify_answer(answer, context) if isinstance(answer, Answered) else _problem(answer, services, context)
         for answer in answers

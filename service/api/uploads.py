@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
+from service.api.context import header
 from service.api.inflate import IDENTITY
 from service.api.json_body import JSON_TYPE, LARGE_BYTES, image_from_json
 from service.errors import (
@@ -74,7 +75,8 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
         UnsupportedEncodingError: The body is compressed.
     """
     refuse_encoded(request)
-    kind = _media_type(request.headers.get("content-type"))
+    declared = header(request.scope, b"content-type")
+    kind = _media_type(declared)
     if kind == "multipart/form-data":
         return await _in_time(_read_multipart(request, max_images), deadline)
     data = await read_body(request, deadline)
@@ -84,7 +86,7 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
         return Uploads([Upload(data, None, "the image")], several=False)
     if not data:
         raise EmptyBodyError
-    return Uploads([Upload(data, _image_type(request.headers.get("content-type")), "the body")], several=False)
+    return Uploads([Upload(data, _image_type(declared), "the body")], several=False)
 
 
 async def read_one(request: Request, deadline: Deadline) -> Upload:
@@ -99,7 +101,19 @@ async def read_body(request: Request, deadline: Deadline) -> bytes:
         BodyTooLargeError: More bytes than the middleware lets in.
         UploadTimeoutError: The body was not complete in time.
     """
-    return await _in_time(request.body(), deadline)
+    return await _in_time(_body(request), deadline)
+
+
+async def _body(request: Request) -> bytes:
+    """As `Request.body`, which goes through a generator and copies even a body that came in one piece."""
+    chunks = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
 
 
 def refuse_encoded(request: Request) -> None:
@@ -108,7 +122,7 @@ def refuse_encoded(request: Request) -> None:
     Raises:
         UnsupportedEncodingError: The request has a `Content-Encoding`.
     """
-    encoding = request.headers.get("content-encoding", "")
+    encoding = header(request.scope, b"content-encoding") or ""
     if encoding.strip().lower() not in IDENTITY:
         raise UnsupportedEncodingError(encoding)
 

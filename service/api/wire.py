@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from pydantic_core import to_json
+
 from service.api.context import RequestContext
 from service.api.pipeline import Answered, Side
 from service.evaluation import depth_agreement
@@ -30,6 +32,7 @@ from service.tasks.depth import Box, region_box
 from service.tasks.depth_formats import json_values
 
 _IMAGE_FIELDS = tuple(field.name for field in dataclasses.fields(ImageReport))
+_EXPERIMENT_FIELDS = ("name", "mode", "arm")
 
 
 def classify_answer(answer: Answered, context: RequestContext) -> ClassifyAnswer:
@@ -44,6 +47,26 @@ def classify_answer(answer: Answered, context: RequestContext) -> ClassifyAnswer
         uncertain=result.uncertain,
         min_probability=result.min_probability,
     )
+
+
+def classify_body(answer: Answered, context: RequestContext) -> bytes:
+    """`classify_answer` as JSON, without making its wire types: all that is in it was checked where it was made."""
+    result: ClassifyResult = answer.result
+    experiment = answer.experiment
+    body = {
+        **_ran(answer, context),
+        "timings_ms": {stage: round(1000 * seconds, 3) for stage, seconds in answer.stages.items()},
+        "image": {name: getattr(answer.report, name) for name in _IMAGE_FIELDS},
+        "experiment": None if experiment is None else dict(zip(_EXPERIMENT_FIELDS, experiment, strict=True)),
+        "feedback_token": answer.feedback_token,
+        "predictions": [
+            {"index": item.index, "wnid": item.wnid, "name": item.name, "probability": item.probability}
+            for item in result.predictions
+        ],
+        "uncertain": result.uncertain,
+        "min_probability": result.min_probability,
+    }
+    return to_json(body)
 
 
 def depth_answer(answer: Answered, context: RequestContext) -> DepthAnswer:
@@ -167,6 +190,16 @@ def weight_bytes(handle: Handle) -> int:
 
 def _run(answer: Answered, context: RequestContext) -> dict[str, object]:
     """The members that every answer has."""
+    return {
+        **_ran(answer, context),
+        "experiment": None if answer.experiment is None else _experiment(*answer.experiment),
+        "feedback_token": answer.feedback_token,
+        "timings_ms": Timings(**{stage: round(1000 * seconds, 3) for stage, seconds in answer.stages.items()}),
+        "image": _image(answer.report),
+    }
+
+
+def _ran(answer: Answered, context: RequestContext) -> dict[str, object]:
     handle = answer.handle
     return {
         "model": handle.card.name,
@@ -176,10 +209,6 @@ def _run(answer: Answered, context: RequestContext) -> dict[str, object]:
         "fallback": handle.fallback,
         "request_id": context.request_id,
         "batch_size": answer.batch_size,
-        "experiment": None if answer.experiment is None else _experiment(*answer.experiment),
-        "feedback_token": answer.feedback_token,
-        "timings_ms": Timings(**{stage: round(1000 * seconds, 3) for stage, seconds in answer.stages.items()}),
-        "image": _image(answer.report),
     }
 
 

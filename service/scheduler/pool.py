@@ -136,10 +136,15 @@ class Scheduler:
             if self._waiting or self._busy >= self.workers or self._closing or lane is None or lane.cost_s > _SHORT_S:
                 return None
             lane.served_s = max(lane.served_s, self._virtual_s)
-            self._start(lane, 1)
-        job = Job(-1, image, deadline, now)
-        self._run(lane, [job])
-        return job.future.result()
+            charged_s = self._start(lane, 1)
+        started = time.monotonic()
+        try:
+            output = _run_batch(target, [image])[0]
+        finally:
+            seconds = time.monotonic() - started
+            self._ended(lane, 1, seconds, charged_s)
+            self._tell(self._observer.batch_run, target, 1)
+        return Outcome(output, started - now, seconds, 1, started)
 
     def waiting(self) -> int:
         """Images that wait for a worker, over all targets."""
@@ -281,13 +286,30 @@ class Scheduler:
             self._tell(self._observer.dropped, lane.target, "cancelled", cancelled)
         return lane, batch
 
-    def _start(self, lane: Lane, images: int) -> None:
-        """Books a run that is about to begin; called with the lock held. No images: there is nothing to run."""
+    def _start(self, lane: Lane, images: int) -> float:
+        """Books a run that is about to begin; called with the lock held. No images: there is nothing to run.
+
+        Returns:
+            The seconds that it was charged.
+        """
         self._virtual_s = max(self._virtual_s, lane.served_s)
         # Charged in advance by the estimate, so that several workers do not all pick this lane; `_run` corrects it.
         lane.served_s += lane.cost_s * images
         self._running += images
         self._busy += bool(images)
+        return lane.cost_s * images
+
+    def _ended(self, lane: Lane, images: int, seconds: float, charged_s: float) -> None:
+        """Books a run that has ended."""
+        with self._changed:
+            self._running -= images
+            self._busy -= 1
+            if self._waiting:  # a worker may have found all of them busy
+                self._changed.notify()
+            elif self._closing:
+                self._changed.notify_all()
+            lane.served_s += seconds - charged_s
+            lane.cost_s += _COST_SMOOTHING * (seconds / images - lane.cost_s)
 
     def _tell(self, hear: Callable[P, None], *what: P.args, **named: P.kwargs) -> None:
         """Tells the observer from a worker: whatever it does with that, the worker lives on."""
@@ -307,15 +329,7 @@ class Scheduler:
             # An exit raised in a worker must not travel through a future into the event loop and end that.
             failure = error if isinstance(error, Exception) else RuntimeError(f"the run ended with {error!r}")
         seconds = time.monotonic() - started
-        with self._changed:
-            self._running -= len(batch)
-            self._busy -= 1
-            if self._waiting:  # a worker may have found all of them busy
-                self._changed.notify()
-            elif self._closing:
-                self._changed.notify_all()
-            lane.served_s += seconds - charged_s
-            lane.cost_s += _COST_SMOOTHING * (seconds / len(batch) - lane.cost_s)
+        self._ended(lane, len(batch), seconds, charged_s)
         for index, job in enumerate(batch):
             if failure is not None:
                 job.future.set_exception(failure)

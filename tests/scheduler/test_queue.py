@@ -1,98 +1,15 @@
-"""The scheduler's promises: bounded, fair, in time, and every waiter answered whatever fails."""
+"""The scheduler's promises: bounded, fair, in time, each caller its own answer."""
 
 import asyncio
-import gc
 import threading
 import time
-import weakref
-from collections import Counter
 
 import numpy as np
 import pytest
 
-from service.errors import BadOutputError, DeadlineExceededError, NotReadyError, OverloadedError
+from service.errors import DeadlineExceededError, OverloadedError
 from service.scheduler import Deadline, Scheduler
-
-SIDE = 4
-
-
-def image(value: int) -> np.ndarray:
-    return np.full((SIDE, SIDE, 3), value, np.uint8)
-
-
-class Echo:
-    """Answers each image's first value; can be held, and can be told to fail."""
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
-        self.go = threading.Event()
-        self.go.set()
-        self.began = threading.Event()
-        self.failure: BaseException | None = None
-        self.batches: list[list[int]] = []
-        self.log: list[object] | None = None
-
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        self.began.set()
-        assert self.go.wait(10)
-        if self.seconds:
-            time.sleep(self.seconds)
-        self.batches.append(batch[:, 0, 0, 0].tolist())
-        if self.log is not None:
-            self.log.append(self)
-        if self.failure is not None:
-            raise self.failure
-        return batch[:, 0, 0, :1].astype(np.float32)
-
-
-class Tally:
-    """Counts what the scheduler reports."""
-
-    def __init__(self) -> None:
-        self.drops: Counter[str] = Counter()
-        self.sizes: list[int] = []
-
-    def batch_run(self, target: Echo, size: int) -> None:
-        self.sizes.append(size)
-
-    def dropped(self, target: Echo, why: str, count: int) -> None:
-        self.drops[why] += count
-
-
-@pytest.fixture
-def tally() -> Tally:
-    return Tally()
-
-
-@pytest.fixture
-def make(tally):
-    made = []
-
-    def build(**options) -> Scheduler:
-        scheduler = Scheduler(**{"workers": 1, "queue_size": 8, "observer": tally, **options})
-        made.append(scheduler)
-        return scheduler
-
-    yield build
-    for scheduler in made:
-        scheduler.close(5)
-
-
-async def hold(scheduler: Scheduler, target: Echo) -> asyncio.Task:
-    """Occupies one worker with a run that lasts until `target.go` is set."""
-    target.go.clear()
-    task = asyncio.create_task(scheduler.submit(target, image(255)))
-    assert await asyncio.to_thread(target.began.wait, 5)
-    return task
-
-
-async def queued(scheduler: Scheduler, *submissions) -> list[asyncio.Task]:
-    """Starts submissions in order and lets them reach the queue."""
-    tasks = []
-    for submission in submissions:
-        tasks.append(asyncio.create_task(submission))
-        await asyncio.sleep(0)
-    return tasks
+from tests.scheduler.targets import SIDE, Echo, hold, image, queued
 
 
 def test_an_answer_is_the_images_own_row_with_its_timings(make, tally):
@@ -297,37 +214,6 @@ def test_cancelling_one_of_four_in_a_running_batch_leaves_three_to_succeed(make)
     assert [answers[i].output[0] for i in (0, 1, 3)] == [0, 1, 3]
 
 
-@pytest.mark.parametrize("failure", [ValueError("no"), MemoryError(), SystemExit(3)], ids=repr)
-def test_every_waiter_of_a_failing_batch_is_answered_and_the_worker_lives_on(make, failure):
-    scheduler, target = make(max_batch=4), Echo()
-
-    async def go() -> list:
-        first = await hold(scheduler, target)
-        target.failure = failure
-        rest = await queued(scheduler, *(scheduler.submit(target, image(i)) for i in range(3)))
-        target.go.set()
-        answers = await asyncio.gather(*(asyncio.wait([task]) for task in (first, *rest)))
-        errors = [next(iter(done)).exception() for done, _ in answers]
-        target.failure = None
-        assert (await scheduler.submit(target, image(4))).output[0] == 4
-        return errors
-
-    # SystemExit out of a task would end the event loop: the scheduler hands waiters an ordinary exception instead
-    errors = asyncio.run(go())
-    assert len(errors) == 4
-    for error in errors:
-        assert isinstance(error, Exception)
-
-
-def test_a_run_with_too_few_rows_fails_all_instead_of_mixing_them_up(make):
-    class Short:
-        def run(self, batch: np.ndarray) -> np.ndarray:
-            return np.zeros((len(batch) - 1, 1), np.float32)
-
-    with pytest.raises(BadOutputError, match="0 rows to a batch of 1"):
-        asyncio.run(make().submit(Short(), image(1)))
-
-
 def test_slow_work_cannot_starve_fast_work(make):
     scheduler = make(queue_size=200)
     slow, fast = Echo(seconds=0.02), Echo(seconds=0.001)
@@ -348,115 +234,7 @@ def test_slow_work_cannot_starve_fast_work(make):
     assert asyncio.run(go()) <= 15
 
 
-def test_closing_answers_everyone(make):
-    scheduler, target = make(queue_size=8), Echo(seconds=0.01)
-
-    async def go() -> list:
-        first = await hold(scheduler, target)
-        rest = await queued(scheduler, *(scheduler.submit(target, image(i)) for i in range(3)))
-        closing = asyncio.create_task(asyncio.to_thread(scheduler.close, 5))
-        await asyncio.sleep(0.05)
-        with pytest.raises(NotReadyError):
-            await scheduler.submit(target, image(9))
-        target.go.set()
-        await closing
-        return await asyncio.gather(first, *rest)
-
-    assert [outcome.output[0] for outcome in asyncio.run(go())] == [255, 0, 1, 2]
-
-
-def test_closing_fails_what_it_cannot_run_in_time(make):
-    scheduler, target = make(), Echo()
-
-    async def go() -> list:
-        first = await hold(scheduler, target)
-        rest = await queued(scheduler, *(scheduler.submit(target, image(i)) for i in range(3)))
-        await asyncio.to_thread(scheduler.close, 0.05)
-        late = await asyncio.gather(*rest, return_exceptions=True)
-        target.go.set()
-        assert (await first).output[0] == 255
-        return late
-
-    for error in asyncio.run(go()):
-        assert isinstance(error, NotReadyError)
-
-
-def test_a_forgotten_target_can_come_back(make):
-    scheduler, target = make(), Echo()
-    asyncio.run(scheduler.submit(target, image(1)))
-    scheduler.forget(target)
-    scheduler.forget(target)
-    assert asyncio.run(scheduler.submit(target, image(2))).output[0] == 2
-
-
 @pytest.mark.parametrize("option", ["workers", "queue_size", "max_batch"])
 def test_sizes_must_be_positive(option):
     with pytest.raises(ValueError, match=f"{option} is 0"):
         Scheduler(**{"workers": 1, "queue_size": 1, "max_batch": 1, option: 0})
-
-
-class Deaf:
-    """An observer with a fault of its own."""
-
-    def batch_run(self, target: Echo, size: int) -> None:
-        raise ZeroDivisionError
-
-    def dropped(self, target: Echo, why: str, count: int) -> None:
-        raise ZeroDivisionError
-
-
-def test_an_observer_that_fails_harms_no_waiter_and_no_worker(make, caplog):
-    scheduler, target = make(observer=Deaf()), Echo()
-    for value in range(3):
-        assert asyncio.run(scheduler.submit(target, image(value))).output[0] == value
-    assert "observer failed" in caplog.text
-
-
-class Strange:
-    """Answers something that is no array of rows, though it has the right length."""
-
-    def __init__(self, answer: object) -> None:
-        self.answer = answer
-
-    def run(self, batch: np.ndarray) -> object:
-        return self.answer
-
-
-class Unreadable:
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> None:
-        raise KeyError(index)
-
-
-@pytest.mark.parametrize("answer", [None, 7, Unreadable(), [], {}])
-def test_every_waiter_is_answered_whatever_a_run_returns(make, answer):
-    scheduler = make()
-    with pytest.raises((BadOutputError, TypeError, KeyError)):
-        asyncio.run(asyncio.wait_for(scheduler.submit(Strange(answer), image(1)), 5))
-    assert asyncio.run(scheduler.submit(Echo(), image(2))).output[0] == 2
-
-
-def test_a_forgotten_target_is_let_go_once_it_has_run(make):
-    scheduler = make(workers=2)
-
-    async def go() -> weakref.ref:
-        target = Echo()
-        first = await hold(scheduler, target)
-        second = asyncio.create_task(scheduler.submit(target, image(1)))
-        third = asyncio.create_task(scheduler.submit(target, image(2)))
-        await asyncio.sleep(0.01)
-        scheduler.forget(target)
-        third.cancel()
-        target.go.set()
-        await asyncio.gather(first, second, third, return_exceptions=True)
-        return weakref.ref(target)
-
-    gone = asyncio.run(go())
-    for _ in range(200):
-        gc.collect()
-        if gone() is None:
-            break
-        time.sleep(0.01)
-    assert gone() is None

@@ -1,0 +1,41 @@
+"""A scheduler that is closed in the end, and the tally of what it reports."""
+
+from collections import Counter
+
+import pytest
+
+from service.scheduler import Scheduler
+from tests.scheduler.targets import Echo
+
+
+class Tally:
+    """Counts what the scheduler reports."""
+
+    def __init__(self) -> None:
+        self.drops: Counter[str] = Counter()
+        self.sizes: list[int] = []
+
+    def batch_run(self, target: Echo, size: int) -> None:
+        self.sizes.append(size)
+
+    def dropped(self, target: Echo, why: str, count: int) -> None:
+        self.drops[why] += count
+
+
+@pytest.fixture
+def tally() -> Tally:
+    return Tally()
+
+
+@pytest.fixture
+def make(tally):
+    made = []
+
+    def build(**options) -> Scheduler:
+        scheduler = Scheduler(**{"workers": 1, "queue_size": 8, "observer": tally, **options})
+        made.append(scheduler)
+        return scheduler
+
+    yield build
+    for scheduler in made:
+        scheduler.close(5)
