@@ -1,14 +1,18 @@
 """What a request is answered does not depend on whether the framework read its parameters or the direct route did."""
 
+import json
+
 import fastapi.routing
 import httpx
 import pytest
 
-from service.api import direct
+from service.api import direct, predict, wire
+from tests.api.conftest import running
 from tests.pictures import encode, photo
 
 pytestmark = pytest.mark.anyio
 
+_ARMS = {"baseline": {"variant": "full"}, "candidate": {"variant": "binary"}}
 #: Differs between two answers to the same request.
 _VOLATILE = ("request_id", "timings_ms", "feedback_token")
 
@@ -69,6 +73,43 @@ async def test_only_a_request_that_does_not_fit_goes_through_the_framework(clien
     monkeypatch.setattr(fastapi.routing, "solve_dependencies", watched)
     await client.post(f"/classify?{query}", content=encode(photo(), "PNG"))
     assert asked == [query] * framework
+
+
+async def test_an_ordinary_request_never_reaches_the_frameworks_router(client, monkeypatch):
+    reached = []
+
+    async def watched(scope, receive, send):
+        reached.append(scope["path"])
+        await route(scope, receive, send)
+
+    router = client.app.router
+    route = router.middleware_stack
+    monkeypatch.setattr(router, "middleware_stack", watched)
+    for target in ("/classify", "/depth?fx=500", "/classify?top_k=0"):
+        await client.post(target, content=encode(photo(), "PNG"))
+    await client.get("/classify")
+    assert reached == ["/classify", "/classify"], "the one that does not fit, and the one with another method"
+
+
+@pytest.mark.parametrize("experiments", [[], [{"name": "e", "task": "classify", "mode": "paired"}]])
+async def test_the_body_is_what_the_wire_types_would_say(zoo, tmp_path, monkeypatch, experiments):
+    compared = []
+
+    def both_bodies(answer, context):
+        ours = wire.classify_body(answer, context)
+        assert ours == wire.classify_answer(answer, context).model_dump_json().encode()
+        compared.append(json.loads(ours)["experiment"])
+        return ours
+
+    monkeypatch.setattr(predict, "classify_body", both_bodies)
+    declared = tmp_path / "experiments.yaml"
+    declared.write_text(json.dumps({"experiments": [{**one, **_ARMS} for one in experiments]}))
+    async with running(zoo, experiments_file=declared, default_classify_model="tiny-bireal") as ready:
+        for name, query in (("PNG", ""), ("JPEG", "?top_k=3&min_probability=1"), ("GIF", "?variant=full")):
+            response = await ready.post(f"/classify{query}", content=encode(photo(), name))
+            assert response.status_code == 200, response.text
+    part = {"name": "e", "mode": "paired", "arm": "full"} if experiments else None
+    assert compared == [part, part, None]
 
 
 def test_an_endpoint_of_another_shape_is_refused():
