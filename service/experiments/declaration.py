@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.card import Slug, TaskName, VariantName
-from service.errors import SettingsError
+from service.errors import InvalidExperimentError, SettingsError
 
 Mode = Literal["split", "shadow", "paired"]
 State = Literal["running", "paused"]
@@ -116,7 +116,20 @@ class Change(_Strict):
     margin: Margin | None = None
 
     def apply(self, declaration: Declaration) -> Declaration:
-        """The declaration with the changes."""
+        """The declaration with the changes.
+
+        Raises:
+            InvalidExperimentError: One of them has no effect in the experiment's mode.
+        """
+        split = declaration.mode == "split"
+        for member, given, takes in (("weight", self.weight, split), ("sample", self.sample, not split)):
+            if given is not None and not takes:
+                other = "sample" if member == "weight" else "weight"
+                raise InvalidExperimentError(
+                    f"`{member}` has no effect in mode `{declaration.mode}` of {declaration.name!r}: it is "
+                    f"for {'`split`' if member == 'weight' else '`shadow` and `paired`'} only; nothing was changed.",
+                    remedy=f"Send `{other}`, which is this mode's, or PUT a declaration with another mode.",
+                )
         return declaration.model_copy(update=self.model_dump(exclude_none=True))
 
 

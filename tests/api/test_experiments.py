@@ -197,6 +197,27 @@ async def test_a_declaration_that_cannot_be_is_refused_and_changes_nothing(anyio
         assert (await client.get("/experiments")).json()["experiments"] == []
 
 
+@pytest.mark.parametrize(
+    ("mode", "member", "other"),
+    [("paired", "weight", "sample"), ("shadow", "weight", "sample"), ("split", "sample", "weight")],
+)
+async def test_a_change_without_effect_is_refused_and_changes_nothing(
+    anyio_backend, zoo, tmp_path, op, mode, member, other
+):
+    async with running(zoo, experiments_file=declare(tmp_path, experiment(mode)), **OPTIONS) as client:
+        before = client.app.state.services.laboratory.catalogue.get(f"{mode}-test")
+        change = {member: 0.25, "margin": 0.1}
+        refused = await client.patch(f"/admin/experiments/{mode}-test", json=change, headers=ADMIN)
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid-experiment")
+        assert member in refused.json()["detail"]
+        assert mode in refused.json()["detail"]
+        assert other in refused.json()["help"]
+        assert client.app.state.services.laboratory.catalogue.get(f"{mode}-test") == before
+        taken = await client.patch(f"/admin/experiments/{mode}-test", json={other: 0.25}, headers=ADMIN)
+        assert taken.status_code == 200, taken.text
+        assert getattr(client.app.state.services.laboratory.catalogue.get(f"{mode}-test"), other) == 0.25
+
+
 async def test_two_experiments_never_claim_the_same_requests(anyio_backend, zoo, op):
     async with running(zoo, **OPTIONS) as client:
         await client.put("/admin/experiments/split-test", json=experiment("split"), headers=ADMIN)
