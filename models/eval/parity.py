@@ -27,10 +27,13 @@ from service.tasks import TASKS
 def load_images(card: Card, root: Path, limit: int) -> NDArray[np.uint8]:
     """Up to ``limit`` images under ``root``, evenly spread, as the service would feed them: uint8 [N,H,W,3].
 
+    Of a drive, those in ``left/``: beside them lie right images and ground truth, which are PNGs, too.
+
     Raises:
         FileNotFoundError: if there is no image.
     """
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.parent.name != "lidar_depth")
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = [p for p in paths if p.parent.name == "left"] or paths
     if not paths:
         raise FileNotFoundError(f"{root} holds no image: name a folder of photos or of <wnid>/<image>")
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)]

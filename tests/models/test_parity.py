@@ -29,6 +29,10 @@ def test_real_photographs_are_exact(tmp_path: Path) -> None:
     assert result["integer_sums_compared"] > 100_000
     assert result["layers_not_exact"] == {}
     assert load_images(Card.load(folder), photos, 2).shape == (2, 64, 64, 3)
+    for name in ("left", "right", "disp_noc_0"):
+        (photos / "drive" / name).mkdir(parents=True)
+        (photos / "drive" / name / "000000.png").write_bytes((PHOTOS / "coffee.png").read_bytes())
+    assert len(load_images(Card.load(folder), photos / "drive", 5)) == 1, "of a drive, the left images"
 
 
 def test_agreement_is_counted(tmp_path: Path) -> None:
