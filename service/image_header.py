@@ -6,8 +6,6 @@ word, and a WebP canvas is measured here because its decoder allocates the canva
 
 from collections.abc import Iterator
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-
 #: Sizes of the BMP headers that exist; "BM" alone also starts English words.
 _BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
@@ -44,7 +42,7 @@ def sniff(data: bytes) -> str | None:
         data: The file's bytes; the first 18 decide.
 
     Returns:
-        One of `FORMATS`, or None.
+        JPEG, PNG, WEBP, BMP or GIF, or None.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"

@@ -21,7 +21,6 @@ from service.evaluation import KITTI_BASELINE_M, KITTI_FX_PX
 
 KITTI_ASPECT = 1242 / 375  # of the images that are scaled (anisotropically) to 608x160
 NETWORK_FX_PX = KITTI_FX_PX[1242] * WIDTH / 1242
-MIN_EVALUATED_M = 1e-3
 MODEL_FILE = "model.onnx"
 
 LIMITS = {

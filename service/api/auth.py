@@ -12,7 +12,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import Depends
 from starlette.datastructures import Headers
@@ -142,7 +142,6 @@ async def require_admin(request: Request) -> None:
 
 #: For `APIRouter(dependencies=[RequireAdmin])`.
 RequireAdmin = Depends(require_admin)
-AdminOnly = Annotated[None, RequireAdmin]
 
 
 def describe_keys(document: dict[str, Any], auth: Auth) -> None:
