@@ -89,6 +89,7 @@ def test_without_valgrind_it_is_said_what_installs_it(pair: Pair, monkeypatch: p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # starting Python in valgrind takes its time where other work runs
 def test_instructions_are_those_of_one_run(pair: Pair) -> None:
     """Of one run alone: importing Python's modules under the same tool would be a thousand million."""
     if shutil.which("valgrind") is None or instructions.COUNTED_ISA not in usable_kernels():
