@@ -35,22 +35,25 @@ function paint(width, height, palette, valueAt, label) {
 /** A bar of colours between its ends; `ticks` are [share of the way, text] below it. */
 function scale(palette, left, right, ticks = []) {
   const canvas = paint(256, 1, palette, (pixel) => pixel / 255, `Scale: from ${left} to ${right}`);
-  const below = make("div", { class: "ticks" }, ...ticks.map(([at, text]) => {
-    const tick = make("span", {}, text);
+  const below = make("div", ticks.length ? { class: "ticks" } : {}, ...ticks.map(([at, text, minor]) => {
+    const tick = make("span", minor ? { class: "minor" } : {}, text);
     tick.style.setProperty("--at", `${100 * at}%`);
     return tick;
   }));
   return make("div", { class: "scale" }, left, make("div", {}, canvas, below), right);
 }
 
-/** Round depths between two, the roundest first, where they do not crowd: the axis is linear in 1 / depth. */
+/** Round depths between two, the roundest first, where they do not crowd; the minor ones would on a narrow screen. */
 function depthTicks(near, far) {
   const ticks = [];
   for (const mantissas of [[1], [2, 5], [3, 4, 6, 8], [1.2, 1.5, 2.5, 7]]) {
     for (let decade = Math.floor(Math.log10(near)); decade <= Math.log10(far); decade++) {
       for (const mantissa of mantissas) {
         const metres = mantissa * 10 ** decade, at = (1 / near - 1 / metres) / (1 / near - 1 / far);
-        if (at > 0.03 && at < 0.97 && ticks.every(([other]) => Math.abs(other - at) > 0.11)) ticks.push([at, `${figure(metres)} m`]);
+        if (at > 0.03 && at < 0.97 && ticks.every(([other]) => Math.abs(other - at) > 0.11)) {
+          const minor = ticks.some(([other, , less]) => !less && Math.abs(other - at) < 0.28);
+          ticks.push([at, `${figure(metres)} m`, minor]);
+        }
       }
     }
   }

@@ -7,6 +7,7 @@ import httpx
 import numpy as np
 import pytest
 import skimage.data
+import trimesh
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -73,6 +74,54 @@ def test_depth_lies_in_the_cards_range(client, variant):
     depth_m = np.load(io.BytesIO(response.content))
     assert np.isfinite(depth_m).all()
     assert 0 < depth_m.min() < depth_m.max() < 1000
+
+
+def phone_photo() -> bytes:
+    """A photograph of 4000 x 3000 as a phone held upright stores it: sideways, with rotation and lens in EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769).update({0xA405: 26, 0xA002: 4000, 0xA003: 3000})
+    return encode(Image.fromarray(PHOTOS["china"]()).resize((4000, 3000)), "JPEG", quality=85, exif=exif)
+
+
+def test_a_phones_photograph(client):
+    data = phone_photo()
+    body = client.post("/depth", content=data).json()
+    assert (body["image"]["width"], body["image"]["height"], body["image"]["exif_rotation"]) == (3000, 4000, 90)
+    assert body["region"] == {"left": 0, "top": 1547, "width": 3000, "height": 906}
+    assert body["cropped"] == {"left": 0, "top": 1547, "right": 0, "bottom": 1547}
+    assert (body["input"]["width"], body["input"]["height"]) == (608, 160)
+    assert body["focal"]["fx_source"] == "exif"
+    assert body["focal"]["fx_px"] == pytest.approx(26 * 5000 / 43.2666, rel=1e-4)
+
+    response = client.post("/depth?format=npy&size=original", content=data)
+    depth_m = np.load(io.BytesIO(response.content))
+    assert depth_m.shape == (4000, 3000)
+    assert int(response.headers["content-length"]) == len(response.content)
+    valid = ~np.isnan(depth_m)
+    assert valid[1547:2453].all()
+    assert valid.sum() == 906 * 3000
+    assert float(np.nanmedian(depth_m)) == pytest.approx(body["median_m"], rel=0.02)
+
+    response = client.post("/depth?format=png16&size=original", content=data)
+    with Image.open(io.BytesIO(response.content)) as image:
+        np.testing.assert_array_equal(np.asarray(image) > 0, valid)
+
+    cloud = trimesh.load(io.BytesIO(client.post("/depth?format=ply", content=data).content), file_type="ply")
+    assert len(cloud.vertices) == 608 * 160
+    refused = client.post("/depth?values=true&size=original", content=data)
+    assert (refused.status_code, refused.json()["parameter"]) == (422, "values")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 900), (3000, 20)])
+def test_depth_of_any_size_and_aspect(client, size):
+    data = encode(Image.fromarray(PHOTOS["china"]()).resize(size), "PNG")
+    with Image.open(io.BytesIO(client.post("/depth?format=color&size=original", content=data).content)) as image:
+        assert image.size[0] >= size[0]
+        assert image.size[1] > size[1]
+    depth_m = np.load(io.BytesIO(client.post("/depth?format=npy&size=original", content=data).content))
+    assert depth_m.shape == (size[1], size[0])
+    assert np.isfinite(depth_m).any()
 
 
 def test_the_binary_model_weighs_less(client):
