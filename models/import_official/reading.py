@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import pickle
-import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from models.train.checkpoint import NO_CHECKPOINT, first_line
 
 # Under which key scripts nest the state dict (the official code and timm: state_dict), what wrappers put before names.
 NESTED = ("state_dict", "model", "net", "network", "model_state_dict")
@@ -30,10 +30,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         # Scripts like to save their parsed arguments beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except NO_CHECKPOINT as error:
         raise ValueError(
-            f"{path} cannot be read as a PyTorch checkpoint ({reason}): save `model.state_dict()` alone and try again"
+            f"{path} cannot be read as a PyTorch checkpoint ({first_line(error)}): save `model.state_dict()` alone and "
+            "try again"
         ) from error
     for key in NESTED:
         if isinstance(payload, dict) and isinstance(payload.get(key), dict):

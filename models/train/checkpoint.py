@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import struct
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,9 @@ from models.arch import ArchConfig, build
 from models.arch.bireal import BiRealNet
 from models.arch.depth import DepthNet
 from models.arch.resnet import ResNet
+
+#: What PyTorch raises for a file that is none of its own, by how far it got: the old format is read with `struct`.
+NO_CHECKPOINT = (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, struct.error, ValueError)
 
 
 @dataclass
@@ -51,6 +57,11 @@ def save(
     temporary.replace(path)
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error: PyTorch's go on for a screen about what else might be tried."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint's payload (tensors on the CPU).
 
@@ -60,7 +71,10 @@ def load(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: train one with `python -m models.train RECIPE`")
-    payload = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except NO_CHECKPOINT as error:
+        raise ValueError(f"{path} is damaged, or no checkpoint of models.train ({first_line(error)})") from error
     if not isinstance(payload, dict) or not {"arch", "network", "progress"} <= payload.keys():
         raise ValueError(f"{path} is not a checkpoint of models.train (keys arch, network, progress expected)")
     return payload

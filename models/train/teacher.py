@@ -156,8 +156,12 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
     args.out.mkdir(parents=True, exist_ok=True)
-    data, held_out = hold_out(load_split(args.data, "train", 64), HOLD_OUT_PER_CLASS)
-    network = load_pretrained(args.data)
+    try:
+        data, held_out = hold_out(load_split(args.data, "train", 64), HOLD_OUT_PER_CLASS)
+        network = load_pretrained(args.data)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     adapt(network, data, held_out, args.out)
     ask = fast_answers(network)
     for view in range(args.views):

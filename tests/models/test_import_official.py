@@ -16,6 +16,7 @@ from models.import_official.__main__ import main
 from models.import_official.classes import generic_classes, read_class_file
 from models.import_official.convert import MismatchError, to_network
 from models.import_official.reading import read_state_dict
+from models.train import checkpoint
 from models.train.initialise import initialise_from
 from models.train.recipes import get_recipe
 from service.backends import backend_for
@@ -349,9 +350,12 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         read_state_dict(path)
-    path.write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match="cannot be read as a PyTorch checkpoint"):
-        read_state_dict(path)
+    for content in (b"not a checkpoint", b"junk", b"", b"PK\3\4", b"\x80\x02"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read as a PyTorch checkpoint"):
+            read_state_dict(path)
+        with pytest.raises(ValueError, match="is damaged, or no checkpoint"):
+            checkpoint.load(path)
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match="holds a list"):
         read_state_dict(path)
