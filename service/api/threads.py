@@ -29,7 +29,7 @@ SHARED = "shared"
 class _Lane:
     """Calls of one task that wait for a thread, and the time that its calls have had."""
 
-    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    waiting: "deque[asyncio.Future[_Inbox]]" = field(default_factory=deque)
     served_s: float = 0.0  # virtual time of start-time fair queueing, as in service.scheduler
 
 
@@ -38,10 +38,15 @@ class _Call:
     """A call that has its thread, and what its caller waits for."""
 
     lane: _Lane
+    inbox: "_Inbox"
     function: Callable[[], Any]
     done: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
     begun: float
+
+
+#: Through which a thread gets its calls: its own, so that the one that was busy last, whose caches are warm, is next.
+_Inbox = queue.SimpleQueue[_Call | None]
 
 
 class ThreadPool:
@@ -56,16 +61,15 @@ class ThreadPool:
     """
 
     def __init__(self, *, threads: int, queue_size: int) -> None:
-        self._free, self._queue_size = threads, queue_size
+        self._queue_size = queue_size
         self._lanes: dict[str, _Lane] = {}
         self._virtual_s = 0.0
         self._closed = False
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._inboxes: list[_Inbox] = [queue.SimpleQueue() for _ in range(threads)]
+        self._free = list(self._inboxes)  # the last one in goes out first
         self._threads = [
-            threading.Thread(
-                target=_work, args=(self._calls, self._settle), name=f"bireal-decode_{number}", daemon=True
-            )
-            for number in range(threads)
+            threading.Thread(target=_work, args=(inbox, self._settle), name=f"bireal-decode_{number}", daemon=True)
+            for number, inbox in enumerate(self._inboxes)
         ]
         for thread in self._threads:
             thread.start()
@@ -87,46 +91,43 @@ class ThreadPool:
         mine = self._lanes.get(lane)
         if mine is None:
             mine = self._lanes[lane] = _Lane()
-        if self._free:
-            self._free -= 1
-        else:
-            await self._turn(mine)
+        inbox = self._free.pop() if self._free else await self._turn(mine)
         if self._closed:
-            self._release()
+            self._release(inbox)
             raise NotReadyError("The server is shutting down and takes no new images.")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        self._calls.put(_Call(mine, functools.partial(call, *args, **kwargs), done, loop, time.perf_counter()))
+        inbox.put(_Call(mine, inbox, functools.partial(call, *args, **kwargs), done, loop, time.perf_counter()))
         return await done
 
     def close(self) -> None:
         """Ends the threads once they have nothing to do."""
         self._closed = True
-        for _ in self._threads:
-            self._calls.put(None)
+        for inbox in self._inboxes:
+            inbox.put(None)
 
-    async def _turn(self, lane: _Lane) -> None:
+    async def _turn(self, lane: _Lane) -> _Inbox:
         """Waits for a thread."""
         if len(lane.waiting) >= self._queue_size:
             raise OverloadedError(self._queue_size)
         if not lane.waiting:  # idle time earns no credit
             lane.served_s = max(lane.served_s, self._virtual_s)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[_Inbox] = asyncio.get_running_loop().create_future()
         lane.waiting.append(turn)
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
                 with contextlib.suppress(ValueError):  # a thread that became free may have passed it over already
                     lane.waiting.remove(turn)
             else:  # the turn came at the same moment: it goes to the next
-                self._release()
+                self._release(turn.result())
             raise
 
     def _settle(self, call: _Call, result: Any, error: BaseException | None) -> None:
         """In the event loop, when a call has ended: frees its thread, whether or not somebody still waits for it."""
         call.lane.served_s += time.perf_counter() - call.begun
-        self._release()
+        self._release(call.inbox)
         if call.done.done():  # nobody waits for it any more
             return
         if error is None:
@@ -134,16 +135,16 @@ class ThreadPool:
         else:
             call.done.set_exception(error)
 
-    def _release(self) -> None:
+    def _release(self, inbox: _Inbox) -> None:
         """A thread is free: it goes to the lane that has had the least time, or waits for a call."""
         while lanes := [lane for lane in self._lanes.values() if lane.waiting]:
             lane = min(lanes, key=lambda each: each.served_s)
             turn = lane.waiting.popleft()
             if not turn.done():  # its caller may have gone this very moment
                 self._virtual_s = max(self._virtual_s, lane.served_s)
-                turn.set_result(None)
+                turn.set_result(inbox)
                 return
-        self._free += 1
+        self._free.append(inbox)
 
 
 def _work(calls: "queue.SimpleQueue[_Call | None]", settle: Callable[[_Call, Any, BaseException | None], None]) -> None:
