@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import struct
 from typing import Any
 
 import numpy as np
@@ -82,13 +83,17 @@ def test_what_exif_tells_is_not_believed_blindly(size: tuple[int, int], details:
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0garbage in here"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_is_no_exif(exif: bytes) -> None:
     assert answer(encode(photo_of(80, 60), "JPEG", exif=exif)).focal.source == "assumed"
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_a_broken_directory_of_details_costs_neither_picture_nor_orientation() -> None:
-    exif = Image.Exif()
-    exif[ORIENTATION], exif[DETAILS] = 6, 0xFFFFFF  # points behind the end
+    entries = struct.pack("<HHII", ORIENTATION, 3, 1, 6) + struct.pack(
+        "<HHII", DETAILS, 4, 1, 0xFFFFFF
+    )  # behind the end
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
     report = decode(encode(photo_of(80, 60), "JPEG", exif=exif)).report
     assert (report.exif_rotation, report.exif_focal_35mm) == (90, None)
 
