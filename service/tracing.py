@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.context import ImageTimes, RequestContext, context_of
+from service.api.direct import DirectRoute
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,7 @@ class StageSpans:
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":  # FastAPI ends the span with the last byte of the body
+                _name_direct_route(span, scope)
                 span.set_attributes(_attributes(context))
             await send(message)
 
@@ -120,6 +122,7 @@ class StageSpans:
             await self._app(scope, receive, tell)
         finally:
             if span.is_recording():  # there was no answer: the client has gone
+                _name_direct_route(span, scope)
                 span.set_attributes(_attributes(context))
             self._add_stages(span, context.images)
 
@@ -157,6 +160,14 @@ class _TraceIds(logging.Filter):
 
 def _is_probe(scope: MutableMapping[str, Any]) -> bool:
     return scope.get("path") in _PROBES
+
+
+def _name_direct_route(span: trace.Span, scope: Scope) -> None:
+    """Does what FastAPI does for the routes that it finds itself: a direct one it never sees."""
+    route = scope.get("route")
+    if isinstance(route, DirectRoute):
+        span.set_attribute("http.route", route.path)
+        span.update_name(f"{scope['method']} {route.path}")
 
 
 def _attributes(context: RequestContext) -> dict[str, str | int]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.data.folder import ImageSet, hold_out, load_split, training_batches
 from models.data.normalise import normalise
 from models.data.views import VIEW_SEED, view_batches, view_crops
-from models.train.device import device_of
+from models.train.device import bfloat16_where_fast, device_of
 from models.train.recipe import PhaseSpec, Recipe
 
 DECODE_SIZE = 64
@@ -132,7 +132,7 @@ class ClassifyTask:
         """Scalar loss and figures to log."""
         images, labels, *soft = batch
         x = normalise(images)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+        with bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
             logits = network(x)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
@@ -148,7 +148,7 @@ class ClassifyTask:
     @torch.no_grad()
     def _answers(self, x: Tensor) -> Tensor:
         assert self.teacher is not None
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+        with bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
             logits: Tensor = self.teacher(x)
         return logits.float()
 

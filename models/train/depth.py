@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.data.augment import colour_jitter
 from models.data.kitti import HEIGHT, WIDTH, Frame, hold_out_frames, load_drives
 from models.data.normalise import normalise
-from models.train.device import device_of
+from models.train.device import bfloat16_where_fast, device_of
 from models.train.recipe import DepthLoss, PhaseSpec, Recipe
 from service.evaluation import KITTI_BASELINE_M, KITTI_FX_PX
 
@@ -60,7 +60,7 @@ class DepthTask:
         left, right, has_right, target = batch
         weights = self.recipe.depth
         x = normalise(left)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+        with bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
             disparity = network(x)
         disparity = disparity.float()
         known = target > 0
@@ -71,7 +71,7 @@ class DepthTask:
         figures = {"lidar": lidar.item(), "photometric": photometric.item(), "smooth": smooth.item()}
         if spec.distill > 0:
             assert self.teacher is not None
-            with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            with torch.no_grad(), bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
                 # a teacher that is asked about the mirrored crop too errs less than one asked once
                 answer = (self.teacher(x).float() * self.teacher(x.flip(3)).float().flip(2)).sqrt()
             distance = (disparity.log() - answer.log()).abs().mean()

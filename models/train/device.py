@@ -19,3 +19,16 @@ def device_of(network: nn.Module) -> torch.device:
 def moved(batch: tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
     """A batch on a device."""
     return tuple(tensor.to(device, non_blocking=True) for tensor in batch)
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` has bfloat16 instructions: a CPU without them emulates, several times slower than float32."""
+    if device.type != "cpu":
+        return True
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def bfloat16_where_fast(device: torch.device, *, wanted: bool = True) -> torch.autocast:
+    """Context in which convolutions run in bfloat16, if ``wanted`` and the device has instructions for it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and computes_bfloat16(device))

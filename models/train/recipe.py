@@ -66,7 +66,7 @@ class Recipe:
         min_scale: classification: smallest share of the area in a random crop.
         label_smoothing: classification.
         hold_out_per_class: classification: training images a class set aside to choose by.
-        bf16: autocast convolutions to bfloat16 (weights stay float32).
+        bf16: autocast convolutions to bfloat16 (weights stay float32), where the device has instructions for it.
         depth: depth network: weights of the loss terms.
     """
 

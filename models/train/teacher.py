@@ -25,6 +25,7 @@ from tqdm import tqdm
 from models.data.augment import cut
 from models.data.folder import ImageSet, hold_out, load_split
 from models.data.views import VIEW_SEED, view_batches, view_crops
+from models.train.device import bfloat16_where_fast, computes_bfloat16
 from models.train.pretrained import imagenet_network
 
 HEAD = "_fc"  # the package's name of the classifier
@@ -36,6 +37,7 @@ MIN_SCALE = 0.35
 SEED = 7
 HOLD_OUT_PER_CLASS = 25
 SAVE_EVERY_S = 180.0
+FROZEN_BLOCKS = 3  # they see the largest maps, half the time of a step, and edges are edges in small images too
 
 
 def load_pretrained(data: Path) -> nn.Module:
@@ -59,7 +61,7 @@ def load_pretrained(data: Path) -> nn.Module:
 def answers(network: nn.Module, images: Tensor) -> Tensor:
     """Logits float32 [B,classes] of images [B,3,S,S] in 0..255, in the network's own normalisation."""
     x = ((images - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    with bfloat16_where_fast(x.device):
         logits: Tensor = network(x)
     return logits.float()
 
@@ -76,9 +78,17 @@ def held_out_accuracy(network: nn.Module, data: ImageSet, size: int) -> float:
     return right / len(data)
 
 
+def freeze_first_blocks(network: nn.Module) -> None:
+    """Keep the weights of the stem and the first ``FROZEN_BLOCKS`` blocks; their BatchNorm statistics still adapt."""
+    blocks = [network.get_submodule(f"_blocks.{index}") for index in range(FROZEN_BLOCKS)]
+    for module in (network.get_submodule("_conv_stem"), network.get_submodule("_bn0"), *blocks):
+        module.requires_grad_(False)
+
+
 def adapt(network: nn.Module, data: ImageSet, held_out: ImageSet, out: Path) -> None:
     """Fine-tune by SGD with a cosine to zero; resumes from ``out/teacher.pt``."""
     path = out / "teacher.pt"
+    freeze_first_blocks(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9, nesterov=True, weight_decay=1e-5)
     per_epoch = len(data) // BATCH
     total = EPOCHS * per_epoch
@@ -127,7 +137,8 @@ def fast_answers(network: nn.Module) -> Callable[[Tensor], Tensor]:
     except ImportError:
         return lambda images: answers(network, images)
     graph = openvino.convert_model(network, example_input=torch.zeros(BATCH, 3, SIZE, SIZE))
-    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    precision = "bf16" if computes_bfloat16(torch.device("cpu")) else "f32"
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = openvino.Core().compile_model(graph, "CPU", settings)
     return lambda images: torch.from_numpy(compiled(((images - 127.0) / 128.0).numpy())[0].copy())
 

@@ -64,13 +64,22 @@ def _sentence(finding: Mapping[str, Any]) -> str:
     name = _name(finding)
     what = "body's member" if place == "body" else f"{place} parameter"
     if place == "body" and not path:
-        return "The body is empty." if finding["type"] == "missing" else "The body is no JSON object."
+        return _sentence_of_body(finding)
     if finding["type"] == "missing":
         return f"The {what} {name!r} is missing."
     if finding["type"] == "extra_forbidden":
         return f"There is no {what} {name!r}." if place != "body" else f"The body can have no member {name!r}."
     message = finding["msg"].removeprefix("Value error, ")
     return f"The {what} {name}={_shown(finding.get('input'))}: {message}."
+
+
+def _sentence_of_body(finding: Mapping[str, Any]) -> str:
+    """Of the body as a whole: absent, of another type, or of members that do not go together."""
+    if finding["type"] == "missing":
+        return "The body is empty."
+    if finding["type"] == "value_error":
+        return f"The body cannot be used: {finding['msg'].removeprefix('Value error, ')}."
+    return "The body is no JSON object."
 
 
 def _shown(value: object) -> str:

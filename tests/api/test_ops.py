@@ -176,5 +176,5 @@ async def test_bodies_are_described(client):
     content = document["paths"]["/classify"]["post"]["requestBody"]["content"]
     assert {"image/jpeg", "image/png", "multipart/form-data"} <= content.keys()
     depth = document["paths"]["/depth"]["post"]["responses"]["200"]["content"]
-    assert set(depth) == {"application/json", "image/png", "application/x-npy"}
+    assert set(depth) == {"application/json", "image/png", "application/x-npy", "application/x-ply"}
     assert "never stored and never logged" in document["info"]["description"]

@@ -72,8 +72,10 @@ def test_data_of_what_is_compared_otherwise_are_kept_apart():
     assert made.revision(("1", "2")) != revision
     assert made.model_copy(update={"salt": "x"}).revision(("1", "1")) != revision
     assert made.model_copy(update={"mode": "paired"}).revision(("1", "1")) != revision
-    for change in (Change(weight=0.9), Change(state="paused"), Change(margin=0.1), Change(sample=0.1)):
+    for change in (Change(weight=0.9), Change(state="paused"), Change(margin=0.1)):
         assert change.apply(made).revision(("1", "1")) == revision
+    sampled = made.model_copy(update={"mode": "paired"})
+    assert Change(sample=0.1).apply(sampled).revision(("1", "1")) == sampled.revision(("1", "1"))
 
 
 def test_positions_are_uniform_and_unrelated_between_experiments(seed):
