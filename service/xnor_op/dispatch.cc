@@ -22,6 +22,7 @@ namespace {
 struct X86Features {
   bool avx2 = false;
   bool avx512bw = false;
+  bool avx512vnni = false;
   bool avx512vpopcnt = false;
 };
 
@@ -43,7 +44,8 @@ X86Features detect() {
   features.avx2 = fma && (xcr0 & kXcr0Ymm) == kXcr0Ymm && in_b(5);
   const bool avx512 = (xcr0 & kXcr0Zmm) == kXcr0Zmm && in_b(16) && in_b(17) && in_b(30) && in_b(31);  // F, DQ, BW, VL
   features.avx512bw = features.avx2 && avx512;
-  features.avx512vpopcnt = features.avx512bw && in_c(11) && in_c(14);  // VNNI, VPOPCNTDQ
+  features.avx512vnni = features.avx512bw && in_c(11);
+  features.avx512vpopcnt = features.avx512vnni && in_c(14);
   return features;
 }
 
@@ -54,6 +56,7 @@ const X86Features& x86() {
 
 [[maybe_unused]] bool can_run_avx2() { return x86().avx2; }
 [[maybe_unused]] bool can_run_avx512bw() { return x86().avx512bw; }
+[[maybe_unused]] bool can_run_avx512vnni() { return x86().avx512vnni; }
 [[maybe_unused]] bool can_run_avx512vpopcnt() { return x86().avx512vpopcnt; }
 #endif
 

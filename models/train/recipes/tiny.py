@@ -62,7 +62,7 @@ _LONG_RESNET18 = Recipe(
     name="resnet18-tiny100-long",
     arch=ArchConfig(depth=18, method="none", num_classes=100),
     phases=(
-        PhaseSpec(Phase.RELU, 5, 0.1, "sgd", "cosine-head", weight_decay=2e-4, warmup=0.03, size=48, distill=0.9),
+        PhaseSpec(Phase.RELU, 4, 0.1, "sgd", "cosine-head", weight_decay=2e-4, warmup=0.03, size=48, distill=0.9),
         PhaseSpec(Phase.RELU, 4, 0.05, "sgd", "cosine", weight_decay=2e-4, distill=0.9),
     ),
     batch=128,

@@ -1,4 +1,4 @@
-// AVX-512 without VPOPCNTDQ (Skylake-X to Cooper Lake): F, DQ, BW, VL.
+// AVX-512 without VPOPCNTDQ (Skylake-X to Cooper Lake): F, DQ, BW, VL; two kernel sets, with VNNI and without.
 //
 // The lookup of the AVX2 kernel (nibbles.h) on 64 output channels at once:
 //   acc8 += vpshufb(table[a], w)
@@ -7,12 +7,14 @@
 // keeps 7 accumulators in registers; a step loads one weight vector for 7 pixels, and a table and its offset each, 15
 // loads beside 14 arithmetic instructions: at 2 loads a cycle 7.5 cycles where the shuffles take 7.
 //
-// Stem and pooling are the AVX2 set's: these CPUs have no VNNI, and vpmaddwd on 256 bits has two ports.
+// Stem, 1x1 convolutions and pooling are those of the set avx512vpopcnt where there is VNNI (Cascade Lake, Cooper Lake).
+// Without it (Skylake-X) they are the AVX2 set's: vpmaddwd on 256 bits has two ports.
 // Epilogue, 16 outputs: convert, multiply, add, add residual, compare, store.
 #include <immintrin.h>
 
 #include "../epilogue.h"
 #include "avx2.h"
+#include "avx512vnni.h"
 #include "nibbles.h"
 
 namespace bireal {
@@ -288,5 +290,16 @@ const Kernels kernels_avx512bw = {
     bconv,      &kAvx2StemF32, &kAvx2StemI16,  nullptr, avx2_max_pool_row,  avx2_avg_pool_row, roofline,
     &kAvx2PointwiseF32, nullptr, &kAvx2PointwiseI8, avx2_leaky_clip,
 };
+
+#if BIREAL_HAVE_AVX512VNNI
+extern const Kernels kernels_avx512vnni;
+const Kernels kernels_avx512vnni = {
+    "avx512vnni",        kBlock,          kAvx512StemBlock, pack,
+    bconv_layout_bytes,  bconv_layout,    offsets_bytes,    bconv,
+    &kAvx512StemF32,     &kAvx512StemI16, &kAvx512StemI8,   avx512_max_pool_row,
+    avx512_avg_pool_row, roofline,        &kAvx512PointwiseF32, &kAvx512PointwiseF16,
+    &kAvx512PointwiseI8, avx512_leaky_clip,
+};
+#endif
 
 }  // namespace bireal

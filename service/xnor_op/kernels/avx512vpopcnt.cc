@@ -14,7 +14,7 @@
 #include <immintrin.h>
 
 #include "../epilogue.h"
-#include "avx512vpopcnt.h"
+#include "avx512vnni.h"
 
 namespace bireal {
 namespace {

@@ -9,7 +9,7 @@
 // The integer sums are exact: vpdpwssd and vpdpbusd add products of full precision into int32 and do not saturate.
 #include <immintrin.h>
 
-#include "avx512vpopcnt.h"
+#include "avx512vnni.h"
 #include "stem_layout.h"
 
 namespace bireal {

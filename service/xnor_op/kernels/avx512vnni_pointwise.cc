@@ -11,7 +11,7 @@
 // One output channel alone (a score map): the channels of a pixel lie along the registers instead.
 #include <immintrin.h>
 
-#include "avx512vpopcnt.h"
+#include "avx512vnni.h"
 
 namespace bireal {
 namespace {

@@ -1,4 +1,4 @@
-// The parts of the AVX-512 kernel set that live in avx512vpopcnt_stem.cc and avx512vpopcnt_pointwise.cc.
+// The real-valued parts of the AVX-512 kernel sets with VNNI: avx512vnni_stem.cc and avx512vnni_pointwise.cc.
 #pragma once
 
 #include "kernel.h"
