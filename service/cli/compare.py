@@ -7,19 +7,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import onnxruntime
-
 from service.api.context import RequestContext, request_id_from
 from service.api.pipeline import Side
-from service.api.wire import classify_comparison, depth_comparison, weight_bytes
-from service.app import service_version
+from service.api.wire import classify_comparison, depth_comparison
 from service.card import TaskName
 from service.cli import compare_folder
-from service.cli.compare_folder import Folder
+from service.cli.compare_folder import Comparison, Folder
+from service.cli.compare_local import LocalComparison
+from service.cli.compare_remote import RemoteComparison, compare_one
 from service.cli.data import images_of, is_depth_folder
-from service.cli.engine import Engine, describe
+from service.cli.engine import Engine
+from service.cli.remote import connect
 from service.errors import BadParameterError
-from service.host import cpu_name
 from service.registry import Handle
 from service.report.page import render
 from service.report.summary import Names, summarise
@@ -32,7 +31,8 @@ _SHOWN_DISAGREEMENTS = 20
 def compare(settings: Settings, arguments: argparse.Namespace) -> int:
     """Prints both answers for a photo, or what a folder shows, and writes the report. Returns the exit code.
 
-    The two variants run one after the other, in random order, with nothing beside them: their times can be compared.
+    The two variants run one after the other, in random order, with nothing of ours beside them: their times can be
+    compared.
     """
     path: Path = arguments.path
     task: TaskName = arguments.task or ("depth" if path.is_dir() and is_depth_folder(path) else "classify")
@@ -40,18 +40,12 @@ def compare(settings: Settings, arguments: argparse.Namespace) -> int:
     report: Path | None = arguments.report
     if report is not None:
         _check_report(report, path)
-    with Engine(settings) as engine:
-        handles = engine.handles(task, arguments.model, arguments.a, arguments.b)
-        sides: dict[Side, Handle] = {"a": handles[0], "b": handles[1]}
-        options = DepthOptions(fx_px=arguments.fx) if task == "depth" else ClassifyOptions(settings.top_k)
-        if path.is_file():
-            document = asyncio.run(_one(engine, path, sides, options))
-        else:
-            document = asyncio.run(_folder(engine, task, sides, options, arguments))
+    answer = _remote if arguments.url is not None else _local
+    document = answer(settings, task, arguments)
     if arguments.json:
         print(json.dumps(document))
     elif path.is_file():
-        print(_line(document, sides))
+        print(_line(document))
     else:
         print(_summary(document))
         if report is not None:
@@ -59,39 +53,68 @@ def compare(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _one(engine: Engine, path: Path, sides: dict[Side, Handle], options: Any) -> dict[str, Any]:
+def _local(settings: Settings, task: TaskName, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both networks run in this process."""
+    path: Path = arguments.path
+    with Engine(settings) as engine:
+        a, b = engine.handles(task, arguments.model, arguments.a, arguments.b)
+        sides: dict[Side, Handle] = {"a": a, "b": b}
+        options = DepthOptions(fx_px=arguments.fx) if task == "depth" else ClassifyOptions(settings.top_k)
+        if path.is_file():
+            return asyncio.run(_one(engine, path, sides, options))
+        return asyncio.run(_folder(LocalComparison(engine, sides, options), task, arguments))
+
+
+def _remote(_: Settings, task: TaskName, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both networks run in a service, whose settings count."""
+    path: Path = arguments.path
+    lone = path.is_file()
+
+    async def ask() -> dict[str, Any]:
+        async with connect(arguments) as service:
+            if lone:
+                return await compare_one(service, path, task, arguments)
+            return await _folder(await RemoteComparison.open(service, task, arguments), task, arguments)
+
+    return asyncio.run(ask())
+
+
+async def _one(
+    engine: Engine, path: Path, sides: dict[Side, Handle], options: ClassifyOptions | DepthOptions
+) -> dict[str, Any]:
     answers, order = await engine.compare(path, sides, options)
     context = RequestContext(request_id_from(None))
     make = classify_comparison if sides["a"].card.task == "classify" else depth_comparison
     return make(answers, order, context).model_dump(mode="json")
 
 
-async def _folder(
-    engine: Engine, task: TaskName, sides: dict[Side, Handle], options: Any, arguments: argparse.Namespace
-) -> dict[str, Any]:
+async def _folder(comparison: Comparison, task: TaskName, arguments: argparse.Namespace) -> dict[str, Any]:
     root: Path = arguments.path
-    a, b = sides["a"], sides["b"]
     if task == "depth":
         folder = compare_folder.depth_folder(root, arguments.limit)
     else:
-        folder = compare_folder.classify_folder(root, a.card.classes, arguments.limit)
-    await compare_folder.run(engine, folder, root, sides, options)
-    names = Names(a.variant, b.variant) if a.variant != b.variant else Names(f"a ({a.variant})", f"b ({b.variant})")
+        folder = compare_folder.classify_folder(root, comparison.classes, arguments.limit)
+    await compare_folder.run(comparison, folder, root)
+    a, b = comparison.side("a"), comparison.side("b")
+    a["inference_ms_median"], b["inference_ms_median"] = (
+        round(1000 * median(times_s), 3)
+        for times_s in ([pair.a.inference_s for pair in folder.pairs], [pair.b.inference_s for pair in folder.pairs])
+    )
+    called = (a["variant"], b["variant"])
+    names = Names(*called) if called[0] != called[1] else Names(f"a ({called[0]})", f"b ({called[1]})")
     document = {
         "task": task,
         "folder": str(root),
         **summarise(folder.pairs, names, task=task, margin=arguments.margin),
-        "a": _side(a, [pair.a.inference_s for pair in folder.pairs]),
-        "b": _side(b, [pair.b.inference_s for pair in folder.pairs]),
+        "a": a,
+        "b": b,
         "speedup_median": round(median(pair.b.inference_s / pair.a.inference_s for pair in folder.pairs), 3),
-        "weights": _weights(a, b),
-        "machine": {
-            "cpu": cpu_name(),
-            "threads": engine.settings.intra_op_threads,
-            "kernel": next((side.kernel for side in (a, b) if side.variant == "binary"), "none"),
-            "onnxruntime": onnxruntime.__version__,
-            "version": service_version(),
+        "weights": {
+            "a_bytes": a["weight_bytes"],
+            "b_bytes": b["weight_bytes"],
+            "ratio": round(b["weight_bytes"] / max(a["weight_bytes"], 1), 3),
         },
+        "machine": comparison.machine(),
         "unlabelled_folders": folder.unlabelled_folders,
         "failed": folder.failed,
         "disagreements": [
@@ -133,26 +156,10 @@ def _unwritable(report: Path, reason: str | None) -> BadParameterError:
     )
 
 
-def _side(handle: Handle, inference_s: list[float]) -> dict[str, Any]:
-    described = handle.model.describe()
-    return {
-        **describe(handle),
-        "inference_ms_median": round(1000 * median(inference_s), 3),
-        "weight_bytes": weight_bytes(handle),
-        "session_bytes": described["session_bytes"],
-        "artefact_bytes": described["artefact_bytes"],
-    }
-
-
-def _weights(a: Handle, b: Handle) -> dict[str, float]:
-    a_bytes, b_bytes = weight_bytes(a), weight_bytes(b)
-    return {"a_bytes": a_bytes, "b_bytes": b_bytes, "ratio": round(b_bytes / max(a_bytes, 1), 3)}
-
-
-def _line(document: dict[str, Any], sides: dict[Side, Handle]) -> str:
+def _line(document: dict[str, Any]) -> str:
     verdict = "agree" if document["agree"] else "disagree"
     lines = [f"The variants {verdict}."]
-    for side, handle in sides.items():
+    for side in ("a", "b"):
         answer = document[side]
         if "predictions" in answer:
             best = answer["predictions"][0]
@@ -160,8 +167,9 @@ def _line(document: dict[str, Any], sides: dict[Side, Handle]) -> str:
         else:
             found = f"median {answer['median_m']:.1f} m"
         lines.append(
-            f"  {side}: {found}, {answer['timings_ms']['inference']:.2f} ms, {weight_bytes(handle) / 1e6:.2f} MB of "
-            f"weights  [{answer['model']}, {answer['variant']}, {answer['kernel']}]"
+            f"  {side}: {found}, {answer['timings_ms']['inference']:.2f} ms, "
+            f"{document['weights'][f'{side}_bytes'] / 1e6:.2f} MB of weights  "
+            f"[{answer['model']}, {answer['variant']}, {answer['kernel']}]"
         )
     return "\n".join(lines)
 

@@ -1,32 +1,55 @@
 """Runs two variants on every image of a folder, one after the other, with what is known of the truth."""
 
-import asyncio
 import heapq
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
-from service.api.pipeline import Answered
 from service.api.pipeline import Side as SideName
 from service.card import ClassLabel
 from service.cli.data import images_of, is_depth_folder, spread
-from service.cli.engine import Engine
+from service.cli.network import FileError
 from service.errors import ServiceError
 from service.evaluation import DataError, DepthFrame, depth_agreement, depth_errors, depth_frames
 from service.experiments.trial import DEPTH_AGREEMENT
-from service.registry import Handle
 from service.report.pairs import Pair, Side, total_variation
-from service.tasks import ClassifyOptions, ClassifyResult, DepthOptions, DepthResult
+from service.tasks import ClassifyResult
+from service.tasks.base import Geometry
 from service.tasks.depth import place_in_picture
+
+#: A map at the network's size, float32 [H, W] metres, and the part of the picture that it covers.
+Placed = tuple[npt.NDArray[np.float32], Geometry]
 
 #: Images that a report shows because the two differ on them most.
 SHOWN = 12
 _CAP_M = 80.0
+
+
+class Comparison(Protocol):
+    """Two networks, here or in a running service, that answer one image after the other."""
+
+    @property
+    def classes(self) -> Sequence[ClassLabel]:
+        """Of side `a`, in the order of its output; empty for depth."""
+        ...
+
+    async def pair(self, item: "Item", name: str) -> Pair:
+        """What both make of one image; raises `FileError` for what concerns that file alone."""
+        ...
+
+    def side(self, name: SideName) -> dict[str, Any]:
+        """What runs on one side, `weight_bytes`, `session_bytes` and `artefact_bytes`; None for what is not known."""
+        ...
+
+    def machine(self) -> dict[str, Any]:
+        """Where both run: `cpu`, `threads`, `kernel`, `onnxruntime`, `version`, `url`; None for what is not known."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +104,7 @@ def depth_folder(root: Path, limit: int | None) -> Folder:
     return Folder(spread([Item(path) for path in images_of(root)], limit))
 
 
-async def run(engine: Engine, folder: Folder, root: Path, sides: dict[SideName, Handle], options: Any) -> None:
+async def run(comparison: Comparison, folder: Folder, root: Path) -> None:
     """Fills in what came of each image.
 
     Raises:
@@ -92,9 +115,9 @@ async def run(engine: Engine, folder: Folder, root: Path, sides: dict[SideName, 
     for item in tqdm(folder.items, unit="image"):
         name = str(item.path.relative_to(root)) if item.path.is_relative_to(root) else str(item.path)
         try:
-            pair = await _pair(engine, item, name, sides, options)
-        except ServiceError as error:
-            folder.failed.append({"file": name, "detail": error.detail})
+            pair = await comparison.pair(item, name)
+        except FileError as error:
+            folder.failed.append({"file": name, "detail": str(error)})
             continue
         folder.pairs.append(replace(pair, maps=None))
         if pair.divergence > 0:
@@ -105,65 +128,81 @@ async def run(engine: Engine, folder: Folder, root: Path, sides: dict[SideName, 
     folder.most = [pair for _, _, pair in sorted(worst, reverse=True)]
 
 
-async def _pair(engine: Engine, item: Item, name: str, sides: dict[SideName, Handle], options: Any) -> Pair:
-    if item.frame is not None and isinstance(options, DepthOptions) and options.fx_px is None:
-        camera = await asyncio.to_thread(item.frame.camera)
-        options = DepthOptions(fx_px=camera.fx_px)
-    answers, _ = await engine.compare(item.path, sides, options)
-    if isinstance(options, ClassifyOptions):
-        return _classified(item, name, answers)
-    return await asyncio.to_thread(_measured, item, name, answers)
-
-
-def _classified(item: Item, name: str, answers: Mapping[SideName, Answered]) -> Pair:
-    results: dict[SideName, ClassifyResult] = {side: answer.result for side, answer in answers.items()}
-    made = {}
-    for side, result in results.items():
+def classified(
+    item: Item, name: str, results: tuple[ClassifyResult, ClassifyResult], times_s: tuple[float, float]
+) -> Pair:
+    """Two classifications of one image, with the seconds of each network's run."""
+    made = []
+    for result, inference_s in zip(results, times_s, strict=True):
         best = result.predictions[0]
-        made[side] = Side(
-            inference_s=answers[side].stages["inference"],
-            says=f"{best.name} {100 * best.probability:.1f} %",
-            confidence=best.probability,
-            right=None if item.label is None else best.wnid == item.label.wnid,
+        made.append(
+            Side(
+                inference_s=inference_s,
+                says=f"{best.name} {100 * best.probability:.1f} %",
+                confidence=best.probability,
+                right=None if item.label is None else best.wnid == item.label.wnid,
+            )
         )
-    a, b = results["a"], results["b"]
+    a, b = results
     same_classes = a.probabilities.shape == b.probabilities.shape
+    agree = a.predictions[0].wnid == b.predictions[0].wnid
     return Pair(
         file=name,
-        a=made["a"],
-        b=made["b"],
-        agree=a.predictions[0].wnid == b.predictions[0].wnid,
-        divergence=total_variation(a, b) if same_classes else float(a.predictions[0].wnid != b.predictions[0].wnid),
+        a=made[0],
+        b=made[1],
+        agree=agree,
+        divergence=total_variation(a, b) if same_classes else float(not agree),
         truth=None if item.label is None else item.label.name,
     )
 
 
-def _measured(item: Item, name: str, answers: Mapping[SideName, Answered]) -> Pair:
-    results: dict[SideName, DepthResult] = {side: answer.result for side, answer in answers.items()}
-    errors: dict[SideName, dict[str, float] | None] = {"a": None, "b": None}
+def measured(item: Item, name: str, placed: tuple[Placed, Placed], times_s: tuple[float, float]) -> Pair:
+    """Two depth maps of one image, with the seconds of each network's run, against the truth where there is one.
+
+    Raises:
+        DataError: The truth is not of the picture's size.
+    """
+    errors: list[dict[str, float] | None] = [None, None]
     if item.frame is not None:
         truth_m = item.frame.truth()
-        for side, result in results.items():
-            picture_m = place_in_picture(result.depth_m, result.geometry)
+        for number, (depth_m, geometry) in enumerate(placed):
+            picture_m = place_in_picture(depth_m, geometry)
             if picture_m.shape != truth_m.shape:
                 raise DataError(f"{item.frame.truth_path} is not of the size of {item.frame.path}.")
-            errors[side] = depth_errors(picture_m, truth_m, _CAP_M)
-    made = {}
-    for side, result in results.items():
-        scored = errors[side]
-        says = f"median {float(np.median(result.depth_m)):.1f} m"
-        if scored is not None:
-            says += f", delta < 1.25 of {100 * scored['delta1']:.1f} %"
-        made[side] = Side(inference_s=answers[side].stages["inference"], says=says, errors=scored)
-    a_m, b_m = results["a"].depth_m, results["b"].depth_m
+            errors[number] = depth_errors(picture_m, truth_m, _CAP_M)
+    (a_m, _), (b_m, _) = placed
+    a, b = (
+        depth_side(inference_s, float(np.median(depth_m)), scored)
+        for inference_s, (depth_m, _), scored in zip(times_s, placed, errors, strict=True)
+    )
     within, abs_rel = depth_agreement(a_m, b_m)
+    return depth_pair(name, a, b, within, abs_rel, (a_m, b_m))
+
+
+def depth_side(inference_s: float, median_m: float, errors: dict[str, float] | None) -> Side:
+    """One network's depth of one image."""
+    says = f"median {median_m:.1f} m"
+    if errors is not None:
+        says += f", delta < 1.25 of {100 * errors['delta1']:.1f} %"
+    return Side(inference_s=inference_s, says=says, errors=errors)
+
+
+def depth_pair(
+    name: str,
+    a: Side,
+    b: Side,
+    within: float,
+    abs_rel: float,
+    maps: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None,
+) -> Pair:
+    """Both networks' depth of one image: `within` and `abs_rel` as `service.evaluation.depth_agreement` has them."""
     return Pair(
         file=name,
-        a=made["a"],
-        b=made["b"],
+        a=a,
+        b=b,
         agree=within >= DEPTH_AGREEMENT,
         divergence=1 - within,
         within=within,
         abs_rel=abs_rel,
-        maps=(a_m, b_m),
+        maps=maps,
     )

@@ -4,50 +4,71 @@ import argparse
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from service.api.pipeline import Answered
 from service.calibration import ClassifyScores
 from service.card import TaskName
 from service.cli.data import is_depth_folder, spread
-from service.cli.engine import Engine, describe, in_order, offline
+from service.cli.engine import Engine, in_order, offline
 from service.cli.evaluate_depth import evaluate_depth, text_of
+from service.cli.network import FileError, LocalNetwork, Network
+from service.cli.remote import connect
+from service.cli.remote_network import RemoteNetwork
 from service.errors import BadParameterError, ServiceError
-from service.evaluation import DEPTH_METRICS, DataError, labelled_images
-from service.registry import Handle
+from service.evaluation import DEPTH_METRICS, DataError, LabelledImage, labelled_images
 from service.settings import Settings
-from service.tasks import ClassifyOptions
+from service.tasks import ClassifyResult
 
 
 def evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     """Prints the scores of a folder. Returns the exit code: 1 when an image could not be read."""
-    folder: Path = arguments.folder
-    task: TaskName = arguments.task or ("depth" if is_depth_folder(folder) else "classify")
+    task: TaskName = arguments.task or ("depth" if is_depth_folder(arguments.folder) else "classify")
     wanted = [(arguments.model, arguments.variant)]
     if arguments.against is not None:
         wanted.append(_other(arguments.against, arguments.model, task))
-    with Engine(offline(settings)) as engine:
-        handle, *others = engine.networks(task, wanted)
-        begun = time.perf_counter()
-        if task == "depth":
-            scores = asyncio.run(evaluate_depth(engine, [handle, *others], folder, arguments.limit))
-        else:
-            scores = asyncio.run(_classify(engine, handle, folder, arguments.limit))
-        seconds = time.perf_counter() - begun
-    document: dict[str, Any] = {
-        **scores,
-        **describe(handle),
-        "dataset": str(folder),
-        "speed": {"images_per_second": round(scores["n"] / seconds, 2)},  # apart: it is no score
-    }
+    if arguments.url is not None:
+        document = asyncio.run(_remote(settings, task, wanted, arguments))
+    else:
+        with Engine(offline(settings)) as engine:
+            networks = [LocalNetwork(engine, handle) for handle in engine.networks(task, wanted)]
+            document = asyncio.run(_scores(task, networks, arguments))
     if arguments.json:
         print(json.dumps(document))
     else:
         print(_text(document))
     return 1 if document["failed"] else 0
+
+
+async def _remote(
+    settings: Settings, task: TaskName, wanted: list[tuple[str | None, str | None]], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """The networks of a running service."""
+    async with connect(arguments) as service:
+        networks = [
+            await RemoteNetwork.open(service, task, model, variant, settings.default_variant)
+            for model, variant in wanted
+        ]
+        return await _scores(task, networks, arguments)
+
+
+async def _scores(task: TaskName, networks: Sequence[Network], arguments: argparse.Namespace) -> dict[str, Any]:
+    folder: Path = arguments.folder
+    begun = time.perf_counter()
+    if task == "depth":
+        scores = await evaluate_depth(networks, folder, arguments.limit)
+    else:
+        scores = await _classify(networks[0], folder, arguments.limit)
+    seconds = time.perf_counter() - begun
+    return {
+        **scores,
+        **networks[0].describe(),
+        "dataset": str(folder),
+        "speed": {"images_per_second": round(scores["n"] / seconds, 2)},  # apart: it is no score
+    }
 
 
 def _other(against: str, model: str | None, task: TaskName) -> tuple[str | None, str]:
@@ -62,43 +83,39 @@ def _other(against: str, model: str | None, task: TaskName) -> tuple[str | None,
     return (name if colon else model), variant
 
 
-async def _classify(engine: Engine, handle: Handle, folder: Path, limit: int | None) -> dict[str, Any]:
+async def _classify(network: Network, folder: Path, limit: int | None) -> dict[str, Any]:
     """Scores on `<wnid>/<image>`, with intervals, calibration and confusions.
 
     Classes that the model does not know are refused, not skipped.
     """
     found = labelled_images(folder)
-    known = {label.wnid for label in handle.card.classes}
+    known = {label.wnid for label in network.classes}
     unknown = sorted({image.wnid for image in found} - known)
     if unknown:
         raise DataError(
-            f"{folder} has {len(unknown)} folders that are no class of {handle.card.name}, such as {unknown[0]!r}: "
-            "folders are named by WordNet id, as the model's card lists them."
+            f"{folder} has {len(unknown)} folders that are no class of {network.describe()['model']}, such as "
+            f"{unknown[0]!r}: folders are named by WordNet id, as the model's card lists them."
         )
     chosen = spread(found, limit)
-    options = ClassifyOptions(top_k=5)
     scores, failed = ClassifyScores(), []
-    results = in_order(
-        chosen, lambda image: _attempt(engine, image.path, handle, options), at_once=2 * engine.settings.workers
-    )
+
+    async def attempt(image: LabelledImage) -> ClassifyResult | FileError:
+        """One bad file of thousands is reported, and does not end the run."""
+        try:
+            return await network.classify(image.path)
+        except FileError as error:
+            return error
+
     with tqdm(total=len(chosen), unit="image") as bar:
-        async for image, answer in results:
+        async for image, answer in in_order(chosen, attempt, at_once=network.at_once):
             bar.update()
-            if isinstance(answer, ServiceError):
-                failed.append({"file": str(image.path), "detail": answer.detail})
+            if isinstance(answer, FileError):
+                failed.append({"file": str(image.path), "detail": str(answer)})
             else:
-                best = answer.result.predictions
+                best = answer.predictions
                 scores.add([item.wnid for item in best], image.wnid, best[0].probability)
     _check_any(scores.counts.n, failed)
     return {**scores.summary(), **scores.details(), "failed": failed}
-
-
-async def _attempt(engine: Engine, path: Path, handle: Handle, options: object) -> Answered | ServiceError:
-    """One bad file of thousands is reported, and does not end the run."""
-    try:
-        return await engine.predict(path, handle, options)
-    except ServiceError as error:
-        return error
 
 
 def _check_any(count: int, failed: list[dict[str, str]]) -> None:

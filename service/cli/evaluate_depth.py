@@ -18,7 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from service.cli.data import spread
-from service.cli.engine import Engine, describe, in_order
+from service.cli.engine import in_order
+from service.cli.network import FileError, Network
 from service.errors import ServiceError
 from service.evaluation import (
     CAPS_M,
@@ -33,9 +34,6 @@ from service.evaluation import (
 )
 from service.experiments import statistics as st
 from service.experiments.results import interval
-from service.registry import Handle
-from service.tasks import DepthOptions, DepthResult
-from service.tasks.depth import place_in_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +44,11 @@ class _Row:
     found: tuple[FrameErrors, ...]
 
 
-async def evaluate_depth(engine: Engine, handles: Sequence[Handle], folder: Path, limit: int | None) -> dict[str, Any]:
+async def evaluate_depth(networks: Sequence[Network], folder: Path, limit: int | None) -> dict[str, Any]:
     """Scores one network on a folder of scenes, or two on the same images.
 
     Args:
-        engine: That runs them.
-        handles: The network, and the one that it is compared with if there is one.
+        networks: The network, and the one that it is compared with if there is one.
         folder: As `service.evaluation.depth_frames` reads it.
         limit: At most so many images, evenly spread.
 
@@ -65,13 +62,13 @@ async def evaluate_depth(engine: Engine, handles: Sequence[Handle], folder: Path
     rows: list[_Row] = []
     failed: list[dict[str, str]] = []
     without: list[str] = []
-    results = in_order(chosen, lambda frame: _errors(engine, frame, handles), at_once=2 * engine.settings.workers)
+    results = in_order(chosen, lambda frame: _errors(frame, networks), at_once=networks[0].at_once)
     with tqdm(total=len(chosen), unit="image") as bar:
         async for frame, found in results:
             bar.update()
             name = str(frame.path.relative_to(folder))
-            if isinstance(found, ServiceError):
-                failed.append({"file": str(frame.path), "detail": found.detail})
+            if isinstance(found, FileError):
+                failed.append({"file": str(frame.path), "detail": str(found)})
             elif all(one.errors for one in found):
                 rows.append(_Row(name, found))
             else:
@@ -94,24 +91,20 @@ async def evaluate_depth(engine: Engine, handles: Sequence[Handle], folder: Path
         "without_points": without,
         "failed": failed,
     }
-    if len(handles) > 1:
-        document["paired"] = _paired([row.found for row in rows], handles[1])
+    if len(networks) > 1:
+        document["paired"] = _paired([row.found for row in rows], networks[1])
     return document
 
 
-async def _errors(
-    engine: Engine, frame: DepthFrame, handles: Sequence[Handle]
-) -> tuple[FrameErrors, ...] | ServiceError:
+async def _errors(frame: DepthFrame, networks: Sequence[Network]) -> tuple[FrameErrors, ...] | FileError:
     """What each network makes of one picture; one bad file of thousands is reported, and does not end the run."""
     truth_m, camera = await asyncio.to_thread(lambda: (frame.truth(), frame.camera()))
     found = []
-    for handle in handles:
+    for network in networks:
         try:
-            answer = await engine.predict(frame.path, handle, DepthOptions(fx_px=camera.fx_px))
-        except ServiceError as error:
+            picture_m = await network.depth(frame.path, camera.fx_px)
+        except FileError as error:
             return error
-        result: DepthResult = answer.result
-        picture_m = await asyncio.to_thread(place_in_picture, result.depth_m, result.geometry)
         if picture_m.shape != truth_m.shape:
             raise DataError(f"{frame.truth_path} is not of the size of {frame.path}.")
         found.append(await asyncio.to_thread(frame_errors, picture_m, truth_m))
@@ -177,14 +170,14 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def _paired(pairs: Sequence[Sequence[FrameErrors]], other: Handle) -> dict[str, Any]:
+def _paired(pairs: Sequence[Sequence[FrameErrors]], other: Network) -> dict[str, Any]:
     """Mean of the per-image differences, first network less the other, with intervals."""
     names = [name for name in pairs[0][0].errors if all(name in one.errors for pair in pairs for one in pair)]
     differences = {
         name: np.array([first.errors[name] - against.errors[name] for first, against in pairs]) for name in names
     }
     return {
-        "against": describe(other),
+        "against": other.describe(),
         "means": mean_errors(against.errors for _, against in pairs),
         "median_scaled": _median_scaled([against for _, against in pairs]),
         "by_distance": _by_distance([against for _, against in pairs]),

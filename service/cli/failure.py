@@ -3,10 +3,11 @@
 import argparse
 import json
 import sys
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NoReturn
 
-from service.client import ProblemError
+from service.client import ProblemError, TransportError
 from service.errors import ServiceError
 from service.evaluation import DataError
 
@@ -62,6 +63,8 @@ def about(path: Path, error: ServiceError) -> ServiceError:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    if isinstance(error, ProblemError) and error.status == HTTPStatus.UNAUTHORIZED:
+        return f"{error.problem.detail} Name a file with the key by --key-file; who runs the service hands keys out."
     return str(error)
 
 
@@ -74,4 +77,6 @@ def _document(error: Exception) -> dict[str, Any]:
         return {"code": "usage", "detail": error.detail, "help": error.remedy}
     if isinstance(error, DataError):
         return {"code": "bad-data", "detail": str(error)}
-    return {"code": "system-error" if isinstance(error, OSError) else "no-answer", "detail": _sentence(error)}
+    if isinstance(error, OSError):
+        return {"code": "system-error", "detail": _sentence(error)}
+    return {"code": "no-answer" if isinstance(error, TransportError) else "service-changed", "detail": _sentence(error)}

@@ -77,10 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="depth: write it: .png in colours, .png16.png, .npy, .ply (a point cloud) or .json (figures)",
     )
-    predicting.add_argument(
-        "--url", type=_url, help="of a running service that is to answer; nothing is loaded here then"
-    )
-    predicting.add_argument("--key-file", type=Path, metavar="FILE", help="a file with the key of that service")
+    _service(predicting)
     add_arguments(predicting, (*_OFFLINE_SETTINGS, "top_k", "min_probability"))
 
     comparing = _command(commands, "compare", compare, "run two variants on a photo or a folder of photos")
@@ -103,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     comparing.add_argument(
         "--report", type=Path, metavar="FILE.html", help="write a report with plots, and its figures as FILE.json"
     )
+    _service(comparing)
     add_arguments(comparing, (*_OFFLINE_SETTINGS, "top_k"))
 
     evaluating = _command(commands, "evaluate", evaluate, "measure the accuracy on a folder with ground truth")
@@ -122,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         help="depth: also the paired difference from another variant, of the same model where none is named",
     )
     evaluating.add_argument("--limit", type=_positive, metavar="N", help="at most N images, evenly spread")
+    _service(evaluating)
     add_arguments(evaluating, _OFFLINE_SETTINGS)
 
     listing = _command(commands, "models", models, "load every model and say what runs here")
@@ -142,6 +141,11 @@ def _command(
 def _network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="NAME or NAME@VERSION; the task's default where not given")
     parser.add_argument("--variant", help="binary, reference or full; the default where not given")
+
+
+def _service(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", type=_url, help="of a running service that is to answer; nothing is loaded here then")
+    parser.add_argument("--key-file", type=Path, metavar="FILE", help="a file with the key of that service")
 
 
 def _positive(text: str) -> int:

@@ -1,15 +1,96 @@
-"""`predict --url`: a running service answers, and nothing is loaded here."""
+"""`--url`: a running service answers, and nothing is loaded here. What the commands share, and `predict`."""
 
 import argparse
+import io
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-from service.client import Client, ProblemError
-from service.errors import BadParameterError, BrokenImageError
+from service.card import TaskName
+from service.cli.network import FileError
+from service.client import AsyncClient, Client, ClientError, ProblemError
+from service.errors import BadParameterError, BrokenImageError, ServiceError
+from service.schemas import ClassifyAnswer, ModelInfo, ModelList
+from service.tasks.classify import ClassifyResult, Prediction
 from service.tasks.depth_formats import DepthFormat
+
+#: Most classes that an answer names: with fewer all of them, and so the whole distribution.
+MOST_CLASSES = 1000
+
+#: Statuses that the next file would get as well: no key, no such network, not ready.
+_OF_EVERY_FILE = frozenset(
+    {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE}
+)
+
+
+class ServiceChangedError(ClientError):
+    """Another network answered than the one that answered first, so that the answers cannot be counted together."""
+
+
+def connect(arguments: argparse.Namespace) -> AsyncClient:
+    """The service that a command line names."""
+    return AsyncClient(arguments.url, api_key=_key(arguments.key_file))
+
+
+def grey_picture() -> bytes:
+    """A picture that is asked about first, to learn which network answers and what its classes are."""
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@contextmanager
+def about_file() -> Iterator[None]:
+    """Makes `FileError` of what concerns one file alone; what the next one would meet as well is passed on."""
+    try:
+        yield
+    except ProblemError as error:
+        if error.status in _OF_EVERY_FILE:
+            raise
+        raise FileError(error.problem.detail) from error
+    except ServiceError as error:  # of reading the file
+        raise FileError(error.detail) from error
+
+
+def find(models: ModelList, task: TaskName, model: str | None) -> list[ModelInfo]:
+    """The versions that a model's name may mean, or the task's default; empty where there is none."""
+    name = None if model is None else model.partition("@")[0]
+    of_task = [entry for entry in models.models if entry.task == task]
+    return [entry for entry in of_task if (entry.default if name is None else entry.name == name)]
+
+
+def classes_result(answer: ClassifyAnswer, classes: int | None = None) -> ClassifyResult:
+    """An answer as the task makes it.
+
+    Args:
+        answer: Of the service.
+        classes: How many the model has; the distribution is left empty where the answer does not name so many.
+    """
+    predictions = tuple(Prediction(one.index, one.wnid, one.name, one.probability) for one in answer.predictions)
+    ranked = sorted(predictions, key=lambda one: one.index) if len(predictions) == classes else ()
+    probabilities = np.array([one.probability for one in ranked], dtype=np.float64)
+    return ClassifyResult(predictions, answer.uncertain, answer.min_probability, probabilities)
+
+
+def check_all_classes(models: ModelList, answer: ClassifyAnswer) -> None:
+    """Sees to it that an answer named every class: labels are compared with them.
+
+    Raises:
+        BadParameterError: The model has more than an answer names.
+    """
+    (count, *_) = [entry.classes for entry in models.models if entry.name == answer.model] or [None]
+    if count is not None and count > len(answer.predictions):
+        raise BadParameterError(
+            "url",
+            f"{answer.model} has {count} classes, of which a service names at most {MOST_CLASSES}.",
+            remedy="Leave out --url: without it the model's card is at hand.",
+        )
 
 
 def documents(arguments: argparse.Namespace, paths: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -34,7 +115,7 @@ def depth_map(arguments: argparse.Namespace, path: Path, form: DepthFormat) -> b
     """The depth map of a file, as bytes of a format."""
     with Client(arguments.url, api_key=_key(arguments.key_file)) as service:
         return service.depth_picture(
-            _read(path),
+            read(path),
             form=form,
             model=arguments.model,
             variant=arguments.variant,
@@ -44,7 +125,7 @@ def depth_map(arguments: argparse.Namespace, path: Path, form: DepthFormat) -> b
 
 
 def _ask(service: Client, arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
-    data = _read(path)
+    data = read(path)
     if arguments.task == "depth":
         figures = service.depth(
             data, model=arguments.model, variant=arguments.variant, fx=arguments.fx, size=arguments.size
@@ -60,7 +141,12 @@ def _ask(service: Client, arguments: argparse.Namespace, path: Path) -> dict[str
     return classes.model_dump(mode="json")
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """The bytes of a picture.
+
+    Raises:
+        BrokenImageError: They cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

@@ -1,13 +1,20 @@
-"""`predict --url`: the same output as without, from a running service."""
+"""`--url`: the same output as without, from a running service."""
 
 import json
 import subprocess
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from service.cli.main import main
+from service.cli.remote import ServiceChangedError
+from service.cli.remote_network import Sameness
+from service.client import Client
 from tests.live.service_process import ROOT, command, environment, running
 from tests.pictures import encode, photo
-from tests.tiny_zoo import write_zoo
+from tests.tiny_zoo import COLOURS, DEPTH_SIZE, write_zoo
 
 KEY = "a-key-for-tests-only-0123456789abcdef"
 
@@ -73,3 +80,174 @@ def test_nobody_there(live):
     run = subprocess.run(whole, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 2
     assert "was not reached in 4 tries" in run.stderr
+
+
+# ---- whole folders: the same figures as without --url ----------------------------------------------------------------
+
+
+@pytest.fixture
+def document(live, monkeypatch, capsys):
+    """What a command prints with `--json`, asking the service or, with `remote=False`, running the same models here."""
+    monkeypatch.setenv("BIREAL_MODEL_DIR", str(live.folder / "zoo"))
+
+    def call(*arguments: object, remote: bool = True, code: int = 0) -> dict:
+        more = ("--url", live.url, "--key-file", live.folder / "key") if remote else ()
+        assert main([*map(str, (*arguments, *more)), "--json"]) == code
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+@pytest.fixture
+def labelled(tmp_path) -> Path:
+    """Pictures of mixed colours, so that probabilities differ, and one that cannot be read."""
+    for number, (wnid, _) in enumerate(COLOURS):
+        (tmp_path / "labelled" / wnid).mkdir(parents=True)
+        for step in range(4):
+            colour = [60 + 20 * step] * 3
+            colour[number] = 140
+            picture = Image.new("RGB", (50 + step, 40), tuple(colour))
+            (tmp_path / "labelled" / wnid / f"{step}.png").write_bytes(encode(picture, "PNG"))
+    (tmp_path / "labelled" / COLOURS[0][0] / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    return tmp_path / "labelled"
+
+
+@pytest.fixture
+def road(tmp_path) -> Path:
+    """Pictures wider than the network's aspect, of several brightnesses, with a truth."""
+    drive = tmp_path / "road" / "drive_0001"
+    (drive / "left").mkdir(parents=True)
+    (drive / "lidar_depth").mkdir()
+    height, width = DEPTH_SIZE[0] * 2, DEPTH_SIZE[1] * 2 + 20
+    truth = np.rint(256 * np.tile(np.linspace(3, 40, width), (height, 1))).astype(np.uint16)
+    for number in range(3):
+        picture = Image.new("RGB", (width, height), (90 + 50 * number,) * 3)
+        (drive / "left" / f"{number}.png").write_bytes(encode(picture, "PNG"))
+        Image.fromarray(truth).save(drive / "lidar_depth" / f"{number}.png")
+    (drive / "calib.json").write_text(json.dumps({"fx": 130.0, "baseline_m": 0.54}))
+    return tmp_path / "road"
+
+
+def without_times(value: object) -> object:
+    """A document without what differs from run to run and from machine to machine."""
+    if isinstance(value, dict):
+        timed = {"speed", "machine", "latency", "speedup_median", "inference_ms_median", "inference_ms", "verdict"}
+        return {name: without_times(part) for name, part in value.items() if name not in timed | {"session_bytes"}}
+    return [without_times(part) for part in value] if isinstance(value, list) else value
+
+
+def same(there: dict, here: dict) -> None:
+    assert there.keys() == here.keys()
+    assert without_times(there) == without_times(here)
+
+
+def test_evaluate_classes(document, labelled):
+    asked = ("evaluate", "--data", labelled, "--variant", "full")
+    there = document(*asked, code=1)
+    same(there, document(*asked, remote=False, code=1))
+    assert (there["n"], there["top1"], there["model"]) == (12, 1.0, "tiny-colours")
+    assert [Path(item["file"]).name for item in there["failed"]] == ["torn.png"]
+
+
+def test_evaluate_takes_the_default_that_it_takes_without_a_service(document, labelled):
+    asked = ("evaluate", "--data", labelled, "--limit", 4, "--fallback", "reference")
+    there, here = document(*asked), document(*asked, remote=False)
+    assert there["model"] == here["model"] == "tiny-bireal"
+    assert there["variant"] == here["variant"]
+    assert there["n"] == here["n"] == 4
+
+
+def test_evaluate_depth(document, road):
+    asked = ("evaluate", "--data", road, "--model", "tiny-bireal-depth", "--variant", "reference", "--against", "full")
+    there = document(*asked)
+    same(there, document(*asked, remote=False))
+    assert there["n"] == 3
+    assert there["paired"]["against"]["model"] == "tiny-ramp"
+
+
+def test_compare_a_folder_of_classes(document, labelled, tmp_path):
+    asked = ("compare", labelled, "--a", "reference", "--b", "full", "--report")
+    there = document(*asked, tmp_path / "there.html")
+    here = document(*asked, tmp_path / "here.html", remote=False)
+    same(there, here)
+    assert there["machine"].keys() == here["machine"].keys()
+    assert there["machine"]["url"].startswith("http://")
+    assert there["machine"]["version"] == here["machine"]["version"]
+    assert (there["n"], there["labelled"], len(there["failed"])) == (12, 12, 1)
+    assert any(0 < pair["divergence"] < 1 for pair in there["differ_most"]), "from whole distributions"
+    assert there["a"]["session_bytes"] is not None
+    assert there["machine"]["url"] in (tmp_path / "there.html").read_text()
+
+
+@pytest.mark.parametrize("report", [False, True], ids=["figures", "report"])
+@pytest.mark.parametrize("truth", [False, True], ids=["pictures", "truth"])
+def test_compare_a_folder_of_road_scenes(document, road, tmp_path, report, truth):
+    folder = road if truth else road / "drive_0001" / "left"
+    asked = ("compare", folder, "--task", "depth", "--a", "reference", "--b", "full")
+    more = ("--report", tmp_path / "report.html") if report else ()
+    there = document(*asked, *more)
+    same(there, document(*asked, remote=False))
+    assert (there["n"], there["labelled"]) == (3, 3 if truth else 0)
+    if report:
+        assert (tmp_path / "report.html").read_text().count("Where the depths differ") == len(there["differ_most"])
+
+
+def test_compare_one_picture(document, live):
+    there = document("compare", live.folder / "photos/cat.jpg", "--a", "reference")
+    here = document("compare", live.folder / "photos/cat.jpg", "--a", "reference", remote=False)
+    assert there.keys() == here.keys()
+    assert there["weights"] == here["weights"]
+    assert there["b"]["predictions"] == here["b"]["predictions"]
+
+
+def test_compare_for_people(live, capsys):
+    arguments = ["compare", live.folder / "photos", "--a", "reference", "--url", live.url]
+    assert main([*map(str, arguments), "--key-file", str(live.folder / "key")]) == 0
+    text = capsys.readouterr().out
+    assert "1 images: the variants agree on" in text
+    assert "not compared: torn.jpg" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--variant", "full", "no key"], "--key-file"),
+        (["--model", "none"], "no model 'none'"),
+        (["--variant", "ternary"], "no variant 'ternary'"),
+        (["--model", "tiny-colours", "--variant", "binary"], "'tiny-bireal'"),
+    ],
+)
+def test_what_the_service_does_not_serve_is_said_before_any_image(live, labelled, capsys, arguments, said):
+    key = [] if arguments[-1] == "no key" else ["--key-file", str(live.folder / "key")]
+    arguments = [part for part in arguments if part != "no key"]
+    assert main(["evaluate", "--data", str(labelled), "--url", live.url, *arguments, *key]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert said in output.err
+    assert "image/s" not in output.err, "no progress: it is known at once"
+
+
+@pytest.mark.parametrize("command", [["compare"], ["evaluate", "--data"]], ids=lambda value: value[0])
+def test_nobody_answers_for_a_folder(labelled, capsys, command):
+    assert main([*command, str(labelled), "--url", "http://127.0.0.1:9", "--json"]) == 2
+    output = capsys.readouterr()
+    assert json.loads(output.out)["code"] == "no-answer"
+    assert "was not reached in 4 tries" in output.err
+
+
+def test_a_folder_that_is_no_class(live, tmp_path, capsys):
+    (tmp_path / "data" / "n99999999").mkdir(parents=True)
+    (tmp_path / "data" / "n99999999" / "a.png").write_bytes(encode(Image.new("RGB", (40, 40)), "PNG"))
+    arguments = ["evaluate", "--data", str(tmp_path / "data"), "--variant", "full", "--url", live.url]
+    assert main([*arguments, "--key-file", str(live.folder / "key")]) == 2
+    assert "no class of tiny-colours" in capsys.readouterr().err
+
+
+def test_another_network_in_the_middle_ends_the_run(live):
+    with Client(live.url, api_key=KEY) as service:
+        first, second = (service.depth_map(encode(photo(), "JPEG"), variant=name) for name in ("reference", "full"))
+    same_network = Sameness(first, None)
+    same_network.check(first)
+    with pytest.raises(ServiceChangedError, match=r"tiny-bireal-depth@1 \(reference\) .* tiny-ramp@1 \(full\) later"):
+        same_network.check(second)

@@ -1,0 +1,93 @@
+"""What `evaluate` asks of a network, whether it runs here or in a service elsewhere; and the one that runs here."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from service.card import ClassLabel
+from service.cli.engine import Engine, describe
+from service.errors import ServiceError
+from service.registry import Handle
+from service.tasks import ClassifyOptions, ClassifyResult, DepthOptions, DepthResult
+from service.tasks.depth import place_in_picture
+
+#: Classes that top-5 accuracy looks at.
+BEST = 5
+
+
+class FileError(Exception):
+    """One file of many is not answered, which the others may be; the text says why."""
+
+
+class Network(Protocol):
+    """One variant of one model. The calls raise `FileError` for what concerns one file alone."""
+
+    @property
+    def at_once(self) -> int:
+        """How many files it should be given at once."""
+        ...
+
+    @property
+    def classes(self) -> Sequence[ClassLabel]:
+        """Of a classifier, in the order of its output."""
+        ...
+
+    async def classify(self, path: Path) -> ClassifyResult:
+        """The five best classes of a picture, or all where there are fewer."""
+        ...
+
+    async def depth(self, path: Path, fx_px: float | None) -> npt.NDArray[np.float32]:
+        """Depth in the pixels of a picture, float32 [H, W] in metres; NaN where the network did not look."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """What ran: `model`, `version`, `variant`, `kernel`, and `fallback` where another variant was asked for."""
+        ...
+
+
+class LocalNetwork:
+    """A network that runs in this process.
+
+    Args:
+        engine: Runs it.
+        handle: Of the network.
+    """
+
+    def __init__(self, engine: Engine, handle: Handle) -> None:
+        self._engine, self._handle = engine, handle
+
+    @property
+    def at_once(self) -> int:
+        """So many that no worker waits for a picture to be decoded."""
+        return 2 * self._engine.settings.workers
+
+    @property
+    def classes(self) -> Sequence[ClassLabel]:
+        """See `Network`."""
+        return self._handle.card.classes
+
+    async def classify(self, path: Path) -> ClassifyResult:
+        """See `Network`."""
+        try:
+            answer = await self._engine.predict(path, self._handle, ClassifyOptions(top_k=BEST))
+        except ServiceError as error:
+            raise FileError(error.detail) from error
+        result: ClassifyResult = answer.result
+        return result
+
+    async def depth(self, path: Path, fx_px: float | None) -> npt.NDArray[np.float32]:
+        """See `Network`."""
+        try:
+            answer = await self._engine.predict(path, self._handle, DepthOptions(fx_px=fx_px))
+        except ServiceError as error:
+            raise FileError(error.detail) from error
+        result: DepthResult = answer.result
+        return await asyncio.to_thread(place_in_picture, result.depth_m, result.geometry)
+
+    def describe(self) -> dict[str, str]:
+        """See `Network`."""
+        return describe(self._handle)

@@ -1,0 +1,177 @@
+"""`evaluate --url`: one network of a running service."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from service.card import ClassLabel, TaskName
+from service.cli.network import BEST
+from service.cli.remote import (
+    MOST_CLASSES,
+    ServiceChangedError,
+    about_file,
+    check_all_classes,
+    classes_result,
+    find,
+    grey_picture,
+    read,
+)
+from service.client import AsyncClient, DepthMap
+from service.schemas import ClassifyAnswer, DepthAnswer, ModelInfo
+from service.tasks import ClassifyResult
+from service.tasks.base import Geometry
+from service.tasks.depth import place_in_picture
+
+
+class Ran(Protocol):
+    """What every answer says of the network that ran."""
+
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def version(self) -> str: ...  # noqa: D102
+    @property
+    def variant(self) -> str: ...  # noqa: D102
+    @property
+    def kernel(self) -> str: ...  # noqa: D102
+
+
+class _Identity(NamedTuple):
+    model: str
+    version: str
+    variant: str
+
+
+class Sameness:
+    """Holds every answer to the network of the first one, and gathers the kernels: replicas may have several.
+
+    A reload, a canary or a balancer in front of unlike replicas would otherwise mix two networks in one figure.
+
+    Args:
+        first: The first answer.
+        fallback: Why another variant ran than was asked for.
+    """
+
+    def __init__(self, first: Ran, fallback: str | None) -> None:
+        self._identity = _Identity(first.model, first.version, first.variant)
+        self._kernels = {first.kernel}
+        self._fallback = fallback
+
+    def check(self, answer: Ran) -> None:
+        """Looks at one more answer.
+
+        Raises:
+            ServiceChangedError: Another network gave it.
+        """
+        found = _Identity(answer.model, answer.version, answer.variant)
+        if found != self._identity:
+            first, then = (f"{one.model}@{one.version} ({one.variant})" for one in (self._identity, found))
+            raise ServiceChangedError(
+                f"{first} answered at first and {then} later: the service was changed meanwhile, or unlike ones stand "
+                "behind its address. Name --model NAME@VERSION, and run it again."
+            )
+        self._kernels.add(answer.kernel)
+
+    def describe(self) -> dict[str, str]:
+        """`model`, `version`, `variant`, `kernel`, and `fallback` where another variant was asked for."""
+        labels = self._identity._asdict() | {"kernel": ", ".join(sorted(self._kernels))}
+        return labels | ({"fallback": self._fallback} if self._fallback else {})
+
+
+def geometry_of(found: DepthMap) -> Geometry:
+    """Where a map lies in its picture."""
+    (picture_height, picture_width), (height, width) = found.picture_size, found.metres.shape
+    return Geometry(picture_width, picture_height, *found.region, input_width=width, input_height=height)
+
+
+class RemoteNetwork:
+    """See `service.cli.network.Network`.
+
+    Args:
+        service: That runs it.
+        model: As the command line names it.
+        variant: Always named: a request that leaves it open may become part of an experiment.
+        first: The answer to a grey picture.
+        classes: Of a classifier.
+    """
+
+    #: Enough for a round trip to cost nothing, few enough to leave a service room for others.
+    at_once = 4
+
+    def __init__(
+        self,
+        service: AsyncClient,
+        model: str | None,
+        variant: str,
+        first: ClassifyAnswer | DepthAnswer,
+        classes: Sequence[ClassLabel],
+    ) -> None:
+        self._service, self._model, self._variant = service, model, variant
+        self._same = Sameness(first, first.fallback)
+        self._classes = classes
+
+    @classmethod
+    async def open(
+        cls, service: AsyncClient, task: TaskName, model: str | None, variant: str | None, default: str
+    ) -> Self:
+        """Asks for a grey picture, so that what is wrong with key, model or variant is told at once.
+
+        Args:
+            service: A connected client.
+            task: Of the network.
+            model: As the command line names it; None for the service's default.
+            variant: Likewise; None for `default` where the model has it, else for its own.
+            default: A variant.
+        """
+        models = await service.models()
+        named = variant or _default_variant(find(models, task, model), default)
+        if task == "depth":
+            return cls(service, model, named, await service.depth(grey_picture(), model=model, variant=named), ())
+        first = await service.classify(grey_picture(), model=model, variant=named, top_k=MOST_CLASSES)
+        check_all_classes(models, first)
+        return cls(service, model, named, first, class_labels(first))
+
+    @property
+    def classes(self) -> Sequence[ClassLabel]:
+        """See `Network`."""
+        return self._classes
+
+    async def classify(self, path: Path) -> ClassifyResult:
+        """See `Network`."""
+        with about_file():
+            data = await asyncio.to_thread(read, path)
+            answer = await self._service.classify(data, model=self._model, variant=self._variant, top_k=BEST)
+        self._same.check(answer)
+        return classes_result(answer)
+
+    async def depth(self, path: Path, fx_px: float | None) -> npt.NDArray[np.float32]:
+        """See `Network`."""
+        with about_file():
+            data = await asyncio.to_thread(read, path)
+            found = await self._service.depth_map(data, model=self._model, variant=self._variant, fx=fx_px)
+        self._same.check(found)
+        return await asyncio.to_thread(place_in_picture, found.metres, geometry_of(found))
+
+    def describe(self) -> dict[str, str]:
+        """See `Network`."""
+        return self._same.describe()
+
+
+def class_labels(answer: ClassifyAnswer) -> list[ClassLabel]:
+    """The classes of an answer that names all, in the order of the network's output."""
+    ranked = sorted(answer.predictions, key=lambda one: one.index)
+    return [ClassLabel(wnid=one.wnid, name=one.name) for one in ranked]
+
+
+def _default_variant(found: Sequence[ModelInfo], default: str) -> str:
+    """As `service.registry.resolution` chooses; of no model `default`, so that the service says what is wrong."""
+    if not found:
+        return default
+    served = [one.variant for one in found[0].variants]
+    if default in served or (default == "full" and found[0].full is not None):
+        return default
+    return served[0]
