@@ -22,7 +22,7 @@ class Budget:
         relu_epochs: of the real-valued networks with ReLU, from fresh weights.
         clip_epochs: of leaky clip and of clip each, from those.
         binary_epochs: of every 1-bit network.
-        lr: peak learning rate, SGD with momentum as in the paper, cosine to zero.
+        lr: peak learning rate, SGD with momentum 0.9 as in the paper, but Nesterov's, cosine to zero.
         batch: images a step.
     """
 

@@ -82,11 +82,11 @@ class SmallImages:
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
             yield x, torch.from_numpy(self.labels[index])
 
-    def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy and the batch's accuracy."""
         images, labels = batch
         logits = network(normalise(images))
-        return F.cross_entropy(logits, labels), {"train_top1": (logits.argmax(1) == labels).float().mean().item()}
+        return F.cross_entropy(logits, labels), {"train_top1": (logits.argmax(1) == labels).float().mean()}
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:

@@ -18,7 +18,7 @@ METRICS = {"top1": "top-1", "delta1": "delta < 1.25"}  # what a run is chosen by
 def read_log(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(records of steps, records of held-out figures) of a run, in the order of training.
 
-    A run that was killed and resumed repeats the steps since its last checkpoint: the later record of a step counts.
+    An older log of a run that was killed and resumed repeats steps since a checkpoint: the later record of each counts.
 
     Raises:
         ValueError: if the log has no step.

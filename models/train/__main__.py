@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from models.arch import build
+from models.train import checkpoint
 from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
 from models.train.depth_teacher import build_teacher, load_any
@@ -19,6 +20,7 @@ from models.train.device import best_device
 from models.train.initialise import initialise_from
 from models.train.loop import TrainingTask, run
 from models.train.provenance import write_provenance
+from models.train.recipe import Recipe
 from models.train.recipes import DEPTH_TEACHER, RECIPES, get_recipe
 
 
@@ -29,34 +31,67 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ (images or drives)")
     parser.add_argument("--out", type=Path, required=True, help="folder for last.pt, best.pt and log.jsonl")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pt")
-    parser.add_argument("--init", type=Path, help="checkpoint to start from")
+    parser.add_argument("--init", type=Path, help="checkpoint to start from; needed where the recipe names one")
     parser.add_argument("--teacher", type=Path, help="checkpoint to distil from")
     parser.add_argument("--soft-labels", type=Path, help="folder of models.train.teacher to distil from")
+    parser.add_argument(
+        "--accumulate",
+        type=int,
+        default=1,
+        metavar="N",
+        help="compute each step on N parts of its batch in turn, for a GPU that cannot hold it whole; BatchNorm's "
+        "statistics are then of a part, and a resumed run needs the same N (default 1)",
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     recipe = get_recipe(args.recipe)
     torch.set_num_threads(args.threads)
-    torch.manual_seed(recipe.seed)
-    made = build_teacher(recipe.arch) if recipe.name == DEPTH_TEACHER else build(recipe.arch)
-    network = made.to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
-        if args.init and not (args.resume and (args.out / "last.pt").is_file()):
-            fresh = initialise_from(network, args.init)
-            print(f"initialised from {args.init}; fresh: {', '.join(fresh) or 'nothing'}", file=sys.stderr)
-        teacher = load_any(args.teacher).to(best_device()) if args.teacher else None
-        task: TrainingTask
-        task = (
-            DepthTask(recipe, args.data, teacher)
-            if recipe.arch.task == "depth"
-            else ClassifyTask(recipe, args.data, teacher, args.soft_labels)
+        progress = train(args, recipe)
+    except torch.OutOfMemoryError as error:
+        print(
+            f"error: {checkpoint.first_line(error)} A step of recipe {recipe.name} has {recipe.batch} images: "
+            f"compute it in parts with --accumulate {2 * args.accumulate}",
+            file=sys.stderr,
         )
+        return 1
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write_provenance(args.out, recipe)
-    progress = run(recipe, task, network, args.out, resume=args.resume)
     print(json.dumps(asdict(progress)))
     return 0
+
+
+def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
+    """Train what the arguments ask for.
+
+    Raises:
+        FileNotFoundError, ValueError: a file, the data or an argument cannot be used; the message says why.
+    """
+    last: Path = args.out / "last.pt"
+    resumed = args.resume and last.is_file()
+    if resumed:
+        checkpoint.load_resumable(last, recipe.name, args.accumulate)  # before the data are read and run.json written
+    elif recipe.init and not args.init:
+        raise ValueError(
+            f"recipe {recipe.name} starts from weights of {recipe.init}: give a checkpoint of it with --init "
+            f"(`python -m models.train {recipe.init}` makes one, as best.pt)"
+        )
+    torch.manual_seed(recipe.seed)
+    made = build_teacher(recipe.arch) if recipe.name == DEPTH_TEACHER else build(recipe.arch)
+    network = made.to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if args.init and not resumed:
+        fresh = initialise_from(network, args.init)
+        print(f"initialised from {args.init}; fresh: {', '.join(fresh) or 'nothing'}", file=sys.stderr)
+    teacher = load_any(args.teacher).to(best_device()) if args.teacher else None
+    task: TrainingTask
+    task = (
+        DepthTask(recipe, args.data, teacher)
+        if recipe.arch.task == "depth"
+        else ClassifyTask(recipe, args.data, teacher, args.soft_labels)
+    )
+    write_provenance(args.out, recipe, args.accumulate)
+    return run(recipe, task, network, args.out, resume=args.resume, accumulate=args.accumulate)
 
 
 if __name__ == "__main__":

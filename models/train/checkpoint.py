@@ -30,6 +30,8 @@ class Progress:
         step: step within the epoch.
         wall_s: training time so far in seconds, over all resumptions.
         best: best figure on the held-out part so far.
+        metrics: the last figures on the held-out part.
+        accumulate: micro-batches a step.
     """
 
     phase: int = 0
@@ -38,6 +40,7 @@ class Progress:
     wall_s: float = 0.0
     best: float = float("-inf")
     metrics: dict[str, float] = field(default_factory=dict)
+    accumulate: int = 1
 
 
 def save(
@@ -77,6 +80,26 @@ def load(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged, or no checkpoint of models.train ({first_line(error)})") from error
     if not isinstance(payload, dict) or not {"arch", "network", "progress"} <= payload.keys():
         raise ValueError(f"{path} is not a checkpoint of models.train (keys arch, network, progress expected)")
+    return payload
+
+
+def load_resumable(path: Path, recipe: str, accumulate: int) -> dict[str, Any]:
+    """`load` of a checkpoint that a run of ``recipe`` with ``accumulate`` micro-batches a step is to go on from.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load`.
+        ValueError: the checkpoint is of another recipe, or of another number of micro-batches.
+    """
+    payload = load(path)
+    theirs = payload.get("recipe")
+    if theirs != recipe:
+        raise ValueError(f"{path} is of recipe {theirs}, not of {recipe}: give another --out, or resume {theirs}")
+    before = payload["progress"].get("accumulate", 1)
+    if before != accumulate:
+        raise ValueError(
+            f"{path} was made with --accumulate {before}, not {accumulate}: give --accumulate {before}, "
+            "without which BatchNorm's statistics would be of other micro-batches"
+        )
     return payload
 
 

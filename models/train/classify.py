@@ -128,8 +128,8 @@ class ClassifyTask:
             # a phase that does not distil needs no labels
             yield (images, labels, self.soft_labels(view, index)) if spec.distill > 0 else (images, labels)
 
-    def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, float]]:
-        """Scalar loss and figures to log."""
+    def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scalar loss and figures to log, which stay on the device."""
         images, labels, *soft = batch
         x = normalise(images)
         with bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
@@ -142,8 +142,7 @@ class ClassifyTask:
             # the square keeps the gradient's size whatever the temperature (Hinton et al. 2015)
             distance = F.cross_entropy(logits / heat, (target / heat).softmax(dim=1)) * heat**2
             loss = (1.0 - spec.distill) * loss + spec.distill * distance
-        accuracy = (logits.argmax(1) == labels).float().mean().item()
-        return loss, {"train_top1": accuracy}
+        return loss, {"train_top1": (logits.argmax(1) == labels).float().mean()}
 
     @torch.no_grad()
     def _answers(self, x: Tensor) -> Tensor:

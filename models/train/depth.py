@@ -55,7 +55,7 @@ class DepthTask:
             frames = [self.train[i] for i in indices[step * batch : (step + 1) * batch]]
             yield augment(frames, settings, generator)
 
-    def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of the LiDAR, photometric and smoothness terms, and of the distance to the teacher's map."""
         left, right, has_right, target = batch
         weights = self.recipe.depth
@@ -68,7 +68,7 @@ class DepthTask:
         lidar = distances.sum() / max(1, distances.numel())  # a batch of swapped pairs has no point
         photometric, smooth = stereo_terms(left / 255.0, right / 255.0, has_right, disparity, weights.scales)
         total = weights.lidar * lidar + weights.photometric * photometric + weights.smooth * smooth
-        figures = {"lidar": lidar.item(), "photometric": photometric.item(), "smooth": smooth.item()}
+        figures = {"lidar": lidar.detach(), "photometric": photometric.detach(), "smooth": smooth.detach()}
         if spec.distill > 0:
             assert self.teacher is not None
             with torch.no_grad(), bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
@@ -76,7 +76,7 @@ class DepthTask:
                 answer = (self.teacher(x).float() * self.teacher(x.flip(3)).float().flip(2)).sqrt()
             distance = (disparity.log() - answer.log()).abs().mean()
             total = (1.0 - spec.distill) * total + spec.distill * distance
-            figures["teacher"] = distance.item()
+            figures["teacher"] = distance.detach()
         return total, figures
 
     @torch.no_grad()

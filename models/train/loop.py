@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -27,14 +28,18 @@ class TrainingTask(Protocol):
 
     def steps_per_epoch(self) -> int: ...
     def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]: ...
-    def loss(
-        self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec
-    ) -> tuple[Tensor, dict[str, float]]: ...
+    def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
+        """The batch's mean loss, and scalars without gradient to log: numbers only there, since a GPU would wait."""
+        ...
+
     def evaluate(self, network: nn.Module) -> dict[str, float]: ...
 
 
 class SignFlips:
-    """Share of binary weights whose sign changed since the last question."""
+    """Share of binary weights whose sign changed since the last question.
+
+    The first question of a phase, or after a resumption, counts from there: signs of earlier are not in checkpoints.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self._layers = [m for m in network.modules() if isinstance(m, BinaryConv2d)]
@@ -90,9 +95,78 @@ def _write(log: TextIO, record: dict[str, Any]) -> None:
     log.flush()
 
 
+def cut_log(path: Path, epoch: int, step: int) -> None:
+    """Drop what a run that begins at (``epoch`` of all phases, ``step``) will write again, and lines cut off by a kill.
+
+    The file is replaced as a whole, so that a second kill leaves either the old or the new one.
+    """
+    if not path.is_file():
+        return
+
+    def written_before(line: str) -> bool:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return False
+        # figures of an epoch's end carry the number of the next, whose first step is 1
+        return (record["epoch"], record.get("step", 0)) <= (epoch, step)
+
+    lines = [line for line in path.read_text().splitlines() if written_before(line)]
+    temporary = path.with_suffix(".part")
+    temporary.write_text("".join(f"{line}\n" for line in lines))
+    temporary.replace(path)
+
+
+def accumulate_gradients(
+    task: TrainingTask,
+    network: nn.Module,
+    batch: tuple[Tensor, ...],
+    spec: PhaseSpec,
+    micro_batches: int = 1,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Add a batch's gradient to the network's, computed on so many parts of the batch one after the other.
+
+    Each part counts by its share of the batch. The sum is the gradient of the whole batch where the loss is a mean
+    over images and no layer looks across them; BatchNorm's statistics are each part's.
+
+    Returns:
+        The loss and the figures to log, averaged over the parts in the same way.
+    """
+    device, total = device_of(network), len(batch[0])
+    losses: list[Tensor] = []
+    means: dict[str, Tensor] = {}
+    for part in zip(*(tensor.tensor_split(micro_batches) for tensor in batch), strict=True):
+        share = len(part[0]) / total
+        loss, figures = task.loss(network, moved(part, device), spec)
+        loss = share * loss
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        losses.append(loss.detach())
+        for name, value in figures.items():
+            means[name] = share * value + means.get(name, 0.0)
+    return torch.stack(losses).sum(), means
+
+
 def _tell(bar: tqdm, line: str) -> None:  # type: ignore[type-arg]  # generic only in its stubs
     if not bar.disable:
         bar.write(line)
+
+
+def _start(
+    recipe: Recipe, network: nn.Module, out: Path, accumulate: int, *, resume: bool
+) -> tuple[checkpoint.Progress, dict[str, Any] | None]:
+    """Where a run begins, and its optimiser's state there; loads the network's weights and cuts the log to it."""
+    if not 1 <= accumulate <= recipe.batch:
+        size = recipe.batch
+        raise ValueError(f"--accumulate {accumulate}: recipe {recipe.name} has batches of {size}: give 1 to {size}")
+    progress, state = checkpoint.Progress(accumulate=accumulate), None
+    last = out / "last.pt"
+    if resume and last.is_file():
+        payload = checkpoint.load_resumable(last, recipe.name, accumulate)
+        network.load_state_dict(payload["network"])
+        progress, state = checkpoint.Progress(**payload["progress"]), payload["optimizer"]
+    earlier = sum(spec.epochs for spec in recipe.phases[: progress.phase])
+    cut_log(out / "log.jsonl", earlier + progress.epoch, progress.step)
+    return progress, state
 
 
 def run(
@@ -105,6 +179,7 @@ def run(
     save_every_s: float = 300.0,
     max_steps: int | None = None,
     quiet: bool = False,
+    accumulate: int = 1,
 ) -> checkpoint.Progress:
     """Train ``network`` by ``recipe``; write ``last.pt``, ``best.pt`` and ``log.jsonl`` to ``out``.
 
@@ -120,21 +195,21 @@ def run(
         save_every_s: seconds between checkpoints.
         max_steps: stop (with a checkpoint) after so many steps; for tests and budgets.
         quiet: no progress bars.
+        accumulate: parts of a batch whose gradients are summed for a step, one after the other, for devices that
+            cannot hold it whole; BatchNorm sees each part, see `accumulate_gradients`. The same after a resumption.
+
+    Raises:
+        ValueError: ``accumulate`` is below 1 or above the recipe's batch.
+        FileNotFoundError, ValueError: see `checkpoint.load_resumable`.
     """
     out.mkdir(parents=True, exist_ok=True)
     last = out / "last.pt"
-    progress = checkpoint.Progress()
-    optimizer_state: dict[str, Any] | None = None
-    if resume and last.is_file():
-        payload = checkpoint.load(last)
-        network.load_state_dict(payload["network"])
-        progress = checkpoint.Progress(**payload["progress"])
-        optimizer_state = payload["optimizer"]
-    per_epoch, device = task.steps_per_epoch(), device_of(network)
+    progress, optimizer_state = _start(recipe, network, out, accumulate, resume=resume)
+    per_epoch = task.steps_per_epoch()
     taken = 0
     clock = saved = time.monotonic()
     base_wall = progress.wall_s
-    log = (out / "log.jsonl").open("a" if resume else "w")
+    log = (out / "log.jsonl").open("a")
     with log:
         while progress.phase < len(recipe.phases):
             spec = recipe.phases[progress.phase]
@@ -157,9 +232,8 @@ def run(
                     logged = (progress.step + 1) % LOG_EVERY == 0 or progress.step + 1 == per_epoch
                     if logged:
                         inside.watch()
-                    loss, figures = task.loss(network, moved(batch, device), spec)
                     optimizer.zero_grad(set_to_none=True)
-                    loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+                    loss, figures = accumulate_gradients(task, network, batch, spec, accumulate)
                     optimizer.step()
                     progress.step += 1
                     taken += 1
@@ -175,7 +249,7 @@ def run(
                             "flipped_signs": flips.share(),
                             "activations_inside": inside.share(),
                             "wall_s": round(progress.wall_s, 1),
-                            **figures,
+                            **{name: value.item() for name, value in figures.items()},
                         }
                         _write(log, record)
                     stop = max_steps is not None and taken >= max_steps

@@ -14,6 +14,15 @@ def make_optimizer(network: nn.Module, spec: PhaseSpec) -> torch.optim.Optimizer
     """Optimiser over the phase's trainable parameters; freezes the others if ``batchnorm_only``.
 
     Weight decay is put on tensors of two or more dimensions only (not on BatchNorm and biases).
+
+    With ``batchnorm_only`` the classifier stands still with the convolutions. The paper's second step (Sec. 4.1) sets
+    the rate "in all convolutional layers" to 0 and says of BatchNorm alone that it is trained again, to absorb the
+    scaling factor; of the last linear layer, which is no convolution and has no such factor, it says nothing. Read so,
+    what the step changes is what it is there to change. The 1-bit weights stay at their scale times -1 and +1, where
+    the paper puts -1 and +1: BatchNorm's output is the same (Eq. 20).
+
+    Raises:
+        ValueError: the phase names no optimiser that there is.
     """
     batchnorm = {id(p) for m in network.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters(recurse=False)}
     decayed: list[nn.Parameter] = []
@@ -25,7 +34,7 @@ def make_optimizer(network: nn.Module, spec: PhaseSpec) -> torch.optim.Optimizer
     groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if spec.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=spec.lr, momentum=0.9, nesterov=True)
+        return torch.optim.SGD(groups, lr=spec.lr, momentum=0.9, nesterov=spec.nesterov)
     if spec.optimizer == "adam":
         return torch.optim.Adam(groups, lr=spec.lr, fused=True)
     raise ValueError(f"unknown optimizer {spec.optimizer!r}: use 'sgd' or 'adam'")

@@ -27,8 +27,8 @@ def hardware() -> str:
     return f"{text}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else text
 
 
-def command(recipe: Recipe) -> str:
-    """The command that repeats the run, with DATA and RUNS standing for folders."""
+def command(recipe: Recipe, accumulate: int = 1) -> str:
+    """The command that repeats a run of ``accumulate`` micro-batches a step; DATA and RUNS stand for folders."""
     parts = [f"python -m models.train {recipe.name} --data DATA --out RUNS/{recipe.name}"]
     if recipe.init:
         parts.append(f"--init RUNS/{recipe.init}/best.pt")
@@ -36,15 +36,17 @@ def command(recipe: Recipe) -> str:
         parts.append(f"--teacher RUNS/{recipe.teacher}/best.pt")
     if recipe.soft_labels:
         parts.append("--soft-labels RUNS/teacher")
+    if accumulate > 1:
+        parts.append(f"--accumulate {accumulate}")
     return " ".join(parts)
 
 
-def write_provenance(out: Path, recipe: Recipe) -> None:
+def write_provenance(out: Path, recipe: Recipe, accumulate: int = 1) -> None:
     """Record hardware, versions and the command in ``out/run.json``."""
     out.mkdir(parents=True, exist_ok=True)
     facts = {
         "recipe": recipe.name,
-        "command": command(recipe),
+        "command": command(recipe, accumulate),
         "hardware": hardware(),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -16,7 +16,7 @@ class PhaseSpec:
         phase: what the 1-bit layers compute (ignored by full-precision networks).
         epochs: passes over the training part.
         lr: peak learning rate.
-        optimizer: ``sgd`` (momentum 0.9, Nesterov) or ``adam``.
+        optimizer: ``sgd`` (momentum 0.9) or ``adam``.
         schedule: after the warm-up: ``cosine`` to zero, ``cosine-head`` to half, ``linear`` to zero, ``constant``, or
             ``step`` (times 0.1 at the ``milestones``).
         milestones: epochs at which ``step`` decays.
@@ -24,7 +24,8 @@ class PhaseSpec:
         warmup: share of the phase's steps with linearly rising learning rate.
         size: training resolution in pixels (classification), 0 = the recipe's.
         distill: weight of the teacher's loss (0 = labels only).
-        batchnorm_only: freeze all but BatchNorm (paper Sec. 4.1, second step).
+        batchnorm_only: freeze all but BatchNorm (paper Sec. 4.1, second step), see `make_optimizer`.
+        nesterov: ``sgd``'s momentum looks ahead (Nesterov); the paper's does not.
     """
 
     phase: Phase
@@ -38,6 +39,7 @@ class PhaseSpec:
     size: int = 0
     distill: float = 0.0
     batchnorm_only: bool = False
+    nesterov: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Recipe:
         source: where the hyper-parameters are from.
         data: which data, for the model card.
         terms: under which terms the weights may be used, for the model card.
-        init: recipe whose checkpoint starts this run (``--init``), empty for fresh weights.
+        init: recipe whose checkpoint starts this run (``--init``, refused without), empty for fresh weights.
         twin: full-precision model that a binary one's card names, empty: the one that it starts from.
         teacher: recipe whose checkpoint is distilled from (``--teacher``), empty for none.
         soft_labels: distilled from the labels that `models.train.teacher` wrote (``--soft-labels``): a crop is one of

@@ -26,7 +26,7 @@ from models.data.kitti import Frame
 from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
 from models.train.device import device_of
-from models.train.loop import run
+from models.train.loop import accumulate_gradients, run
 from models.train.recipe import PhaseSpec, Recipe
 from models.train.recipes import get_recipe
 
@@ -79,6 +79,15 @@ class Pictures(ClassifyTask):
             yield torch.rand(4, 3, 32, 32) * 255, torch.arange(4)
 
 
+def frames(recipe: Recipe, teacher: nn.Module) -> DepthTask:
+    """`DepthTask` on four black frames."""
+    task = DepthTask.__new__(DepthTask)
+    image = np.zeros((160, 608, 3), np.uint8)
+    task.train = [Frame("a", image, image, np.full((160, 608), 9.0, np.float32))] * 4
+    task.recipe, task.teacher, task._pass = recipe, teacher, np.arange(4)
+    return task
+
+
 def recipe_for(base: str, arch: ArchConfig, *phases: PhaseSpec, **fields: Any) -> Recipe:
     return replace(get_recipe(base), arch=arch, phases=phases, bf16=False, **fields)
 
@@ -123,11 +132,40 @@ def test_a_depth_network_trains_where_its_weights_are(method: str, structure: st
     )
     with META:
         teacher = build(replace(arch, method="none")).eval()
-    task = DepthTask.__new__(DepthTask)
-    image = np.zeros((160, 608, 3), np.uint8)
-    task.train = [Frame("a", image, image, np.full((160, 608), 9.0, np.float32))] * 4
-    task.recipe, task.teacher, task._pass = recipe, teacher, np.arange(4)
-    assert train_on_meta(recipe, task, tmp_path, 1) > 500
+    assert train_on_meta(recipe, frames(recipe, teacher), tmp_path, 1) > 500
+
+
+class Numbers(TorchDispatchMode):
+    """Counts tensors that become Python's numbers, for each of which a GPU stops to finish what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["classify", "depth"])
+def test_a_step_that_is_not_logged_asks_the_device_for_no_number(kind: str) -> None:
+    phase = PhaseSpec(Phase.BINARY, 1, 0.1, "sgd", distill=0.5)
+    task: ClassifyTask | DepthTask
+    if kind == "classify":
+        arch = ArchConfig(depth=18, num_classes=4, width=0.125)
+        task = Pictures(recipe_for("bireal18-tiny100", arch, phase), build(replace(arch, method="none")).eval())
+    else:
+        arch = ArchConfig(depth=50, task="depth", max_disparity_px=90.0, width=0.125)
+        recipe = recipe_for("bireal50-kitti-depth", arch, phase, batch=2, epoch_steps=1)
+        task = frames(recipe, build(replace(arch, method="none")).eval())
+    network = build(arch)
+    batch = next(task.batches(phase, 0, 0))
+    with Numbers() as mode:
+        _, figures = accumulate_gradients(task, network, batch, phase, 2)
+        assert mode.count == 0
+        assert all(value.ndim == 0 and not value.requires_grad for value in figures.values())
+        assert figures[min(figures)].item() >= 0.0
+        assert mode.count == 1, "what is logged is asked for"
 
 
 def test_a_tensor_that_stayed_behind_is_found() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ class Noise:
             labels = torch.arange(8) % 4
             yield torch.randn(8, 3, 8, 8, generator=generator) + labels[:, None, None, None], labels
 
-    def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
         images, labels = batch
         return F.cross_entropy(network(images), labels), {}
 
@@ -58,14 +59,30 @@ class Noise:
         return {"top1": (network.eval()(images).argmax(1) == labels).float().mean().item()}
 
 
-def recipe() -> Recipe:
-    arch = ArchConfig(depth=50, num_classes=4, width=0.0625, **SMALL_STEM)
+def recipe(depth: int = 50) -> Recipe:
+    arch = ArchConfig(depth=depth, num_classes=4, width=0.0625, **SMALL_STEM)
     return replace(get_recipe("bireal18-tiny100"), name="small", arch=arch, phases=PHASES, bf16=False)
 
 
-def train(out: Path, task: Noise, *, resume: bool = False, save_every_s: float = 300.0) -> None:
+def train(
+    out: Path,
+    task: Noise,
+    *,
+    resume: bool = False,
+    save_every_s: float = 300.0,
+    phases: tuple[PhaseSpec, ...] = PHASES,
+    accumulate: int = 1,
+) -> None:
     torch.manual_seed(1)
-    run(recipe(), task, build(recipe().arch), out, resume=resume, save_every_s=save_every_s, quiet=True)
+    made = replace(recipe(50 if phases == PHASES else 18), phases=phases)  # the small one is several times faster
+    network = build(made.arch)
+    run(made, task, network, out, resume=resume, save_every_s=save_every_s, quiet=True, accumulate=accumulate)
+
+
+def records(out: Path) -> list[dict[str, object]]:
+    """What a log tells, without what may differ between a run and its repetition."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("wall_s", "flipped_signs")} for line in lines]
 
 
 def test_a_killed_run_ends_as_the_whole_one(tmp_path: Path) -> None:
@@ -85,6 +102,89 @@ def test_a_killed_run_ends_as_the_whole_one(tmp_path: Path) -> None:
     assert len(logs[0][0]) == len(PHASES)
     assert [r["loss"] for r in logs[0][0]] == [r["loss"] for r in logs[1][0]]
     assert logs[0][1] == logs[1][1]
+
+
+def test_a_log_goes_on_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that a killed run had logged after its last checkpoint are taken again, and stand in the log once."""
+    monkeypatch.setattr("models.train.loop.LOG_EVERY", 5)
+    phases = (PHASES[0], PHASES[2])
+    train(tmp_path / "whole", Noise(), phases=phases)
+    out = tmp_path / "killed"
+    before_any, within_an_epoch, in_the_next_phase = (17, 300.0), (8, 0.0), (30, 300.0)
+    logged = []
+    for killed_at, save_every_s in (before_any, within_an_epoch, in_the_next_phase):
+        with pytest.raises(KeyboardInterrupt):
+            train(out, Noise(killed_at), resume=True, save_every_s=save_every_s, phases=phases)
+        logged.append(len(records(out)))
+        with (out / "log.jsonl").open("a") as log:
+            log.write('{"phase": "leaky_cl')  # the kill came in the middle of a line
+    assert logged == [3, 1, 8], "only the steps since the run began, and what it had logged before its checkpoint"
+    train(out, Noise(), resume=True, phases=phases)
+    assert records(out) == records(tmp_path / "whole")
+    assert len(records(out)) == 2 * (STEPS // 5 + 1)
+    train(out, Noise(), phases=phases)
+    assert records(out) == records(tmp_path / "whole"), "a run that is not resumed begins its log again"
+
+
+def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
+    """Without BatchNorm the parts' gradients add up to the batch's, whether or not the parts are equal."""
+    ends = []
+    for accumulate in (1, 2, 3):
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4))
+        before = network[0].weight.detach().clone()
+        made = replace(recipe(), phases=(replace(PHASES[0], weight_decay=0.01),))
+        out = tmp_path / str(accumulate)
+        run(made, Noise(), network, out, max_steps=STEPS, quiet=True, accumulate=accumulate)
+        assert (network[0].weight - before).abs().max() > 1e-2, "the network learns"
+        ends.append((network.state_dict(), records(out)[0]["loss"]))
+    for weights, loss in ends[1:]:
+        assert loss == pytest.approx(ends[0][1], rel=1e-4)
+        assert all(torch.allclose(weights[key], ends[0][0][key], atol=1e-5) for key in weights)
+
+
+def test_batchnorm_sees_a_part_of_the_batch(tmp_path: Path) -> None:
+    """Its running averages move once for each part, towards the part's mean."""
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4))
+    run(recipe(), Noise(), network, tmp_path, max_steps=1, quiet=True, accumulate=2)
+    images, _ = next(Noise().batches(PHASES[0], 0, 0))
+    first, second = (part.mean(dim=(0, 2, 3)) for part in images.split(4))
+    assert isinstance(network[0].running_mean, Tensor)
+    assert torch.allclose(network[0].running_mean, 0.9 * 0.1 * first + 0.1 * second, atol=1e-6)
+
+
+def test_a_run_in_parts_is_resumed_exactly(tmp_path: Path) -> None:
+    phases = PHASES[2:3]
+    train(tmp_path / "whole", Noise(), phases=phases, accumulate=2)
+    out = tmp_path / "killed"
+    with pytest.raises(KeyboardInterrupt):
+        train(out, Noise(12), phases=phases, save_every_s=0.0, accumulate=2)
+    with pytest.raises(ValueError, match="was made with --accumulate 2, not 1: give --accumulate 2"):
+        train(out, Noise(), phases=phases, resume=True)
+    train(out, Noise(), phases=phases, resume=True, accumulate=2)
+    ends = [checkpoint.load(tmp_path / name / "last.pt")["network"] for name in ("whole", "killed")]
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    with pytest.raises(ValueError, match="has batches of 128: give 1 to 128"):
+        train(out, Noise(), phases=phases, accumulate=129)
+
+
+def test_a_checkpoint_of_before_there_were_parts_is_resumed(tmp_path: Path) -> None:
+    phases = (replace(PHASES[2], optimizer="adam"),)
+    train(tmp_path / "whole", Noise(), phases=phases)
+    out = tmp_path / "old"
+    with pytest.raises(KeyboardInterrupt):
+        train(out, Noise(12), phases=phases, save_every_s=0.0)
+    payload = checkpoint.load(out / "last.pt")
+    del payload["progress"]["accumulate"]
+    torch.save(payload, out / "last.pt")
+    train(out, Noise(), phases=phases, resume=True)
+    assert records(out) == records(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(tmp_path: Path) -> None:
+    train(tmp_path, Noise(), phases=PHASES[1:2])
+    with pytest.raises(ValueError, match="is of recipe small, not of bireal18-tiny100: give another --out"):
+        checkpoint.load_resumable(tmp_path / "last.pt", "bireal18-tiny100", 1)
 
 
 def test_retraining_batchnorm_moves_no_weight(tmp_path: Path) -> None:

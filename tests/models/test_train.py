@@ -16,11 +16,13 @@ from models.binarize.base import BinaryActivation, Phase
 from models.data.folder import hold_out, load_split, read_classes, training_batches
 from models.data.kitti import downscale_disparity, hold_out_frames, load_drives
 from models.train import checkpoint
+from models.train.__main__ import main
 from models.train.classify import ClassifyTask
 from models.train.depth import FX_BASELINE, DepthTask, augment, smoothness, stereo_terms, warp_right
 from models.train.initialise import initialise_from
 from models.train.loop import run
 from models.train.optim import learning_rate, make_optimizer
+from models.train.provenance import command
 from models.train.recipe import PhaseSpec, Recipe
 from models.train.recipes import RECIPES, get_recipe
 
@@ -154,14 +156,56 @@ def test_learning_rates() -> None:
     assert learning_rate(cosine, 99, 100, 100) < 0.001
 
 
-def test_paper_recipes_have_the_papers_hyper_parameters() -> None:
-    paper = RECIPES["paper-bireal50-imagenet"]
-    steps = [p for p in paper.phases if p.phase in (Phase.BINARY_1X1, Phase.BINARY) and not p.batchnorm_only]
-    assert [(p.epochs, p.lr, p.milestones) for p in steps] == [(100, 0.064, (50, 75))] * 2
-    assert paper.batch == 800
-    assert RECIPES["paper-bireal18-imagenet"].phases[-1].batchnorm_only
+@pytest.mark.parametrize(
+    ("depth", "batch", "epochs", "lr", "milestones"),
+    [
+        (18, 128, 20, 0.01, (10, 15)),
+        (34, 1024, 40, 0.08, (20, 30)),
+        (50, 800, 100, 0.064, (50, 75)),
+        (152, 4000, 120, 0.1, (60, 90)),
+    ],
+)
+def test_paper_recipes_have_the_papers_hyper_parameters(
+    depth: int, batch: int, epochs: int, lr: float, milestones: tuple[int, int]
+) -> None:
+    """Sec. 4.1: SGD, momentum 0.9 and not Nesterov's, no weight decay, both sub-steps of a bottleneck alike."""
+    paper = RECIPES[f"paper-bireal{depth}-imagenet"]
+    assert (paper.batch, paper.size, paper.label_smoothing, paper.bf16) == (batch, 224, 0.0, False)
+    first = [Phase.LEAKY_CLIP, Phase.CLIP] + [Phase.BINARY_1X1] * (depth >= 50) + [Phase.BINARY]
+    assert [p.phase for p in paper.phases] == [*first, Phase.BINARY]
+    assert [(p.epochs, p.lr, p.milestones) for p in paper.phases[:-1]] == [(epochs, lr, milestones)] * len(first)
+    assert [p.batchnorm_only for p in paper.phases] == [False] * len(first) + [True]
+    assert paper.phases[-1].epochs == 1
+    assert all((p.optimizer, p.schedule, p.weight_decay) == ("sgd", "step", 0.0) for p in paper.phases)
+    start = RECIPES[paper.init]
+    assert (start.arch.depth, start.arch.activation, start.init) == (depth, "relu", "")
+    assert [p.phase for p in start.phases] == [Phase.RELU]
     with pytest.raises(ValueError, match="unknown recipe 'x'"):
         get_recipe("x")
+
+
+def test_momentum_is_plain_in_the_papers_recipes_and_nesterovs_in_ours() -> None:
+    for name, recipe in RECIPES.items():
+        assert {p.nesterov for p in recipe.phases} == {not name.startswith("paper-")}, name
+    spec = RECIPES["paper-bireal18-imagenet"].phases[0]
+    for nesterov, expected in ((False, 1.0 + 1.9), (True, 1.9 + 2.71)):
+        linear = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.zeros_(linear.weight)
+        optimizer = make_optimizer(linear, replace(spec, lr=1.0, nesterov=nesterov))
+        for _ in range(2):  # velocity 1, then 0.9 + 1; Nesterov's step is the gradient and 0.9 of the velocity
+            optimizer.zero_grad()
+            linear(torch.ones(1, 1)).sum().backward()
+            optimizer.step()
+        assert -linear.weight.item() == pytest.approx(expected)
+
+
+def test_a_bireal_net_starts_from_its_counterpart_with_relu_weight_for_weight(tmp_path: Path) -> None:
+    for depth in (18, 50):
+        paper = RECIPES[f"paper-bireal{depth}-imagenet"]
+        small = {"num_classes": 4, "width": 0.125}
+        start = replace(RECIPES[paper.init].arch, **small)
+        checkpoint.save(tmp_path / "real.pt", build(start), start, paper.init, checkpoint.Progress())
+        assert initialise_from(build(replace(paper.arch, **small)), tmp_path / "real.pt") == []
 
 
 def test_baselines_have_the_budget_of_bireal() -> None:
@@ -313,7 +357,7 @@ def test_a_depth_network_learns_the_wall(drive: Path, tmp_path: Path) -> None:
 
 
 def test_command_line_errors_are_one_sentence(tmp_path: Path) -> None:
-    command = [
+    line = [
         sys.executable,
         "-m",
         "models.train",
@@ -323,7 +367,39 @@ def test_command_line_errors_are_one_sentence(tmp_path: Path) -> None:
         "--out",
         str(tmp_path),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["models.train", *map(str, arguments), "--threads", "1"])
+    return main()
+
+
+def test_a_recipe_that_starts_from_another_wants_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("bireal18-tiny100-long", "paper-bireal18-imagenet"):
+        start = RECIPES[name].init
+        for resume in ([], ["--resume"]):  # there is nothing to resume
+            assert run_main(monkeypatch, name, "--data", tmp_path, "--out", tmp_path / "out", *resume) == 2
+            assert f"recipe {name} starts from weights of {start}: give a checkpoint of it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_resumed_run_wants_no_weights_to_start_from(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = replace(small_recipe(), phases=(replace(small_recipe().phases[0], epochs=1),), init="resnet18-tiny100")
+    monkeypatch.setitem(RECIPES, recipe.name, recipe)
+    train(replace(recipe, init=""), photos, tmp_path, max_steps=2)
+    arguments = (recipe.name, "--data", photos, "--out", tmp_path, "--resume")
+    assert run_main(monkeypatch, *arguments, "--accumulate", 2) == 2
+    assert "was made with --accumulate 1, not 2" in capsys.readouterr().err
+    assert not (tmp_path / "run.json").exists(), "a run that does not begin leaves no word of itself"
+    assert run_main(monkeypatch, *arguments) == 0
+    assert json.loads(capsys.readouterr().out)["phase"] == 1
+    assert "--accumulate" not in command(recipe)
+    assert command(recipe, 4).endswith("--init RUNS/resnet18-tiny100/best.pt --accumulate 4")

@@ -75,10 +75,13 @@ _KITTI_BINARYNET50 = replace(
     phases=(PhaseSpec(Phase.BINARY, 14, 1e-3, "adam", warmup=0.02, distill=0.7),),
 )
 
+#: Sec. 4.5 prints steps, batch, rate and its drop, size, and that nothing is augmented. Not printed: the solver (here
+#: Sec. 4.1's, SGD with plain momentum 0.9 and no weight decay), and what the real-valued network starts from (here
+#: fresh weights, unless ``--init`` gives others). Its decoder's loss is Garg et al.'s, their smoothness weight 0.01.
 _PAPER_KITTI = Recipe(
     name="paper-resnet50-kitti-depth",
     arch=_KITTI_RESNET50.arch,
-    phases=(PhaseSpec(Phase.RELU, 60, 1e-3, "sgd", "step", milestones=(30,)),),
+    phases=(PhaseSpec(Phase.RELU, 60, 1e-3, "sgd", "step", milestones=(30,), nesterov=False),),
     batch=10,
     source="paper Sec. 4.5: 60,000 steps of 10 stereo pairs of 160x608, not augmented; loss of Garg et al. 2016",
     data="KITTI raw, the pairs of the Eigen split's training list",
@@ -90,6 +93,9 @@ _PAPER_KITTI = Recipe(
     ),
 )
 
+#: Sec. 4.5 starts the 1-bit network from the real-valued one (here He et al.'s ResNet-50) and names no further step.
+#: Sec. 4.1's pre-training with clip and Sec. 3.4.4's two steps are taken here, 60,000 steps each as the ImageNet recipe
+#: takes all its epochs for each; Sec. 4.1's last epoch for BatchNorm alone is not.
 _PAPER_KITTI_BIREAL50 = replace(
     _PAPER_KITTI,
     name="paper-bireal50-kitti-depth",
@@ -98,6 +104,7 @@ _PAPER_KITTI_BIREAL50 = replace(
         replace(_PAPER_KITTI.phases[0], phase=phase)
         for phase in (Phase.LEAKY_CLIP, Phase.CLIP, Phase.BINARY_1X1, Phase.BINARY)
     ),
+    source=f"{_PAPER_KITTI.source}; for each of leaky clip, clip, first and second step of the two-step scheme",
     init="paper-resnet50-kitti-depth",
 )
 
