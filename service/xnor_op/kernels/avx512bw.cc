@@ -222,18 +222,25 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   for (int p = 0; p < P; ++p) finish(row, ox + p, counters.counts[p], job.half[pixel_class[p]]);
 }
 
-void row_of_tiles(const RowContext& row) {
+// body(tile function, first pixel) for each tile of a row: equal tiles, the first width % count are one pixel wider.
+template <typename Body>
+inline void for_each_tile(int width, const Body& body) {
   using Tile = void (*)(const RowContext&, int);
   static constexpr Tile by_size[kLargestTile + 1] = {nullptr, tile<1>, tile<2>, tile<3>,
                                                      tile<4>, tile<5>, tile<6>, tile<7>};
-  const int width = row.job.out_width;
   const int count = (width + kLargestTile - 1) / kLargestTile;
-  for (int i = 0, ox = 0; i < count; ++i) {  // equal tiles: the first width % count are one pixel wider
+  for (int i = 0, ox = 0; i < count; ++i) {
     const int size = width / count + (i < width % count ? 1 : 0);
-    by_size[size](row, ox);
+    body(by_size[size], ox);
     ox += size;
   }
 }
+
+// Weights of a job that stay in the caches beside the rest: then all its output channels are made for a tile before the
+// next one, so that y and the shortcut, large in 1x1 expansions, are walked through in order. Beyond it, all tiles are
+// made for a block of weights before the next block. A lookup reads its weights once for 7 pixels, at a quarter of the
+// rate that the second-level cache has.
+constexpr size_t kNearWeights = 256 * 1024;
 
 void bconv(const BConvJob& job) {
   const int pad = job.kernel / 2;
@@ -244,16 +251,42 @@ void bconv(const BConvJob& job) {
   spread(job.bits + span.first * pitch, span.count * pitch, offsets);
   const size_t row_bytes = pitch * kNibbles;
   const size_t tap_row = static_cast<size_t>(run) * kNibbles * kBlock;
-  for (int block = job.block_begin; block < job.block_end; ++block) {
-    const uint8_t* weights =
-        static_cast<const uint8_t*>(job.weights) + static_cast<size_t>(block) * job.kernel * tap_row;
+  const size_t block_bytes = job.kernel * tap_row;
+  const auto at_row = [&](int oy) {
+    const int row_class = border_class(oy, job.stride, pad, job.height);
+    const int first = row_class & 1;
+    const size_t top = static_cast<size_t>(oy) * job.stride + 1 - pad + first - span.first;
+    return RowContext{job,
+                      nullptr,
+                      offsets + top * row_bytes + static_cast<size_t>(1 - pad) * job.words * kNibbles,
+                      row_bytes,
+                      job.kernel - (row_class >> 1) - first,
+                      run,
+                      0,
+                      row_class,
+                      oy};
+  };
+  const auto enter_block = [&](RowContext& row, int block) {
+    row.weights = static_cast<const uint8_t*>(job.weights) + block * block_bytes + (row.row_class & 1) * tap_row;
+    row.first_channel = block * kBlock;
+  };
+  if (block_bytes * (job.block_end - job.block_begin) <= kNearWeights) {
     for (int oy = job.row_begin; oy < job.row_end; ++oy) {
-      const int row_class = border_class(oy, job.stride, pad, job.height);
-      const int first = row_class & 1;
-      const size_t top = static_cast<size_t>(oy) * job.stride + 1 - pad + first - span.first;
-      row_of_tiles({job, weights + first * tap_row,
-                    offsets + top * row_bytes + static_cast<size_t>(1 - pad) * job.words * kNibbles, row_bytes,
-                    job.kernel - (row_class >> 1) - first, run, block * kBlock, row_class, oy});
+      RowContext row = at_row(oy);
+      for_each_tile(job.out_width, [&](const auto make, int ox) {
+        for (int block = job.block_begin; block < job.block_end; ++block) {
+          enter_block(row, block);
+          make(row, ox);
+        }
+      });
+    }
+    return;
+  }
+  for (int block = job.block_begin; block < job.block_end; ++block) {
+    for (int oy = job.row_begin; oy < job.row_end; ++oy) {
+      RowContext row = at_row(oy);
+      enter_block(row, block);
+      for_each_tile(job.out_width, [&](const auto make, int ox) { make(row, ox); });
     }
   }
 }
