@@ -1,4 +1,4 @@
-// AVX-512 without VPOPCNTDQ (Skylake-X to Cooper Lake): F, DQ, BW, VL; two kernel sets, with VNNI and without.
+// AVX-512 without VPOPCNTDQ and VNNI (Skylake-X): F, DQ, BW, VL.
 //
 // The lookup of the AVX2 kernel (nibbles.h) on 64 output channels at once:
 //   acc8 += vpshufb(table[a], w)
@@ -7,49 +7,23 @@
 // keeps 7 accumulators in registers; a step loads one weight vector for 7 pixels, and a table and its offset each, 15
 // loads beside 14 arithmetic instructions: at 2 loads a cycle 7.5 cycles where the shuffles take 7.
 //
-// Stem, 1x1 convolutions and pooling are those of the set avx512vpopcnt where there is VNNI (Cascade Lake, Cooper Lake).
-// Without it (Skylake-X) they are the AVX2 set's: vpmaddwd on 256 bits has two ports.
+// Stem, 1x1 convolutions and pooling are the AVX2 set's: vpmaddwd on 256 bits has two ports.
 // Epilogue, 16 outputs: convert, multiply, add, add residual, compare, store.
 #include <immintrin.h>
 
 #include "../epilogue.h"
 #include "avx2.h"
-#include "avx512vnni.h"
+#include "avx512.h"
 #include "nibbles.h"
 
 namespace bireal {
 namespace {
 
-constexpr int kLanes = 16;  // floats and int32 a register
-constexpr int kWordBits = 32;
 constexpr int kBlock = 64;       // output channels of a tile, one a byte
 constexpr int kQuarters = 4;     // 32-bit registers of a block
 constexpr int kLargestTile = 7;  // pixels
 // 64 bytes with their element type: __m512i sums would be copied once a step (avx2.cc says why).
 using Bytes = uint8_t __attribute__((vector_size(64)));
-
-inline __mmask16 first_lanes(int count) {
-  return count >= kLanes ? 0xffff : static_cast<__mmask16>((1u << (count < 0 ? 0 : count)) - 1);
-}
-
-// ---------------------------------------------------------------- pack
-
-void pack(const float* x, const float* threshold, int64_t pixels, int channels, uint32_t* bits) {
-  const int words = (channels + kWordBits - 1) / kWordBits;
-  for (int64_t p = 0; p < pixels; ++p, x += channels, bits += words) {
-    for (int j = 0; j < words; ++j) {
-      uint32_t word = 0;
-      for (int half = 0; half < kWordBits / kLanes; ++half) {
-        const int first = j * kWordBits + half * kLanes;
-        const __mmask16 mask = first_lanes(channels - first);
-        const __m512 limit = threshold == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, threshold + first);
-        const __m512 value = _mm512_maskz_loadu_ps(mask, x + first);
-        word |= static_cast<uint32_t>(_mm512_mask_cmp_ps_mask(mask, value, limit, _CMP_LT_OQ)) << (half * kLanes);
-      }
-      bits[j] = word;
-    }
-  }
-}
 
 // ---------------------------------------------------------------- binary convolution
 
@@ -324,15 +298,5 @@ const Kernels kernels_avx512bw = {
     &kAvx2PointwiseF32, nullptr, &kAvx2PointwiseI8, avx2_leaky_clip,
 };
 
-#if BIREAL_HAVE_AVX512VNNI
-extern const Kernels kernels_avx512vnni;
-const Kernels kernels_avx512vnni = {
-    "avx512vnni",        kBlock,          kAvx512StemBlock, pack,
-    bconv_layout_bytes,  bconv_layout,    offsets_bytes,    bconv,
-    &kAvx512StemF32,     &kAvx512StemI16, &kAvx512StemI8,   avx512_max_pool_row,
-    avx512_avg_pool_row, roofline,        &kAvx512PointwiseF32, &kAvx512PointwiseF16,
-    &kAvx512PointwiseI8, avx512_leaky_clip,
-};
-#endif
 
 }  // namespace bireal

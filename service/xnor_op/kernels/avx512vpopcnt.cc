@@ -14,59 +14,17 @@
 #include <immintrin.h>
 
 #include "../epilogue.h"
+#include "avx512.h"
 #include "avx512vnni.h"
 
 namespace bireal {
 namespace {
 
-constexpr int kLanes = 16;
-constexpr int kVectors = 2;                // of output channels in a tile
-constexpr int kBlock = kLanes * kVectors;  // 32: a block's signs are one word of bits_out
-constexpr int kLargestTile = 7;            // pixels
-constexpr int kWordBits = 32;
-
-inline __mmask16 first_lanes(int count) {
-  return count >= kLanes ? 0xffff : static_cast<__mmask16>((1u << (count < 0 ? 0 : count)) - 1);
-}
-
-// ---------------------------------------------------------------- pack
-
-void pack(const float* x, const float* threshold, int64_t pixels, int channels, uint32_t* bits) {
-  const int words = (channels + kWordBits - 1) / kWordBits;
-  const __m512 zero = _mm512_setzero_ps();
-  for (int64_t p = 0; p < pixels; ++p, x += channels, bits += words) {
-    for (int j = 0; j < words; ++j) {
-      uint32_t word = 0;
-      for (int v = 0; v < 2; ++v) {
-        const int first = j * kWordBits + v * kLanes;
-        const __mmask16 mask = first_lanes(channels - first);
-        const __m512 limit = threshold == nullptr ? zero : _mm512_maskz_loadu_ps(mask, threshold + first);
-        const __m512 value = _mm512_maskz_loadu_ps(mask, x + first);
-        word |= static_cast<uint32_t>(_mm512_mask_cmp_ps_mask(mask, value, limit, _CMP_LT_OQ)) << (v * kLanes);
-      }
-      bits[j] = word;
-    }
-  }
-}
+constexpr int kVectors = kWordVectors;  // of output channels in a tile
+constexpr int kBlock = kWordBlock;
+constexpr int kLargestTile = 7;  // pixels
 
 // ---------------------------------------------------------------- binary convolution
-
-// Layout: [block][tap][word][32 channels]; channels beyond the last are zero.
-size_t bconv_layout_bytes(int out_channels, int taps, int words) {
-  return sizeof(uint32_t) * kBlock * taps * words * ((static_cast<size_t>(out_channels) + kBlock - 1) / kBlock);
-}
-
-void bconv_layout(const uint32_t* weights, int out_channels, int taps, int words, void* out) {
-  auto* to = static_cast<uint32_t*>(out);
-  const int run = taps * words;
-  for (int first = 0; first < out_channels; first += kBlock) {
-    for (int k = 0; k < run; ++k) {
-      for (int lane = 0; lane < kBlock; ++lane) {
-        *to++ = first + lane < out_channels ? weights[static_cast<size_t>(first + lane) * run + k] : 0;
-      }
-    }
-  }
-}
 
 // Where a tile reads and writes; the parts that change from tile to tile are the arguments of tile().
 struct RowContext {
@@ -363,7 +321,7 @@ int64_t roofline(int64_t rounds) {
 extern const Kernels kernels_avx512vpopcnt;
 const Kernels kernels_avx512vpopcnt = {
     "avx512vpopcnt",     kBlock,          kAvx512StemBlock, pack,
-    bconv_layout_bytes,  bconv_layout,    no_scratch,       bconv,
+    word_layout_bytes,   word_layout,     no_scratch,       bconv,
     &kAvx512StemF32,     &kAvx512StemI16, &kAvx512StemI8,   avx512_max_pool_row,
     avx512_avg_pool_row, roofline,        &kAvx512PointwiseF32, &kAvx512PointwiseF16,
     &kAvx512PointwiseI8, avx512_leaky_clip,

@@ -1,0 +1,61 @@
+// What the AVX-512 kernel sets share: packing, and the layout of weights in words of 16 channels a register.
+//
+// Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernel.h"
+
+namespace bireal {
+namespace {
+
+constexpr int kLanes = 16;  // floats and int32 a register
+constexpr int kWordBits = 32;
+
+inline __mmask16 first_lanes(int count) {
+  return count >= kLanes ? 0xffff : static_cast<__mmask16>((1u << (count < 0 ? 0 : count)) - 1);
+}
+
+inline void pack(const float* x, const float* threshold, int64_t pixels, int channels, uint32_t* bits) {
+  const int words = (channels + kWordBits - 1) / kWordBits;
+  const __m512 zero = _mm512_setzero_ps();
+  for (int64_t p = 0; p < pixels; ++p, x += channels, bits += words) {
+    for (int j = 0; j < words; ++j) {
+      uint32_t word = 0;
+      for (int half = 0; half < kWordBits / kLanes; ++half) {
+        const int first = j * kWordBits + half * kLanes;
+        const __mmask16 mask = first_lanes(channels - first);
+        const __m512 limit = threshold == nullptr ? zero : _mm512_maskz_loadu_ps(mask, threshold + first);
+        const __m512 value = _mm512_maskz_loadu_ps(mask, x + first);
+        word |= static_cast<uint32_t>(_mm512_mask_cmp_ps_mask(mask, value, limit, _CMP_LT_OQ)) << (half * kLanes);
+      }
+      bits[j] = word;
+    }
+  }
+}
+
+// Two registers of output channels: their signs are one word of bits_out.
+constexpr int kWordVectors = 2;
+constexpr int kWordBlock = kLanes * kWordVectors;
+
+// Layout: [block][tap][word][32 channels]; channels beyond the last are zero.
+inline size_t word_layout_bytes(int out_channels, int taps, int words) {
+  const size_t blocks = (static_cast<size_t>(out_channels) + kWordBlock - 1) / kWordBlock;
+  return sizeof(uint32_t) * kWordBlock * taps * words * blocks;
+}
+
+inline void word_layout(const uint32_t* weights, int out_channels, int taps, int words, void* out) {
+  auto* to = static_cast<uint32_t*>(out);
+  const int run = taps * words;
+  for (int first = 0; first < out_channels; first += kWordBlock) {
+    for (int k = 0; k < run; ++k) {
+      for (int lane = 0; lane < kWordBlock; ++lane) {
+        *to++ = first + lane < out_channels ? weights[static_cast<size_t>(first + lane) * run + k] : 0;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bireal

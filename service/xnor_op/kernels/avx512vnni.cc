@@ -1,0 +1,319 @@
+// AVX-512 with VNNI, without VPOPCNTDQ (Cascade Lake, Cooper Lake).
+//
+// Binary convolution: 16 output channels a register, one 32-bit word of activations broadcast to all of them, as where
+// there is VPOPCNTDQ. Nothing counts bits in one instruction here, so words are added as numbers of one bit first, by
+// carry-save adders (Harley and Seal: Warren, Hacker's Delight, 5-1): an adder takes two words and keeps the parity,
+// and its carry counts twice; vpternlogd is a full adder's sum in one instruction and its carry in another. Of 16 words
+//   16 vpxord, 15 * 2 vpternlogd, 1 count of the carry that is worth 16
+// remain, and a count is 7 instructions: two lookups of nibbles, and vpdpbusd, which adds the bytes times their worth to
+// 32 bits. 53 instructions for 16 * 512 multiply-accumulates; the two ports that take 512 bits carry out 309 a cycle,
+// where the lookups of avx512bw.cc stop at 256 by their one port and at 220 by what is decoded.
+// At the end of a pixel the adders' four registers are counted: 28 instructions, a third of 64 channels, 4 % of 512.
+//
+// Epilogue, 16 outputs: convert, multiply, add, add residual, compare, store: 6 instructions.
+#include <immintrin.h>
+
+#include "../epilogue.h"
+#include "avx512.h"
+#include "avx512vnni.h"
+
+namespace bireal {
+namespace {
+
+constexpr int kVectors = kWordVectors;
+constexpr int kBlock = kWordBlock;
+constexpr int kGroup = 16;  // words of a turn of the loop
+
+// Bits counted for one pixel and 32 channels: sum + ones + 2 * twos + 4 * fours + 8 * eights, in every 32-bit lane.
+struct Planes {
+  __m512i ones[kVectors], twos[kVectors], fours[kVectors], eights[kVectors];
+  __m512i sum[kVectors];
+};
+
+// total + a + b = parity + 2 * carry; total becomes the parity.
+inline __attribute__((always_inline)) __m512i carry_save(__m512i& total, __m512i a, __m512i b) {
+  const __m512i carry = _mm512_ternarylogic_epi32(total, a, b, 0xe8);
+  total = _mm512_ternarylogic_epi32(total, a, b, 0x96);
+  return carry;
+}
+
+// sum += kWorth * (bits of each lane).
+template <int kWorth>
+inline __attribute__((always_inline)) void count(__m512i& sum, __m512i bits) {
+  const __m512i table =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+  const __m512i nibble = _mm512_set1_epi8(15);
+  const __m512i low = _mm512_shuffle_epi8(table, _mm512_and_si512(bits, nibble));
+  const __m512i high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(bits, 4), nibble));
+  sum = _mm512_dpbusd_epi32(sum, _mm512_add_epi8(low, high), _mm512_set1_epi8(kWorth));
+}
+
+struct Pair {
+  __m512i of[kVectors];
+};
+
+inline __attribute__((always_inline)) Pair differing(const uint32_t* in, const uint32_t* w) {
+  const __m512i activation = _mm512_set1_epi32(static_cast<int>(*in));
+  return {{_mm512_xor_si512(activation, _mm512_load_si512(w)),
+           _mm512_xor_si512(activation, _mm512_load_si512(w + kLanes))}};
+}
+
+// kWords consecutive words added to the planes; what is returned is worth kWords for each bit.
+template <int kWords>
+inline __attribute__((always_inline)) Pair add(Planes& planes, const uint32_t* in, const uint32_t* w) {
+  if constexpr (kWords == 1) {
+    return differing(in, w);
+  } else {
+    constexpr int kHalf = kWords / 2;
+    const Pair a = add<kHalf>(planes, in, w);
+    const Pair b = add<kHalf>(planes, in + kHalf, w + kHalf * kBlock);
+    auto& total = kWords == 2 ? planes.ones : kWords == 4 ? planes.twos : kWords == 8 ? planes.fours : planes.eights;
+    Pair carry;
+    for (int v = 0; v < kVectors; ++v) carry.of[v] = carry_save(total[v], a.of[v], b.of[v]);
+    return carry;
+  }
+}
+
+template <int kWords>
+inline __attribute__((always_inline)) void add_and_count(Planes& planes, const uint32_t* in, const uint32_t* w) {
+  const Pair carry = add<kWords>(planes, in, w);
+  for (int v = 0; v < kVectors; ++v) count<kWords>(planes.sum[v], carry.of[v]);
+}
+
+// Any number of consecutive words.
+inline __attribute__((always_inline)) void count_words(Planes& planes, const uint32_t* in, const uint32_t* w,
+                                                       int words) {
+  int k = 0;
+  for (; k + kGroup <= words; k += kGroup) add_and_count<kGroup>(planes, in + k, w + k * kBlock);
+  if (words & 8) {
+    add_and_count<8>(planes, in + k, w + k * kBlock);
+    k += 8;
+  }
+  if (words & 4) {
+    add_and_count<4>(planes, in + k, w + k * kBlock);
+    k += 4;
+  }
+  if (words & 2) {
+    add_and_count<2>(planes, in + k, w + k * kBlock);
+    k += 2;
+  }
+  if (words & 1) add_and_count<1>(planes, in + k, w + k * kBlock);
+}
+
+// Where a pixel's words are: `parts` runs of `words` words, `pitch` words apart, in the activations and in the weights.
+struct Taps {
+  int first;  // words before the first part
+  int parts, words, pitch;
+};
+
+// One pixel's counts of 32 channels, from job.start on.
+inline __attribute__((always_inline)) void count_pixel(__m512i (&sum)[kVectors], const uint32_t* in, const uint32_t* w,
+                                                       const Taps& taps, int start) {
+  Planes planes;
+  for (int v = 0; v < kVectors; ++v) {
+    planes.ones[v] = planes.twos[v] = planes.fours[v] = planes.eights[v] = _mm512_setzero_si512();
+    planes.sum[v] = _mm512_set1_epi32(start);
+  }
+  in += taps.first;
+  w += static_cast<size_t>(taps.first) * kBlock;
+  for (int t = 0; t < taps.parts; ++t) {
+    count_words(planes, in, w, taps.words);
+    in += taps.pitch;
+    w += static_cast<size_t>(taps.pitch) * kBlock;
+  }
+  // A plane that no group of words reached is empty.
+  for (int v = 0; v < kVectors; ++v) {
+    if (taps.words >= 2) count<1>(planes.sum[v], planes.ones[v]);
+    if (taps.words >= 4) count<2>(planes.sum[v], planes.twos[v]);
+    if (taps.words >= 8) count<4>(planes.sum[v], planes.fours[v]);
+    if (taps.words >= kGroup) count<8>(planes.sum[v], planes.eights[v]);
+    sum[v] = planes.sum[v];
+  }
+}
+
+// Counts -> y and its bits. kPlain: whole block, residual, bits, even N_valid: no masks, no branches.
+template <bool kPlain>
+inline __attribute__((always_inline)) void finish(const BConvJob& job, int oy, int ox, int o,
+                                                  const __m512i (&sum)[kVectors], float half) {
+  const size_t at = (static_cast<size_t>(oy) * job.out_width + ox) * job.out_channels + o;
+  const __m512 zero = _mm512_setzero_ps();
+  __mmask16 below[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    const size_t place = at + v * kLanes;
+    __m512 y = _mm512_cvtepi32_ps(sum[v]);
+    if (!kPlain) y = _mm512_sub_ps(y, _mm512_set1_ps(half));
+    y = _mm512_mul_ps(y, _mm512_load_ps(job.scale + o + v * kLanes));
+    y = _mm512_add_ps(y, _mm512_load_ps(job.bias + o + v * kLanes));
+    if (kPlain) {
+      y = _mm512_add_ps(y, _mm512_loadu_ps(job.residual + place));
+      _mm512_storeu_ps(job.y + place, y);
+      below[v] = _mm512_cmp_ps_mask(y, zero, _CMP_LT_OQ);
+    } else {
+      const __mmask16 valid = first_lanes(job.out_channels - o - v * kLanes);
+      if (job.residual != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(valid, job.residual + place));
+      _mm512_mask_storeu_ps(job.y + place, valid, y);
+      below[v] = _mm512_mask_cmp_ps_mask(valid, y, zero, _CMP_LT_OQ);
+    }
+  }
+  if (!kPlain && job.bits_out == nullptr) return;
+  const size_t padded = static_cast<size_t>(oy + 1) * (job.out_width + 2) + ox + 1;
+  job.bits_out[padded * job.out_words + o / kWordBits] = _cvtmask32_u32(_mm512_kunpackw(below[1], below[0]));
+}
+
+// The words that the pixels of a row see, in the order of the weights: [pixel][tap][word].
+struct Row {
+  const uint32_t* words;
+  size_t step;  // words from a pixel to the next
+  int oy;
+  int row_class;
+};
+
+// Pixels [begin, end) of a row for one block of channels.
+template <bool kPlain>
+__attribute__((noinline)) void pixels(const BConvJob& job, const Row& row, int block, int begin, int end) {
+  const int pad = job.kernel / 2;
+  const int run = job.kernel * job.words;
+  const size_t of_block = static_cast<size_t>(job.kernel) * run * kBlock;
+  const uint32_t* weights = static_cast<const uint32_t*>(job.weights) + block * of_block;
+  const int top = row.row_class & 1;  // 1 where the first filter row lies outside
+  const int rows = job.kernel - (row.row_class >> 1) - top;
+  const Taps inside = {top * run, 1, rows * run, 0};
+  for (int ox = begin; ox < end; ++ox) {
+    const int column = border_class(ox, job.stride, pad, job.width);
+    const int pixel_class = row.row_class * kBorderClasses + column;
+    const int left = column & 1;
+    const int columns = job.kernel - (column >> 1) - left;
+    const Taps taps = column == 0 ? inside : Taps{top * run + left * job.words, rows, columns * job.words, run};
+    __m512i sum[kVectors];
+    count_pixel(sum, row.words + ox * row.step, weights, taps, job.start[pixel_class]);
+    finish<kPlain>(job, row.oy, ox, block * kBlock, sum, job.half[pixel_class]);
+  }
+}
+
+// Copies `count` words.
+inline void copy(const uint32_t* from, int count, uint32_t* to) {
+  for (int k = 0; k < count; k += kLanes) {
+    const __mmask16 mask = first_lanes(count - k);
+    _mm512_mask_storeu_epi32(to + k, mask, _mm512_maskz_loadu_epi32(mask, from + k));
+  }
+}
+
+// Every pixel of a row beside the next, with all its taps: words are then counted in long runs.
+void gather(const BConvJob& job, int oy, uint32_t* to) {
+  const int run = job.kernel * job.words;
+  const size_t pitch = static_cast<size_t>(job.width + 2) * job.words;
+  const uint32_t* corner = job.bits + static_cast<size_t>(oy) * job.stride * pitch;
+  const size_t step = static_cast<size_t>(job.stride) * job.words;
+  // The last row of a map of odd height ends at the border; what lies below it belongs to no filter row of this one.
+  const int last_row = job.height + 1 - oy * job.stride;
+  const int rows = job.kernel - 1 < last_row ? job.kernel : last_row + 1;
+  for (int ox = 0; ox < job.out_width; ++ox, corner += step) {
+    for (int t = 0; t < rows; ++t) copy(corner + t * pitch, run, to + t * run);
+    to += static_cast<size_t>(job.kernel) * run;
+  }
+}
+
+constexpr size_t kNearBytes = 16 * 1024;  // half of the first-level cache, for gathered rows or for weights
+
+size_t words_of_row(const BConvJob& job) {
+  return static_cast<size_t>(job.out_width) * job.kernel * job.kernel * job.words;
+}
+
+// Rows that are gathered at a time: their words stay in the first-level cache for all blocks of weights.
+int rows_at_once(const BConvJob& job) {
+  const auto fit = static_cast<int>(kNearBytes / (sizeof(uint32_t) * words_of_row(job)));
+  const int all = job.row_end - job.row_begin;
+  return fit < 1 ? 1 : fit < all ? fit : all;
+}
+
+size_t gathered_bytes(const BConvJob& job) {
+  return job.kernel == 1 ? 0 : sizeof(uint32_t) * words_of_row(job) * rows_at_once(job);
+}
+
+void bconv(const BConvJob& job) {
+  const int pad = job.kernel / 2;
+  const size_t pitch = static_cast<size_t>(job.width + 2) * job.words;
+  const size_t row_words = words_of_row(job);
+  const size_t of_block = sizeof(uint32_t) * job.kernel * job.kernel * job.words * kBlock;
+  // Few weights: all channels of a pixel before the next pixel, so that y and the shortcut, large in 1x1 expansions,
+  // are walked through in order.
+  const bool pixel_by_pixel = of_block * (job.block_end - job.block_begin) <= kNearBytes;
+  const bool plain_job = job.channels % 2 == 0 && job.residual != nullptr && job.bits_out != nullptr;
+  const auto make = [&](const Row& row, int block, int begin, int end) {
+    const bool plain = plain_job && (block + 1) * kBlock <= job.out_channels;
+    (plain ? pixels<true> : pixels<false>)(job, row, block, begin, end);
+  };
+  auto* gathered = static_cast<uint32_t*>(job.scratch);
+  const int at_once = rows_at_once(job);
+  for (int first = job.row_begin; first < job.row_end; first += at_once) {
+    const int end = first + at_once < job.row_end ? first + at_once : job.row_end;
+    if (job.kernel > 1) {
+      for (int oy = first; oy < end; ++oy) gather(job, oy, gathered + (oy - first) * row_words);
+    }
+    const auto row_at = [&](int oy) {
+      const int row_class = border_class(oy, job.stride, pad, job.height);
+      if (job.kernel > 1) return Row{gathered + (oy - first) * row_words, row_words / job.out_width, oy, row_class};
+      const uint32_t* row = job.bits + (static_cast<size_t>(oy) * job.stride + 1) * pitch + job.words;
+      return Row{row, static_cast<size_t>(job.stride) * job.words, oy, row_class};
+    };
+    if (pixel_by_pixel) {
+      for (int oy = first; oy < end; ++oy) {
+        const Row row = row_at(oy);
+        for (int ox = 0; ox < job.out_width; ++ox) {
+          for (int block = job.block_begin; block < job.block_end; ++block) make(row, block, ox, ox + 1);
+        }
+      }
+      continue;
+    }
+    for (int block = job.block_begin; block < job.block_end; ++block) {
+      for (int oy = first; oy < end; ++oy) make(row_at(oy), block, 0, job.out_width);
+    }
+  }
+}
+
+// ---------------------------------------------------------------- roofline
+
+// A group of words for a pixel and 32 channels a round; words come from registers, where the convolution loads them.
+int64_t roofline(int64_t rounds) {
+  Planes planes = {};
+  __m512i word[kVectors] = {};
+  for (int64_t r = 0; r < rounds; ++r) {
+    __m512i eights[kVectors][2];
+    for (int v = 0; v < kVectors; ++v) {
+      for (int half = 0; half < 2; ++half) {
+        __m512i fours[2];
+        for (int quarter = 0; quarter < 2; ++quarter) {
+          __m512i twos[2];
+          for (int pair = 0; pair < 2; ++pair) {
+            __asm__ volatile("" : "+v"(word[v]));  // a new value, as far as the compiler knows
+            const __m512i a = _mm512_xor_si512(word[v], planes.sum[v]);
+            __asm__ volatile("" : "+v"(word[v]));
+            const __m512i b = _mm512_xor_si512(word[v], planes.sum[v]);
+            twos[pair] = carry_save(planes.ones[v], a, b);
+          }
+          fours[quarter] = carry_save(planes.twos[v], twos[0], twos[1]);
+        }
+        eights[v][half] = carry_save(planes.fours[v], fours[0], fours[1]);
+      }
+      count<kGroup>(planes.sum[v], carry_save(planes.eights[v], eights[v][0], eights[v][1]));
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    __asm__ volatile("" : : "v"(planes.sum[v]), "v"(planes.ones[v]), "v"(planes.twos[v]));
+    __asm__ volatile("" : : "v"(planes.fours[v]), "v"(planes.eights[v]));
+  }
+  return static_cast<int64_t>(kGroup) * kVectors * kLanes * kWordBits;
+}
+
+}  // namespace
+
+extern const Kernels kernels_avx512vnni;
+const Kernels kernels_avx512vnni = {
+    "avx512vnni",        kBlock,          kAvx512StemBlock, pack,
+    word_layout_bytes,   word_layout,     gathered_bytes,   bconv,
+    &kAvx512StemF32,     &kAvx512StemI16, &kAvx512StemI8,   avx512_max_pool_row,
+    avx512_avg_pool_row, roofline,        &kAvx512PointwiseF32, &kAvx512PointwiseF16,
+    &kAvx512PointwiseI8, avx512_leaky_clip,
+};
+
+}  // namespace bireal
