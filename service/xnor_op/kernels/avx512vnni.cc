@@ -48,6 +48,11 @@ inline __attribute__((always_inline)) void count(__m512i& sum, __m512i bits) {
   sum = _mm512_dpbusd_epi32(sum, _mm512_add_epi8(low, high), _mm512_set1_epi8(kWorth));
 }
 
+template <int kValue>
+struct Worth {
+  constexpr operator int() const { return kValue; }
+};
+
 struct Pair {
   __m512i of[kVectors];
 };
@@ -106,28 +111,38 @@ struct Taps {
   int parts, words, pitch;
 };
 
-// One pixel's counts of 32 channels, from job.start on.
-inline __attribute__((always_inline)) void count_pixel(__m512i (&sum)[kVectors], const uint32_t* in, const uint32_t* w,
-                                                       const Taps& taps, int start) {
-  Planes planes;
-  for (int v = 0; v < kVectors; ++v) {
-    planes.ones[v] = planes.twos[v] = planes.fours[v] = planes.eights[v] = _mm512_setzero_si512();
-    planes.sum[v] = _mm512_set1_epi32(start);
-  }
-  in += taps.first;
-  w += static_cast<size_t>(taps.first) * kBlock;
-  for (int t = 0; t < taps.parts; ++t) {
-    count_words(planes, in, w, taps.words);
-    in += taps.pitch;
-    w += static_cast<size_t>(taps.pitch) * kBlock;
+// The counts of kPixels pixels, `step` words apart, and 32 channels, from job.start on. Two pixels at a time: while the
+// adders of one wait for each other, those of the other work.
+template <int kPixels>
+inline __attribute__((always_inline)) void count_pixels(__m512i (&sum)[kPixels][kVectors], const uint32_t* in,
+                                                        size_t step, const uint32_t* w, const Taps& taps, int start) {
+  Planes planes[kPixels];
+  for (int p = 0; p < kPixels; ++p) {
+    Planes& own = planes[p];
+    for (int v = 0; v < kVectors; ++v) {
+      own.ones[v] = own.twos[v] = own.fours[v] = own.eights[v] = _mm512_setzero_si512();
+      own.sum[v] = _mm512_set1_epi32(start);
+    }
+    const uint32_t* from = in + p * step + taps.first;
+    const uint32_t* weights = w + static_cast<size_t>(taps.first) * kBlock;
+    for (int t = 0; t < taps.parts; ++t) {
+      count_words(own, from, weights, taps.words);
+      from += taps.pitch;
+      weights += static_cast<size_t>(taps.pitch) * kBlock;
+    }
   }
   // A plane that no group of words reached is empty.
-  for (int v = 0; v < kVectors; ++v) {
-    if (taps.words >= 2) count<1>(planes.sum[v], planes.ones[v]);
-    if (taps.words >= 4) count<2>(planes.sum[v], planes.twos[v]);
-    if (taps.words >= 8) count<4>(planes.sum[v], planes.fours[v]);
-    if (taps.words >= kGroup) count<8>(planes.sum[v], planes.eights[v]);
-    sum[v] = planes.sum[v];
+  const auto add_planes = [&](auto worth, __m512i (Planes::*plane)[kVectors]) __attribute__((always_inline)) {
+    for (int p = 0; p < kPixels; ++p) {
+      for (int v = 0; v < kVectors; ++v) count<worth>(planes[p].sum[v], (planes[p].*plane)[v]);
+    }
+  };
+  if (taps.words >= 2) add_planes(Worth<1>(), &Planes::ones);
+  if (taps.words >= 4) add_planes(Worth<2>(), &Planes::twos);
+  if (taps.words >= 8) add_planes(Worth<4>(), &Planes::fours);
+  if (taps.words >= kGroup) add_planes(Worth<8>(), &Planes::eights);
+  for (int p = 0; p < kPixels; ++p) {
+    for (int v = 0; v < kVectors; ++v) sum[p][v] = planes[p].sum[v];
   }
 }
 
@@ -181,12 +196,22 @@ __attribute__((noinline)) void pixels(const BConvJob& job, const Row& row, int b
   for (int ox = begin; ox < end; ++ox) {
     const int column = border_class(ox, job.stride, pad, job.width);
     const int pixel_class = row.row_class * kBorderClasses + column;
+    const int start = job.start[pixel_class];
+    const float half = job.half[pixel_class];
+    const uint32_t* in = row.words + ox * row.step;
+    if (column == 0 && ox + 1 < end && border_class(ox + 1, job.stride, pad, job.width) == 0) {
+      __m512i sum[2][kVectors];
+      count_pixels(sum, in, row.step, weights, inside, start);
+      finish<kPlain>(job, row.oy, ox, block * kBlock, sum[0], half);
+      finish<kPlain>(job, row.oy, ++ox, block * kBlock, sum[1], half);
+      continue;
+    }
     const int left = column & 1;
     const int columns = job.kernel - (column >> 1) - left;
     const Taps taps = column == 0 ? inside : Taps{top * run + left * job.words, rows, columns * job.words, run};
-    __m512i sum[kVectors];
-    count_pixel(sum, row.words + ox * row.step, weights, taps, job.start[pixel_class]);
-    finish<kPlain>(job, row.oy, ox, block * kBlock, sum, job.half[pixel_class]);
+    __m512i sum[1][kVectors];
+    count_pixels(sum, in, row.step, weights, taps, start);
+    finish<kPlain>(job, row.oy, ox, block * kBlock, sum[0], half);
   }
 }
 
@@ -213,7 +238,9 @@ void gather(const BConvJob& job, int oy, uint32_t* to) {
   }
 }
 
-constexpr size_t kNearBytes = 16 * 1024;  // half of the first-level cache, for gathered rows or for weights
+constexpr int kTile = 8;                 // pixels
+constexpr size_t kNearRows = 16 * 1024;     // half of the first-level cache
+constexpr size_t kNearWeights = 256 * 1024;  // a quarter of the second-level cache; 8 pixels take 13 cycles a line of it
 
 size_t words_of_row(const BConvJob& job) {
   return static_cast<size_t>(job.out_width) * job.kernel * job.kernel * job.words;
@@ -221,7 +248,7 @@ size_t words_of_row(const BConvJob& job) {
 
 // Rows that are gathered at a time: their words stay in the first-level cache for all blocks of weights.
 int rows_at_once(const BConvJob& job) {
-  const auto fit = static_cast<int>(kNearBytes / (sizeof(uint32_t) * words_of_row(job)));
+  const auto fit = static_cast<int>(kNearRows / (sizeof(uint32_t) * words_of_row(job)));
   const int all = job.row_end - job.row_begin;
   return fit < 1 ? 1 : fit < all ? fit : all;
 }
@@ -235,9 +262,9 @@ void bconv(const BConvJob& job) {
   const size_t pitch = static_cast<size_t>(job.width + 2) * job.words;
   const size_t row_words = words_of_row(job);
   const size_t of_block = sizeof(uint32_t) * job.kernel * job.kernel * job.words * kBlock;
-  // Few weights: all channels of a pixel before the next pixel, so that y and the shortcut, large in 1x1 expansions,
+  // Few weights: all channels of a few pixels before the next ones, so that y and the shortcut, large in 1x1 expansions,
   // are walked through in order.
-  const bool pixel_by_pixel = of_block * (job.block_end - job.block_begin) <= kNearBytes;
+  const bool tile_by_tile = of_block * static_cast<size_t>(job.block_end - job.block_begin) <= kNearWeights;
   const bool plain_job = job.channels % 2 == 0 && job.residual != nullptr && job.bits_out != nullptr;
   const auto make = [&](const Row& row, int block, int begin, int end) {
     const bool plain = plain_job && (block + 1) * kBlock <= job.out_channels;
@@ -256,11 +283,12 @@ void bconv(const BConvJob& job) {
       const uint32_t* row = job.bits + (static_cast<size_t>(oy) * job.stride + 1) * pitch + job.words;
       return Row{row, static_cast<size_t>(job.stride) * job.words, oy, row_class};
     };
-    if (pixel_by_pixel) {
+    if (tile_by_tile) {
       for (int oy = first; oy < end; ++oy) {
         const Row row = row_at(oy);
-        for (int ox = 0; ox < job.out_width; ++ox) {
-          for (int block = job.block_begin; block < job.block_end; ++block) make(row, block, ox, ox + 1);
+        for (int ox = 0; ox < job.out_width; ox += kTile) {
+          const int last = ox + kTile < job.out_width ? ox + kTile : job.out_width;
+          for (int block = job.block_begin; block < job.block_end; ++block) make(row, block, ox, last);
         }
       }
       continue;
