@@ -21,12 +21,13 @@ _PROBE = "bireal_roofline_probe"
 
 # Multiply-accumulates of a core and cycle, from the costs that the kernels' heads derive:
 #   avx512vpopcnt  xor, vpopcntd, add: 3 instructions for 16 * 32; 2 of them a cycle (Intel, Zen 4)
-#   avx512bw       vpshufb, vpaddb: 2 instructions for 64 * 4; one vpshufb a cycle (Intel); avx512vnni has the same loop
+#   avx512vnni     53 instructions for 16 words of 16 * 32 (its file counts them); 2 of them a cycle (Intel)
+#   avx512bw       vpshufb, vpaddb: 2 instructions for 64 * 4; one vpshufb a cycle (Intel)
 #   avx2           vpshufb, vpaddb: 2 instructions for 32 * 4; 4 vector instructions a cycle (Zen; Intel has 3)
 # Zen 5 has four 512-bit pipes, two of which count bits or shuffle: 4 / 3 vpopcntd a cycle, 2 vpshufb.
 # The portable kernel is what a compiler makes of it: nothing to state.
-MACS_PER_CYCLE = {"avx512vpopcnt": 512 / 3 * 2, "avx512vnni": 256.0, "avx512bw": 256.0, "avx2": 128 / 2 * 4}
-MACS_PER_CYCLE_ZEN5 = {"avx512vpopcnt": 512 / 3 * 4, "avx512vnni": 512.0, "avx512bw": 512.0, "avx2": 256.0}
+MACS_PER_CYCLE = {"avx512vpopcnt": 512 / 3 * 2, "avx512vnni": 16 * 512 / 53 * 2, "avx512bw": 256.0, "avx2": 128 / 2 * 4}
+MACS_PER_CYCLE_ZEN5 = {"avx512vpopcnt": 512 / 3 * 4, "avx512vnni": 16 * 512 / 53 * 4, "avx512bw": 512.0, "avx2": 256.0}
 
 
 def macs_per_cycle(kernel: str, cpu: dict[str, str]) -> float | None:

@@ -8,7 +8,8 @@
 // remain, and a count is 7 instructions: two lookups of nibbles, and vpdpbusd, which adds the bytes times their worth to
 // 32 bits. 53 instructions for 16 * 512 multiply-accumulates; the two ports that take 512 bits carry out 309 a cycle,
 // where the lookups of avx512bw.cc stop at 256 by their one port and at 220 by what is decoded.
-// At the end of a pixel the adders' four registers are counted: 28 instructions, a third of 64 channels, 4 % of 512.
+// At the end of a pixel the adders' four registers are counted: 28 instructions, a third of all for 64 channels and
+// 3x3, 5 % for 512. Adding the counts as bytes and widening them once was no faster where 31 words or fewer allow it.
 //
 // Epilogue, 16 outputs: convert, multiply, add, add residual, compare, store: 6 instructions.
 #include <immintrin.h>
