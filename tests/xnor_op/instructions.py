@@ -27,7 +27,7 @@ from tests.xnor_op.build import build, run
 BUDGET = Path(__file__).with_name("budget.yaml")
 TARGETS = ("bireal_arithmetic", "bireal_op_count")
 CALLGRIND_KERNELS = ("avx2", "scalar")
-# Kernel -> the instruction that its inner loop is made of (of avx512vnni, the adders of bits); a pattern for the mnemonic.
+# Kernel -> the instruction that its inner loop is made of (the adders of avx512vnni); a pattern for the mnemonic.
 LOOP_KERNELS = {"avx512vpopcnt": "vpopcnt[dq]", "avx512vnni": "vpternlogd", "avx512bw": "vpshufb"}
 NEON_WORK = r"cnt\s"
 

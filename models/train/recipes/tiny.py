@@ -63,7 +63,7 @@ _LONG_RESNET18 = Recipe(
     arch=ArchConfig(depth=18, method="none", num_classes=100),
     phases=(
         PhaseSpec(Phase.RELU, 4, 0.1, "sgd", "cosine-head", weight_decay=2e-4, warmup=0.03, size=48, distill=0.9),
-        PhaseSpec(Phase.RELU, 4, 0.05, "sgd", "cosine", weight_decay=2e-4, distill=0.9),
+        PhaseSpec(Phase.RELU, 3, 0.05, "sgd", "cosine", weight_decay=2e-4, distill=0.9),
     ),
     batch=128,
     source=_LONG,
@@ -82,8 +82,7 @@ _LONG_BIREAL18 = Recipe(
     name="bireal18-tiny100-long",
     arch=ArchConfig(depth=18, method="bireal", num_classes=100),
     phases=(
-        PhaseSpec(Phase.BINARY, 4, 1.5e-3, "adam", "cosine-head", warmup=0.03, size=48, distill=0.9),
-        PhaseSpec(Phase.BINARY, 3, 8e-4, "adam", "linear", distill=0.9),
+        PhaseSpec(Phase.BINARY, 3, 6e-4, "adam", "linear", warmup=0.03, distill=0.9),
         PhaseSpec(Phase.BINARY, 1, 1e-4, "adam", "linear", distill=0.9, batchnorm_only=True),
     ),
     batch=128,
