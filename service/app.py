@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -190,8 +191,15 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     surfaces = (predict, compare, experiments, feedback, oip, oip_repository, models_admin, ops, pages)
     for router in (surface.router for surface in surfaces):
         app.include_router(router)
+    metrics.begin_routes(_answering(predict.router, compare.router, oip.router))
     _describe(app, services.auth)
     return app
+
+
+def _answering(*routers: APIRouter) -> list[str]:
+    """Templates of the routes that answer with a network."""
+    routes = (route for router in routers for route in router.routes)
+    return [route.path for route in routes if isinstance(route, APIRoute) and "POST" in (route.methods or ())]
 
 
 def _middleware(services: Services, tracing: "Tracing | None") -> list[Middleware]:

@@ -76,8 +76,15 @@ def test_outcomes(metrics: Metrics) -> None:
 
 def test_counters_of_what_is_served_begin_at_0(metrics: Metrics) -> None:
     metrics.begin(**RUN)
+    metrics.begin_routes(["/classify"])
+    model = {name: RUN[name] for name in ("task", "model", "version")}
+    metrics.begin_fallback(**model)
     for outcome in OUTCOMES:
         assert value(metrics, "bireal_requests_total", **RUN, outcome=outcome) == 0
+    assert value(metrics, "bireal_stage_seconds_count", **RUN, stage="total") == 0
+    assert value(metrics, "bireal_fallback_total", **model, requested="binary", ran="reference") == 0
+    assert value(metrics, "bireal_http_requests_total", method="POST", route="/classify", status="504") == 0
+    assert value(metrics, "bireal_client_deadline_seconds_count", route="/classify") == 0
     for name in ("bireal_rejected_total", "bireal_expired_total", "bireal_cancelled_total"):
         assert value(metrics, name, **TARGET) == 0
 

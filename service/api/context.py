@@ -42,6 +42,7 @@ class RequestContext:
         stages: Seconds spent in each stage so far, in the order in which the stages came; sums over several images.
         labels: What answered (task, model, variant, ...), for the log line.
         problem: Code of the error that was answered, if one was.
+        client_deadline_s: Where that was a deadline of the client's own which passed: its length, seconds.
         images: Of a request that is traced: each image's stages; None for the others.
     """
 
@@ -50,6 +51,7 @@ class RequestContext:
     stages: dict[str, float] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
+    client_deadline_s: float | None = None
     images: list[ImageTimes] | None = None
 
     @property

@@ -71,6 +71,8 @@ class AccessMiddleware:
         self._metrics.observe_http(scope["method"], route, status, seconds)
         if context.problem is not None:
             self._metrics.count_problem(context.problem)
+        if context.client_deadline_s is not None:
+            self._metrics.observe_client_deadline(route, context.client_deadline_s)
         level = logging.DEBUG if route in _PROBES else logging.INFO
         if not access_log.isEnabledFor(level):
             return

@@ -259,7 +259,7 @@ def _deadline(parsed: Parsed, deadline: Deadline) -> Deadline:
         raise BadTensorError(
             "The parameter timeout is not a whole number of microseconds above 0.", remedy="500000 is half a second."
         )
-    own = Deadline.after(timeout_us / 1e6)
+    own = Deadline.after(timeout_us / 1e6, by_client=True)
     return own if own.at < deadline.at else deadline
 
 

@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from service.api.context import context_of
 from service.api.findings import malformed_json, request_error
-from service.errors import PROBLEM_TYPE_PREFIX, ServiceError, SettingsError, error_classes
+from service.errors import PROBLEM_TYPE_PREFIX, DeadlineExceededError, ServiceError, SettingsError, error_classes
 from service.schemas import ProblemKind
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -30,6 +30,8 @@ def problem_response(error: ServiceError, scope: Scope) -> Response:
     """Renders an error of ours."""
     context = context_of(scope)
     context.problem = error.code
+    if isinstance(error, DeadlineExceededError) and error.by_client:
+        context.client_deadline_s = error.timeout_s
     if _is_oip(scope):
         return _oip_error(str(error), error.status, error.headers)
     document = error.problem(instance=scope.get("path"), request_id=context.request_id)

@@ -83,7 +83,8 @@ async def deadline_of(
             f"The header {TIMEOUT_HEADER} is {timeout_ms[:20]!r}, not a whole number of milliseconds above 0.",
             remedy=f"Send, for example, {TIMEOUT_HEADER}: 500, or leave it out: the limit is {limit_s:g} s then.",
         )
-    return Deadline.after(min(limit_s, int(timeout_ms) / 1000))
+    timeout_s = int(timeout_ms) / 1000
+    return Deadline.after(timeout_s, by_client=True) if timeout_s < limit_s else Deadline.after(limit_s)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -63,6 +63,8 @@ class Telemetry:
         if (card.name, card.version) not in self._shown:  # once: it would replace what the backends counted
             self._shown.add((card.name, card.version))
             self._metrics.set_card(card)
+            if card.precision == "binary":
+                self._metrics.begin_fallback(task=card.task, model=card.name, version=card.version)
         if handle is None:
             labels = RunLabels(task=card.task, model=card.name, version=card.version, variant=variant, kernel="none")
             self._metrics.set_loaded(ready=False, **labels)

@@ -30,17 +30,19 @@ class DeadlineExceededError(ServiceError):
 
     Args:
         timeout_s: The time that the request had, seconds.
+        by_client: Whether the client asked for that, with less than the service's own limit.
     """
 
     status = 504
     code = "deadline-exceeded"
     title = "The request was not answered in time."
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, *, by_client: bool = False) -> None:
+        self.timeout_s, self.by_client = timeout_s, by_client
         super().__init__(
             f"The request had {timeout_s:g} s and was not finished by then.",
             remedy="Give it more time, send smaller images, or try again when the service has less to do.",
-            extensions={"timeout_s": timeout_s},
+            extensions={"timeout_s": timeout_s, "set_by": "client" if by_client else "service"},
         )
 
 

@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry
 
 from service.metrics.base import (
     BATCH_BUCKETS,
+    DEADLINE_BUCKETS,
     OUTCOMES,
     STAGES,
     TIME_BUCKETS,
@@ -22,6 +23,7 @@ from service.metrics.requests import AnswerMeter, RequestMetrics
 
 __all__ = [
     "BATCH_BUCKETS",
+    "DEADLINE_BUCKETS",
     "OUTCOMES",
     "STAGES",
     "TIME_BUCKETS",

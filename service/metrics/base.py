@@ -24,6 +24,10 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 #: Upper bounds of every time histogram, seconds: 100 us, growing by half, up to 28.8 s.
 TIME_BUCKETS: tuple[float, ...] = tuple(float(f"{1e-4 * 1.5**i:.3g}") for i in range(32))
 
+#: Upper bounds of the deadlines that clients set, seconds: each third of `TIME_BUCKETS`, and thus what latency promises
+#: are made at (deploy/prometheus/rules/slo.yml).
+DEADLINE_BUCKETS: tuple[float, ...] = TIME_BUCKETS[1::3]
+
 BATCH_BUCKETS: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
 
 #: Labels of what was asked for, of what ran, and of a model whatever its variant.

@@ -1,6 +1,6 @@
 """Metrics of requests: stages, outcomes, HTTP, and the queue."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Unpack
 
 from prometheus_client import Counter
@@ -8,6 +8,7 @@ from prometheus_client import Counter
 from service.imaging import ImageReport
 from service.metrics.base import (
     BATCH_BUCKETS,
+    DEADLINE_BUCKETS,
     MODEL,
     OUTCOMES,
     RUN,
@@ -23,6 +24,9 @@ from service.metrics.base import (
     TargetLabels,
     flag,
 )
+
+#: What a request for an answer may end with that promises and alerts ask about.
+_WATCHED_STATUSES = (200, 429, 500, 503, 504)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -89,6 +93,12 @@ class RequestMetrics:
         self._http_seconds = metrics.histogram(
             "bireal_http_request_seconds", "Time from request to end of response.", ("method", "route"), TIME_BUCKETS
         )
+        self._client_deadline = metrics.histogram(
+            "bireal_client_deadline_seconds",
+            "Deadlines that passed (504) and that clients had set, below the service's own limit, by their length.",
+            ("route",),
+            DEADLINE_BUCKETS,
+        )
 
         # Queue
         self.queue_depth = metrics.gauge("bireal_queue_depth", "Images that wait for a worker.")
@@ -116,6 +126,18 @@ class RequestMetrics:
             counter.labels(**target)
         for outcome in OUTCOMES:
             self._requests_of(**run, outcome=outcome)
+        self._stage_of(**run, stage="total")
+
+    def begin_routes(self, routes: Iterable[str]) -> None:
+        """The same of the routes that answer with a network; see `begin`."""
+        for route in routes:
+            for status in _WATCHED_STATUSES:
+                self._http_of(method="POST", route=route, status=str(status))
+            self._client_deadline.labels(route=route)
+
+    def begin_fallback(self, *, task: str, model: str, version: str) -> None:
+        """The same of a binary model's answers by its reference; see `begin`."""
+        self._fallback.labels(task=task, model=model, version=version, requested="binary", ran="reference")
 
     def answered_by(self, **run: Unpack[RunLabels]) -> "AnswerMeter":
         """What counts the answers of one network, for who keeps it: the labels are looked up once."""
@@ -173,6 +195,10 @@ class RequestMetrics:
         route = route or "unmatched"
         self._http_of(method=method, route=route, status=str(status)).inc()
         self._http_seconds_of(method=method, route=route).observe(seconds)
+
+    def observe_client_deadline(self, route: str | None, seconds: float) -> None:
+        """Records a deadline of a client's own that passed; `route` as for `observe_http`."""
+        self._client_deadline.labels(route=route or "unmatched").observe(seconds)
 
     def observe_batch(self, size: int, **run: Unpack[RunLabels]) -> None:
         """Records how many images were run together."""

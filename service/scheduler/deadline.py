@@ -16,15 +16,17 @@ class Deadline:
     Attributes:
         timeout_s: the time that the request had when it arrived, seconds.
         at: `time.monotonic()` seconds at which it has passed.
+        by_client: whether the client asked for it, with less than the service's own limit.
     """
 
     timeout_s: float
     at: float
+    by_client: bool = False
 
     @classmethod
-    def after(cls, timeout_s: float) -> Self:
+    def after(cls, timeout_s: float, *, by_client: bool = False) -> Self:
         """The deadline `timeout_s` seconds from now."""
-        return cls(timeout_s, time.monotonic() + timeout_s)
+        return cls(timeout_s, time.monotonic() + timeout_s, by_client)
 
     @property
     def remaining_s(self) -> float:
@@ -34,7 +36,11 @@ class Deadline:
     def check(self) -> None:
         """Raises `DeadlineExceededError` if it has passed."""
         if self.remaining_s <= 0:
-            raise DeadlineExceededError(self.timeout_s)
+            raise self.error()
+
+    def error(self) -> DeadlineExceededError:
+        """What is raised once it has passed."""
+        return DeadlineExceededError(self.timeout_s, by_client=self.by_client)
 
     def enforced(self) -> "Enforced":
         """Cancels what awaits inside the block when it passes, and raises `DeadlineExceededError` then."""
@@ -69,4 +75,4 @@ class Enforced:
         # Not ours where somebody else has cancelled the task, too: that goes on.
         ours = self._task.uncancel() <= self._cancelling
         if ours and kind is not None and issubclass(kind, (asyncio.CancelledError, TimeoutError)):
-            raise DeadlineExceededError(self._deadline.timeout_s) from None
+            raise self._deadline.error() from None

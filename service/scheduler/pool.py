@@ -279,7 +279,7 @@ class Scheduler:
             self._start(lane, len(batch))
         for job in expired:
             assert job.deadline is not None
-            job.future.set_exception(DeadlineExceededError(job.deadline.timeout_s))
+            job.future.set_exception(job.deadline.error())
         if expired:
             self._tell(self._observer.dropped, lane.target, "expired", len(expired))
         if cancelled:

@@ -118,6 +118,7 @@ async def test_the_open_inference_protocol_waits_in_the_same_queue(gated, gate):
     tasks = await held(gated, gate, 2)
     late = await gated.post(url, json={**document, "parameters": {"timeout": 100_000}})
     assert (late.status_code, late.json().keys()) == (504, {"error"})
+    assert metric(gated, "bireal_client_deadline_seconds_count", route="/v2/models/{model}/infer") == 1
     tasks.append(asyncio.create_task(gated.post(url, json=document)))
     await until(lambda: metric(gated, "bireal_queue_depth") == 2)
     refused = await gated.post(url, json=document)
@@ -137,6 +138,11 @@ async def test_a_deadline_that_passes_in_the_queue_is_answered_504(gated, gate):
     assert 0.1 < time.monotonic() - started < 5
     assert (late.status_code, late.json()["code"]) == (504, "deadline-exceeded")
     assert "0.15 s" in late.json()["detail"]
+    assert late.json()["set_by"] == "client"
+    own = {"route": "/classify"}
+    assert metric(gated, "bireal_client_deadline_seconds_count", **own) == 1
+    assert metric(gated, "bireal_client_deadline_seconds_bucket", **own, le="0.222") == 1
+    assert metric(gated, "bireal_client_deadline_seconds_bucket", **own, le="0.0656") == 0
     gate.open.set()
     assert (await tasks[0]).status_code == 200
     assert gate.runs == 1  # the late one never ran
@@ -152,6 +158,8 @@ async def test_the_service_has_a_limit_of_its_own(anyio_backend, zoo, gate):
             late = await client.post("/classify", content=PICTURE, headers=headers)
             assert late.status_code == 504
             assert "0.2 s" in late.json()["detail"]
+            assert late.json()["set_by"] == "service"
+        assert metric(client, "bireal_client_deadline_seconds_count", route="/classify") == 0
         gate.open.set()
 
 

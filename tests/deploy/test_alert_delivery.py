@@ -24,7 +24,7 @@ import yaml
 
 from loadtest import stack
 from tests.deploy.traffic import JPEG, photo
-from tests.tiny_zoo import write_zoo
+from tests.tiny_zoo import colours_graph, write_model, write_zoo
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"
@@ -151,6 +151,13 @@ def scrapes(address: str) -> int:
     return int(found[0]["value"][1]) if found else 0
 
 
+def ask(address: str, query: str) -> float:
+    """The one value of a query."""
+    answer = httpx.get(f"{address}/api/v1/query", params={"query": query}, timeout=30)
+    (found,) = answer.json()["data"]["result"]
+    return float(found["value"][1])
+
+
 def suppressed(address: str, name: str) -> bool:
     """Whether Alertmanager holds an alert back because of another."""
     alerts = httpx.get(f"http://{address}/api/v2/alerts", timeout=30).json()
@@ -162,9 +169,12 @@ def test_failures_reach_the_pager_with_a_runbook(tmp_path: Path) -> None:
     for name in ("prometheus", "prometheus-alertmanager"):
         tool(name, name.removeprefix("prometheus-"))
     large = photo("blue", (3000, 2000))
+    zoo = write_zoo(tmp_path / "zoo")
+    write_model(zoo, "torn", colours_graph(), task="classify")
+    (zoo / "torn/1/model.onnx").write_bytes(b"no graph")  # a model that fails whoever asks for it
     webhook = Webhook()
     threading.Thread(target=webhook.serve_forever, daemon=True).start()
-    options = ["--model-dir", write_zoo(tmp_path / "zoo"), "--default-classify-model", "tiny-colours", "--drain-s", 0]
+    options = ["--model-dir", zoo, "--default-classify-model", "tiny-colours", "--drain-s", 0]
     try:
         with (
             stack.service([*options, "--fallback", "reference"], log=tmp_path / "service.log") as service,
@@ -174,19 +184,28 @@ def test_failures_reach_the_pager_with_a_runbook(tmp_path: Path) -> None:
         ):
             assert client.post("/classify?variant=full", content=photo("red"), headers=JPEG).status_code == 200
 
-            def fail_once() -> None:
-                """Has the service miss a deadline: decoding takes longer. Where the upload already did, once more."""
+            def hurry_once() -> None:
+                """Has a deadline pass: decoding takes longer. Where the upload already did, once more."""
                 hurried = JPEG | {"x-timeout-ms": "3"}
                 while (
                     answer := client.post("/classify?variant=full", content=large, headers=hurried)
                 ).status_code != 504:
                     assert answer.status_code in {200, 408}, answer.text
 
-            fail_once()  # the counter of failures exists before it grows, else Prometheus cannot see it grow
-            before = scrapes(watching)
-            stack.wait_for("the service was scraped twice", lambda: scrapes(watching) >= before + 2, 30)
+            def wait_for_scrapes() -> None:
+                before = scrapes(watching)
+                stack.wait_for("the service was scraped thrice", lambda: scrapes(watching) >= before + 3, 30)
+
+            wait_for_scrapes()
             for _ in range(FAILING):
-                fail_once()
+                hurry_once()
+            wait_for_scrapes()
+            assert ask(watching, "job:bireal_slo_excused:rate5m") > 0
+            assert ask(watching, "job:bireal_slo_unavailable:ratio_rate5m") == 0, "nobody promised to be that fast"
+            assert not webhook.alerts("BirealAvailabilityBurnsFast", "firing")
+
+            for _ in range(FAILING):
+                assert client.post("/classify?model=torn", content=photo("red"), headers=JPEG).status_code == 503
             stack.wait_for(
                 "the burn of the error budget reached the webhook",
                 lambda: bool(webhook.alerts("BirealAvailabilityBurnsFast", "firing")),
