@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from loadtest.load_schema import Capacity, LoadDocument
 from loadtest.queueing import Service, cores_needed, sojourn
+from models.command_line import Parser
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "load"
 PERCENT = 99.0
@@ -192,7 +193,7 @@ def _table(answers: Sequence[Answer], arguments: argparse.Namespace, document: L
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m loadtest.capacity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rate", type=_positive, required=True, metavar="R", help="requests a second")

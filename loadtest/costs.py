@@ -23,6 +23,7 @@ from loadtest.peers import Workload
 from loadtest.schema import LeftOut, Settings
 from loadtest.schema_costs import Costs, Instructions, Memory, Module, Throughput
 from loadtest.throughput import measure_throughput
+from models.command_line import Parser
 from service.errors import ServiceError
 
 PARTS = ("memory", "instructions", "throughput", "modules")
@@ -85,7 +86,7 @@ def _measured(part: str, pair: Pair) -> bool:
 
 def options() -> argparse.ArgumentParser:
     """The program's options."""
-    result = argparse.ArgumentParser(prog="python -m loadtest.costs", description=__doc__)
+    result = Parser(prog="python -m loadtest.costs", description=__doc__)
     result.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default all")
     result.add_argument("--networks", nargs="+", metavar="PATTERN", help="binary networks, such as 'bireal18'")
     result.add_argument("--weights", choices=("auto", "random", "zoo"), default="auto", help="as in loadtest.network")

@@ -25,6 +25,7 @@ import httpx
 from loadtest.machine import describe_machine
 from loadtest.pictures import photo_like
 from loadtest.server import ServerError, serving
+from models.command_line import Parser
 
 
 @dataclass
@@ -177,7 +178,7 @@ def _client(url: str, number: int, stop: threading.Event, tally: Tally, lock: th
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.kill", description=__doc__)
+    parser = Parser(prog="python -m loadtest.kill", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of load before each signal (%(default)s)")
     parser.add_argument("--clients", type=int, default=16, help="at once (%(default)s)")
     parser.add_argument("--stubborn", action="store_true", help="clients that go on sending until the port closes")

@@ -24,6 +24,7 @@ from loadtest.machine import describe_machine
 from loadtest.options import progress
 from loadtest.scenarios import MEANING, NAMES, Kind, Plan, plans, saturate
 from loadtest.stack import Service, StackError, get, service
+from models.command_line import Parser
 from service.errors import ServiceError
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "load"
@@ -119,7 +120,7 @@ def _model(running: Service, kind: Kind) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m loadtest.load",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

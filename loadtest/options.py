@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from loadtest.schema import Document, LeftOut, Row, Settings
+from models.command_line import Parser
 from service.backends.session import SPIN_US
 from service.errors import ServiceError
 
@@ -25,7 +26,7 @@ def parser(module: str, description: str, *, repetitions: int) -> argparse.Argum
         description: first sentence of the help.
         repetitions: default.
     """
-    result = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    result = Parser(prog=f"python -m {module}", description=description)
     result.add_argument("--threads", type=_positive, nargs="+", default=[1], metavar="N", help="of a run (default 1)")
     result.add_argument("--batch", type=_positive, nargs="+", default=[1], metavar="N", help="images a run (default 1)")
     result.add_argument(

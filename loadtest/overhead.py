@@ -30,6 +30,7 @@ from loadtest.machine import describe_machine
 from loadtest.overhead_peers import work
 from loadtest.pictures import photo_like
 from loadtest.server import ROOT, ServerError, serving
+from models.command_line import Parser
 
 SERVERS = ("bireal-serve", "fastapi", "mosec")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -184,7 +185,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.overhead", description=__doc__)
+    parser = Parser(prog="python -m loadtest.overhead", description=__doc__)
     parser.add_argument("--requests", type=int, default=2000, help="a row (%(default)s)")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16], help="at once (%(default)s)")
     parser.add_argument("--cores", action="store_true", help="also one core against two")

@@ -6,7 +6,6 @@ scales apart from classification. `make ray` installs what it needs.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -24,6 +23,7 @@ from loadtest.options import progress
 from loadtest.pictures import photo_like
 from loadtest.ray_cluster import CONFIG, WORKER, Cluster, Load, cluster, load, missing
 from loadtest.stack import ROOT, StackError, wait_for
+from models.command_line import Parser
 
 FOLDER = ROOT / "docs" / "benchmarks" / "ray"
 SCALE_S = 40.0
@@ -152,7 +152,7 @@ class Trial:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program. Returns the exit code: 1 when a drain or scaling lost a request, 2 without Ray."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.ray_trial", description=__doc__)
+    parser = Parser(prog="python -m loadtest.ray_trial", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--record", action="store_true", help="write it to docs/benchmarks/ray, and the table there")
     parser.add_argument("--render", action="store_true", help="try nothing: write the table again from the record")

@@ -22,6 +22,7 @@ from loadtest.record_tables import readme
 from loadtest.record_views import Recorded, block_cells, network_cells
 from loadtest.schema import Document
 from loadtest.schema_costs import Costs
+from models.command_line import Parser
 from service.errors import ServiceError
 from service.host import usable_cpus
 
@@ -89,7 +90,7 @@ def write(folder: Path, record: Recorded | None = None) -> list[Path]:
 
 def options() -> argparse.ArgumentParser:
     """The program's options."""
-    result = argparse.ArgumentParser(prog="python -m loadtest.record", description=__doc__)
+    result = Parser(prog="python -m loadtest.record", description=__doc__)
     result.add_argument("--render", action="store_true", help="measure nothing: draw again from the recorded files")
     for name in ("network", "kernel", "costs"):
         said = f"documents of loadtest.{name} to record, as one; measured now if not given"

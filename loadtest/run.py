@@ -23,6 +23,7 @@ from tqdm import tqdm
 from loadtest import stack
 from loadtest.machine import describe_machine
 from loadtest.report import Row, Sample, as_markdown, rows_as_json, summarise
+from models.command_line import Parser
 from service.errors import OpUnavailableError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,7 +135,7 @@ def _metric_label(url: str, name: str, label: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.run", description="Load test by task and variant.")
+    parser = Parser(prog="python -m loadtest.run", description="Load test by task and variant.")
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     parser.add_argument("--url", help="of a service that runs; one is started where not given")
     parser.add_argument("--users", type=_positive, default=4, metavar="N", help="requests at a time (default: 4)")

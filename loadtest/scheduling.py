@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from loadtest.machine import describe_machine
 from loadtest.schema import Machine
+from models.command_line import Parser
 from service.errors import ServiceError
 from service.host import usable_cpus
 from service.registry import Handle, Registry
@@ -176,7 +177,7 @@ def table(document: Document) -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the measurement."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.scheduling", description="Workers, threads and batches.")
+    parser = Parser(prog="python -m loadtest.scheduling", description="Workers, threads and batches.")
     parser.add_argument("--models", type=Path, default=SHIPPED_MODELS, metavar="DIR", help="folder of models")
     parser.add_argument("--cpus", type=int, default=usable_cpus(), help="threads in all (default: the usable CPUs)")
     parser.add_argument("--max-batch", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N")

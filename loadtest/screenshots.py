@@ -3,7 +3,6 @@
 Needs Chromium (`chromium` on the path; Debian: apt-get install chromium).
 """
 
-import argparse
 import io
 import shutil
 import sys
@@ -16,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from loadtest.server import ROOT, ServerError, serving
+from models.command_line import Parser
 
 #: File, drawing that is picked, colours.
 SHOTS: tuple[tuple[str, str, Literal["light", "dark"]], ...] = (
@@ -73,7 +73,7 @@ def photograph(page: Page) -> bytes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the photographs. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.screenshots", description=__doc__)
+    parser = Parser(prog="python -m loadtest.screenshots", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder (%(default)s)")
     arguments = parser.parse_args(argv)
     try:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from loadtest.machine import describe_machine
 from loadtest.pictures import photo_like
 from loadtest.server import ServerError, serving
+from models.command_line import Parser
 
 #: What is sent, with the statuses that are right; 429 is the point of a soak at saturation.
 _RIGHT = {200, 429}
@@ -135,7 +136,7 @@ def _client(url: str, number: int, stop: threading.Event, counts: Counter[str], 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.soak", description=__doc__)
+    parser = Parser(prog="python -m loadtest.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (%(default)s)")
     parser.add_argument("--clients", type=int, default=24, help="at once (%(default)s)")
     parser.add_argument("--queue-size", type=int, default=8, help="of the service: small, so that it is full")

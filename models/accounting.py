@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from models.arch import ArchConfig, build
 from models.binarize.base import BinaryConv2d, BinaryLayer, Phase, set_phase
+from models.command_line import Parser
 
 BITS_REAL = 32
 BOPS_REAL_MAC = 64
@@ -153,7 +154,7 @@ def table(size: int = 224) -> list[dict[str, object]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table, or one network's cost as JSON."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m models.accounting", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")

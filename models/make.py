@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.command_line import Parser
 from models.train import checkpoint
 from models.train.recipe import Recipe
 from models.train.recipes import get_recipe
@@ -127,7 +128,7 @@ def plan(model: str, args: argparse.Namespace) -> list[Step]:
 
 def main() -> int:
     """Run, or with ``--plan`` only say, what is left to do."""
-    parser = argparse.ArgumentParser(prog="python -m models.make", description=__doc__.split("\n\n")[0])
+    parser = Parser(prog="python -m models.make", description=__doc__.split("\n\n")[0])
     parser.add_argument("model", choices=sorted(PRODUCTS))
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ (images or drives)")
     parser.add_argument("--images", type=Path, help="a depth model: the data of the classifier that it starts from")

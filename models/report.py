@@ -6,10 +6,10 @@ test fails when README.md and the cards differ.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from models.command_line import Parser
 from service.card import Card, Metric
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +67,7 @@ def render(readme: str, found: list[Card]) -> str:
 
 def main() -> int:
     """Print the table, or write it into README.md."""
-    parser = argparse.ArgumentParser(prog="python -m models.report", description=__doc__)
+    parser = Parser(prog="python -m models.report", description=__doc__)
     parser.add_argument("--write", action="store_true", help="replace the table in README.md")
     if parser.parse_args().write:
         README.write_text(render(README.read_text(), cards()))

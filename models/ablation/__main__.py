@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ from models.ablation.grid import Budget, Cell, cells
 from models.ablation.report import page
 from models.ablation.task import SmallImages, load_folder
 from models.arch import build
+from models.command_line import Parser
 from models.train.device import best_device
 from models.train.initialise import initialise_from
 from models.train.loop import run
@@ -88,7 +88,7 @@ def train_cell(cell: Cell, budget: Budget, train: Any, test: Any, runs: Path) ->
 
 def main() -> int:
     """Run what is missing, then write the page."""
-    parser = argparse.ArgumentParser(prog="python -m models.ablation", description=__doc__)
+    parser = Parser(prog="python -m models.ablation", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with train/<class>/ and test/<class>/ of 32x32 images")
     parser.add_argument("--out", type=Path, help="folder for the cells' checkpoints and logs")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"results file (default {RESULTS})")

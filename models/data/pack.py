@@ -20,6 +20,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from models.command_line import Parser
 from models.data.kitti_calibration import LEFT, RIGHT, Calibration, read_calibration
 from models.data.kitti_raw import FrameId, RawFrame, RawKitti, read_split
 from models.data.velodyne import write_depth_png
@@ -162,7 +163,7 @@ def _chosen(args: argparse.Namespace) -> list[FrameId]:
 
 def main() -> int:
     """Parse arguments, pack, print counts."""
-    parser = argparse.ArgumentParser(prog="python -m models.data.pack", description=__doc__)
+    parser = Parser(prog="python -m models.data.pack", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     raw = kinds.add_parser("raw", help="drives of KITTI raw, synchronised and rectified")
     scenes = kinds.add_parser("kitti2015", help="the training scenes of KITTI 2015, with ground-truth disparity")

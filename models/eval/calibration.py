@@ -7,7 +7,6 @@ layer, so that every variant of the file states calibrated probabilities and no 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import nn
 
+from models.command_line import Parser
 from models.data.folder import ImageSet, hold_out, load_split
 from models.data.normalise import normalise
 from models.train import checkpoint
@@ -73,7 +73,7 @@ def report(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: 
 
 def main() -> int:
     """Print the temperature and what it does to the held-out figures, as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m models.eval.calibration", description=__doc__)
+    parser = Parser(prog="python -m models.eval.calibration", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--size", type=int, help="served size in pixels (default: the recipe's)")

@@ -10,7 +10,6 @@ folder under version control is refused. Each run with ``--data`` is a reading o
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import io
 import json
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from models.command_line import Parser
 from models.eval import scene
 from models.eval.depth_figures import by_distance, by_frame
 from models.eval.depth_floor import floor
@@ -222,7 +222,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> int:
     """Evaluate, keep, draw, write."""
-    parser = argparse.ArgumentParser(prog="python -m models.eval.depth_page", description=__doc__)
+    parser = Parser(prog="python -m models.eval.depth_page", description=__doc__)
     parser.add_argument("--data", type=Path, help="packed drive; without it all is written from the kept files")
     parser.add_argument("--models", type=Path, default=ROOT / "models" / "zoo", help="folder of models")
     parser.add_argument("--floor", type=Path, metavar="DRIVE", help="training drive whose row medians are the floor")

@@ -6,7 +6,6 @@ what it printed in ``OUT/<name>.json``, and writes ``OUT/<name>.md`` and the rel
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from models.command_line import Parser
 from models.eval.parity import compare, load_images
 from models.figures.style import BLUE, GREY, ORANGE, save
 from service.card import Card
@@ -133,7 +133,7 @@ def page(card: Card, findings: dict[str, Any]) -> str:
 
 def main() -> int:
     """Evaluate, keep, write."""
-    parser = argparse.ArgumentParser(prog="python -m models.eval.page", description=__doc__)
+    parser = Parser(prog="python -m models.eval.page", description=__doc__)
     parser.add_argument("model", type=Path, help="<models>/<name>/<version> of a classifier")
     parser.add_argument("--data", type=Path, help="labelled folder; without it the page is written from the kept JSON")
     parser.add_argument("--dataset", default="dev", help="what the page calls the data")

@@ -6,7 +6,6 @@ and the two variants' answers statistically. Prints one JSON document.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from models.command_line import Parser
 from service.backends import backend_for
 from service.backends.audit import Audit
 from service.card import Card
@@ -75,7 +75,7 @@ def compare(card: Card, images: NDArray[np.uint8]) -> dict[str, object]:
 
 def main() -> int:
     """Compare and print; exit status 1 if a layer is not exact."""
-    parser = argparse.ArgumentParser(prog="python -m models.eval.parity", description=__doc__)
+    parser = Parser(prog="python -m models.eval.parity", description=__doc__)
     parser.add_argument("folder", type=Path, help="<models>/<name>/<version> of a binary model")
     parser.add_argument("--data", type=Path, required=True, help="folder of images")
     parser.add_argument("--limit", type=int, default=200)

@@ -6,11 +6,11 @@ resolution than the training one scores better. Chosen on the held-out part of t
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
+from models.command_line import Parser
 from models.data.folder import hold_out, load_split
 from models.train import checkpoint
 from models.train.classify import DECODE_SIZE, accuracy
@@ -19,7 +19,7 @@ from models.train.recipes import get_recipe
 
 def main() -> int:
     """Print held-out top-1 and top-5 by input size as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m models.eval.resolution", description=__doc__)
+    parser = Parser(prog="python -m models.eval.resolution", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 72, 80, 96])

@@ -6,7 +6,6 @@ images. The choice is a property of the exported file and written on its card.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from models.arch.bireal import BiRealNet
+from models.command_line import Parser
 from models.data.folder import ImageSet, hold_out, load_split
 from models.export.convert import to_onnx
 from models.export.packed_ops import STEM_PRECISIONS
@@ -38,7 +38,7 @@ def top1(network: BiRealNet, data: ImageSet, precision: str) -> float:
 
 def main() -> int:
     """Print held-out top-1 by stem precision as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m models.eval.stem", description=__doc__)
+    parser = Parser(prog="python -m models.eval.stem", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     args = parser.parse_args()

@@ -12,6 +12,7 @@ from torch import nn
 
 from models.arch import ArchConfig
 from models.arch.depth import DepthNet
+from models.command_line import Parser
 from models.data.folder import ClassName, read_classes
 from models.data.kitti import HEIGHT, WIDTH
 from models.export.card import make_card, write_model
@@ -104,7 +105,7 @@ def export(args: argparse.Namespace) -> dict[str, object]:
 
 def main() -> int:
     """Parse arguments, export, print a summary as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m models.export", description=__doc__)
+    parser = Parser(prog="python -m models.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="model folder; writes OUT/<name>/<version>/")
     parser.add_argument("--name", help="model name (default: the recipe's)")

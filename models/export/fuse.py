@@ -8,7 +8,6 @@ follow, and its figures where ``--evaluate`` names the data that they were measu
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -20,6 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from models.command_line import Parser
 from models.export.graph import CUSTOM_DOMAIN
 from models.export.measure import evaluate_model
 from models.export.packed_ops import INT8_LIMIT, POINTWISE_PRECISIONS
@@ -231,7 +231,7 @@ def _change(before: list[dict[str, Any]], after: dict[str, Any], precision: str)
 
 def main() -> int:
     """Parse arguments, rewrite, print a summary as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m models.export.fuse", description=__doc__)
+    parser = Parser(prog="python -m models.export.fuse", description=__doc__)
     parser.add_argument("folder", type=Path, help="<models>/<name>/<version>; rewritten in place")
     parser.add_argument("--pointwise", choices=POINTWISE_PRECISIONS, default="int8")
     parser.add_argument("--evaluate", type=Path, help="data to put figures on the card from")

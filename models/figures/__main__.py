@@ -20,6 +20,7 @@ import torch
 from models.ablation.task import load_folder
 from models.arch import BiRealNet
 from models.binarize.base import Phase
+from models.command_line import Parser
 from models.data.normalise import normalise
 from models.figures import approximations, capability, curves, distributions
 from models.figures.page import page
@@ -89,7 +90,7 @@ def analyse(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     """Draw what the arguments ask for."""
-    parser = argparse.ArgumentParser(prog="python -m models.figures", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m models.figures", description=__doc__.splitlines()[0])
     for name in ("bireal", "original", "relu", "clip"):
         parser.add_argument(f"--{name}", type=Path, help="checkpoint, see models/figures/__main__.py")
     parser.add_argument("--images", type=Path, help="folder of <class>/<image> of 32x32, for activations")

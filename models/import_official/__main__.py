@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 
+from models.command_line import Parser
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
 from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
@@ -99,7 +100,7 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse arguments, import, print a summary as JSON."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m models.import_official",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

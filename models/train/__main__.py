@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from models.arch import build
+from models.command_line import Parser
 from models.train import checkpoint
 from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
@@ -26,7 +27,7 @@ from models.train.recipes import DEPTH_TEACHER, RECIPES, get_recipe
 
 def main() -> int:
     """Parse arguments, train, print the last held-out figures as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__)
+    parser = Parser(prog="python -m models.train", description=__doc__)
     parser.add_argument("recipe", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ (images or drives)")
     parser.add_argument("--out", type=Path, required=True, help="folder for last.pt, best.pt and log.jsonl")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from models.arch import ArchConfig, BiRealNet, ResNet, build
 from models.arch.bireal import BiRealBasic
+from models.command_line import Parser
 from models.data.folder import load_split
 from models.data.normalise import MEAN, STD, normalise
 from models.train import checkpoint
@@ -156,7 +157,7 @@ def calibrate(network: nn.Module, images: Tensor) -> None:
 
 def main() -> int:
     """Read a model directory, write a checkpoint."""
-    parser = argparse.ArgumentParser(prog="python -m models.train.recover", description=__doc__)
+    parser = Parser(prog="python -m models.train.recover", description=__doc__)
     parser.add_argument("model", type=Path, help="folder with card.yaml and model.onnx")
     parser.add_argument("--data", type=Path, required=True, help="folder with train/, for the statistics")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")

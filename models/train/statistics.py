@@ -6,7 +6,6 @@ training images at the served size; no weight changes.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from dataclasses import replace
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.command_line import Parser
 from models.data.folder import hold_out, load_split
 from models.data.normalise import normalise
 from models.train import checkpoint
@@ -43,7 +43,7 @@ def measure_statistics(network: nn.Module, images: Tensor) -> None:
 
 def main() -> int:
     """Measure, write."""
-    parser = argparse.ArgumentParser(prog="python -m models.train.statistics", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m models.train.statistics", description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path, help="of a run")
     parser.add_argument("--data", type=Path, required=True, help="folder with train/, for the statistics")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")

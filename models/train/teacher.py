@@ -7,7 +7,6 @@ network itself is never shipped. Adapting is resumed from ``OUT/teacher.pt``, la
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from models.command_line import Parser
 from models.data.augment import cut
 from models.data.folder import ImageSet, hold_out, load_split
 from models.data.views import VIEW_SEED, view_batches, view_crops
@@ -158,7 +158,7 @@ def label_view(
 
 def main() -> int:
     """Adapt the teacher, then label the views."""
-    parser = argparse.ArgumentParser(prog="python -m models.train.teacher", description=__doc__)
+    parser = Parser(prog="python -m models.train.teacher", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and *classes.json")
     parser.add_argument("--out", type=Path, required=True, help="folder for the teacher and its labels")
     parser.add_argument("--views", type=int, default=6, help="random crops of each image that are labelled")
