@@ -1,7 +1,7 @@
 """A depth map as a file: KITTI's 16-bit PNG, NumPy's .npy, a picture in colours, or a point cloud.
 
-What has no depth, outside the valid part of a map at the picture's own size, is 0 in the 16-bit PNG (as KITTI's files
-and Open3D have it), NaN in .npy, transparent in colours, and no point in the cloud.
+What has no depth, outside the valid part of a map at the picture's own size, is 0 in the 16-bit PNG (as in KITTI's
+files), NaN in .npy, transparent in colours, and no point in the cloud.
 """
 
 import io
