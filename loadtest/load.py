@@ -21,7 +21,7 @@ from loadtest.drive import drive
 from loadtest.load_schema import Capacity, LoadDocument, RunResult
 from loadtest.load_summary import capacity, summarise
 from loadtest.machine import describe_machine
-from loadtest.options import progress
+from loadtest.options import among, existing_file, progress
 from loadtest.scenarios import MEANING, NAMES, Kind, Plan, plans, saturate
 from loadtest.stack import Service, StackError, get, service
 from models.command_line import Parser
@@ -126,11 +126,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="scenarios:\n" + "\n".join(f"  {name:10}{MEANING[name]}" for name in NAMES),
     )
-    parser.add_argument("--scenarios", type=_among(NAMES), default=list(NAMES), help="separated by commas; default all")
+    parser.add_argument("--scenarios", type=among(NAMES), default=list(NAMES), help="separated by commas; default all")
     parser.add_argument("--seconds", type=_positive, default=8.0, metavar="S", help="of a scenario's step (default 8)")
-    parser.add_argument("--tasks", type=_among(TASKS), default=list(TASKS), help="separated by commas")
-    parser.add_argument("--variants", type=_among(VARIANTS), default=list(VARIANTS), help="separated by commas")
-    parser.add_argument("--image", type=_file, metavar="FILE", help="a JPEG to send; one is made where not given")
+    parser.add_argument("--tasks", type=among(TASKS), default=list(TASKS), help="separated by commas")
+    parser.add_argument("--variants", type=among(VARIANTS), default=list(VARIANTS), help="separated by commas")
+    parser.add_argument("--image", type=existing_file, metavar="FILE", help="a JPEG to send; else one is made")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--record", action="store_true", help="write it to the folder, and the tables and plots there")
     parser.add_argument("--render", action="store_true", help="measure nothing: draw again from the recorded files")
@@ -144,24 +144,6 @@ def _positive(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
-
-
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f"there is no file {text}")
-    return path
-
-
-def _among(known: Sequence[str]):
-    def parse(text: str) -> list[str]:
-        names = text.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return names
-
-    return parse
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Command line options that the two benchmarks share, and how their documents leave the program."""
+"""Command line options that benchmarks and load tests share, and how their documents leave the program."""
 
 from __future__ import annotations
 
@@ -38,6 +38,27 @@ def parser(module: str, description: str, *, repetitions: int) -> argparse.Argum
     result.add_argument("--json", action="store_true", help="print one JSON document")
     result.add_argument("--out", type=Path, metavar="FILE", help="write that document to a file, too")
     return result
+
+
+def existing_file(text: str) -> Path:
+    """An argument that names a file."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path
+
+
+def among(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """What reads an argument of names, separated by commas, each one of those that are known."""
+
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+        return names
+
+    return parse
 
 
 def settings(arguments: argparse.Namespace, *, settle: int, weights: str) -> Settings:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from loadtest import stack
 from loadtest.machine import describe_machine
+from loadtest.options import among, existing_file
 from loadtest.report import Row, Sample, as_markdown, rows_as_json, summarise
 from models.command_line import Parser
 from service.errors import OpUnavailableError
@@ -141,9 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--users", type=_positive, default=4, metavar="N", help="requests at a time (default: 4)")
     parser.add_argument("--seconds", type=_positive, default=10, metavar="S", help="of each scenario (default: 10)")
     parser.add_argument("--warm-up", type=int, default=2, metavar="S", help="before each, not counted (default: 2)")
-    parser.add_argument("--tasks", type=_among(TASKS), default=list(TASKS), help="separated by commas")
-    parser.add_argument("--variants", type=_among(VARIANTS), default=list(VARIANTS), help="separated by commas")
-    parser.add_argument("--image", type=_file, metavar="FILE", help="a JPEG to send; one is made where not given")
+    parser.add_argument("--tasks", type=among(TASKS), default=list(TASKS), help="separated by commas")
+    parser.add_argument("--variants", type=among(VARIANTS), default=list(VARIANTS), help="separated by commas")
+    parser.add_argument("--image", type=existing_file, metavar="FILE", help="a JPEG to send; else one is made")
     return parser
 
 
@@ -151,24 +152,6 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
-
-
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f"there is no file {text}")
-    return path
-
-
-def _among(known: Sequence[str]):
-    def parse(text: str) -> list[str]:
-        names = text.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return names
-
-    return parse
 
 
 if __name__ == "__main__":
