@@ -49,8 +49,10 @@ class Weights:
         return torch.from_numpy(stored)
 
     def scale(self, name: str) -> Tensor | float:
-        """Factors of the weights beside it, 1 in graphs that store none."""
-        return self(name) if name in self._values else 1.0
+        """Factors of the weights beside it that are not in them yet, 1 in graphs that store none."""
+        weight = self._values.get(name.removesuffix("_scale") + "_weight")
+        applied = weight is not None and weight.dtype == np.int8
+        return self(name) if name in self._values and not applied else 1.0
 
     def signs(self, name: str, channels: int) -> Tensor:
         """Packed weights as -1/+1 [O,C,K,K]."""
@@ -120,8 +122,16 @@ def fill_bireal(network: BiRealNet, get: Weights, magnitudes: BiRealNet | None) 
             assert isinstance(block.body.bn, nn.BatchNorm2d)
             set_affine(block.body.bn, get(f"{hint}_scale") / alpha, get(f"{hint}_bias"))
             if block.downsample is not None:
-                weight = get(f"{hint}_down_weight") * get.scale(f"{hint}_down_scale")  # [C,O], perhaps of 8 bits
+                weight = get(f"{hint}_down_weight") * get.scale(f"{hint}_down_scale")  # [C,O]
                 set_conv_bn(block.downsample.conv_bn, weight.T[:, :, None, None], 0.0)
+
+
+@torch.no_grad()
+def fill_fc(fc: nn.Linear, get: Weights) -> None:
+    """The last layer of an exported network."""
+    weight = get("fc_weight") * get.scale("fc_scale")
+    fc.weight.copy_(weight if weight.shape == fc.weight.shape else weight.T)
+    fc.bias.copy_(get("fc_bias"))
 
 
 @torch.no_grad()
@@ -184,7 +194,6 @@ def recovered(args: argparse.Namespace) -> None:
     )
     network = build(arch)
     get = Weights(onnx.load(args.model / card.file))
-    assert network.fc is not None and not isinstance(network.fc, Tensor)
     if isinstance(network, BiRealNet):
         magnitudes = None
         if args.twin:
@@ -194,12 +203,8 @@ def recovered(args: argparse.Namespace) -> None:
     else:
         assert isinstance(network, ResNet)
         fill_resnet(network, get)
-    fc = network.fc
-    assert isinstance(fc, nn.Linear)
-    with torch.no_grad():
-        weight = get("fc_weight")
-        fc.weight.copy_(weight if weight.shape == fc.weight.shape else weight.T)
-        fc.bias.copy_(get("fc_bias"))
+    assert isinstance(network.fc, nn.Linear)
+    fill_fc(network.fc, get)
     data = load_split(args.data, "train", card.input.width)
     pick = np.random.default_rng(0).choice(len(data), CALIBRATION_IMAGES, replace=False)
     calibrate(network, torch.from_numpy(data.images[pick]).permute(0, 3, 1, 2).float())

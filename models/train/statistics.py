@@ -64,7 +64,7 @@ def main() -> int:
     measure_statistics(network, images)
     progress = replace(checkpoint.Progress(), wall_s=payload["progress"]["wall_s"])
     checkpoint.save(args.out, network, network.config, recipe.name, progress)
-    if (args.checkpoint.parent / FILE).is_file():
+    if (args.checkpoint.parent / FILE).is_file() and args.checkpoint.parent.resolve() != args.out.parent.resolve():
         shutil.copy(args.checkpoint.parent / FILE, args.out.parent / FILE)
     return 0
 

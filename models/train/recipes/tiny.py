@@ -82,8 +82,7 @@ _LONG_BIREAL18 = Recipe(
     name="bireal18-tiny100-long",
     arch=ArchConfig(depth=18, method="bireal", num_classes=100),
     phases=(
-        PhaseSpec(Phase.BINARY, 3, 6e-4, "adam", "linear", warmup=0.03, distill=0.9),
-        PhaseSpec(Phase.BINARY, 1, 1e-4, "adam", "linear", distill=0.9, batchnorm_only=True),
+        PhaseSpec(Phase.BINARY, 1, 5e-4, "adam", "linear", warmup=0.05, distill=0.9),
     ),
     batch=128,
     source=_LONG,
