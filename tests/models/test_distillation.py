@@ -136,7 +136,7 @@ def test_a_checkpoint_recovered_from_a_graph_computes_what_the_graph_does(method
         theirs, ours = source(x), network.eval()(x)
         network.train()
         training = network(x[:128])
-    # a sign or two of a binary network turns by rounding, more with weights of 8 bits: closeness is that of most answers
+    # a sign or two of a binary network turns by rounding, more with 8-bit weights: closeness is that of most answers
     near = 0.5 if pointwise == "int8" else 0.05
     for answer in (before, ours):
         assert torch.median((answer - theirs).abs()) < near * theirs.std()
