@@ -60,7 +60,7 @@ def commit() -> str:
     """Short name of the checked-out commit, empty where there is no git."""
     command = ["git", "rev-parse", "--short", "HEAD"]  # the user's git, wherever it is
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # fixed arguments
     except FileNotFoundError:
         return ""
     return done.stdout.strip()
@@ -70,7 +70,8 @@ def train_cell(cell: Cell, budget: Budget, train: Any, test: Any, runs: Path) ->
     """Train one cell (resuming it, if it was interrupted) and return its record."""
     recipe = cell.recipe(budget)
     torch.manual_seed(cell.seed)
-    network = build(recipe.arch).to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build(recipe.arch)
+    network = network.to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
     out = runs / cell.key
     fresh: list[str] = []
     if cell.start is not None and not (out / "last.pt").is_file():

@@ -80,7 +80,7 @@ def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
         )
     torch.manual_seed(recipe.seed)
     made = build_teacher(recipe.arch) if recipe.name == DEPTH_TEACHER else build(recipe.arch)
-    network = made.to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = made.to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
     if args.init and not resumed:
         fresh = initialise_from(network, args.init)
         print(f"initialised from {args.init}; fresh: {', '.join(fresh) or 'nothing'}", file=sys.stderr)

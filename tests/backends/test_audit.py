@@ -197,10 +197,13 @@ def test_every_kernel_agrees_with_stock_operators(kernel: str, seed: int) -> Non
     """The kernel is chosen once a process, so that each gets a process of its own."""
     if kernel not in xnor_op.usable_kernels():
         pytest.skip(f"this CPU, or this build, has no kernel {kernel}")
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", PARITY_SCRIPT, kernel, str(seed)],
         cwd=ROOT,
         env=os.environ | {"BIREAL_KERNEL": kernel},
-        check=True,
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=120,
     )
+    assert done.returncode == 0, done.stderr
