@@ -52,7 +52,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-setup: $(STAMPS)/op $(STAMPS)/dev $(STAMPS)/torch ## .venv with everything: service, operator, tools, PyTorch
+setup: $(STAMPS)/op $(STAMPS)/dev $(STAMPS)/torch $(STAMPS)/teacher ## .venv with everything: service, operator, tools, PyTorch
 
 serve: $(STAMPS)/op ## the service on port 8000 (ARGS="--port 9000"); installs what it needs the first time
 	exec $(PY) -m service serve $(ARGS)
@@ -88,6 +88,7 @@ lock: $(STAMPS)/dev ## newest allowed versions into requirements/*.lock
 	  -c requirements/dev.lock -o requirements/bench.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) pyproject.toml --extra otel \
 	  -c requirements/dev.lock -o requirements/otel.lock
+	$(PY) -m uv pip compile $(LOCK_ARGS) --no-deps requirements/teacher.in -o requirements/teacher.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) pyproject.toml --extra ray \
 	  -c requirements/dev.lock -o requirements/ray.lock
 	$(PY) -m uv pip compile $(LOCK_ARGS) requirements/kserve.in -o requirements/kserve.lock
@@ -143,6 +144,12 @@ $(STAMPS)/dev: $(STAMPS)/runtime requirements/dev.lock
 $(STAMPS)/torch: $(STAMPS)/dev requirements/torch.lock
 	@echo "Installing PyTorch ..."
 	@$(LOCK) $(PIP) install --quiet --quiet -r requirements/torch.lock
+	@touch $@
+
+# They ask for PyTorch, which is locked apart from them: whence --no-deps.
+$(STAMPS)/teacher: $(STAMPS)/torch requirements/teacher.lock
+	@echo "Installing the network that teachers are made of ..."
+	@$(LOCK) $(PIP) install --quiet --quiet --no-deps --require-hashes -r requirements/teacher.lock
 	@touch $@
 
 $(STAMPS)/bench: $(STAMPS)/runtime requirements/bench.lock

