@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from service.errors import CardError, ModelBrokenError
+from service.yaml_text import parse_yaml
 
 CARD_FILE = "card.yaml"
 
@@ -288,7 +289,7 @@ class Card(_Part):
         file = directory / CARD_FILE
         where = f"{directory.parent.name}/{directory.name}"
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            content = parse_yaml(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise CardError(where, f"{CARD_FILE} cannot be read: {_reason(error)}.") from error
         except yaml.YAMLError as error:

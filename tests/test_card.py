@@ -157,6 +157,8 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         (b"", "holds NoneType"),
         (b"\xff\xfe\x00binary", "cannot be read"),
         (b"!!python/object/apply:os.system ['true']", "is not YAML"),
+        (b"notes: 2024-13-45", "is not YAML: a value cannot be read"),  # a date to PyYAML, which then raises ValueError
+        (b"[" * 3000, "is not YAML: it is nested too deeply"),
     ],
 )
 def test_files_that_are_no_card(tmp_path: Path, content: bytes, message: str) -> None:

@@ -258,8 +258,9 @@ def test_a_file_that_is_no_graph_is_named(zoo):
     assert str(error).startswith("tiny-colours (full): model.onnx ")
 
 
-def test_a_card_that_is_not_valid_is_told(zoo):
-    (zoo / "tiny-ramp" / "1" / "card.yaml").write_text("name: [")
+@pytest.mark.parametrize("text", ["name: [", "name: 2024-13-45"])
+def test_a_card_that_is_not_valid_is_told(zoo, text):
+    (zoo / "tiny-ramp" / "1" / "card.yaml").write_text(text)
     registry = load(zoo, find_backend=without_op, fallback="reference")
     assert "not YAML" in str(registry.broken()["tiny-ramp@1"])
     with pytest.raises(ServiceError, match="not YAML"):

@@ -103,12 +103,22 @@ def test_labels_that_are_refused(zoo, label, version, error):
         changes.set_label(NAME, label, version)
 
 
-@pytest.mark.parametrize("text", ["- 1\n", "default: ../1\n", "a: [\n", "../x: 1\n"])
+@pytest.mark.parametrize("text", ["- 1\n", "default: ../1\n", "a: [\n", "../x: 1\n", "a: [1]\n", "a:\n", "[a]: 1\n"])
 def test_a_bad_file_of_labels_is_told_and_harms_nobody(zoo, text):
     (zoo / NAME / "labels.yaml").write_text(text)
     registry, _ = opened(zoo)
     assert version_of(registry) == "1"
     assert "labels.yaml" in str(registry.broken()[f"{NAME}/labels.yaml"])
+
+
+def test_labels_are_read_as_they_are_written(zoo):
+    """As numbers, 1.10 and 1.1 would be one version, and 010 would be 8."""
+    write(zoo, "1.10")
+    write(zoo, "2024-13-45")
+    (zoo / NAME / "labels.yaml").write_text("stable: 1.10\nnext: 2024-13-45\nyes: 1\n")
+    registry, _ = opened(zoo)
+    labels = ("stable", "next", "yes")
+    assert [version_of(registry, f"{NAME}@{label}") for label in labels] == ["1.10", "2024-13-45", "1"]
 
 
 def test_a_default_that_is_not_there_is_not_replaced_in_silence(zoo):

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from service.card import Slug, TaskName, VariantName
 from service.errors import InvalidExperimentError, SettingsError
+from service.yaml_text import parse_yaml
 
 Mode = Literal["split", "shadow", "paired"]
 State = Literal["running", "paused"]
@@ -144,7 +145,7 @@ def read_declarations(path: Path) -> list[Declaration]:
         SettingsError: It cannot be read, is not valid, or contradicts itself; the message names the member.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = parse_yaml(path.read_text(encoding="utf-8"))
         declarations = _File.model_validate(document).experiments
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"

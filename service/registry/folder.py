@@ -12,6 +12,7 @@ import yaml
 
 from service.card import CARD_FILE, Card
 from service.errors import ModelBrokenError, UnknownModelError
+from service.yaml_text import parse_yaml
 
 LABELS_FILE = "labels.yaml"
 _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -95,18 +96,17 @@ class ModelFolder:
         file = self._root / name / LABELS_FILE
         self._labels_read[name] = last_changed(file)
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            content = parse_yaml(file.read_text(encoding="utf-8"), as_text=True)
         except FileNotFoundError:
             return {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise _bad_labels(name, f"it cannot be read: {type(error).__name__}") from error
         if not isinstance(content, dict):
             raise _bad_labels(name, "it is no mapping")
-        labels = {str(label): str(version) for label, version in content.items()}
-        for word in (*labels, *labels.values()):
-            if not is_name(word):
-                raise _bad_labels(name, f"{word[:64]!r} is no name")
-        return labels
+        for word in (*content, *content.values()):
+            if not (isinstance(word, str) and is_name(word)):
+                raise _bad_labels(name, f"{str(word)[:64]!r} is no name")
+        return content
 
     def labels_changed(self, name: str) -> bool:
         """Whether a model's `labels.yaml` is another one than was read."""
