@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from service.card import TaskName
-from service.errors import InvalidExperimentError, ServiceError, UnknownExperimentError
+from service.errors import InvalidExperimentError, NotReadyError, ServiceError, UnknownExperimentError
 from service.experiments.assignment import gets_candidate
 from service.experiments.declaration import MAX_EXPERIMENTS, Arm, Change, Declaration, contradictions
 from service.experiments.store import Store
@@ -89,12 +89,18 @@ class Catalogue:
         """The networks of baseline and candidate.
 
         Raises:
-            ServiceError: One of them is not served, or they do not take the same input.
+            ServiceError: One of them is not served, is replaced by its fallback, or they do not take the same input.
         """
         baseline, candidate = (
             self._registry.resolve(declaration.task, arm.model or declaration.model, arm.variant)
             for arm in declaration.arms
         )
+        for handle in (baseline, candidate):
+            if handle.fallback is not None:  # its figures would be told of a network that never ran
+                raise NotReadyError(
+                    f"An arm of {declaration.name!r} does not run here: {handle.fallback}",
+                    remedy="Make the operator loadable (GET /models says what is wrong), or compare other variants.",
+                )
         if (baseline.card.input, baseline.card.depth) != (candidate.card.input, candidate.card.depth):
             raise InvalidExperimentError(
                 f"{baseline.card.name} and {candidate.card.name} take different inputs, so an image decoded and scaled "

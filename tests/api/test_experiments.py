@@ -9,8 +9,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from service.registry import Registry
+from service.settings import load_settings
 from tests.api.conftest import metric, running, until
 from tests.pictures import encode
+from tests.test_registry import without_op
 
 pytestmark = pytest.mark.anyio
 
@@ -247,6 +250,18 @@ async def test_a_candidate_that_cannot_run_leaves_the_service_alone(anyio_backen
         (only,) = (await client.get("/experiments")).json()["experiments"]
         assert "missing" in only["problem"]
         assert only["results"] is None
+
+
+async def test_a_fallback_is_never_counted_as_the_arm_that_it_stands_in_for(anyio_backend, zoo, tmp_path):
+    settings = {"model_dir": zoo, "fallback": "reference", "intra_op_threads": 1, **OPTIONS}
+    registry = Registry(load_settings(settings), find_backend=without_op)
+    file = declare(tmp_path, experiment("paired"))
+    async with running(zoo, registry, experiments_file=file, **OPTIONS) as client:
+        answer = (await ask(client, picture())).json()
+        assert (answer["variant"], answer["experiment"]) == ("reference", None)
+        found = (await client.get("/experiments/paired-test")).json()
+        assert "`reference` ran" in found["problem"]
+        assert found["results"] is None
 
 
 async def test_an_experiment_is_reported_as_soon_as_its_models_run(anyio_backend, zoo, tmp_path, op):
