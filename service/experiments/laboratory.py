@@ -39,9 +39,10 @@ class Report:
 
 
 class _Kept(NamedTuple):
-    """A report, of which state of declaration and store, and when it was made."""
+    """A report, of which declaration, revision and state of the store, and when it was made."""
 
     declaration: Declaration
+    revision: str
     changes: tuple[int, int]
     at: float
     report: Report
@@ -116,35 +117,32 @@ class Laboratory:
             FeedbackStoreError: The store cannot be read.
         """
         with self._lock:  # one at a time: pollers do not multiply the work
+            try:
+                revision = self.catalogue.revision(declaration)  # of the models that are served at this moment
+            except ServiceError as error:
+                return Report(None, None, f"The experiment cannot run: {error.detail}")
             self.recorder.flush()
             changes, now = self.store.changes(), time.monotonic()
             kept = self._reports.get(declaration.name)
             if (
                 kept is not None
-                and kept.declaration == declaration
+                and (kept.declaration, kept.revision) == (declaration, revision)
                 and (kept.changes == changes or now - kept.at < fresh_s)
             ):
                 return kept.report
-            report = self._report(declaration)
-            if report.results is not None:  # that it cannot run is cheap to find, and over once its model is loaded
-                self._reports[declaration.name] = _Kept(declaration, changes, now, report)
+            results = analyse(declaration, revision, self.store)
+            report = Report(results, in_words(declaration, results))
+            self._reports[declaration.name] = _Kept(declaration, revision, changes, now, report)
             return report
 
-    def _report(self, declaration: Declaration) -> Report:
-        try:
-            revision = self.catalogue.revision(declaration)
-        except ServiceError as error:
-            return Report(None, None, f"The experiment cannot run: {error.detail}")
-        results = analyse(declaration, revision, self.store)
-        return Report(results, in_words(declaration, results))
-
     def _show(self) -> None:
-        """Brings the gauges up to date if anything was written since."""
+        """Brings the gauges up to date if anything was written, or something else is compared, since."""
         with self._showing:  # an older state must not be written over a newer one
-            changes = self.store.changes()
-            if changes == self._shown:
+            declarations = self.catalogue.all()
+            state = self.store.changes(), [self._revision(declaration) for declaration in declarations]
+            if state == self._shown:
                 return
-            for declaration in self.catalogue.all():
+            for declaration in declarations:
                 self._show_experiment(declaration)
             self._metrics.feedback.clear_accuracy()  # retention may have forgotten a variant
             for live in self.store.live():
@@ -156,13 +154,22 @@ class Laboratory:
                     self._metrics.feedback.set_accuracy(metric, Bounds(*interval), **target)
                 self._metrics.feedback.set_images(live.n, **target)
             self._metrics.feedback.set_store(*self.store.size())
-            self._shown = changes
+            self._shown = state
+
+    def _revision(self, declaration: Declaration) -> str | None:
+        """What an experiment compares now; None while it cannot run: its models may still be loading."""
+        try:
+            return self.catalogue.revision(declaration)
+        except ServiceError:
+            return None
 
     def _show_experiment(self, declaration: Declaration) -> None:
         results = self.report(declaration, fresh_s=0.0).results
-        if results is None:
-            return
         name, shown = declaration.name, self._metrics.experiments
+        if results is None:
+            self._revisions.pop(name, None)
+            shown.clear_results(name)
+            return
         if self._revisions.get(name) != results.revision:  # figures of what was compared before
             self._revisions[name] = results.revision
             shown.clear_results(name)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -250,6 +251,31 @@ async def test_a_candidate_that_cannot_run_leaves_the_service_alone(anyio_backen
         (only,) = (await client.get("/experiments")).json()["experiments"]
         assert "missing" in only["problem"]
         assert only["results"] is None
+
+
+async def test_a_new_version_of_an_arm_starts_anew_and_one_that_went_has_no_results(anyio_backend, zoo, tmp_path, op):
+    shutil.copytree(zoo, tmp_path / "zoo")
+    file = declare(tmp_path, experiment("paired"))
+    async with running(tmp_path / "zoo", experiments_file=file, **OPTIONS) as client:
+        await ask(client, picture())
+        await found_when(client, "paired-test", lambda found: found["results"]["pairs"] == 1)
+        laboratory = client.app.state.services.laboratory
+        await asyncio.to_thread(laboratory._show)  # what the recorder's thread does every ten seconds
+        assert metric(client, "bireal_experiment_agreement", experiment="paired-test", bound="upper") > 0
+        model = tmp_path / "zoo" / "tiny-bireal"
+        shutil.copytree(model / "1", model / "2")
+        card = yaml.safe_load((model / "2" / "card.yaml").read_text())
+        (model / "2" / "card.yaml").write_text(yaml.safe_dump({**card, "version": "2"}))
+        assert (await client.post("/admin/models/tiny-bireal/load", headers=ADMIN)).status_code == 200
+        found = (await client.get("/experiments/paired-test")).json()
+        assert [arm["version"] for arm in found["arms"]] == ["1", "2"]
+        assert found["results"]["pairs"] == 0, "what version 1 gave is not told as version 2's"
+        await asyncio.to_thread(laboratory._show)
+        assert metric(client, "bireal_experiment_agreement", experiment="paired-test", bound="upper") == 0
+        await client.post("/admin/models/tiny-bireal/unload?force=true", headers=ADMIN)
+        found = (await client.get("/experiments/paired-test")).json()
+        assert found["results"] is None
+        assert "no model" in found["problem"]
 
 
 async def test_a_fallback_is_never_counted_as_the_arm_that_it_stands_in_for(anyio_backend, zoo, tmp_path):
