@@ -9,129 +9,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
-from onnx import numpy_helper
 from torch import Tensor, nn
 
-from models.arch import ArchConfig, BiRealNet, ResNet, build
-from models.arch.bireal import BiRealBasic
+from models.arch import ArchConfig, BiRealNet, DepthNet, ResNet, build
 from models.command_line import Parser
 from models.data.folder import load_split
-from models.data.normalise import MEAN, STD, normalise
+from models.data.kitti import hold_out_frames, load_drives
+from models.data.normalise import normalise
 from models.train import checkpoint
+from models.train.depth import FX_BASELINE, HOLD_OUT
 from models.train.initialise import initialise_from
-from service.backends.bits import unpack_signs
+from models.train.recover_weights import Weights, fill_bireal, fill_fc, fill_resnet, fill_scores, move_into_scores
 from service.card import Card
 from service.errors import ServiceError
 
 CALIBRATION_IMAGES = 1024
-
-
-class Weights:
-    """Initialisers of a graph by the start of their names (the exporter numbers them at the end)."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._values = {t.name.rsplit("_", 1)[0]: numpy_helper.to_array(t) for t in model.graph.initializer}
-
-    def __call__(self, name: str) -> Tensor:
-        """Float32 tensor called ``name``, stored as float32, as float16, or in 8 bit with a scale a column."""
-        value = self._values.get(f"{name}_f16", self._values.get(name))
-        if value is None:
-            raise ValueError(f"the graph has no {name!r}: only graphs of models.export with basic blocks are read")
-        stored = np.array(value, np.float32)
-        if value.dtype == np.int8:
-            stored *= self._values[name.removesuffix("_weight") + "_scale"]
-        return torch.from_numpy(stored)
-
-    def scale(self, name: str) -> Tensor | float:
-        """Factors of the weights beside it that are not in them yet, 1 in graphs that store none."""
-        weight = self._values.get(name.removesuffix("_scale") + "_weight")
-        applied = weight is not None and weight.dtype == np.int8
-        return self(name) if name in self._values and not applied else 1.0
-
-    def signs(self, name: str, channels: int) -> Tensor:
-        """Packed weights as -1/+1 [O,C,K,K]."""
-        words: NDArray[np.int32] = self._values[name].astype(np.int32, copy=False)  # [O,K,K,words]
-        return torch.from_numpy(unpack_signs(words, channels)).permute(0, 3, 1, 2).contiguous()
-
-
-def set_affine(bn: nn.BatchNorm2d, scale: Tensor | float, bias: Tensor | float) -> None:
-    """Make an eval-mode BatchNorm compute scale * x + bias."""
-    assert bn.running_mean is not None and bn.running_var is not None
-    with torch.no_grad():
-        bn.running_mean.zero_()
-        bn.running_var.fill_(1.0 - bn.eps)
-        bn.weight.copy_(torch.as_tensor(scale).expand_as(bn.weight))
-        bn.bias.copy_(torch.as_tensor(bias).expand_as(bn.bias))
-
-
-def set_conv_bn(conv_bn: nn.Sequential, weight: Tensor, bias: Tensor | float) -> None:
-    """A folded convolution into convolution and BatchNorm, the weights at the size of fresh ones."""
-    conv, bn = conv_bn[0], conv_bn[1]
-    assert isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d)
-    factor = fresh_deviation(conv) / weight.std()
-    with torch.no_grad():
-        conv.weight.copy_(weight * factor)
-    set_affine(bn, 1.0 / factor, bias)
-
-
-def fresh_deviation(conv: nn.Conv2d) -> float:
-    """Standard deviation of a fresh convolution's weights (He et al. 2015, fan-out)."""
-    return float((2.0 / (conv.out_channels * conv.kernel_size[0] ** 2)) ** 0.5)
-
-
-def fill_resnet(network: ResNet, get: Weights) -> None:
-    """Weights of an exported full-precision network with basic blocks."""
-    set_conv_bn(network.stem, get("stem_weight"), get("stem_bias"))
-    for s, stage in enumerate(network.stages):
-        for b, block in enumerate(stage):  # type: ignore[arg-type]  # a Sequential of blocks
-            hint = f"stage{s + 1}_{b}"
-            if block.downsample is not None:
-                set_conv_bn(block.downsample, get(f"{hint}_down_weight"), get(f"{hint}_down_bias"))
-            for i, conv_bn in enumerate(block.convs):
-                set_conv_bn(conv_bn, get(f"{hint}_conv{i + 1}_weight"), get(f"{hint}_conv{i + 1}_bias"))
-
-
-def fill_bireal(network: BiRealNet, get: Weights, magnitudes: BiRealNet | None) -> None:
-    """Weights of an exported Bi-Real net with basic blocks; ``magnitudes`` lends |W| to the signs."""
-    std = torch.tensor(STD).view(1, 3, 1, 1)
-    # the stem reads pixels minus a mean; ours reads them normalised
-    weight = get("stem_weight").permute(0, 3, 1, 2) * get("stem_scale")[:, None, None, None] * std
-    offset = (get("stem_mean") - torch.tensor(MEAN)).abs().max()
-    assert offset < 1.0, "the stem's mean is not the normalisation's"
-    set_conv_bn(network.stem, weight, get("stem_bias"))
-    for s, stage in enumerate(network.stages):
-        for b, block in enumerate(stage):  # type: ignore[arg-type]  # a Sequential of blocks
-            assert isinstance(block, BiRealBasic)
-            hint = f"stage{s + 1}_{b}"
-            conv = block.body.conv
-            signs = get.signs(f"{hint}_weight", conv.in_channels)
-            size = torch.ones_like(signs)
-            if magnitudes is not None:
-                twin = magnitudes.stages[s][b].body.conv.weight.detach().abs()  # type: ignore[index,union-attr]
-                size = (twin / twin.mean(dim=(1, 2, 3), keepdim=True)).clamp(min=1e-3)
-            latent = signs * size * fresh_deviation(conv) * 0.8
-            with torch.no_grad():
-                conv.weight.copy_(latent)
-            alpha = latent.abs().mean(dim=(1, 2, 3))
-            assert isinstance(block.body.bn, nn.BatchNorm2d)
-            set_affine(block.body.bn, get(f"{hint}_scale") / alpha, get(f"{hint}_bias"))
-            if block.downsample is not None:
-                weight = get(f"{hint}_down_weight") * get.scale(f"{hint}_down_scale")  # [C,O]
-                set_conv_bn(block.downsample.conv_bn, weight.T[:, :, None, None], 0.0)
-
-
-@torch.no_grad()
-def fill_fc(fc: nn.Linear, get: Weights) -> None:
-    """The last layer of an exported network."""
-    weight = get("fc_weight") * get.scale("fc_scale")
-    fc.weight.copy_(weight if weight.shape == fc.weight.shape else weight.T)
-    fc.bias.copy_(get("fc_bias"))
+CALIBRATION_FRAMES = 64
 
 
 @torch.no_grad()
@@ -148,7 +47,7 @@ def calibrate(network: nn.Module, images: Tensor) -> None:
         entry[1] += x.square().mean(dim=(0, 2, 3))
 
     hooks = [m.register_forward_pre_hook(record) for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    batches = images.split(128)
+    batches = images.split(max(1, 128 * 64 * 64 // images[0, 0].numel()))
     for batch in batches:
         network(normalise(batch))
     for hook in hooks:
@@ -188,27 +87,51 @@ def recovered(args: argparse.Namespace) -> None:
         FileNotFoundError, ValueError, ServiceError: the model or the data cannot be used; the message says why.
     """
     card = Card.load(args.model)
-    binary = card.precision == "binary"
-    arch = ArchConfig(
-        depth=card.network.depth, method="bireal" if binary else "none", num_classes=len(card.classes or ())
-    )
+    arch = arch_of(card)
     network = build(arch)
     get = Weights(onnx.load(args.model / card.file))
-    if isinstance(network, BiRealNet):
+    encoder = network.encoder if isinstance(network, DepthNet) else network
+    if isinstance(encoder, BiRealNet):
         magnitudes = None
         if args.twin:
-            magnitudes = BiRealNet(arch)
-            initialise_from(magnitudes, args.twin)
-        fill_bireal(network, get, magnitudes)
+            lender = build(arch)
+            initialise_from(lender, args.twin)
+            magnitudes = lender.encoder if isinstance(lender, DepthNet) else lender
+            assert isinstance(magnitudes, BiRealNet)
+        fill_bireal(encoder, get, magnitudes)
     else:
-        assert isinstance(network, ResNet)
-        fill_resnet(network, get)
-    assert isinstance(network.fc, nn.Linear)
-    fill_fc(network.fc, get)
-    data = load_split(args.data, "train", card.input.width)
-    pick = np.random.default_rng(0).choice(len(data), CALIBRATION_IMAGES, replace=False)
-    calibrate(network, torch.from_numpy(data.images[pick]).permute(0, 3, 1, 2).float())
+        assert isinstance(encoder, ResNet)
+        fill_resnet(encoder, get)
+    if isinstance(network, DepthNet):
+        fill_scores(network, get)
+    else:
+        assert isinstance(network.fc, nn.Linear)
+        fill_fc(network.fc, get)
+    calibrate(network, calibration_images(card, args.data))
+    if isinstance(network, DepthNet):
+        move_into_scores(network)
     checkpoint.save(args.out, network, arch, card.name, checkpoint.Progress())
+
+
+def arch_of(card: Card) -> ArchConfig:
+    """The network that a card of ours describes."""
+    method = "bireal" if card.precision == "binary" else "none"
+    arch = ArchConfig(depth=card.network.depth, method=method, width=card.network.width)
+    if card.depth is None:
+        return replace(arch, num_classes=len(card.classes or ()))
+    return replace(arch, task="depth", max_disparity_px=round(FX_BASELINE / card.depth.min_m, 3))
+
+
+def calibration_images(card: Card, data: Path) -> Tensor:
+    """Training images (of frames: none of those that are held out) as float32 pixels [N,3,H,W]."""
+    if card.depth is None:
+        images = load_split(data, "train", card.input.width).images
+    else:
+        root = data / "train" if (data / "train").is_dir() else data
+        images = np.stack([frame.left for frame in hold_out_frames(load_drives(root), HOLD_OUT)[0]])
+    count = CALIBRATION_IMAGES if card.depth is None else min(CALIBRATION_FRAMES, len(images))
+    pick = np.random.default_rng(0).choice(len(images), count, replace=False)
+    return torch.from_numpy(images[pick]).permute(0, 3, 1, 2).float()
 
 
 if __name__ == "__main__":

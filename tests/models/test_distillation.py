@@ -9,20 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from models.arch import ArchConfig, BiRealNet, build
+from models.arch import ArchConfig
 from models.binarize.base import Phase
 from models.data.augment import cut
 from models.data.folder import ClassName, ImageSet
 from models.data.normalise import normalise
 from models.data.views import VIEW_SEED, view_batches, view_crops
 from models.export.convert import to_onnx
-from models.train import checkpoint
 from models.train.classify import ClassifyTask, SoftLabels
-from models.train.initialise import initialise_from
 from models.train.optim import learning_rate
 from models.train.recipe import PhaseSpec
 from models.train.recipes import get_recipe
-from models.train.recover import Weights, calibrate, fill_bireal, fill_fc, fill_resnet
+from models.train.recover import Weights
 from models.train.statistics import measure_statistics
 from tests.models.test_export import random_network
 from tests.models.test_train import photos, small_recipe  # noqa: F401  a fixture
@@ -114,49 +112,6 @@ def test_linear_and_constant_schedules() -> None:
     assert learning_rate(replace(linear, schedule="constant"), 99, 100, 100) == 1.0
     with pytest.raises(ValueError, match="unknown schedule"):
         learning_rate(replace(linear, schedule="none"), 50, 100, 100)
-
-
-@pytest.mark.parametrize(("method", "pointwise"), [("none", "float32"), ("bireal", "float32"), ("bireal", "int8")])
-def test_a_checkpoint_recovered_from_a_graph_computes_what_the_graph_does(method: str, pointwise: str) -> None:
-    config = ArchConfig(depth=18, method=method, num_classes=4, width=0.25)
-    source = random_network(config)
-    get = Weights(to_onnx(source, 64, 64, stem_precision="float32", pointwise_precision=pointwise, half=False))
-    network = build(config)
-    if isinstance(network, BiRealNet):
-        fill_bireal(network, get, None)
-    else:
-        fill_resnet(network, get)
-    fill_fc(network.fc, get)
-    pictures = torch.from_numpy(images(256, 64).images).permute(0, 3, 1, 2).float()
-    network.eval()
-    before = network(normalise(pictures))
-    calibrate(network, pictures)
-    x = normalise(pictures)
-    with torch.no_grad():
-        theirs, ours = source(x), network.eval()(x)
-        network.train()
-        training = network(x[:128])
-    # a sign or two of a binary network turns by rounding, more with 8-bit weights: closeness is that of most answers
-    near = 0.5 if pointwise == "int8" else 0.05
-    for answer in (before, ours):
-        assert torch.median((answer - theirs).abs()) < near * theirs.std()
-    assert torch.median((training - theirs[:128]).abs()) < 0.5 * theirs.std(), "training starts without a jump"
-
-
-def test_magnitudes_come_from_the_twin(tmp_path: Path) -> None:
-    config = ArchConfig(depth=18, method="bireal", num_classes=4, width=0.25)
-    full = replace(config, method="none")
-    twin = build(full)
-    checkpoint.save(tmp_path / "full.pt", twin, full, "full", checkpoint.Progress())
-    lender, source, network = BiRealNet(config), random_network(config), BiRealNet(config)
-    initialise_from(lender, tmp_path / "full.pt")
-    fill_bireal(network, Weights(to_onnx(source, 64, 64, pointwise_precision="float32", half=False)), lender)
-    theirs = source.stages[1][0].body.conv.weight
-    ours = network.stages[1][0].body.conv.weight
-    assert torch.equal(ours < 0, theirs < 0)
-    lent = lender.stages[1][0].body.conv.weight.abs()
-    ratio = ours.abs() / (lent / lent.mean(dim=(1, 2, 3), keepdim=True)).clamp(min=1e-3)
-    assert torch.allclose(ratio, ratio.mean(), rtol=1e-4)
 
 
 def test_recipes_that_start_from_served_models_name_them() -> None:

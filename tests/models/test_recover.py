@@ -1,0 +1,97 @@
+"""Training on from a served model: its graph read back into the network that it was exported from."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models.arch import ArchConfig, BiRealNet, DepthNet, build
+from models.data.normalise import normalise
+from models.export.convert import to_onnx
+from models.train import checkpoint
+from models.train.initialise import initialise_from
+from models.train.recover import calibrate
+from models.train.recover_weights import Weights, fill_bireal, fill_fc, fill_resnet, fill_scores, move_into_scores
+from tests.models.test_distillation import images
+from tests.models.test_export import random_network
+
+
+@pytest.mark.parametrize(("method", "pointwise"), [("none", "float32"), ("bireal", "float32"), ("bireal", "int8")])
+def test_a_checkpoint_recovered_from_a_graph_computes_what_the_graph_does(method: str, pointwise: str) -> None:
+    config = ArchConfig(depth=18, method=method, num_classes=4, width=0.25)
+    source = random_network(config)
+    get = Weights(to_onnx(source, 64, 64, stem_precision="float32", pointwise_precision=pointwise, half=False))
+    network = build(config)
+    if isinstance(network, BiRealNet):
+        fill_bireal(network, get, None)
+    else:
+        fill_resnet(network, get)
+    fill_fc(network.fc, get)
+    pictures = torch.from_numpy(images(256, 64).images).permute(0, 3, 1, 2).float()
+    network.eval()
+    before = network(normalise(pictures))
+    calibrate(network, pictures)
+    x = normalise(pictures)
+    with torch.no_grad():
+        theirs, ours = source(x), network.eval()(x)
+        network.train()
+        training = network(x[:128])
+    # a sign or two of a binary network turns by rounding, more with 8-bit weights: closeness is that of most answers
+    near = 0.5 if pointwise == "int8" else 0.05
+    for answer in (before, ours):
+        assert torch.median((answer - theirs).abs()) < near * theirs.std()
+    assert torch.median((training - theirs[:128]).abs()) < 0.5 * theirs.std(), "training starts without a jump"
+
+
+def test_magnitudes_come_from_the_twin(tmp_path: Path) -> None:
+    config = ArchConfig(depth=18, method="bireal", num_classes=4, width=0.25)
+    full = replace(config, method="none")
+    twin = build(full)
+    checkpoint.save(tmp_path / "full.pt", twin, full, "full", checkpoint.Progress())
+    lender, source, network = BiRealNet(config), random_network(config), BiRealNet(config)
+    initialise_from(lender, tmp_path / "full.pt")
+    fill_bireal(network, Weights(to_onnx(source, 64, 64, pointwise_precision="float32", half=False)), lender)
+    theirs = source.stages[1][0].body.conv.weight
+    ours = network.stages[1][0].body.conv.weight
+    assert torch.equal(ours < 0, theirs < 0)
+    lent = lender.stages[1][0].body.conv.weight.abs()
+    ratio = ours.abs() / (lent / lent.mean(dim=(1, 2, 3), keepdim=True)).clamp(min=1e-3)
+    assert torch.allclose(ratio, ratio.mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["none", "bireal"])
+def test_a_depth_network_is_recovered_too(method: str) -> None:
+    config = ArchConfig(depth=50, method=method, task="depth", width=0.25, max_disparity_px=90.0)
+    source = random_network(config)
+    assert isinstance(source, DepthNet)
+    for score in source.scores:
+        nn.init.normal_(score.weight, std=0.02)
+        nn.init.constant_(score.bias, 0.1)
+    get = Weights(to_onnx(source, 64, 96, stem_precision="float32", pointwise_precision="float32", half=False))
+    network = build(config)
+    assert isinstance(network, DepthNet)
+    if isinstance(network.encoder, BiRealNet):
+        fill_bireal(network.encoder, get, None)
+    else:
+        fill_resnet(network.encoder, get)
+    fill_scores(network, get)
+    pictures = torch.from_numpy(images(16, 96).images[:, :64]).permute(0, 3, 1, 2).float()
+    calibrate(network, pictures)
+    move_into_scores(network)
+    x = normalise(pictures)
+    with torch.no_grad():
+        theirs, ours = source(x).log(), network.eval()(x).log()
+    assert torch.median((theirs - ours).abs()) < 0.05 * theirs.std()
+    assert all((norm.weight == 1.0).all() for norm in network.norms), "score maps keep weights of a trainable size"
+
+
+def test_8_bit_weights_of_a_bottleneck_come_back_within_half_a_step() -> None:
+    config = ArchConfig(depth=50, method="bireal", num_classes=4, width=0.25)
+    source, network = random_network(config), BiRealNet(config)
+    fill_bireal(network, Weights(to_onnx(source, 64, 64, stem_precision="float32", half=False)), None)
+    theirs = source.stages[1][0].match.weight[:, :, 0, 0]
+    ours = network.stages[1][0].match.weight[:, :, 0, 0]
+    step = theirs.abs().amax(dim=1, keepdim=True) / 127
+    assert ((ours - theirs).abs() <= 0.51 * step).all()
