@@ -12,7 +12,7 @@ TARGET = TargetLabels(task="classify", model="m", version="1", variant="binary")
 def test_an_experiment_from_declaration_to_verdict_and_its_removal() -> None:
     metrics = Metrics(CollectorRegistry())
     shown = metrics.experiments
-    shown.set_state("e", "split", running=True, weights={"full": 0.9, "binary": 0.1})
+    shown.set_state("e", "split", running=True, weights={"full": 0.9, "renamed": 0.1})
     shown.set_state("e", "paired", running=False, weights={"full": 1.0, "binary": 0.5})
     shown.count_request("e", "full", 0.002)
     shown.count_shadow("e", "binary", "ok", 0.001)
@@ -26,6 +26,7 @@ def test_an_experiment_from_declaration_to_verdict_and_its_removal() -> None:
     assert value(metrics, "bireal_experiment_running", experiment="e", mode="paired") == 0
     assert value(metrics, "bireal_experiment_running", experiment="e", mode="split") is None
     assert value(metrics, "bireal_experiment_weight", experiment="e", arm="binary") == 0.5
+    assert value(metrics, "bireal_experiment_weight", experiment="e", arm="renamed") is None
     assert value(metrics, "bireal_experiment_requests_total", experiment="e", arm="full") == 1
     assert value(metrics, "bireal_experiment_inference_seconds_count", experiment="e", arm="binary") == 1
     assert value(metrics, "bireal_experiment_shadow_total", experiment="e", outcome="dropped") == 1

@@ -62,6 +62,7 @@ class Catalogue:
         self._file = {declaration.name: declaration for declaration in declared}
         self._store, self._registry, self._metrics = store, registry, metrics
         self._lock = threading.Lock()
+        self._changing = threading.Lock()  # a change is made of what is there: one after the other
         self._complaints: dict[str, str] = {}
         self._changes: dict[str, str | None] | None = None
         self._all: dict[str, Declaration] = {}
@@ -155,20 +156,24 @@ class Catalogue:
 
     def remove(self, name: str) -> None:
         """Ends an experiment; what it found stays in the store until it is too old. Blocks."""
-        self.get(name)
-        self._store.put_declaration(name, None)
-        self.refresh()
+        with self._changing:
+            self.refresh()
+            self.get(name)
+            self._store.put_declaration(name, None)
+            self.refresh()
 
     def _change(self, name: str, change: Callable[[Declaration | None], Declaration]) -> Declaration:
-        changed = change(self._all.get(name))
-        others = [declaration for declaration in self.all() if declaration.name != name]
-        if len(others) >= MAX_EXPERIMENTS:
-            raise InvalidExperimentError(f"There are {MAX_EXPERIMENTS} experiments already.", remedy="Remove one.")
-        if contradiction := contradictions([*others, changed]):
-            raise InvalidExperimentError(f"{contradiction[0].upper()}{contradiction[1:]}")
-        self._store.put_declaration(name, changed.model_dump_json(exclude_defaults=True))
-        self.refresh()
-        return changed
+        with self._changing:
+            self.refresh()  # another replica may have changed a part of it a moment ago
+            changed = change(self._all.get(name))
+            others = [declaration for declaration in self.all() if declaration.name != name]
+            if len(others) >= MAX_EXPERIMENTS:
+                raise InvalidExperimentError(f"There are {MAX_EXPERIMENTS} experiments already.", remedy="Remove one.")
+            if contradiction := contradictions([*others, changed]):
+                raise InvalidExperimentError(f"{contradiction[0].upper()}{contradiction[1:]}")
+            self._store.put_declaration(name, changed.model_dump_json(exclude_defaults=True))
+            self.refresh()
+            return changed
 
     def _show(self, current: dict[str, Declaration]) -> None:
         """Makes a set of experiments the current one."""

@@ -88,7 +88,8 @@ class ExperimentMetrics:
 
     def set_state(self, experiment: str, mode: str, *, running: bool, weights: dict[str, float]) -> None:
         """Shows whether an experiment runs and the share of each arm."""
-        self._running.remove_by_labels({"experiment": experiment})  # its mode may have changed
+        for gauge in (self._running, self._weight):  # its mode and the names of its arms may have changed
+            gauge.remove_by_labels({"experiment": experiment})
         self._running.labels(experiment=experiment, mode=mode).set(running)
         for arm, weight in weights.items():
             self._weight.labels(experiment=experiment, arm=arm).set(weight)

@@ -243,6 +243,22 @@ async def test_changes_reach_replicas_and_outlive_a_restart(anyio_backend, zoo, 
         assert found["stored"] is True
 
 
+async def test_changes_of_two_administrators_are_both_kept(anyio_backend, zoo, tmp_path, op):
+    options = {"feedback_store": tmp_path / "store.sqlite", "experiments_file": declare(tmp_path, experiment("split"))}
+    async with running(zoo, **options, **OPTIONS) as one, running(zoo, **options, **OPTIONS) as two:
+        path = "/admin/experiments/split-test"
+        await one.patch(path, json={"state": "paused"}, headers=ADMIN)
+        await two.patch(path, json={"weight": 0.125}, headers=ADMIN)  # before this replica has looked at the store
+        found = (await two.get("/experiments/split-test")).json()
+        assert (found["state"], found["arms"][1]["weight"]) == ("paused", 0.125)
+        for number in range(1, 31):
+            weight, margin = number / 64, number / 100
+            changes = ({"weight": weight}, {"margin": margin})
+            await asyncio.gather(*(one.patch(path, json=change, headers=ADMIN) for change in changes))
+            found = one.app.state.services.laboratory.catalogue.get("split-test")
+            assert (found.weight, found.margin) == (weight, margin)
+
+
 async def test_a_candidate_that_cannot_run_leaves_the_service_alone(anyio_backend, zoo, tmp_path, op):
     broken = experiment("split", candidate={"variant": "binary", "model": "missing"}, weight=1.0)
     async with running(zoo, experiments_file=declare(tmp_path, broken), **OPTIONS) as client:
