@@ -45,6 +45,10 @@ CREATE TABLE IF NOT EXISTS tally (
     experiment TEXT NOT NULL, revision TEXT NOT NULL, baseline INTEGER NOT NULL, candidate INTEGER NOT NULL,
     pairs INTEGER NOT NULL, PRIMARY KEY (experiment, revision, baseline, candidate)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS arm_tally (
+    experiment TEXT NOT NULL, revision TEXT NOT NULL, arm TEXT NOT NULL, top1 INTEGER NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY (experiment, revision, arm)
+) WITHOUT ROWID;
 """
 
 # Labelled pairs: what both arms said of an image whose class is known. In `shadow` the candidate ran after the answer,
@@ -56,6 +60,10 @@ _PAIRS = """
     WHERE f.experiment IS NOT NULL AND f.top1 IS NOT NULL
       AND (f.other_top1 IS NOT NULL OR o.candidate_class IS NOT NULL)
 """
+
+
+# Classifications that were judged, as part of an experiment: how many were right, and how many there are.
+_JUDGED = "sum(top1) AS top1, count(top1) AS n FROM feedback WHERE experiment IS NOT NULL AND top1 IS NOT NULL"
 
 
 class Live(NamedTuple):
@@ -140,8 +148,8 @@ class Store:
     def prune(self, *, max_age_s: float, max_rows: int, now: float | None = None) -> dict[Literal["age", "count"], int]:
         """Removes what is too old, then the oldest of what is too much, in either table.
 
-        The discordant pairs among it are remembered as counts: the e-value is evidence over all that was ever seen, and
-        forgetting a part of it would break its guarantee.
+        What it says about experiments is remembered as counts: the e-value, and intervals that may be watched, rest on
+        all that was ever seen, and forgetting a part of it would break their guarantee.
 
         Returns:
             Rows removed, by reason.
@@ -158,13 +166,13 @@ class Store:
                     ).fetchone()
                     limits.append(("count", cut))
                 for reason, before in limits:
-                    self._remember_pairs(connection, table, before)
+                    self._remember_counts(connection, table, before)
                     removed[reason] += connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
         return removed
 
     @staticmethod
-    def _remember_pairs(connection: sqlite3.Connection, table: str, before: float) -> None:
-        """Keeps what rows that are about to go say about labelled pairs.
+    def _remember_counts(connection: sqlite3.Connection, table: str, before: float) -> None:
+        """Keeps what rows that are about to go say about labelled pairs, and about each arm.
 
         A pair whose feedback goes becomes a count. One whose observation goes first stays a pair: what the candidate
         said is moved to the feedback.
@@ -174,6 +182,12 @@ class Store:
                 f"INSERT INTO tally SELECT experiment, revision, baseline, candidate, count(*) FROM ({_PAIRS}) "
                 "WHERE at < ? GROUP BY experiment, revision, baseline, candidate "
                 "ON CONFLICT DO UPDATE SET pairs = pairs + excluded.pairs",
+                (before,),
+            )
+            connection.execute(
+                f"INSERT INTO arm_tally SELECT experiment, revision, arm, {_JUDGED} AND at < ? "
+                "GROUP BY experiment, revision, arm "
+                "ON CONFLICT DO UPDATE SET top1 = top1 + excluded.top1, n = n + excluded.n",
                 (before,),
             )
         else:
@@ -236,10 +250,11 @@ class Store:
         return counts
 
     def right(self, experiment: str, revision: str) -> dict[str, tuple[int, int]]:
-        """Classifications that were judged, by the arm that gave them: how many were right, and how many there are."""
+        """Classifications ever judged, by the arm that gave them: how many were right, and how many there are."""
         rows = self._rows(
-            "SELECT arm, sum(top1) AS top1, count(top1) AS n FROM feedback WHERE experiment = ? AND revision = ? "
-            "AND top1 IS NOT NULL GROUP BY arm",
+            f"SELECT arm, sum(top1) AS top1, sum(n) AS n FROM (SELECT arm, {_JUDGED} AND experiment = ?1 "
+            "AND revision = ?2 GROUP BY arm UNION ALL "
+            "SELECT arm, top1, n FROM arm_tally WHERE experiment = ?1 AND revision = ?2) GROUP BY arm",
             (experiment, revision),
         )
         return {row["arm"]: (int(row["top1"]), int(row["n"])) for row in rows}

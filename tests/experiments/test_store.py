@@ -81,6 +81,22 @@ def test_retention_forgets_rows_and_keeps_the_counts_of_pairs(store, limit):
     assert store.pairs("e", "r") == before
 
 
+@pytest.mark.parametrize("limits", [{"max_age_s": 3.5, "max_rows": 10**9}, {"max_age_s": 1e9, "max_rows": 4}])
+def test_retention_keeps_how_often_each_arm_of_a_split_was_right(store, limits):
+    for number in range(20):
+        right = number % 4 > 0
+        store.add_feedback(judgement(number, arm=("full", "binary")[number % 2], score=Score(top1=right)))
+    store.add_feedback(judgement(20, experiment=None, revision=None, arm=None))
+    store.add_feedback(judgement(21, revision="another"))
+    before = store.right("e", "r")
+    assert before == {"full": (5, 10), "binary": (10, 10)}
+    for now in (NOW + 9, NOW + 21, NOW + 21):
+        store.prune(**limits, now=now)
+        assert store.right("e", "r") == before, "an interval that may be watched rests on all that was ever seen"
+    assert store.size()[0]["feedback"] == 4
+    assert store.right("e", "another") == {"full": (1, 1)}
+
+
 def test_a_pair_whose_observation_goes_first_stays_a_pair(store):
     store.add_observations([observation(1, at=NOW - 100, candidate_class=3), observation(2, at=NOW - 100)])
     store.add_feedback(judgement(1))
