@@ -75,7 +75,7 @@ bench: setup $(STAMPS)/bench ## kernels and networks against other runtimes (ARG
 	$(PY) -m loadtest.network $(ARGS)
 
 load: $(STAMPS)/op $(STAMPS)/bench ## throughput and latency by task and variant, under a load made here (ARGS="--users 8")
-	$(PY) -m loadtest.run $(ARGS)
+	$(PY) -m loadtest.load --scenarios saturate $(ARGS)
 
 ray: $(RAY_VENV)/.stamps/op ## .venv-ray: the service with Ray Serve, apart from everything else (docs/ray.md)
 

@@ -154,7 +154,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     kinds = [kind for kind in document.capacity if kind.task == arguments.task]
     if not kinds:
-        print(f"error: the load test of {document.machine.date} did not send to {arguments.task}.", file=sys.stderr)
+        print(
+            f"error: the load test of {document.machine.date} holds no capacity of one core for "
+            f"{arguments.task}: `python -m loadtest.load --record` measures it.",
+            file=sys.stderr,
+        )
         return 2
     answers = [answer(kind, arguments.rate, arguments.p99_ms, calibration(document, kind.name)) for kind in kinds]
     if arguments.json:

@@ -10,17 +10,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from loadtest.scenarios import Plan
-from loadtest.stack import ROOT, Service, StackError, pinned
+from loadtest.stack import ROOT, Service, StackError, get, pinned
 
 LOCUSTFILE = Path(__file__).with_name("scenario_locustfile.py")
 
 _WATCH_S = 0.05
+_SCRAPE_S = 0.5  # a page of metrics costs the service milliseconds
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -71,6 +75,21 @@ class Usage:
         cpu_s = (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
         return cls(time.perf_counter(), cpu_s, int(fields[21]) * _PAGE_BYTES)
 
+    @classmethod
+    def scraped(cls, url: str) -> Usage | None:
+        """Reads what a service says of its own process at `/metrics`; None where it says nothing, as outside Linux.
+
+        Raises:
+            OSError: the service does not answer.
+        """
+        asked_s, page = time.perf_counter(), get(f"{url}/metrics")
+        at_s = (asked_s + time.perf_counter()) / 2
+        found = {
+            sample.name: sample.value for family in text_string_to_metric_families(page) for sample in family.samples
+        }
+        cpu_s, resident = found.get("process_cpu_seconds_total"), found.get("process_resident_memory_bytes")
+        return None if cpu_s is None or resident is None else cls(at_s, cpu_s, int(resident))
+
 
 @dataclass(frozen=True)
 class Run:
@@ -78,7 +97,7 @@ class Run:
 
     Attributes:
         samples: every request, in order of their answers.
-        usage: of the service, twenty times a second; empty where it is somebody else's process.
+        usage: of the service: twenty times a second, or twice where it is not a process of ours and says so itself.
         began_s: `time.perf_counter()` at the plan's beginning; `usage` is on the same clock.
     """
 
@@ -109,7 +128,7 @@ def drive(plan: Plan, service: Service, *, cpus: Sequence[int] | None = None, im
         ]
         search = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": search, "LOADTEST_PLAN": str(described)}
-        with _watched(service.pid) as usage:
+        with _watched(service) as usage:
             ended = subprocess.run(  # noqa: S603  no shell, and arguments of our own
                 pinned(command, cpus),
                 cwd=folder,
@@ -138,16 +157,20 @@ def _describe(plan: Plan, samples: Path, image: Path | None) -> dict[str, object
 
 
 @contextlib.contextmanager
-def _watched(pid: int | None) -> Iterator[list[Usage]]:
-    """A list that grows by what the process uses; it stays empty without a process of ours."""
+def _watched(service: Service) -> Iterator[list[Usage]]:
+    """A list that grows by what the service uses; it stays empty where nothing says it."""
     usage: list[Usage] = []
     done = threading.Event()
+    if service.pid is None:
+        read: Callable[[], Usage | None] = partial(Usage.scraped, service.url)
+    else:
+        read = partial(Usage.of, service.pid)
 
     def look() -> None:
-        while pid is not None:
-            usage.append(Usage.of(pid))
-            if done.wait(_WATCH_S):
-                return
+        while not done.wait(_SCRAPE_S if service.pid is None else _WATCH_S):
+            with contextlib.suppress(OSError):  # too busy to say it now, or gone, which the answers show
+                if (found := read()) is not None:
+                    usage.append(found)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

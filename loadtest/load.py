@@ -1,36 +1,40 @@
 """Load tests: `python -m loadtest.load`, from nothing to docs/benchmarks/load.
 
-Starts the service pinned to one core and Locust to the others, measures what a core does of each kind of request, and
-then carries out the scenarios at shares of that (see loadtest.scenarios). Figures are worth something only on a machine
-that does nothing else.
+Starts the service pinned to one core and Locust to the others, measures what a core does of each kind of request, each
+alone and after a warm-up that is not counted, and then carries out the scenarios at shares of that (see
+loadtest.scenarios). `--scenarios saturate`, which `make load` runs, ends before them: throughput and latency by task
+and variant. Figures are worth something only on a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
 from loadtest import load_page
-from loadtest.drive import drive
+from loadtest.drive import Run, drive
 from loadtest.load_schema import Capacity, LoadDocument, RunResult
-from loadtest.load_summary import capacity, summarise
+from loadtest.load_summary import capacity, saturated_rate, summarise
 from loadtest.machine import describe_machine
-from loadtest.options import among, existing_file, progress
-from loadtest.scenarios import MEANING, NAMES, Kind, Plan, plans, saturate
-from loadtest.stack import Service, StackError, get, service
+from loadtest.options import UsageError, among, existing_file, progress
+from loadtest.scenarios import MEANING, NAMES, SATURATING_USERS, Kind, Plan, plans, saturate
+from loadtest.stack import Service, StackError, get, service, wait_ready
 from models.command_line import Parser
 from service.errors import ServiceError
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "load"
 TASKS = ("classify", "depth")
 VARIANTS = ("binary", "reference", "full")
-WARM_UP_S = 1.0
+WITHOUT_RATES = {"saturate", "ramp"}  # scenarios that ask for no rate, which is a share of capacity
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n".join(map(str, written)))
             return 0
         document = measure(arguments)
-    except (StackError, ServiceError, ValidationError, ValueError, OSError) as error:
+    except (UsageError, StackError, ServiceError, ValidationError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -55,54 +59,119 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(any(group.failed for run in document.runs for step in run.steps for group in step.groups))
 
 
+@dataclass
+class _Session:
+    """A service under load, and what was found so far.
+
+    Attributes:
+        service: that is driven.
+        cpus: of the generator; None for all.
+        image: a JPEG to send; None for one that is made.
+        one_core: whether the service has exactly one, so that its capacity is a core's.
+        needs_capacity: whether what was asked for cannot do without it.
+        runs: in order.
+        rates: requests a second that saturate the service, by kind.
+        capacity: of a core, by kind.
+    """
+
+    service: Service
+    cpus: Sequence[int] | None
+    image: Path | None
+    one_core: bool
+    needs_capacity: bool
+    runs: list[RunResult] = field(default_factory=list)
+    rates: dict[Kind, float] = field(default_factory=dict)
+    capacity: list[Capacity] = field(default_factory=list)
+
+    def saturate(self, kind: Kind, arguments: argparse.Namespace) -> None:
+        """A warm-up that is not counted, and then what the service can do of one kind.
+
+        Raises:
+            ValueError: capacity is needed and could not be measured.
+        """
+        if arguments.warm_up:
+            self._drive(saturate(kind, arguments.warm_up / 2, arguments.users))
+        plan = saturate(kind, arguments.seconds, arguments.users)
+        run, result = self.carry_out(plan)
+        try:
+            self.rates[kind] = saturated_rate(result)
+            if self.one_core:
+                self.capacity.append(capacity(plan, run, _model(self.service, kind)))
+        except ValueError as error:
+            if self.needs_capacity:
+                raise
+            progress(str(error))
+
+    def carry_out(self, plan: Plan) -> tuple[Run, RunResult]:
+        """One plan, which is counted."""
+        progress(f"{plan.scenario}: {plan.title}, {plan.seconds:g} s")
+        run = self._drive(plan)
+        self.runs.append(summarise(plan, run))
+        return run, self.runs[-1]
+
+    def _drive(self, plan: Plan) -> Run:
+        return drive(plan, self.service, cpus=self.cpus, image=self.image)
+
+
 def measure(arguments: argparse.Namespace) -> LoadDocument:
     """Carries out what was asked for.
 
     Raises:
+        UsageError: options contradict each other.
         StackError: the service or Locust do not run.
-        ValueError: capacity could not be measured.
+        ValueError: capacity could not be measured, and what was asked for needs it.
     """
+    if arguments.url and arguments.service_options:
+        raise UsageError("--url names a service that runs already, which takes no options: leave out one of the two.")
+    if arguments.record and (arguments.url or not arguments.pin):
+        raise UsageError("--record writes of a service of ours on one core: leave out --url and --no-pin.")
     machine = describe_machine()
-    options = [*arguments.service_options]
-    service_cpus, generator_cpus = _share_cpus()
-    found: list[Capacity] = []
-    runs: list[RunResult] = []
-
-    with service(options, cpus=service_cpus) as running:
-
-        def carry_out(plan: Plan) -> RunResult:
-            progress(f"{plan.scenario}: {plan.title}, {plan.seconds:g} s")
-            run = drive(plan, running, cpus=generator_cpus, image=arguments.image)
-            result = summarise(plan, run)
-            if plan.scenario == "saturate":
-                ((kind, _),) = plan.mix
-                found.append(capacity(plan, run, _model(running, kind)))
-            runs.append(result)
-            return result
-
+    service_cpus, generator_cpus = _share_cpus() if arguments.pin and not arguments.url else (None, None)
+    with _running(arguments.url, arguments.service_options, service_cpus) as running:
+        session = _Session(
+            running,
+            generator_cpus,
+            arguments.image,
+            one_core=not arguments.url and (service_cpus is not None or machine.usable_cpus == 1),
+            needs_capacity=arguments.record or bool(set(arguments.scenarios) - WITHOUT_RATES),
+        )
         for task in arguments.tasks:
             for variant in arguments.variants:
-                kind = Kind(task, variant)
-                drive(saturate(kind, WARM_UP_S), running, cpus=generator_cpus, image=arguments.image)
-                carry_out(saturate(kind, arguments.seconds))
-        rates = {Kind(item.task, item.variant): item.requests_per_s for item in found}
-        for name in arguments.scenarios:
-            if name == "saturate":
-                continue
-            tasks = arguments.tasks if name in {"mixed", "steady"} else arguments.tasks[:1]
-            variants = [variant for variant in arguments.variants if variant != "reference"] or arguments.variants
-            for plan in plans(name, tasks, variants, rates, arguments.seconds):
-                carry_out(plan)
-
+                session.saturate(Kind(task, variant), arguments)
+        for plan in _plans(arguments, session.rates):
+            session.carry_out(plan)
+        kernel = _kernel(running)
     return LoadDocument(
         machine=machine,
+        url=arguments.url,
+        kernel=kernel,
         service_cpus=None if service_cpus is None else tuple(service_cpus),
         generator_cpus=None if generator_cpus is None else tuple(generator_cpus),
-        settings=tuple(map(str, options)),
+        settings=tuple(arguments.service_options),
         image=arguments.image.name if arguments.image else "a made-up photo, JPEG, 500 x 375",
-        capacity=tuple(found),
-        runs=tuple(runs),
+        capacity=tuple(session.capacity),
+        runs=tuple(session.runs),
     )
+
+
+def _plans(arguments: argparse.Namespace, rates: Mapping[Kind, float]) -> Iterator[Plan]:
+    """Of the scenarios other than `saturate`, which comes first and says the rates."""
+    variants = [variant for variant in arguments.variants if variant != "reference"] or arguments.variants
+    for name in arguments.scenarios:
+        if name != "saturate":
+            tasks = arguments.tasks if name in {"mixed", "steady"} else arguments.tasks[:1]
+            yield from plans(name, tasks, variants, rates, arguments.seconds)
+
+
+@contextlib.contextmanager
+def _running(url: str | None, options: Sequence[str], cpus: Sequence[int] | None) -> Iterator[Service]:
+    """A service that is ready: the one that was named, or one of our own."""
+    if url:
+        wait_ready(url, None)
+        yield Service(url, None)
+    else:
+        with service(options, cpus=cpus) as running:
+            yield running
 
 
 def _share_cpus() -> tuple[list[int] | None, list[int] | None]:
@@ -119,6 +188,15 @@ def _model(running: Service, kind: Kind) -> str:
     return str(name)
 
 
+def _kernel(running: Service) -> str | None:
+    """Kernel of the operator that the service runs, which its options choose."""
+    for family in text_string_to_metric_families(get(f"{running.url}/metrics")):
+        for sample in family.samples:
+            if sample.name == "bireal_build_info":
+                return sample.labels.get("kernel")
+    return None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m loadtest.load",
@@ -128,9 +206,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--scenarios", type=among(NAMES), default=list(NAMES), help="separated by commas; default all")
     parser.add_argument("--seconds", type=_positive, default=8.0, metavar="S", help="of a scenario's step (default 8)")
+    parser.add_argument("--users", type=_count, default=SATURATING_USERS, metavar="N", help="that saturate (default 8)")
+    parser.add_argument("--warm-up", type=_seconds, default=2.0, metavar="S", help="uncounted, of a kind (default 2)")
     parser.add_argument("--tasks", type=among(TASKS), default=list(TASKS), help="separated by commas")
     parser.add_argument("--variants", type=among(VARIANTS), default=list(VARIANTS), help="separated by commas")
     parser.add_argument("--image", type=existing_file, metavar="FILE", help="a JPEG to send; else one is made")
+    parser.add_argument("--url", type=_address, help="of a service that runs; one is started where not given")
+    parser.add_argument(
+        "--pin",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="one core for the service that is started, the others for Locust (default); else all for both",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--record", action="store_true", help="write it to the folder, and the tables and plots there")
     parser.add_argument("--render", action="store_true", help="measure nothing: draw again from the recorded files")
@@ -144,6 +231,25 @@ def _positive(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _address(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} does not begin with http:// or https://")
+    return text.rstrip("/")
 
 
 if __name__ == "__main__":

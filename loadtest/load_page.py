@@ -24,6 +24,7 @@ Written by `python -m loadtest.load` from the JSON files of this folder; change 
     python -m loadtest.load --record                    # measure, with nothing else running, and write this folder
     python -m loadtest.load --render                    # draw tables and plots again from what is recorded
     python -m loadtest.load --scenarios burst --json    # one scenario, nothing recorded
+    make load ARGS="--users 4"                          # throughput and latency by task and variant, nothing else
     python -m loadtest.capacity --rate 200 --p99-ms 100 # how many cores does it take?
 
 The service runs on one core and Locust on another, so that neither takes the other's time. Requests carry a JPEG, and
@@ -105,18 +106,19 @@ def page(records: Sequence[LoadDocument]) -> str:
 
 def report(document: LoadDocument) -> str:
     """The same for a terminal, without the links."""
-    lines = [*_machine(document), *_capacity(document), *_steps(document.runs), ""]
+    lines = [*_machine(document), *(_capacity(document) if document.capacity else ()), *_steps(document.runs), ""]
     return "\n".join(lines)
 
 
 def _machine(document: LoadDocument) -> list[str]:
     machine = document.machine
-    pinned = "not pinned: it has one CPU only"
+    pinned = "not pinned: it has one CPU only" if machine.usable_cpus == 1 else "not pinned"
     if document.service_cpus is not None:
         pinned = f"service on CPU {_list(document.service_cpus)}, Locust on {_list(document.generator_cpus or ())}"
     facts = {
         "CPU": f"{machine.cpu} ({machine.cpu_id}), {machine.usable_cpus} CPUs usable; {pinned}",
-        "Kernel": f"`{machine.isa}`",
+        **({"Service": f"{document.url}, which ran already"} if document.url else {}),
+        "Kernel": f"`{document.kernel or machine.isa}`",
         "System": f"{machine.system}; load average at the start {machine.load_1m}",
         "Versions": ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
         "Commit": f"`{machine.commit}`, {machine.date}",
@@ -191,17 +193,19 @@ def _validation(document: LoadDocument) -> list[str]:
 
 def _steps(runs: Sequence[RunResult]) -> Iterator[str]:
     yield (
-        "| | load | sent | answered/s | p50 ms | p90 ms | p99 ms | refused (429) | failed | CPU ms a request | "
-        "cores used | memory MB, growth |"
+        "| | load | sent | answered/s | p50 ms | p90 ms | p99 ms | network p50 ms | refused (429) | failed | "
+        "CPU ms a request | cores used | memory MB, growth |"
     )
-    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     for run in runs:
         for step in run.steps:
             yield from _groups(run, step)
 
 
 def _groups(run: RunResult, step: StepResult) -> Iterator[str]:
-    load = f"{step.level:.0f} users" if run.loop == "closed" else f"{step.level:.1f}/s, {step.seconds:g} s"
+    load = f"{step.level:.1f}/s, {step.seconds:g} s"
+    if run.loop == "closed":
+        load = "1 user" if step.level == 1 else f"{step.level:.0f} users"
     for group in step.groups:
         whole = group.name == "all"
         latency = group.latency_ms
@@ -212,6 +216,7 @@ def _groups(run: RunResult, step: StepResult) -> Iterator[str]:
             str(group.requests),
             f"{group.requests_per_s:.1f}",
             *times,
+            _number(group.inference_p50_ms, ".2f"),
             str(group.refused),
             str(group.failed),
             _number(step.cpu_ms_per_request, ".2f") if whole else "",

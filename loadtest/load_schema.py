@@ -37,6 +37,7 @@ class Group(_Part):
         answered: with 200.
         refused: with 429, because a queue was full.
         failed: with anything else, or not at all.
+        statuses: how often each status came; 0 is a connection that failed. None in records from before it was kept.
         requests_per_s: answered.
         latency_ms: of the answered ones; None where there were none.
         inference_p50_ms: median of the network's run, as the service says.
@@ -47,6 +48,7 @@ class Group(_Part):
     answered: int
     refused: int
     failed: int
+    statuses: dict[str, int] | None = None
     requests_per_s: float
     latency_ms: Latency | None = None
     inference_p50_ms: Ms | None = None
@@ -129,17 +131,21 @@ class LoadDocument(_Part):
     """All that one load test says.
 
     Attributes:
-        machine: where it ran.
+        machine: where it ran: Locust at least, the service unless `url` says where that was.
+        url: of a service that ran already; None where one was started.
+        kernel: of the service, as it says; None in records from before it was kept.
         service_cpus: that the service was pinned to; None where it was not.
         generator_cpus: likewise of Locust.
         settings: options of the service that were given.
         image: that was sent.
-        capacity: by kind.
+        capacity: by kind; empty unless the service had exactly one core and answered every request.
         runs: in order.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     machine: Machine
+    url: str | None = None
+    kernel: str | None = None
     service_cpus: tuple[int, ...] | None = None
     generator_cpus: tuple[int, ...] | None = None
     settings: tuple[str, ...]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -26,26 +28,41 @@ def summarise(plan: Plan, run: Run) -> RunResult:
     )
 
 
+def saturated_rate(result: RunResult) -> float:
+    """Requests a second that a run of `saturate` found a service to answer.
+
+    Raises:
+        ValueError: a request was not answered: what was measured is then not what the service can do.
+    """
+    for step in result.steps:
+        found = step.groups[0]
+        if found.answered != found.requests:
+            raise ValueError(
+                f"{result.title}: {found.answered} of {found.requests} requests were answered (by status: "
+                f"{found.statuses}), so capacity is unknown: send by fewer users, or give the service a longer queue."
+            )
+    return result.steps[1].groups[0].requests_per_s
+
+
 def capacity(plan: Plan, run: Run, model: str) -> Capacity:
     """What a run of `saturate` says of a core.
 
     Raises:
-        ValueError: a request was not answered: what was measured is then not the service's capacity.
+        ValueError: a request was not answered, or it is unknown what it cost.
     """
     ((kind, _),) = plan.mix
     idle, _ = _spans(plan)
-    result = tuple(_steps(plan, run))
-    wrong = [step.groups[0] for step in result if step.groups[0].answered != step.groups[0].requests]
-    cost = result[1]
-    if wrong or cost.cpu_ms_per_request is None or cost.resident_bytes is None:
-        raise ValueError(f"{kind.name}: not every request was answered, or the service's costs are unknown: {wrong}")
+    result = summarise(plan, run)
+    rate, cost = saturated_rate(result), result.steps[1]
+    if cost.cpu_ms_per_request is None or cost.resident_bytes is None:
+        raise ValueError(f"{kind.name}: what the service used was not seen twice: let a step take more --seconds.")
     alone = [sample.ms for sample in run.samples if idle[0] <= sample.due_s < idle[1]]
     quantiles = np.percentile(alone, np.arange(101))
     return Capacity(
         task=kind.task,
         variant=kind.variant,
         model=model,
-        requests_per_s=_round(cost.groups[0].requests_per_s),
+        requests_per_s=rate,
         cpu_ms=cost.cpu_ms_per_request,
         idle_ms=tuple(_round(value) for value in quantiles),
         resident_bytes=cost.resident_bytes,
@@ -78,7 +95,7 @@ def _step(plan: Plan, step: Step, run: Run, begin: float, end: float) -> StepRes
     groups = [_group("all", samples, end - begin)]
     if len(kinds) > 1:
         groups += [_group(kind.name, _of(kind, samples), end - begin) for kind in kinds]
-    usage = [item for item in run.usage if begin <= item.at_s - run.began_s <= end]
+    usage = _used(run, begin, end)
     cpu_s = _cpu(usage)
     answered = groups[0].answered
     late = [sample.late_ms for sample in samples]
@@ -92,6 +109,15 @@ def _step(plan: Plan, step: Step, run: Run, begin: float, end: float) -> StepRes
         resident_growth_bytes=max(item.resident_bytes for item in usage) - usage[0].resident_bytes if usage else None,
         late_p99_ms=_round(max(0.0, float(np.percentile(late, 99)))) if late else 0.0,
     )
+
+
+def _used(run: Run, begin: float, end: float) -> list[Usage]:
+    """What was seen between two moments; with what was seen next to them where a busy service was slow to say it."""
+    at = [item.at_s - run.began_s for item in run.usage]
+    first, last = bisect.bisect_left(at, begin), bisect.bisect_right(at, end)
+    if last - first < 2:
+        first, last = max(0, first - 1), last + 1
+    return list(run.usage[first:last])
 
 
 def _cpu(usage: Sequence[Usage]) -> float | None:
@@ -116,6 +142,7 @@ def _group(name: str, samples: Sequence[Sample], seconds: float) -> Group:
         answered=len(good),
         refused=refused,
         failed=len(samples) - len(good) - refused,
+        statuses={str(status): count for status, count in sorted(Counter(each.status for each in samples).items())},
         requests_per_s=_round(len(good) / seconds),
         latency_ms=_latency([sample.ms for sample in good]),
         inference_p50_ms=_round(float(np.median(inference))) if inference else None,

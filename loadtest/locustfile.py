@@ -1,32 +1,20 @@
-"""Locust users that send pictures to `/classify` and `/depth`.
-
-`python -m loadtest.run` uses it; by hand, against a service that runs:
+"""Locust users that send pictures to `/classify` and `/depth`, for a look by hand at a service that runs.
 
     locust -f loadtest/locustfile.py --host http://127.0.0.1:8000 --bireal-variants binary,full
 
 Every request is sent as soon as the one before is answered: the number of users is the number of requests at a time.
+What is to be measured, by rate and by step, is `python -m loadtest.load`'s.
 """
 
 import itertools
-import json
-import re
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 from locust import FastHttpUser, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from loadtest.pictures import photo_like
-
-TASKS = ("classify", "depth")
-VARIANTS = ("binary", "reference", "full")
-
-_INFERENCE = re.compile(r"inference;dur=([0-9.]+)")
-
-#: One record a request: name, milliseconds seen by the client, milliseconds of inference, status.
-_samples: list[tuple[str, float, float | None, int]] = []
 
 
 @events.init_command_line_parser.add_listener
@@ -35,14 +23,6 @@ def _add_options(parser: LocustArgumentParser) -> None:
     group.add_argument("--bireal-tasks", default="classify,depth", help="of classify, depth")
     group.add_argument("--bireal-variants", default="binary,full", help="of binary, reference, full")
     group.add_argument("--bireal-image", default="", help="a picture to send; one is made where not given")
-    group.add_argument("--bireal-samples", default="", help="where every request is recorded, as JSON")
-
-
-@events.quitting.add_listener
-def _write_samples(environment: Environment, **_: Any) -> None:
-    path = options(environment).bireal_samples
-    if path:
-        Path(path).write_text(json.dumps(_samples), encoding="utf-8")
 
 
 class PictureUser(FastHttpUser):
@@ -59,19 +39,14 @@ class PictureUser(FastHttpUser):
 
     @task
     def send(self) -> None:
-        """One request, named by task and variant in every report."""
+        """One request, named by task and variant in Locust's report."""
         kind, variant = next(self._turns)
-        name = f"{kind} {variant}"
-        with self.client.post(
+        self.client.post(
             f"/{kind}?variant={variant}",
             data=self._picture,
             headers={"content-type": "image/jpeg"},
-            name=name,
-            catch_response=True,
-        ) as response:
-            found = _INFERENCE.search(response.headers.get("server-timing", "") if response.headers else "")
-            inference_ms = float(found[1]) if found else None
-            _samples.append((name, response.request_meta["response_time"], inference_ms, response.status_code))
+            name=f"{kind} {variant}",
+        )
 
 
 def options(environment: Environment) -> Namespace:

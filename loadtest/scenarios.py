@@ -17,7 +17,7 @@ NAMES: tuple[ScenarioName, ...] = get_args(ScenarioName)
 
 #: What each scenario is for, for the report.
 MEANING: Mapping[ScenarioName, str] = {
-    "saturate": "as much as it takes: 1 and then 8 users without a pause; gives capacity and the cost of a request",
+    "saturate": "as much as it takes: 1 and then --users users without a pause; gives capacity and a request's cost",
     "steady": "Poisson arrivals at 50 and 80 % of capacity",
     "ramp": "users added step by step, without a pause between their requests, until the queue is full",
     "burst": "Poisson arrivals at 40 % of capacity, with two seconds at 250 % in between",
@@ -98,9 +98,9 @@ class Plan:
 Capacity = Mapping[Kind, float]
 
 
-def saturate(kind: Kind, seconds: float) -> Plan:
+def saturate(kind: Kind, seconds: float, users: int = SATURATING_USERS) -> Plan:
     """One user, whose latency is that of an idle service, and then as many as keep it busy."""
-    return Plan("saturate", "closed", (Step(seconds, 1), Step(seconds, SATURATING_USERS)), ((kind, 1.0),))
+    return Plan("saturate", "closed", (Step(seconds, 1), Step(seconds, users)), ((kind, 1.0),))
 
 
 def plans(

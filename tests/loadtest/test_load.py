@@ -1,51 +1,26 @@
-"""The load test: its arithmetic, and a short run of it against the real service."""
+"""The load test of each task and variant against a service that runs, and Locust by hand as the container has it."""
 
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
+from loadtest import stack
+from loadtest.load_schema import LoadDocument
 from loadtest.pictures import photo_like
-from loadtest.report import as_markdown, rows_as_json, summarise
 from service import xnor_op
 from service.errors import OpUnavailableError
-from tests.live.service_process import ROOT, environment
+from tests.live.service_process import ROOT, environment, running
 from tests.tiny_zoo import write_zoo
-
-SAMPLES = [("classify binary", float(ms), ms / 2, 200) for ms in range(1, 101)] + [
-    ("classify binary", 900.0, None, 429),
-    ("classify binary", 901.0, None, 0),
-    ("classify full", 5.0, 1.0, 200),
-]
-
-
-def test_a_row_of_the_report():
-    row = summarise("classify binary", SAMPLES, 10.0, server_cpu_s=0.5)
-    assert (row.requests, row.failures) == (102, 2)
-    assert row.statuses == {"0": 1, "200": 100, "429": 1}
-    assert row.requests_per_s == 10
-    assert (row.mean_ms, row.p50_ms, row.max_ms) == (50.5, 50.5, 100)
-    assert row.p90_ms == pytest.approx(90.1)
-    assert row.inference_p50_ms == 25.25
-    assert row.server_cpu_ms == 5
-
-
-def test_a_row_of_nothing():
-    row = summarise("depth full", SAMPLES, 10.0, server_cpu_s=0.5)
-    assert (row.requests, row.requests_per_s, row.p50_ms, row.server_cpu_ms) == (0, 0, None, None)
-
-
-def test_the_table():
-    machine = {"cpu": "a CPU", "usable_cpus": 2, "load_1m": 0.1, "commit": "abc"}
-    rows = rows_as_json([summarise(name, SAMPLES, 10.0) for name in ("classify binary", "depth full")])
-    text = as_markdown({"rows": rows, "users": 4, "seconds_each": 10, "kernel": "avx2", "machine": machine})
-    assert "| classify binary | 102 | 2 | 10.0 | 50.5 |" in text
-    assert "4 users at a time, 10 s each" in text
 
 
 def test_the_picture_that_is_sent():
@@ -59,12 +34,12 @@ def test_the_picture_that_is_sent():
 
 def load_test(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "loadtest.run", *map(str, arguments)],
+        [sys.executable, "-m", "loadtest.load", *map(str, arguments)],
         cwd=ROOT,
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=250,
     )
 
 
@@ -75,38 +50,116 @@ def needs_op() -> None:
         pytest.skip(f"the bit-packed operator: {error.detail}")
 
 
-@pytest.mark.slow
-def test_one_command_from_nothing_to_a_report(tmp_path: Path):
-    needs_op()
+def needs_locust() -> None:
     # Looked for and not imported: Locust patches threads and sockets of whatever process imports it.
     if importlib.util.find_spec("locust") is None:
         pytest.skip("locust is not installed (extra: bench)")
+
+
+@pytest.mark.slow
+def test_each_task_and_variant_of_a_service_that_runs(tmp_path: Path):
+    needs_op()
+    needs_locust()
+    with running(write_zoo(tmp_path / "zoo"), tmp_path / "log", "--kernel", "scalar") as live:
+        arguments = ("--url", f"{live.url}/", "--scenarios", "saturate", "--users", 2, "--seconds", 2)
+        ended = load_test(*arguments, "--warm-up", 0, "--variants", "binary,full", "--json")
+        assert ended.returncode == 0, ended.stderr
+        assert live.stop() == 0
+    document = LoadDocument.model_validate_json(ended.stdout)
+    assert [run.title for run in document.runs] == ["classify binary", "classify full", "depth binary", "depth full"]
+    for run in document.runs:
+        assert [step.level for step in run.steps] == [1, 2]
+        for step in run.steps:
+            (found,) = step.groups
+            assert found.answered == found.requests > 0
+            assert found.statuses == {"200": found.answered}
+            assert found.latency_ms is not None and found.inference_p50_ms is not None
+            assert 0 < found.inference_p50_ms < found.latency_ms.p50 <= found.latency_ms.p99
+        assert run.steps[1].cpu_ms_per_request is not None and run.steps[1].cpu_ms_per_request > 0
+    assert (document.url, document.kernel) == (live.url, "scalar")  # the service's, not this process's
+    assert document.machine.commit
+    # Nothing says that it had one core, so nothing is said of what one core does.
+    assert (document.capacity, document.service_cpus) == ((), None)
+
+
+@pytest.mark.slow
+def test_a_full_queue_refuses_and_nothing_failed(tmp_path: Path):
+    needs_locust()
     zoo = write_zoo(tmp_path / "zoo")
-    arguments = ("--json", "--users", 2, "--seconds", 3, "--warm-up", 0, "--variants", "binary,full")
-    ended = load_test(*arguments, BIREAL_MODEL_DIR=str(zoo))
-    assert ended.returncode == 0, ended.stderr
-    document = json.loads(ended.stdout)
-    names = [row["name"] for row in document["rows"]]
-    assert names == ["classify binary", "classify full", "depth binary", "depth full"]
-    for row in document["rows"]:
-        assert row["requests"] > 0
-        assert row["failures"] == 0
-        assert 0 < row["inference_p50_ms"] < row["p50_ms"] <= row["p99_ms"]
-        assert row["server_cpu_ms"] > 0
-    assert document["kernel"] == xnor_op.kernel_name()
-    assert document["machine"]["commit"]
+    with running(zoo, tmp_path / "log", "--fallback", "reference", "--queue-size", 1, "--workers", 1) as live:
+        asked = ("--url", live.url, "--tasks", "depth", "--variants", "full", "--users", 40, "--seconds", 1)
+        ended = load_test(*asked, "--scenarios", "saturate", "--json")
+        assert ended.returncode == 0, ended.stderr
+        # Rates are shares of capacity, which a service that refuses does not show.
+        refused = load_test(*asked, "--scenarios", "steady", "--json")
+        assert live.stop() == 0
+    (run,) = LoadDocument.model_validate_json(ended.stdout).runs
+    (found,) = run.steps[1].groups
+    assert found.refused > 0 and found.failed == 0
+    assert found.statuses is not None and found.statuses["429"] == found.refused
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "capacity is unknown" in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--variants", "ternary"], "ternary"),
+        (["--scenarios", "storm"], "'storm' is none of saturate, steady"),
+        (["--variants", "ternary"], "'ternary' is none of binary"),
         (["--users", "0"], "--users"),
-        (["--image", "absent.jpg"], "absent.jpg"),
+        (["--image", "absent.jpg"], "there is no file absent.jpg"),
+        (["--url", "localhost:8000"], "does not begin with http://"),
+        (["--url", "http://localhost:1", "--", "--queue-size", "5"], "leave out one of the two"),
+        (["--url", "http://localhost:1", "--record"], "leave out --url and --no-pin"),
+        (["--no-pin", "--record"], "leave out --url and --no-pin"),
     ],
 )
 def test_arguments_that_are_not_valid(arguments, said):
     ended = load_test(*arguments)
-    assert ended.returncode == 2
+    assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr
-    assert ended.stdout == ""
+
+
+@pytest.mark.slow
+def test_locust_by_hand_has_all_it_imports_where_compose_mounts_it(tmp_path: Path):
+    needs_op()
+    needs_locust()
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["load"]
+    for volume in compose["volumes"]:
+        source, target = volume.split(":")[:2]
+        at = tmp_path / target.removeprefix("/")
+        at.parent.mkdir(parents=True, exist_ok=True)
+        at.symlink_to(ROOT / source)
+    packages = sysconfig.get_path("purelib")  # as a plain path: its .pth files would put the working copy there, too
+    report, kinds = tmp_path / "report", {"classify binary", "classify full", "depth binary", "depth full"}
+    with (
+        running(write_zoo(tmp_path / "zoo"), tmp_path / "log") as live,
+        (tmp_path / "said").open("w+") as said,
+    ):
+        command = (sys.executable, "-S", "-m", "locust", f"--locustfile={tmp_path}/mnt/loadtest/locustfile.py")
+        search = os.pathsep.join([str(tmp_path / "mnt"), packages])
+        locust = subprocess.Popen(
+            [*command, "--headless", "--users=2", f"--host={live.url}", f"--json-file={report}"],
+            cwd=tmp_path,
+            env=environment(PYTHONPATH=search),
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            stack.wait_for("every kind of request was answered", lambda: answered(live.url) == kinds or locust.poll())
+        finally:
+            locust.terminate()
+            locust.wait(60)
+        said.seek(0)
+        rows = json.loads(report.with_suffix(".json").read_text()) if locust.returncode == 0 else said.read()
+        assert live.stop() == 0
+    assert locust.returncode == 0, rows
+    assert {row["name"] for row in rows} == kinds
+    assert all(row["num_requests"] > row["num_failures"] == 0 for row in rows)
+
+
+def answered(url: str) -> set[str]:
+    """Tasks and variants that a service has answered, by its metrics."""
+    families = text_string_to_metric_families(stack.get(f"{url}/metrics"))
+    samples = [sample for family in families for sample in family.samples if sample.name == "bireal_requests_total"]
+    return {f"{sample.labels['task']} {sample.labels['variant']}" for sample in samples if sample.value}
