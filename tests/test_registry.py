@@ -335,6 +335,19 @@ def test_each_variant_that_is_tried_is_reported(zoo):
     assert again == seen
 
 
+def test_variants_of_a_damaged_file_are_reported_as_not_running(zoo):
+    (zoo / "tiny-bireal" / "1" / "model.onnx").write_bytes(b"cut short")
+    seen = []
+    registry = Registry(load_settings({"model_dir": zoo}), find_backend=without_op)
+    registry.observe(lambda card, variant, handle, _: seen.append((card.name, variant, handle is not None)))
+    registry.load()
+    assert [each for each in seen if each[0] == "tiny-bireal"] == [
+        ("tiny-bireal", "binary", False),
+        ("tiny-bireal", "reference", False),
+    ]
+    assert len(seen) == 6
+
+
 def test_only_what_is_selected_is_loaded(zoo):
     registry = Registry(load_settings({"model_dir": zoo}), find_backend=without_op)
     registry.load(lambda card, _: card.name == "tiny-colours")

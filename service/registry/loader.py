@@ -54,6 +54,9 @@ class Loader:
         except ServiceError as error:
             entry.variants = {variant: Loaded(error=error) for variant in wanted}
             log.error("model %s in %s cannot be served: %s", entry.label, card.directory, error)  # noqa: TRY400
+            if told is not None:  # or no gauge, and so no alert, would say that they do not run
+                for variant in wanted:
+                    told(card, variant, None, 0.0)
             return
         for variant in wanted:
             if stop():
