@@ -334,6 +334,25 @@ def test_the_watch_tries_what_was_broken_again_when_it_changes(zoo, caplog):
     assert version_of(registry) == "2"
 
 
+def test_the_watch_tries_again_what_was_copied_to_its_end_during_the_attempt(zoo, monkeypatch):
+    registry, changes = opened(zoo)
+    folder = write(zoo, "2")
+    good = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(good[:100])
+    fill = registry.loader.fill
+
+    def slow(*args, **options):
+        fill(*args, **options)
+        (folder / "model.onnx").write_bytes(good)
+
+    with monkeypatch.context() as while_copying:
+        while_copying.setattr(registry.loader, "fill", slow)
+        changes.refresh()
+    assert version_of(registry) == "1"
+    changes.refresh()
+    assert version_of(registry) == "2"
+
+
 def test_the_watch_leaves_what_was_unloaded_by_hand(zoo):
     registry, changes = opened(zoo)
     write(zoo, "2")

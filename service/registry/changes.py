@@ -240,10 +240,11 @@ class Changes:
         """
         with self._changing():
             for folder in self._new_folders():
+                changed = last_changed(folder)  # before: a copy that ends during the attempt is a change since
                 if self._take(folder) is None:
                     self._tried.pop(folder, None)
                 else:
-                    self._tried[folder] = last_changed(folder)
+                    self._tried[folder] = changed
             for name in self._registry.catalog.entries:
                 if self._registry.folder.labels_changed(name):
                     self._registry.change(self._registry.relabelled(self._registry.catalog, name))
