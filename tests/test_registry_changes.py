@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from service.backends import FloatBackend
 from service.errors import (
     BadParameterError,
     CardError,
@@ -21,7 +22,7 @@ from service.errors import (
 )
 from service.registry import Changes, Registry
 from service.settings import load_settings
-from tests.tiny_zoo import CLASSIFY_SIZE, colours_graph, ramp_graph, write_model
+from tests.tiny_zoo import CLASSIFY_SIZE, colours_graph, ramp_graph, write_model, write_zoo
 
 GREY = np.full((1, *CLASSIFY_SIZE, 3), 128, np.uint8)
 NAME = "tiny-colours"
@@ -201,6 +202,36 @@ def test_a_reload_that_fails_leaves_the_old_one(zoo, how):
     broken.write_bytes(kept)
     changes.reload(NAME)
     assert f"{NAME}@1" not in registry.broken()
+
+
+class FloatForBinary(FloatBackend):
+    """Runs `binary` as `reference`, so that the test needs no operator; fails when told to."""
+
+    failing = False
+
+    def load(self, card, variant, *, intra_op_threads):
+        if variant == "binary" and self.failing:
+            raise ModelBrokenError(card.name, "binary does not load.")
+        return super().load(card, "reference" if variant == "binary" else variant, intra_op_threads=intra_op_threads)
+
+
+def test_a_reload_that_loses_a_variant_leaves_the_old_one(tmp_path):
+    backend = FloatForBinary()
+    settings = load_settings({"model_dir": write_zoo(tmp_path), "intra_op_threads": 1})
+    registry = Registry(settings, find_backend=lambda _: backend)
+    registry.load()
+    changes = Changes(registry)
+    before = registry.resolve("classify", "tiny-bireal", "binary")
+    backend.failing = True  # its `reference` would still load
+    with pytest.raises(ModelBrokenError, match="binary does not load"):
+        changes.reload("tiny-bireal")
+    assert registry.resolve("classify", "tiny-bireal", "binary") is before
+    assert registry.readiness().state == "ready"
+    (state,) = changes.states("tiny-bireal")
+    assert (state.state, "binary does not load" in (state.reason or "")) == ("ready", True)
+    backend.failing = False
+    changes.reload("tiny-bireal")
+    assert registry.resolve("classify", "tiny-bireal", "binary") is not before
 
 
 def test_an_old_network_is_freed_once_nobody_runs_it(zoo):

@@ -2,8 +2,8 @@
 
 Each change builds what is new beside what is served, and then serves the new catalog in one step. A request holds the
 network that it found; the old one is freed when the last of them is answered, so none is dropped. A version that does
-not load leaves the one that runs in its place, and says why at `/models`. Changes come one after the other; each blocks
-for as long as loading takes, so they are called in threads.
+not load, or that has lost a variant which runs, leaves the one that runs in its place, and says why at `/models`.
+Changes come one after the other; each blocks for as long as loading takes, so they are called in threads.
 """
 
 import logging
@@ -169,10 +169,10 @@ class Changes:
             return error
         registry.loader.fill(entry, list(entry.card.variants))
         failure = None if entry.runs else next(entry.errors())
-        if failure is not None and old is not None and old.runs:
-            registry.change(registry.catalog.with_broken(label, failure))
-            log.error("model %s was not reloaded, the old one runs on: %s", label, failure)
-            return failure
+        if old is not None and old.runs and (lost := failure or _lost(old, entry)) is not None:
+            registry.change(registry.catalog.with_broken(label, lost))
+            log.error("model %s was not reloaded, the old one runs on: %s", label, lost)
+            return lost
         self._held_back.discard(label)
         catalog = registry.catalog.with_entry(entry)
         if entry.card.name not in catalog.labels:
@@ -261,6 +261,15 @@ class Changes:
                 continue
             if self._tried.get(folder) != last_changed(folder):
                 yield folder
+
+
+def _lost(old: Entry, new: Entry) -> ServiceError | None:
+    """Why a variant that runs would not run any more; None where all of them would."""
+    for variant, loaded in new.variants.items():
+        before = old.variants.get(variant)
+        if loaded.error is not None and before is not None and before.handle is not None:
+            return loaded.error
+    return None
 
 
 @contextmanager
