@@ -157,7 +157,7 @@ def _read_npy(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.float32]:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)  # the header only: what it claims is not allocated
-    except ValueError as error:
+    except Exception as error:  # NumPy reads it as a Python literal: TokenError, TypeError, IndexError, SyntaxError
         raise GroundTruthError("The .npy of the ground truth has a damaged header.", remedy=_REMEDY) from error
     if dtype.hasobject or dtype.kind != "f":
         raise GroundTruthError(f"The .npy holds {dtype}, not floating-point metres.", remedy=_REMEDY)

@@ -247,8 +247,8 @@ async def test_both_arms_of_a_depth_experiment_are_scored(anyio_backend, zoo, tm
         )
 
 
-def _header(shape, length=None):
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+def _header(shape, length=None, descr="'<f4'"):
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
     body = text.ljust(117).encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body + b"\0" * (length or 16)
 
@@ -265,6 +265,10 @@ def _header(shape, length=None):
         _header("(48, 160)"),
         _header("(100000000, 100000000)"),
         _header("()"),
+        _header("(48, 160"),
+        _header("(48, 160)", descr="('<f4',)"),
+        _header("(48, 160)", descr="'V4,('"),
+        _header("{[]: 1}"),
         b"\x93NUMPY\x01\x00",
         npy(np.array([[b"pickled"]], dtype=object)),
         encode(Image.new("RGB", (160, 48)), "PNG"),
