@@ -37,8 +37,8 @@ class Product:
 PRODUCTS = {
     "resnet18-tiny100": Product("resnet18-tiny100-long"),
     "bireal18-tiny100": Product("bireal18-tiny100-long", ("--stem", "int8")),
-    "resnet50-kitti-depth": Product("resnet50-kitti-depth"),
-    "bireal50-kitti-depth": Product("bireal50-kitti-depth"),
+    "resnet50-kitti-depth": Product("resnet50-kitti-depth-long"),
+    "bireal50-kitti-depth": Product("bireal50-kitti-depth-long"),
 }
 
 
@@ -66,7 +66,7 @@ def finished(out: Path, recipe: Recipe) -> bool:
 
 
 def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> list[Step]:
-    """The runs that the recipe ``name`` needs, and its own, in order and each once.
+    """The runs that the recipe ``name`` needs, and its own, in order and each once; done ones are among them.
 
     Args:
         name: of the recipe.
@@ -77,9 +77,17 @@ def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> l
     """
     recipe = get_recipe(name)
     data = images if recipe.arch.task == "classify" else data
-    steps: list[Step] = []
+    here = finished(runs / name, recipe)
+    done: dict[tuple[str, ...], bool] = {}
+    if recipe.soft_labels:
+        labels = runs / "teacher"
+        label = ("-m", "models.train.teacher", "--data", str(data), "--out", str(labels))
+        written = all((labels / f"view-{view}.npy").is_file() for view in range(recipe.views))
+        done[(*label, "--views", str(recipe.views), "--threads", str(threads))] = written or here
     for needed in filter(None, (recipe.init, recipe.teacher)):
-        steps += [step for step in training(needed, data, images, runs, threads) if step not in steps]
+        for step in training(needed, data, images, runs, threads):
+            # what a finished run was made of is not made for its sake, yet perhaps for another's
+            done[step.command] = done.get(step.command, True) and (step.done or here)
     command = ["-m", "models.train", name, "--data", str(data), "--out", str(runs / name), "--resume"]
     command += ["--threads", str(threads)]
     if recipe.init:
@@ -87,13 +95,8 @@ def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> l
     if recipe.teacher:
         command += ["--teacher", str(runs / recipe.teacher / "best.pt")]
     if recipe.soft_labels:
-        labels = runs / "teacher"
         command += ["--soft-labels", str(labels)]
-        label = ("-m", "models.train.teacher", "--data", str(data), "--out", str(labels))
-        done = all((labels / f"view-{view}.npy").is_file() for view in range(recipe.views))
-        step = Step((*label, "--views", str(recipe.views), "--threads", str(threads)), done)
-        steps = [step, *(other for other in steps if other != step)]
-    return [*steps, Step(tuple(command), finished(runs / name, recipe))]
+    return [*(Step(line, ready) for line, ready in done.items()), Step(tuple(command), here)]
 
 
 def temperature_of(kept: Path) -> str:

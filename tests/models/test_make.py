@@ -51,6 +51,18 @@ def test_depth_starts_from_a_classifier_and_a_teacher_that_are_each_trained_once
     assert [Path(folder).name for folder in data] == ["images", "images", "kitti", "kitti", "kitti"]
 
 
+def test_what_a_finished_run_was_made_of_is_not_made_again(tmp_path: Path) -> None:
+    start = tmp_path / "resnet50-kitti-depth"
+    start.mkdir()
+    (start / "best.pt").touch()
+    steps = training("resnet50-kitti-depth-long", tmp_path / "kitti", tmp_path / "images", tmp_path, 1)
+    left = [module_and_target(step.command)[1] for step in steps if not step.done]
+    assert left == ["pretrained-kitti-depth", "resnet50-kitti-depth-long"], (
+        "the teacher is needed by the second run, too"
+    )
+    assert len(steps) == 5
+
+
 def test_a_run_is_finished_when_its_last_phase_is(tmp_path: Path) -> None:
     recipe = replace(RECIPES["bireal18-tiny100"], arch=replace(RECIPES["bireal18-tiny100"].arch, width=0.25))
     network = build(recipe.arch)
