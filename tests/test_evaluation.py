@@ -253,6 +253,14 @@ def test_ground_truth_of_8_bits_is_refused(tmp_path: Path) -> None:
         read_depth_png(tmp_path / "x.png")
 
 
+def test_ground_truth_that_is_damaged_is_named(tmp_path: Path) -> None:
+    write_png16(tmp_path / "x.png", full(1.0))
+    for content in ((tmp_path / "x.png").read_bytes()[:60], b"not a picture"):
+        (tmp_path / "x.png").write_bytes(content)
+        with pytest.raises(DataError, match=r"x\.png is no PNG that can be read"):
+            read_depth_png(tmp_path / "x.png")
+
+
 def test_lidar_frames(tmp_path: Path) -> None:
     drive = tmp_path / "drive_0009"
     write_frame(drive, "0000000000", "lidar_depth", full(12.5))
@@ -295,7 +303,13 @@ def test_kittis_cameras(width: int, fx: float) -> None:
 def test_unknown_cameras_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"add a calib\.json"):
         camera_of(None, 640)
-    (tmp_path / "calib.json").write_text("{}", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "{", "[]", "\xff", *(f'{{"fx": {fx}, "baseline_m": 0.5}}' for fx in ("0", "-7", "NaN", "Infinity"))]
+)
+def test_files_that_state_no_camera_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "calib.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match="fx"):
         camera_of(tmp_path / "calib.json", 1242)
 

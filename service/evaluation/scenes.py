@@ -6,6 +6,7 @@
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,12 +92,15 @@ def read_depth_png(path: Path) -> Floats:
         float32 [H, W]: metres, or pixels of disparity; 0 where there is none.
 
     Raises:
-        DataError: It is no 16-bit grey PNG.
+        DataError: It is no 16-bit grey PNG, or is damaged.
     """
-    with Image.open(path, formats=["PNG"]) as image:
-        if image.mode not in {"I;16", "I"}:
-            raise DataError(f"{path} is {image.mode}, not 16-bit grey.")
-        values = np.asarray(image).astype(np.float32)
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.mode not in {"I;16", "I"}:
+                raise DataError(f"{path} is {image.mode}, not 16-bit grey.")
+            values = np.asarray(image).astype(np.float32)
+    except (OSError, SyntaxError) as error:  # Pillow's SyntaxError: a damaged chunk
+        raise DataError(f"{path} is no PNG that can be read: {error}.") from error
     return values / np.float32(256.0)
 
 
@@ -104,14 +108,18 @@ def camera_of(calib: Path | None, width: int) -> Camera:
     """The camera of a folder: from its calib.json, or KITTI's for images of this width.
 
     Raises:
-        DataError: The file lacks `fx` or `baseline_m`, or there is no file and the width is none of KITTI's.
+        DataError: The file is no JSON, or does not state a positive `fx` and `baseline_m`; or there is no file and the
+            width is none of KITTI's.
     """
     if calib is not None:
-        content = json.loads(calib.read_text(encoding="utf-8"))
         try:
-            return Camera(float(content["fx"]), float(content["baseline_m"]))
+            content = json.loads(calib.read_text(encoding="utf-8"))
+            camera = Camera(float(content["fx"]), float(content["baseline_m"]))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{calib} must state fx (pixels) and baseline_m (metres): {error}.") from error
+        if not (0 < camera.fx_px < math.inf and 0 < camera.baseline_m < math.inf):  # also refuses NaN
+            raise DataError(f"{calib} states {camera}; both must be numbers above 0.")
+        return camera
     if width not in KITTI_FX_PX:
         raise DataError(
             f"No calib.json, and no KITTI camera has images {width} px wide (they have {sorted(KITTI_FX_PX)}): "
