@@ -7,8 +7,6 @@ what it printed in ``OUT/<name>.json``, and writes ``OUT/<name>.md`` and the rel
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from matplotlib.figure import Figure
 
 from models.command_line import Parser
 from models.eval.parity import compare, load_images
+from models.export.measure import run_evaluation
 from models.figures.style import BLUE, GREY, ORANGE, save
 from service.card import Card
 from service.errors import ServiceError
@@ -26,24 +25,8 @@ COLUMNS = 4  # classes side by side in the table
 
 
 def evaluate(folder: Path, variant: str, data: Path, *options: str) -> dict[str, Any]:
-    """What ``python -m service evaluate --json`` prints for a model of a folder of models.
-
-    Args:
-        folder: ``<models>/<name>/<version>``.
-        variant: how it runs.
-        data: what it is evaluated on.
-        options: further options of the command.
-
-    Raises:
-        ValueError: the command failed; its last line is passed on.
-    """
-    command = [sys.executable, "-m", "service", "evaluate", "--model", folder.parent.name]
-    command += ["--variant", variant, "--data", str(data), "--json", *options]
-    environment = os.environ | {"BIREAL_MODEL_DIR": str(folder.parent.parent)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # our own interpreter and module
-    if done.returncode != 0:
-        raise ValueError(f"evaluation of {variant} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    printed: dict[str, Any] = json.loads(done.stdout)
+    """As `run_evaluation`, without what differs from machine to machine."""
+    printed = run_evaluation(folder, variant, data, *options)
     return {k: v for k, v in printed.items() if k not in ("speed", "dataset", "failed")}
 
 

@@ -7,15 +7,41 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+
+def run_evaluation(folder: Path, variant: str, data: Path, *options: str) -> dict[str, Any]:
+    """What ``python -m service evaluate --json`` prints for one version of a model.
+
+    Args:
+        folder: ``<models>/<name>/<version>``. That version is named: the name alone means another one where there are
+            several, or where a label ``default`` says so.
+        variant: ``binary``, ``reference`` or ``full``.
+        data: labelled images (``<wnid>/*``) or a drive (``left/`` and its ground truth).
+        options: further options of the command.
+
+    Raises:
+        ValueError: if the command fails; its own message is passed on.
+    """
+    model = f"{folder.parent.name}@{folder.name}"
+    command = [sys.executable, "-m", "service", "evaluate", "--model", model]
+    command += ["--variant", variant, "--data", str(data), "--json", *options]
+    environment = os.environ | {"BIREAL_MODEL_DIR": str(folder.parent.parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # our own interpreter and module
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise ValueError(f"`python -m service evaluate` failed for {model}, {variant}: {lines[-1]}")
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
 
 
 def evaluate_model(folder: Path, variant: str, data: Path, dataset: str) -> dict[str, object]:
     """Evaluate an exported model as the service runs it.
 
     Args:
-        folder: ``<models>/<name>/<version>``.
-        variant: ``binary``, ``reference`` or ``full``.
-        data: labelled images (``<wnid>/*``) or a drive (``left/`` and its ground truth).
+        folder: as for `run_evaluation`, as are ``variant`` and ``data``.
+        variant: how it runs.
+        data: what it is evaluated on.
         dataset: what the card calls the data.
 
     Returns:
@@ -24,14 +50,7 @@ def evaluate_model(folder: Path, variant: str, data: Path, dataset: str) -> dict
     Raises:
         ValueError: if the command fails; its own message is passed on.
     """
-    command = [sys.executable, "-m", "service", "evaluate", "--model", folder.parent.name]
-    command += ["--variant", variant, "--data", str(data), "--json"]
-    environment = os.environ | {"BIREAL_MODEL_DIR": str(folder.parent.parent)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # our own interpreter and module
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise ValueError(f"`python -m service evaluate` failed for {folder.parent.name} {variant}: {lines[-1]}")
-    figures = json.loads(done.stdout)
+    figures = run_evaluation(folder, variant, data)
     count = int(figures.pop("n"))
     values = {k: float(v) for k, v in figures.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     return {"dataset": dataset, "variant": variant, "n": count, "values": values}
