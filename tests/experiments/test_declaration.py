@@ -1,6 +1,9 @@
 """Declarations: what a file may hold, and who gets which arm."""
 
 import json
+import re
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from service.errors import SettingsError
 from service.experiments.assignment import gets_candidate, position
 from service.experiments.declaration import Change, Declaration, read_declarations
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 GOOD = {
     "name": "e",
     "task": "classify",
@@ -52,6 +56,16 @@ def test_files_that_cannot_be(tmp_path, document, said):
     file.write_text(document)
     with pytest.raises(SettingsError, match=said):
         read_declarations(file)
+
+
+def test_what_the_documentation_declares_is_valid(tmp_path):
+    text = "\n".join((DOCS / page).read_text() for page in ("experiments.md", "operations.md"))
+    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "experiments:" in block]
+    assert len(blocks) == 2
+    for block in blocks:
+        file = tmp_path / "experiments.yaml"
+        file.write_text(textwrap.dedent(block))
+        assert read_declarations(file)
 
 
 def test_a_file_that_is_not_there(tmp_path):
