@@ -176,8 +176,9 @@ class Settings(BaseSettings):
         0.05,
         ge=0,
         le=1,
-        description="Share of these on which every layer is compared, in graphs loaded for it: 0.03 s of a CPU and "
-        "0.16 GB for Bi-Real-18, 5 s and 0.7 GB for Bi-Real-50 on 160 x 608; at most every `BIREAL_PARITY_PROBE_S`.",
+        description="Share of these on which every layer is compared, in graphs loaded for the first check and kept: "
+        "0.03 s of a CPU and 0.16 GB for Bi-Real-18, 5 s and 0.7 GB for Bi-Real-50 on 160 x 608; at most every "
+        "`BIREAL_PARITY_PROBE_S`.",
     )
     parity_probe_s: float = Field(
         60.0,

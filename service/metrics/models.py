@@ -70,7 +70,9 @@ class ModelMetrics:
             "bireal_work_bops_total", "Binary operations done: a real multiply-accumulate counts 64.", RUN
         )
         self._touched = metrics.counter(
-            "bireal_work_weight_bytes_total", "Weight bytes read by runs: once a run, however large its batch.", RUN
+            "bireal_work_weight_bytes_total",
+            "Weight bytes read by runs, counted once a run; a batch that runs in parts reads more.",
+            RUN,
         )
         self._binary_macs_of, self._real_macs_of = Children(self._binary_macs), Children(self._real_macs)
         self._bops_of, self._touched_of = Children(self._bops), Children(self._touched)

@@ -50,7 +50,7 @@ class ParityMetrics:
         )
         self._probes = metrics.counter(
             "bireal_parity_probes_total",
-            "Runs of the fixed test image, by whether the output was that of the moment of loading, bit for bit.",
+            "Runs of the fixed test images, by whether all outputs were those that the intact file gives, bit for bit.",
             (*MODEL, "same"),
         )
         self._ok = metrics.gauge(
@@ -78,7 +78,7 @@ class ParityMetrics:
         self._layer_mismatches.labels(**labels).inc(0 if exact else 1)
 
     def count_probe(self, *, same: bool, task: str, model: str, version: str) -> None:
-        """Counts a run of the fixed test image."""
+        """Counts a run of the fixed test images."""
         self._probes.labels(task=task, model=model, version=version, same=flag(same)).inc()
 
     def set_ok(self, ok: bool, *, task: str, model: str, version: str) -> None:

@@ -3,7 +3,8 @@
 Off by default: it then costs one comparison a request and no memory. On, three things happen in the background:
 
 * a sampled image is run on `reference`, and the outputs are compared;
-* on a part of these every layer is compared with stock operators, in graphs of its own that are loaded for it;
+* on a part of these every layer is compared with stock operators, in graphs of its own, loaded for the first check and
+  kept as long as the network;
 * fixed images are run on the serving network now and then, whose outputs must never change by a bit.
 
 The last two are exact, so that one deviation is a finding: `bireal_parity_ok` goes to 0, and the log says what it was.
