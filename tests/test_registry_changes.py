@@ -159,6 +159,14 @@ def test_load_and_unload_a_version(zoo):
     assert version_of(registry) == "2"
 
 
+def test_a_model_without_versions_is_none(zoo):
+    (zoo / "empty").mkdir()
+    _, changes = opened(zoo)
+    for act in (changes.load, changes.reload):
+        with pytest.raises(UnknownModelError, match="empty"):
+            act("empty")
+
+
 def test_what_is_needed_is_unloaded_by_force_only(zoo):
     registry, changes = opened(zoo)
     with pytest.raises(ModelInUseError, match="/classify"):

@@ -43,18 +43,19 @@ class ModelFolder:
         return [version for name in _folders(self._root) for version in _folders(name)]
 
     def names(self) -> list[str]:
-        """The names of the models; see `versions`."""
-        return [path.name for path in _folders(self._root)]
+        """The names of the models that have a version; see `versions`."""
+        return [path.name for path in _folders(self._root) if _folders(path)]
 
     def versions_of(self, name: str) -> list[Path]:
-        """The folders of one model's versions.
+        """The folders of one model's versions, at least one.
 
         Raises:
-            UnknownModelError: There is no such model.
+            UnknownModelError: There is no such model, or no version of it.
         """
-        if not is_name(name) or not (self._root / name).is_dir():
+        versions = _folders(self._root / name) if is_name(name) else []
+        if not versions:
             raise UnknownModelError(name, self.names())
-        return _folders(self._root / name)
+        return versions
 
     def version_of(self, name: str, version: str) -> Path:
         """The folder of one version.
