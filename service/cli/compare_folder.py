@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -81,8 +82,10 @@ class Folder:
 
 
 def classify_folder(root: Path, classes: Sequence[ClassLabel], limit: int | None) -> Folder:
-    """Lists images; those in a folder called like a class (WordNet id or name) have a label."""
-    by_name = {label.name.casefold(): label for label in classes} | {label.wnid.casefold(): label for label in classes}
+    """Lists images; those in a folder called like a class, by WordNet id or by a name of its own, have a label."""
+    named = Counter(label.name.casefold() for label in classes)  # ImageNet has two cranes
+    by_name = {label.name.casefold(): label for label in classes if named[label.name.casefold()] == 1}
+    by_name |= {label.wnid.casefold(): label for label in classes}
     found, unknown = [], set()
     for path in images_of(root):
         parts = path.relative_to(root).parts

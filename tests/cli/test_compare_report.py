@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from service.card import ClassLabel
+from service.cli.compare_folder import classify_folder
 from service.cli.main import main
 from tests.pictures import encode
 from tests.tiny_zoo import COLOURS, DEPTH_SIZE, FAR_M, NEAR_M, write_zoo
@@ -222,3 +224,14 @@ def test_a_margin_decides(capsys, tmp_path):
     assert document["verdict"]["conclusion"] == "good_enough"
     document = run(capsys, tmp_path / "photos", "--a", "full", "--b", "full", "--margin", "0.001")
     assert document["verdict"]["conclusion"] == "undecided"
+
+
+def test_a_name_of_two_classes_labels_no_image(tmp_path):
+    """As ImageNet's two cranes: which one a folder means is not known, and either guess would count wrong answers."""
+    classes = [ClassLabel(wnid=f"n{number}", name=name) for number, name in enumerate(("crane", "Crane", "dog"))]
+    for folder in ("crane", "dog", "n1"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "a.png")
+    found = classify_folder(tmp_path, classes, None)
+    assert [item.label and item.label.wnid for item in found.items] == [None, "n2", "n1"]
+    assert found.unlabelled_folders == ["crane"]
