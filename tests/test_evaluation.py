@@ -1,4 +1,4 @@
-"""Scores: against hand-computed values, against scikit-learn, and on folders laid out as the data sets are."""
+"""Scores: against hand-computed values, and on folders laid out as the data sets are."""
 
 import json
 import math
@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
-from sklearn.metrics import top_k_accuracy_score
 
 from service.evaluation import (
     DEPTH_METRICS,
@@ -16,16 +15,12 @@ from service.evaluation import (
     DataError,
     TopK,
     camera_of,
-    classification_scores,
     depth_agreement,
     depth_errors,
     depth_frames,
-    depth_from_disparity,
     disparity_to_depth,
     errors_at_caps,
     garg_mask,
-    in_top_k,
-    kitti_fx_px,
     labelled_images,
     mean_errors,
     read_depth_png,
@@ -37,34 +32,6 @@ Floats = npt.NDArray[np.float32]
 # --- top-1 and top-5 -------------------------------------------------------------------------------------------------
 
 
-def test_top_k_agrees_with_scikit_learn(rng: np.random.Generator) -> None:
-    logits = rng.normal(size=(500, 20)).astype(np.float32)
-    labels = rng.integers(0, 20, 500)
-    for k in (1, 5, 19):
-        expected = top_k_accuracy_score(labels, logits, k=k, labels=np.arange(20))
-        assert in_top_k(logits, labels, k).mean() == pytest.approx(expected)
-    scores = classification_scores(logits, labels)
-    assert scores["top1"] == pytest.approx(in_top_k(logits, labels, 1).mean())
-    assert scores["top5"] == pytest.approx(in_top_k(logits, labels, 5).mean())
-
-
-def test_a_constant_output_scores_chance() -> None:
-    labels = np.arange(100)
-    assert classification_scores(np.zeros((100, 100), np.float32), labels) == {"top1": 0.01, "top5": 0.05}
-
-
-def test_nan_is_never_right() -> None:
-    logits = np.array([[np.nan, 1.0], [np.nan, np.nan]], np.float32)
-    assert in_top_k(logits, np.array([0, 1]), 2).tolist() == [False, False]
-
-
-def test_fewer_classes_than_five() -> None:
-    assert classification_scores(np.eye(3, dtype=np.float32), np.array([0, 1, 0])) == {
-        "top1": pytest.approx(2 / 3),
-        "top5": 1.0,
-    }
-
-
 def test_ranked_answers_are_counted() -> None:
     counts = TopK()
     assert counts.add(["a", "b", "c", "d", "e", "f"], "a")
@@ -73,11 +40,6 @@ def test_ranked_answers_are_counted() -> None:
     assert not counts.add([], "a")
     assert counts.summary() == {"n": 4, "top1": 0.25, "top5": 0.5}
     assert TopK().summary() == {"n": 0, "top1": 0.0, "top5": 0.0}
-
-
-def test_nothing_to_score() -> None:
-    with pytest.raises(DataError, match="no images"):
-        classification_scores(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
 
 
 # --- folders of classes ----------------------------------------------------------------------------------------------
@@ -296,8 +258,7 @@ def test_disparity_with_a_camera_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("width", "fx"), [(1242, 721.5377), (1238, 718.3351), (1224, 707.0493)])
 def test_kittis_cameras(width: int, fx: float) -> None:
     assert camera_of(None, width) == Camera(fx, 0.5327)
-    assert kitti_fx_px(width) == fx
-    assert depth_from_disparity(np.ones((1, 1), np.float32), fx)[0, 0] == pytest.approx(fx * 0.5327)
+    assert disparity_to_depth(np.ones((1, 1), np.float32), camera_of(None, width))[0, 0] == pytest.approx(fx * 0.5327)
 
 
 def test_unknown_cameras_are_refused(tmp_path: Path) -> None:

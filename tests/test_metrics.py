@@ -60,8 +60,8 @@ def test_buckets_start_at_100_microseconds_and_grow_by_half() -> None:
 
 def test_stages(metrics: Metrics) -> None:
     for stage in STAGES:
-        metrics.observe_stage(stage, 0.002, **RUN)
-        metrics.observe_stage(stage, 0.004, **RUN)
+        for seconds in (0.002, 0.004):
+            metrics.answered_by(**RUN).answered({stage: seconds})
         labels = {**RUN, "stage": stage}
         assert value(metrics, "bireal_stage_seconds_count", **labels) == 2
         assert value(metrics, "bireal_stage_seconds_sum", **labels) == pytest.approx(0.006)
@@ -93,7 +93,7 @@ def test_counters_of_what_is_served_begin_at_0(metrics: Metrics) -> None:
 def test_every_series_belongs_to_a_documented_metric(metrics: Metrics) -> None:
     """The client's gauges of the moment of creation, for one, are turned off."""
     metrics.begin(**RUN)
-    metrics.observe_stage("total", 0.002, **RUN)
+    metrics.answered_by(**RUN).answered({"total": 0.002})
     named = {doc.name for doc in metrics.documentation()}
     for name, _ in samples(metrics):
         assert name in named or re.sub("_(bucket|sum|count)$", "", name) in named or name.startswith("process_"), name
@@ -212,16 +212,16 @@ def work(metrics: Metrics, run: RunLabels) -> tuple[float | None, ...]:
 
 
 def test_work_of_the_bit_packed_network(metrics: Metrics) -> None:
-    metrics.add_work(classify_card(), "binary", "avx2", images=3)
-    metrics.add_work(classify_card(), "binary", "avx2", images=1)
+    metrics.work_of(classify_card(), "binary", "avx2").run(images=3)
+    metrics.work_of(classify_card(), "binary", "avx2").run(images=1)
     assert work(metrics, RUN) == (4 * 6_400, 4 * 100, 4 * 12_800, 2 * 3_250)
 
 
 def test_work_of_float_networks_is_all_real(metrics: Metrics) -> None:
-    metrics.add_work(classify_card(), "reference", "onnxruntime", images=1)
+    metrics.work_of(classify_card(), "reference", "onnxruntime").run(images=1)
     reference = RunLabels(**{**TARGET, "variant": "reference"}, kernel="onnxruntime")  # type: ignore[typeddict-item]
     assert work(metrics, reference) == (0, 6_500, 64 * 6_500, 42_000)
-    metrics.add_work(full_card(), "full", "onnxruntime", images=2)
+    metrics.work_of(full_card(), "full", "onnxruntime").run(images=2)
     full = RunLabels(task="classify", model="resnet18-test", version="1", variant="full", kernel="onnxruntime")
     assert work(metrics, full) == (0, 2 * 6_500, 2 * 416_000, 42_000)
 

@@ -236,11 +236,6 @@ class Audit:
         return self._open(reference.model), reference.sums
 
 
-def integer_sums(card: Card, images: NDArray[np.uint8], side: Side = "binary") -> dict[str, NDArray[np.int32]]:
-    """Integer sums of a binary model's layers on some images; keep an `Audit` to ask more than once."""
-    return Audit.of_card(card).integer_sums(images, side)
-
-
 def _differing(ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> int:
     """Number of elements that differ; all of them if the shapes do."""
     return int(np.count_nonzero(ours != theirs)) if ours.shape == theirs.shape else ours.size

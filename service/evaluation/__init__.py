@@ -4,7 +4,7 @@ Used by the command line, by the comparisons of the API and by the offline evalu
 means one thing everywhere. Fractions are 0..1, lengths in metres.
 """
 
-from service.evaluation.classes import LabelledImage, TopK, classification_scores, in_top_k, labelled_images
+from service.evaluation.classes import LabelledImage, TopK, labelled_images
 from service.evaluation.depth import (
     CAPS_M,
     DEPTH_METRICS,
@@ -29,9 +29,7 @@ from service.evaluation.scenes import (
     DepthFrame,
     camera_of,
     depth_frames,
-    depth_from_disparity,
     disparity_to_depth,
-    kitti_fx_px,
     read_depth_png,
 )
 
@@ -51,18 +49,14 @@ __all__ = [
     "LabelledImage",
     "TopK",
     "camera_of",
-    "classification_scores",
     "depth_agreement",
     "depth_errors",
     "depth_frames",
-    "depth_from_disparity",
     "disparity_to_depth",
     "errors_at_caps",
     "errors_by_distance",
     "frame_errors",
     "garg_mask",
-    "in_top_k",
-    "kitti_fx_px",
     "labelled_images",
     "mean_errors",
     "median_scale",

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from service.evaluation.folders import IMAGE_SUFFIXES, DataError, entries, is_image
 
 
@@ -35,31 +32,6 @@ def labelled_images(root: Path) -> list[LabelledImage]:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"{root} has no images in folders of classes, <class>/<file>: files that end in {suffixes}.")
     return found
-
-
-def in_top_k(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], k: int) -> npt.NDArray[np.bool_]:
-    """Whether each image's class is among its k best.
-
-    Args:
-        logits: [N, classes].
-        labels: [N], the index of each image's class.
-        k: How many classes may be named.
-
-    Returns:
-        bool [N]. Equal logits rank in the order of the classes, so a constant output is right for the first k classes
-        and not for all.
-    """
-    classes = np.arange(logits.shape[1])
-    own = np.take_along_axis(logits, labels[:, None], axis=1)  # [N, 1]
-    ahead = (logits > own) | ((logits == own) & (classes < labels[:, None]))
-    return np.asarray((ahead.sum(axis=1) < k) & ~np.isnan(own[:, 0]), dtype=np.bool_)
-
-
-def classification_scores(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> dict[str, float]:
-    """Top-1 and top-5 accuracy, fractions 0..1, of logits [N, classes] for labels [N]."""
-    if len(logits) == 0:
-        raise DataError("There are no images to score.")
-    return {"top1": float(in_top_k(logits, labels, 1).mean()), "top5": float(in_top_k(logits, labels, 5).mean())}
 
 
 @dataclass(slots=True)

@@ -128,16 +128,6 @@ def camera_of(calib: Path | None, width: int) -> Camera:
     return Camera(KITTI_FX_PX[width], KITTI_BASELINE_M)
 
 
-def kitti_fx_px(width: int) -> float | None:
-    """Horizontal focal length of KITTI's rectified pictures of a width, pixels; None for another width."""
-    return KITTI_FX_PX.get(width)
-
-
-def depth_from_disparity(disparity_px: Floats, fx_px: float, baseline_m: float = KITTI_BASELINE_M) -> Floats:
-    """As `disparity_to_depth`, for a camera given in numbers."""
-    return disparity_to_depth(disparity_px, Camera(fx_px, baseline_m))
-
-
 def disparity_to_depth(disparity_px: Floats, camera: Camera) -> Floats:
     """Depth = fx * baseline / disparity, metres; 0 where the disparity is 0."""
     known = disparity_px > 0

@@ -138,20 +138,15 @@ class ModelMetrics:
         ):
             gauge.remove_by_labels({"model": model, "version": version})
 
-    def add_work(self, card: Card, variant: VariantName, kernel: str, images: int) -> None:
-        """Counts the arithmetic and the weight traffic of one run.
+    def work_of(self, card: Card, variant: VariantName, kernel: str) -> "WorkMeter":
+        """What counts the arithmetic and the weight traffic of one network's runs: its labels are looked up once.
 
         Args:
-            card: The card of the model that ran.
-            variant: How it ran. `reference` does the 1-bit layers' multiply-accumulates in float32, so they count as
+            card: The card of the model that runs.
+            variant: How it runs. `reference` does the 1-bit layers' multiply-accumulates in float32, so they count as
                 real ones: what is counted is what was done.
-            kernel: What ran it.
-            images: Images in the run.
+            kernel: What runs it.
         """
-        self.work_of(card, variant, kernel).run(images)
-
-    def work_of(self, card: Card, variant: VariantName, kernel: str) -> "WorkMeter":
-        """What `add_work` counts with, for who keeps it: labels and figures are looked up once."""
         run = RunLabels(task=card.task, model=card.name, version=card.version, variant=variant, kernel=kernel)
         binary, real = card.work.binary_macs, card.work.real_macs
         if variant != "binary":

@@ -144,10 +144,6 @@ class RequestMetrics:
         stages = {stage: self._stage_of(**run, stage=stage) for stage in STAGES}
         return AnswerMeter(self._requests_of(**run, outcome="ok"), stages)
 
-    def observe_stage(self, stage: str, seconds: float, **run: Unpack[RunLabels]) -> None:
-        """Records the time of one stage (see STAGES) of one image."""
-        self._stage_of(**run, stage=stage).observe(seconds)
-
     def count_request(self, outcome: Outcome, **run: Unpack[RunLabels]) -> None:
         """Counts one image by how its request ended."""
         self._requests_of(**run, outcome=outcome).inc()
