@@ -98,6 +98,7 @@ def documents(arguments: argparse.Namespace, paths: list[Path]) -> Iterator[tupl
 
     Raises:
         ProblemError: A lone image was refused.
+        ServiceError: A lone image cannot be read.
         TransportError: There was no answer of the service.
     """
     lone = len(paths) == 1
@@ -109,6 +110,10 @@ def documents(arguments: argparse.Namespace, paths: list[Path]) -> Iterator[tupl
                 if lone:
                     raise
                 yield path, error.problem.model_dump(mode="json", exclude_none=True)
+            except ServiceError as error:  # of reading the file here
+                if lone:
+                    raise
+                yield path, error.problem()
 
 
 def depth_map(arguments: argparse.Namespace, path: Path, form: DepthFormat) -> bytes:

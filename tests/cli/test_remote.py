@@ -1,6 +1,7 @@
 """`--url`: the same output as without, from a running service."""
 
 import json
+import socket
 import subprocess
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def test_a_folder_with_a_broken_picture(live):
     results = json.loads(run.stdout)["results"]
     assert results[0]["predictions"]
     assert results[1]["code"] == "broken-image"
+
+
+def test_a_file_that_cannot_be_read_does_not_end_the_run(live, tmp_path):
+    with socket.socket(socket.AF_UNIX) as unreadable:  # which even root cannot open
+        unreadable.bind(str(tmp_path / "socket"))
+        files = (tmp_path / "socket", live.folder / "photos/cat.jpg")
+        run = predict(live, *files, "--json", "--key-file", live.folder / "key")
+        alone = predict(live, files[0], "--json", "--key-file", live.folder / "key")
+    assert run.returncode == 1, run.stderr
+    results = json.loads(run.stdout)["results"]
+    assert results[0]["code"] == "broken-image"
+    assert results[1]["predictions"]
+    assert alone.returncode == 2
+    assert "cannot be read" in json.loads(alone.stdout)["detail"]
 
 
 def test_a_depth_map(live, tmp_path):
