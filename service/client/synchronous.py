@@ -30,9 +30,9 @@ class Client:
     Args:
         url: Its address, such as `http://127.0.0.1:8000`; a path below which it is served may follow.
         api_key: Where the service asks for one.
-        timeout_s: Longest wait in one try, seconds: for the connection, for sending, and for each part of the answer. As
-            a whole a try may take longer, where an answer trickles in. The service is told too (`x-timeout-ms`), so that
-            it stops working on what nobody waits for; it may have a shorter limit of its own.
+        timeout_s: Longest wait in one try, seconds: for the connection, for sending, and for each part of the answer.
+            As a whole a try may take longer, where an answer trickles in. The service is told too (`x-timeout-ms`), so
+            that it stops working on what nobody waits for; it may have a shorter limit of its own.
         retry: When a call is made again.
         transport: Of httpx; for tests, and for applications that are called in process.
 
