@@ -24,6 +24,19 @@ HORIZON = 172.854 / 375 * HEIGHT  # row of KITTI's principal point, network pixe
 FX_BASELINE = KITTI_FX_PX[1242] * WIDTH / 1242 * KITTI_BASELINE_M  # depth [m] = this / disparity [network px]
 
 
+def whole_frames(data: Path, count: int) -> Tensor:
+    """Left pictures of frames to train on as the service sees them: float32 pixels [N,3,160,608].
+
+    Args:
+        data: folder of drives, or with them in train/.
+        count: how many at most; which is drawn with a fixed seed.
+    """
+    root = data / "train" if (data / "train").is_dir() else data
+    frames, _ = hold_out_frames(load_drives(root), HOLD_OUT)
+    pick = np.random.default_rng(0).choice(len(frames), min(count, len(frames)), replace=False)
+    return torch.from_numpy(np.stack([frames[i].left for i in pick])).permute(0, 3, 1, 2).float()
+
+
 class DepthTask:
     """KITTI frames at 160x608; a step sees random zoomed crops of the full height."""
 

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from models.arch import ArchConfig, BiRealNet, DepthNet, ResNet, build
 from models.command_line import Parser
 from models.data.folder import load_split
-from models.data.kitti import hold_out_frames, load_drives
 from models.data.normalise import normalise
 from models.train import checkpoint
-from models.train.depth import FX_BASELINE, HOLD_OUT
+from models.train.depth import FX_BASELINE, whole_frames
 from models.train.initialise import initialise_from
 from models.train.recover_weights import Weights, fill_bireal, fill_fc, fill_resnet, fill_scores, move_into_scores
 from service.card import Card
@@ -124,13 +123,10 @@ def arch_of(card: Card) -> ArchConfig:
 
 def calibration_images(card: Card, data: Path) -> Tensor:
     """Training images (of frames: none of those that are held out) as float32 pixels [N,3,H,W]."""
-    if card.depth is None:
-        images = load_split(data, "train", card.input.width).images
-    else:
-        root = data / "train" if (data / "train").is_dir() else data
-        images = np.stack([frame.left for frame in hold_out_frames(load_drives(root), HOLD_OUT)[0]])
-    count = CALIBRATION_IMAGES if card.depth is None else min(CALIBRATION_FRAMES, len(images))
-    pick = np.random.default_rng(0).choice(len(images), count, replace=False)
+    if card.depth is not None:
+        return whole_frames(data, CALIBRATION_FRAMES)
+    images = load_split(data, "train", card.input.width).images
+    pick = np.random.default_rng(0).choice(len(images), CALIBRATION_IMAGES, replace=False)
     return torch.from_numpy(images[pick]).permute(0, 3, 1, 2).float()
 
 

@@ -18,7 +18,7 @@ from models.data.kitti import downscale_disparity, hold_out_frames, load_drives
 from models.train import checkpoint
 from models.train.__main__ import main
 from models.train.classify import ClassifyTask
-from models.train.depth import FX_BASELINE, DepthTask, augment, smoothness, stereo_terms, warp_right
+from models.train.depth import FX_BASELINE, DepthTask, augment, smoothness, stereo_terms, warp_right, whole_frames
 from models.train.initialise import initialise_from
 from models.train.loop import run
 from models.train.optim import learning_rate, make_optimizer
@@ -271,6 +271,17 @@ def test_frames_have_network_disparity(drive: Path) -> None:
     assert pytest.approx(188.2, abs=0.05) == FX_BASELINE
     train_part, held_out = hold_out_frames(frames, {"wall": 3})
     assert (len(train_part), len(held_out)) == (9, 3)
+
+
+def test_statistics_are_measured_on_whole_frames_that_are_not_held_out(
+    drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.train.depth.HOLD_OUT", {"wall": 3})
+    frames = {frame.left.tobytes() for frame in load_drives(drive.parent)[:9]}
+    whole = whole_frames(drive.parent.parent, 100)
+    assert whole.shape == (9, 3, 160, 608)
+    assert {picture.permute(1, 2, 0).byte().numpy().tobytes() for picture in whole} == frames
+    assert torch.equal(whole_frames(drive.parent.parent, 4), whole_frames(drive.parent.parent, 4))
 
 
 def test_the_nearest_point_wins_a_cell() -> None:

@@ -88,7 +88,7 @@ _KITTI_RESNET50_LONG = replace(
 _KITTI_BIREAL50_LONG = replace(
     _KITTI_BIREAL50,
     name="bireal50-kitti-depth-long",
-    phases=(PhaseSpec(Phase.BINARY, 5, 5e-4, "adam", warmup=0.05, distill=0.7),),
+    phases=(PhaseSpec(Phase.BINARY, 4, 5e-4, "adam", warmup=0.05, distill=0.7),),
     source=_KITTI_LONG,
     init="bireal50-kitti-depth",
     twin="resnet50-kitti-depth",

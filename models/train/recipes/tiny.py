@@ -81,7 +81,7 @@ _LONG_RESNET18 = Recipe(
 _LONG_BIREAL18 = Recipe(
     name="bireal18-tiny100-long",
     arch=ArchConfig(depth=18, method="bireal", num_classes=100),
-    phases=(PhaseSpec(Phase.BINARY, 7, 5e-4, "adam", "linear", warmup=0.03, distill=0.9),),
+    phases=(PhaseSpec(Phase.BINARY, 6, 5e-4, "adam", "linear", warmup=0.03, distill=0.9),),
     batch=128,
     source=_LONG,
     data=_TINY_DATA,
