@@ -285,11 +285,16 @@ def raw(service, data: bytes, *, answer: bool = True) -> bytes:
         return received
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_upload(service):
+def test_a_client_that_leaves_in_the_middle_of_its_upload_is_forgotten(service, client):
     for _ in range(20):
         raw(
             service, b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + JPEG[:1000], answer=False
         )
+    give_up = time.monotonic() + 20
+    while "bireal_in_flight 1.0\n" not in client.get("/metrics").text:  # the one that asks
+        assert time.monotonic() < give_up, "requests of clients that have gone are still in flight"
+        time.sleep(0.05)
+    assert client.post("/classify", content=JPEG).status_code == 200
 
 
 @pytest.mark.parametrize(
