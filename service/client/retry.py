@@ -51,7 +51,7 @@ def retry_after_s(header: str | None) -> float | None:
         return float(header)
     try:
         moment = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter of a year or an offset that no date has
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

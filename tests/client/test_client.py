@@ -195,7 +195,15 @@ def test_retry_after_is_never_undercut():
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [(None, None), ("3", 3.0), ("soon", None), ("-1", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("", None)],
+    [
+        (None, None),
+        ("3", 3.0),
+        ("soon", None),
+        ("-1", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("", None),
+        ("Wed, 21 Oct 99999999999 07:28:00 GMT", None),
+    ],
 )
 def test_retry_after_headers(header, seconds):
     assert retry_after_s(header) == seconds
