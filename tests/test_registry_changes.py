@@ -145,6 +145,47 @@ def test_a_broken_new_version_takes_down_nobody(zoo):
 # ---- load, unload, reload --------------------------------------------------------------------------------------------
 
 
+def test_labels_that_come_with_a_new_version_hold_from_its_first_request(zoo):
+    registry, changes = opened(zoo)
+    write(zoo, "2")
+    (zoo / NAME / "labels.yaml").write_text('default: "1"\ncanary: "2"\n')
+    seen = []
+    registry.observe(lambda *_: seen.append(version_of(registry)))
+    changes.load(NAME)
+    assert set(seen) == {"1"}  # never the new one, not even while it was put in
+    assert version_of(registry, f"{NAME}@canary") == "2"
+
+
+def test_a_default_that_is_not_loaded_yet_waits_for_it(zoo):
+    registry, changes = opened(zoo)
+    write(zoo, "2")
+    write(zoo, "3")
+    (zoo / NAME / "labels.yaml").write_text('default: "3"\n')
+    registry.observe(lambda *_: version_of(registry))  # raises where the name stands for nothing
+    changes.load(NAME, "2")
+    assert version_of(registry) == "2"
+    assert "version 3, which is not loaded" in str(registry.broken()[f"{NAME}/labels.yaml"])
+    changes.load(NAME, "3")
+    assert version_of(registry) == "3"
+    assert registry.broken() == {}
+
+
+def test_load_takes_labels_up_where_nothing_else_is_new(zoo):
+    registry, changes = opened(zoo)
+    changes.load(NAME)
+    (zoo / NAME / "labels.yaml").write_text('stable: "1"\n')
+    changes.load(NAME)
+    assert version_of(registry, f"{NAME}@stable") == "1"
+
+
+def test_a_new_version_that_does_not_run_is_not_called_loaded(zoo, caplog):
+    _, changes = opened(zoo)
+    (write(zoo, "2") / "model.onnx").write_bytes(b"no model")
+    with caplog.at_level("INFO"), pytest.raises(ModelBrokenError):
+        changes.load(NAME)
+    assert f"model {NAME}@2 was loaded" not in caplog.text
+
+
 def test_load_and_unload_a_version(zoo):
     registry, changes = opened(zoo)
     write(zoo, "2")

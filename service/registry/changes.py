@@ -22,8 +22,9 @@ from service.errors import (
     UnknownModelError,
     UnknownVersionLabelError,
 )
+from service.registry.catalog import DEFAULT_LABEL, Catalog
 from service.registry.entries import Entry
-from service.registry.folder import is_name, last_changed
+from service.registry.folder import LABELS_FILE, is_name, last_changed
 from service.registry.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Changes:
         self._registry = registry
         self._lock = threading.Lock()
         self._held_back: set[str] = set()  # unloaded on purpose: not for the folder's watch to load again
+        self._labels_wait: set[str] = set()  # models whose file of labels was read and is for a version to come
         self._tried: dict[Path, int] = {}  # folders that were broken: when they were last changed
 
     @contextmanager
@@ -101,7 +103,7 @@ class Changes:
     # ---- load, unload, reload --------------------------------------------------------------------------------------
 
     def load(self, name: str, version: str | None = None) -> None:
-        """Loads a version, or every one of a model that is not loaded yet.
+        """Loads a version, or every one of a model that is not loaded yet, and takes up its labels where they changed.
 
         Raises:
             UnknownModelError: There is none in the folder.
@@ -110,7 +112,7 @@ class Changes:
         with self._changing():
             known = {path.name: path for path in self._folders(name, version)}
             missing = [path for each, path in known.items() if not self._loaded(name, each)]
-            self._all(missing)
+            self._all(name, missing)
 
     def reload(self, name: str, version: str | None = None) -> None:
         """Loads a version again from the folder, or every one of a model, in place of the one that runs.
@@ -120,7 +122,7 @@ class Changes:
             ModelBrokenError: It cannot be read or does not run; the one that ran goes on.
         """
         with self._changing():
-            self._all(self._folders(name, version))
+            self._all(name, self._folders(name, version))
 
     def unload(self, name: str, version: str | None = None, *, force: bool = False) -> None:
         """Takes a version out of service, or every one of a model.
@@ -151,9 +153,10 @@ class Changes:
         folder = self._registry.folder
         return folder.versions_of(name) if version is None else [folder.version_of(name, version)]
 
-    def _all(self, folders: list[Path]) -> None:
-        """Loads folders, all of them, and then raises the first error."""
+    def _all(self, name: str, folders: list[Path]) -> None:
+        """Loads folders of a model, all of them, and its labels where they changed; then raises the first error."""
         errors = [error for folder in folders if (error := self._take(folder)) is not None]
+        self._registry.change(self._with_labels(self._registry.catalog, name))
         if errors:
             raise errors[0]
 
@@ -174,11 +177,9 @@ class Changes:
             log.error("model %s was not reloaded, the old one runs on: %s", label, lost)
             return lost
         self._held_back.discard(label)
-        catalog = registry.catalog.with_entry(entry)
-        if entry.card.name not in catalog.labels:
-            catalog = registry.relabelled(catalog, entry.card.name)
-        registry.change(catalog, old=old, new=entry)
-        log.info("model %s was %s", label, "loaded" if old is None else "reloaded")
+        registry.change(self._with_labels(registry.catalog.with_entry(entry), entry.card.name), old=old, new=entry)
+        if failure is None:
+            log.info("model %s was %s", label, "loaded" if old is None else "reloaded")
         return failure
 
     def _loaded(self, name: str, version: str) -> bool:
@@ -186,6 +187,29 @@ class Changes:
         return entry is not None and entry.runs
 
     # ---- labels ----------------------------------------------------------------------------------------------------
+
+    def _with_labels(self, catalog: Catalog, name: str) -> Catalog:
+        """A catalog with the labels of a model's file where that changed.
+
+        With a new version and its labels in one step: a file that keeps `default` on the old version was written to
+        keep requests from the new one. A `default` for a version that is not loaded waits until it is, and is told
+        meanwhile: the name goes on to be answered.
+        """
+        known = name in catalog.labels
+        if known and name not in self._labels_wait and not self._registry.folder.labels_changed(name):
+            return catalog
+        labelled = self._registry.relabelled(catalog, name)
+        if known and labelled.select(name) is None and catalog.select(name) is not None:
+            self._labels_wait.add(name)
+            version = labelled.labels[name][DEFAULT_LABEL]
+            waits = ModelBrokenError(
+                name,
+                f"{LABELS_FILE}: `default` is for version {version}, which is not loaded; the labels are as they were.",
+                remedy=f"Load version {version}, or name another one.",
+            )
+            return catalog.with_broken(f"{name}/{LABELS_FILE}", waits)
+        self._labels_wait.discard(name)
+        return labelled
 
     def set_label(self, name: str, label: str, version: str) -> None:
         """Lets a label stand for a version that runs; the next request that names it goes there.
@@ -246,8 +270,7 @@ class Changes:
                 else:
                     self._tried[folder] = changed
             for name in self._registry.catalog.entries:
-                if self._registry.folder.labels_changed(name):
-                    self._registry.change(self._registry.relabelled(self._registry.catalog, name))
+                self._registry.change(self._with_labels(self._registry.catalog, name))
 
     def _new_folders(self) -> Iterator[Path]:
         try:
