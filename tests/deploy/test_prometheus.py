@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -20,13 +20,23 @@ from deploy.grafana import generate, pictures
 from deploy.grafana.panels import Dashboard
 from loadtest import stack
 from tests.deploy.promql import plain
-from tests.deploy.traffic import EXPERIMENTS, overload, send_a_little_of_everything, take_part_and_say_what_was_right
+from tests.deploy.traffic import (
+    ANSWER_S,
+    EXPERIMENTS,
+    MANY,
+    overload,
+    send_a_little_of_everything,
+    take_part_and_say_what_was_right,
+)
 from tests.tiny_zoo import write_zoo
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "deploy/prometheus/prometheus.yml"
 DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
-RATE_INTERVAL = "30s"
+RATE_INTERVAL = "15m"  # all that was scraped, however long it took
+# What is measured when workers are idle, after the answers.
+IN_THE_BACKGROUND = ("bireal_parity_ok", "bireal_parity_layer_sign_agreement", "bireal_experiment_agreement")
+SCRAPES_S = 300.0  # patience with scrapes, which fail where others have the CPU
 
 
 def tool(name: str) -> str:
@@ -37,9 +47,34 @@ def tool(name: str) -> str:
     return found
 
 
+class Scraped(NamedTuple):
+    """A Prometheus, and when it had seen all that it is asked about.
+
+    Attributes:
+        address: of its HTTP interface.
+        begun: the first scrape, seconds of the epoch.
+        at: the last one that was waited for; queries are put as of then, however long the tests before them took.
+    """
+
+    address: str
+    begun: float
+    at: float
+
+    def get(self, path: str, **parameters: object) -> Any:
+        """Data of an answer of its interface."""
+        answer = httpx.get(f"{self.address}/api/v1/{path}", params=parameters, timeout=60)
+        assert answer.is_success, answer.text
+        return answer.json()["data"]
+
+    def ask(self, expression: str) -> list[Any]:
+        """The result of an instant query."""
+        result: list[Any] = self.get("query", query=expression, time=self.at)["result"]
+        return result
+
+
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Prometheus that has scraped two replicas before, between and after requests.
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
+    """A Prometheus that has scraped two replicas before, between and after requests.
 
     One has a queue so small that it drops; the other's operator cannot run, so that the reference answers for it. What
     the dashboards show of trouble is thus there to be seen, and no panel may be empty.
@@ -48,6 +83,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("prometheus")
     zoo = write_zoo(folder / "zoo")
     common = ("--model-dir", zoo, "--drain-s", 0, "--workers", 1, "--decode-threads", 1, "--intra-op-threads", 1)
+    common += ("--default-timeout-s", ANSWER_S, "--max-images-per-request", MANY)
     common += ("--default-classify-model", "tiny-bireal", "--default-depth-model", "tiny-bireal-depth")
     broken = ("--kernel", "abacus", "--fallback", "reference")  # a kernel that no CPU can run
     (folder / "experiments.yaml").write_text(yaml.safe_dump(EXPERIMENTS))
@@ -65,26 +101,33 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
         send()
         overload(small.url)  # counters begin to exist before the first scrape
-        with stack.prometheus([small.url, fallback.url], folder) as address:
+        with stack.prometheus([small.url, fallback.url], folder, scrape_s=2) as address:
+            begun = time.time()
 
-            def scrapes() -> int:
-                found = ask(address, "min(count_over_time(up[1m]))")
-                return int(found[0]["value"][1]) if found else 0
+            def scraped(least: float) -> float | None:
+                """The present, if both replicas' last scrape succeeded and so many did before."""
+                now = time.time()
+                state = Scraped(address, begun, now)
+                enough = state.ask(f"min(up) == 1 and min(sum_over_time(up[1h])) >= {least}")
+                return now if enough and len(state.ask("up")) == 2 else None
 
             for least in (2, 4, 6):
-                stack.wait_for(f"each replica was scraped {least} times", lambda least=least: scrapes() >= least)
+                stack.wait_for(f"each replica was scraped {least} times", lambda least=least: scraped(least), SCRAPES_S)
                 send()
-            last = scrapes()
-            stack.wait_for("the last requests were scraped", lambda: scrapes() >= last + 2)
-            yield address
+            answer = Scraped(address, begun, time.time()).ask("max(sum_over_time(up[1h]))")
+            least = float(answer[0]["value"][1]) + 2
+            moments: list[float | None] = []
 
+            def seen() -> bool:
+                moments.append(scraped(least))
+                if moments[-1] is None:
+                    return False
+                state = Scraped(address, begun, moments[-1])
+                return all(state.ask(name) for name in IN_THE_BACKGROUND)
 
-def ask(prometheus: str, expression: str) -> list[Any]:
-    """The result of an instant query."""
-    answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, timeout=30)
-    assert answer.is_success, answer.text
-    result: list[Any] = answer.json()["data"]["result"]
-    return result
+            stack.wait_for("the last requests were scraped", seen, SCRAPES_S)
+            assert moments[-1] is not None
+            yield Scraped(address, begun, moments[-1])
 
 
 def panels() -> list[Any]:
@@ -102,9 +145,9 @@ MAY_BE_ABSENT = {"bireal_memory_limit_bytes"}
 
 
 @pytest.mark.parametrize("panel", panels())
-def test_panel_has_an_answer(prometheus: str, panel: dict[str, Any]) -> None:
+def test_panel_has_an_answer(prometheus: Scraped, panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
-        series = ask(prometheus, plain(target["expr"], RATE_INTERVAL))
+        series = prometheus.ask(plain(target["expr"], RATE_INTERVAL))
         if target["expr"] not in MAY_BE_ABSENT:
             assert series, f"nothing for {target['expr']}"
             assert any(math.isfinite(float(one["value"][1])) for one in series), f"no number for {target['expr']}"
@@ -114,19 +157,17 @@ def test_panel_has_an_answer(prometheus: str, panel: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_every_choice_at_the_top_has_values(prometheus: str, path: Path) -> None:
+def test_every_choice_at_the_top_has_values(prometheus: Scraped, path: Path) -> None:
     for variable in json.loads(path.read_text())["templating"]["list"]:
         metric, label = variable["query"]["query"].removeprefix("label_values(").removesuffix(")").split(", ")
-        answer = httpx.get(f"{prometheus}/api/v1/label/{label}/values", params={"match[]": metric}, timeout=30)
-        assert answer.json()["data"], f"no {label} of {metric}"
+        assert prometheus.get(f"label/{label}/values", **{"match[]": metric}), f"no {label} of {metric}"
 
 
 @pytest.mark.parametrize("board", generate.DASHBOARDS, ids=lambda board: board.name)
-def test_pictures_are_drawn_from_the_answers(prometheus: str, board: Dashboard, tmp_path: Path) -> None:
+def test_pictures_are_drawn_from_the_answers(prometheus: Scraped, board: Dashboard, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: dev)")
     path = tmp_path / "board.png"
-    now = time.time()
-    pictures.draw(board.document(), prometheus, (now - 20, now), path)
+    pictures.draw(board.document(), prometheus.address, (prometheus.begun, prometheus.at), path)
     with Image.open(path) as picture:
         assert picture.width > 1000
         colours = picture.convert("RGB").getcolors(1 << 20)
@@ -153,8 +194,8 @@ def test_values_are_shown_with_their_unit(value: float, unit: str, text: str) ->
     assert pictures.shown(value, unit) == text
 
 
-def test_binary_and_full_are_told_apart(prometheus: str) -> None:
-    ran = ask(prometheus, "sum by (task, variant) (bireal_requests_total)")
+def test_binary_and_full_are_told_apart(prometheus: Scraped) -> None:
+    ran = prometheus.ask("sum by (task, variant) (bireal_requests_total)")
     assert {(sample["metric"]["task"], sample["metric"]["variant"]) for sample in ran} == {
         (task, variant) for task in ("classify", "depth") for variant in ("binary", "reference", "full")
     }

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import io
-import re
+import itertools
+import json
+import select
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.tiny_zoo import DEPTH_SIZE
 
 VARIANTS = ("binary", "reference", "full")
 JPEG = {"content-type": "image/jpeg"}
+ANSWER_S = 120.0  # patience with an answer where others have the CPU
 
 # Two experiments, so that each mode that runs pairs is there to be seen.
 PAIRED, SHADOW = "colours-paired", "ramp-shadow"
@@ -35,8 +42,9 @@ EXPERIMENTS = {
     ]
 }
 
-# What a small queue drops, and how it is counted.
-DROPPED = ("bireal_rejected_total", "bireal_expired_total", "bireal_cancelled_total")
+# A request of so many images keeps a worker busy for as long as it takes to look at the queue behind it.
+INFER = "/v2/models/tiny-bireal-depth/infer"
+MANY = 2000
 
 
 def photo(colour: str, size: tuple[int, int] = (120, 60)) -> bytes:
@@ -48,7 +56,7 @@ def photo(colour: str, size: tuple[int, int] = (120, 60)) -> bytes:
 
 def send_a_little_of_everything(url: str, variants: tuple[str, ...] = VARIANTS) -> None:
     """Each task by each variant, comparisons, and a mistake of the client's; fails unless each ends as it should."""
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, timeout=ANSWER_S) as client:
         for variant in variants:
             for path in ("/classify", "/depth"):
                 answer = client.post(path, params={"variant": variant}, content=photo("red"), headers=JPEG)
@@ -63,7 +71,7 @@ def send_a_little_of_everything(url: str, variants: tuple[str, ...] = VARIANTS) 
 
 def take_part_and_say_what_was_right(url: str) -> None:
     """Images for the running experiments, by both arms, and the truth of those that were classified."""
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, timeout=ANSWER_S) as client:
         for colour in ("red", "green", "blue"):
             answer = client.post("/classify", content=photo(colour), headers=JPEG)
             assert answer.json()["experiment"]["name"] == PAIRED, answer.text
@@ -73,33 +81,79 @@ def take_part_and_say_what_was_right(url: str) -> None:
             assert answer.json()["experiment"]["name"] == SHADOW, answer.text
 
 
-def overload(url: str, timeout_s: float = 60.0) -> None:
-    """More than a small queue takes, with deadlines that pass and clients that go, until each was counted."""
+def overload(url: str, timeout_s: float = 240.0) -> None:
+    """Has a small queue of the depth network refuse, let a deadline pass and lose a client, each until it was counted.
+
+    A request of very many images keeps the only worker busy, and the queue full, for as long as it takes to look:
+    nothing here depends on how fast the machine is. The service must allow `--max-images-per-request` of MANY.
+    """
     give_up = time.monotonic() + timeout_s
-    with httpx.Client(base_url=url, timeout=30) as client, ThreadPoolExecutor(12) as pool:
+    with httpx.Client(base_url=url, timeout=timeout_s) as client:
 
-        def ask(turn: int) -> None:
-            if turn % 4 == 0:
-                _ask_and_leave(url)
-                return
-            hurry = {"x-timeout-ms": str(2 + turn % 20)} if turn % 4 == 1 else {}
-            answer = client.post("/depth?size=original&format=npy", content=photo("blue"), headers=JPEG | hurry)
-            assert answer.status_code in {200, 408, 429, 504}, answer.text
+        def waiting() -> float:
+            return _metric(client, "bireal_queue_depth")
 
-        while missing := [name for name in DROPPED if not _counted(client, name)]:
-            assert time.monotonic() < give_up, f"not counted under overload: {missing}"
-            list(pool.map(ask, range(48)))
+        def refused_and_cancelled() -> bool:
+            return all(_metric(client, name) for name in ("bireal_rejected_total", "bireal_cancelled_total"))
+
+        limit = _metric(client, "bireal_queue_limit")
+        while not refused_and_cancelled():
+            with _sent(url, *_many_images()) as connection:
+                _until("the queue is full", lambda c=connection: waiting() > limit or _answered(c), give_up)
+                answer = client.post("/depth?variant=binary", content=photo("blue"), headers=JPEG)
+                assert answer.status_code in {200, 429}, answer.text
+            # The service has seen that its client is gone, or has run them all: then once more.
+            _until("the queue is empty", lambda: not waiting(), give_up)
+        # Each deadline is twice the last one, so that one of them passes while most of the images wait.
+        deadlines_ms = itertools.cycle(2**power for power in range(17))
+        while not _metric(client, "bireal_expired_total"):
+            assert time.monotonic() < give_up, "no deadline passed in the queue"
+            body, headers = _many_images()
+            hurry = {"x-timeout-ms": str(next(deadlines_ms))}
+            answer = client.post(INFER, content=body, headers=headers | hurry)
+            assert answer.status_code in {200, 408, 504}, answer.text
+        _until("the queue is empty", lambda: not waiting(), give_up)
 
 
-def _ask_and_leave(url: str) -> None:
-    """Sends a request and closes the connection before the answer."""
+def _until(what: str, condition: Callable[[], bool], give_up: float) -> None:
+    """Asks until the answer is yes; fails at a moment of `time.monotonic()`."""
+    while not condition():
+        assert time.monotonic() < give_up, f"not in time: {what}"
+        time.sleep(0.002)
+
+
+def _many_images() -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a request with MANY images of the depth network's size, as binary tensors."""
+    height, width = DEPTH_SIZE
+    count = MANY * height * width * 3
+    image = {"name": "image", "datatype": "UINT8", "shape": [MANY, height, width, 3]}
+    document = {
+        "inputs": [image | {"parameters": {"binary_data_size": count}}],
+        "parameters": {"variant": "binary", "binary_data_output": True},
+    }
+    head = json.dumps(document).encode()
+    return head + bytes(count), {
+        "inference-header-content-length": str(len(head)),
+        "content-type": "application/octet-stream",
+    }
+
+
+@contextmanager
+def _sent(url: str, body: bytes, headers: dict[str, str]) -> Iterator[socket.socket]:
+    """A connection over which a request was sent; closed at the end, answered or not."""
     host, port = url.removeprefix("http://").split(":")
-    body = photo("blue")
-    head = f"POST /depth HTTP/1.1\r\nhost: {host}\r\ncontent-type: image/jpeg\r\ncontent-length: {len(body)}\r\n\r\n"
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
-        connection.sendall(head.encode() + body)
-        time.sleep(0.003)  # long enough to be read, too short to be answered behind a full queue
+    lines = [f"POST {INFER} HTTP/1.1", f"host: {host}", f"content-length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    with socket.create_connection((host, int(port)), timeout=120) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+        yield connection
 
 
-def _counted(client: httpx.Client, name: str) -> bool:
-    return re.search(rf"^{name}{{.*}} [1-9]", client.get("/metrics").text, re.MULTILINE) is not None
+def _answered(connection: socket.socket) -> bool:
+    return bool(select.select([connection], [], [], 0)[0])
+
+
+def _metric(client: httpx.Client, name: str) -> float:
+    """The sum of a metric's samples; 0 where it has none."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
