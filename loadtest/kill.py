@@ -3,8 +3,12 @@
 SIGTERM: the clients stop sending as soon as `/readyz` says 503, as a load balancer does; every request that was sent
 until then must be answered, and the exit code must be 0. (Clients that go on sending until the port closes may find
 their connection reset while it waited in the system's backlog: the service never saw it. `--stubborn` shows how many.)
-SIGKILL: whatever was in flight is lost; the next start on the same feedback store must be clean, and hold all feedback
-that was acknowledged.
+
+SIGKILL, `--rounds` times on one feedback store, each time with requests under way: what was in flight is lost. The
+next start must be clean: ready, nothing logged as an error, the store intact. And it is asked for every label that any
+of the killed processes had acknowledged, by sending it again: the service says whether it has it (`repeated`) or never
+had (`stored`, which is a loss). Labels that were sent and not acknowledged may be there or not; they are sent again,
+too, so that in the end the store must hold exactly those that were sent, one row each.
 """
 
 import argparse
@@ -15,27 +19,45 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
 from loadtest.machine import describe_machine
 from loadtest.pictures import photo_like
-from loadtest.server import ServerError, serving
+from loadtest.server import Server, ServerError, serving
 from models.command_line import Parser
+
+
+class Label(NamedTuple):
+    """What a client says of a picture that was answered: the answer's token, and the class."""
+
+    token: str
+    label: int
 
 
 @dataclass
 class Tally:
-    """What the clients saw."""
+    """What the clients saw.
+
+    Attributes:
+        answered: requests with an answer, be it that the queue is full.
+        refused: connections that were not accepted: the service never saw the request.
+        lost: requests that were sent and not answered, and why.
+        wrong: answers that no request should get.
+        acknowledged: labels that the service said it has.
+        doubtful: labels that were sent and not answered: it may have them.
+    """
 
     answered: int = 0
     refused: int = 0
     lost: list[str] = field(default_factory=list)
-    acknowledged: int = 0
+    wrong: list[str] = field(default_factory=list)
+    acknowledged: list[Label] = field(default_factory=list)
+    doubtful: list[Label] = field(default_factory=list)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,14 +84,13 @@ def terminate(arguments: argparse.Namespace) -> dict[str, Any]:
         ServerError: The service does not start.
     """
     tally, stop = Tally(), threading.Event()
-    with serving(*_options(arguments), "--drain-s", 2) as server:
+    with serving(*_options(arguments), "--drain-s", DRAIN_S) as server:
         clients = _start(arguments.clients, server.url, stop, tally, feedback=False)
-        time.sleep(arguments.seconds)
+        _wait(arguments.seconds, "a request was answered", lambda: tally.answered > 0, server)
         begun = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         if not arguments.stubborn:
-            while httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200:
-                time.sleep(0.01)
+            _wait_draining(server)
             stop.set()
         exit_code = server.process.wait(60)
         took_s = time.monotonic() - begun
@@ -79,51 +100,176 @@ def terminate(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "answered": tally.answered,
         "refused": tally.refused,
-        "lost": tally.lost[:20],
+        "lost": (tally.lost + tally.wrong)[:20],
         "exit_code": exit_code,
         "seconds_to_exit": round(took_s, 2),
-        "ok": not tally.lost and exit_code == 0 and tally.answered > 0,
+        "ok": not tally.lost and not tally.wrong and exit_code == 0,
     }
 
 
 def kill(arguments: argparse.Namespace) -> dict[str, Any]:
-    """SIGKILL under load, and a start on what it left.
+    """SIGKILL under load, and a start on what it left, `arguments.rounds` times.
 
     Raises:
-        ServerError: The service does not start, before or after.
+        ServerError: The service does not start, before or after, or acknowledges nothing before it could be killed.
     """
+    found = Recovered()
+    tallies: list[Tally] = []
     with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "feedback.sqlite"
-        options = [*_options(arguments), "--feedback-store", store]
-        tally, stop = Tally(), threading.Event()
-        with serving(*options) as server:
-            clients = _start(arguments.clients, server.url, stop, tally, feedback=True)
-            time.sleep(arguments.seconds)
-            server.process.kill()
-            server.process.wait()
-            stop.set()
-            for client in clients:
-                client.join(60)
+        store, secrets, log = (Path(folder) / name for name in ("feedback.sqlite", "secrets", "log"))
+        # Tokens of one process are to be read by the next.
+        secrets.write_text("of-this-measurement-alone\n")
+        options = [*_options(arguments), "--feedback-store", store, "--feedback-secrets-file", secrets]
+        for _ in range(arguments.rounds):
+            with serving(*options, log=log) as server:
+                found.check(server, tallies[-1:])
+                tallies.append(_kill_one(server, arguments))
+            found.errors += log.read_text().splitlines()
         begun = time.monotonic()
-        with serving(*options) as server:
+        with serving(*options, log=log) as server:
             ready_s = time.monotonic() - begun
-            answer = httpx.post(f"{server.url}/classify", content=photo_like(), headers=_OCTETS, timeout=30)
+            found.check(server, tallies[-1:])
+            found.check_again(server, [label for tally in tallies for label in tally.acknowledged])
+            answer = httpx.post(f"{server.url}/classify", content=photo_like(), headers=_OCTETS, timeout=60)
             exit_code = server.stop(signal.SIGTERM)
+        found.errors += log.read_text().splitlines()
         with sqlite3.connect(store) as database:
             intact = database.execute("PRAGMA integrity_check").fetchone()[0]
             kept = database.execute("SELECT count(*) FROM feedback").fetchone()[0]
-    return {
-        "answered": tally.answered,
-        "acknowledged_feedback": tally.acknowledged,
+    acknowledged = sum(len(tally.acknowledged) for tally in tallies)
+    doubtful = sum(len(tally.doubtful) for tally in tallies)
+    document = {
+        "rounds": arguments.rounds,
+        "answered": sum(tally.answered for tally in tallies),
+        "unanswered_at_kill": [len(tally.lost) for tally in tallies],
+        "wrong": [wrong for tally in tallies for wrong in tally.wrong][:20],
+        "acknowledged_feedback": acknowledged,
+        "lost_feedback": found.lost,
+        "unacknowledged_feedback": doubtful,
+        "unacknowledged_kept": found.doubtful_kept,
+        "sent_feedback": acknowledged + doubtful,
         "kept_feedback": kept,
         "store": intact,
         "seconds_to_ready": round(ready_s, 2),
+        "errors_logged": found.errors[:20],
         "status_after": answer.status_code,
         "exit_code_after": exit_code,
-        # More may be kept than was acknowledged: written, and killed before the client heard of it.
-        "ok": intact == "ok" and kept >= tally.acknowledged > 0 and answer.status_code == 200 and exit_code == 0,
     }
+    clean = intact == "ok" and not found.errors and answer.status_code == 200 and exit_code == 0
+    document["ok"] = not found.lost and kept == acknowledged + doubtful and not document["wrong"] and clean
+    document["verdict"] = _verdict(document, clean=clean)
+    return document
 
+
+@dataclass
+class Recovered:
+    """What services said that were started on what a killed one left.
+
+    Attributes:
+        lost: acknowledged labels that they did not have.
+        doubtful_kept: unacknowledged ones that they had.
+        errors: lines that were logged as errors.
+    """
+
+    lost: int = 0
+    doubtful_kept: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    def check(self, server: Server, killed: Sequence[Tally]) -> None:
+        """Sends again what was sent to a service before it was killed.
+
+        Raises:
+            ServerError: The service takes no labels.
+        """
+        for tally in killed:
+            self.check_again(server, tally.acknowledged)
+            self.doubtful_kept += sum(_has(server, tally.doubtful))
+
+    def check_again(self, server: Server, acknowledged: Sequence[Label]) -> None:
+        """Counts those that the service does not have.
+
+        Raises:
+            ServerError: The service takes no labels.
+        """
+        self.lost += sum(not has for has in _has(server, acknowledged))
+
+
+def _has(server: Server, labels: Sequence[Label]) -> Iterator[bool]:
+    """Whether the service has each label already; it has all of them afterwards."""
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        for label in labels:
+            said = http.post("/feedback", json=label._asdict())
+            if said.status_code not in (200, 201):
+                raise ServerError(f"A label that was sent again was answered by {said.status_code}: {said.text[:200]}")
+            yield said.json()["status"] == "repeated"
+
+
+def _kill_one(server: Server, arguments: argparse.Namespace) -> Tally:
+    """Loads a service and kills it while labels are under way.
+
+    Raises:
+        ServerError: It acknowledged too few labels, or nothing was under way when it was killed.
+    """
+    tally, stop = Tally(), threading.Event()
+    clients = _start(arguments.clients, server.url, stop, tally, feedback=True)
+    enough = arguments.labels
+    _wait(arguments.seconds, f"{enough} labels were acknowledged", lambda: len(tally.acknowledged) >= enough, server)
+    server.process.kill()
+    exit_code = server.process.wait()
+    stop.set()
+    for client in clients:
+        client.join(90)
+    if any(client.is_alive() for client in clients):
+        raise ServerError("A client still waits for an answer of the service that was killed: its count is not known.")
+    if exit_code != -signal.SIGKILL:
+        raise ServerError(f"The service ended with {exit_code} before it could be killed.")
+    if not tally.lost:
+        raise ServerError("No request was under way when the service was killed: send by more --clients.")
+    return tally
+
+
+def _verdict(document: dict[str, Any], *, clean: bool) -> str:
+    if document["lost_feedback"]:
+        return f"{document['lost_feedback']} of {document['acknowledged_feedback']} acknowledged labels were lost"
+    if document["kept_feedback"] != document["sent_feedback"]:
+        return f"the store holds {document['kept_feedback']} labels, where {document['sent_feedback']} were sent"
+    if document["wrong"] or not clean:
+        return "no acknowledged label was lost, but the service was not sound: see wrong, store, errors_logged, _after"
+    return "no acknowledged label was lost, and each start was clean"
+
+
+def _wait(seconds: float, what: str, condition: Callable[[], bool], server: Server) -> None:
+    """Sleeps for the load to last, and then until there is something that can be lost.
+
+    Raises:
+        ServerError: There is nothing within PATIENCE_S, or the service ended.
+    """
+    time.sleep(seconds)
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        if server.process.poll() is not None or time.monotonic() > give_up:
+            raise ServerError(f"Not within {seconds + PATIENCE_S:g} s: {what}.")
+        time.sleep(0.01)
+
+
+def _wait_draining(server: Server) -> None:
+    """Waits until `/readyz` no longer says 200.
+
+    Raises:
+        ServerError: The port was closed before anybody could see that.
+    """
+    try:
+        while httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200:
+            time.sleep(0.01)
+    except httpx.TransportError as error:
+        raise ServerError(
+            f"The service closed its port within {DRAIN_S} s of SIGTERM, and /readyz was not seen to say 503 before "
+            f"({type(error).__name__}): the machine is too busy to tell what was lost."
+        ) from error
+
+
+DRAIN_S = 5  # between `/readyz` saying 503 and the port closing
+PATIENCE_S = 120.0
 
 _OCTETS = {"content-type": "application/octet-stream"}
 
@@ -148,43 +294,63 @@ def _start(count: int, url: str, stop: threading.Event, tally: Tally, *, feedbac
 def _client(url: str, number: int, stop: threading.Event, tally: Tally, lock: threading.Lock, feedback: bool) -> None:
     """A connection a request, as the hardest case: none is kept that could hide a closed port."""
     body = photo_like(seed=number)
-    http = httpx.Client(base_url=url, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
-    while not stop.is_set():
-        try:
-            response = http.post("/classify", content=body, headers=_OCTETS)
-        except httpx.ConnectError:
-            with lock:
-                tally.refused += 1
-            time.sleep(0.01)
-            continue
-        except httpx.HTTPError as error:
-            with lock:
-                tally.lost.append(f"{type(error).__name__} {error}")
-            continue
-        with lock:
-            if response.status_code in (200, 429, 503):
-                tally.answered += 1
-            else:
-                tally.lost.append(f"{response.status_code} {response.text[:200]}")
-        if feedback and response.status_code == 200:
-            document = {"token": response.json()["feedback_token"], "label": 0}
+    with httpx.Client(base_url=url, timeout=60, limits=httpx.Limits(max_keepalive_connections=0)) as http:
+        while not stop.is_set():
             try:
-                told = http.post("/feedback", json=document)
-            except httpx.HTTPError:
+                response = http.post("/classify", content=body, headers=_OCTETS)
+            except httpx.ConnectError:
+                with lock:
+                    tally.refused += 1
+                time.sleep(0.01)
+                continue
+            except httpx.HTTPError as error:
+                with lock:
+                    tally.lost.append(f"{type(error).__name__} {error}")
                 continue
             with lock:
-                tally.acknowledged += told.status_code == 201
-    http.close()
+                if response.status_code in (200, 429, 503):
+                    tally.answered += 1
+                else:
+                    tally.wrong.append(f"{response.status_code} {response.text[:200]}")
+            if feedback and response.status_code == 200:
+                _tell(http, Label(response.json()["feedback_token"], number % 2), tally, lock)
+
+
+def _tell(http: httpx.Client, label: Label, tally: Tally, lock: threading.Lock) -> None:
+    try:
+        told = http.post("/feedback", json=label._asdict())
+    except httpx.ConnectError:
+        return  # it was never sent
+    except httpx.HTTPError as error:
+        with lock:
+            tally.lost.append(f"{type(error).__name__} {error}")
+            tally.doubtful.append(label)
+        return
+    with lock:
+        if told.status_code == 201:
+            tally.acknowledged.append(label)
+        elif told.status_code not in (429, 503):
+            tally.wrong.append(f"{told.status_code} {told.text[:200]}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m loadtest.kill", description=__doc__)
+    parser = Parser(
+        prog="python -m loadtest.kill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="of load before each signal (%(default)s)")
     parser.add_argument("--clients", type=int, default=16, help="at once (%(default)s)")
+    parser.add_argument("--rounds", type=_count, default=3, help="SIGKILLs, on one store (%(default)s)")
+    parser.add_argument("--labels", type=_count, default=20, help="acknowledged before SIGKILL (%(default)s)")
     parser.add_argument("--stubborn", action="store_true", help="clients that go on sending until the port closes")
     parser.add_argument("--model-dir", type=Path, help="other models than the shipped ones")
     parser.add_argument("--out", type=Path, help="write the report here too")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -53,26 +53,32 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*options: object, prefix: Sequence[str] = ()) -> Iterator[Server]:
+def serving(*options: object, prefix: Sequence[str] = (), log: Path | None = None) -> Iterator[Server]:
     """Starts `python -m service serve` with options, waits until it is ready, and ends it.
 
     Args:
         options: Of `serve`.
         prefix: Put before the command: `taskset -c 0`.
+        log: Where its log goes, errors only; to this process's standard error by default.
 
     Raises:
         ServerError: It does not start.
     """
     command = [sys.executable, "-m", "service", "serve", "--json", "--port", "0", "--log-level", "error"]
-    process = subprocess.Popen(  # noqa: S603 - our own program
-        [*prefix, *command, *map(str, options)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    with contextlib.nullcontext() if log is None else log.open("w") as errors:
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [*prefix, *command, *map(str, options)], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
-            raise ServerError("The service did not start; it says why above.")
-        server = Server(json.loads(line)["url"], process)
+            why = "; it says why above" if log is None else f": {log.read_text().strip()[-500:]}"
+            raise ServerError(f"The service did not start{why}.")
+        said = json.loads(line)
+        if "url" not in said:
+            raise ServerError(f"The service did not start: {line.strip()[:500]}")
+        server = Server(said["url"], process)
         server.wait_ready()
         yield server
     finally:
