@@ -1,9 +1,9 @@
 """How many cores a load takes: `python -m loadtest.capacity --rate 200 --p99-ms 100`.
 
 Reads what a load test recorded (docs/benchmarks/load) of a core's work, and computes from it how many cores the 1-bit
-and the full-precision network need for a rate of requests and a limit on their latency. loadtest.queueing says by which
-model and under which assumptions. Where the recorded steady runs took longer than the model says, the limit is divided
-by the worst ratio: the model leaves out what threads of one process cost each other.
+and the full-precision network need for a rate of requests and a limit on their latency. loadtest.scenarios.queueing
+says by which model and under which assumptions. Where the recorded steady runs took longer than the model says, the
+limit is divided by the worst ratio: the model leaves out what threads of one process cost each other.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from loadtest.load_schema import Capacity, LoadDocument
-from loadtest.queueing import Service, cores_needed, sojourn
+from loadtest.scenarios.queueing import Service, cores_needed, sojourn
+from loadtest.scenarios.schema import Capacity, LoadDocument
 from models.command_line import Parser
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "load"

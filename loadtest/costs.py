@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from loadtest.instructions import count_instructions
-from loadtest.interleave import ParityError
 from loadtest.machine import describe_machine
+from loadtest.measures.instructions import count_instructions
+from loadtest.measures.interleave import ParityError
+from loadtest.measures.modules import measure_modules
+from loadtest.measures.throughput import measure_throughput
 from loadtest.memory import measure_memory
-from loadtest.modules import measure_modules
-from loadtest.networks import Pair, pairs
 from loadtest.options import UsageError
-from loadtest.peers import Workload
-from loadtest.schema import LeftOut, Settings
-from loadtest.schema_costs import Costs, Instructions, Memory, Module, Throughput
-from loadtest.throughput import measure_throughput
+from loadtest.peers.networks import Pair, pairs
+from loadtest.peers.onnx_runtime import Workload
+from loadtest.records.schema import LeftOut, Settings
+from loadtest.records.schema_costs import Costs, Instructions, Memory, Module, Throughput
 from models.command_line import Parser
 from service.errors import ServiceError
 
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         print(text, end="")
     else:
-        from loadtest.record_costs import cost_tables  # here: tables are not needed where only JSON is asked for
+        from loadtest.records.costs import cost_tables  # here: tables are not needed where only JSON is asked for
 
         print("\n".join(cost_tables(costs)))
     return int(any(left.failed for left in costs.left_out))

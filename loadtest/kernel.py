@@ -1,7 +1,8 @@
 """Single blocks against the float convolution of the same shape and against OpenVINO: `python -m loadtest.kernel`.
 
-Rows are `<shape>/<how it runs>`, with the shapes of loadtest/shapes.yaml; times are those of one block. Rates count
-only taps inside the image, and stand beside the operator's roofline (loadtest/roofline.py), probed between the runs.
+Rows are `<shape>/<how it runs>`, with the shapes of loadtest/peers/shapes.yaml; times are those of one block. Rates
+count only taps inside the image, and stand beside the operator's roofline (loadtest/measures/roofline.py), probed
+between the runs.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from loadtest import peers_openvino
-from loadtest.blocks import Blocks
-from loadtest.interleave import CheckedRun, ParityError, interleave, summarise
 from loadtest.machine import describe_machine
+from loadtest.measures.interleave import CheckedRun, ParityError, interleave, summarise
+from loadtest.measures.roofline import Bound, Roofline
 from loadtest.options import UsageError, parser, progress, run_main, select, settings
-from loadtest.roofline import Bound, Roofline
-from loadtest.schema import Document, LeftOut, Row
-from loadtest.shapes import Shape, Shapes, load_shapes
+from loadtest.peers import openvino_runtime
+from loadtest.peers.blocks import Blocks
+from loadtest.peers.shapes import Shape, Shapes, load_shapes
+from loadtest.records.schema import Document, LeftOut, Row
 
 BASELINE = "ort-fp32"
 WAYS = (BASELINE, "binary", "openvino-binary")
@@ -39,11 +40,11 @@ def measure(arguments: argparse.Namespace, shapes: Shapes | None = None) -> Docu
     selected = select([f"{shape.name}/{way}" for shape in file.shapes for way in WAYS], arguments.only)
     machine = describe_machine()
     left_out: list[LeftOut] = []
-    if peers_openvino.load_openvino() is None and any(name.endswith("/openvino-binary") for name in selected):
-        left_out.append(LeftOut(name="*/openvino-binary", reason=peers_openvino.MISSING))
+    if openvino_runtime.load_openvino() is None and any(name.endswith("/openvino-binary") for name in selected):
+        left_out.append(LeftOut(name="*/openvino-binary", reason=openvino_runtime.MISSING))
         selected = [name for name in selected if not name.endswith("/openvino-binary")]
     if not selected:
-        raise UsageError(peers_openvino.MISSING)
+        raise UsageError(openvino_runtime.MISSING)
     rows: list[Row] = []
     roofline = Roofline()
     bound: Bound | None = None

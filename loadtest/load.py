@@ -1,9 +1,9 @@
 """Load tests: `python -m loadtest.load`, from nothing to docs/benchmarks/load.
 
 Starts the service pinned to one core and Locust to the others, measures what a core does of each kind of request, each
-alone and after a warm-up that is not counted, and then carries out the scenarios at shares of that (see
-loadtest.scenarios). `--scenarios saturate`, which `make load` runs, ends before them: throughput and latency by task
-and variant. Figures are worth something only on a machine that does nothing else.
+alone and after a warm-up that is not counted, and then carries out the scenarios at shares of that.
+`--scenarios saturate`, which `make load` runs, ends before them: throughput and latency by task and variant. Figures
+are worth something only on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
-from loadtest import load_page
-from loadtest.drive import Run, drive
-from loadtest.load_schema import Capacity, LoadDocument, RunResult
-from loadtest.load_summary import capacity, saturated_rate, summarise
 from loadtest.machine import describe_machine
 from loadtest.options import UsageError, among, existing_file, progress
-from loadtest.scenarios import MEANING, NAMES, SATURATING_USERS, Kind, Plan, plans, saturate
+from loadtest.scenarios import page
+from loadtest.scenarios.drive import Run, drive
+from loadtest.scenarios.plan import MEANING, NAMES, SATURATING_USERS, Kind, Plan, plans, saturate
+from loadtest.scenarios.schema import Capacity, LoadDocument, RunResult
+from loadtest.scenarios.summary import capacity, saturated_rate, summarise
 from loadtest.stack import Service, StackError, get, service, wait_ready
 from models.command_line import Parser
 from service.errors import ServiceError
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         if arguments.render:
-            written = load_page.write(arguments.folder)
+            written = page.write(arguments.folder)
             print("\n".join(map(str, written)))
             return 0
         document = measure(arguments)
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     text = document.model_dump_json(indent=1, exclude_none=True) + "\n"
     if arguments.record:
-        written = load_page.write(arguments.folder, document)
+        written = page.write(arguments.folder, document)
         print("\n".join(map(str, written)), file=sys.stderr)
-    print(text if arguments.json else load_page.report(document), end="")
+    print(text if arguments.json else page.report(document), end="")
     return int(any(group.failed for run in document.runs for step in run.steps for group in step.groups))
 
 

@@ -9,7 +9,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadtest.schema import Machine
+from loadtest.records.schema import Machine
 from service import xnor_op
 from service.host import usable_cpus
 

@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 
 from loadtest.options import UsageError, progress
-from loadtest.peers import BINARY, ORT_FP32, ORT_INT8, Way, Workload
-from loadtest.schema_costs import Memory
+from loadtest.peers.onnx_runtime import BINARY, ORT_FP32, ORT_INT8, Way, Workload
+from loadtest.records.schema_costs import Memory
 from service import xnor_op
 from service.backends.weights import count_weights
 
@@ -118,7 +118,7 @@ def child(
         file: the network.
         runs: how often to run it.
         tool: command that runs the process.
-        switch: library that turns counting on and off: `loadtest.instructions`.
+        switch: library that turns counting on and off: `loadtest.measures.instructions`.
         env: variables that the process gets besides.
         limit_s: seconds after which it is ended.
 
@@ -126,7 +126,7 @@ def child(
         UsageError: it failed.
         subprocess.TimeoutExpired: it took too long.
     """
-    command = [sys.executable, "-m", "loadtest.memory_child", str(file.path), file.library, str(runs)]
+    command = [sys.executable, "-m", "loadtest.measures.memory_child", str(file.path), file.library, str(runs)]
     if switch is not None:
         command.append(str(switch))
     done = subprocess.run(  # noqa: S603  no shell, and arguments of our own

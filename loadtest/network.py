@@ -13,15 +13,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from loadtest import peers, peers_openvino
-from loadtest.interleave import CheckedRun, Output, ParityError, check, interleave, summarise
 from loadtest.machine import describe_machine
-from loadtest.networks import Images, Pair, pairs, photos
+from loadtest.measures.interleave import CheckedRun, Output, ParityError, check, interleave, summarise
 from loadtest.options import UsageError, parser, progress, run_main, select, settings
-from loadtest.peers import BINARY, ORT_FP32, Side, Way, Workload
-from loadtest.schema import Document, LeftOut, Row
+from loadtest.peers import onnx_runtime, openvino_runtime
+from loadtest.peers.networks import Images, Pair, pairs, photos
+from loadtest.peers.onnx_runtime import BINARY, ORT_FP32, Side, Way, Workload
+from loadtest.records.schema import Document, LeftOut, Row
 
-WAYS: tuple[Way, ...] = (*peers.WAYS, *peers_openvino.WAYS)
+WAYS: tuple[Way, ...] = (*onnx_runtime.WAYS, *openvino_runtime.WAYS)
 SETTLE = 1
 AGAINST = {"full": "the same network in onnxruntime, unoptimised", "binary": "derived reference, unoptimised"}
 
@@ -43,10 +43,10 @@ def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = Non
     machine = describe_machine()
     left_out: list[LeftOut] = []
     ways = WAYS
-    if peers_openvino.load_openvino() is None:
-        ways = peers.WAYS
+    if openvino_runtime.load_openvino() is None:
+        ways = onnx_runtime.WAYS
         if any("/openvino-" in name for name in selected):
-            left_out.append(LeftOut(name="*/openvino-*", reason=peers_openvino.MISSING))
+            left_out.append(LeftOut(name="*/openvino-*", reason=openvino_runtime.MISSING))
     rows: list[Row] = []
     for pair in found:
         workload = Workload(pair)
@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = Non
                 progress(f"{pair.binary_name}, threads {threads}, batch {batch}: preparing")
                 rows += _cell(workload, wanted, threads, batch, arguments.repetitions, left_out)
     if not rows and not left_out:
-        raise UsageError(peers_openvino.MISSING)
+        raise UsageError(openvino_runtime.MISSING)
     return Document(
         benchmark="network",
         machine=machine,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from loadtest.schema import Document, LeftOut, Row, Settings
+from loadtest.records.schema import Document, LeftOut, Row, Settings
 from models.command_line import Parser
 from service.backends.session import SPIN_US
 from service.errors import ServiceError

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 
 from loadtest import costs, kernel, network
 from loadtest.options import UsageError, progress
-from loadtest.plots import kernel_plot, network_plot
-from loadtest.record_merge import merged, merged_costs
-from loadtest.record_tables import readme
-from loadtest.record_views import Recorded, block_cells, network_cells
-from loadtest.schema import Document
-from loadtest.schema_costs import Costs
+from loadtest.records.merge import merged, merged_costs
+from loadtest.records.plots import kernel_plot, network_plot
+from loadtest.records.schema import Document
+from loadtest.records.schema_costs import Costs
+from loadtest.records.tables import readme
+from loadtest.records.views import Recorded, block_cells, network_cells
 from models.command_line import Parser
 from service.errors import ServiceError
 from service.host import usable_cpus

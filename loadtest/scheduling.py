@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from loadtest.machine import describe_machine
-from loadtest.schema import Machine
+from loadtest.records.schema import Machine
 from models.command_line import Parser
 from service.errors import ServiceError
 from service.host import usable_cpus

@@ -8,13 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from loadtest import costs, instructions, modules
-from loadtest.networks import Pair, photos
+from loadtest import costs
+from loadtest.measures import instructions, modules
+from loadtest.measures.throughput import images_per_s
 from loadtest.options import UsageError
-from loadtest.peers import Workload
-from loadtest.schema_costs import Costs
-from loadtest.throughput import images_per_s
-from loadtest.unfused import BEHIND, CONVOLUTION, unfused_packed
+from loadtest.peers.networks import Pair, photos
+from loadtest.peers.onnx_runtime import Workload
+from loadtest.peers.unfused import BEHIND, CONVOLUTION, unfused_packed
+from loadtest.records.schema_costs import Costs
 from service.backends.session import open_session
 from service.host import usable_cpus
 from service.xnor_op import library_path, usable_kernels
@@ -23,7 +24,7 @@ from service.xnor_op import library_path, usable_kernels
 def pair_of(scale: float) -> Pair:
     """18 layers of ``scale`` times the channels at 64 x 64."""
     pytest.importorskip("torch", reason="networks with random weights are built with PyTorch")
-    from loadtest.networks_random import random_graphs
+    from loadtest.peers.networks_random import random_graphs
 
     return Pair("resnet18", "bireal18", 64, 64, lambda: random_graphs(64, 64, depth=18, num_classes=10, scale=scale))
 

@@ -7,13 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from loadtest import kernel, peers_openvino
-from loadtest.blocks import Blocks
-from loadtest.interleave import ParityError, Run
+from loadtest import kernel
 from loadtest.machine import cpu_facts
-from loadtest.roofline import MACS_PER_CYCLE, MACS_PER_CYCLE_ZEN5, Bound, Roofline, macs_per_cycle
-from loadtest.schema import Document, Parity, Row
-from loadtest.shapes import Shape, Shapes, load_shapes
+from loadtest.measures.interleave import ParityError, Run
+from loadtest.measures.roofline import MACS_PER_CYCLE, MACS_PER_CYCLE_ZEN5, Bound, Roofline, macs_per_cycle
+from loadtest.peers import openvino_runtime
+from loadtest.peers.blocks import Blocks
+from loadtest.peers.shapes import Shape, Shapes, load_shapes
+from loadtest.records.schema import Document, Parity, Row
 from service import xnor_op
 
 CHAIN = Shape(name="64@9x7", channels=(64, 64), size=(9, 7), kernel=3, stride=1)
@@ -29,7 +30,7 @@ def document() -> Document:
 
 def test_rows_are_ways_of_shapes(document: Document) -> None:
     ways = {"ort-fp32", "binary"}
-    if peers_openvino.load_openvino() is not None:
+    if openvino_runtime.load_openvino() is not None:
         ways.add("openvino-binary")
     assert {row.name for row in document.rows} == {f"{shape.name}/{way}" for shape in SHAPES.shapes for way in ways}
     for row in json.loads(document.model_dump_json())["rows"]:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest import network, networks, peers, peers_openvino
-from loadtest.interleave import CheckedRun, ParityError, Run, check, interleave, summarise
-from loadtest.networks import Pair, photos, zoo_pairs
-from loadtest.peers import Way, Workload, run_front
-from loadtest.peers_graph import FLOAT_INPUT, channels_first, split_front, widen_constants
-from loadtest.schema import Document
+from loadtest import network
+from loadtest.measures.interleave import CheckedRun, ParityError, Run, check, interleave, summarise
+from loadtest.peers import networks, onnx_runtime, openvino_runtime
+from loadtest.peers.graph import FLOAT_INPUT, channels_first, split_front, widen_constants
+from loadtest.peers.networks import Pair, photos, zoo_pairs
+from loadtest.peers.onnx_runtime import Way, Workload, run_front
+from loadtest.records.schema import Document
 from service import xnor_op
 from service.backends.dialect import PackedGraph
 from service.backends.session import SPIN_US, open_session
@@ -28,7 +29,7 @@ ISSUE_KEYS = {"name", "threads", "batch", "median_ms", "ratio_vs_ort_fp32"}
 def pair() -> Pair:
     """18 layers of an eighth of the channels at 64 x 64, built as the benchmark builds its networks."""
     pytest.importorskip("torch", reason="networks with random weights are built with PyTorch")
-    from loadtest.networks_random import random_graphs
+    from loadtest.peers.networks_random import random_graphs
 
     return Pair("resnet18", "bireal18", 64, 64, lambda: random_graphs(64, 64, depth=18, num_classes=10, scale=0.125))
 
@@ -46,7 +47,7 @@ def test_rows_are_those_that_the_names_promise(document: Document) -> None:
         "bireal18/binary",
         "bireal18/reference",
     }
-    if peers_openvino.load_openvino() is not None:
+    if openvino_runtime.load_openvino() is not None:
         expected |= {"resnet18/openvino-fp32", "resnet18/openvino-int8", "bireal18/openvino-binary"}
     for batch in (1, 2):
         assert {row.name for row in document.rows if row.batch == batch} == expected
@@ -81,7 +82,7 @@ def test_every_row_was_compared_with_the_reference(document: Document, pair: Pai
     operators = len(PackedGraph(pair.graphs[1]).custom_nodes)
     for row in document.rows:
         assert "unoptimised" in row.parity.against
-        assert row.parity.correlation >= peers.EIGHT_BITS
+        assert row.parity.correlation >= onnx_runtime.EIGHT_BITS
         assert row.parity.exact_operators == (operators if row.name.endswith("/binary") else None)
 
 
@@ -93,14 +94,14 @@ def test_a_wrong_output_is_never_timed(pair: Pair, monkeypatch: pytest.MonkeyPat
     calls = []
 
     def open_wrong(workload: Workload, threads: int, images: networks.Images) -> Run:
-        right = peers.BINARY.open(workload, threads, images)
+        right = onnx_runtime.BINARY.open(workload, threads, images)
         return Run("bireal18/wrong", "wrong", lambda: calls.append(1), lambda: right.output()[:, ::-1])
 
-    wrong = Way("wrong", "binary", peers.SIGN_FLIPS, open_wrong)
-    ways = (peers.ORT_FP32, peers.BINARY, wrong)
-    monkeypatch.setattr(peers, "WAYS", ways)
+    wrong = Way("wrong", "binary", onnx_runtime.SIGN_FLIPS, open_wrong)
+    ways = (onnx_runtime.ORT_FP32, onnx_runtime.BINARY, wrong)
+    monkeypatch.setattr(onnx_runtime, "WAYS", ways)
     monkeypatch.setattr(network, "WAYS", ways)
-    monkeypatch.setattr(peers_openvino, "load_openvino", lambda: None)
+    monkeypatch.setattr(openvino_runtime, "load_openvino", lambda: None)
     found = network.measure(network.options().parse_args(["--repetitions", "2"]), [pair])
     assert [row.name for row in found.rows] == ["resnet18/ort-fp32", "bireal18/binary"]
     (left,) = found.left_out
@@ -109,7 +110,7 @@ def test_a_wrong_output_is_never_timed(pair: Pair, monkeypatch: pytest.MonkeyPat
 
 
 def test_without_openvino_its_rows_are_left_out_and_it_says_so(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers_openvino, "load_openvino", lambda: None)
+    monkeypatch.setattr(openvino_runtime, "load_openvino", lambda: None)
     arguments = network.options().parse_args(["--repetitions", "1", "--only", "bireal18/*binary"])
     found = network.measure(arguments, [pair])
     assert [row.name for row in found.rows] == ["resnet18/ort-fp32", "bireal18/binary"]

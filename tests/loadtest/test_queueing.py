@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from loadtest.queueing import Service, cores_needed, sojourn
+from loadtest.scenarios.queueing import Service, cores_needed, sojourn
 
 
 def service(times, path_ms=0.0):

@@ -10,11 +10,11 @@ import pytest
 
 from loadtest import record
 from loadtest.options import UsageError
-from loadtest.plots import Bar, Group, bar_chart
-from loadtest.record_merge import merged, merged_costs
-from loadtest.record_views import Recorded
-from loadtest.schema import Document
-from loadtest.schema_costs import Costs
+from loadtest.records.merge import merged, merged_costs
+from loadtest.records.plots import Bar, Group, bar_chart
+from loadtest.records.schema import Document
+from loadtest.records.schema_costs import Costs
+from loadtest.records.views import Recorded
 
 MACHINE = {
     "cpu": "Test CPU @ 3 GHz",

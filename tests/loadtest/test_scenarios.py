@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import load_page
 from loadtest.capacity import FOLDER, answer, checks
-from loadtest.drive import Run, Sample, Usage
-from loadtest.load_schema import LoadDocument
-from loadtest.load_summary import capacity, summarise
-from loadtest.scenarios import NAMES, Kind, Plan, Step, plans, saturate
+from loadtest.scenarios import page
+from loadtest.scenarios.drive import Run, Sample, Usage
+from loadtest.scenarios.plan import NAMES, Kind, Plan, Step, plans, saturate
+from loadtest.scenarios.schema import LoadDocument
+from loadtest.scenarios.summary import capacity, summarise
 from service import xnor_op
 from service.errors import OpUnavailableError
 from tests.live.service_process import ROOT, environment
@@ -113,15 +113,15 @@ def test_what_a_rate_and_a_limit_take():
 
 
 def the_record() -> LoadDocument:
-    records = load_page.recorded(FOLDER)
+    records = page.recorded(FOLDER)
     assert records, "docs/benchmarks/load records nothing"
     return records[0]
 
 
 def test_the_recorded_page_is_drawn_from_the_files():
-    assert (FOLDER / load_page.README).read_text() == load_page.page(load_page.recorded(FOLDER))
-    for name in load_page.load_plots.PLOTS:
-        assert (FOLDER / f"{load_page.stem(the_record())}-{name}.svg").read_text().startswith("<?xml")
+    assert (FOLDER / page.README).read_text() == page.page(page.recorded(FOLDER))
+    for name in page.plots.PLOTS:
+        assert (FOLDER / f"{page.stem(the_record())}-{name}.svg").read_text().startswith("<?xml")
 
 
 def test_the_record_holds_every_scenario_by_both_variants_and_nothing_failed():
@@ -193,5 +193,5 @@ def test_scenarios_against_the_real_service(tmp_path: Path):
     for run in document.runs:
         assert sum(step.groups[0].answered for step in run.steps) > 0, run.title
     assert {kind.model for kind in document.capacity} == {"tiny-bireal", "tiny-colours"}
-    (page,) = out.glob("*.md")
-    assert "Capacity of one core" in page.read_text()
+    (written,) = out.glob("*.md")
+    assert "Capacity of one core" in written.read_text()

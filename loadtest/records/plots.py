@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from loadtest.record_views import BlockView, Cell, NetworkGroup
+from loadtest.records.views import BlockView, Cell, NetworkGroup
 
 # One colour a way to run; ours stands out.
 _COLOURS = {

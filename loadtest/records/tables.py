@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from loadtest.record_costs import cost_tables
-from loadtest.record_views import BlockView, Cell, NetworkGroup, Recorded, block_cells, network_cells, way_of
-from loadtest.schema import LeftOut, Machine, Row, Settings
+from loadtest.records.costs import cost_tables
+from loadtest.records.schema import LeftOut, Machine, Row, Settings
+from loadtest.records.views import BlockView, Cell, NetworkGroup, Recorded, block_cells, network_cells, way_of
 
 _HEAD = """# Benchmarks
 

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtest.scenarios import Plan
+from loadtest.scenarios.plan import Plan
 from loadtest.stack import ROOT, Service, StackError, get, pinned
 
-LOCUSTFILE = Path(__file__).with_name("scenario_locustfile.py")
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 _WATCH_S = 0.05
 _SCRAPE_S = 0.5  # a page of metrics costs the service milliseconds

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadtest.options import UsageError
-from loadtest.schema import Document, Machine, Settings
-from loadtest.schema_costs import Costs
+from loadtest.records.schema import Document, Machine, Settings
+from loadtest.records.schema_costs import Costs
 
 
 def merged(documents: Sequence[Document]) -> Document:

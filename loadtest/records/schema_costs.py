@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from loadtest.schema import SCHEMA_VERSION, Count, LeftOut, Machine, Milliseconds, Part, Settings
+from loadtest.records.schema import SCHEMA_VERSION, Count, LeftOut, Machine, Milliseconds, Part, Settings
 
 Positive = Annotated[float, Field(gt=0)]
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loadtest.scenarios import ScenarioName
-from loadtest.schema import Machine
+from loadtest.records.schema import Machine
+from loadtest.scenarios.plan import ScenarioName
 
 SCHEMA_VERSION: Literal[1] = 1
 

@@ -10,8 +10,8 @@ from typing import Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from loadtest.schema import Document, Row
-from loadtest.schema_costs import Costs
+from loadtest.records.schema import Document, Row
+from loadtest.records.schema_costs import Costs
 
 View = TypeVar("View")
 

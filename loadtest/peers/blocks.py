@@ -25,10 +25,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from loadtest import peers_openvino
-from loadtest.interleave import CheckedRun, Output, Run, check
-from loadtest.peers import ROUNDING
-from loadtest.shapes import Shape
+from loadtest.measures.interleave import CheckedRun, Output, Run, check
+from loadtest.peers import openvino_runtime
+from loadtest.peers.onnx_runtime import ROUNDING
+from loadtest.peers.shapes import Shape
 from service import xnor_op
 from service.backends.bits import pack_map, pack_signs, words_per_pixel
 from service.backends.derive import derive_reference
@@ -37,7 +37,7 @@ from service.backends.session import open_session
 Array = NDArray[np.float32]
 
 _IR_VERSION, _OPSET = 8, 17
-_EQUAL = 1.0  # least correlation: see loadtest.interleave.check
+_EQUAL = 1.0  # least correlation: see loadtest.measures.interleave.check
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,14 @@ class Blocks:
             y = opset.parameter(list(_planar(self.shortcut).shape), openvino.Type.f32)
             inputs.append(y)
             feeds.append(_planar(self.shortcut))
-        bits = peers_openvino.signs(x)
+        bits = openvino_runtime.signs(x)
         for number, layer in enumerate(self._layers):
             if self.shape.keeps_shape and number > 0:
-                bits = peers_openvino.signs(y)
-            conv = peers_openvino.binary_convolution(bits, layer.signs, stride, pad)
+                bits = openvino_runtime.signs(y)
+            conv = openvino_runtime.binary_convolution(bits, layer.signs, stride, pad)
             scale, bias = (opset.constant(value.reshape(1, -1, 1, 1)) for value in (layer.scale, layer.bias))
             y = opset.add(opset.add(opset.multiply(conv, scale), bias), y)
-        session = peers_openvino.OpenVinoSession(openvino.Model([y], inputs), feeds, threads)
+        session = openvino_runtime.OpenVinoSession(openvino.Model([y], inputs), feeds, threads)
         engine = f"openvino {', '.join(session.kernels('BinaryConvolution'))}"
         return Run(name, engine, session.call, lambda: session.output().transpose(0, 2, 3, 1))
 

@@ -1,4 +1,4 @@
-"""The shapes of loadtest/shapes.yaml, and how much work each is."""
+"""The shapes of loadtest/peers/shapes.yaml, and how much work each is."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from loadtest.interleave import Output, Run, check
-from loadtest.networks import Images, photos
+from loadtest.measures.interleave import Output, Run, check
 from loadtest.options import progress
-from loadtest.peers import ROUNDING, SIGN_FLIPS, Workload, run_front
-from loadtest.schema_costs import Module
-from loadtest.unfused import BEHIND, CONVOLUTION, unfused_full, unfused_packed
+from loadtest.peers.networks import Images, photos
+from loadtest.peers.onnx_runtime import ROUNDING, SIGN_FLIPS, Workload, run_front
+from loadtest.peers.unfused import BEHIND, CONVOLUTION, unfused_full, unfused_packed
+from loadtest.records.schema_costs import Module
 from service import xnor_op
 
 FIRST, BLOCKS, DOWN, LAST, OTHER = "first", "blocks", "downsampling", "fully connected", "other"

@@ -15,7 +15,7 @@ from time import perf_counter_ns
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.schema import Parity, Row
+from loadtest.records.schema import Parity, Row
 
 Output = NDArray[np.float32]
 Samples = NDArray[np.float64]

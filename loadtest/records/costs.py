@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.schema_costs import Costs, Memory, Module, Throughput
+from loadtest.records.schema_costs import Costs, Memory, Module, Throughput
 
 _MIB = 1 << 20
 # Sec. 4.4.2 of the paper, Table 7: seconds on its FPGA, 1-bit and 32-bit network of 18 layers.

@@ -1,4 +1,4 @@
-"""Locust users and load shape that carry out one plan of loadtest.scenarios.
+"""Locust users and load shape that carry out one plan of loadtest.scenarios.plan.
 
 `python -m loadtest.load` runs it, and tells by the variable LOADTEST_PLAN which plan to read and where to write what
 came of it. Never import it into a process that does something else: Locust replaces parts of Python's library.
@@ -27,7 +27,7 @@ _PICTURE = Path(_PLAN["image"]).read_bytes() if _PLAN["image"] else photo_like()
 
 _INFERENCE = re.compile(r"inference;dur=([0-9.]+)")
 
-#: One list a request: see loadtest.drive.Sample.
+#: One list a request: see loadtest.scenarios.drive.Sample.
 _samples: list[list[Any]] = []
 _random = random.Random(_PLAN["seed"])
 _begun: float | None = None

@@ -19,7 +19,7 @@ from PIL import Image
 from loadtest.options import UsageError
 from service.card import CARD_FILE, Card
 
-ZOO = Path(__file__).resolve().parent.parent / "models" / "zoo"
+ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 
 Images = NDArray[np.uint8]
 Graphs = tuple[onnx.ModelProto, onnx.ModelProto]
@@ -87,7 +87,7 @@ def _has_torch() -> bool:
 
 def random_pairs() -> list[Pair]:
     """ImageNet's 18, 34, 50 and 152 layers at 224 x 224, and the depth network of 50 layers at 160 x 608."""
-    from loadtest.networks_random import random_graphs  # here, because it needs PyTorch
+    from loadtest.peers.networks_random import random_graphs  # here, because it needs PyTorch
 
     def classifier(depth: int) -> Pair:
         return Pair(f"resnet{depth}", f"bireal{depth}", 224, 224, lambda: random_graphs(224, 224, depth=depth))

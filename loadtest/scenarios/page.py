@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from loadtest import load_plots
 from loadtest.capacity import answer, calibration, checks
-from loadtest.load_schema import Capacity, LoadDocument, RunResult, StepResult
-from loadtest.scenarios import MEANING, NAMES
+from loadtest.scenarios import plots
+from loadtest.scenarios.plan import MEANING, NAMES
+from loadtest.scenarios.schema import Capacity, LoadDocument, RunResult, StepResult
 
 README = "README.md"
 
@@ -37,7 +37,7 @@ _CAPACITY = """Requests a second with the core saturated, the CPU time of each w
 of a request alone."""
 
 _CORES = """By `python -m loadtest.capacity`: replicas of one core each, Poisson arrivals, a balancer that does not look
-at their queues; M/G/1 with the measured service times (`loadtest/queueing.py`). Where
+at their queues; M/G/1 with the measured service times (`loadtest/scenarios/queueing.py`). Where
 the steady runs below took longer than the model says, the limit is divided by the worst ratio. A dash: no number of
 cores is enough, because a request alone takes longer."""
 
@@ -61,7 +61,7 @@ def write(folder: Path, document: LoadDocument | None = None) -> list[Path]:
         return written
     written.append(folder / README)
     written[-1].write_text(page(records))
-    for name, draw in load_plots.PLOTS.items():
+    for name, draw in plots.PLOTS.items():
         path = folder / f"{stem(records[0])}-{name}.svg"
         if draw(records[0], path):
             written.append(path)
@@ -91,7 +91,7 @@ def page(records: Sequence[LoadDocument]) -> str:
         runs = [run for run in newest.runs if run.scenario == scenario]
         if runs and scenario != "saturate":
             lines += [f"### {scenario.capitalize()}", "", f"{MEANING[scenario][0].upper()}{MEANING[scenario][1:]}.", ""]
-            if scenario in load_plots.PLOTS and load_plots.drawn(newest, scenario):
+            if scenario in plots.PLOTS and plots.drawn(newest, scenario):
                 lines += [f"![{scenario}]({name}-{scenario}.svg)", ""]
             lines += [*_steps(runs), ""]
     if earlier:

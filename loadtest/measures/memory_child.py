@@ -1,6 +1,6 @@
 """One network in a process of its own: what loading and running it takes. Started by loadtest.memory and .instructions.
 
-    python -m loadtest.memory_child GRAPH LIBRARY|- RUNS [SWITCH]
+    python -m loadtest.measures.memory_child GRAPH LIBRARY|- RUNS [SWITCH]
 
 Prints one JSON document: resident memory before loading and after the runs, and its peak. With a SWITCH, a library that
 turns counting of instructions on and off, one more run follows, the counted one.

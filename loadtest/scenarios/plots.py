@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.load_schema import LoadDocument, RunResult
-from loadtest.queueing import Service, sojourn
+from loadtest.scenarios.queueing import Service, sojourn
+from loadtest.scenarios.schema import LoadDocument, RunResult
 
 _COLOURS = {"binary": "#c2410c", "reference": "#78716c", "full": "#0369a1"}
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from loadtest.drive import Run, Sample, Usage
-from loadtest.load_schema import Capacity, Group, Latency, RunResult, Second, StepResult
-from loadtest.scenarios import Kind, Plan, Step
+from loadtest.scenarios.drive import Run, Sample, Usage
+from loadtest.scenarios.plan import Kind, Plan, Step
+from loadtest.scenarios.schema import Capacity, Group, Latency, RunResult, Second, StepResult
 
 #: The beginning of a closed step that is not counted: its users start, and the queue fills or drains. Seconds.
 SETTLE_S = 0.5

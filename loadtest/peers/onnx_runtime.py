@@ -21,9 +21,9 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from loadtest.interleave import Output, ParityError, Run
-from loadtest.networks import Images, Pair, photos
-from loadtest.peers_graph import channels_first, split_front, widen_constants
+from loadtest.measures.interleave import Output, ParityError, Run
+from loadtest.peers.graph import channels_first, split_front, widen_constants
+from loadtest.peers.networks import Images, Pair, photos
 from service import xnor_op
 from service.backends.audit import Audit
 from service.backends.batches import images_a_run

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from loadtest.memory import child, stored
 from loadtest.options import UsageError, progress
-from loadtest.peers import BINARY, ORT_FP32, Workload
-from loadtest.schema_costs import Instructions
+from loadtest.peers.onnx_runtime import BINARY, ORT_FP32, Workload
+from loadtest.records.schema_costs import Instructions
 from service import xnor_op
 
 COUNTED_ISA = "avx2"  # valgrind knows no AVX-512, and tells programs so

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from time import perf_counter
 
-from loadtest.networks import photos
 from loadtest.options import progress
-from loadtest.peers import BINARY, ORT_FP32, Workload
-from loadtest.schema_costs import Throughput
+from loadtest.peers.networks import photos
+from loadtest.peers.onnx_runtime import BINARY, ORT_FP32, Workload
+from loadtest.records.schema_costs import Throughput
 from service.host import usable_cpus
 
 WAYS = (ORT_FP32, BINARY)
