@@ -93,11 +93,15 @@ def read_classes(root: Path) -> tuple[ClassName, ...]:
 
     Raises:
         FileNotFoundError: if there is none, naming what is expected.
+        ValueError: if the indices are not 0, 1, 2, ..., each once.
     """
     found = sorted(root.glob("*classes.json"))
     if not found:
         raise FileNotFoundError(f"{root} has no *classes.json (a list of {{index, wnid, name}}): add one beside train/")
     entries = sorted(json.loads(found[0].read_text()), key=lambda e: int(e["index"]))
+    indices = [int(e["index"]) for e in entries]
+    if indices != list(range(len(entries))):
+        raise ValueError(f"{found[0]}: the indices must be 0 to {len(entries) - 1}, each once; they are labels")
     return tuple(ClassName(e["wnid"], e["name"].split(",")[0].strip()) for e in entries)
 
 
@@ -142,7 +146,8 @@ def hold_out(data: ImageSet, per_class: int) -> tuple[ImageSet, ImageSet]:
     """Split off the last ``per_class`` images of each class (by file name): (training part, validation part)."""
     validation = np.zeros(len(data), bool)
     for label in range(len(data.classes)):
-        validation[np.flatnonzero(data.labels == label)[-per_class:]] = True
+        mine = np.flatnonzero(data.labels == label)
+        validation[mine[max(0, len(mine) - per_class) :]] = True
     return data.subset(np.flatnonzero(~validation)), data.subset(np.flatnonzero(validation))
 
 

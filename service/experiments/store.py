@@ -34,6 +34,8 @@ CREATE TABLE IF NOT EXISTS feedback (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS feedback_at ON feedback (at);
 CREATE INDEX IF NOT EXISTS feedback_experiment ON feedback (experiment, revision);
+CREATE TABLE IF NOT EXISTS spent (id TEXT PRIMARY KEY, at REAL NOT NULL, said TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS spent_at ON spent (at);
 CREATE TABLE IF NOT EXISTS observation (
     id TEXT PRIMARY KEY, at REAL NOT NULL, experiment TEXT NOT NULL, revision TEXT NOT NULL, arm TEXT NOT NULL,
     baseline_s REAL, candidate_s REAL, agree INTEGER, within REAL, abs_rel REAL, candidate_class INTEGER
@@ -124,10 +126,14 @@ class Store:
             *(judgement.experiment, judgement.revision, judgement.arm, *astuple(other)),
         )
         with self._transaction() as connection:
-            if connection.execute(f"INSERT OR IGNORE INTO feedback VALUES ({_marks(row)})", row).rowcount:
+            known = connection.execute(
+                "SELECT said FROM feedback WHERE id = ?1 UNION ALL SELECT said FROM spent WHERE id = ?1",
+                (judgement.id,),
+            ).fetchone()
+            if known is None:
+                connection.execute(f"INSERT INTO feedback VALUES ({_marks(row)})", row)
                 return "stored"
-            (said,) = connection.execute("SELECT said FROM feedback WHERE id = ?", (judgement.id,)).fetchone()
-        return "repeated" if said == judgement.said else "conflicting"
+        return "repeated" if known["said"] == judgement.said else "conflicting"
 
     def add_observations(self, observations: Iterable[Observation]) -> None:
         """Keeps what experiments saw.
@@ -149,7 +155,8 @@ class Store:
         """Removes what is too old, then the oldest of what is too much, in either table.
 
         What it says about experiments is remembered as counts: the e-value, and intervals that may be watched, rest on
-        all that was ever seen, and forgetting a part of it would break their guarantee.
+        all that was ever seen, and forgetting a part of it would break their guarantee. Feedback that goes before its
+        token expires is remembered as given, so that it does not count again when it is sent again.
 
         Returns:
             Rows removed, by reason.
@@ -167,7 +174,13 @@ class Store:
                     limits.append(("count", cut))
                 for reason, before in limits:
                     self._remember_counts(connection, table, before)
+                    if table == "feedback" and reason == "count":
+                        connection.execute(
+                            "INSERT OR IGNORE INTO spent SELECT id, at, said FROM feedback WHERE at < ?", (before,)
+                        )
                     removed[reason] += connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
+            # a token is issued before its feedback is given, and lives as long as feedback is kept
+            connection.execute("DELETE FROM spent WHERE at < ?", (oldest,))
         return removed
 
     @staticmethod

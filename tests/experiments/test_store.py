@@ -97,6 +97,19 @@ def test_retention_keeps_how_often_each_arm_of_a_split_was_right(store, limits):
     assert store.right("e", "another") == {"full": (1, 1)}
 
 
+def test_feedback_that_was_pruned_by_count_does_not_count_again(store):
+    for number in range(10):
+        store.add_feedback(judgement(number))
+    before = store.right("e", "r")
+    store.prune(max_age_s=1e9, max_rows=4, now=NOW + 9)
+    assert store.add_feedback(judgement(0)) == "repeated", "its token is valid still"
+    assert store.add_feedback(judgement(0, said="other")) == "conflicting"
+    assert store.add_feedback(judgement(10)) == "stored"
+    assert store.right("e", "r")["full"][1] == before["full"][1] + 1
+    store.prune(max_age_s=5, max_rows=10**9, now=NOW + 9)
+    assert store.add_feedback(judgement(0)) == "stored", "forgotten with its token, which is checked before"
+
+
 def test_a_pair_whose_observation_goes_first_stays_a_pair(store):
     store.add_observations([observation(1, at=NOW - 100, candidate_class=3), observation(2, at=NOW - 100)])
     store.add_feedback(judgement(1))

@@ -52,3 +52,17 @@ def test_imagenet_at_224_does_not_fit_into_200_gigabytes(monkeypatch: pytest.Mon
     monkeypatch.setattr(folder.os, "sysconf", pages.__getitem__)
     assert not folder.fits_memory(1_281_167, 224)
     assert folder.fits_memory(49_979, 64)
+
+
+def test_nothing_is_held_out_where_nothing_is_asked_for(photos: Path) -> None:
+    data = load_split(photos, "train", 32)
+    assert [len(part) for part in hold_out(data, 0)] == [12, 0]
+    assert [len(part) for part in hold_out(data, 100)] == [0, 12]
+
+
+@pytest.mark.parametrize("indices", [(0, 2), (1, 1), (1, 2)])
+def test_class_indices_are_labels(photos: Path, indices: tuple[int, int]) -> None:
+    entries = [{"index": index, "wnid": f"n{i}", "name": f"{i}"} for i, index in enumerate(indices)]
+    (photos / "classes.json").write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match="must be 0 to 1, each once"):
+        load_split(photos, "train", 32)
