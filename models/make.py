@@ -112,16 +112,16 @@ def plan(model: str, args: argparse.Namespace) -> list[Step]:
     steps = training(recipe.name, args.data, args.images or args.data, args.runs, args.threads)
     trained = steps[-1].done
     export = ["-m", "models.export", "--name", model, "--out", str(args.zoo), *product.export]
-    whole, kept = out / "served.pt", out / "calibration.json"
-    measure = ("-m", "models.train.statistics", str(out / "best.pt"), "--data", str(args.data), "--out", str(whole))
-    measured = trained and whole.is_file() and whole.stat().st_mtime >= (out / "best.pt").stat().st_mtime
-    steps.append(Step(measure, measured))
-    export.append(str(whole))
     if recipe.arch.task == "classify":
+        whole, kept = out / "served.pt", out / "calibration.json"
+        measure = ("-m", "models.train.statistics", str(out / "best.pt"), "--data", str(args.data), "--out", str(whole))
         fit = ("-m", "models.eval.calibration", str(whole), "--data", str(args.data))
+        measured = trained and whole.is_file() and whole.stat().st_mtime >= (out / "best.pt").stat().st_mtime
         fitted = measured and kept.is_file() and kept.stat().st_mtime >= whole.stat().st_mtime
-        steps.append(Step(fit, fitted, kept))
-        export += ["--classes", str(args.data), "--temperature", temperature_of(kept) if fitted else "T"]
+        steps += [Step(measure, measured), Step(fit, fitted, kept)]
+        export += [str(whole), "--classes", str(args.data), "--temperature", temperature_of(kept) if fitted else "T"]
+    else:
+        export += [str(out / "best.pt")]
     if args.dev:
         export += ["--evaluate", str(args.dev), "--dataset", args.dataset]
     if args.notes:

@@ -21,14 +21,11 @@ from models.data.folder import hold_out, load_split
 from models.data.normalise import normalise
 from models.train import checkpoint
 from models.train.classify import DECODE_SIZE
-from models.train.depth import whole_frames
 from models.train.provenance import FILE
-from models.train.recipe import Recipe
 from models.train.recipes import get_recipe
 
 IMAGES = 1024
-FRAMES = 192  # about as many as there are to train on
-BATCH_PIXELS = 128 * 64 * 64
+BATCH = 128
 
 
 @torch.no_grad()
@@ -39,37 +36,31 @@ def measure_statistics(network: nn.Module, images: Tensor) -> None:
             module.reset_running_stats()
             module.momentum = None  # the plain mean of all batches
     network.train()
-    for batch in images.split(max(1, BATCH_PIXELS // images[0, 0].numel())):
+    for batch in images.split(BATCH):
         network(normalise(batch))
     network.eval()
-
-
-def whole_images(data: Path, recipe: Recipe) -> Tensor:
-    """Training images that are not held out at the served size, float32 pixels [N,3,S,S]."""
-    kept, _ = hold_out(load_split(data, "train", DECODE_SIZE), recipe.hold_out_per_class)
-    pick = np.random.default_rng(0).choice(len(kept), min(IMAGES, len(kept)), replace=False)
-    images = torch.from_numpy(kept.images[pick]).permute(0, 3, 1, 2).float()
-    size = recipe.serve_size or recipe.size
-    if size != images.shape[-1]:
-        images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
-    return images
 
 
 def main() -> int:
     """Measure, write."""
     parser = Parser(prog="python -m models.train.statistics", description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path, help="of a run")
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ (images or drives)")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/, for the statistics")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     args = parser.parse_args()
     try:
         payload = checkpoint.load(args.checkpoint)
         recipe = get_recipe(payload["recipe"])
         network = checkpoint.load_network(args.checkpoint)
-        images = whole_frames(args.data, FRAMES) if recipe.arch.task == "depth" else whole_images(args.data, recipe)
+        data, _ = hold_out(load_split(args.data, "train", DECODE_SIZE), recipe.hold_out_per_class)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    pick = np.random.default_rng(0).choice(len(data), min(IMAGES, len(data)), replace=False)
+    images = torch.from_numpy(data.images[pick]).permute(0, 3, 1, 2).float()
+    size = recipe.serve_size or recipe.size
+    if size != images.shape[-1]:
+        images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
     measure_statistics(network, images)
     progress = replace(checkpoint.Progress(), wall_s=payload["progress"]["wall_s"])
     checkpoint.save(args.out, network, network.config, recipe.name, progress)
