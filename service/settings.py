@@ -128,7 +128,8 @@ class Settings(BaseSettings):
         "everybody may ask. At least 16 characters each; several, so that they can be changed one after the other.",
     )
     api_keys_file: Path | None = Field(
-        None, description="File with such keys, one a line, read at start; those of `BIREAL_API_KEYS` count too."
+        None,
+        description="File with the keys of clients, one a line, read at start; those of `BIREAL_API_KEYS` count too.",
     )
     admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
@@ -136,7 +137,9 @@ class Settings(BaseSettings):
         "change the service over HTTP.",
     )
     admin_keys_file: Path | None = Field(
-        None, description="File with such keys, one a line, read at start; those of `BIREAL_ADMIN_KEYS` count too."
+        None,
+        description="File with the keys for administration, one a line, read at start; those of `BIREAL_ADMIN_KEYS` "
+        "count too.",
     )
     experiments_file: Path | None = Field(
         None, description="File that declares experiments, YAML or JSON; read at start. None without it."
@@ -152,7 +155,9 @@ class Settings(BaseSettings):
         "signs, all are accepted. At least 16 characters each; without any, a random one of the process.",
     )
     feedback_secrets_file: Path | None = Field(
-        None, description="File with such secrets, one a line; those of `BIREAL_FEEDBACK_SECRETS` come first."
+        None,
+        description="File with the secrets that sign feedback tokens, one a line; those of `BIREAL_FEEDBACK_SECRETS` "
+        "come first.",
     )
     feedback_days: float = Field(
         90.0,

@@ -35,7 +35,10 @@ _OFFLINE_SETTINGS = ("model_dir", "fallback", "kernel", "max_pixels", "decode_th
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, 1 (done, with failures told), 2 (an error) or 130 (Ctrl-C)."""
     Parser.as_json = "--json" in (sys.argv[1:] if argv is None else argv)
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if getattr(arguments, "key_file", None) is not None and arguments.url is None:
+        parser.error("--key-file is for a running service, which --url names")
     command: Command = arguments.command
     if command is not serve:  # these print their own errors; the log would only repeat them
         logging.basicConfig(level=logging.CRITICAL)

@@ -40,8 +40,7 @@ def predict(settings: Settings, arguments: argparse.Namespace) -> int:
     """
     paths = [image for path in arguments.images for image in images_of(path)]
     lone = len(paths) == 1
-    if arguments.output is not None and (arguments.task != "depth" or not lone):
-        raise BadParameterError("output", "--output takes the depth map of one image.", remedy="Add --task depth.")
+    _check_fit(arguments, lone=lone)
     form = None if arguments.output is None else _map_format(arguments.output)  # tells at once what cannot be
     if form == "ply" and arguments.size == "original":
         raise interpolated_cloud()
@@ -54,6 +53,23 @@ def predict(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(documents[0] if lone else {"count": len(documents), "results": documents}))
     return 1 if any("detail" in document for document in documents) else 0
+
+
+def _check_fit(arguments: argparse.Namespace, *, lone: bool) -> None:
+    """Tells options that would have no effect: whoever gives them expects another answer.
+
+    Raises:
+        BadParameterError: There is one.
+    """
+    if arguments.task != "depth":
+        given = {"output": arguments.output, "fx": arguments.fx, "size": arguments.size}
+        name = next((name for name, value in given.items() if value not in (None, "network")), None)
+        if name is not None:
+            raise BadParameterError(name, f"--{name} is for depth maps only.", remedy="Add --task depth.")
+    if arguments.output is not None and not lone:
+        raise BadParameterError(
+            "output", "--output takes the depth map of one image; there are several.", remedy="Call it once an image."
+        )
 
 
 def _all_remote(paths: list[Path], arguments: argparse.Namespace) -> list[dict[str, object]]:

@@ -63,7 +63,9 @@ class UnknownModelError(ServiceError):
             f"There is no model {model!r} here."
             if other_task is None
             else f"The model {model!r} is for the task {other_task!r}, not for this one.",
-            remedy=f"Ask for one of: {named(names)}. GET /models describes them.",
+            remedy=f"Ask for one of: {named(names)}. GET /models describes them."
+            if other_task is None
+            else f"Ask for one of: {named(names)}; or ask /{other_task} (on the command line: --task {other_task}).",
             extensions={"model": model, "available": list[JsonValue](names)},
         )
 

@@ -104,7 +104,7 @@ class Store:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(_SCHEMA)
         except sqlite3.Error as error:
-            raise FeedbackStoreError(f"The feedback store cannot be opened: {error}.") from error
+            raise FeedbackStoreError(f"The feedback store {path} cannot be opened: {error}.") from error
 
     def close(self) -> None:
         """Closes the file; what was written is in it."""

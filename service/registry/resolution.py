@@ -81,6 +81,9 @@ class Resolution:
         if entry is None:
             self._raise_broken(named)
         available = sorted(entry.card.name for entry in self._catalog.all() if entry.card.task == task)
+        if version and any(entry.card.task == task for entry in self._catalog.entries.get(name, ())):
+            versions = [entry.card.version for entry in self._catalog.entries[name]]
+            available = [f"{name}@{each}" for each in (*versions, *self._catalog.labels.get(name, ()))]
         elsewhere = next((entry.card.task for entry in self._catalog.entries.get(name, ())), None)
         raise UnknownModelError(named, dict.fromkeys(available), other_task=None if elsewhere == task else elsewhere)
 
