@@ -1,53 +1,65 @@
 """CPU that a request costs beyond its work: `python -m loadtest.overhead`, the service against FastAPI and mosec.
 
-Each server does the same: decode, prepare, run the shipped 1-bit classifier. CPU is that of the server's processes,
-from the kernel's counters, so that the load generator (`hey`, Debian: apt-get install hey) is not in it. What the work
-itself takes is measured in one process, single-threaded, in the same run, and taken off.
+Each server does the same: decode, prepare, run the shipped 1-bit classifier. All of them are up at once and take turns
+in short slices, so that what disturbs the machine disturbs all alike; what the work itself takes is measured in this
+process, single-threaded, before and after each slice. A slice's CPU is divided by the work beside it, and the median
+over the slices is what counts: a machine that is slow for a while does not shift it. CPU is that of the server's
+processes, by their own clocks; the load generator (`loadtest.keepalive`) is not in it.
 
 The service does more for a request than its peers: limits, deadlines, ids, metrics of each stage, a log line, fairness,
-a signed token. `--cores` adds how many requests a second one core and two answer.
+a signed token. `--cores` adds how many requests a second one core and two answer, with the load generator on the same.
 """
 
 import argparse
 import contextlib
 import json
 import os
-import re
-import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from loadtest.keepalive import LoadError, post
 from loadtest.machine import describe_machine
+from loadtest.options import progress
 from loadtest.overhead_peers import work
 from loadtest.pictures import photo_like
 from loadtest.server import ROOT, ServerError, serving
 from models.command_line import Parser
 
 SERVERS = ("bireal-serve", "fastapi", "mosec")
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_WORKS = 15  # a measurement of the work between two slices
+_CLOCK_OF_A_PROCESS = 2  # clock_getcpuclockid(3): the low bits of a CPU clock's number
+
+
+@dataclass
+class _Up:
+    """A server that runs, and what was measured of it, by concurrency: (CPU / work, requests a second)."""
+
+    name: str
+    url: str
+    pid: int
+    slices: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparison. Returns the exit code: 0 or 2 (it could not be run)."""
     arguments = _parser().parse_args(argv)
-    if shutil.which("hey") is None:
-        print("error: the load generator hey was not found: install it (Debian: apt-get install hey).", file=sys.stderr)
-        return 2
+    picture = photo_like(*arguments.picture)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            picture = Path(folder) / "photo.jpg"
-            picture.write_bytes(photo_like())
-            document = compare(arguments, picture)
-    except ServerError as error:
+        document = compare(arguments, picture)
+        if arguments.cores:
+            document["cores"] = cores(picture, arguments)
+    except (ServerError, LoadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     text = json.dumps(document, indent=1)
@@ -57,97 +69,154 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compare(arguments: argparse.Namespace, picture: Path) -> dict[str, Any]:
-    """All rows, the servers one after the other.
+def compare(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
+    """All rows.
 
     Raises:
-        ServerError: One of them does not start.
+        ServerError: A server does not start.
+        LoadError: A request was not answered by 200.
     """
-    work_ms = 1000 * _work_s(picture.read_bytes(), arguments.requests)
-    rows = []
-    for name in SERVERS:
-        with _serving(name) as (url, pid):
-            _drive(url, picture, 50, 4)
-            for at_once in arguments.concurrency:
-                begun = _cpu_s(pid)
-                per_s = _drive(url, picture, arguments.requests, at_once)
-                cpu_ms = 1000 * (_cpu_s(pid) - begun) / arguments.requests
-                rows.append(
-                    {
-                        "server": name,
-                        "concurrency": at_once,
-                        "requests_per_s": round(per_s, 1),
-                        "cpu_ms": round(cpu_ms, 3),
-                        "beyond_work_ms": round(cpu_ms - work_ms, 3),
-                    }
-                )
-    document = {
+    with contextlib.ExitStack() as stack:
+        servers = [_Up(name, *stack.enter_context(_serving(name))) for name in SERVERS]
+        if arguments.beside:
+            servers.append(_Up("beside", *stack.enter_context(_serving("bireal-serve", arguments.beside))))
+        for server in servers:
+            post(server.url, picture, requests=100, at_once=4)
+        progress("the servers are up: measuring")
+        works = _take_turns(servers, arguments, picture)
+    work_s = statistics.quantiles(works, n=10)[0]
+    rows = [_row(server, at_once, work_s) for server in servers for at_once in arguments.concurrency]
+    return {
         "kind": "overhead",
-        "requests": arguments.requests,
-        "work_ms": round(work_ms, 3),
+        "picture": {"width": arguments.picture[0], "height": arguments.picture[1], "bytes": len(picture)},
+        "requests": arguments.requests * arguments.rounds,
+        "slices": arguments.rounds,
+        "work_ms": round(1000 * work_s, 3),
         "rows": rows,
         "machine": describe_machine().model_dump(mode="json"),
     }
-    if arguments.cores:
-        document["cores"] = _cores(picture, arguments.requests)
-    return document
 
 
-def _cores(picture: Path, requests: int) -> dict[str, Any]:
-    """Requests per CPU second bound to one core and to two: with the load generator on the same cores, CPU tells."""
-    found: dict[str, Any] = {}
-    for count in (1, 2):
-        cpus = sorted(os.sched_getaffinity(0))[:count]
-        options = ["--workers", count, "--decode-threads", count, "--intra-op-threads", 1]
-        with serving(*options, prefix=["taskset", "-c", ",".join(map(str, cpus))]) as server:
-            _drive(server.url, picture, 50, 4)
-            begun, clock = _cpu_s(server.process.pid), time.monotonic()
-            per_s = _drive(server.url, picture, requests, 8)
-            cpu_s, wall_s = _cpu_s(server.process.pid) - begun, time.monotonic() - clock
-            found[str(count)] = {
-                "requests_per_s": round(per_s, 1),
-                "server_cpus_busy": round(cpu_s / wall_s, 3),
-                "requests_per_s_if_all_cpu_were_the_servers": round(requests / cpu_s * count, 1),
-            }
-    return found
+def _take_turns(servers: Sequence[_Up], arguments: argparse.Namespace, picture: bytes) -> list[float]:
+    """Measures slices of all servers; returns the CPU seconds that the work took between them."""
+    turns = [(server, at_once) for at_once in arguments.concurrency for server in servers]
+    works = [_work_s(picture)]
+    for number in range(arguments.rounds):
+        for turn in range(len(turns)):
+            server, at_once = turns[(turn + number) % len(turns)]  # nobody always follows the same one
+            begun = cpu_s(server.pid)
+            driven = post(server.url, picture, requests=arguments.requests, at_once=at_once)
+            spent_s = (cpu_s(server.pid) - begun) / arguments.requests
+            works.append(_work_s(picture))
+            beside_s = (works[-2] + works[-1]) / 2
+            server.slices.setdefault(at_once, []).append((spent_s / beside_s, driven.per_s))
+    return works
 
 
-def _work_s(data: bytes, count: int) -> float:
+def _row(server: _Up, at_once: int, work_s: float) -> dict[str, Any]:
+    """What a server's slices say; milliseconds are those of the machine when it is at its fastest."""
+    ratios = [ratio for ratio, _ in server.slices[at_once]]
+    ratio = statistics.median(ratios)
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratio, ratio, ratio)
+    return {
+        "server": server.name,
+        "concurrency": at_once,
+        "requests_per_s": round(statistics.median(per_s for _, per_s in server.slices[at_once]), 1),
+        "cpu_ms": round(1000 * work_s * ratio, 3),
+        "beyond_work_ms": round(1000 * work_s * (ratio - 1), 3),
+        # 1.57 standard errors of a median by the quartiles, as the notches of a box plot: McGill et al. 1978.
+        "plus_minus_ms": round(1000 * work_s * 1.57 * (high - low) / len(ratios) ** 0.5, 3),
+    }
+
+
+def cores(picture: bytes, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The service on one core and on two, in turns, the load generator on the same cores; and the work in threads."""
+    cpus = sorted(os.sched_getaffinity(0))
+    found: dict[str, list[dict[str, float]]] = {"1": [], "2": []}
+    with contextlib.ExitStack() as stack:
+        servers = {}
+        for count in (1, 2):
+            options = ["--workers", count, "--decode-threads", count, "--intra-op-threads", 1]
+            prefix = ["taskset", "-c", ",".join(map(str, cpus[:count]))]
+            servers[count] = stack.enter_context(serving(*options, prefix=prefix))
+            post(f"{servers[count].url}/classify", picture, requests=100, at_once=4)
+        progress("one core and two: measuring")
+        try:
+            for _ in range(arguments.core_rounds):
+                for count, server in servers.items():
+                    os.sched_setaffinity(0, cpus[:count])
+                    begun = cpu_s(server.process.pid)
+                    driven = post(f"{server.url}/classify", picture, requests=200, at_once=8)
+                    found[str(count)].append(
+                        {
+                            "requests_per_s": driven.per_s,
+                            "server_cpus_busy": (cpu_s(server.process.pid) - begun) / driven.seconds,
+                            "generator_cpus_busy": driven.client_cpu_s / driven.seconds,
+                            "work_in_threads_per_s": _work_in_threads(picture, count),
+                        }
+                    )
+        finally:
+            os.sched_setaffinity(0, cpus)
+    medians = {
+        count: {name: round(statistics.median(one[name] for one in slices), 3) for name in slices[0]}
+        for count, slices in found.items()
+    }
+    ratio = {name: round(medians["2"][name] / medians["1"][name], 3) for name in medians["1"] if name.endswith("per_s")}
+    return {**medians, "two_over_one": ratio}
+
+
+def _work_in_threads(data: bytes, threads: int, seconds: float = 0.3) -> float:
+    """The work a second in so many threads without a server: what Python's lock leaves of several cores."""
+    end = time.perf_counter() + seconds
+
+    def count(_: int) -> int:
+        done = 0
+        while time.perf_counter() < end:
+            work(data)
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(count, range(threads))) / seconds
+
+
+def _work_s(data: bytes) -> float:
     """CPU seconds that the work takes without a server."""
-    for _ in range(20):
-        work(data)
     begun = time.process_time()
-    for _ in range(count):
+    for _ in range(_WORKS):
         work(data)
-    return (time.process_time() - begun) / count
+    return (time.process_time() - begun) / _WORKS
 
 
 @contextlib.contextmanager
-def _serving(name: str) -> Iterator[tuple[str, int]]:
+def _serving(name: str, root: Path = ROOT) -> Iterator[tuple[str, int]]:
+    """Starts a server; gives where it classifies, and its process."""
     if name == "bireal-serve":
-        with serving("--intra-op-threads", 1) as server:
-            yield server.url, server.process.pid
+        with serving("--intra-op-threads", 1, root=root) as server:
+            yield f"{server.url}/classify", server.process.pid
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    module = {"fastapi": "loadtest.overhead_peers", "mosec": "loadtest.overhead_mosec"}[name]
+    module, path = {
+        "fastapi": ("loadtest.overhead_peers", "classify"),
+        "mosec": ("loadtest.overhead_mosec", "inference"),
+    }[name]
     command = [sys.executable, "-m", module, "--port", str(port)]
     process = subprocess.Popen(  # noqa: S603 - our own program
         command, cwd=ROOT, start_new_session=True
     )
-    url = f"http://127.0.0.1:{port}"
-    paths = {"fastapi": "/classify", "mosec": "/inference"}
+    url = f"http://127.0.0.1:{port}/{path}"
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.post(url + paths[name], content=photo_like(), timeout=10).status_code == 200:
+                if httpx.post(url, content=photo_like(), timeout=10).status_code == 200:
                     break
             if process.poll() is not None or time.monotonic() > deadline:
                 raise ServerError(f"{name} did not start; it says why above.")
             time.sleep(0.2)
-        yield url + ("" if name == "fastapi" else "/inference"), process.pid
+        yield url, process.pid
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
@@ -158,37 +227,26 @@ def _serving(name: str) -> Iterator[tuple[str, int]]:
             process.wait()
 
 
-def _drive(url: str, picture: Path, requests: int, at_once: int) -> float:
-    """Requests a second that `hey` got answered; all of them must be."""
-    target = url if url.endswith("/inference") else f"{url}/classify"
-    command = ["hey", "-n", str(requests), "-c", str(at_once), "-m", "POST", "-D", str(picture)]
-    command += ["-T", "application/octet-stream", target]
-    out = subprocess.run(  # noqa: S603 - hey, with our own arguments
-        command, capture_output=True, text=True, check=True, timeout=300
-    ).stdout
-    answered = re.search(r"\[200\]\s+(\d+) responses", out)
-    per_s = re.search(r"Requests/sec:\s+([\d.]+)", out)
-    if answered is None or per_s is None or int(answered[1]) < requests - requests % at_once:
-        raise ServerError(f"Not every request of {target} was answered:\n{out}")
-    return float(per_s[1])
-
-
-def _cpu_s(pid: int) -> float:
-    """CPU seconds of a process and of all below it, user and system."""
-    total = 0.0
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    total += (int(fields[11]) + int(fields[12])) * _TICK_S
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process and of all below it, user and system, to the nanosecond where /proc has only ticks."""
+    total = time.clock_gettime(~pid << 3 | _CLOCK_OF_A_PROCESS)
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
-            total += _cpu_s(int(child))
+            total += cpu_s(int(child))
     return total
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m loadtest.overhead", description=__doc__)
-    parser.add_argument("--requests", type=int, default=2000, help="a row (%(default)s)")
+    parser.add_argument("--requests", type=int, default=40, help="of a slice (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=40, help="slices of each server and concurrency (%(default)s)")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16], help="at once (%(default)s)")
+    parser.add_argument(
+        "--picture", type=int, nargs=2, default=[500, 375], metavar=("WIDTH", "HEIGHT"), help="pixels (%(default)s)"
+    )
+    parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout, whose service takes turns too")
     parser.add_argument("--cores", action="store_true", help="also one core against two")
+    parser.add_argument("--core-rounds", type=int, default=10, help="slices of each number of cores (%(default)s)")
     parser.add_argument("--out", type=Path, help="write the report here too")
     return parser
 

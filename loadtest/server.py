@@ -53,13 +53,16 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*options: object, prefix: Sequence[str] = (), log: Path | None = None) -> Iterator[Server]:
+def serving(
+    *options: object, prefix: Sequence[str] = (), log: Path | None = None, root: Path = ROOT
+) -> Iterator[Server]:
     """Starts `python -m service serve` with options, waits until it is ready, and ends it.
 
     Args:
         options: Of `serve`.
         prefix: Put before the command: `taskset -c 0`.
         log: Where its log goes, errors only; to this process's standard error by default.
+        root: The checkout whose service it is.
 
     Raises:
         ServerError: It does not start.
@@ -67,7 +70,7 @@ def serving(*options: object, prefix: Sequence[str] = (), log: Path | None = Non
     command = [sys.executable, "-m", "service", "serve", "--json", "--port", "0", "--log-level", "error"]
     with contextlib.nullcontext() if log is None else log.open("w") as errors:
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [*prefix, *command, *map(str, options)], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
+            [*prefix, *command, *map(str, options)], cwd=root, stdout=subprocess.PIPE, stderr=errors, text=True
         )
     try:
         assert process.stdout is not None

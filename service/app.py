@@ -227,7 +227,7 @@ def _middleware(services: Services, tracing: "Tracing | None") -> list[Middlewar
     layers.append(Middleware(KeyGuard, auth=services.auth))
     layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_bytes))
     layers.append(Middleware(HeadAsGet))
-    layers.append(Middleware(Shortcut, routes=predict.router.routes))
+    layers.append(Middleware(Shortcut, services=services, routes=predict.router.routes))
     return layers
 
 

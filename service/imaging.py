@@ -11,7 +11,7 @@ GIF of more than 178,956,970 pixels, so a limit beyond that means nothing (`Sett
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -64,8 +64,7 @@ class ImageLimits:
             raise ImageTooLargeError(width, height, self.max_pixels)
 
 
-@dataclass(frozen=True, slots=True)
-class ImageReport:
+class ImageReport(NamedTuple):
     """What the upload was, and what was done to it.
 
     Attributes:

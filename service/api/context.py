@@ -1,7 +1,6 @@
 """What belongs to one request: its id, its clock, the time spent in each stage, and what answered it."""
 
 import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,8 +9,11 @@ from dataclasses import dataclass, field
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from service.randomness import random_bytes
+
 SCOPE_KEY = "bireal.context"
 REQUEST_ID_HEADER = "x-request-id"
+_HEADERS = "bireal.headers"
 
 # Ids go into log lines and headers of other systems: a short alphabet without separators, quotes or control characters.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
@@ -74,8 +76,8 @@ class RequestContext:
 
     def server_timing(self) -> str:
         """The value of the `Server-Timing` header: each stage, and the total, in milliseconds."""
-        stages = [*self.stages.items(), ("total", self.elapsed_s)]
-        return ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in stages)
+        text = "".join([f"{name};dur={1000 * seconds:.3f}, " for name, seconds in self.stages.items()])
+        return f"{text}total;dur={1000 * self.elapsed_s:.3f}"
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -85,17 +87,18 @@ def header(scope: Scope, name: bytes) -> str | None:
         scope: Of the request; servers hand over names in lower case.
         name: In lower case.
     """
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value, "latin-1")
-    return None
+    headers: dict[bytes, bytes] | None = scope.get(_HEADERS)
+    if headers is None:
+        headers = scope[_HEADERS] = dict(reversed(list(scope["headers"])))  # of several of a name the first stays
+    value = headers.get(name)
+    return None if value is None else str(value, "latin-1")
 
 
 def request_id_from(given: str | None) -> str:
     """The client's id if it can be echoed and logged safely, else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return secrets.token_hex(16)
+    return random_bytes(16).hex()
 
 
 def context_of(where: HTTPConnection | Scope) -> RequestContext:

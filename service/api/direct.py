@@ -42,11 +42,11 @@ class DirectRoute(APIRoute):
         framework, direct = super().get_route_handler(), self.direct_handler()
 
         async def handle(request: Request) -> Response:
-            return await direct(request) or await framework(request)
+            return await direct(request, request.app.state.services) or await framework(request)
 
         return handle
 
-    def direct_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response | None]]:
+    def direct_handler(self) -> Callable[[Request, Services], Coroutine[Any, Any, Response | None]]:
         """What answers a request whose parameters fit; None, with nothing of its body read, where they do not."""
         endpoint = self.endpoint
         parameters = inspect.signature(endpoint).parameters
@@ -54,12 +54,13 @@ class DirectRoute(APIRoute):
             raise TypeError(f"{endpoint.__name__} takes {tuple(parameters)}; a DirectRoute's takes {_TAKES}")
         model: type[BaseModel] = parameters["query"].annotation.__origin__  # of Annotated[model, Query()]
 
-        async def handle(request: Request) -> Response | None:
-            services: Services = request.app.state.services
+        default = model()  # of most requests; never changed
+
+        async def handle(request: Request, services: Services) -> Response | None:
             try:
                 deadline = await deadline_of(services, header(request.scope, _TIMEOUT))
                 subject = await subject_of(request, header(request.scope, _SUBJECT))
-                query = _query(request, model)
+                query = _query(request, default)
             except (BadParameterError, ValidationError):
                 return None
             if query is None:
@@ -75,11 +76,12 @@ class Shortcut:
 
     Args:
         app: The framework's router, with what it puts around it.
+        services: Of the application.
         routes: Those of the application's routers that are direct are found among them.
     """
 
-    def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute]) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, *, services: Services, routes: Iterable[BaseRoute]) -> None:
+        self._app, self._services = app, services
         self._handlers = {
             route.path: (route, route.direct_handler())
             for route in routes
@@ -93,18 +95,18 @@ class Shortcut:
             await self._app(scope, receive, send)
             return
         scope["route"], handle = found  # for the metrics, the log and the trace
-        response = await handle(Request(scope, receive, send))
+        response = await handle(Request(scope, receive, send), self._services)
         if response is None:
             await self._app(scope, receive, send)
         else:
             await response(scope, receive, send)
 
 
-def _query(request: Request, model: type[BaseModel]) -> BaseModel | None:
+def _query(request: Request, default: BaseModel) -> BaseModel | None:
     """The query's parameters; None where one is sent twice, of which only the framework knows what to say."""
     if not request.scope["query_string"]:
-        return model()
+        return default
     given = request.query_params
     if len(given.multi_items()) != len(given):
         return None
-    return model.model_validate(dict(given))
+    return type(default).model_validate(dict(given))

@@ -36,6 +36,8 @@ class AccessMiddleware:
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, draining: Callable[[], bool]) -> None:
         self._app, self._metrics, self._draining = app, metrics, draining
+        self._in_flight = 0  # only the event loop changes it
+        metrics.in_flight.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one ASGI connection."""
@@ -58,11 +60,11 @@ class AccessMiddleware:
                     MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
-        self._metrics.in_flight.inc()
+        self._in_flight += 1
         try:
             await self._app(scope, receive, send_with_headers)
         finally:
-            self._metrics.in_flight.dec()
+            self._in_flight -= 1
             self._finished(scope, context, status)
 
     def _finished(self, scope: Scope, context: RequestContext, status: int) -> None:

@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +31,7 @@ P = ParamSpec("P")
 Side = Literal["a", "b"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """One image's answer.
 
     Attributes:
@@ -54,8 +53,7 @@ class Answered:
     feedback_token: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(NamedTuple):
     """A network's input and what it came from, with each step's begin (`time.perf_counter()`) and seconds."""
 
     prepared: Prepared
@@ -66,8 +64,7 @@ class Input:
     preprocess_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """What all images of a request have in common.
 
     Attributes:
@@ -316,8 +313,11 @@ def _noted(item: Input | None, outcome: Outcome, postprocess_s: float, handle: H
         "inference": outcome.inference_s,
         "postprocess": postprocess_s,
     }
-    for stage, seconds in stages.items():
-        job.context.add(stage, seconds)
+    if job.context.stages:  # of an image before this one
+        for stage, seconds in stages.items():
+            job.context.add(stage, seconds)
+    else:
+        job.context.stages.update(list(stages.items()))
     if job.context.images is not None:
         job.context.images.append(_times(item, outcome, postprocess_s, handle))
     job.context.labels |= {"model": handle.card.name, "version": handle.card.version, "variant": handle.variant}

@@ -1,6 +1,7 @@
 """`POST /classify` and `POST /depth`."""
 
 import time
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -16,7 +17,15 @@ from service.api.pipeline import Answered, Job
 from service.api.problems import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
 from service.api.uploads import Uploads, read_uploads, request_body
-from service.api.wire import classify_answer, classify_body, depth_answer, depth_headers, depth_json, run_headers
+from service.api.wire import (
+    JsonAnswer,
+    classify_answer,
+    classify_body,
+    depth_answer,
+    depth_headers,
+    depth_json,
+    run_headers,
+)
 from service.errors import BadParameterError, ServiceError
 from service.scheduler import Deadline
 from service.schemas import ClassifyAnswer, ClassifyList, DepthAnswer, DepthList, Problem
@@ -68,9 +77,9 @@ class ClassifyQuery(Selection):
     def options(self, services: Services) -> ClassifyOptions:
         """With the defaults of the settings."""
         settings = services.settings
-        return ClassifyOptions(
-            top_k=settings.top_k if self.top_k is None else self.top_k,
-            min_probability=settings.min_probability if self.min_probability is None else self.min_probability,
+        return _options(
+            settings.top_k if self.top_k is None else self.top_k,
+            settings.min_probability if self.min_probability is None else self.min_probability,
         )
 
 
@@ -146,7 +155,7 @@ async def classify(
     answers = await signed(services, routed, uploads.images, answers, context)
     if not uploads.several:
         answer = _only(answers)
-        return Response(classify_body(answer, context), headers=run_headers(answer), media_type="application/json")
+        return JsonAnswer(classify_body(answer, context), answer)
     results = [
         classify_answer(answer, context) if isinstance(answer, Answered) else _problem(answer, services, context)
         for answer in answers
@@ -209,6 +218,12 @@ async def depth(
     else:
         text = depth_json(answer, context, values=False)
     return Response(text, headers=run_headers(answer), media_type="application/json")
+
+
+@lru_cache(maxsize=64)
+def _options(top_k: int, min_probability: float) -> ClassifyOptions:
+    """Checked once for those that ask the same."""
+    return ClassifyOptions(top_k=top_k, min_probability=min_probability)
 
 
 async def _answers(

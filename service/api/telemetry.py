@@ -3,8 +3,7 @@
 import asyncio
 import platform
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -14,7 +13,7 @@ from service import xnor_op
 from service.card import Card, VariantName
 from service.errors import DeadlineExceededError, OpUnavailableError, OverloadedError, ServiceError
 from service.imaging import ImageReport
-from service.metrics import AnswerMeter, Metrics, Outcome, RunLabels, Stage, TargetLabels, WorkMeter
+from service.metrics import AnswerMeter, Metrics, Outcome, RunLabels, Stage, TargetLabels
 from service.registry import Entry, Handle
 from service.scheduler import Drop, Runnable
 
@@ -42,7 +41,37 @@ class _Ran:
     run: RunLabels
     target: TargetLabels
     answers: AnswerMeter | None = None
-    work: WorkMeter | None = None
+    runs: Callable[[int], None] | None = None
+
+
+class Failures:
+    """See `Telemetry.failures`. No generator: each request enters one, and nearly all leave it without an error."""
+
+    __slots__ = ("_handle", "_images", "_telemetry")
+
+    def __init__(self, telemetry: "Telemetry", handle: Handle, images: int) -> None:
+        self._telemetry, self._handle, self._images = telemetry, handle, images
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and (outcome := _outcome_of(error)) is not None:
+            self._telemetry.count(outcome, self._handle, self._images)
+
+
+def _outcome_of(error: BaseException) -> Outcome | None:
+    """How an image ends that an error ended; None where the whole process ends."""
+    if isinstance(error, OverloadedError):
+        return "rejected"
+    if isinstance(error, DeadlineExceededError):
+        return "expired"
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    if isinstance(error, Exception):  # whatever it is
+        theirs = isinstance(error, ServiceError) and error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        return "client_error" if theirs else "server_error"
+    return None
 
 
 class Telemetry:
@@ -83,10 +112,9 @@ class Telemetry:
     def batch_run(self, target: Runnable, size: int) -> None:
         """See `service.scheduler.Observer`."""
         if ran := self._ran.get(target):
-            self._metrics.observe_batch(size, **ran.run)
-            if ran.work is None:
-                ran.work = self._metrics.work_of(ran.card, ran.variant, ran.run["kernel"])
-            ran.work.run(size)
+            if ran.runs is None:
+                ran.runs = self._metrics.runs_of(ran.card, ran.variant, ran.run["kernel"])
+            ran.runs(size)
 
     def dropped(self, target: Runnable, why: Drop, count: int) -> None:
         """See `service.scheduler.Observer`."""
@@ -104,24 +132,9 @@ class Telemetry:
         self._shown.discard((entry.card.name, entry.card.version))
         self._metrics.remove_model(entry.card.name, entry.card.version)
 
-    @contextmanager
-    def failures(self, handle: Handle, images: int) -> Iterator[None]:
+    def failures(self, handle: Handle, images: int) -> "Failures":
         """Counts the images of a request that a block gives up on, by what it raises."""
-        try:
-            yield
-        except OverloadedError:
-            self.count("rejected", handle, images)
-            raise
-        except DeadlineExceededError:
-            self.count("expired", handle, images)
-            raise
-        except asyncio.CancelledError:
-            self.count("cancelled", handle, images)
-            raise
-        except Exception as error:  # counted and passed on, whatever it is
-            theirs = isinstance(error, ServiceError) and error.status < HTTPStatus.INTERNAL_SERVER_ERROR
-            self.count("client_error" if theirs else "server_error", handle, images)
-            raise
+        return Failures(self, handle, images)
 
     def count(self, outcome: Outcome, handle: Handle, images: int = 1) -> None:
         """Counts images by how their request ended."""

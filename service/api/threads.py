@@ -7,7 +7,6 @@ networks. All bookkeeping is done in the event loop; only the calls run in threa
 
 import asyncio
 import contextlib
-import functools
 import queue
 import threading
 import time
@@ -39,7 +38,9 @@ class _Call:
 
     lane: _Lane
     inbox: "_Inbox"
-    function: Callable[[], Any]
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    named: dict[str, Any]
     done: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
     begun: float
@@ -97,7 +98,7 @@ class ThreadPool:
             raise NotReadyError("The server is shutting down and takes no new images.")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        inbox.put(_Call(mine, inbox, functools.partial(call, *args, **kwargs), done, loop, time.perf_counter()))
+        inbox.put(_Call(mine, inbox, call, args, kwargs, done, loop, time.perf_counter()))
         return await done
 
     def close(self) -> None:
@@ -152,7 +153,7 @@ def _work(calls: "queue.SimpleQueue[_Call | None]", settle: Callable[[_Call, Any
     while (call := calls.get()) is not None:
         result, error = None, None
         try:
-            result = call.function()
+            result = call.function(*call.arguments, **call.named)
         except BaseException as failure:  # noqa: BLE001  the caller gets it, whatever it is, and the thread lives on
             # An exit must not travel through a future into the event loop and end that; StopIteration cannot.
             passed_on = isinstance(failure, Exception) and not isinstance(failure, StopIteration)

@@ -5,9 +5,9 @@ Nothing is ever written to disk: parts stay in memory, which the limit on bodies
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -34,8 +34,7 @@ IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif"
 CURL_DEFAULT_TYPE = "application/x-www-form-urlencoded"
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(NamedTuple):
     """One image as it arrived.
 
     Attributes:
@@ -49,8 +48,7 @@ class Upload:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Uploads:
+class Uploads(NamedTuple):
     """The images of a request, in their order; `several` says whether a list is to be answered."""
 
     images: Sequence[Upload]
@@ -129,10 +127,40 @@ def refuse_encoded(request: Request) -> None:
 
 async def _in_time(reading: Coroutine[Any, Any, T], deadline: Deadline) -> T:
     try:
+        waits = reading.send(None)
+    except StopIteration as done:  # all of the body had come: no timer is needed, as for nearly all pictures
+        read: T = done.value
+        return read
+    try:
         async with deadline.enforced():
-            return await reading
+            return await _Rest(reading, waits)
     except DeadlineExceededError:
         raise UploadTimeoutError(deadline.timeout_s) from None
+
+
+class _Rest(Awaitable[T]):
+    """A coroutine from its first wait on, which it has begun."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], waits: object) -> None:
+        self._coroutine, self._waits = coroutine, waits
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        waits = self._waits
+        try:
+            while True:
+                try:
+                    sent = yield waits
+                except GeneratorExit:
+                    self._coroutine.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001  whatever it is, the coroutine is told
+                    step: Callable[[], object] = partial(self._coroutine.throw, error)
+                else:
+                    step = partial(self._coroutine.send, sent)
+                waits = step()
+        except StopIteration as done:
+            read: T = done.value
+            return read
 
 
 async def _read_multipart(request: Request, max_images: int) -> Uploads:

@@ -23,6 +23,7 @@ from service.api.services import Services
 from service.app import create_app
 from service.cli.engine import check_model_dir
 from service.cli.logs import configure_logging
+from service.cli.protocol import Protocol
 from service.errors import OpUnavailableError, SettingsError
 from service.settings import Settings, unknown_variables
 
@@ -93,6 +94,7 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     services: Services = app.state.services
     config = uvicorn.Config(
         app,
+        http=Protocol,
         log_config=None,
         access_log=False,  # the application writes its own, with request ids
         server_header=False,

@@ -1,7 +1,10 @@
 """Every Prometheus object of the service, one area a file. The registry is injected: each test has its own."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry
 
+from service.card import Card, VariantName
 from service.metrics.base import (
     BATCH_BUCKETS,
     DEADLINE_BUCKETS,
@@ -66,6 +69,22 @@ class Metrics(RequestMetrics, ModelMetrics, ProcessMetrics):
         self.feedback = FeedbackMetrics(self._registrar)
         self.parity = ParityMetrics(self._registrar)
         ProcessMetrics.__init__(self, self._registrar)
+        self._runs: dict[tuple[object, ...], Callable[[int], None]] = {}
+
+    def runs_of(self, card: Card, variant: VariantName, kernel: str) -> Callable[[int], None]:
+        """What counts the runs of one network, each by its number of images; for who keeps it. From any thread."""
+        work = self.work_of(card, variant, kernel)
+        run = RunLabels(task=card.task, model=card.name, version=card.version, variant=variant, kernel=kernel)
+        # The figures too: a version that is loaded again may have others.
+        key = (*run.values(), *(amount for _, amount in work.each_image), work.weight_bytes)
+        if key not in self._runs:
+
+            def count(runs: list[int]) -> None:
+                self.observe_batches(runs, **run)
+                work.run(sum(runs), len(runs))
+
+            self._runs[key] = self._registrar.later(count).add
+        return self._runs[key]
 
     def remove_model(self, model: str, version: str) -> None:
         """Takes a model that is no longer served out of the gauges; its counters stay, as counters must."""

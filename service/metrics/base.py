@@ -6,11 +6,15 @@ templates, never what the client typed.
 """
 
 from bisect import bisect_left
+from collections import Counter as Counts
+from collections.abc import Sequence
 from typing import Generic, Literal, NamedTuple, TypedDict, TypeVar, get_args
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.registry import Collector
+
+from service.metrics.later import Settling
 
 # The client's gauges of when each counter and histogram was made: a series more for each, which no rule asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -45,6 +49,13 @@ class Histogram(prometheus_client.Histogram):
             raise ValueError("these histograms keep no exemplars")
         self._sum.inc(amount)
         self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """Counts values; a bucket that holds several is counted up once."""
+        bounds = self._upper_bounds
+        self._sum.inc(sum(amounts))
+        for bucket, count in Counts(bisect_left(bounds, amount) for amount in amounts).items():
+            self._buckets[bucket].inc(count)
 
 
 MetricT = TypeVar("MetricT", Counter, Histogram)
@@ -106,6 +117,7 @@ class Registrar:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self.later = Settling(registry).later
         self.docs: list[MetricDoc] = []
 
     def counter(self, name: str, description: str, labels: tuple[str, ...]) -> Counter:

@@ -24,11 +24,11 @@ class WorkMeter:
     touched: Counter
     weight_bytes: int
 
-    def run(self, images: int) -> None:
-        """Counts one run."""
+    def run(self, images: int, runs: int = 1) -> None:
+        """Counts a run, or several and the images of all of them."""
         for counter, amount in self.each_image:
             counter.inc(amount * images)
-        self.touched.inc(self.weight_bytes)
+        self.touched.inc(self.weight_bytes * runs)
 
 
 class ModelMetrics:

@@ -1,7 +1,9 @@
 """Metrics of requests: stages, outcomes, HTTP, and the queue."""
 
-from collections.abc import Iterable, Mapping
-from typing import Unpack
+from collections import Counter as Counts
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Unpack
 
 from prometheus_client import Counter
 
@@ -37,16 +39,27 @@ class AnswerMeter:
     Args:
         answers: How many there were.
         stages: Their stages' times.
+        metrics: Where they are made.
     """
 
-    def __init__(self, answers: Counter, stages: dict[Stage, Histogram]) -> None:
+    def __init__(self, answers: Counter, stages: dict[Stage, Histogram], metrics: Registrar) -> None:
         self._answers, self._stages = answers, stages
+        #: Takes the seconds of each stage of an image that was answered, and counts it. The mapping must not change.
+        self.answered: Callable[[Mapping[Stage, float]], None] = metrics.later(self._count).add
 
-    def answered(self, seconds: Mapping[Stage, float]) -> None:
-        """Counts an image that was answered, with the seconds of each of its stages."""
-        self._answers.inc()
-        for stage, spent in seconds.items():
-            self._stages[stage].observe(spent)
+    def _count(self, answers: list[Mapping[Stage, float]]) -> None:
+        self._answers.inc(len(answers))
+        for stage, histogram in self._stages.items():
+            histogram.observe_all([seconds[stage] for seconds in answers if stage in seconds])
+
+
+class _Http(NamedTuple):
+    """A request that was answered, by the labels that it is counted with."""
+
+    method: str
+    route: str
+    status: int
+    seconds: float
 
 
 class RequestMetrics:
@@ -113,6 +126,10 @@ class RequestMetrics:
         self._stage_of, self._batch_of = Children(self._stage), Children(self._batch)
         self._requests_of, self._images_of = Children(self._requests), Children(self._images)
         self._http_of, self._http_seconds_of = Children(self._http), Children(self._http_seconds)
+        self._registrar = metrics
+        self._meters: dict[tuple[tuple[str, object], ...], AnswerMeter] = {}
+        self._http_later = metrics.later(self._count_http)
+        self._images_later = metrics.later(self._count_images)
 
     def set_capacity(self, *, queue_limit: int, workers: int) -> None:
         """Shows how much may wait and run, so that rules can compare the queue with what it holds."""
@@ -141,8 +158,11 @@ class RequestMetrics:
 
     def answered_by(self, **run: Unpack[RunLabels]) -> "AnswerMeter":
         """What counts the answers of one network, for who keeps it: the labels are looked up once."""
-        stages = {stage: self._stage_of(**run, stage=stage) for stage in STAGES}
-        return AnswerMeter(self._requests_of(**run, outcome="ok"), stages)
+        key = tuple(run.items())
+        if key not in self._meters:
+            stages = {stage: self._stage_of(**run, stage=stage) for stage in STAGES}
+            self._meters[key] = AnswerMeter(self._requests_of(**run, outcome="ok"), stages, self._registrar)
+        return self._meters[key]
 
     def count_request(self, outcome: Outcome, **run: Unpack[RunLabels]) -> None:
         """Counts one image by how its request ended."""
@@ -166,7 +186,11 @@ class RequestMetrics:
 
     def count_image(self, report: ImageReport) -> None:
         """Counts a decoded image."""
-        self._images_of(format=report.format, converted=flag(report.converted is not None)).inc()
+        self._images_later.add((report.format, report.converted is not None))
+
+    def _count_images(self, images: list[tuple[str, bool]]) -> None:
+        for (kind, converted), count in Counts(images).items():
+            self._images_of(format=kind, converted=flag(converted)).inc(count)
 
     def count_comparison(self, task: str, a: tuple[str, str], b: tuple[str, str], *, agree: bool) -> None:
         """Counts an image that two variants answered; `a` and `b` are (model, variant)."""
@@ -188,9 +212,16 @@ class RequestMetrics:
             seconds: From the request to the end of the response.
         """
         method = method if method in _METHODS else "other"
-        route = route or "unmatched"
-        self._http_of(method=method, route=route, status=str(status)).inc()
-        self._http_seconds_of(method=method, route=route).observe(seconds)
+        self._http_later.add(_Http(method, route or "unmatched", status, seconds))
+
+    def _count_http(self, requests: list[_Http]) -> None:
+        spent: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        for one in requests:
+            spent[one.method, one.route].append(one.seconds)
+        for (method, route), seconds in spent.items():
+            self._http_seconds_of(method=method, route=route).observe_all(seconds)
+        for (method, route, status), count in Counts(one[:3] for one in requests).items():
+            self._http_of(method=method, route=route, status=str(status)).inc(count)
 
     def observe_client_deadline(self, route: str | None, seconds: float) -> None:
         """Records a deadline of a client's own that passed; `route` as for `observe_http`."""
@@ -199,3 +230,7 @@ class RequestMetrics:
     def observe_batch(self, size: int, **run: Unpack[RunLabels]) -> None:
         """Records how many images were run together."""
         self._batch_of(**run).observe(size)
+
+    def observe_batches(self, sizes: list[int], **run: Unpack[RunLabels]) -> None:
+        """The same of several runs of one network."""
+        self._batch_of(**run).observe_all(sizes)

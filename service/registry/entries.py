@@ -23,6 +23,7 @@ class Handle:
         model: the loaded network.
         kernel: instruction set of the bit-packed kernel, or `onnxruntime`.
         fallback: why another variant than the one asked for runs; None normally.
+        kept: what whoever answers with it makes once, by its type.
     """
 
     card: Card
@@ -30,6 +31,7 @@ class Handle:
     model: LoadedModel
     kernel: str
     fallback: str | None = None
+    kept: dict[type, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def task(self) -> Task[Any, Any]:

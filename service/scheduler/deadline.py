@@ -2,15 +2,13 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from service.errors import DeadlineExceededError
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """When an answer is no longer wanted.
 
     Attributes:

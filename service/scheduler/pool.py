@@ -161,10 +161,8 @@ class Scheduler:
 
     def check_room(self, target: Runnable) -> None:
         """Raises `OverloadedError` if the target's queue is full: asked before decoding, to spare a reject its cost."""
-        with self._changed:
-            lane = self._lanes.get(target)
-            full = lane is not None and len(lane.jobs) >= self.queue_size
-        if full:
+        lane = self._lanes.get(target)
+        if lane is not None and len(lane.jobs) >= self.queue_size:  # of this moment: the queue itself counts again
             self._observer.dropped(target, "rejected", 1)
             raise self._overloaded()
 

@@ -1,7 +1,7 @@
 """What a task is: how pixels become a network's input, and its output an answer."""
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,7 @@ OptionsT_contra = TypeVar("OptionsT_contra", contravariant=True)
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
+class Geometry(NamedTuple):
     """Which part of the uploaded picture the network saw, and at which size.
 
     Attributes:
@@ -62,8 +61,7 @@ class ExifFocal:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A network's input.
 
     Attributes:

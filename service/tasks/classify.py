@@ -1,6 +1,8 @@
 """Classification: shorter side scaled, centre crop (paper, section 4.1), softmax."""
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +41,7 @@ class ClassifyOptions:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prediction:
     """One class of an answer: its position in the network's output, its names and its probability."""
 
@@ -49,8 +51,7 @@ class Prediction:
     probability: float
 
 
-@dataclass(frozen=True, slots=True)
-class ClassifyResult:
+class ClassifyResult(NamedTuple):
     """The answer: classes by falling probability.
 
     Attributes:
@@ -125,20 +126,18 @@ class ClassifyTask:
         Raises:
             BadOutputError: Not one finite logit a class.
         """
-        logits = np.asarray(output, dtype=np.float64)
+        logits = output.astype(np.float64)
         if logits.shape != (len(card.classes),):
             raise BadOutputError(f"{card.name}: logits of shape {logits.shape} for {len(card.classes)} classes.")
         # Ufuncs themselves: NumPy's methods for the same are Python around them, and cost as much as 100 classes.
-        if not np.logical_and.reduce(np.isfinite(logits)):
+        most, least = np.maximum.reduce(logits), np.minimum.reduce(logits)
+        if not (math.isfinite(most) and math.isfinite(least)):  # NaN anywhere is both
             raise BadOutputError(f"{card.name}: logits that are not finite.")
-        probabilities = np.exp(logits - np.maximum.reduce(logits))
+        probabilities = np.exp(logits - most)
         probabilities /= np.add.reduce(probabilities)
-        order = np.argsort(-logits, kind="stable")[: options.top_k]
-        classes = card.classes
-        predictions = tuple(
-            Prediction(i, classes[i].wnid, classes[i].name, probability)
-            for i, probability in zip(order.tolist(), probabilities[order].tolist(), strict=True)
-        )
+        order = (-logits).argsort(kind="stable")[: options.top_k].tolist()
+        classes, share = card.classes, probabilities.item
+        predictions = tuple([Prediction(i, (one := classes[i]).wnid, one.name, share(i)) for i in order])
         uncertain = predictions[0].probability < options.min_probability
         return ClassifyResult(predictions, uncertain, options.min_probability, probabilities)
 

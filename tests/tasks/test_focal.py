@@ -1,6 +1,5 @@
 """Which focal length metres rest on: the client's, EXIF's, or the training camera's."""
 
-import dataclasses
 import math
 import struct
 from typing import Any
@@ -110,4 +109,4 @@ def test_the_views_at_the_limits() -> None:
     assert math.degrees(2 * math.atan(1 / (2 * 0.1))) == pytest.approx(157, abs=0.5)
     report = ImageReport("JPEG", 4000, 3000, "RGB", exif_focal_35mm=26)
     assert exif_focal(report).fx_px == pytest.approx(3004.6, abs=0.1)
-    assert exif_focal(dataclasses.replace(report, width=2000, height=1500)).fx_px == pytest.approx(1502.3, abs=0.1)
+    assert exif_focal(report._replace(width=2000, height=1500)).fx_px == pytest.approx(1502.3, abs=0.1)
