@@ -7,7 +7,8 @@ over the slices is what counts: a machine that is slow for a while does not shif
 processes, by their own clocks; the load generator (`loadtest.keepalive`) is not in it.
 
 The service does more for a request than its peers: limits, deadlines, ids, metrics of each stage, a log line, fairness,
-a signed token. `--cores` adds how many requests a second one core and two answer, with the load generator on the same.
+a signed token. `--cores` measures instead how many requests a second one core and two answer, with the load generator
+on the same, and what other processes took of the machine meanwhile.
 """
 
 import argparse
@@ -56,9 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     picture = photo_like(*arguments.picture)
     try:
-        document = compare(arguments, picture)
-        if arguments.cores:
-            document["cores"] = cores(picture, arguments)
+        document = cores(arguments, picture) if arguments.cores else compare(arguments, picture)
     except (ServerError, LoadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -83,24 +82,28 @@ def compare(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
         for server in servers:
             post(server.url, picture, requests=100, at_once=4)
         progress("the servers are up: measuring")
-        works = _take_turns(servers, arguments, picture)
+        works = [_work_s(picture)]
+        with contextlib.suppress(KeyboardInterrupt):  # what has been measured by then counts
+            _take_turns(servers, arguments, picture, works)
+        rounds = min(len(server.slices.get(at_once, ())) for server in servers for at_once in arguments.concurrency)
+        if rounds == 0:
+            raise LoadError("No round was finished.")
     work_s = statistics.quantiles(works, n=10)[0]
     rows = [_row(server, at_once, work_s) for server in servers for at_once in arguments.concurrency]
     return {
         "kind": "overhead",
         "picture": {"width": arguments.picture[0], "height": arguments.picture[1], "bytes": len(picture)},
-        "requests": arguments.requests * arguments.rounds,
-        "slices": arguments.rounds,
+        "requests": arguments.requests * rounds,
+        "slices": rounds,
         "work_ms": round(1000 * work_s, 3),
         "rows": rows,
         "machine": describe_machine().model_dump(mode="json"),
     }
 
 
-def _take_turns(servers: Sequence[_Up], arguments: argparse.Namespace, picture: bytes) -> list[float]:
-    """Measures slices of all servers; returns the CPU seconds that the work took between them."""
+def _take_turns(servers: Sequence[_Up], arguments: argparse.Namespace, picture: bytes, works: list[float]) -> None:
+    """Measures slices of all servers, and after each the CPU seconds of the work, which it adds to the last."""
     turns = [(server, at_once) for at_once in arguments.concurrency for server in servers]
-    works = [_work_s(picture)]
     for number in range(arguments.rounds):
         for turn in range(len(turns)):
             server, at_once = turns[(turn + number) % len(turns)]  # nobody always follows the same one
@@ -110,7 +113,6 @@ def _take_turns(servers: Sequence[_Up], arguments: argparse.Namespace, picture: 
             works.append(_work_s(picture))
             beside_s = (works[-2] + works[-1]) / 2
             server.slices.setdefault(at_once, []).append((spent_s / beside_s, driven.per_s))
-    return works
 
 
 def _row(server: _Up, at_once: int, work_s: float) -> dict[str, Any]:
@@ -129,8 +131,13 @@ def _row(server: _Up, at_once: int, work_s: float) -> dict[str, Any]:
     }
 
 
-def cores(picture: bytes, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The service on one core and on two, in turns, the load generator on the same cores; and the work in threads."""
+def cores(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
+    """The service on one core and on two, in turns, the load generator on the same cores; and the work in threads.
+
+    Raises:
+        ServerError: The service does not start.
+        LoadError: A request was not answered by 200.
+    """
     cpus = sorted(os.sched_getaffinity(0))
     found: dict[str, list[dict[str, float]]] = {"1": [], "2": []}
     with contextlib.ExitStack() as stack:
@@ -142,16 +149,19 @@ def cores(picture: bytes, arguments: argparse.Namespace) -> dict[str, Any]:
             post(f"{servers[count].url}/classify", picture, requests=100, at_once=4)
         progress("one core and two: measuring")
         try:
-            for _ in range(arguments.core_rounds):
+            for _ in range(arguments.rounds):
                 for count, server in servers.items():
                     os.sched_setaffinity(0, cpus[:count])
-                    begun = cpu_s(server.process.pid)
-                    driven = post(f"{server.url}/classify", picture, requests=200, at_once=8)
+                    begun, machine = cpu_s(server.process.pid), _machine_cpu_s()
+                    driven = post(f"{server.url}/classify", picture, requests=arguments.requests, at_once=8)
+                    spent_s = cpu_s(server.process.pid) - begun
+                    others_s = _machine_cpu_s() - machine - spent_s - driven.client_cpu_s
                     found[str(count)].append(
                         {
                             "requests_per_s": driven.per_s,
-                            "server_cpus_busy": (cpu_s(server.process.pid) - begun) / driven.seconds,
+                            "server_cpus_busy": spent_s / driven.seconds,
                             "generator_cpus_busy": driven.client_cpu_s / driven.seconds,
+                            "others_cpus_busy": max(0.0, others_s / driven.seconds),
                             "work_in_threads_per_s": _work_in_threads(picture, count),
                         }
                     )
@@ -162,7 +172,20 @@ def cores(picture: bytes, arguments: argparse.Namespace) -> dict[str, Any]:
         for count, slices in found.items()
     }
     ratio = {name: round(medians["2"][name] / medians["1"][name], 3) for name in medians["1"] if name.endswith("per_s")}
-    return {**medians, "two_over_one": ratio}
+    return {
+        "kind": "cores",
+        "requests": arguments.requests * arguments.rounds,
+        "slices": arguments.rounds,
+        **medians,
+        "two_over_one": ratio,
+        "machine": describe_machine().model_dump(mode="json"),
+    }
+
+
+def _machine_cpu_s() -> float:
+    """CPU seconds of all processes of the machine since it started, in ticks; with what a hypervisor took."""
+    user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 
 def _work_in_threads(data: bytes, threads: int, seconds: float = 0.3) -> float:
@@ -239,14 +262,15 @@ def cpu_s(pid: int) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m loadtest.overhead", description=__doc__)
     parser.add_argument("--requests", type=int, default=40, help="of a slice (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=40, help="slices of each server and concurrency (%(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=40, help="slices of each server and concurrency; Ctrl-C ends them (%(default)s)"
+    )
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16], help="at once (%(default)s)")
     parser.add_argument(
         "--picture", type=int, nargs=2, default=[500, 375], metavar=("WIDTH", "HEIGHT"), help="pixels (%(default)s)"
     )
     parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout, whose service takes turns too")
-    parser.add_argument("--cores", action="store_true", help="also one core against two")
-    parser.add_argument("--core-rounds", type=int, default=10, help="slices of each number of cores (%(default)s)")
+    parser.add_argument("--cores", action="store_true", help="one core against two instead")
     parser.add_argument("--out", type=Path, help="write the report here too")
     return parser
 
