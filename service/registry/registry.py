@@ -44,8 +44,6 @@ class Registry:
         self._on_loaded: OnLoaded | None = None
         self._on_retired: Callable[[Entry], None] | None = None
         self._catalog = Catalog()
-        #: Networks by how they were asked for; of the catalog that they were found in, which never changes.
-        self._resolved: tuple[Catalog, dict[tuple[str, str | None, str | None], Handle]] = (self._catalog, {})
         self._unreadable: str | None = None
         self._scanned = False
         self._finished = threading.Event()
@@ -128,7 +126,6 @@ class Registry:
             new: a version that it has in addition.
         """
         self._catalog = catalog
-        self._resolved = (catalog, {})  # at once: it would keep what was unloaded in memory
         if old is not None and self._on_retired is not None:
             self._on_retired(old)
         if new is not None:
@@ -139,7 +136,6 @@ class Registry:
         self._closing.set()
         entries = list(self.catalog.all())
         self._catalog = Catalog()
-        self._resolved = (self._catalog, {})
         for entry in entries:
             for loaded in entry.variants.values():
                 if loaded.handle is not None:
@@ -200,14 +196,7 @@ class Registry:
             OpUnavailableError: the op cannot load and no fallback is set.
             ModelBrokenError: the model is there and cannot be run.
         """
-        catalog, known = self._resolved
-        if catalog is not self._catalog:
-            catalog, known = self._resolved = (self._catalog, {})
-        handle = known.get((task, model, variant))
-        if handle is None:
-            handle = self._resolution(variant).handle(task, model, variant)
-            known[task, model, variant] = handle  # of what was found alone: what a client may ask for is not bounded
-        return handle
+        return self._resolution(variant).handle(task, model, variant)
 
     def find(self, model: str) -> Entry:
         """The model version of a name, whatever its task; see `resolve`.
