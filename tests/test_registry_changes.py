@@ -208,6 +208,18 @@ def test_a_model_without_versions_is_none(zoo):
             act("empty")
 
 
+def test_requests_that_name_no_model_go_to_another_one_by_force_only(tmp_path):
+    registry, changes = opened(write_zoo(tmp_path))
+    assert registry.default("classify") == "tiny-bireal"
+    with pytest.raises(ModelInUseError, match="would be answered by tiny-colours"):
+        changes.unload("tiny-bireal")
+    assert registry.default("classify") == "tiny-bireal"
+    changes.unload("tiny-bireal", force=True)
+    assert registry.default("classify") == "tiny-colours"
+    changes.load("tiny-bireal")
+    changes.unload("tiny-colours")  # it answers for no other
+
+
 def test_what_is_needed_is_unloaded_by_force_only(zoo):
     registry, changes = opened(zoo)
     with pytest.raises(ModelInUseError, match="/classify"):

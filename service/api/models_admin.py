@@ -63,7 +63,7 @@ async def unload(
     services: ServicesOf,
     name: Name,
     version: Version = None,
-    force: Annotated[bool, Query(description="Even if the service is then not ready.")] = False,
+    force: Annotated[bool, Query(description="Even if the default changes or nothing is left.")] = False,
 ) -> ManagedModels:
     """What it still runs is finished, and then its memory is freed."""
     await asyncio.to_thread(lambda: services.changes.unload(name, version, force=force))

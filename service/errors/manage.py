@@ -6,7 +6,7 @@ from service.errors.base import JsonValue, ServiceError, named
 
 
 class ModelInUseError(ServiceError):
-    """409: the change would leave requests without an answer that have one now.
+    """409: the change would leave requests without an answer that have one now, or with another model's.
 
     Args:
         model: `NAME@VERSION`.
@@ -19,7 +19,7 @@ class ModelInUseError(ServiceError):
 
     def __init__(self, model: str, reasons: Iterable[str]) -> None:
         super().__init__(
-            f"Without {model} the service would not be ready: {' '.join(reasons)}",
+            f"{model} is needed: {' '.join(reasons)}",
             remedy="Load or name another one first, or send force=true.",
             extensions={"model": model},
         )

@@ -129,7 +129,8 @@ class Changes:
 
         Raises:
             UnknownModelError: None is loaded.
-            ModelInUseError: The service would not be ready without it, and `force` is not set.
+            ModelInUseError: Without it the service would not be ready, or another model would answer requests that
+                name none; and `force` is not set.
         """
         with self._changing():
             catalog = self._registry.catalog
@@ -142,6 +143,10 @@ class Changes:
             lost = set(self._registry.missing(left)) - set(self._registry.missing(catalog))
             tasks = {entry.card.task for entry in catalog.all()} - {entry.card.task for entry in left.all()}
             lost |= {f"/{task} has no model." for task in tasks}
+            task = entries[0].card.task
+            before, after = self._registry.default(task), self._registry.default(task, left)
+            if name == before and after not in (None, before):
+                lost.add(f"/{task} without a model's name would be answered by {after}.")
             if lost and not force:
                 raise ModelInUseError(", ".join(entry.label for entry in entries), sorted(lost))
             for entry in entries:

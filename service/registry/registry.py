@@ -166,9 +166,9 @@ class Registry:
         """The versions of a model, newest first."""
         return [entry.card.version for entry in self.catalog.entries.get(name, ())]
 
-    def default(self, task: TaskName) -> str | None:
-        """Name of the model that answers a task when none is named; None when there is none."""
-        return Resolution(self._settings, self.catalog).default(task)
+    def default(self, task: TaskName, catalog: Catalog | None = None) -> str | None:
+        """Name of the model that answers a task when none is named, in this or another catalog; None: there is none."""
+        return Resolution(self._settings, self.catalog if catalog is None else catalog).default(task)
 
     def is_default(self, entry: Entry) -> bool:
         """Whether a version answers its task when no model is named."""
