@@ -264,7 +264,10 @@ async def _watch(services: Services) -> None:
     while period_s > 0:
         await asyncio.sleep(period_s)
         if services.registry.readiness().state != "starting":
-            await asyncio.to_thread(services.changes.refresh)
+            try:
+                await asyncio.to_thread(services.changes.refresh)
+            except Exception:  # the next look must come, whatever this one met
+                log.exception("the folder of models could not be looked through; it is tried again in %g s", period_s)
 
 
 def _retirement(telemetry: Telemetry, scheduler: Scheduler) -> Callable[[Entry], None]:

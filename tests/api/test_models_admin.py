@@ -197,3 +197,24 @@ async def test_the_watch_takes_a_new_version_by_itself(anyio_backend, zoo, tmp_p
         registry = client.app.state.services.registry
         await until(lambda: registry.versions(NAME) == ["2", "1"])
         assert await version_of(client) == "2"
+
+
+async def test_the_watch_goes_on_after_a_look_that_failed(anyio_backend, zoo, tmp_path, monkeypatch, caplog):
+    folder = shutil.copytree(zoo, tmp_path / "zoo")
+    async with running(folder, model_poll_s=0.05) as client:
+        client.folder = folder
+        changes = client.app.state.services.changes
+        look, failed = changes.refresh, asyncio.Event()
+
+        def fails_once() -> None:
+            if not failed.is_set():
+                failed.set()
+                raise RuntimeError("nobody foresaw this")
+            look()
+
+        monkeypatch.setattr(changes, "refresh", fails_once)
+        await until(failed.is_set)
+        write(client)
+        registry = client.app.state.services.registry
+        await until(lambda: registry.versions(NAME) == ["2", "1"])
+    assert "could not be looked through" in caplog.text
