@@ -79,12 +79,13 @@ async def signed(
     if len(answers) == 1 and routed.trial is None and routed.handle.card.task == "classify":  # nearly always
         answer = answers[0]
         return [_signed(services, None, None, answer, context, None, None) if isinstance(answer, Answered) else answer]
-    seen = iter(routed.trial.seen if routed.trial is not None else ())
+    # not by position: an image whose answer could not be made was run, and seen, all the same
+    seen = {id(each.outcome): each for each in routed.trial.seen} if routed.trial is not None else {}
     pictures: list[str | None] = [None] * len(uploads)
     if routed.handle.card.task == "depth":  # a picture has megabytes: off the event loop
         pictures = await services.pipeline.in_thread(lambda: [picture_digest(upload.data) for upload in uploads])
     return [
-        _signed(services, routed.trial, next(seen, None), answer, context, picture, fx_px)
+        _signed(services, routed.trial, seen.get(id(answer.outcome)), answer, context, picture, fx_px)
         if isinstance(answer, Answered)
         else answer
         for picture, answer in zip(pictures, answers, strict=True)

@@ -39,7 +39,7 @@ class Answered(NamedTuple):
         result: Of its task: `ClassifyResult` or `DepthResult`.
         report: What the upload was.
         stages: Seconds in each of `service.metrics.STAGES`; `total` is from the body read to the answer made.
-        batch_size: Images that shared the run.
+        outcome: What the run gave, by which an experiment knows its own.
         experiment: Name, mode and arm, where the answer is part of an experiment.
         feedback_token: What a client sends with its feedback.
     """
@@ -48,9 +48,14 @@ class Answered(NamedTuple):
     result: Any
     report: ImageReport
     stages: dict[Stage, float]
-    batch_size: int
+    outcome: Outcome
     experiment: tuple[str, str, str] | None = None
     feedback_token: str | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Images that shared the run."""
+        return self.outcome.batch_size
 
 
 class Input(NamedTuple):
@@ -301,7 +306,7 @@ class Pipeline:
         stages = _noted(item, outcome, finished - begun, handle, job)
         stages["total"] = finished - job.begun
         self._telemetry.answered(handle, item.report, stages)
-        return Answered(handle, result, item.report, stages, outcome.batch_size)
+        return Answered(handle, result, item.report, stages, outcome)
 
 
 def _noted(item: Input | None, outcome: Outcome, postprocess_s: float, handle: Handle, job: Job) -> dict[Stage, float]:

@@ -155,6 +155,22 @@ async def test_depth_is_compared_map_by_map(anyio_backend, zoo, tmp_path, op):
         assert 0 <= found["results"]["within_1_25"]["estimate"] <= 1
 
 
+async def test_an_image_that_the_parameters_do_not_fit_takes_no_other_images_observation(
+    anyio_backend, zoo, tmp_path, op, monkeypatch
+):
+    numbers = (f"seen-{number}" for number in range(9))
+    monkeypatch.setattr("service.experiments.trial.new_id", lambda: next(numbers))
+    file = declare(tmp_path, {**experiment("paired"), "task": "depth", "model": "tiny-bireal-depth"})
+    async with running(zoo, experiments_file=file, **OPTIONS) as client:
+        sizes = {"narrow.png": (24, 80), "wide.png": (30, 100)}
+        files = [("file", (name, picture(size=size))) for name, size in sizes.items()]
+        answer = await client.post("/depth?model=tiny-bireal-depth&fx=9000", files=files)
+        narrow, wide = answer.json()["results"]
+        assert "fx" in narrow["detail"], "more than a hundred times its width"
+        token = client.app.state.services.laboratory.tokens.read(wide["feedback_token"])
+        assert token.id == "seen-1"
+
+
 async def test_an_administrator_creates_changes_and_ends_experiments(anyio_backend, zoo, op):
     async with running(zoo, **OPTIONS) as client:
         body = experiment("split", weight=1.0)
