@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import zipfile
 from dataclasses import asdict, dataclass, field
@@ -61,8 +62,15 @@ def save(
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error: PyTorch's go on for a screen about what else might be tried."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error: PyTorch's go on for a screen about what else might be tried.
+
+    Its advice on files with objects in them, to let them run code, is left out for what the file holds.
+    """
+    text = str(error).strip() or type(error).__name__
+    if text.startswith("Weights only load failed"):
+        found = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", text)
+        return f"it holds {'an object of ' + found[1] if found else 'more'} beside tensors and plain values"
+    return text.splitlines()[0]
 
 
 def load(path: Path) -> dict[str, Any]:

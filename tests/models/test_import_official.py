@@ -356,6 +356,10 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
             read_state_dict(path)
         with pytest.raises(ValueError, match="is damaged, or no checkpoint"):
             checkpoint.load(path)
+    torch.save({"model": Path("x")}, path)
+    with pytest.raises(ValueError, match="it holds an object of pathlib.* beside tensors") as refused:
+        read_state_dict(path)
+    assert "weights_only" not in str(refused.value), "advice to let the file run code"
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match="holds a list"):
         read_state_dict(path)
