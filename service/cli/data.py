@@ -1,5 +1,7 @@
 """Which files a command line names."""
 
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -8,6 +10,9 @@ from service.errors import BadParameterError
 from service.evaluation import IMAGE_SUFFIXES
 
 T = TypeVar("T")
+
+#: Pictures of formats that are not read, by their suffixes.
+_OTHER_PICTURES = frozenset({".heic", ".heif", ".avif", ".tif", ".tiff", ".svg", ".jxl", ".jp2", ".dng", ".raw"})
 
 
 def images_of(path: Path) -> list[Path]:
@@ -26,6 +31,15 @@ def images_of(path: Path) -> list[Path]:
             "path", f"There is no image in {path}.", remedy=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
     return images
+
+
+def say_passed_over(path: Path) -> None:
+    """Says on standard error which pictures of a folder are not looked at, for their format."""
+    files = path.rglob("*") if path.is_dir() else ()
+    found = Counter(file.suffix.lower() for file in files if file.suffix.lower() in _OTHER_PICTURES)
+    if found:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items()))
+        print(f"note: passed over {kinds}: convert them to one of {', '.join(sorted(IMAGE_SUFFIXES))}", file=sys.stderr)
 
 
 def is_depth_folder(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """The command line, called as a function; tests/live starts it as a process."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -303,6 +304,14 @@ def test_compare_a_folder(run, labelled):
     assert document["a"]["model"] == document["b"]["model"] == "tiny-colours"
     assert document["disagreements"] == document["failed"] == []
     assert "9/9" in progress
+
+
+def test_compare_says_which_pictures_of_a_folder_it_cannot_read(capsys, labelled, tmp_path):
+    folder = shutil.copytree(labelled, tmp_path / "pictures")
+    for name in ("a.HEIC", "b.heic", "c.tif", "notes.txt"):
+        (folder / name).write_bytes(b"")
+    assert main(["compare", str(folder), "--a", "reference", "--b", "full"]) == 0
+    assert "passed over 2 .heic, 1 .tif: convert them" in capsys.readouterr().err
 
 
 def test_compare_depth(run, road):

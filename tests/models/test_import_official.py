@@ -357,7 +357,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="is damaged, or no checkpoint"):
             checkpoint.load(path)
     torch.save({"model": Path("x")}, path)
-    with pytest.raises(ValueError, match="it holds an object of pathlib.* beside tensors") as refused:
+    with pytest.raises(ValueError, match=r"it holds an object of pathlib.* beside tensors") as refused:
         read_state_dict(path)
     assert "weights_only" not in str(refused.value), "advice to let the file run code"
     torch.save([1, 2], path)
