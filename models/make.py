@@ -37,8 +37,8 @@ class Product:
 PRODUCTS = {
     "resnet18-tiny100": Product("resnet18-tiny100-long"),
     "bireal18-tiny100": Product("bireal18-tiny100-long", ("--stem", "int8")),
-    "resnet50-kitti-depth": Product("resnet50-kitti-depth-long"),
-    "bireal50-kitti-depth": Product("bireal50-kitti-depth-long"),
+    "resnet50-kitti-depth": Product("resnet50-kitti-depth"),
+    "bireal50-kitti-depth": Product("bireal50-kitti-depth"),
 }
 
 

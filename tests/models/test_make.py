@@ -55,11 +55,9 @@ def test_what_a_finished_run_was_made_of_is_not_made_again(tmp_path: Path) -> No
     start = tmp_path / "resnet50-kitti-depth"
     start.mkdir()
     (start / "best.pt").touch()
-    steps = training("resnet50-kitti-depth-long", tmp_path / "kitti", tmp_path / "images", tmp_path, 1)
+    steps = training("bireal50-kitti-depth", tmp_path / "kitti", tmp_path / "images", tmp_path, 1)
     left = [module_and_target(step.command)[1] for step in steps if not step.done]
-    assert left == ["pretrained-kitti-depth", "resnet50-kitti-depth-long"], (
-        "the teacher is needed by the second run, too"
-    )
+    assert left == ["pretrained-kitti-depth", "bireal50-kitti-depth"], "the teacher is needed by the second run, too"
     assert len(steps) == 5
 
 

@@ -75,25 +75,6 @@ _KITTI_BINARYNET50 = replace(
     phases=(PhaseSpec(Phase.BINARY, 14, 1e-3, "adam", warmup=0.02, distill=0.7),),
 )
 
-_KITTI_LONG = "ours: the shipped network again, now with a pretrained network's map of every crop as a target"
-
-_KITTI_RESNET50_LONG = replace(
-    _KITTI_RESNET50,
-    name="resnet50-kitti-depth-long",
-    phases=(PhaseSpec(Phase.RELU, 3, 3e-4, "adam", warmup=0.05, weight_decay=1e-4, distill=0.6),),
-    source=_KITTI_LONG,
-    init="resnet50-kitti-depth",
-)
-
-_KITTI_BIREAL50_LONG = replace(
-    _KITTI_BIREAL50,
-    name="bireal50-kitti-depth-long",
-    phases=(PhaseSpec(Phase.BINARY, 4, 5e-4, "adam", warmup=0.05, distill=0.7),),
-    source=_KITTI_LONG,
-    init="bireal50-kitti-depth",
-    twin="resnet50-kitti-depth",
-)
-
 #: Sec. 4.5 prints steps, batch, rate and its drop, size, and that nothing is augmented. Not printed: the solver (here
 #: Sec. 4.1's, SGD with plain momentum 0.9 and no weight decay), and what the real-valued network starts from (here
 #: fresh weights, unless ``--init`` gives others). Its decoder's loss is Garg et al.'s, their smoothness weight 0.01.
@@ -132,8 +113,6 @@ KITTI = (
     _KITTI_RESNET50,
     _KITTI_BIREAL50,
     _KITTI_BINARYNET50,
-    _KITTI_RESNET50_LONG,
-    _KITTI_BIREAL50_LONG,
     _PAPER_KITTI,
     _PAPER_KITTI_BIREAL50,
 )
