@@ -158,9 +158,10 @@ async def test_depth_is_compared_map_by_map(anyio_backend, zoo, tmp_path, op):
 async def test_an_image_that_the_parameters_do_not_fit_takes_no_other_images_observation(
     anyio_backend, zoo, tmp_path, op, monkeypatch
 ):
+    # a split notes its images in their order; the two runs of a pair end in any
     numbers = (f"seen-{number}" for number in range(9))
     monkeypatch.setattr("service.experiments.trial.new_id", lambda: next(numbers))
-    file = declare(tmp_path, {**experiment("paired"), "task": "depth", "model": "tiny-bireal-depth"})
+    file = declare(tmp_path, {**experiment("split"), "task": "depth", "model": "tiny-bireal-depth"})
     async with running(zoo, experiments_file=file, **OPTIONS) as client:
         sizes = {"narrow.png": (24, 80), "wide.png": (30, 100)}
         files = [("file", (name, picture(size=size))) for name, size in sizes.items()]
