@@ -94,7 +94,7 @@ def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, capsys) -> None:
     for arguments, said in (
         (["--models", tmp_path], "no depth model"),
         (["--models", zoo, "--out", tmp_path / "docs"], "tiny-ramp.json"),
-        (["--models", zoo, "--data", tmp_path, "--out", tmp_path / "docs"], "evaluation of full failed"),
+        (["--models", zoo, "--data", tmp_path, "--out", tmp_path / "docs"], "failed for tiny-ramp@1, full: "),
         (["--models", zoo, "--data", tmp_path, "--pictures", inside], "lies in the repository"),
     ):
         assert run(monkeypatch, *arguments) == 2
