@@ -24,6 +24,7 @@ from service.imaging import ImageReport
 from service.metrics.base import Registrar
 from service.randomness import random_bytes
 from service.registry import Handle
+from service.scheduler.work import Outcome
 from service.tasks import ClassifyResult
 from service.tasks.classify import Prediction
 from tests.cards import classify_card
@@ -158,7 +159,8 @@ def test_json_of_names_that_need_escaping_and_of_every_kind_of_number():
                 "total": 2.0,
             }
             experiment = None if fallback is None else ("e", "paired", "reference")
-            answer = Answered(handle, result, report, stages, 3, experiment, "a.b-c_d" if fallback else None)
+            outcome = Outcome(np.zeros(1), 0.0, 0.0, 3, 0.0)
+            answer = Answered(handle, result, report, stages, outcome, experiment, "a.b-c_d" if fallback else None)
             context = RequestContext("an-id:1")
             assert classify_body(answer, context) == classify_answer(answer, context).model_dump_json().encode()
             names_of = {name.decode(): value.decode() for name, value in JsonAnswer(b"{}", answer).raw_headers}
