@@ -104,7 +104,7 @@ def fill_bireal(network: BiRealNet, get: Weights, magnitudes: BiRealNet | None) 
     for s, stage in enumerate(network.stages):
         for b, block in enumerate(stage):  # type: ignore[arg-type]  # a Sequential of blocks
             hint = f"stage{s + 1}_{b}"
-            twin = None if magnitudes is None else magnitudes.stages[s][b]  # type: ignore[index]
+            twin = None if magnitudes is None else magnitudes.stages[s][b]  # type: ignore[index]  # likewise
             for name, layer in block.named_children():
                 if isinstance(layer, SignConvBn):
                     lender = None if twin is None else getattr(twin, name)
