@@ -42,7 +42,7 @@ runs, and the bound is the same as instructions a cycle x clock.
 
 
 def readme(records: Sequence[Recorded], remarks: Mapping[str, str]) -> str:
-    """The page: tables of the newest record, links to all.
+    """The page: tables of the newest record of each CPU, links to those before.
 
     Args:
         records: all there are.
@@ -52,33 +52,44 @@ def readme(records: Sequence[Recorded], remarks: Mapping[str, str]) -> str:
     if not records:
         lines.append("Nothing is recorded yet.\n")
         return "\n".join(lines)
-    newest, *earlier = sorted(records, key=lambda record: record.network.machine.date, reverse=True)
-    lines += [f"## {newest.network.machine.date[:10]}, {newest.network.machine.cpu}", ""]
-    lines += _machine(newest.network.machine)
-    lines += [f"Recorded in [{newest.stem}.json]({newest.stem}.json). {_running(newest.network.settings)}", ""]
-    lines += ["### Networks", ""]
-    lines += [f"![Networks against their peers]({newest.stem}-network.svg)", ""]
-    for cell in network_cells(newest.network):
-        lines += _networks(cell)
-    lines += _scaling(newest.network.rows)
-    if newest.kernel is not None:
-        lines += ["### Blocks", "", f"![Blocks against the roofline]({newest.stem}-kernel.svg)", ""]
-        lines += [f"{note[0].upper()}{note[1:]}." for note in newest.kernel.notes]
-        lines.append("")
-        for block_cell in block_cells(newest.kernel):
-            lines += _blocks(block_cell)
-    if newest.stem in remarks:
-        lines += ["### What bounds the rest", "", remarks[newest.stem]]
-    if newest.costs is not None:
-        lines += cost_tables(newest.costs)
-    left_out = (*newest.network.left_out, *(newest.kernel.left_out if newest.kernel else ()))
-    if left_out:
-        lines += ["### Left out", "", *(_left_out(left) for left in left_out), ""]
+    newest: dict[str, Recorded] = {}
+    earlier = []
+    for record in sorted(records, key=lambda record: record.network.machine.date, reverse=True):
+        if newest.setdefault(record.network.machine.cpu_id, record) is not record:
+            earlier.append(record)
+    for record in newest.values():
+        lines += _record(record, remarks.get(record.stem))
     if earlier:
-        lines += ["## Earlier records", ""]
+        lines += ["## Earlier records of the same CPUs", ""]
         lines += [f"- [{record.stem}.json]({record.stem}.json)" for record in earlier]
         lines.append("")
     return "\n".join(lines)
+
+
+def _record(record: Recorded, remarks: str | None) -> list[str]:
+    machine = record.network.machine
+    lines = [f"## {machine.cpu} ({machine.cpu_id}), {machine.date[:10]}", ""]
+    lines += _machine(machine)
+    lines += [f"Recorded in [{record.stem}.json]({record.stem}.json). {_running(record.network.settings)}", ""]
+    lines += ["### Networks", ""]
+    lines += [f"![Networks against their peers]({record.stem}-network.svg)", ""]
+    for cell in network_cells(record.network):
+        lines += _networks(cell)
+    lines += _scaling(record.network.rows)
+    if record.kernel is not None:
+        lines += ["### Blocks", "", f"![Blocks against the roofline]({record.stem}-kernel.svg)", ""]
+        lines += [f"{note[0].upper()}{note[1:]}." for note in record.kernel.notes]
+        lines.append("")
+        for block_cell in block_cells(record.kernel):
+            lines += _blocks(block_cell)
+    if remarks is not None:
+        lines += ["### What bounds the rest", "", remarks]
+    if record.costs is not None:
+        lines += cost_tables(record.costs)
+    left_out = (*record.network.left_out, *(record.kernel.left_out if record.kernel else ()))
+    if left_out:
+        lines += ["### Left out", "", *(_left_out(left) for left in left_out), ""]
+    return lines
 
 
 def _machine(machine: Machine) -> list[str]:

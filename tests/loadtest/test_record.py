@@ -44,8 +44,8 @@ def _memory(name: str, size: int, ratio: float) -> dict[str, object]:
     return {"name": name, "baseline": "resnet18/ort-fp32", "n": 3, "ratio_vs_ort_fp32": ratio, **sizes}
 
 
-def _recorded(date: str = "2026-01-02T03:04:05+00:00") -> Recorded:
-    head = {"machine": {**MACHINE, "date": date}, "settings": SETTINGS}
+def _recorded(date: str = "2026-01-02T03:04:05+00:00", cpu_id: str = "Vendor 1 2 3") -> Recorded:
+    head = {"machine": {**MACHINE, "date": date, "cpu_id": cpu_id}, "settings": SETTINGS}
     networks = [
         _row("resnet18/ort-fp32", "resnet18/ort-fp32", 25.0, 1.0),
         _row("bireal18/binary", "resnet18/ort-fp32", 2.5, 10.0),
@@ -147,10 +147,15 @@ def test_a_record_may_go_without_blocks_and_costs(tmp_path: Path) -> None:
     assert record.main(["--render", "--folder", str(tmp_path / "page")]) == 0
 
 
-def test_the_newest_record_is_shown_and_the_others_are_linked() -> None:
-    page = record.render([_recorded(), _recorded("2026-03-04T00:00:00+00:00")])["README.md"]
-    assert page.index("## 2026-03-04, Test CPU") < page.index("## Earlier records")
+def test_the_newest_record_of_each_cpu_is_shown_and_the_others_are_linked() -> None:
+    other = _recorded("2026-01-03T00:00:00+00:00", cpu_id="Vendor 4 5 6")
+    page = record.render([_recorded(), other, _recorded("2026-03-04T00:00:00+00:00")])["README.md"]
+    shown = [page.index(f"## Test CPU @ 3 GHz ({what}") for what in ("Vendor 1 2 3), 2026-03-04", "Vendor 4 5 6)")]
+    assert shown == sorted(shown)
+    assert shown[-1] < page.index("## Earlier records")
+    assert page.count("## Test CPU") == 2
     assert "- [2026-01-02-test-cpu-3-ghz.json](2026-01-02-test-cpu-3-ghz.json)" in page
+    assert "- [2026-01-03" not in page
 
 
 def test_plots_are_svg_with_a_bar_a_row_and_the_roofline() -> None:
