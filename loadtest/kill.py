@@ -1,8 +1,8 @@
 """Stopping under load: `python -m loadtest.kill` sends SIGTERM, then SIGKILL, to a busy service, and counts the losses.
 
 SIGTERM: the clients stop sending as soon as `/readyz` says 503, as a load balancer does; every request that was sent
-until then must be answered, and the exit code must be 0. (Clients that go on sending until the port closes may find
-their connection reset while it waited in the system's backlog: the service never saw it. `--stubborn` shows how many.)
+until then must be answered, and the exit code must be 0. With `--stubborn` they go on until the port closes, a connection a
+request: whoever has connected by then must be answered too, and whoever comes later is refused and has lost nothing.
 
 SIGKILL, `--rounds` times on one feedback store, each time with requests under way: what was in flight is lost. The
 next start must be clean: ready, nothing logged as an error, the store intact. And it is asked for every label that any

@@ -1,11 +1,13 @@
 """`serve`: uvicorn with a drain that load balancers notice.
 
 The first SIGTERM turns `/readyz` to 503 and closes nothing: for `drain_s` seconds requests are still taken, because
-the balancer has not looked yet. Then the port is closed, what is in flight is finished, and the process exits with 0.
+the balancer has not looked yet. Then the port is closed, behind whoever has connected by then; what is in flight, and
+what those send at once, is finished, and the process exits with 0.
 SIGINT (Ctrl-C) leaves out the wait. A second signal ends the process at once.
 """
 
 import argparse
+import asyncio
 import json
 import logging
 import math
@@ -30,6 +32,10 @@ from service.settings import Settings, unknown_variables
 log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
+# The event loop's turns from a connection that waits in the system's queue to one that uvicorn knows of.
+_ACCEPT_TURNS = 4
+# For the requests of connections that were taken last: they are on their way, or not read yet.
+_LAST_REQUESTS_S = 0.25
 
 
 class DrainingServer(uvicorn.Server):
@@ -71,6 +77,20 @@ class DrainingServer(uvicorn.Server):
         if time.monotonic() >= self._stop_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closes the port, then the connections.
+
+        uvicorn closes both at once: whoever waits in the system's queue then is sent a reset, and so is whoever has
+        connected and not been read from. Here the queue is emptied first, and requests have a moment to arrive.
+        """
+        if not self.force_exit:
+            for _ in range(_ACCEPT_TURNS):
+                await asyncio.sleep(0)
+            for server in self.servers:
+                server.close()
+            await asyncio.sleep(_LAST_REQUESTS_S)
+        await super().shutdown(sockets)
 
     @property
     def forced(self) -> int | None:

@@ -110,6 +110,32 @@ def test_sigterm_under_load_loses_no_request(zoo, tmp_path):
     assert after_signal > 0  # requests that came in the grace period were taken
 
 
+def test_clients_that_go_on_until_the_port_closes_are_answered_or_refused(zoo, tmp_path):
+    """Not behind a balancer: a new connection a request. None may be reset while it waits to be taken or read."""
+    options = ("--drain-s", 0.3, "--fallback", "reference", "--queue-size", 500)
+    with running(zoo, tmp_path / "log", *options) as service:
+        answers: list[int | str] = []
+
+        def client() -> None:
+            while True:
+                try:
+                    with service.client() as connection:
+                        answers.append(connection.post("/classify?variant=full", content=JPEG).status_code)
+                except httpx.ConnectError:
+                    return
+                except httpx.HTTPError as error:
+                    answers.append(repr(error))
+
+        with ThreadPoolExecutor(16) as pool:
+            clients = [pool.submit(client) for _ in range(16)]
+            wait(lambda: len(answers) >= 30, 30)
+            service.process.send_signal(signal.SIGTERM)
+            for finished in clients:
+                finished.result(30)
+        assert service.process.wait(20) == 0, service.log.read_text()
+    assert set(answers) == {200}
+
+
 def test_the_order_of_stopping(zoo, tmp_path):
     with running(zoo, tmp_path / "log", "--drain-s", 0.7) as service:
         upload = SlowUpload(service)
