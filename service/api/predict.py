@@ -259,6 +259,13 @@ def _check_fits(query: DepthQuery, form: str, *, several: bool) -> None:
             "values=true adds the map to the JSON of one image.",
             remedy="Send one image with format=json, or leave values out.",
         )
+    for name, metres in (("near", query.near), ("far", query.far)):
+        if metres is not None and form != "color":
+            raise BadParameterError(
+                name,
+                f"{name} sets the colours of format=color, and this answer is {form}.",
+                remedy=f"Ask for format=color, or leave {name} out.",
+            )
     if form == "ply" and query.size == "original":
         raise interpolated_cloud()
 

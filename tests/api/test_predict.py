@@ -188,6 +188,8 @@ async def test_colours_on_a_range_of_the_clients_own(client):
     assert response.headers["x-bireal-color-range-m"] == "near=5.000, far=20.000"
     refused = await client.post("/depth?variant=full&format=color&near=20&far=5", content=solid(WHITE, (331, 100)))
     assert (refused.status_code, refused.json()["parameter"]) == (422, "near")
+    refused = await client.post("/depth?variant=full&format=png16&far=20", content=solid(WHITE, (331, 100)))
+    assert (refused.status_code, refused.json()["parameter"]) == (422, "far"), "it has no colours"
 
 
 async def test_depth_as_a_point_cloud(client):
