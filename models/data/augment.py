@@ -45,6 +45,14 @@ def cut(images: Tensor, crops: Tensor, size: int) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
+def whole(images: Tensor, size: int) -> Tensor:
+    """uint8 [B,H,W,3], square, as the service scales them: float32 [B,3,size,size] in 0..255; 0 keeps their size."""
+    x = images.permute(0, 3, 1, 2).float()
+    if size in (0, x.shape[-1]):
+        return x
+    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
 def random_resized_crop(images: Tensor, size: int, min_scale: float, generator: torch.Generator) -> Tensor:
     """`random_crops` of uint8 [B,H,W,3], scaled to float32 [B,3,size,size] in 0..255."""
     return cut(images, random_crops(len(images), min_scale, generator), size)

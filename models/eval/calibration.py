@@ -13,17 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import nn
 
 from models.command_line import Parser
-from models.data.folder import ImageSet, hold_out, load_split
+from models.data.augment import whole
+from models.data.folder import ImageSet
 from models.data.normalise import normalise
-from models.train import checkpoint
-from models.train.classify import DECODE_SIZE
-from models.train.recipes import get_recipe
+from models.eval.held_out import trained
 from service.calibration import expected_calibration_error
 
 RANGE = (0.05, 20.0)  # of temperatures that are tried
@@ -53,9 +51,7 @@ def logits_of(network: nn.Module, data: ImageSet, size: int) -> NDArray[np.float
     network.eval()
     answers = []
     for start in range(0, len(data), 100):
-        x = torch.from_numpy(data.images[start : start + 100]).permute(0, 3, 1, 2).float()
-        if size and size != x.shape[-1]:
-            x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+        x = whole(torch.from_numpy(data.images[start : start + 100]), size)
         answers.append(network(normalise(x)))
     return torch.cat(answers).double().numpy()
 
@@ -79,16 +75,15 @@ def main() -> int:
     parser.add_argument("--size", type=int, help="served size in pixels (default: the recipe's)")
     args = parser.parse_args()
     try:
-        network = checkpoint.load_network(args.checkpoint)
-        recipe = get_recipe(checkpoint.load(args.checkpoint)["recipe"])
-        _, held_out = hold_out(load_split(args.data, "train", DECODE_SIZE), recipe.hold_out_per_class)
+        run = trained(args.checkpoint, args.data)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    logits = logits_of(network, held_out, args.size or recipe.serve_size or recipe.size)
-    temperature = fit_temperature(logits, held_out.labels)
-    before, after = (report(logits, held_out.labels, t) for t in (1.0, temperature))
-    print(json.dumps({"temperature": temperature, "n": len(held_out), "before": before, "after": after}, indent=1))
+    logits = logits_of(run.network, run.held_out, args.size or run.size)
+    labels = run.held_out.labels
+    temperature = fit_temperature(logits, labels)
+    before, after = (report(logits, labels, t) for t in (1.0, temperature))
+    print(json.dumps({"temperature": temperature, "n": len(labels), "before": before, "after": after}, indent=1))
     return 0
 
 

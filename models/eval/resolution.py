@@ -11,10 +11,8 @@ import sys
 from pathlib import Path
 
 from models.command_line import Parser
-from models.data.folder import hold_out, load_split
-from models.train import checkpoint
-from models.train.classify import DECODE_SIZE, accuracy
-from models.train.recipes import get_recipe
+from models.eval.held_out import trained
+from models.train.classify import accuracy
 
 
 def main() -> int:
@@ -22,16 +20,14 @@ def main() -> int:
     parser = Parser(prog="python -m models.eval.resolution", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 72, 80, 96])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 80, 96, 112, 128, 144])
     args = parser.parse_args()
     try:
-        network = checkpoint.load_network(args.checkpoint)
-        recipe = get_recipe(checkpoint.load(args.checkpoint)["recipe"])
-        _, held_out = hold_out(load_split(args.data, "train", DECODE_SIZE), recipe.hold_out_per_class)
+        run = trained(args.checkpoint, args.data)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    rows = [{"size": size, **accuracy(network, held_out, size)} for size in args.sizes]
+    rows = [{"size": size, **accuracy(run.network, run.held_out, size)} for size in args.sizes]
     print(json.dumps(rows, indent=1))
     return 0
 

@@ -12,28 +12,30 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+import torch
 
 from models.arch.bireal import BiRealNet
 from models.command_line import Parser
-from models.data.folder import ImageSet, hold_out, load_split
+from models.data.augment import whole
+from models.data.folder import ImageSet
+from models.eval.held_out import trained
 from models.export.convert import to_onnx
 from models.export.packed_ops import STEM_PRECISIONS
-from models.train import checkpoint
-from models.train.classify import DECODE_SIZE
-from models.train.recipes import get_recipe
 from service.xnor_op import library_path
 
 
-def top1(network: BiRealNet, data: ImageSet, precision: str) -> float:
-    """Top-1 (fraction) of the bit-packed graph with one stem precision, images at their own size."""
-    height, width = data.images[:1].shape[1:3]
+def top1(network: BiRealNet, data: ImageSet, size: int, precision: str) -> float:
+    """Top-1 (fraction) of the bit-packed graph with one stem precision, images scaled to ``size`` pixels."""
     options = ort.SessionOptions()
     options.register_custom_ops_library(str(library_path()))
-    content = to_onnx(network, height, width, stem_precision=precision).SerializeToString()
+    content = to_onnx(network, size, size, stem_precision=precision).SerializeToString()
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    batches = (data.images[start : start + 50] for start in range(0, len(data), 50))
-    answers = np.concatenate([session.run(None, {"image": images})[0].argmax(axis=1) for images in batches])
-    return float((answers == data.labels).mean())
+    answers = []
+    for start in range(0, len(data), 50):
+        pixels = whole(torch.from_numpy(data.images[start : start + 50]), size).permute(0, 2, 3, 1)
+        images = pixels.round().to(torch.uint8).contiguous().numpy()
+        answers.append(session.run(None, {"image": images})[0].argmax(axis=1))
+    return float((np.concatenate(answers) == data.labels).mean())
 
 
 def main() -> int:
@@ -43,16 +45,15 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     args = parser.parse_args()
     try:
-        network = checkpoint.load_network(args.checkpoint)
-        recipe = get_recipe(checkpoint.load(args.checkpoint)["recipe"])
-        _, held_out = hold_out(load_split(args.data, "train", DECODE_SIZE), recipe.hold_out_per_class)
+        run = trained(args.checkpoint, args.data)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if not isinstance(network, BiRealNet):
+    if not isinstance(run.network, BiRealNet):
         print(f"error: {args.checkpoint} is not a binary classifier: only its stem has a precision", file=sys.stderr)
         return 2
-    rows = [{"stem": p, "top1": top1(network, held_out, p), "n": len(held_out)} for p in STEM_PRECISIONS]
+    found = {precision: top1(run.network, run.held_out, run.size, precision) for precision in STEM_PRECISIONS}
+    rows = [{"stem": precision, "top1": score, "n": len(run.held_out)} for precision, score in found.items()]
     print(json.dumps(rows, indent=1))
     return 0
 

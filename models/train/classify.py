@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.data.augment import whole
 from models.data.folder import ImageSet, hold_out, load_split, training_batches
 from models.data.normalise import normalise
 from models.data.views import VIEW_SEED, view_batches, view_crops
@@ -164,9 +165,7 @@ def accuracy(network: nn.Module, data: ImageSet, size: int = 0, batch: int = 100
     device = device_of(network)
     top1 = top5 = 0
     for start in range(0, len(data), batch):
-        x = torch.from_numpy(data.images[start : start + batch]).permute(0, 3, 1, 2).float()
-        if size and size != x.shape[-1]:
-            x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+        x = whole(torch.from_numpy(data.images[start : start + batch]), size)
         labels = torch.from_numpy(data.labels[start : start + batch])
         logits = network(normalise(x.to(device))).cpu()
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.command_line import Parser
+from models.data.augment import whole
 from models.data.folder import hold_out, load_split
 from models.data.normalise import normalise
 from models.train import checkpoint
@@ -57,11 +57,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     pick = np.random.default_rng(0).choice(len(data), min(IMAGES, len(data)), replace=False)
-    images = torch.from_numpy(data.images[pick]).permute(0, 3, 1, 2).float()
-    size = recipe.serve_size or recipe.size
-    if size != images.shape[-1]:
-        images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
-    measure_statistics(network, images)
+    measure_statistics(network, whole(torch.from_numpy(data.images[pick]), recipe.serve_size or recipe.size))
     progress = replace(checkpoint.Progress(), wall_s=payload["progress"]["wall_s"])
     checkpoint.save(args.out, network, network.config, recipe.name, progress)
     if (args.checkpoint.parent / FILE).is_file() and args.checkpoint.parent.resolve() != args.out.parent.resolve():
