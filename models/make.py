@@ -35,8 +35,8 @@ class Product:
 
 
 PRODUCTS = {
-    "resnet18-tiny100": Product("resnet18-tiny100-long"),
-    "bireal18-tiny100": Product("bireal18-tiny100-long", ("--stem", "int8")),
+    "resnet18-tiny100": Product("resnet18-tiny100-large"),
+    "bireal18-tiny100": Product("bireal18-tiny100-large", ("--stem", "int8")),
     "resnet50-kitti-depth": Product("resnet50-kitti-depth"),
     "bireal50-kitti-depth": Product("bireal50-kitti-depth"),
 }

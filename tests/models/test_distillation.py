@@ -115,7 +115,7 @@ def test_linear_and_constant_schedules() -> None:
 
 
 def test_recipes_that_start_from_served_models_name_them() -> None:
-    for name in ("resnet18-tiny100-long", "bireal18-tiny100-long"):
+    for name in ("resnet18-tiny100-long", "bireal18-tiny100-long", "resnet18-tiny100-large", "bireal18-tiny100-large"):
         recipe = get_recipe(name)
         assert recipe.soft_labels
         assert get_recipe(recipe.init).arch == recipe.arch

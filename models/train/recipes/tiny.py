@@ -96,6 +96,35 @@ _LONG_BIREAL18 = Recipe(
     label_smoothing=0.0,
 )
 
+_LARGE = "ours: the network before, trained on with the 64x64 images scaled up to 96x96 and 112x112, served at 128x128"
+
+# Objects look larger in random crops than in the whole image: hence a served size above that of training.
+_LARGE_RESNET18 = replace(
+    _LONG_RESNET18,
+    name="resnet18-tiny100-large",
+    phases=(
+        PhaseSpec(Phase.RELU, 2, 0.05, "sgd", "cosine-head", weight_decay=2e-4, warmup=0.03, size=96, distill=0.9),
+        PhaseSpec(Phase.RELU, 3, 0.025, "sgd", "cosine", weight_decay=2e-4, distill=0.9),
+    ),
+    source=_LARGE,
+    init="resnet18-tiny100-long",
+    size=112,
+    serve_size=128,
+)
+
+_LARGE_BIREAL18 = replace(
+    _LONG_BIREAL18,
+    name="bireal18-tiny100-large",
+    phases=(
+        PhaseSpec(Phase.BINARY, 2, 5e-4, "adam", "cosine-head", warmup=0.03, size=96, distill=0.9),
+        PhaseSpec(Phase.BINARY, 3, 2.5e-4, "adam", "linear", distill=0.9),
+    ),
+    source=_LARGE,
+    init="bireal18-tiny100-long",
+    size=112,
+    serve_size=128,
+)
+
 _TINY_RESNET50 = replace(
     _LONG_RESNET18,
     name="resnet50-tiny100",
@@ -123,5 +152,7 @@ TINY = (
     replace(_TINY_RESNET18, name="resnet34-tiny100", arch=replace(_TINY_RESNET18.arch, depth=34)),
     _LONG_RESNET18,
     _LONG_BIREAL18,
+    _LARGE_RESNET18,
+    _LARGE_BIREAL18,
     _TINY_RESNET50,
 )
