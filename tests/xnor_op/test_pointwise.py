@@ -119,6 +119,21 @@ def test_rounding_to_8_bits_at_its_edges() -> None:
         np.testing.assert_array_equal(y, naive.pointwise_8_bits(x, weight, one[:2], 0 * one[:2]))
 
 
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channels", [1, 9, 20, 64])
+def test_what_is_not_finite_stays_so_through_8_bits(channels: int, value: float, rng: np.random.Generator) -> None:
+    """As they would in floats: parameters that are damaged must not end in numbers that look right."""
+    weight = rng.integers(-127, 128, (channels, 20)).astype(np.int8)
+    one, zero = np.ones(20, np.float32), np.zeros(20, np.float32)
+    for place in {0, channels // 2, channels - 1}:
+        x = rng.standard_normal((1, 1, 3, channels)).astype(np.float32)
+        x[0, 0, 1, place] = value
+        (y,) = run_pointwise(x, weight, one, zero, with_bits=False)
+        assert np.isnan(y[0, 0, 1]).all()
+        beside = x[:, :, ::2]
+        np.testing.assert_array_equal(y[:, :, ::2], naive.pointwise_8_bits(beside, weight, one, zero))
+
+
 def test_every_float16_is_widened_exactly() -> None:
     halves = np.arange(65536, dtype=np.uint32).astype(np.uint16).view(np.float16)
     finite = halves[np.isfinite(halves)]

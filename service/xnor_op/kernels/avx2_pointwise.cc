@@ -76,30 +76,30 @@ size_t pitch_i8(int channels) { return sizeof(int16_t) * I8::kPerStep * steps_of
 void prepare_i8(const float* x, int64_t count, int channels, void* out, float* step) {
   const size_t pitch = pitch_i8(channels) / sizeof(int16_t);
   auto* q = static_cast<int16_t*>(out);
-  const __m256 magnitude_bits = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
   for (int64_t p = 0; p < count; ++p, x += channels, q += pitch) {
-    __m256 most = _mm256_setzero_ps();
+    __m256i largest = _mm256_setzero_si256();
     int c = 0;
     for (; c + kLanes <= channels; c += kLanes) {
-      most = _mm256_max_ps(most, _mm256_and_ps(_mm256_loadu_ps(x + c), magnitude_bits));
+      const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + c));
+      largest = _mm256_max_epi32(largest, _mm256_and_si256(value, magnitude));
     }
-    float each[kLanes];
-    _mm256_storeu_ps(each, most);
-    float magnitude = 0.0f;
-    for (float value : each) magnitude = value > magnitude ? value : magnitude;
+    __m128i folded = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+    folded = _mm_max_epi32(folded, _mm_shuffle_epi32(folded, 0x4e));
+    folded = _mm_max_epi32(folded, _mm_shuffle_epi32(folded, 0xb1));
+    int32_t most = _mm_cvtsi128_si32(folded);
     for (; c < channels; ++c) {
-      const float value = x[c] < 0.0f ? -x[c] : x[c];
-      magnitude = value > magnitude ? value : magnitude;
+      const int32_t bits = magnitude_bits(x[c]);
+      most = bits > most ? bits : most;
     }
-    const bool zero = !(magnitude >= kSmallestMagnitude);
-    step[p] = zero ? 0.0f : magnitude / 127.0f;
-    const float inverse = zero ? 0.0f : 127.0f / magnitude;
+    const EightBits scale = eight_bits(most);
+    step[p] = scale.step;
     for (c = 0; c + kLanes <= channels; c += kLanes) {
-      const __m256i rounded = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + c), _mm256_set1_ps(inverse)));
+      const __m256i rounded = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + c), _mm256_set1_ps(scale.factor)));
       const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(q + c), words);
     }
-    for (; c < channels; ++c) q[c] = static_cast<int16_t>(_mm_cvtss_si32(_mm_set_ss(x[c] * inverse)));
+    for (; c < channels; ++c) q[c] = static_cast<int16_t>(_mm_cvtss_si32(_mm_set_ss(x[c] * scale.factor)));
     if (static_cast<size_t>(c) < pitch) q[c] = 0;
   }
 }

@@ -113,19 +113,20 @@ size_t pitch_i8(int channels) { return static_cast<size_t>(steps_of(channels, I8
 void prepare_i8(const float* x, int64_t count, int channels, void* out, float* step) {
   const size_t pitch = pitch_i8(channels);
   auto* q = static_cast<uint8_t*>(out);
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
   const __m128i offset = _mm_set1_epi8(static_cast<char>(kOffset));
   for (int64_t p = 0; p < count; ++p, x += channels, q += pitch) {
-    __m512 most = _mm512_setzero_ps();
+    __m512i most = _mm512_setzero_si512();
     for (int c = 0; c < channels; c += kLanes) {
-      most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_maskz_loadu_ps(first_lanes(channels - c), x + c)));
+      const __m512i value = _mm512_maskz_loadu_epi32(first_lanes(channels - c), x + c);
+      most = _mm512_max_epi32(most, _mm512_and_si512(value, magnitude));
     }
-    const float magnitude = _mm512_reduce_max_ps(most);
-    const bool zero = !(magnitude >= kSmallestMagnitude);
-    step[p] = zero ? 0.0f : magnitude / 127.0f;
-    const __m512 inverse = _mm512_set1_ps(zero ? 0.0f : 127.0f / magnitude);
+    const EightBits scale = eight_bits(_mm512_reduce_max_epi32(most));
+    step[p] = scale.step;
+    const __m512 factor = _mm512_set1_ps(scale.factor);
     for (int c = 0; c < channels; c += kLanes) {
       const __m512 value = _mm512_maskz_loadu_ps(first_lanes(channels - c), x + c);
-      const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(value, inverse));
+      const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(value, factor));
       const __m128i bytes = _mm_xor_si128(_mm512_cvtsepi32_epi8(rounded), offset);
       _mm_mask_storeu_epi8(q + c, first_lanes(static_cast<int>(pitch) - c), bytes);
     }

@@ -78,9 +78,8 @@ struct PointwiseKernel {
   int block;  // output channels of a weight block
   // Bytes between prepared pixels, a multiple of 4; null where pixels are read as they are, float32.
   size_t (*pixel_pitch)(int channels);
-  // Symmetric 8-bit values, each pixel by itself: m = max |x|; step = m / 127, q = x * (127 / m) rounded to the nearest
-  // integer, halves to even; step and all q are 0 if m < kSmallestMagnitude. What `out` holds of a q is the kernel's
-  // affair. No q needs be right where an x is not finite.
+  // Symmetric 8-bit values, each pixel by itself: q = x * factor rounded to the nearest integer, halves to even, with the
+  // pixel's step and factor of eight_bits(). What `out` holds of a q is the kernel's affair.
   void (*prepare)(const float* x, int64_t count, int channels, void* out, float* step);
   // weights [channels][out_channels] as stored -> this ISA's layout.
   size_t (*layout_bytes)(int out_channels, int channels);
@@ -88,7 +87,30 @@ struct PointwiseKernel {
   void (*run)(const PointwiseJob& job);
 };
 
-constexpr float kSmallestMagnitude = 1e-30f;
+// The bits of |x|.
+static inline int32_t magnitude_bits(float x) {
+  int32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof(bits));
+  return bits & 0x7fffffff;
+}
+
+struct EightBits {
+  float step;    // x ~ q * step
+  float factor;  // q ~ x * factor
+};
+
+// Of a pixel, from the bits of m = max |x|: step = m / 127, factor = 127 / m, both 0 for tiny m. Magnitudes are in the
+// order of their bits, infinity and NaN above all others: a maximum of the bits, unlike one of the floats, tells of every
+// x that is not finite. The step is NaN then, and so is y, as no q could stand for such an x.
+static inline EightBits eight_bits(int32_t most) {
+  constexpr float kSmallestMagnitude = 1e-30f;
+  constexpr int32_t kInfinityBits = 0x7f800000;
+  if (most >= kInfinityBits) return {__builtin_nanf(""), 0.0f};
+  float magnitude;
+  __builtin_memcpy(&magnitude, &most, sizeof(magnitude));
+  if (magnitude < kSmallestMagnitude) return {0.0f, 0.0f};
+  return {magnitude / 127.0f, 127.0f / magnitude};
+}
 
 struct Kernels {
   const char* name;

@@ -23,13 +23,15 @@ size_t pitch_i8(int channels) { return (static_cast<size_t>(channels) + 3) / 4 *
 void prepare_i8(const float* x, int64_t count, int channels, void* out, float* step) {
   auto* q = static_cast<int8_t*>(out);
   for (int64_t p = 0; p < count; ++p, x += channels, q += pitch_i8(channels)) {
-    float magnitude = 0.0f;
-    for (int c = 0; c < channels; ++c) magnitude = fabsf(x[c]) > magnitude ? fabsf(x[c]) : magnitude;
-    const bool zero = !(magnitude >= kSmallestMagnitude);
-    step[p] = zero ? 0.0f : magnitude / 127.0f;
-    const float inverse = zero ? 0.0f : 127.0f / magnitude;
+    int32_t most = 0;
     for (int c = 0; c < channels; ++c) {
-      const float value = x[c] * inverse;
+      const int32_t bits = magnitude_bits(x[c]);
+      most = bits > most ? bits : most;
+    }
+    const EightBits scale = eight_bits(most);
+    step[p] = scale.step;
+    for (int c = 0; c < channels; ++c) {
+      const float value = x[c] * scale.factor;
       // The comparison is false for what is not finite. nearbyint rounds halves to even.
       q[c] = fabsf(value) < 128.0f ? static_cast<int8_t>(nearbyintf(value)) : int8_t(0);
     }
