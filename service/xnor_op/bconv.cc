@@ -141,7 +141,7 @@ void BConv::run(const TensorView& bits, const TensorView* residual, const MapSha
   const double macs_per_row = static_cast<double>(out.width) * out_channels_ * channels_ * kernel_ * kernel_;
   shared.row_end = out.height;
   const bool prepared = kernels_.bconv_scratch_bytes(shared) > 0;
-  const Cut cut(*this, out, macs_per_row / 500 + out.width * out_channels_ / 8.0, prepared);
+  const Cut cut(*this, out, macs_per_row / 500 + out.width * (out_channels_ / 8.0), prepared);
   executor.for_each(cut.count(), [&](size_t task) {
     const int64_t image = cut.image(task);
     BConvJob job = shared;

@@ -339,6 +339,19 @@ void test_executor_carries_exceptions() {
   EXPECT(caught && ended == 10, "ended %d", ended.load());
 }
 
+// An empty batch takes no memory, so that its maps can be as large as any: sizes must not overflow where tasks are cut.
+void test_empty_batch_of_the_largest_maps(const Kernels& kernels) {
+  constexpr int kSide = (1 << 20) - 2;
+  constexpr int kOutChannels = 1 << 16;
+  const std::vector<uint32_t> weights(kOutChannels);
+  const std::vector<float> ones(kOutChannels, 1.0f);
+  const TensorView affine = view(DType::kFloat32, {kOutChannels}, ones);
+  const TensorView bits = view(DType::kInt32, {0, kSide + 2, kSide + 2, 1}, weights);
+  const BConv op({1, 1, 1}, bits, view(DType::kInt32, {kOutChannels, 1, 1, 1}, weights), affine, affine, nullptr,
+                 kernels);
+  op.run(bits, nullptr, op.prepare(bits, nullptr), nullptr, nullptr, TwoThreads(false));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -347,6 +360,7 @@ int main(int argc, char** argv) {
   std::printf("seed %u, %d cases a kernel and operator\n", seed, cases);
   test_executor_carries_exceptions();
   for (const Kernels* kernels : usable_kernels()) {
+    test_empty_batch_of_the_largest_maps(*kernels);
     Random random(seed);
     for (int i = 0; i < cases && g_failures == 0; ++i) {
       fuzz_pack(random, *kernels);
