@@ -149,6 +149,15 @@ inline std::vector<float> avg_pool(const std::vector<float>& in, int height, int
   return out;
 }
 
+// IEEE half precision.
+inline double half_value(uint16_t bits) {
+  const int exponent = bits >> 10 & 31;
+  const int fraction = bits & 1023;
+  if (exponent == 31) return fraction == 0 ? std::copysign(INFINITY, bits & 0x8000 ? -1.0 : 1.0) : NAN;
+  const double magnitude = exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+  return (bits & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
 // A pixel's values as integers from -127 to 127 of one step, halves to even; zeros where all are tiny.
 struct EightBits {
   std::vector<int> q;

@@ -1,6 +1,6 @@
 // Unit tests of the arithmetic, without ONNX Runtime: every kernel that this CPU can run against reference.h, over
 // random geometries that favour the edges of tiles. Buffers are as large as the contract says and not a byte larger,
-// so that the sanitizers see any access beyond them.
+// so that the sanitizers, and in a build without them the pages of guard_pages.cc, see any access beyond them.
 //
 //   bireal_op_fuzz [cases] [seed]
 #include <atomic>
@@ -249,14 +249,24 @@ void fuzz_avg_pool(Random& random, const Kernels& kernels) {
   }
 }
 
-// T: int8_t, exact; or float, within rounding.
+double weight_value(int8_t weight) { return weight; }
+double weight_value(float weight) { return static_cast<double>(weight); }
+double weight_value(uint16_t half) { return reference::half_value(half); }
+
+void make_weight(Random& random, int8_t& weight) { weight = static_cast<int8_t>(random.between(-128, 127)); }
+void make_weight(Random& random, float& weight) { weight = random.normal(); }
+void make_weight(Random& random, uint16_t& half) {  // any of a magnitude below 2, subnormal ones too
+  half = static_cast<uint16_t>(random.between(0, 0x3fff) | (random.coin() ? 0x8000 : 0));
+}
+
+// T: int8_t, exact; or float or a half as uint16_t, within rounding.
 template <typename T>
 void fuzz_pointwise(Random& random, const Kernels& kernels, DType dtype) {
   const MapShape in = {random.between(1, 2), some_side(random), some_side(random), some_channels(random)};
   const int out_channels = random.pick({1, 2, 15, 16, 17, 31, 32, 33, 64, 100});
   const std::vector<float> x = random.normals(in.elements() * in.batch);
   std::vector<T> weights(static_cast<size_t>(in.channels) * out_channels);
-  for (T& weight : weights) weight = static_cast<T>(random.between(-128, 127));
+  for (T& weight : weights) make_weight(random, weight);
   const std::vector<float> scale = random.normals(out_channels);
   const std::vector<float> bias = random.normals(out_channels);
   const std::vector<float> slope = {0.125f};
@@ -281,7 +291,7 @@ void fuzz_pointwise(Random& random, const Kernels& kernels, DType dtype) {
       double sum = 0;
       double magnitude = 0;
       for (int c = 0; c < in.channels; ++c) {
-        const double weight = weights[static_cast<size_t>(c) * out_channels + o];
+        const double weight = weight_value(weights[static_cast<size_t>(c) * out_channels + o]);
         sum += weight * (sizeof(T) == 1 ? rounded.q[c] : static_cast<double>(v[c]));
         magnitude += std::fabs(weight * v[c]);
       }
@@ -357,6 +367,7 @@ void test_empty_batch_of_the_largest_maps(const Kernels& kernels) {
 int main(int argc, char** argv) {
   const int cases = argc > 1 ? std::atoi(argv[1]) : 150;
   const uint32_t seed = argc > 2 ? static_cast<uint32_t>(std::atoll(argv[2])) : std::random_device()();
+  std::setbuf(stdout, nullptr);  // what was said is not lost where a kernel ends the process
   std::printf("seed %u, %d cases a kernel and operator\n", seed, cases);
   test_executor_carries_exceptions();
   for (const Kernels* kernels : usable_kernels()) {
@@ -370,6 +381,7 @@ int main(int argc, char** argv) {
       fuzz_avg_pool(random, *kernels);
       fuzz_pointwise<int8_t>(random, *kernels, DType::kInt8);
       fuzz_pointwise<float>(random, *kernels, DType::kFloat32);
+      fuzz_pointwise<uint16_t>(random, *kernels, DType::kFloat16);
       fuzz_global_mean(random);
     }
     std::printf("%s: %s\n", kernels->name, g_failures == 0 ? "exact" : "FAILED");
