@@ -3,6 +3,7 @@
 // The only file that knows ONNX Runtime. It turns OrtValues into TensorViews, ONNX Runtime's thread pool into an
 // Executor and exceptions into OrtStatus with the node's name in front; the operators do the rest. No exception
 // may cross into ONNX Runtime, hence the catch-all in guarded().
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,7 +21,8 @@
 namespace bireal {
 namespace {
 
-const OrtApi* g_api = nullptr;  // set once by RegisterCustomOps, before any other callback can run
+// Set by RegisterCustomOps, before any other callback can run; again, to the same, while other sessions run.
+std::atomic<const OrtApi*> g_api{nullptr};
 
 // ---------------------------------------------------------------- status <-> exception
 
@@ -397,12 +399,13 @@ struct Domain {
 // Called by SessionOptions.register_custom_ops_library.
 BIREAL_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace bireal;
-  g_api = base->GetApi(kOrtApiVersion);
-  if (g_api == nullptr) {
+  const OrtApi* api = base->GetApi(kOrtApiVersion);
+  if (api == nullptr) {
     // Older than 1.18. Status objects need an API too; version 1 is always there.
     return ort::CreateStatus(base->GetApi(1), kOrtFail,
                              "the bireal ops need ONNX Runtime 1.18 or newer; upgrade onnxruntime");
   }
+  g_api = api;
   return guarded("bireal ops", [&] {
     active_kernels();  // a bad BIREAL_KERNEL is reported here, not in the middle of a model
     static const Domain domain;

@@ -22,6 +22,8 @@ from tests.xnor_op.instructions import CROSS, CROSS_COMPILER
 CASES = "40"
 EMULATED_CASES = "15"
 GUARDED_CASES = "20"  # each block of memory takes five calls of the system
+SHARED_CASES = "8"  # between two threads
+MEMORY_SANITIZERS = "address,undefined"
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 IN_SESSIONS = [
@@ -41,7 +43,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build of the operator and its unit tests with both sanitizers."""
     require_tools("cmake", "c++")
     folder = tmp_path_factory.mktemp("sanitized")
-    return build(folder, ["bireal_op", "bireal_op_fuzz"], BIREAL_OP_SANITIZE="ON")
+    return build(folder, ["bireal_op", "bireal_op_fuzz"], BIREAL_OP_SANITIZE=MEMORY_SANITIZERS)
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +74,20 @@ def test_fuzz_as_shipped(tmp_path: Path, seed: int) -> None:
     assert "scalar: exact" in said
 
 
+def test_threads(tmp_path: Path, seed: int) -> None:
+    """No two threads touch the same memory without an order, in tasks of one run and where sessions are opened."""
+    require_tools("cmake", "c++")
+    build(tmp_path, ["bireal_op_fuzz", "bireal_op_register"], BIREAL_OP_SANITIZE="thread")
+    said = run([str(tmp_path / "bireal_op_fuzz"), SHARED_CASES, str(seed)])
+    assert "scalar: exact" in said
+    run([str(tmp_path / "bireal_op_register")])
+
+
 def test_fuzz_on_aarch64(tmp_path: Path, seed: int) -> None:
     """The same for the NEON kernels: cross-compiled, with both sanitizers, in an emulated AArch64."""
     require_tools("cmake", CROSS_COMPILER, "qemu-aarch64")
     sysroot = Path("/usr/aarch64-linux-gnu")  # where Debian keeps the libraries of that compiler
-    build(tmp_path, ["bireal_op", "bireal_op_fuzz"], BIREAL_OP_SANITIZE="ON", **CROSS)
+    build(tmp_path, ["bireal_op", "bireal_op_fuzz"], BIREAL_OP_SANITIZE=MEMORY_SANITIZERS, **CROSS)
     env = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}  # leaks are found by ptrace, which is not emulated
     command = ["qemu-aarch64", "-L", str(sysroot), str(tmp_path / "bireal_op_fuzz"), EMULATED_CASES, str(seed)]
     said = run(command, env=env).splitlines()
