@@ -9,6 +9,19 @@ std::string dtype_name(int dtype) {
   return "ONNX type " + std::to_string(dtype);
 }
 
+size_t element_bytes(int dtype) {
+  switch (static_cast<DType>(dtype)) {
+    case DType::kFloat32:
+    case DType::kInt32:
+      return 4;
+    case DType::kFloat16:
+    case DType::kInt16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string text = "[";
   for (size_t i = 0; i < shape.size(); ++i) {

@@ -43,6 +43,10 @@ class OpError : public std::runtime_error {
 };
 
 std::string dtype_name(int dtype);
+
+// Bytes of an element, for the types that the operators accept; 1 for any other.
+size_t element_bytes(int dtype);
+
 std::string shape_text(const std::vector<int64_t>& shape);
 
 // Throws OpError unless `tensor` has this element type and this shape; -1 in `shape` accepts any size and an

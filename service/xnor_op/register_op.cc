@@ -68,6 +68,10 @@ TensorView view_of(const OrtValue* value) {
   TensorView view = describe(info);
   void* data = nullptr;  // the C API has one accessor for reading and writing
   check(ort::GetTensorMutableData(g_api, const_cast<OrtValue*>(value), &data));
+  if (reinterpret_cast<uintptr_t>(data) % element_bytes(view.dtype) != 0) {  // ONNX Runtime maps them as they lie
+    throw OpError("the data of a " + dtype_name(view.dtype) + " tensor begin within an element; store external data at "
+                  "offsets that are multiples of 4096, as ONNX advises");
+  }
   view.data = data;
   return view;
 }

@@ -62,8 +62,8 @@ def model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
-def session(serialized: bytes, threads: int = 1) -> ort.InferenceSession:
-    """A session of pip's onnxruntime with the custom ops registered."""
+def session(serialized: bytes | str, threads: int = 1) -> ort.InferenceSession:
+    """A session of pip's onnxruntime with the custom ops, of a serialised model or of a file by its path."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

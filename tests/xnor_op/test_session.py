@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
@@ -81,6 +82,28 @@ def test_weight_bits_beyond_the_channels_are_refused() -> None:
     weight = np.full((32, 3, 3, 2), -1, np.int32)
     with pytest.raises(Exception, match="bits set beyond channel 40"):
         opkit.session(small_bconv(attributes={"channels": 40, "kernel": 3, "stride": 1}, weight=weight))
+
+
+def external(serialized: bytes, folder: Path, offset: int) -> str:
+    """The model with its initializers in a file beside it, each `offset` bytes behind a page's beginning."""
+    graph = onnx.load_from_string(serialized)
+    with (folder / "weights").open("wb") as file:
+        for i, tensor in enumerate(graph.graph.initializer):
+            file.seek(i * 4096 + offset)
+            file.write(tensor.raw_data)
+            place = {"location": "weights", "offset": str(file.tell() - len(tensor.raw_data))}
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            tensor.external_data.extend(onnx.StringStringEntryProto(key=k, value=v) for k, v in place.items())
+    path = folder / "model.onnx"
+    path.write_bytes(graph.SerializeToString())
+    return str(path)
+
+
+def test_weights_that_begin_within_an_element_are_refused(tmp_path: Path) -> None:
+    opkit.session(external(small_bconv(), tmp_path, 4))
+    with pytest.raises(Exception, match=r"bconv_y.* tensor begin within an element; store"):
+        opkit.session(external(small_bconv(), tmp_path, 2))
 
 
 def small_stem(**changes: object) -> bytes:
