@@ -101,7 +101,6 @@ constexpr int kOrtInt32 = 6;
   X(ReleaseTypeInfo, 98, void, OrtTypeInfo* info)                                                                  \
   X(ReleaseTensorTypeAndShapeInfo, 99, void, OrtTensorTypeAndShapeInfo* info)                                      \
   X(KernelInfo_GetInputCount, 230, OrtStatus*, const OrtKernelInfo* info, size_t* out)                             \
-  X(KernelInfo_GetOutputCount, 231, OrtStatus*, const OrtKernelInfo* info, size_t* out)                            \
   X(KernelInfo_GetInputTypeInfo, 234, OrtStatus*, const OrtKernelInfo* info, size_t index, OrtTypeInfo** out)      \
   X(KernelInfo_GetNodeName, 244, OrtStatus*, const OrtKernelInfo* info, char* out, size_t* size)                   \
   X(KernelInfoGetConstantInput_tensor, 249, OrtStatus*, const OrtKernelInfo* info, size_t index, int* is_constant, \

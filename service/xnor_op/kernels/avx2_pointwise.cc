@@ -24,7 +24,7 @@ struct F32 {
   static inline Sum add(Sum sum, __m256i pixels, __m256i weights) {
     return _mm256_fmadd_ps(_mm256_castsi256_ps(pixels), _mm256_castsi256_ps(weights), sum);
   }
-  static inline __m256 result(Sum sum, const float*) { return sum; }
+  static inline __m256 result(Sum sum, const PointwiseJob&, int64_t) { return sum; }
 };
 
 struct I8 {
@@ -37,8 +37,8 @@ struct I8 {
   static inline Sum add(Sum sum, __m256i pixels, __m256i weights) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pixels, weights));
   }
-  static inline __m256 result(Sum sum, const float* step) {
-    return _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(*step));
+  static inline __m256 result(Sum sum, const PointwiseJob& job, int64_t pixel) {
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(job.step[pixel]));
   }
 };
 
@@ -129,7 +129,7 @@ inline __attribute__((always_inline)) void tile(const PointwiseJob& job, const c
     float* y = job.y + static_cast<size_t>(pixel + p) * job.out_channels + first;
     for (int v = 0; v < kVectors; ++v) {
       const __m256 scaled =
-          _mm256_mul_ps(Type::result(sum[p][v], job.step + pixel + p), _mm256_loadu_ps(job.scale + first + v * kLanes));
+          _mm256_mul_ps(Type::result(sum[p][v], job, pixel + p), _mm256_loadu_ps(job.scale + first + v * kLanes));
       const __m256 value = _mm256_add_ps(scaled, _mm256_loadu_ps(job.bias + first + v * kLanes));
       const int left = job.out_channels - first - v * kLanes;
       if (left >= kLanes) {

@@ -1,4 +1,4 @@
-// What the AVX-512 kernel sets share: packing, and the layout of weights in words of 16 channels a register.
+// What the AVX-512 kernels share: masks, packing, and the layout of weights in words of 16 channels a register.
 //
 // Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
 #pragma once

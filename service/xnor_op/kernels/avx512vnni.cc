@@ -230,11 +230,8 @@ void gather(const BConvJob& job, int oy, uint32_t* to) {
   const size_t pitch = static_cast<size_t>(job.width + 2) * job.words;
   const uint32_t* corner = job.bits + static_cast<size_t>(oy) * job.stride * pitch;
   const size_t step = static_cast<size_t>(job.stride) * job.words;
-  // The last row of a map of odd height ends at the border; what lies below it belongs to no filter row of this one.
-  const int last_row = job.height + 1 - oy * job.stride;
-  const int rows = job.kernel - 1 < last_row ? job.kernel : last_row + 1;
   for (int ox = 0; ox < job.out_width; ++ox, corner += step) {
-    for (int t = 0; t < rows; ++t) copy(corner + t * pitch, run, to + t * run);
+    for (int t = 0; t < job.kernel; ++t) copy(corner + t * pitch, run, to + t * run);
     to += static_cast<size_t>(job.kernel) * run;
   }
 }

@@ -11,19 +11,15 @@
 // One output channel alone (a score map): the channels of a pixel lie along the registers instead.
 #include <immintrin.h>
 
+#include "avx512.h"
 #include "avx512vnni.h"
 
 namespace bireal {
 namespace {
 
-constexpr int kLanes = 16;
 constexpr int kVectors = 2;
 constexpr int kBlock = kLanes * kVectors;
 constexpr int kOffset = 128;  // of a stored 8-bit value
-
-inline __mmask16 first_lanes(int count) {
-  return count >= kLanes ? 0xffff : static_cast<__mmask16>((1u << (count < 0 ? 0 : count)) - 1);
-}
 
 // How one step is multiplied and added, for each type of weights. A step takes 4 bytes of a pixel: kPerStep channels.
 struct F32 {
@@ -39,7 +35,7 @@ struct F32 {
     __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(pixels), "v"(weights));
     return sum;
   }
-  static inline __m512 result(Sum sum, const float*) { return sum; }
+  static inline __m512 result(Sum sum, const PointwiseJob&, int64_t) { return sum; }
 };
 
 struct F16 : F32 {
@@ -61,8 +57,8 @@ struct I8 {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(pixels), "v"(weights));
     return sum;
   }
-  static inline __m512 result(Sum sum, const float* step) {
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(*step));
+  static inline __m512 result(Sum sum, const PointwiseJob& job, int64_t pixel) {
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(job.step[pixel]));
   }
 };
 
@@ -167,7 +163,7 @@ inline __attribute__((always_inline)) void tile(const PointwiseJob& job, const c
   for (int p = 0; p < P; ++p) {
     float* y = job.y + static_cast<size_t>(pixel + p) * job.out_channels + first;
     for (int v = 0; v < kVectors; ++v) {
-      const __m512 value = Type::result(sum[p][v], job.step + pixel + p);
+      const __m512 value = Type::result(sum[p][v], job, pixel + p);
       _mm512_mask_storeu_ps(y + v * kLanes, valid[v], _mm512_add_ps(_mm512_mul_ps(value, scale[v]), bias[v]));
     }
   }

@@ -9,20 +9,16 @@
 // The integer sums are exact: vpdpwssd and vpdpbusd add products of full precision into int32 and do not saturate.
 #include <immintrin.h>
 
+#include "avx512.h"
 #include "avx512vnni.h"
 #include "stem_layout.h"
 
 namespace bireal {
 namespace {
 
-constexpr int kLanes = 16;
 constexpr int kVectors = 2;
 constexpr int kBlock = kAvx512StemBlock;
 constexpr int kLargestTile = 7;  // pixels
-
-inline __mmask16 first_lanes(int count) {
-  return count >= kLanes ? 0xffff : static_cast<__mmask16>((1u << (count < 0 ? 0 : count)) - 1);
-}
 
 // How one step is multiplied and added, for each type of weights.
 struct F32 {

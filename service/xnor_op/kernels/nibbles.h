@@ -42,9 +42,7 @@ struct RowSpan {
 inline RowSpan rows_read(const BConvJob& job) {
   const int pad = job.kernel / 2;
   const size_t first = static_cast<size_t>(job.row_begin) * job.stride + 1 - pad;
-  const size_t last = static_cast<size_t>(job.row_end - 1) * job.stride + 1 - pad + job.kernel - 1;
-  const size_t lowest = static_cast<size_t>(job.height) + 1;  // the border row below the map
-  return {first, (last < lowest ? last : lowest) - first + 1};
+  return {first, static_cast<size_t>(job.row_end - 1 - job.row_begin) * job.stride + job.kernel};
 }
 
 size_t offsets_bytes(const BConvJob& job) { return rows_read(job).count * (job.width + 2) * job.words * kNibbles + 64; }
