@@ -57,13 +57,18 @@ void require_tensor(const TensorView& tensor, const char* role, DType dtype, con
 // Throws OpError unless lowest <= value <= highest.
 void require_range(const char* what, int64_t value, int64_t lowest, int64_t highest);
 
+constexpr size_t kCacheLine = 64;  // bytes
+
+// Whole cache lines, with at least one of slack behind `bytes`.
+inline size_t whole_lines(size_t bytes) { return (bytes + 2 * kCacheLine - 1) / kCacheLine * kCacheLine; }
+
 // Memory aligned to a cache line, zero-filled, with a line of slack behind it.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(size_t bytes) : bytes_(bytes) {
-    const size_t rounded = (bytes + 2 * kAlignment - 1) / kAlignment * kAlignment;
-    data_ = std::aligned_alloc(kAlignment, rounded);
+    const size_t rounded = whole_lines(bytes);
+    data_ = std::aligned_alloc(kCacheLine, rounded);
     if (data_ == nullptr) throw std::bad_alloc();
     std::memset(data_, 0, rounded);
   }
@@ -87,7 +92,6 @@ class AlignedBuffer {
   size_t bytes() const { return bytes_; }
 
  private:
-  static constexpr size_t kAlignment = 64;
   void swap(AlignedBuffer& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);

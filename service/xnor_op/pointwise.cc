@@ -41,8 +41,6 @@ AlignedBuffer padded_copy(const TensorView& values, int count, int padded) {
   return buffer;
 }
 
-size_t round_up(size_t bytes) { return (bytes + 127) / 64 * 64; }  // whole cache lines and one of slack
-
 }  // namespace
 
 // How a run is cut: rows of the images, and the blocks of output channels where the rows are few.
@@ -129,9 +127,9 @@ void Pointwise::run(const TensorView& x, const MapShape& out, float* y, uint32_t
     PointwiseJob job = {};
     job.count = static_cast<int64_t>(row_end - row_begin) * out.width;
     const size_t elements = static_cast<size_t>(job.count) * channels_;
-    const size_t clip_bytes = clip_ ? round_up(sizeof(float) * elements) : 0;
+    const size_t clip_bytes = clip_ ? whole_lines(sizeof(float) * elements) : 0;
     job.pitch = eight_bits ? kernel_->pixel_pitch(channels_) : sizeof(float) * channels_;
-    const size_t pixel_bytes = eight_bits ? round_up(job.pitch * job.count) : 0;
+    const size_t pixel_bytes = eight_bits ? whole_lines(job.pitch * job.count) : 0;
     const size_t step_bytes = eight_bits ? sizeof(float) * job.count : 0;
     char* scratch = nullptr;
     if (clip_bytes + pixel_bytes + step_bytes > 0) {

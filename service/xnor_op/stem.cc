@@ -11,9 +11,6 @@ constexpr int kLargestKernel = 7;
 constexpr int kPoolRows = 3;
 // A task makes the convolution row above its first pooled row again, unless its thread has just made it.
 constexpr int kFewestPooledRows = 4;
-constexpr size_t kLine = 64;  // bytes; parts of the scratch start on cache lines, with a line of slack behind each
-
-size_t round_up(size_t bytes) { return (bytes + 2 * kLine - 1) / kLine * kLine; }
 
 // How far the filter at output index i reaches over the image's edges: missing taps before and behind, 0..pad.
 struct Reach {
@@ -40,9 +37,9 @@ struct Stem::Geometry {
         width(image.width),
         conv_height((image.height - 1) / stride + 1),
         conv_width((image.width - 1) / stride + 1),
-        input_row_bytes(round_up((static_cast<size_t>(image.width) + 2 * (kernel / 2)) * kColors * pixel_bytes)),
-        conv_row_bytes(round_up(static_cast<size_t>(conv_width) * out_channels * sizeof(float))),
-        class_bytes(round_up(conv_width)) {}
+        input_row_bytes(whole_lines((static_cast<size_t>(image.width) + 2 * (kernel / 2)) * kColors * pixel_bytes)),
+        conv_row_bytes(whole_lines(static_cast<size_t>(conv_width) * out_channels * sizeof(float))),
+        class_bytes(whole_lines(conv_width)) {}
 };
 
 // What a thread's scratch memory holds: tasks that one thread takes one after the other go on from there.

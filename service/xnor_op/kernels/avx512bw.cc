@@ -19,7 +19,7 @@
 namespace bireal {
 namespace {
 
-constexpr int kBlock = 64;       // output channels of a tile, one a byte
+constexpr int kBlock = kNibbleBlock;  // output channels of a tile, one a byte
 constexpr int kQuarters = 4;     // 32-bit registers of a block
 constexpr int kLargestTile = 7;  // pixels
 // 64 bytes with their element type: __m512i sums would be copied once a step (avx2.cc says why).
@@ -27,42 +27,13 @@ using Bytes = uint8_t __attribute__((vector_size(64)));
 
 // ---------------------------------------------------------------- binary convolution
 
-// Layout: [block of 64 channels][tap][word][nibble][64 bytes], one nibble a byte: 2 bits of memory a weight.
-size_t bconv_layout_bytes(int out_channels, int taps, int words) {
-  const size_t blocks = (static_cast<size_t>(out_channels) + kBlock - 1) / kBlock;
-  return blocks * taps * words * kNibbles * kBlock;
-}
-
 // Byte of a register that holds channel c, so that widening bytes to 32 bits gives channels in order: even bytes of
 // the low and the high half, then odd bytes of the low and the high half.
-inline int byte_of_channel(int c) { return c % 32 * 2 + c / 32; }
+int byte_of_channel(int c) { return c % 32 * 2 + c / 32; }
 
 void bconv_layout(const uint32_t* weights, int out_channels, int taps, int words, void* out) {
-  auto* to = static_cast<uint8_t*>(out);
-  const int run = taps * words;
-  for (int first = 0; first < out_channels; first += kBlock) {
-    for (int k = 0; k < run; ++k) {
-      for (int nibble = 0; nibble < kNibbles; ++nibble, to += kBlock) {
-        for (int c = 0; c < kBlock; ++c) {
-          const uint32_t word = first + c < out_channels ? weights[static_cast<size_t>(first + c) * run + k] : 0;
-          to[byte_of_channel(c)] = word >> (4 * nibble) & 15;
-        }
-      }
-    }
-  }
+  nibble_layout(weights, out_channels, taps, words, byte_of_channel, out);
 }
-
-struct RowContext {
-  const BConvJob& job;
-  const uint8_t* weights;  // of the block, from the first valid filter row on
-  const uint8_t* corner;   // table offsets under output pixel 0, first valid filter row
-  size_t pitch;            // bytes of a spread row
-  int filter_rows;
-  int run;  // words of a filter row
-  int first_channel;
-  int row_class;
-  int oy;
-};
 
 // Counters of a tile. Bytes live in registers, 16-bit sums here, and 32-bit counts take over what 16 bits cannot hold.
 template <int P>
@@ -293,10 +264,9 @@ int64_t roofline(int64_t rounds) {
 
 extern const Kernels kernels_avx512bw;
 const Kernels kernels_avx512bw = {
-    "avx512bw", kBlock,        kAvx2StemBlock, pack,    bconv_layout_bytes, bconv_layout,      offsets_bytes,
+    "avx512bw", kBlock,        kAvx2StemBlock, pack,    nibble_layout_bytes, bconv_layout,      offsets_bytes,
     bconv,      &kAvx2StemF32, &kAvx2StemI16,  nullptr, avx2_max_pool_row,  avx2_avg_pool_row, roofline,
     &kAvx2PointwiseF32, nullptr, &kAvx2PointwiseI8, avx2_leaky_clip,
 };
-
 
 }  // namespace bireal

@@ -33,6 +33,31 @@ constexpr Tables make_tables() {
 
 constexpr Tables kTables = make_tables();
 
+constexpr int kNibbleBlock = 64;  // output channels of a block of weights, one a byte
+
+// Layout: [block of 64 channels][tap][word][nibble][64 bytes], one nibble a byte: 2 bits of memory a weight.
+size_t nibble_layout_bytes(int out_channels, int taps, int words) {
+  const size_t blocks = (static_cast<size_t>(out_channels) + kNibbleBlock - 1) / kNibbleBlock;
+  return blocks * taps * words * kNibbles * kNibbleBlock;
+}
+
+// byte_of_channel: which of the 64 bytes is a channel's.
+void nibble_layout(const uint32_t* weights, int out_channels, int taps, int words, int (*byte_of_channel)(int),
+                   void* out) {
+  auto* to = static_cast<uint8_t*>(out);
+  const int run = taps * words;
+  for (int first = 0; first < out_channels; first += kNibbleBlock) {
+    for (int k = 0; k < run; ++k) {
+      for (int nibble = 0; nibble < kNibbles; ++nibble, to += kNibbleBlock) {
+        for (int c = 0; c < kNibbleBlock; ++c) {
+          const uint32_t word = first + c < out_channels ? weights[static_cast<size_t>(first + c) * run + k] : 0;
+          to[byte_of_channel(c)] = word >> (4 * nibble) & 15;
+        }
+      }
+    }
+  }
+}
+
 // Rows of the padded map that a job reads.
 struct RowSpan {
   size_t first;
@@ -44,6 +69,19 @@ inline RowSpan rows_read(const BConvJob& job) {
   const size_t first = static_cast<size_t>(job.row_begin) * job.stride + 1 - pad;
   return {first, static_cast<size_t>(job.row_end - 1 - job.row_begin) * job.stride + job.kernel};
 }
+
+// One output row of a block of channels, as the tiles see it.
+struct RowContext {
+  const BConvJob& job;
+  const uint8_t* weights;  // of the block, from the first valid filter row on
+  const uint8_t* corner;   // table offsets under output pixel 0, first valid filter row
+  size_t pitch;            // bytes of a spread row
+  int filter_rows;
+  int run;  // words of a filter row
+  int first_channel;
+  int row_class;
+  int oy;
+};
 
 size_t offsets_bytes(const BConvJob& job) { return rows_read(job).count * (job.width + 2) * job.words * kNibbles + 64; }
 
