@@ -33,8 +33,8 @@ void require_clear_tails(const uint32_t* weight, int64_t rows, int channels) {
 
 }  // namespace
 
-// How a run is cut: images, parts of the output channels, rows, the last within the others. Large weights are cut first:
-// each is then read once for many rows, by one thread, and the same thread reads it in the next run.
+// How a run is cut: images, parts of the output channels, rows, the last within the others. Large weights are cut
+// first: each is then read once for many rows, by one thread, and the same thread reads it in the next run.
 struct BConv::Cut {
   int parts;
   RowTasks rows;

@@ -8,7 +8,9 @@ namespace bireal {
 // GlobalMean(x f32 [N,H,W,C]) -> f32 [N,1,1,C]: sums over the pixels in reading order, then * 1 / (H * W).
 class GlobalMean {
  public:
-  explicit GlobalMean(const TensorView& x) { require_tensor(x, "x", DType::kFloat32, {-1, -1, -1, -1}, "[N, H, W, C]"); }
+  explicit GlobalMean(const TensorView& x) {
+    require_tensor(x, "x", DType::kFloat32, {-1, -1, -1, -1}, "[N, H, W, C]");
+  }
 
   MapShape prepare(const TensorView& x) const {
     const MapShape in = map_shape(x, "x");

@@ -8,7 +8,7 @@ namespace {
 constexpr int64_t kLargestSide = 1 << 20;      // of a map, in pixels
 constexpr int64_t kLargestChannels = 1 << 20;  // |dot| <= 9 * C must stay below 2^24 to be exact in float32
 constexpr int kMostTasks = 16;                 // an image
-constexpr double kStepsPerTask = 8000;         // 3 to 8 us: far above the tenth of one that a thread takes to claim a task
+constexpr double kStepsPerTask = 8000;  // 3 to 8 us: far above the tenth of one that a thread takes to claim a task
 
 }  // namespace
 
@@ -21,8 +21,10 @@ MapShape map_shape(const TensorView& tensor, const char* role) {
     const char* name;
     int64_t lowest, highest;
   };
-  static constexpr Side kSides[] = {
-      {"batch", 0, INT64_MAX}, {"height", 1, kLargestSide}, {"width", 1, kLargestSide}, {"channels", 1, kLargestChannels}};
+  static constexpr Side kSides[] = {{"batch", 0, INT64_MAX},
+                                    {"height", 1, kLargestSide},
+                                    {"width", 1, kLargestSide},
+                                    {"channels", 1, kLargestChannels}};
   for (size_t i = 0; i < 4; ++i) {
     const Side& side = kSides[i];
     if (tensor.shape[i] >= side.lowest && tensor.shape[i] <= side.highest) continue;  // no text before it is needed

@@ -45,8 +45,8 @@ int tasks_for(double steps);
 
 // How the rows of a batch are cut into tasks: tasks of one image have consecutive indices.
 struct RowTasks {
-  // `work_per_row`: steps as in tasks_for. A task has at least `fewest_rows`, for operators where each task repeats some
-  // work of its neighbour. `parts`: into how many the operator cuts a range of rows besides, by channels.
+  // `work_per_row`: steps as in tasks_for. A task has at least `fewest_rows`, for operators where each task repeats
+  // some work of its neighbour. `parts`: into how many the operator cuts a range of rows besides, by channels.
   RowTasks(int64_t batch, int rows, double work_per_row, int fewest_rows = 1, int parts = 1);
   size_t count() const { return static_cast<size_t>(batch) * per_image; }
   int64_t image(size_t task) const { return static_cast<int64_t>(task / per_image); }

@@ -7,10 +7,10 @@
 namespace bireal {
 namespace {
 
-constexpr int kMostChannels = 65535;      // 255 * 128 * C stays below 2^31
+constexpr int kMostChannels = 65535;   // 255 * 128 * C stays below 2^31
 constexpr int64_t kFewestPixels = 48;  // a task of fewer reads the weights too often
 constexpr double kBytesPerStep = 50;
-constexpr int kMostChannelTasks = 4;   // each prepares the pixels again
+constexpr int kMostChannelTasks = 4;  // each prepares the pixels again
 
 // IEEE half to single, exact.
 float widen(uint16_t half) {
@@ -49,7 +49,8 @@ struct Pointwise::Cut {
   int parts = 1;
 
   Cut(const Pointwise& op, const MapShape& out, bool split_channels)
-      : rows(out.batch, out.height, work_per_row(op, out), static_cast<int>((kFewestPixels + out.width - 1) / out.width)) {
+      : rows(out.batch, out.height, work_per_row(op, out),
+             static_cast<int>((kFewestPixels + out.width - 1) / out.width)) {
     if (!split_channels || rows.count() >= kMostChannelTasks) return;
     // Few pixels: reading the weights is what takes the time.
     const double work = work_per_row(op, out) * out.height * out.batch + op.weights_.bytes() / kBytesPerStep;

@@ -9,10 +9,10 @@ namespace bireal {
 //
 // With slope: v = slope * x + (1 - slope) * clip(x, -1, 1), each step rounded; else v = x.
 // float32, float16 weights: y = (sum over c of v * weight) * scale + bias.
-// int8 weights: each pixel's values are rounded to 8 bits, v ~ q * step (eight_bits() in kernels/kernel.h says how), the
-// sum of q * weight is an exact int32, and y = (sum * step) * scale + bias, each step rounded: the same bits on every ISA.
-// A pixel with a v that is not finite has a y of NaN.
-// Bound: 127 * 128 * C < 2^31 for C < 131,072; a kernel's stored values are up to 255 (C < 65,536).
+// int8 weights: each pixel's values are rounded to 8 bits, v ~ q * step (eight_bits() in kernels/kernel.h says how),
+// the sum of q * weight is an exact int32, and y = (sum * step) * scale + bias, each step rounded: the same bits on
+// every ISA. A pixel with a v that is not finite has a y of NaN. Bound: 127 * 128 * C < 2^31 for C < 131,072; a
+// kernel's stored values are up to 255 (C < 65,536).
 class Pointwise {
  public:
   // weight, scale, bias and slope are constant and carry data.

@@ -1,4 +1,5 @@
-// The adapter: presents Pack, BConv, Stem, AvgPool2, Pointwise and GlobalMean to ONNX Runtime as custom ops of the domain "bireal".
+// The adapter: presents Pack, BConv, Stem, AvgPool2, Pointwise and GlobalMean to ONNX Runtime as custom ops of the
+// domain "bireal".
 //
 // The only file that knows ONNX Runtime. It turns OrtValues into TensorViews, ONNX Runtime's thread pool into an
 // Executor and exceptions into OrtStatus with the node's name in front; the operators do the rest. No exception
@@ -69,7 +70,8 @@ TensorView view_of(const OrtValue* value) {
   void* data = nullptr;  // the C API has one accessor for reading and writing
   check(ort::GetTensorMutableData(g_api, const_cast<OrtValue*>(value), &data));
   if (reinterpret_cast<uintptr_t>(data) % element_bytes(view.dtype) != 0) {  // ONNX Runtime maps them as they lie
-    throw OpError("the data of a " + dtype_name(view.dtype) + " tensor begin within an element; store external data at "
+    throw OpError("the data of a " + dtype_name(view.dtype) +
+                  " tensor begin within an element; store external data at "
                   "offsets that are multiples of 4096, as ONNX advises");
   }
   view.data = data;
@@ -286,8 +288,12 @@ struct PointwiseOp {
   static Pointwise make(const NodeInfo& node) {
     std::optional<TensorView> slope;
     if (node.has_input(kSlope)) slope = node.constant(kSlope, "slope");
-    return {node.input(0, "x"),       node.constant(1, "weight"), node.constant(2, "scale"),
-            node.constant(3, "bias"), pointer(slope),             active_kernels()};
+    return {node.input(0, "x"),
+            node.constant(1, "weight"),
+            node.constant(2, "scale"),
+            node.constant(3, "bias"),
+            pointer(slope),
+            active_kernels()};
   }
 
   void compute(const Run& run) const {

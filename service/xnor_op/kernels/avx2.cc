@@ -288,9 +288,23 @@ int64_t roofline(int64_t rounds) {
 
 extern const Kernels kernels_avx2;
 const Kernels kernels_avx2 = {
-    "avx2", kBlock,        kAvx2StemBlock, pack,    nibble_layout_bytes, bconv_layout,      offsets_bytes,
-    bconv,  &kAvx2StemF32, &kAvx2StemI16,  nullptr, avx2_max_pool_row,  avx2_avg_pool_row,
-    roofline, &kAvx2PointwiseF32, nullptr, &kAvx2PointwiseI8,
+    "avx2",
+    kBlock,
+    kAvx2StemBlock,
+    pack,
+    nibble_layout_bytes,
+    bconv_layout,
+    offsets_bytes,
+    bconv,
+    &kAvx2StemF32,
+    &kAvx2StemI16,
+    nullptr,  // stem_i8
+    avx2_max_pool_row,
+    avx2_avg_pool_row,
+    roofline,
+    &kAvx2PointwiseF32,
+    nullptr,  // pointwise_f16
+    &kAvx2PointwiseI8,
     avx2_leaky_clip,
 };
 

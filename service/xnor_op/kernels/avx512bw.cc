@@ -20,8 +20,8 @@ namespace bireal {
 namespace {
 
 constexpr int kBlock = kNibbleBlock;  // output channels of a tile, one a byte
-constexpr int kQuarters = 4;     // 32-bit registers of a block
-constexpr int kLargestTile = 7;  // pixels
+constexpr int kQuarters = 4;          // 32-bit registers of a block
+constexpr int kLargestTile = 7;       // pixels
 // 64 bytes with their element type: __m512i sums would be copied once a step (avx2.cc says why).
 using Bytes = uint8_t __attribute__((vector_size(64)));
 
@@ -264,9 +264,24 @@ int64_t roofline(int64_t rounds) {
 
 extern const Kernels kernels_avx512bw;
 const Kernels kernels_avx512bw = {
-    "avx512bw", kBlock,        kAvx2StemBlock, pack,    nibble_layout_bytes, bconv_layout,      offsets_bytes,
-    bconv,      &kAvx2StemF32, &kAvx2StemI16,  nullptr, avx2_max_pool_row,  avx2_avg_pool_row, roofline,
-    &kAvx2PointwiseF32, nullptr, &kAvx2PointwiseI8, avx2_leaky_clip,
+    "avx512bw",
+    kBlock,
+    kAvx2StemBlock,
+    pack,
+    nibble_layout_bytes,
+    bconv_layout,
+    offsets_bytes,
+    bconv,
+    &kAvx2StemF32,
+    &kAvx2StemI16,
+    nullptr,  // stem_i8
+    avx2_max_pool_row,
+    avx2_avg_pool_row,
+    roofline,
+    &kAvx2PointwiseF32,
+    nullptr,  // pointwise_f16
+    &kAvx2PointwiseI8,
+    avx2_leaky_clip,
 };
 
 }  // namespace bireal

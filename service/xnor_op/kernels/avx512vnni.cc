@@ -5,11 +5,11 @@
 // carry-save adders (Harley and Seal: Warren, Hacker's Delight, 5-1): an adder takes two words and keeps the parity,
 // and its carry counts twice; vpternlogd is a full adder's sum in one instruction and its carry in another. Of 16 words
 //   16 vpxord, 15 * 2 vpternlogd, 1 count of the carry that is worth 16
-// remain, and a count is 7 instructions: two lookups of nibbles, and vpdpbusd, which adds the bytes times their worth to
-// 32 bits. 53 instructions for 16 * 512 multiply-accumulates; the two ports that take 512 bits carry out 309 a cycle,
-// where the lookups of avx512bw.cc stop at 256 by their one port and at 220 by what is decoded.
-// At the end of a pixel the adders' four registers are counted: 28 instructions, a third of all for 64 channels and
-// 3x3, 5 % for 512. Adding the counts as bytes and widening them once was no faster where 31 words or fewer allow it.
+// remain, and a count is 7 instructions: two lookups of nibbles, and vpdpbusd, which adds the bytes times their worth
+// to 32 bits. 53 instructions for 16 * 512 multiply-accumulates; the two ports that take 512 bits carry out 309 a
+// cycle, where the lookups of avx512bw.cc stop at 256 by their one port and at 220 by what is decoded. At the end of a
+// pixel the adders' four registers are counted: 28 instructions, a third of all for 64 channels and 3x3, 5 % for 512.
+// Adding the counts as bytes and widening them once was no faster where 31 words or fewer allow it.
 //
 // Epilogue, 16 outputs: convert, multiply, add, add residual, compare, store: 6 instructions.
 #include <immintrin.h>
@@ -41,8 +41,7 @@ inline __attribute__((always_inline)) __m512i carry_save(__m512i& total, __m512i
 // sum += kWorth * (bits of each lane).
 template <int kWorth>
 inline __attribute__((always_inline)) void count(__m512i& sum, __m512i bits) {
-  const __m512i table =
-      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+  const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
   const __m512i nibble = _mm512_set1_epi8(15);
   const __m512i low = _mm512_shuffle_epi8(table, _mm512_and_si512(bits, nibble));
   const __m512i high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(bits, 4), nibble));
@@ -133,7 +132,7 @@ inline __attribute__((always_inline)) void count_pixels(__m512i (&sum)[kPixels][
     }
   }
   // A plane that no group of words reached is empty.
-  const auto add_planes = [&](auto worth, __m512i (Planes::*plane)[kVectors]) __attribute__((always_inline)) {
+  const auto add_planes = [&](auto worth, __m512i(Planes::* plane)[kVectors]) __attribute__((always_inline)) {
     for (int p = 0; p < kPixels; ++p) {
       for (int v = 0; v < kVectors; ++v) count<worth>(planes[p].sum[v], (planes[p].*plane)[v]);
     }
@@ -237,8 +236,9 @@ void gather(const BConvJob& job, int oy, uint32_t* to) {
 }
 
 constexpr int kTile = 8;                 // pixels
-constexpr size_t kNearRows = 16 * 1024;     // half of the first-level cache
-constexpr size_t kNearWeights = 256 * 1024;  // a quarter of the second-level cache; 8 pixels take 13 cycles a line of it
+constexpr size_t kNearRows = 16 * 1024;  // half of the first-level cache
+constexpr size_t kNearWeights =
+    256 * 1024;  // a quarter of the second-level cache; 8 pixels take 13 cycles a line of it
 
 size_t words_of_row(const BConvJob& job) {
   return static_cast<size_t>(job.out_width) * job.kernel * job.kernel * job.words;
@@ -260,8 +260,8 @@ void bconv(const BConvJob& job) {
   const size_t pitch = static_cast<size_t>(job.width + 2) * job.words;
   const size_t row_words = words_of_row(job);
   const size_t of_block = sizeof(uint32_t) * job.kernel * job.kernel * job.words * kBlock;
-  // Few weights: all channels of a few pixels before the next ones, so that y and the shortcut, large in 1x1 expansions,
-  // are walked through in order.
+  // Few weights: all channels of a few pixels before the next ones, so that y and the shortcut, large in 1x1
+  // expansions, are walked through in order.
   const bool tile_by_tile = of_block * static_cast<size_t>(job.block_end - job.block_begin) <= kNearWeights;
   const bool plain_job = job.channels % 2 == 0 && job.residual != nullptr && job.bits_out != nullptr;
   const auto make = [&](const Row& row, int block, int begin, int end) {
@@ -335,11 +335,15 @@ int64_t roofline(int64_t rounds) {
 
 extern const Kernels kernels_avx512vnni;
 const Kernels kernels_avx512vnni = {
-    "avx512vnni",        kBlock,          kAvx512StemBlock, pack,
-    word_layout_bytes,   word_layout,     gathered_bytes,   bconv,
-    &kAvx512StemF32,     &kAvx512StemI16, &kAvx512StemI8,   avx512_max_pool_row,
-    avx512_avg_pool_row, roofline,        &kAvx512PointwiseF32, &kAvx512PointwiseF16,
-    &kAvx512PointwiseI8, avx512_leaky_clip,
+    "avx512vnni",         kBlock,
+    kAvx512StemBlock,     pack,
+    word_layout_bytes,    word_layout,
+    gathered_bytes,       bconv,
+    &kAvx512StemF32,      &kAvx512StemI16,
+    &kAvx512StemI8,       avx512_max_pool_row,
+    avx512_avg_pool_row,  roofline,
+    &kAvx512PointwiseF32, &kAvx512PointwiseF16,
+    &kAvx512PointwiseI8,  avx512_leaky_clip,
 };
 
 }  // namespace bireal

@@ -26,8 +26,8 @@ struct F32 {
   using Weight = float;
   using Sum = __m512;
   static constexpr int kPerStep = 1;
-  static constexpr int kTile = 14;        // pixels: 28 sums, 2 weights, 1 broadcast of 32 registers
-  static constexpr size_t kHeader = 0;    // bytes in front of a block's weights
+  static constexpr int kTile = 14;      // pixels: 28 sums, 2 weights, 1 broadcast of 32 registers
+  static constexpr size_t kHeader = 0;  // bytes in front of a block's weights
   static inline Sum start(const char*, int) { return _mm512_setzero_ps(); }
   static inline __m512i load(const Weight* w) { return _mm512_loadu_si512(w); }
   static inline Sum add(Sum sum, __m512i pixels, __m512i weights) {

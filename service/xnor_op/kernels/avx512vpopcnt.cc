@@ -4,11 +4,10 @@
 //   acc += vpopcntd(broadcast(a) ^ w)
 // is 3 instructions for 16 * 32 = 512 multiply-accumulates. Cost (uops.info): vpxord and vpaddd 2 a cycle, vpopcntd
 // 1 a cycle (Zen 4: each 512-bit operation occupies two of four 256-bit pipes; Intel: p05, and p5 for vpopcntd), so
-// 3 / 2 cycles bound it: 341 MACs a cycle, 1.25 TMAC/s at 3.66 GHz; Zen 5 carries out 4 a cycle: 683 MACs, 2.9 TMAC/s at
-// 4.26 GHz. A tile of 7 pixels x 32 channels keeps 14
-// accumulators in registers; each weight vector is loaded once for 7 pixels and each broadcast serves 2 vectors, so
-// 9 loads stand beside 42 arithmetic instructions. 7 divides the widths 56, 28, 14, 7 of a 224-pixel network; other
-// widths are cut into equal tiles of at most 7.
+// 3 / 2 cycles bound it: 341 MACs a cycle, 1.25 TMAC/s at 3.66 GHz; Zen 5 carries out 4 a cycle: 683 MACs, 2.9 TMAC/s
+// at 4.26 GHz. A tile of 7 pixels x 32 channels keeps 14 accumulators in registers; each weight vector is loaded once
+// for 7 pixels and each broadcast serves 2 vectors, so 9 loads stand beside 42 arithmetic instructions. 7 divides the
+// widths 56, 28, 14, 7 of a 224-pixel network; other widths are cut into equal tiles of at most 7.
 //
 // Epilogue, 16 outputs: convert, multiply, add, add residual, compare, store: 6 instructions.
 #include <immintrin.h>
@@ -320,11 +319,15 @@ int64_t roofline(int64_t rounds) {
 
 extern const Kernels kernels_avx512vpopcnt;
 const Kernels kernels_avx512vpopcnt = {
-    "avx512vpopcnt",     kBlock,          kAvx512StemBlock, pack,
-    word_layout_bytes,   word_layout,     no_scratch,       bconv,
-    &kAvx512StemF32,     &kAvx512StemI16, &kAvx512StemI8,   avx512_max_pool_row,
-    avx512_avg_pool_row, roofline,        &kAvx512PointwiseF32, &kAvx512PointwiseF16,
-    &kAvx512PointwiseI8, avx512_leaky_clip,
+    "avx512vpopcnt",      kBlock,
+    kAvx512StemBlock,     pack,
+    word_layout_bytes,    word_layout,
+    no_scratch,           bconv,
+    &kAvx512StemF32,      &kAvx512StemI16,
+    &kAvx512StemI8,       avx512_max_pool_row,
+    avx512_avg_pool_row,  roofline,
+    &kAvx512PointwiseF32, &kAvx512PointwiseF16,
+    &kAvx512PointwiseI8,  avx512_leaky_clip,
 };
 
 }  // namespace bireal

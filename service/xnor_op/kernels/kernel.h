@@ -78,8 +78,8 @@ struct PointwiseKernel {
   int block;  // output channels of a weight block
   // Bytes between prepared pixels, a multiple of 4; null where pixels are read as they are, float32.
   size_t (*pixel_pitch)(int channels);
-  // Symmetric 8-bit values, each pixel by itself: q = x * factor rounded to the nearest integer, halves to even, with the
-  // pixel's step and factor of eight_bits(). What `out` holds of a q is the kernel's affair.
+  // Symmetric 8-bit values, each pixel by itself: q = x * factor rounded to the nearest integer, halves to even, with
+  // the pixel's step and factor of eight_bits(). What `out` holds of a q is the kernel's affair.
   void (*prepare)(const float* x, int64_t count, int channels, void* out, float* step);
   // weights [channels][out_channels] as stored -> this ISA's layout.
   size_t (*layout_bytes)(int out_channels, int channels);
@@ -100,8 +100,8 @@ struct EightBits {
 };
 
 // Of a pixel, from the bits of m = max |x|: step = m / 127, factor = 127 / m, both 0 for tiny m. Magnitudes are in the
-// order of their bits, infinity and NaN above all others: a maximum of the bits, unlike one of the floats, tells of every
-// x that is not finite. The step is NaN then, and so is y, as no q could stand for such an x.
+// order of their bits, infinity and NaN above all others: a maximum of the bits, unlike one of the floats, tells of
+// every x that is not finite. The step is NaN then, and so is y, as no q could stand for such an x.
 static inline EightBits eight_bits(int32_t most) {
   constexpr float kSmallestMagnitude = 1e-30f;
   constexpr int32_t kInfinityBits = 0x7f800000;

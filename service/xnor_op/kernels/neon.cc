@@ -269,9 +269,24 @@ int64_t roofline(int64_t rounds) {
 
 extern const Kernels kernels_neon;
 const Kernels kernels_neon = {
-    "neon", kBlock,        kNeonStemBlock, pack,    bconv_layout_bytes, bconv_layout,      no_scratch,
-    bconv,  &kNeonStemF32, &kNeonStemI16,  nullptr, neon_max_pool_row,  neon_avg_pool_row, roofline,
-    nullptr, nullptr, nullptr, nullptr,
+    "neon",
+    kBlock,
+    kNeonStemBlock,
+    pack,
+    bconv_layout_bytes,
+    bconv_layout,
+    no_scratch,
+    bconv,
+    &kNeonStemF32,
+    &kNeonStemI16,
+    nullptr,  // stem_i8
+    neon_max_pool_row,
+    neon_avg_pool_row,
+    roofline,
+    nullptr,  // pointwise_f32
+    nullptr,  // pointwise_f16
+    nullptr,  // pointwise_i8
+    nullptr,  // leaky_clip
 };
 
 }  // namespace bireal

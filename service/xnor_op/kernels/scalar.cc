@@ -1,7 +1,7 @@
 // Portable kernels: plain C++, baseline flags, any CPU. The fallback, and the shape the fast ones follow.
+#include "scalar.h"
 #include "../epilogue.h"
 #include "kernel.h"
-#include "scalar.h"
 
 namespace bireal {
 namespace {
@@ -191,9 +191,24 @@ const StemKernel kStemI16 = {stem_layout_bytes<int16_t>, stem_layout<int16_t>, s
 
 extern const Kernels kernels_scalar;
 const Kernels kernels_scalar = {
-    "scalar", kWordBits, kWordBits, pack,    bconv_layout_bytes, bconv_layout, no_scratch,
-    bconv,    &kStemF32, &kStemI16, nullptr, max_pool_row,       avg_pool_row, nullptr,
-    &kScalarPointwiseF32, nullptr, &kScalarPointwiseI8, scalar_leaky_clip,
+    "scalar",
+    kWordBits,
+    kWordBits,
+    pack,
+    bconv_layout_bytes,
+    bconv_layout,
+    no_scratch,
+    bconv,
+    &kStemF32,
+    &kStemI16,
+    nullptr,  // stem_i8
+    max_pool_row,
+    avg_pool_row,
+    nullptr,  // roofline
+    &kScalarPointwiseF32,
+    nullptr,  // pointwise_f16
+    &kScalarPointwiseI8,
+    scalar_leaky_clip,
 };
 
 }  // namespace bireal

@@ -75,9 +75,9 @@ void scalar_leaky_clip(const float* x, int64_t count, float slope, float* out) {
   }
 }
 
-const PointwiseKernel kScalarPointwiseF32 = {kChunk,        nullptr,           nullptr, layout_bytes<float>,
+const PointwiseKernel kScalarPointwiseF32 = {kChunk,        nullptr,          nullptr, layout_bytes<float>,
                                              layout<float>, run<float, float>};
-const PointwiseKernel kScalarPointwiseI8 = {kChunk,         pitch_i8,           prepare_i8, layout_bytes<int8_t>,
-                                            layout<int8_t>, run<int8_t, int32_t>};
+const PointwiseKernel kScalarPointwiseI8 = {
+    kChunk, pitch_i8, prepare_i8, layout_bytes<int8_t>, layout<int8_t>, run<int8_t, int32_t>};
 
 }  // namespace bireal

@@ -62,12 +62,10 @@ void bconv(const char* name, int channels, int out_channels, int side, int kerne
   const TensorView bits_view = view(DType::kInt32, in.bits_shape(), bits);
   const TensorView residual = view(DType::kFloat32, out.shape(), shortcut);
   const TensorView affine = view(DType::kFloat32, {out_channels}, ones);
-  const BConv op({channels, kernel, 1}, bits_view,
-                 view(DType::kInt32, {out_channels, kernel, kernel, words}, weights), affine, affine, &residual,
-                 active_kernels());
-  measure(name, [&] {
-    op.run(bits_view, &residual, op.prepare(bits_view, &residual), y.data(), bits_out.data(), InTurn());
-  });
+  const BConv op({channels, kernel, 1}, bits_view, view(DType::kInt32, {out_channels, kernel, kernel, words}, weights),
+                 affine, affine, &residual, active_kernels());
+  measure(name,
+          [&] { op.run(bits_view, &residual, op.prepare(bits_view, &residual), y.data(), bits_out.data(), InTurn()); });
 }
 
 void stem(const char* name, int side) {
