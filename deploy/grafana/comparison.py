@@ -130,7 +130,7 @@ _TIME = Row(
         ),
         lines(
             "Whole answer, mean",
-            "Time from the decoded request to its answer, by task and variant.",
+            "Time from the request's last byte to its answer, decoding included, by task and variant.",
             Query(
                 mean("bireal_stage_seconds", ("task", "variant"), _TASK, _TOTAL, _BOTH_VARIANTS), "{{task}} {{variant}}"
             ),

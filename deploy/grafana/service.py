@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.grafana.panels import NO_SCRAPE, NO_TRAFFIC, Dashboard, Query, Row, heatmap, lines, stat, table
-from deploy.grafana.promql import CHOSEN, VARIABLES, mean, quantile, rate
+from deploy.grafana.promql import CHOSEN, VARIABLES, mean, quantile, rate, select
 
 _REQUESTS = "bireal_requests_total"
 _OK = 'outcome="ok"'
@@ -13,6 +13,7 @@ _TOTAL = 'stage="total"'
 _EACH = 'stage!="total"'
 _INFERENCE = 'stage="inference"'
 _WAITING = 'stage="queue"'
+_OURS = 'job="bireal"'  # every program that Prometheus scrapes has figures of its process, Prometheus too
 
 _GLANCE = Row(
     "At a glance",
@@ -54,7 +55,7 @@ _GLANCE = Row(
         ),
         stat(
             "Median time of an answer",
-            "Median time from the decoded request to its answer, by variant.",
+            "Median time from the request's last byte to its answer, decoding included, by variant.",
             Query(quantile(0.5, "bireal_stage_seconds", ("variant",), CHOSEN, _TOTAL), "{{variant}}"),
             unit="s",
             empty=NO_TRAFFIC,
@@ -99,7 +100,7 @@ _RED = Row(
         ),
         lines(
             "Duration, 50th, 95th and 99th percentile",
-            "Time from the decoded request to its answer, by variant.",
+            "Time from the request's last byte to its answer, decoding included, by variant.",
             *(
                 Query(
                     quantile(share, "bireal_stage_seconds", ("variant",), CHOSEN, _TOTAL),
@@ -191,7 +192,7 @@ _SATURATION = Row(
         lines(
             "CPU",
             "Cores that each process used. At the number of its cores it is saturated: more load only waits longer.",
-            Query("sum by (instance) (rate(process_cpu_seconds_total[$__rate_interval]))", "{{instance}}"),
+            Query(f"sum by (instance) ({rate('process_cpu_seconds_total', _OURS)})", "{{instance}}"),
             unit="none",
             width=6,
             empty=NO_SCRAPE,
@@ -219,7 +220,10 @@ _SATURATION = Row(
         lines(
             "Open files",
             "File descriptors in use, mostly connections, as a share of what each process may open.",
-            Query("max by (instance) (process_open_fds / process_max_fds)", "{{instance}}"),
+            Query(
+                f"max by (instance) ({select('process_open_fds', _OURS)} / {select('process_max_fds', _OURS)})",
+                "{{instance}}",
+            ),
             unit="percentunit",
             width=6,
             empty=NO_SCRAPE,
@@ -241,7 +245,7 @@ _HTTP = Row(
         ),
         lines(
             "HTTP duration, 95th percentile",
-            "Time from the request to the end of its response, by route: decoding and a slow client included.",
+            "Time from the request to the end of its response, by route: a client that sends or reads slowly included.",
             Query(quantile(0.95, "bireal_http_request_seconds", ("route",)), "{{route}}"),
             unit="s",
             width=6,

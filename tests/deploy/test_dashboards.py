@@ -93,6 +93,13 @@ def test_counters_are_asked_for_as_rates(expression: str) -> None:
         assert match[1] == "[", f"{match[0]} only ever grows: take its rate"
 
 
+@pytest.mark.parametrize("expression", queries())
+def test_what_every_program_exports_is_asked_for_of_the_service_alone(expression: str) -> None:
+    for selector in selectors_and_labels(promql_parser.parse(plain(expression))).selectors:
+        named = {(matcher.name, matcher.value) for matcher in selector.matchers.matchers}
+        assert selector.name.startswith("bireal_") or ("job", "bireal") in named, selector.name
+
+
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_panels_explain_themselves(path: Path) -> None:
     for panel in panels(path):
