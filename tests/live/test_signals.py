@@ -1,17 +1,21 @@
 """Stopping: readiness first, then the port, then what is in flight; and nothing that was accepted is lost."""
 
+import os
+import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.live.service_process import LiveService, running
+from tests.live.service_process import ROOT, START_S, LiveService, command, running
 from tests.pictures import encode, photo
 
 JPEG = encode(photo(), "JPEG")
@@ -179,6 +183,30 @@ def test_a_second_signal_ends_it_at_once(zoo, tmp_path, second):
 def test_a_signal_while_models_load(zoo, tmp_path):
     with running(zoo, tmp_path / "log", ready=False) as service:
         assert service.stop(signal.SIGINT) == 0, service.log.read_text()
+
+
+def test_a_signal_before_anything_is_up_ends_a_containers_first_process(zoo):
+    apart = ["unshare", "--pid", "--fork"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make namespaces of processes")
+    outer = subprocess.Popen([*apart, *command("serve", "--port", 0, "--model-dir", zoo)], cwd=ROOT)
+    children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+    try:
+        wait(lambda: children.read_text().split())
+        first = int(children.read_text())
+        wait(lambda: handles(first, signal.SIGTERM), START_S)
+        os.kill(first, signal.SIGTERM)
+        assert outer.wait(10) == 128 + signal.SIGTERM
+    finally:
+        for left in map(int, children.read_text().split() if outer.poll() is None else ()):
+            os.kill(left, signal.SIGKILL)
+        outer.wait(10)
+
+
+def handles(pid: int, sig: int) -> bool:
+    """Whether a process handles a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16) >> (sig - 1) & 1)
 
 
 def test_an_idle_connection_does_not_hold_it_up(zoo, tmp_path):
