@@ -2,9 +2,10 @@
 #
 #   docker build --tag bireal-serve .
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag bireal-serve .
-#   docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
-#     --publish 8000:8000 bireal-serve
+#   docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --stop-timeout 40 \
+#     --publish 127.0.0.1:8000:8000 bireal-serve
 #
+# Docker's own patience with a stop is 10 s, too short for the drain and a request that waits.
 # Other models: --volume "$PWD/my-models:/models:ro" (one folder <name>/<version>/ each, with model.onnx and card.yaml).
 # Every setting is an environment variable BIREAL_...: docs/settings.md.
 

@@ -101,6 +101,7 @@ def test_every_service_is_hardened_limited_and_checked(name: str) -> None:
     assert "no-new-privileges:true" in service["security_opt"]
     assert service["healthcheck"]["test"][0] == "CMD"
     assert {"cpus", "memory", "pids"} <= service["deploy"]["resources"]["limits"].keys()
+    assert {"max-size", "max-file"} <= service["logging"]["options"].keys(), "logs must not fill the disk"
     assert ":latest" not in service["image"]
     assert ":" in service["image"]
     assert all(port.startswith("127.0.0.1:") for port in service["ports"]), "publish to this machine only"
