@@ -112,8 +112,8 @@ wheel: $(STAMPS)/runtime ## the wheel for this machine into dist/, the same byte
 	SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}" PATH="$(abspath $(VENV))/bin:$$PATH" \
 	  $(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
-clean: ## remove .venv, builds and caches
-	rm -rf $(VENV) $(KSERVE) build dist .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove every .venv, builds and caches
+	rm -rf $(VENV) $(KSERVE) $(RAY_VENV) build dist .mypy_cache .pytest_cache .ruff_cache
 
 $(STAMPS)/venv:
 	$(need_python)

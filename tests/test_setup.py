@@ -127,7 +127,10 @@ def test_hooks_are_valid_and_call_make_targets_that_exist() -> None:
     validate = [Path(sys.executable).with_name("pre-commit"), "validate-config", config]
     run = subprocess.run(validate, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stderr
-    hooks = [hook for repo in yaml.safe_load(config.read_text())["repos"] for hook in repo["hooks"]]
+    said = yaml.safe_load(config.read_text())
+    hooks = [hook for repo in said["repos"] for hook in repo["hooks"]]
+    stages = {stage for hook in hooks for stage in hook["stages"]}
+    assert stages <= set(said["default_install_hook_types"]), "`pre-commit install` installs no others"
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {hook["entry"].removeprefix("make ") for hook in hooks} == {"lint", "test"} <= targets
     ci = (ROOT / ".ci/run").read_text()

@@ -147,14 +147,23 @@ def test_the_workflow_runs_what_decides_here_and_builds_for_both_architectures()
 def test_workflows_ask_for_no_more_than_they_need(path: Path) -> None:
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {"contents": "read"}
-    for job in workflow["jobs"].values():
+    jobs = [job for job in workflow["jobs"].values() if job.get("uses") != "./.github/workflows/ci.yml"]
+    for job in jobs:
         assert job["timeout-minutes"] <= 60
         for step in job["steps"]:
             assert "run" in step or re.fullmatch(r"[\w-]+/[\w-]+@v\d+(\.\d+)?", step["uses"])
-    commands = "\n".join(step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"])
+    commands = "\n".join(step.get("run", "") for job in jobs for step in job["steps"])
     named = set(re.findall(r"\bmake ([a-z]+)", commands))
     targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named <= targets
+
+
+def test_nothing_is_released_that_did_not_pass_and_has_no_notes() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]
+    assert jobs["check"]["uses"] == "./.github/workflows/ci.yml"
+    ci = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert "workflow_call" in ci[True], "YAML takes the key `on` for yes"
+    assert set(jobs["wheels"]["needs"]) == set(jobs["image"]["needs"]) == {"check", "notes"}
 
 
 def test_wheels_are_built_for_both_architectures() -> None:
