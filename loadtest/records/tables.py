@@ -52,11 +52,11 @@ def readme(records: Sequence[Recorded], remarks: Mapping[str, str]) -> str:
     if not records:
         lines.append("Nothing is recorded yet.\n")
         return "\n".join(lines)
+    by_date = sorted(records, key=lambda record: record.network.machine.date, reverse=True)
     newest: dict[str, Recorded] = {}
-    earlier = []
-    for record in sorted(records, key=lambda record: record.network.machine.date, reverse=True):
-        if newest.setdefault(record.network.machine.cpu_id, record) is not record:
-            earlier.append(record)
+    for record in by_date:
+        newest.setdefault(record.network.machine.cpu_id, record)
+    earlier = [record for record in by_date if record not in newest.values()]
     for record in newest.values():
         lines += _record(record, remarks.get(record.stem))
     if earlier:
