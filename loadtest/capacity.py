@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from loadtest.options import positive
 from loadtest.scenarios.queueing import Service, cores_needed, sojourn
 from loadtest.scenarios.schema import Capacity, LoadDocument
 from models.command_line import Parser
@@ -200,19 +201,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m loadtest.capacity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rate", type=_positive, required=True, metavar="R", help="requests a second")
-    parser.add_argument("--p99-ms", type=_positive, required=True, metavar="L", help="limit for 99 %% of them")
+    parser.add_argument("--rate", type=positive, required=True, metavar="R", help="requests a second")
+    parser.add_argument("--p99-ms", type=positive, required=True, metavar="L", help="limit for 99 %% of them")
     parser.add_argument("--task", choices=("classify", "depth"), default="classify", help="default classify")
     parser.add_argument("--file", type=Path, help="a recorded load test; by default the newest of docs/benchmarks/load")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
 
 
 if __name__ == "__main__":

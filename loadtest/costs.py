@@ -10,7 +10,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from loadtest.machine import describe_machine
 from loadtest.measures.instructions import count_instructions
@@ -18,13 +17,13 @@ from loadtest.measures.interleave import ParityError
 from loadtest.measures.modules import measure_modules
 from loadtest.measures.throughput import measure_throughput
 from loadtest.memory import measure_memory
-from loadtest.options import UsageError
+from loadtest.options import UsageError, add_output, count, positive, run_main
 from loadtest.peers.networks import Pair, pairs
 from loadtest.peers.onnx_runtime import Workload
+from loadtest.records.costs import cost_tables
 from loadtest.records.schema import LeftOut, Settings
 from loadtest.records.schema_costs import Costs, Instructions, Memory, Module, Throughput
 from models.command_line import Parser
-from service.errors import ServiceError
 
 PARTS = ("memory", "instructions", "throughput", "modules")
 # Modules are told apart by the names of basic blocks; counting instructions takes a minute a row.
@@ -90,12 +89,11 @@ def options() -> argparse.ArgumentParser:
     result.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default all")
     result.add_argument("--networks", nargs="+", metavar="PATTERN", help="binary networks, such as 'bireal18'")
     result.add_argument("--weights", choices=("auto", "random", "zoo"), default="auto", help="as in loadtest.network")
-    result.add_argument("--processes", type=int, default=3, help="fresh ones for each row of memory (default 3)")
-    result.add_argument("--windows", type=int, default=5, help="for each number of sessions (default 5)")
-    result.add_argument("--seconds", type=float, default=1.0, help="of a window (default 1)")
-    result.add_argument("--repetitions", type=int, default=20, help="profiled runs of each build (default 20)")
-    result.add_argument("--json", action="store_true", help="print one JSON document")
-    result.add_argument("--out", type=Path, metavar="FILE", help="write that document to a file, too")
+    result.add_argument("--processes", type=count, default=3, help="fresh ones for each row of memory (default 3)")
+    result.add_argument("--windows", type=count, default=5, help="for each number of sessions (default 5)")
+    result.add_argument("--seconds", type=positive, default=1.0, help="of a window (default 1)")
+    result.add_argument("--repetitions", type=count, default=20, help="profiled runs of each build (default 20)")
+    add_output(result)
     return result
 
 
@@ -110,22 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 if a build failed its parity check; 2 if nothing could be measured.
     """
-    arguments = options().parse_args(argv)
-    try:
-        costs = measure(arguments)
-    except (UsageError, ServiceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    text = costs.model_dump_json(indent=1, exclude_none=True) + "\n"
-    if arguments.out is not None:
-        arguments.out.write_text(text)
-    if arguments.json:
-        print(text, end="")
-    else:
-        from loadtest.records.costs import cost_tables  # here: tables are not needed where only JSON is asked for
-
-        print("\n".join(cost_tables(costs)))
-    return int(any(left.failed for left in costs.left_out))
+    return run_main(measure, options().parse_args(argv), cost_tables)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from loadtest.machine import describe_machine
 from loadtest.measures.interleave import CheckedRun, ParityError, interleave, summarise
 from loadtest.measures.roofline import Bound, Roofline
-from loadtest.options import UsageError, parser, progress, run_main, select, settings
+from loadtest.options import UsageError, parser, progress, run_main, select, settings, table
 from loadtest.peers import openvino_runtime
 from loadtest.peers.blocks import Blocks
 from loadtest.peers.shapes import Shape, Shapes, load_shapes
@@ -126,7 +126,7 @@ def measure_options(argv: Sequence[str]) -> Document:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program."""
-    return run_main(measure, options().parse_args(argv))
+    return run_main(measure, options().parse_args(argv), table)
 
 
 if __name__ == "__main__":

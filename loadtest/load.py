@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
 from loadtest.machine import describe_machine
-from loadtest.options import UsageError, among, existing_file, progress
+from loadtest.options import UsageError, among, count, existing_file, positive, progress
 from loadtest.scenarios import page
 from loadtest.scenarios.drive import Run, drive
 from loadtest.scenarios.plan import MEANING, NAMES, SATURATING_USERS, Kind, Plan, plans, saturate
@@ -205,8 +205,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="scenarios:\n" + "\n".join(f"  {name:10}{MEANING[name]}" for name in NAMES),
     )
     parser.add_argument("--scenarios", type=among(NAMES), default=list(NAMES), help="separated by commas; default all")
-    parser.add_argument("--seconds", type=_positive, default=8.0, metavar="S", help="of a scenario's step (default 8)")
-    parser.add_argument("--users", type=_count, default=SATURATING_USERS, metavar="N", help="that saturate (default 8)")
+    parser.add_argument("--seconds", type=positive, default=8.0, metavar="S", help="of a scenario's step (default 8)")
+    parser.add_argument("--users", type=count, default=SATURATING_USERS, metavar="N", help="that saturate (default 8)")
     parser.add_argument("--warm-up", type=_seconds, default=2.0, metavar="S", help="uncounted, of a kind (default 2)")
     parser.add_argument("--tasks", type=among(TASKS), default=list(TASKS), help="separated by commas")
     parser.add_argument("--variants", type=among(VARIANTS), default=list(VARIANTS), help="separated by commas")
@@ -226,24 +226,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
 def _seconds(text: str) -> float:
     value = float(text)
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
     return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def _address(text: str) -> str:

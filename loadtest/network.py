@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from loadtest.machine import describe_machine
 from loadtest.measures.interleave import CheckedRun, Output, ParityError, check, interleave, summarise
-from loadtest.options import UsageError, parser, progress, run_main, select, settings
+from loadtest.options import UsageError, parser, progress, run_main, select, settings, table
 from loadtest.peers import onnx_runtime, openvino_runtime
 from loadtest.peers.networks import Images, Pair, pairs, photos
 from loadtest.peers.onnx_runtime import BINARY, ORT_FP32, Side, Way, Workload
@@ -122,7 +122,7 @@ def measure_options(argv: Sequence[str]) -> Document:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program."""
-    return run_main(measure, options().parse_args(argv))
+    return run_main(measure, options().parse_args(argv), table)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
 from loadtest.records.schema import Document, LeftOut, Row, Settings
+from loadtest.records.schema_costs import Costs
 from models.command_line import Parser
 from service.backends.session import SPIN_US
 from service.errors import ServiceError
+
+Written = TypeVar("Written", Document, Costs)
 
 
 class UsageError(RuntimeError):
@@ -27,17 +32,37 @@ def parser(module: str, description: str, *, repetitions: int) -> argparse.Argum
         repetitions: default.
     """
     result = Parser(prog=f"python -m {module}", description=description)
-    result.add_argument("--threads", type=_positive, nargs="+", default=[1], metavar="N", help="of a run (default 1)")
-    result.add_argument("--batch", type=_positive, nargs="+", default=[1], metavar="N", help="images a run (default 1)")
+    result.add_argument("--threads", type=count, nargs="+", default=[1], metavar="N", help="of a run (default 1)")
+    result.add_argument("--batch", type=count, nargs="+", default=[1], metavar="N", help="images a run (default 1)")
     result.add_argument(
-        "--repetitions", type=_positive, default=repetitions, help=f"timed runs a row (default {repetitions})"
+        "--repetitions", type=count, default=repetitions, help=f"timed runs a row (default {repetitions})"
     )
     result.add_argument(
         "--only", action="append", default=[], metavar="PATTERN", help="rows to measure, such as 'bireal18/*'; repeat"
     )
-    result.add_argument("--json", action="store_true", help="print one JSON document")
-    result.add_argument("--out", type=Path, metavar="FILE", help="write that document to a file, too")
+    add_output(result)
     return result
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The options by which `run_main` writes a document."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write that document to a file, too")
+
+
+def count(text: str) -> int:
+    """An argument that says how many."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """An argument that measures something."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0, or has no end")
+    return value
 
 
 def existing_file(text: str) -> Path:
@@ -86,8 +111,17 @@ def select(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return [name for name in names if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def run_main(measure: Callable[[argparse.Namespace], Document], arguments: argparse.Namespace) -> int:
+def run_main(
+    measure: Callable[[argparse.Namespace], Written],
+    arguments: argparse.Namespace,
+    table: Callable[[Written], Sequence[str]],
+) -> int:
     """Runs a benchmark, prints and writes what it says.
+
+    Args:
+        measure: makes the document.
+        arguments: for it, and those of `add_output`.
+        table: the document as lines for a terminal.
 
     Returns:
         0; 1 if a row failed its parity check; 2 if nothing could be measured.
@@ -146,10 +180,3 @@ def _line(row: Row | None) -> str:
 
 def _left_out(left: LeftOut) -> str:
     return f"{'FAILED' if left.failed else 'left out'}: {left.name}: {left.reason}"
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value

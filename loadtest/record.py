@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from loadtest import costs, kernel, network
-from loadtest.options import UsageError, progress
+from loadtest.options import UsageError, count, progress
 from loadtest.records.merge import merged, merged_costs
 from loadtest.records.plots import kernel_plot, network_plot
 from loadtest.records.schema import Document
@@ -97,10 +97,12 @@ def options() -> argparse.ArgumentParser:
         result.add_argument(f"--{name}", type=Path, nargs="+", metavar="FILE", help=said)
     said = "benchmarks that this record goes without"
     result.add_argument("--without", nargs="+", choices=("kernel", "costs"), default=[], help=said)
-    result.add_argument("--repetitions", type=int, help="timed runs a row (default: each benchmark's own)")
+    result.add_argument("--repetitions", type=count, help="timed runs a row (default: each benchmark's own)")
     threads = sorted({1, usable_cpus()})
-    result.add_argument("--threads", type=int, nargs="+", default=threads, help=f"default {threads}")
-    result.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="of networks (default 1 8); blocks take 1")
+    result.add_argument("--threads", type=count, nargs="+", default=threads, help=f"default {threads}")
+    result.add_argument(
+        "--batch", type=count, nargs="+", default=[1, 8], help="of networks (default 1 8); blocks take 1"
+    )
     result.add_argument("--folder", type=Path, default=FOLDER, help="default docs/benchmarks")
     return result
 

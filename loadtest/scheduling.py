@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from loadtest.machine import describe_machine
+from loadtest.options import count, positive
 from loadtest.records.schema import Machine
 from models.command_line import Parser
 from service.errors import ServiceError
@@ -179,11 +180,11 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the measurement."""
     parser = Parser(prog="python -m loadtest.scheduling", description="Workers, threads and batches.")
     parser.add_argument("--models", type=Path, default=SHIPPED_MODELS, metavar="DIR", help="folder of models")
-    parser.add_argument("--cpus", type=int, default=usable_cpus(), help="threads in all (default: the usable CPUs)")
-    parser.add_argument("--max-batch", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N")
-    parser.add_argument("--callers", type=int, default=16, help="images in flight (default 16)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a round (default 1)")
-    parser.add_argument("--rounds", type=int, default=3, help="of each configuration (default 3)")
+    parser.add_argument("--cpus", type=count, default=usable_cpus(), help="threads in all (default: the usable CPUs)")
+    parser.add_argument("--max-batch", type=count, nargs="+", default=[1, 2, 4, 8], metavar="N")
+    parser.add_argument("--callers", type=count, default=16, help="images in flight (default 16)")
+    parser.add_argument("--seconds", type=positive, default=1.0, help="of a round (default 1)")
+    parser.add_argument("--rounds", type=count, default=3, help="of each configuration (default 3)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the document to a file")
     arguments = parser.parse_args(argv)
     try:

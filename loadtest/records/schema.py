@@ -6,6 +6,7 @@ file that says less than it should.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -50,6 +51,11 @@ class Machine(Part):
     versions: dict[str, str]
     commit: str
     date: str
+
+    @property
+    def stem(self) -> str:
+        """Name of a record's files, without the suffix: `<date>-<cpu>`."""
+        return f"{self.date[:10]}-{re.sub(r'[^a-z0-9]+', '-', self.cpu.lower()).strip('-')}"
 
 
 class Settings(Part):

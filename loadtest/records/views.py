@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +40,7 @@ class Recorded(BaseModel):
     @property
     def stem(self) -> str:
         """Name of its file: `<date>-<cpu>`."""
-        cpu = re.sub(r"[^a-z0-9]+", "-", self.network.machine.cpu.lower()).strip("-")
-        return f"{self.network.machine.date[:10]}-{cpu}"
+        return self.network.machine.stem
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def write(folder: Path, document: LoadDocument | None = None) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     if document is not None:
-        written.append(folder / f"{stem(document)}.json")
+        written.append(folder / f"{document.machine.stem}.json")
         written[0].write_text(document.model_dump_json(indent=1, exclude_none=True) + "\n")
     records = recorded(folder)
     if not records:
@@ -62,7 +61,7 @@ def write(folder: Path, document: LoadDocument | None = None) -> list[Path]:
     written.append(folder / README)
     written[-1].write_text(page(records))
     for name, draw in plots.PLOTS.items():
-        path = folder / f"{stem(records[0])}-{name}.svg"
+        path = folder / f"{records[0].machine.stem}-{name}.svg"
         if draw(records[0], path):
             written.append(path)
     return written
@@ -74,16 +73,10 @@ def recorded(folder: Path) -> list[LoadDocument]:
     return sorted(found, key=lambda document: document.machine.date, reverse=True)
 
 
-def stem(document: LoadDocument) -> str:
-    """Name of a record's files, without the suffix: day and CPU."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", document.machine.cpu.lower()).strip("-")
-    return f"{document.machine.date[:10]}-{cpu}"
-
-
 def page(records: Sequence[LoadDocument]) -> str:
     """The page: the newest record, links to all."""
     newest, *earlier = records
-    name = stem(newest)
+    name = newest.machine.stem
     lines = [_HEAD, f"## {newest.machine.date[:10]}, {newest.machine.cpu}", "", *_machine(newest)]
     lines += [f"Recorded in [{name}.json]({name}.json).", ""]
     lines += [*_capacity(newest), *_cores(newest), *_validation(newest)]
@@ -98,7 +91,7 @@ def page(records: Sequence[LoadDocument]) -> str:
         lines += [
             "## Earlier records",
             "",
-            *(f"- [{stem(record)}.json]({stem(record)}.json)" for record in earlier),
+            *(f"- [{record.machine.stem}.json]({record.machine.stem}.json)" for record in earlier),
             "",
         ]
     return "\n".join(lines)

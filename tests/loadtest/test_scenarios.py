@@ -121,7 +121,7 @@ def the_record() -> LoadDocument:
 def test_the_recorded_page_is_drawn_from_the_files():
     assert (FOLDER / page.README).read_text() == page.page(page.recorded(FOLDER))
     for name in page.plots.PLOTS:
-        assert (FOLDER / f"{page.stem(the_record())}-{name}.svg").read_text().startswith("<?xml")
+        assert (FOLDER / f"{the_record().machine.stem}-{name}.svg").read_text().startswith("<?xml")
 
 
 def test_the_record_holds_every_scenario_by_both_variants_and_nothing_failed():
