@@ -1,8 +1,9 @@
 """Stopping under load: `python -m loadtest.kill` sends SIGTERM, then SIGKILL, to a busy service, and counts the losses.
 
 SIGTERM: the clients stop sending as soon as `/readyz` says 503, as a load balancer does; every request that was sent
-until then must be answered, and the exit code must be 0. With `--stubborn` they go on until the port closes, a connection a
-request: whoever has connected by then must be answered too, and whoever comes later is refused and has lost nothing.
+until then must be answered, and the exit code must be 0. With `--stubborn` they go on until the port closes, a
+connection a request: whoever has connected by then must be answered too, and whoever comes later is refused and has
+lost nothing.
 
 SIGKILL, `--rounds` times on one feedback store, each time with requests under way: what was in flight is lost. The
 next start must be clean: ready, nothing logged as an error, the store intact. And it is asked for every label that any
@@ -12,6 +13,7 @@ too, so that in the end the store must hold exactly those that were sent, one ro
 """
 
 import argparse
+import contextlib
 import json
 import signal
 import sqlite3
@@ -27,8 +29,9 @@ from typing import Any, NamedTuple
 import httpx
 
 from loadtest.machine import describe_machine
+from loadtest.options import count, positive
 from loadtest.pictures import photo_like
-from loadtest.server import Server, ServerError, serving
+from loadtest.stack import StackError, Started, ended, service, stop
 from models.command_line import Parser
 
 
@@ -63,13 +66,14 @@ class Tally:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs both. Returns the exit code: 0, 1 (something was lost) or 2 (it could not be run)."""
     arguments = _parser().parse_args(argv)
+    machine = describe_machine()
     try:
         document = {"kind": "kill", "term": terminate(arguments), "kill": kill(arguments)}
-    except ServerError as error:
+    except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     document["ok"] = document["term"]["ok"] and document["kill"]["ok"]
-    document["machine"] = describe_machine().model_dump(mode="json")
+    document["machine"] = machine.model_dump(mode="json")
     text = json.dumps(document, indent=1)
     if arguments.out:
         arguments.out.write_text(text + "\n")
@@ -81,22 +85,18 @@ def terminate(arguments: argparse.Namespace) -> dict[str, Any]:
     """SIGTERM under load.
 
     Raises:
-        ServerError: The service does not start.
+        StackError: The service does not start, or it is not known what the clients saw.
     """
-    tally, stop = Tally(), threading.Event()
-    with serving(*_options(arguments), "--drain-s", DRAIN_S) as server:
-        clients = _start(arguments.clients, server.url, stop, tally, feedback=False)
+    tally, done = Tally(), threading.Event()
+    with service([*_options(arguments), "--drain-s", DRAIN_S]) as server, _clients(arguments, server, done, tally):
         _wait(arguments.seconds, "a request was answered", lambda: tally.answered > 0, server)
         begun = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         if not arguments.stubborn:
             _wait_draining(server)
-            stop.set()
-        exit_code = server.process.wait(60)
+            done.set()
+        exit_code = ended(server.process)
         took_s = time.monotonic() - begun
-        stop.set()
-        for client in clients:
-            client.join(60)
     return {
         "answered": tally.answered,
         "refused": tally.refused,
@@ -111,7 +111,7 @@ def kill(arguments: argparse.Namespace) -> dict[str, Any]:
     """SIGKILL under load, and a start on what it left, `arguments.rounds` times.
 
     Raises:
-        ServerError: The service does not start, before or after, or acknowledges nothing before it could be killed.
+        StackError: The service does not start, before or after, or acknowledges nothing before it could be killed.
     """
     found = Recovered()
     tallies: list[Tally] = []
@@ -121,17 +121,17 @@ def kill(arguments: argparse.Namespace) -> dict[str, Any]:
         secrets.write_text("of-this-measurement-alone\n")
         options = [*_options(arguments), "--feedback-store", store, "--feedback-secrets-file", secrets]
         for _ in range(arguments.rounds):
-            with serving(*options, log=log) as server:
+            with service(options, log=log) as server:
                 found.check(server, tallies[-1:])
                 tallies.append(_kill_one(server, arguments))
             found.errors += log.read_text().splitlines()
         begun = time.monotonic()
-        with serving(*options, log=log) as server:
+        with service(options, log=log) as server:
             ready_s = time.monotonic() - begun
             found.check(server, tallies[-1:])
             found.check_again(server, [label for tally in tallies for label in tally.acknowledged])
             answer = httpx.post(f"{server.url}/classify", content=photo_like(), headers=_OCTETS, timeout=60)
-            exit_code = server.stop(signal.SIGTERM)
+            exit_code = stop(server.process)
         found.errors += log.read_text().splitlines()
         with sqlite3.connect(store) as database:
             intact = database.execute("PRAGMA integrity_check").fetchone()[0]
@@ -175,56 +175,53 @@ class Recovered:
     doubtful_kept: int = 0
     errors: list[str] = field(default_factory=list)
 
-    def check(self, server: Server, killed: Sequence[Tally]) -> None:
+    def check(self, server: Started, killed: Sequence[Tally]) -> None:
         """Sends again what was sent to a service before it was killed.
 
         Raises:
-            ServerError: The service takes no labels.
+            StackError: The service takes no labels.
         """
         for tally in killed:
             self.check_again(server, tally.acknowledged)
             self.doubtful_kept += sum(_has(server, tally.doubtful))
 
-    def check_again(self, server: Server, acknowledged: Sequence[Label]) -> None:
+    def check_again(self, server: Started, acknowledged: Sequence[Label]) -> None:
         """Counts those that the service does not have.
 
         Raises:
-            ServerError: The service takes no labels.
+            StackError: The service takes no labels.
         """
         self.lost += sum(not has for has in _has(server, acknowledged))
 
 
-def _has(server: Server, labels: Sequence[Label]) -> Iterator[bool]:
+def _has(server: Started, labels: Sequence[Label]) -> Iterator[bool]:
     """Whether the service has each label already; it has all of them afterwards."""
     with httpx.Client(base_url=server.url, timeout=60) as http:
         for label in labels:
             said = http.post("/feedback", json=label._asdict())
             if said.status_code not in (200, 201):
-                raise ServerError(f"A label that was sent again was answered by {said.status_code}: {said.text[:200]}")
+                raise StackError(f"A label that was sent again was answered by {said.status_code}: {said.text[:200]}")
             yield said.json()["status"] == "repeated"
 
 
-def _kill_one(server: Server, arguments: argparse.Namespace) -> Tally:
+def _kill_one(server: Started, arguments: argparse.Namespace) -> Tally:
     """Loads a service and kills it while labels are under way.
 
     Raises:
-        ServerError: It acknowledged too few labels, or nothing was under way when it was killed.
+        StackError: It acknowledged too few labels, or nothing was under way when it was killed.
     """
-    tally, stop = Tally(), threading.Event()
-    clients = _start(arguments.clients, server.url, stop, tally, feedback=True)
+    tally, done = Tally(), threading.Event()
     enough = arguments.labels
-    _wait(arguments.seconds, f"{enough} labels were acknowledged", lambda: len(tally.acknowledged) >= enough, server)
-    server.process.kill()
-    exit_code = server.process.wait()
-    stop.set()
-    for client in clients:
-        client.join(90)
-    if any(client.is_alive() for client in clients):
-        raise ServerError("A client still waits for an answer of the service that was killed: its count is not known.")
+    with _clients(arguments, server, done, tally, feedback=True):
+        _wait(
+            arguments.seconds, f"{enough} labels were acknowledged", lambda: len(tally.acknowledged) >= enough, server
+        )
+        server.process.kill()
+        exit_code = server.process.wait()
     if exit_code != -signal.SIGKILL:
-        raise ServerError(f"The service ended with {exit_code} before it could be killed.")
+        raise StackError(f"The service ended with {exit_code} before it could be killed.")
     if not tally.lost:
-        raise ServerError("No request was under way when the service was killed: send by more --clients.")
+        raise StackError("No request was under way when the service was killed: send by more --clients.")
     return tally
 
 
@@ -238,31 +235,31 @@ def _verdict(document: dict[str, Any], *, clean: bool) -> str:
     return "no acknowledged label was lost, and each start was clean"
 
 
-def _wait(seconds: float, what: str, condition: Callable[[], bool], server: Server) -> None:
+def _wait(seconds: float, what: str, condition: Callable[[], bool], server: Started) -> None:
     """Sleeps for the load to last, and then until there is something that can be lost.
 
     Raises:
-        ServerError: There is nothing within PATIENCE_S, or the service ended.
+        StackError: There is nothing within PATIENCE_S, or the service ended.
     """
     time.sleep(seconds)
     give_up = time.monotonic() + PATIENCE_S
     while not condition():
         if server.process.poll() is not None or time.monotonic() > give_up:
-            raise ServerError(f"Not within {seconds + PATIENCE_S:g} s: {what}.")
+            raise StackError(f"Not within {seconds + PATIENCE_S:g} s: {what}.")
         time.sleep(0.01)
 
 
-def _wait_draining(server: Server) -> None:
+def _wait_draining(server: Started) -> None:
     """Waits until `/readyz` no longer says 200.
 
     Raises:
-        ServerError: The port was closed before anybody could see that.
+        StackError: The port was closed before anybody could see that.
     """
     try:
         while httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200:
             time.sleep(0.01)
     except httpx.TransportError as error:
-        raise ServerError(
+        raise StackError(
             f"The service closed its port within {DRAIN_S} s of SIGTERM, and /readyz was not seen to say 503 before "
             f"({type(error).__name__}): the machine is too busy to tell what was lost."
         ) from error
@@ -270,32 +267,49 @@ def _wait_draining(server: Server) -> None:
 
 DRAIN_S = 5  # between `/readyz` saying 503 and the port closing
 PATIENCE_S = 120.0
+CLIENT_S = 60.0  # that a client waits for each byte
 
 _OCTETS = {"content-type": "application/octet-stream"}
 
 
 def _options(arguments: argparse.Namespace) -> list[object]:
+    options: list[object] = ["--log-level", "error"]
     if arguments.model_dir is None:
-        return []
-    return ["--model-dir", arguments.model_dir, "--fallback", "reference"]
+        return options
+    return [*options, "--model-dir", arguments.model_dir, "--fallback", "reference"]
 
 
-def _start(count: int, url: str, stop: threading.Event, tally: Tally, *, feedback: bool) -> list[threading.Thread]:
+@contextlib.contextmanager
+def _clients(
+    arguments: argparse.Namespace, server: Started, done: threading.Event, tally: Tally, *, feedback: bool = False
+) -> Iterator[None]:
+    """Clients that send for as long as the context lasts, or until `done` is set; at its end each has its last answer.
+
+    Raises:
+        StackError: One of them still waits, so that its count is not known.
+    """
     lock = threading.Lock()
     threads = [
-        threading.Thread(target=_client, args=(url, number, stop, tally, lock, feedback), daemon=True)
-        for number in range(count)
+        threading.Thread(target=_client, args=(server.url, number, done, tally, lock, feedback), daemon=True)
+        for number in range(arguments.clients)
     ]
     for thread in threads:
         thread.start()
-    return threads
+    try:
+        yield
+    finally:
+        done.set()
+    for thread in threads:
+        thread.join(CLIENT_S + 30)
+    if any(thread.is_alive() for thread in threads):
+        raise StackError("A client still waits for an answer of the service that was ended: its count is not known.")
 
 
-def _client(url: str, number: int, stop: threading.Event, tally: Tally, lock: threading.Lock, feedback: bool) -> None:
+def _client(url: str, number: int, done: threading.Event, tally: Tally, lock: threading.Lock, feedback: bool) -> None:
     """A connection a request, as the hardest case: none is kept that could hide a closed port."""
     body = photo_like(seed=number)
-    with httpx.Client(base_url=url, timeout=60, limits=httpx.Limits(max_keepalive_connections=0)) as http:
-        while not stop.is_set():
+    with httpx.Client(base_url=url, timeout=CLIENT_S, limits=httpx.Limits(max_keepalive_connections=0)) as http:
+        while not done.is_set():
             try:
                 response = http.post("/classify", content=body, headers=_OCTETS)
             except httpx.ConnectError:
@@ -337,20 +351,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m loadtest.kill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=5.0, help="of load before each signal (%(default)s)")
-    parser.add_argument("--clients", type=int, default=16, help="at once (%(default)s)")
-    parser.add_argument("--rounds", type=_count, default=3, help="SIGKILLs, on one store (%(default)s)")
-    parser.add_argument("--labels", type=_count, default=20, help="acknowledged before SIGKILL (%(default)s)")
+    parser.add_argument("--seconds", type=positive, default=5.0, help="of load before each signal (%(default)s)")
+    parser.add_argument("--clients", type=count, default=16, help="at once (%(default)s)")
+    parser.add_argument("--rounds", type=count, default=3, help="SIGKILLs, on one store (%(default)s)")
+    parser.add_argument("--labels", type=count, default=20, help="acknowledged before SIGKILL (%(default)s)")
     parser.add_argument("--stubborn", action="store_true", help="clients that go on sending until the port closes")
     parser.add_argument("--model-dir", type=Path, help="other models than the shipped ones")
     parser.add_argument("--out", type=Path, help="write the report here too")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

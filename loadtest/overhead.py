@@ -15,8 +15,8 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,10 +31,10 @@ import httpx
 
 from loadtest.keepalive import LoadError, post
 from loadtest.machine import describe_machine
-from loadtest.options import progress
+from loadtest.options import count, progress
 from loadtest.overhead_peers import work
 from loadtest.pictures import photo_like
-from loadtest.server import ROOT, ServerError, serving
+from loadtest.stack import ROOT, StackError, ended, free_port, service
 from models.command_line import Parser
 
 SERVERS = ("bireal-serve", "fastapi", "mosec")
@@ -56,11 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparison. Returns the exit code: 0 or 2 (it could not be run)."""
     arguments = _parser().parse_args(argv)
     picture = photo_like(*arguments.picture)
+    machine = describe_machine()  # before there is any load of ours
     try:
         document = cores(arguments, picture) if arguments.cores else compare(arguments, picture)
-    except (ServerError, LoadError) as error:
+    except (StackError, LoadError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    document["machine"] = machine.model_dump(mode="json")
     text = json.dumps(document, indent=1)
     if arguments.out:
         arguments.out.write_text(text + "\n")
@@ -72,8 +74,9 @@ def compare(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
     """All rows.
 
     Raises:
-        ServerError: A server does not start.
+        StackError: A server does not start.
         LoadError: A request was not answered by 200.
+        OSError: A server is gone.
     """
     with contextlib.ExitStack() as stack:
         servers = [_Up(name, *stack.enter_context(_serving(name))) for name in SERVERS]
@@ -97,7 +100,6 @@ def compare(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
         "slices": rounds,
         "work_ms": round(1000 * work_s, 3),
         "rows": rows,
-        "machine": describe_machine().model_dump(mode="json"),
     }
 
 
@@ -105,8 +107,8 @@ def _take_turns(servers: Sequence[_Up], arguments: argparse.Namespace, picture: 
     """Measures slices of all servers, and after each the CPU seconds of the work, which it adds to the last."""
     turns = [(server, at_once) for at_once in arguments.concurrency for server in servers]
     for number in range(arguments.rounds):
-        for turn in range(len(turns)):
-            server, at_once = turns[(turn + number) % len(turns)]  # nobody always follows the same one
+        # By lot, the same each time: nobody always follows the same one.
+        for server, at_once in random.Random(number).sample(turns, len(turns)):
             begun = cpu_s(server.pid)
             driven = post(server.url, picture, requests=arguments.requests, at_once=at_once)
             spent_s = (cpu_s(server.pid) - begun) / arguments.requests
@@ -126,7 +128,8 @@ def _row(server: _Up, at_once: int, work_s: float) -> dict[str, Any]:
         "requests_per_s": round(statistics.median(per_s for _, per_s in server.slices[at_once]), 1),
         "cpu_ms": round(1000 * work_s * ratio, 3),
         "beyond_work_ms": round(1000 * work_s * (ratio - 1), 3),
-        # 1.57 standard errors of a median by the quartiles, as the notches of a box plot: McGill et al. 1978.
+        # 1.7 standard errors of a median, by the quartiles: the notches of a box plot (McGill et al. 1978). Two medians
+        # whose intervals do not meet differ, with 95 % confidence.
         "plus_minus_ms": round(1000 * work_s * 1.57 * (high - low) / len(ratios) ** 0.5, 3),
     }
 
@@ -135,8 +138,9 @@ def cores(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
     """The service on one core and on two, in turns, the load generator on the same cores; and the work in threads.
 
     Raises:
-        ServerError: The service does not start.
+        StackError: The service does not start.
         LoadError: A request was not answered by 200.
+        OSError: The service is gone.
     """
     cpus = sorted(os.sched_getaffinity(0))
     found: dict[str, list[dict[str, float]]] = {"1": [], "2": []}
@@ -144,8 +148,7 @@ def cores(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
         servers = {}
         for count in (1, 2):
             options = ["--workers", count, "--decode-threads", count, "--intra-op-threads", 1]
-            prefix = ["taskset", "-c", ",".join(map(str, cpus[:count]))]
-            servers[count] = stack.enter_context(serving(*options, prefix=prefix))
+            servers[count] = stack.enter_context(service(options, cpus=cpus[:count]))
             post(f"{servers[count].url}/classify", picture, requests=100, at_once=4)
         progress("one core and two: measuring")
         try:
@@ -178,7 +181,6 @@ def cores(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
         "slices": arguments.rounds,
         **medians,
         "two_over_one": ratio,
-        "machine": describe_machine().model_dump(mode="json"),
     }
 
 
@@ -215,12 +217,10 @@ def _work_s(data: bytes) -> float:
 def _serving(name: str, root: Path = ROOT) -> Iterator[tuple[str, int]]:
     """Starts a server; gives where it classifies, and its process."""
     if name == "bireal-serve":
-        with serving("--intra-op-threads", 1, root=root) as server:
+        with service(["--intra-op-threads", 1], root=root) as server:
             yield f"{server.url}/classify", server.process.pid
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     module, path = {
         "fastapi": ("loadtest.overhead_peers", "classify"),
         "mosec": ("loadtest.overhead_mosec", "inference"),
@@ -237,17 +237,14 @@ def _serving(name: str, root: Path = ROOT) -> Iterator[tuple[str, int]]:
                 if httpx.post(url, content=photo_like(), timeout=10).status_code == 200:
                     break
             if process.poll() is not None or time.monotonic() > deadline:
-                raise ServerError(f"{name} did not start; it says why above.")
+                raise StackError(f"{name} did not start; it says why above.")
             time.sleep(0.2)
         yield url, process.pid
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        for sent in (signal.SIGTERM, signal.SIGKILL):  # the second for what mosec leaves of its workers
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sent)
+            ended(process)
 
 
 def cpu_s(pid: int) -> float:
@@ -261,13 +258,13 @@ def cpu_s(pid: int) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m loadtest.overhead", description=__doc__)
-    parser.add_argument("--requests", type=int, default=40, help="of a slice (%(default)s)")
+    parser.add_argument("--requests", type=count, default=40, help="of a slice (%(default)s)")
     parser.add_argument(
-        "--rounds", type=int, default=40, help="slices of each server and concurrency; Ctrl-C ends them (%(default)s)"
+        "--rounds", type=count, default=40, help="slices of each server and concurrency; Ctrl-C ends them (%(default)s)"
     )
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16], help="at once (%(default)s)")
+    parser.add_argument("--concurrency", type=count, nargs="+", default=[1, 4, 16], help="at once (%(default)s)")
     parser.add_argument(
-        "--picture", type=int, nargs=2, default=[500, 375], metavar=("WIDTH", "HEIGHT"), help="pixels (%(default)s)"
+        "--picture", type=count, nargs=2, default=[500, 375], metavar=("WIDTH", "HEIGHT"), help="pixels (%(default)s)"
     )
     parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout, whose service takes turns too")
     parser.add_argument("--cores", action="store_true", help="one core against two instead")

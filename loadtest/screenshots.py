@@ -14,7 +14,7 @@ from typing import Literal
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from loadtest.server import ROOT, ServerError, serving
+from loadtest.stack import ROOT, StackError, service
 from models.command_line import Parser
 
 #: File, drawing that is picked, colours.
@@ -29,11 +29,11 @@ def chromium() -> str:
     """The browser's program.
 
     Raises:
-        ServerError: There is none.
+        StackError: There is none.
     """
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
-        raise ServerError("No Chromium was found: install it (Debian: apt-get install chromium).")
+        raise StackError("No Chromium was found: install it (Debian: apt-get install chromium).")
     return program
 
 
@@ -77,17 +77,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder (%(default)s)")
     arguments = parser.parse_args(argv)
     try:
-        with serving() as server, browser() as running:
+        with service() as served, browser() as running:
             for name, sample, scheme in SHOTS:
                 page = running.new_page(viewport={"width": _WIDTH, "height": 900}, color_scheme=scheme)
-                compare_sample(page, server.url, sample)
+                compare_sample(page, served.url, sample)
                 for count in range(2, _RUNS + 1):  # one run says little about time
                     page.get_by_role("button", name="Compare").click()
                     page.get_by_text(f"{count} comparisons on this page").wait_for(timeout=60_000)
                 (arguments.out / name).write_bytes(photograph(page))
                 print(f"{arguments.out / name}: {(arguments.out / name).stat().st_size / 1000:.0f} kB", file=sys.stderr)
                 page.close()
-    except ServerError as error:
+    except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

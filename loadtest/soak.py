@@ -2,7 +2,8 @@
 
 More clients than the queue takes send pictures to every task and variant, good and bad ones; each answer is checked.
 The resident memory is read twice a second, and its slope fitted by least squares over the second half of the time, when
-caches and allocators are warm. Exit code 1: a wrong answer, a 500, or memory that grows faster than `--max-slope`.
+caches and allocators are warm. Exit code 1: a wrong answer, a 500, memory that grows faster than `--max-slope`, or a
+service that ended before it was told to.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import httpx
@@ -20,8 +22,10 @@ import numpy as np
 from tqdm import tqdm
 
 from loadtest.machine import describe_machine
+from loadtest.options import count, positive
 from loadtest.pictures import photo_like
-from loadtest.server import ServerError, serving
+from loadtest.scenarios.drive import Usage
+from loadtest.stack import StackError, service, stop
 from models.command_line import Parser
 
 #: What is sent, with the statuses that are right; 429 is the point of a soak at saturation.
@@ -34,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         document = soak(arguments)
-    except ServerError as error:
+    except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     text = json.dumps(document, indent=1)
@@ -48,38 +52,44 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
     """Keeps a service of its own full for the time asked for, and reports.
 
     Raises:
-        ServerError: The service does not start.
+        StackError: The service does not start.
     """
     seconds = 60 * arguments.minutes
     options = ["--queue-size", arguments.queue_size]
     if arguments.model_dir:
         options += ["--model-dir", arguments.model_dir, "--fallback", "reference"]
-    counts: Counter[str] = Counter()
+    machine = describe_machine()
+    counts: list[Counter[str]] = [Counter() for _ in range(arguments.clients)]  # one each: adding is not atomic
     wrong: list[str] = []
-    with serving(*options) as server:
-        stop = threading.Event()
+    with service(options) as server:
+        done = threading.Event()
         clients = [
-            threading.Thread(target=_client, args=(server.url, number, stop, counts, wrong), daemon=True)
+            threading.Thread(target=_client, args=(server.url, number, done, counts[number], wrong), daemon=True)
             for number in range(arguments.clients)
         ]
         for client in clients:
             client.start()
-        times, memory = _watch(server.process.pid, seconds)
-        stop.set()
+        try:
+            times, memory = _watch(server.process, seconds)
+        finally:
+            done.set()
         for client in clients:
             client.join(60)
-        exit_code = server.stop()
-    late = times > seconds / 2
+        exit_code = stop(server.process)
+    lasted_s = float(times[-1])
+    late = times >= lasted_s / 2
+    whole = lasted_s >= seconds
     slope = float(np.polyfit(times[late], memory[late], 1)[0]) * 60 if late.sum() > 2 else 0.0
-    answered = sum(count for name, count in counts.items() if name.endswith(" 200"))
+    total = sum(counts, Counter[str]())
+    answered = sum(count for name, count in total.items() if name.endswith(" 200"))
     return {
         "kind": "soak",
-        "minutes": arguments.minutes,
+        "minutes": round(lasted_s / 60, 1),
         "clients": arguments.clients,
         "queue_size": arguments.queue_size,
         "answered": answered,
-        "answered_per_s": round(answered / seconds, 2),
-        "counts": dict(sorted(counts.items())),
+        "answered_per_s": round(answered / max(lasted_s, 1e-9), 2),
+        "counts": dict(sorted(total.items())),
         "wrong": wrong[:20],
         "rss_mb": {
             "start": round(float(memory[0]) / 1e6, 1),
@@ -90,33 +100,37 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
         "slope_kb_per_min_second_half": round(slope / 1e3, 1),
         "max_slope_kb_per_min": arguments.max_slope,
         "exit_code": exit_code,
-        "ok": not wrong and exit_code == 0 and answered > 0 and slope / 1e3 <= arguments.max_slope,
-        "machine": describe_machine().model_dump(mode="json"),
+        "ok": whole and not wrong and exit_code == 0 and answered > 0 and slope / 1e3 <= arguments.max_slope,
+        "machine": machine.model_dump(mode="json"),
     }
 
 
-def _watch(pid: int, seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """Times, s, and resident memory, bytes."""
+def _watch(process: Popen[str], seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """Times, s, and resident memory, bytes, for so long or until the process ends; one of each at least."""
     begun = time.monotonic()
     times, memory = [], []
     with tqdm(total=round(seconds), unit="s", file=sys.stderr) as bar:
-        while (now := time.monotonic() - begun) < seconds:
-            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            times.append(now)
-            memory.append(pages * 4096)
-            bar.update(round(now) - bar.n)
+        while True:
+            used = Usage.of(process.pid).resident_bytes
+            if times and (used == 0 or process.poll() is not None):  # it has given its memory back
+                break
+            times.append(time.monotonic() - begun)
+            memory.append(used)
+            bar.update(round(times[-1]) - bar.n)
+            if times[-1] >= seconds:
+                break
             time.sleep(0.5)
     return np.array(times), np.array(memory, dtype=np.float64)
 
 
-def _client(url: str, number: int, stop: threading.Event, counts: Counter[str], wrong: list[str]) -> None:
+def _client(url: str, number: int, done: threading.Event, counts: Counter[str], wrong: list[str]) -> None:
     """Asks until it is told to stop; each client has pictures of its own."""
     pictures = [photo_like(seed=number, width=320 + 40 * (number % 7)), photo_like(1242, 375, seed=number)]
     paths = ["/classify", "/classify?variant=full", "/depth?variant=binary", "/compare/classify", "cut", "text"]
     weights = [16, 4, 2, 2, 1, 1]
     rng = np.random.default_rng(number)
     with httpx.Client(base_url=url, timeout=60) as http:
-        while not stop.is_set():
+        while not done.is_set():
             path = paths[rng.choice(len(paths), p=np.array(weights) / sum(weights))]
             body = pictures[path.startswith("/depth")]
             right = _RIGHT
@@ -127,6 +141,7 @@ def _client(url: str, number: int, stop: threading.Event, counts: Counter[str], 
                 response = http.post(target, content=body, headers={"content-type": "application/octet-stream"})
             except httpx.HTTPError as error:
                 wrong.append(f"{path}: {type(error).__name__} {error}")
+                done.wait(0.1)  # a service that is gone refuses at once
                 continue
             counts[f"{path} {response.status_code}"] += 1
             if response.status_code not in right:
@@ -137,9 +152,9 @@ def _client(url: str, number: int, stop: threading.Event, counts: Counter[str], 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m loadtest.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long (%(default)s)")
-    parser.add_argument("--clients", type=int, default=24, help="at once (%(default)s)")
-    parser.add_argument("--queue-size", type=int, default=8, help="of the service: small, so that it is full")
+    parser.add_argument("--minutes", type=positive, default=10.0, help="how long (%(default)s)")
+    parser.add_argument("--clients", type=count, default=24, help="at once (%(default)s)")
+    parser.add_argument("--queue-size", type=count, default=8, help="of the service: small, so that it is full")
     parser.add_argument("--max-slope", type=float, default=500.0, help="kB a minute that count as flat (%(default)s)")
     parser.add_argument("--model-dir", type=Path, help="other models than the shipped ones")
     parser.add_argument("--out", type=Path, help="write the report here too")

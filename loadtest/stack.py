@@ -1,7 +1,7 @@
 """The service and Prometheus as processes of their own, for as long as a block of code runs.
 
-What drives them (load tests, the pictures of the dashboards, tests) starts them here, on free ports of the loopback
-interface, and nothing is left behind.
+What drives, kills or photographs them (load tests, the pictures of the dashboards, tests) starts them here, on free
+ports of the loopback interface, and nothing is left behind.
 """
 
 from __future__ import annotations
@@ -47,6 +47,17 @@ class Service:
     pid: int | None
 
 
+@dataclass(frozen=True)
+class Started(Service):
+    """A service that was started here.
+
+    Attributes:
+        process: its process; standard output is read up to the line that names the address.
+    """
+
+    process: subprocess.Popen[str]
+
+
 @contextlib.contextmanager
 def service(
     options: Sequence[object] = (),
@@ -54,14 +65,17 @@ def service(
     variables: Mapping[str, str] | None = None,
     cpus: Sequence[int] | None = None,
     log: Path | None = None,
-) -> Iterator[Service]:
+    root: Path = ROOT,
+) -> Iterator[Started]:
     """A service that is ready, on a free port; stopped at the end.
 
     Args:
-        options: for `python -m service serve`.
+        options: for `python -m service serve`; they stand over those here, by which warnings are logged and nothing is
+            drained.
         variables: added to the environment.
         cpus: the CPUs that it may use; all of this process's by default.
         log: where its log goes; to this process's standard error by default.
+        root: the checkout whose service it is.
 
     Raises:
         StackError: it did not start or did not become ready.
@@ -72,7 +86,7 @@ def service(
         errors = stack.enter_context(log.open("w")) if log else None
         process = subprocess.Popen(  # noqa: S603  no shell, and arguments of our own
             pinned([*command, *map(str, options)], cpus),
-            cwd=ROOT,
+            cwd=root,
             env={**os.environ, **(variables or {})},
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -82,11 +96,12 @@ def service(
         assert process.stdout is not None
         stack.callback(process.stdout.close)
         line = process.stdout.readline()
-        if not line:
-            raise StackError("The service did not start; its log says why.")
-        url = json.loads(line)["url"]
-        wait_ready(url, process)
-        yield Service(url, process.pid)
+        said = json.loads(line) if line else {}
+        if "url" not in said:
+            why = line.strip()[:500] or (log.read_text().strip()[-500:] if log else "it says why above")
+            raise StackError(f"The service did not start: {why}")
+        wait_ready(said["url"], process)
+        yield Started(said["url"], process.pid, process)
 
 
 @contextlib.contextmanager
@@ -219,11 +234,16 @@ def pinned(command: Sequence[str], cpus: Sequence[int] | None) -> list[str]:
     return ["taskset", "--cpu-list", ",".join(map(str, cpus)), *command]
 
 
-def stop(process: subprocess.Popen[Any]) -> None:
-    """Ends a process of ours, kindly first."""
+def stop(process: subprocess.Popen[Any]) -> int:
+    """Ends a process of ours, kindly first. Returns its exit code."""
     process.terminate()
+    return ended(process)
+
+
+def ended(process: subprocess.Popen[Any]) -> int:
+    """The exit code of a process that was told to end: -SIGKILL where it did not within STOP_S, and was killed."""
     try:
-        process.wait(STOP_S)
+        return process.wait(STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        return process.wait()

@@ -23,6 +23,8 @@ from loadtest.stack import ROOT, Service, StackError, get, pinned
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
+PATIENCE_S = 180.0  # with the last answers
+
 _WATCH_S = 0.05
 _SCRAPE_S = 0.5  # a page of metrics costs the service milliseconds
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -129,15 +131,18 @@ def drive(plan: Plan, service: Service, *, cpus: Sequence[int] | None = None, im
         search = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": search, "LOADTEST_PLAN": str(described)}
         with _watched(service) as usage:
-            ended = subprocess.run(  # noqa: S603  no shell, and arguments of our own
-                pinned(command, cpus),
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=plan.seconds + 180,
-                check=False,
-            )
+            try:
+                ended = subprocess.run(  # noqa: S603  no shell, and arguments of our own
+                    pinned(command, cpus),
+                    cwd=folder,
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    timeout=plan.seconds + PATIENCE_S,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise StackError(f"Locust had not ended {PATIENCE_S:g} s after its plan's end.") from error
         recorded = json.loads(samples.read_text(encoding="utf-8")) if samples.is_file() else {}
     if not recorded.get("samples"):
         raise StackError(f"Locust sent nothing: {(ended.stderr or ended.stdout).strip()[-500:]}")

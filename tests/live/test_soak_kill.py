@@ -8,7 +8,7 @@ import pytest
 
 from loadtest import kill, soak
 from loadtest.pictures import photo_like
-from loadtest.server import serving
+from loadtest.stack import service
 
 OCTETS = {"content-type": "application/octet-stream"}
 
@@ -52,7 +52,7 @@ def test_a_lost_label_is_found(zoo, tmp_path):
     store, secrets = tmp_path / "feedback.sqlite", tmp_path / "secrets"
     secrets.write_text("of-this-test-alone\n")
     options = ("--model-dir", zoo, "--fallback", "reference", "--feedback-store", store)
-    with serving(*options, "--feedback-secrets-file", secrets) as server:
+    with service([*options, "--feedback-secrets-file", secrets]) as server:
         labels = []
         for seed in range(3):
             answer = httpx.post(f"{server.url}/classify", content=photo_like(seed=seed), headers=OCTETS, timeout=60)

@@ -1,0 +1,55 @@
+"""The processes that programs drive: why they do not start is said, and what they do when they end early is seen."""
+
+import subprocess
+import sys
+import threading
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from loadtest import kill, soak, stack
+
+
+def test_a_service_that_does_not_start_says_why(tmp_path: Path) -> None:
+    with pytest.raises(stack.StackError, match="abacus"), stack.service(["--kernel", "abacus"], log=tmp_path / "log"):
+        pass
+
+
+def test_a_process_that_does_not_end_is_killed_and_its_code_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "STOP_S", 0.2)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert stack.stop(process) == -9
+
+
+def test_a_soak_ends_with_the_service_and_counts_no_memory_of_the_dead() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
+    times, memory = soak._watch(process, 60)
+    assert process.wait(10) == 0
+    assert len(times) == len(memory) > 1
+    assert times[-1] < 60
+    assert min(memory) > 0
+
+
+def test_a_client_that_still_waits_leaves_nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    forever = threading.Event()
+    monkeypatch.setattr(kill, "_client", lambda *_: forever.wait())
+    monkeypatch.setattr(kill, "CLIENT_S", -29.9)
+    server = stack.Started("http://127.0.0.1:9", 0, None)  # type: ignore[arg-type]  its process is not looked at
+    done = threading.Event()
+    begun = time.monotonic()
+    try:
+        with (
+            pytest.raises(stack.StackError, match="still waits"),
+            kill._clients(Namespace(clients=1), server, done, kill.Tally()),
+        ):
+            pass
+        assert done.is_set()
+        assert time.monotonic() - begun < 10
+    finally:
+        forever.set()
