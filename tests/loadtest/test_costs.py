@@ -145,6 +145,12 @@ def test_a_pattern_that_matches_nothing_is_refused(pair: Pair) -> None:
         costs.measure(costs.options().parse_args(["--networks", "bireal19"]), [pair])
 
 
+def test_what_counts_is_a_whole_number_above_0(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        costs.options().parse_args(["--windows", "0"])
+    assert "'0' is not a whole number above 0" in capsys.readouterr().err
+
+
 def test_runs_at_the_same_time_are_counted_together() -> None:
     counts = [0, 0]
 
