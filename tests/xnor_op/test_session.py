@@ -39,7 +39,8 @@ def small_bconv(**changes: object) -> bytes:
 
 
 def test_the_unchanged_model_loads() -> None:
-    opkit.session(small_bconv())
+    session = opkit.session(small_bconv())
+    assert [output.name for output in session.get_outputs()] == ["y"]
 
 
 BAD_BCONV = {
