@@ -136,12 +136,18 @@ def test_all_equal_inputs_reach_the_extremes(sign: int, weight: int, rng: np.ran
             case.check()
 
 
-def test_more_channels_than_16_bit_counters_hold(rng: np.random.Generator) -> None:
-    case = Case(rng, size=(1, 2), channels=70_000, out_channels=3, kernel=1, stride=1)
+@pytest.mark.parametrize(
+    ("kernel", "channels"), [(1, 65_503), (1, 65_504), (1, 65_536), (1, 70_000), (1, 140_000), (3, 7_264), (3, 7_300)]
+)
+def test_more_channels_than_16_bit_counters_hold(kernel: int, channels: int, rng: np.random.Generator) -> None:
+    """Around 65,504 signs a sum, where kernels change from 16 to 32 bits."""
+    case = Case(rng, size=(1, 2) if kernel == 1 else (3, 2), channels=channels, out_channels=3, kernel=kernel, stride=1)
     case.check_sums()
-    case.sign[:] = 1
-    case.weight[:] = -1
-    case.check_sums()
+    case.check()
+    for sign in (1, -1):
+        case.sign[:] = sign
+        case.weight[:] = -1
+        case.check_sums()
 
 
 def test_exact_zeros_of_y_count_as_plus_one(rng: np.random.Generator) -> None:

@@ -10,7 +10,8 @@
 // bytes that are table offsets beforehand, once a job. A tile of 4 pixels x 64 channels has 8 accumulators.
 //
 // Overflow: a step adds at most 4 to a byte, so 56 steps (7 words) stay below 225; bytes are then added into 16 bits,
-// which hold 65535 / 32 = 2047 words; at a tile's end into 32 bits.
+// which start at the counter's start (epilogue.h) and so hold what 2047 words can give. More words than that, 7,270
+// channels of a 3x3 filter, are counted pixel by pixel, in 32 bits.
 #include <immintrin.h>
 
 #include "../epilogue.h"
@@ -63,167 +64,245 @@ void bconv_layout(const uint32_t* weights, int out_channels, int taps, int words
   nibble_layout(weights, out_channels, taps, words, byte_of_channel, out);
 }
 
-// Counters of a tile. Bytes live in registers, 16-bit sums here, and 32-bit counts take over what 16 bits cannot hold.
-template <int P>
-struct Counters {
-  __m256i even[P][kVectors];  // 16-bit sums of the even and the odd bytes
-  __m256i odd[P][kVectors];
-  int words = 0;  // in the 16-bit sums
-  alignas(32) int32_t counts[P][kBlock];
+// 16-bit sums of a pixel's 64 channels. `odd` is of the odd bytes; `all` adds up whole 16-bit lanes, even bytes and 256
+// times odd ones, which saves a mask: what the odd ones gave is taken off at the end.
+struct Sums {
+  __m256i all[kVectors];
+  __m256i odd[kVectors];
 
-  // Moves the 16-bit sums into the counts.
-  inline void widen() {
-    for (int p = 0; p < P; ++p) {
-      for (int v = 0; v < kVectors; ++v) {
-        add(counts[p] + 32 * v, even[p][v]);
-        add(counts[p] + 32 * v + 16, odd[p][v]);
-        even[p][v] = odd[p][v] = _mm256_setzero_si256();
-      }
+  inline void start(int count) {
+    for (int v = 0; v < kVectors; ++v) {
+      all[v] = _mm256_set1_epi16(static_cast<int16_t>(257 * count));
+      odd[v] = _mm256_set1_epi16(static_cast<int16_t>(count));
     }
-    words = 0;
   }
-
-  static inline void add(int32_t* to, __m256i sums) {
-    const __m256i halves[2] = {_mm256_cvtepu16_epi32(_mm256_castsi256_si128(sums)),
-                               _mm256_cvtepu16_epi32(_mm256_extracti128_si256(sums, 1))};
-    for (int h = 0; h < 2; ++h) {
-      auto* at = reinterpret_cast<__m256i*>(to + h * kLanes);
-      _mm256_store_si256(at, _mm256_add_epi32(_mm256_load_si256(at), halves[h]));
-    }
+  inline void add(int v, __m256i bytes) {
+    all[v] = _mm256_add_epi16(all[v], bytes);
+    odd[v] = _mm256_add_epi16(odd[v], _mm256_srli_epi16(bytes, 8));
+  }
+  // Sums of channels 32 * v + 8 * g onwards, signed.
+  inline __m256i eight(int v, int g) const {
+    const __m256i pairs = g < 2 ? _mm256_sub_epi16(all[v], _mm256_slli_epi16(odd[v], 8)) : odd[v];
+    return _mm256_cvtepi16_epi32(g % 2 == 0 ? _mm256_castsi256_si128(pairs) : _mm256_extracti128_si256(pairs, 1));
   }
 };
 
-// Adds up to kWordsToBytes consecutive words of pixels [kFrom, kTo) of the tile.
+// Bytes of kCount pixels, in registers. Members, not arrays: GCC moves only some elements of an array to registers.
+template <int kCount>
+struct PixelBytes {
+  Bytes low{}, high{};  // channels 0 to 31 and 32 to 63 of the block
+  PixelBytes<kCount - 1> others;
+
+  inline __attribute__((always_inline)) void look_up(const uint8_t* from, size_t step, __m256i low_weights,
+                                                     __m256i high_weights) {
+    const uint8_t* row = kTables.rows[0] + *from;
+    const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(row)));
+    Bytes new_low = low + reinterpret_cast<Bytes>(_mm256_shuffle_epi8(table, low_weights));
+    Bytes new_high = high + reinterpret_cast<Bytes>(_mm256_shuffle_epi8(table, high_weights));
+    // Opaque to the compiler, which otherwise adds up the steps as a tree and runs out of registers.
+    __asm__("" : "+x"(new_low), "+x"(new_high));
+    low = new_low;
+    high = new_high;
+    others.look_up(from + step, step, low_weights, high_weights);
+  }
+  inline __attribute__((always_inline)) void add_to(Sums* sums) const {
+    sums->add(0, reinterpret_cast<__m256i>(low));
+    sums->add(1, reinterpret_cast<__m256i>(high));
+    others.add_to(sums + 1);
+  }
+};
+
+template <>
+struct PixelBytes<0> {
+  inline void look_up(const uint8_t*, size_t, __m256i, __m256i) {}
+  inline void add_to(Sums*) const {}
+};
+
+// Adds 1 to kWordsToBytes consecutive words of pixels [kFrom, kTo) of the tile.
 template <int kFrom, int kTo, int P>
-inline __attribute__((always_inline)) void count_bytes(Counters<P>& counters, const uint8_t* in, size_t step,
+inline __attribute__((always_inline)) void count_bytes(Sums (&sums)[P], const uint8_t* in, size_t step,
                                                        const uint8_t* w, int words) {
-  constexpr int kCount = kTo - kFrom;
-  const __m256i low_byte = _mm256_set1_epi16(0xff);
-  Bytes acc[kCount][kVectors];
-#pragma GCC unroll 4
-  for (int p = 0; p < kCount; ++p) {
-    for (int v = 0; v < kVectors; ++v) acc[p][v] = Bytes{};
-  }
+  PixelBytes<kTo - kFrom> bytes;
   const uint8_t* from = in + kFrom * step;
-  for (int s = 0; s < words * kNibbles; ++s) {
-    __m256i weight[kVectors];
-    for (int v = 0; v < kVectors; ++v) {
-      weight[v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + static_cast<size_t>(s) * kBlock + 32 * v));
+  const uint8_t* const end = from + static_cast<size_t>(words) * kNibbles;
+  do {
+#pragma GCC unroll 8
+    for (int s = 0; s < kNibbles; ++s) {
+      const auto* weights = reinterpret_cast<const __m256i*>(w + s * kBlock);
+      bytes.look_up(from + s, step, _mm256_load_si256(weights), _mm256_load_si256(weights + 1));
     }
-#pragma GCC unroll 4
-    for (int p = 0; p < kCount; ++p) {
-      const uint8_t* row = kTables.rows[0] + from[p * step + s];
-      const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(row)));
-      for (int v = 0; v < kVectors; ++v) {
-        acc[p][v] += reinterpret_cast<Bytes>(_mm256_shuffle_epi8(table, weight[v]));
-      }
-    }
-  }
-#pragma GCC unroll 4
-  for (int p = 0; p < kCount; ++p) {
-    for (int v = 0; v < kVectors; ++v) {
-      __m256i& even = counters.even[kFrom + p][v];
-      __m256i& odd = counters.odd[kFrom + p][v];
-      const auto sums = reinterpret_cast<__m256i>(acc[p][v]);
-      even = _mm256_add_epi16(even, _mm256_and_si256(sums, low_byte));
-      odd = _mm256_add_epi16(odd, _mm256_srli_epi16(sums, 8));
-    }
-  }
+    from += kNibbles;
+    w += kNibbles * kBlock;
+  } while (from != end);
+  bytes.add_to(sums + kFrom);
 }
 
 // Any number of consecutive words.
 template <int kFrom, int kTo, int P>
-inline void count_words(Counters<P>& counters, const uint8_t* in, size_t step, const uint8_t* w, int words) {
+inline __attribute__((always_inline)) void count_words(Sums (&sums)[P], const uint8_t* in, size_t step,
+                                                       const uint8_t* w, int words) {
   if constexpr (kFrom < kTo) {
-    // Equal parts of at most kWordsToBytes.
-    const int parts = (words + kWordsToBytes - 1) / kWordsToBytes;
-    for (int i = 0, k = 0; i < parts; ++i) {
-      const int some = words / parts + (i < words % parts ? 1 : 0);
-      if (counters.words + some > kWordsTo16Bits) counters.widen();
-      const size_t at = static_cast<size_t>(k) * kNibbles;
-      count_bytes<kFrom, kTo>(counters, in + at, step, w + at * kBlock, some);
-      counters.words += some;
-      k += some;
+    for (; words > 0; words -= kWordsToBytes) {
+      count_bytes<kFrom, kTo>(sums, in, step, w, words < kWordsToBytes ? words : kWordsToBytes);
+      in += static_cast<size_t>(kWordsToBytes) * kNibbles;
+      w += static_cast<size_t>(kWordsToBytes) * kNibbles * kBlock;
     }
   }
 }
 
-// counts [64] of one pixel -> y, bits.
-inline void finish(const RowContext& row, int ox, const int32_t* counts, float half) {
+// Counts of one pixel -> y, bits. counts(v, g): 32-bit counts of the block's channels 32 * v + 8 * g onwards.
+// kPlain: whole block, residual, bits, even N_valid: no masks, no branches.
+template <bool kPlain, typename Counts>
+inline __attribute__((always_inline)) void finish(const RowContext& row, int ox, float half, const Counts& counts) {
   const BConvJob& job = row.job;
-  const int o = row.first_channel;
-  const size_t at = (static_cast<size_t>(row.oy) * job.out_width + ox) * job.out_channels + o;
-  const int valid = job.out_channels - o < kBlock ? job.out_channels - o : kBlock;
-  uint32_t signs[kVectors] = {};
-  int c = 0;
-  for (; c + kLanes <= valid; c += kLanes) {
-    __m256 y = _mm256_cvtepi32_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(counts + c)));
-    y = _mm256_sub_ps(y, _mm256_set1_ps(half));
-    y = _mm256_mul_ps(y, _mm256_load_ps(job.scale + o + c));
-    y = _mm256_add_ps(y, _mm256_load_ps(job.bias + o + c));
-    if (job.residual != nullptr) y = _mm256_add_ps(y, _mm256_loadu_ps(job.residual + at + c));
-    _mm256_storeu_ps(job.y + at + c, y);
-    const int below = _mm256_movemask_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_LT_OQ));
-    signs[c / kWordBits] |= static_cast<uint32_t>(below) << (c % kWordBits);
+  const auto block = static_cast<size_t>(row.first_channel);
+  const size_t at = (static_cast<size_t>(row.oy) * job.out_width + ox) * job.out_channels + block;
+  const float* const scale = job.scale + block;
+  const float* const bias = job.bias + block;
+  const float* const residual = job.residual == nullptr ? nullptr : job.residual + at;
+  float* const out = job.y + at;
+  uint32_t* bits = nullptr;
+  if (kPlain || job.bits_out != nullptr) {
+    const size_t padded = static_cast<size_t>(row.oy + 1) * (job.out_width + 2) + ox + 1;
+    bits = job.bits_out + padded * job.out_words + block / kWordBits;
   }
-  for (; c < valid; ++c) {
-    float y = (static_cast<float>(counts[c]) - half) * job.scale[o + c];
-    y = y + job.bias[o + c];
-    if (job.residual != nullptr) y = y + job.residual[at + c];
-    job.y[at + c] = y;
-    signs[c / kWordBits] |= static_cast<uint32_t>(y < 0.0f) << (c % kWordBits);
+  const int channels = job.out_channels - row.first_channel;
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) {
+    if (!kPlain && channels <= 32 * v) break;
+    __m256i below[4];
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; ++g) {
+      const int c = 32 * v + kLanes * g;
+      __m256 y = _mm256_cvtepi32_ps(counts(v, g));
+      if (!kPlain) y = _mm256_sub_ps(y, _mm256_set1_ps(half));
+      y = _mm256_mul_ps(y, _mm256_load_ps(scale + c));
+      y = _mm256_add_ps(y, _mm256_load_ps(bias + c));
+      if (kPlain) {
+        y = _mm256_add_ps(y, _mm256_loadu_ps(residual + c));
+        _mm256_storeu_ps(out + c, y);
+      } else {
+        const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        const __m256i valid = _mm256_cmpgt_epi32(_mm256_set1_epi32(channels - c), lane);
+        if (residual != nullptr) y = _mm256_add_ps(y, _mm256_maskload_ps(residual + c, valid));
+        _mm256_maskstore_ps(out + c, valid, y);
+        y = _mm256_and_ps(y, _mm256_castsi256_ps(valid));  // 0 is not below 0: tail bits are clear
+      }
+      below[g] = _mm256_castps_si256(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_LT_OQ));
+    }
+    if (!kPlain && bits == nullptr) continue;
+    // Masks of 32 bits -> bytes; packing goes by halves of a register, so that every 4 bytes are put in order then.
+    const __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(below[0], below[1]), _mm256_packs_epi32(below[2], below[3]));
+    const __m256i in_order = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    bits[v] = static_cast<uint32_t>(_mm256_movemask_epi8(in_order));
   }
-  if (job.bits_out == nullptr) return;
-  const size_t padded = static_cast<size_t>(row.oy + 1) * (job.out_width + 2) + ox + 1;
-  for (int j = 0; j * kWordBits < valid; ++j) job.bits_out[padded * job.out_words + o / kWordBits + j] = signs[j];
 }
 
+// The shortcut of the tile behind this one: it is on its way while this one is counted.
 template <int P>
+inline __attribute__((always_inline)) void fetch_residual(const RowContext& row, int ox) {
+  constexpr int kFloatsInLine = 16;
+  const BConvJob& job = row.job;
+  const float* residual =
+      job.residual + (static_cast<size_t>(row.oy) * job.out_width + ox + P) * job.out_channels + row.first_channel;
+  for (int p = 0; p < P; ++p, residual += job.out_channels) {
+    for (int c = 0; c < kBlock; c += kFloatsInLine) _mm_prefetch(residual + c, _MM_HINT_T0);
+  }
+}
+
+template <int P, bool kPlain>
 __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const BConvJob& job = row.job;
-  Counters<P> counters;
+  Sums sums[P];
   int pixel_class[P];
   const size_t step = static_cast<size_t>(job.stride) * job.words * kNibbles;
+#pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {
-    pixel_class[p] = row.row_class * kBorderClasses + border_class(ox + p, job.stride, job.kernel / 2, job.width);
-    for (int c = 0; c < kBlock; ++c) counters.counts[p][c] = job.start[pixel_class[p]];
-    for (int v = 0; v < kVectors; ++v) counters.even[p][v] = counters.odd[p][v] = _mm256_setzero_si256();
+    const bool edge = p == 0 || p == P - 1;
+    pixel_class[p] =
+        row.row_class * kBorderClasses + (edge ? border_class(ox + p, job.stride, job.kernel / 2, job.width) : 0);
+    sums[p].start(job.start[pixel_class[p]]);
   }
+  if (kPlain) fetch_residual<P>(row, ox);
   const bool skip_first = (pixel_class[0] & 1) != 0;
   const bool skip_last = (pixel_class[P - 1] & 2) != 0;
   const uint8_t* in = row.corner + static_cast<size_t>(ox) * step;
   const uint8_t* w = row.weights;
   for (int t = 0; t < row.filter_rows; ++t, in += row.pitch, w += static_cast<size_t>(row.run) * kNibbles * kBlock) {
     if (!skip_first && !skip_last) {
-      count_words<0, P>(counters, in, step, w, row.run);
+      count_words<0, P>(sums, in, step, w, row.run);
       continue;
     }
     // 3x3 at an edge: each filter column for the pixels that have it.
     const size_t column = static_cast<size_t>(job.words) * kNibbles;
     if (skip_first) {
-      count_words<1, P>(counters, in, step, w, job.words);
+      count_words<1, P>(sums, in, step, w, job.words);
     } else {
-      count_words<0, P>(counters, in, step, w, job.words);
+      count_words<0, P>(sums, in, step, w, job.words);
     }
-    count_words<0, P>(counters, in + column, step, w + column * kBlock, job.words);
+    count_words<0, P>(sums, in + column, step, w + column * kBlock, job.words);
     if (skip_last) {
-      count_words<0, P - 1>(counters, in + 2 * column, step, w + 2 * column * kBlock, job.words);
+      count_words<0, P - 1>(sums, in + 2 * column, step, w + 2 * column * kBlock, job.words);
     } else {
-      count_words<0, P>(counters, in + 2 * column, step, w + 2 * column * kBlock, job.words);
+      count_words<0, P>(sums, in + 2 * column, step, w + 2 * column * kBlock, job.words);
     }
   }
-  counters.widen();
-  for (int p = 0; p < P; ++p) finish(row, ox + p, counters.counts[p], job.half[pixel_class[p]]);
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) {
+    finish<kPlain>(row, ox + p, job.half[pixel_class[p]], [&](int v, int g) { return sums[p].eight(v, g); });
+  }
 }
 
+// A pixel of more words than 16 bits can count.
+__attribute__((noinline)) void long_pixel(const RowContext& row, int ox) {
+  const BConvJob& job = row.job;
+  const int column_class = border_class(ox, job.stride, job.kernel / 2, job.width);
+  const int pixel_class = row.row_class * kBorderClasses + column_class;
+  const size_t column = static_cast<size_t>(job.words) * kNibbles;
+  __m256i counts[kVectors][4];
+  for (auto& four : counts) {
+    for (auto& eight : four) eight = _mm256_set1_epi32(job.start[pixel_class]);
+  }
+  for (int t = 0; t < row.filter_rows; ++t) {
+    for (int k = column_class & 1; k < job.kernel - (column_class >> 1); ++k) {
+      const uint8_t* in = row.corner + static_cast<size_t>(t) * row.pitch +
+                          (static_cast<size_t>(ox) * job.stride + static_cast<size_t>(k)) * column;
+      const uint8_t* w = row.weights + (static_cast<size_t>(t) * job.kernel + static_cast<size_t>(k)) * column * kBlock;
+      for (int done = 0; done < job.words; done += kWordsTo16Bits / 2) {  // half of them: 16 bits are signed here
+        const int some = job.words - done < kWordsTo16Bits / 2 ? job.words - done : kWordsTo16Bits / 2;
+        const size_t at = static_cast<size_t>(done) * kNibbles;
+        Sums sums[1];
+        sums[0].start(0);
+        count_words<0, 1>(sums, in + at, 0, w + at * kBlock, some);
+        for (int v = 0; v < kVectors; ++v) {
+          for (int g = 0; g < 4; ++g) counts[v][g] = _mm256_add_epi32(counts[v][g], sums[0].eight(v, g));
+        }
+      }
+    }
+  }
+  finish<false>(row, ox, job.half[pixel_class], [&](int v, int g) { return counts[v][g]; });
+}
+
+using Tile = void (*)(const RowContext&, int);
+
+constexpr Tile kTileBySize[2][kLargestTile + 1] = {  // [plain]
+    {nullptr, tile<1, false>, tile<2, false>, tile<3, false>, tile<4, false>},
+    {nullptr, tile<1, true>, tile<2, true>, tile<3, true>, tile<4, true>}};
+
 void row_of_tiles(const RowContext& row) {
-  using Tile = void (*)(const RowContext&, int);
-  static constexpr Tile by_size[kLargestTile + 1] = {nullptr, tile<1>, tile<2>, tile<3>, tile<4>};
-  const int width = row.job.out_width;
+  const BConvJob& job = row.job;
+  const int width = job.out_width;
+  if (job.kernel * row.run > kWordsTo16Bits) {
+    for (int ox = 0; ox < width; ++ox) long_pixel(row, ox);
+    return;
+  }
+  const bool plain = job.channels % 2 == 0 && job.residual != nullptr && job.bits_out != nullptr &&
+                     row.first_channel + kBlock <= job.out_channels;
   const int count = (width + kLargestTile - 1) / kLargestTile;
   for (int i = 0, ox = 0; i < count; ++i) {  // equal tiles: the first width % count are one pixel wider
     const int size = width / count + (i < width % count ? 1 : 0);
-    by_size[size](row, ox);
+    kTileBySize[plain][size](row, ox);
     ox += size;
   }
 }

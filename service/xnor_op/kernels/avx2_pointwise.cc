@@ -2,10 +2,12 @@
 //
 // 8 output channels a register, tiles of pixels x 16 channels. float32: vfmadd231ps, 8 multiply-accumulates. int8:
 // values and weights widened to int16 and two input channels a step, vpmaddwd and vpaddd, 16 multiply-accumulates for
-// 2 instructions, exact (127 * 127 * 2 a step); vpmaddubsw would saturate.
+// 2 instructions, exact (127 * 127 * 2 a step); vpmaddubsw would saturate. A score map, one output channel, would leave 15
+// of 16 lanes idle: there the input channels lie along the lanes.
 #include <immintrin.h>
 
 #include "avx2.h"
+#include "avx2_tile.h"
 
 namespace bireal {
 namespace {
@@ -14,29 +16,19 @@ constexpr int kLanes = 8;
 constexpr int kVectors = 2;
 constexpr int kBlock = kLanes * kVectors;
 
-struct F32 {
+struct F32 : F32Products {
   using Stored = float;
   using Weight = float;
-  using Sum = __m256;
   static constexpr int kPerStep = 1;
   static constexpr int kTile = 6;  // pixels: 12 sums, 2 weights, 1 broadcast of 16 registers
-  static inline Sum zero() { return _mm256_setzero_ps(); }
-  static inline Sum add(Sum sum, __m256i pixels, __m256i weights) {
-    return _mm256_fmadd_ps(_mm256_castsi256_ps(pixels), _mm256_castsi256_ps(weights), sum);
-  }
   static inline __m256 result(Sum sum, const PointwiseJob&, int64_t) { return sum; }
 };
 
-struct I8 {
+struct I8 : I16Products {
   using Stored = int8_t;
   using Weight = int16_t;
-  using Sum = __m256i;
   static constexpr int kPerStep = 2;
-  static constexpr int kTile = 4;  // pixels: products need registers too
-  static inline Sum zero() { return _mm256_setzero_si256(); }
-  static inline Sum add(Sum sum, __m256i pixels, __m256i weights) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pixels, weights));
-  }
+  static constexpr int kTile = 6;  // and one product
   static inline __m256 result(Sum sum, const PointwiseJob& job, int64_t pixel) {
     return _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(job.step[pixel]));
   }
@@ -109,38 +101,32 @@ inline __attribute__((always_inline)) void tile(const PointwiseJob& job, const c
   const char* w = block;
   const char* in = static_cast<const char*>(job.pixels) + static_cast<size_t>(pixel) * job.pitch;
   const size_t pitch = job.pitch;
-  typename Type::Sum sum[P][kVectors];
-#pragma GCC unroll 6
-  for (int p = 0; p < P; ++p) {
-    for (int v = 0; v < kVectors; ++v) sum[p][v] = Type::zero();
-  }
+  TileSums<Type, P> sums;
   const char* end = in + 4 * static_cast<size_t>(steps_of(job.channels, Type::kPerStep));
   for (; in != end; in += 4, w += kVectors * sizeof(__m256i)) {
-    __m256i weight[kVectors];
-    for (int v = 0; v < kVectors; ++v) weight[v] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w) + v);
-#pragma GCC unroll 6
-    for (int p = 0; p < P; ++p) {
-      const __m256i broadcast = _mm256_broadcastd_epi32(_mm_loadu_si32(in + p * pitch));
-      for (int v = 0; v < kVectors; ++v) sum[p][v] = Type::add(sum[p][v], broadcast, weight[v]);
-    }
+    const auto* weights = reinterpret_cast<const __m256i*>(w);
+    sums.add(in, pitch, _mm256_load_si256(weights), _mm256_load_si256(weights + 1));
   }
-#pragma GCC unroll 6
-  for (int p = 0; p < P; ++p) {
+  const float* const scale = job.scale + first;
+  const float* const bias = job.bias + first;
+  const int left = job.out_channels - first;
+  sums.for_each([&](int p, typename Type::Sum low, typename Type::Sum high) {
     float* y = job.y + static_cast<size_t>(pixel + p) * job.out_channels + first;
+    const typename Type::Sum halves[kVectors] = {low, high};
+#pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       const __m256 scaled =
-          _mm256_mul_ps(Type::result(sum[p][v], job, pixel + p), _mm256_loadu_ps(job.scale + first + v * kLanes));
-      const __m256 value = _mm256_add_ps(scaled, _mm256_loadu_ps(job.bias + first + v * kLanes));
-      const int left = job.out_channels - first - v * kLanes;
-      if (left >= kLanes) {
+          _mm256_mul_ps(Type::result(halves[v], job, pixel + p), _mm256_load_ps(scale + v * kLanes));
+      const __m256 value = _mm256_add_ps(scaled, _mm256_load_ps(bias + v * kLanes));
+      if (left >= (v + 1) * kLanes) {
         _mm256_storeu_ps(y + v * kLanes, value);
       } else {
         float each[kLanes];
         _mm256_storeu_ps(each, value);
-        for (int i = 0; i < left; ++i) y[v * kLanes + i] = each[i];
+        for (int i = 0; i < left - v * kLanes; ++i) y[v * kLanes + i] = each[i];
       }
     }
-  }
+  });
 }
 
 template <typename Type, int P>
@@ -153,8 +139,52 @@ template <typename Type>
 void run(const PointwiseJob& job) {
   for (int b = job.block_begin; b < job.block_end; ++b) {
     const char* block = static_cast<const char*>(job.weights) + b * block_bytes<Type>(job.channels);
-    const int64_t pixel = tiles<Type, Type::kTile>(job, block, b * kBlock, 0);
+    int64_t pixel = tiles<Type, Type::kTile>(job, block, b * kBlock, 0);
+    pixel = tiles<Type, 4>(job, block, b * kBlock, pixel);
+    pixel = tiles<Type, 2>(job, block, b * kBlock, pixel);
     tiles<Type, 1>(job, block, b * kBlock, pixel);
+  }
+}
+
+// The weights of one output channel, in the order of the input channels.
+void layout_f32(const void* weights, int out_channels, int channels, void* out) {
+  if (out_channels == 1) {
+    __builtin_memcpy(out, weights, sizeof(float) * channels);
+  } else {
+    layout<F32>(weights, out_channels, channels, out);
+  }
+}
+
+inline float sum_of_lanes(__m256 lanes) {
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+
+void run_scores(const PointwiseJob& job) {
+  constexpr int kSums = 4;  // the latency of a vfmadd231ps, at two a cycle
+  const auto* w = static_cast<const float*>(job.weights);
+  const auto* x = static_cast<const float*>(job.pixels);
+  for (int64_t p = 0; p < job.count; ++p, x += job.channels) {
+    __m256 sums[kSums] = {};
+    int c = 0;
+    for (; c + kSums * kLanes <= job.channels; c += kSums * kLanes) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kSums; ++i) {
+        sums[i] = _mm256_fmadd_ps(_mm256_loadu_ps(x + c + i * kLanes), _mm256_loadu_ps(w + c + i * kLanes), sums[i]);
+      }
+    }
+    float sum = sum_of_lanes(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])));
+    for (; c < job.channels; ++c) sum += x[c] * w[c];
+    job.y[p] = sum * job.scale[0] + job.bias[0];
+  }
+}
+
+void run_f32(const PointwiseJob& job) {
+  if (job.out_channels == 1) {
+    run_scores(job);
+  } else {
+    run<F32>(job);
   }
 }
 
@@ -179,7 +209,7 @@ void avx2_leaky_clip(const float* x, int64_t count, float slope, float* out) {
   }
 }
 
-const PointwiseKernel kAvx2PointwiseF32 = {kBlock, nullptr, nullptr, layout_bytes<F32>, layout<F32>, run<F32>};
+const PointwiseKernel kAvx2PointwiseF32 = {kBlock, nullptr, nullptr, layout_bytes<F32>, layout_f32, run_f32};
 const PointwiseKernel kAvx2PointwiseI8 = {kBlock, pitch_i8, prepare_i8, layout_bytes<I8>, layout<I8>, run<I8>};
 
 }  // namespace bireal

@@ -1,43 +1,32 @@
 // The real-valued parts of the AVX2 kernel set: stem and pooling.
 //
-// Stem: 8 output channels a register, the pixels of a step broadcast to all of them, tiles of 6 or 4 pixels x 16
-// channels. float32: vfmadd231ps, 8 multiply-accumulates. int16: vpmaddwd and vpaddd, 16
-// multiply-accumulates for 2 instructions, exact (255 * 32768 * 2 < 2^31). There is no int8 form: vpmaddubsw saturates.
+// Stem: 8 output channels a register, the pixels of a step broadcast to all of them, tiles of pixels x 16
+// channels (avx2_tile.h). int16 is exact (255 * 32768 * 2 < 2^31). There is no int8 form: vpmaddubsw saturates.
 #include <immintrin.h>
 
 #include "avx2.h"
+#include "avx2_tile.h"
 #include "stem_layout.h"
 
 namespace bireal {
 namespace {
 
 constexpr int kLanes = 8;
-constexpr int kVectors = 2;
 constexpr int kBlock = kAvx2StemBlock;
 
-struct F32 {
+struct F32 : F32Products {
   using Pixel = float;
   using Weight = float;
-  using Sum = __m256;
   static constexpr int kPerStep = 1;
   static constexpr int kTile = 6;  // pixels: 12 sums, 2 weights, 1 broadcast of 16 registers
-  static inline Sum zero() { return _mm256_setzero_ps(); }
-  static inline Sum add(Sum sum, __m256i pixels, __m256i weights) {
-    return _mm256_fmadd_ps(_mm256_castsi256_ps(pixels), _mm256_castsi256_ps(weights), sum);
-  }
   static inline __m256 result(Sum sum) { return sum; }
 };
 
-struct I16 {
+struct I16 : I16Products {
   using Pixel = int16_t;
   using Weight = int16_t;
-  using Sum = __m256i;
   static constexpr int kPerStep = 2;
-  static constexpr int kTile = 4;  // pixels: products need registers too
-  static inline Sum zero() { return _mm256_setzero_si256(); }
-  static inline Sum add(Sum sum, __m256i pixels, __m256i weights) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pixels, weights));
-  }
+  static constexpr int kTile = 6;  // and one product
   static inline __m256 result(Sum sum) { return _mm256_cvtepi32_ps(sum); }
 };
 
@@ -54,46 +43,35 @@ inline __attribute__((always_inline)) void stem_tile(const StemRowJob& job, int 
       static_cast<size_t>(kStride == 0 ? job.stride : kStride) * kColors * sizeof(typename Type::Pixel);
   const auto* weights = static_cast<const typename Type::Weight*>(job.weights) +
                         static_cast<size_t>(first) * kernel * steps * Type::kPerStep;
-  typename Type::Sum sum[P][kVectors];
-#pragma GCC unroll 6
-  for (int p = 0; p < P; ++p) {
-    for (int v = 0; v < kVectors; ++v) sum[p][v] = Type::zero();
-  }
+  TileSums<Type, P> sums;
   for (int t = job.tap_begin; t < job.tap_end; ++t) {
     const auto* w = weights + static_cast<size_t>(t) * steps * kWeightsPerStep;
     const char* in = static_cast<const char*>(job.rows[t]) + ox * pixel_bytes;
     // Opaque to the compiler, which otherwise keeps a pointer for each pixel and step instead of one and constants.
     __asm__("" : "+r"(in));
     for (int s = 0; s < steps; ++s) {
-      __m256i weight[kVectors];
-      for (int v = 0; v < kVectors; ++v) {
-        weight[v] =
-            _mm256_load_si256(reinterpret_cast<const __m256i*>(w + s * kWeightsPerStep + v * kLanes * Type::kPerStep));
-      }
-#pragma GCC unroll 6
-      for (int p = 0; p < P; ++p) {
-        const __m256i broadcast = _mm256_broadcastd_epi32(_mm_loadu_si32(in + p * pixel_bytes + 4 * s));
-        for (int v = 0; v < kVectors; ++v) sum[p][v] = Type::add(sum[p][v], broadcast, weight[v]);
-      }
+      const auto* step = reinterpret_cast<const __m256i*>(w + s * kWeightsPerStep);
+      sums.add(in + 4 * s, pixel_bytes, _mm256_load_si256(step), _mm256_load_si256(step + 1));
     }
   }
   const int valid = job.out_channels - first < kBlock ? job.out_channels - first : kBlock;
-#pragma GCC unroll 6
-  for (int p = 0; p < P; ++p) {
+  const float* const scale = job.scale + first;
+  sums.for_each([&](int p, typename Type::Sum low, typename Type::Sum high) {
     const float* offset = job.offset + static_cast<size_t>(job.column_class[ox + p]) * job.padded_channels + first;
     float* out = job.out + static_cast<size_t>(ox + p) * job.out_channels + first;
-    alignas(32) float y[kBlock];
-    for (int v = 0; v < kVectors; ++v) {
-      const __m256 scaled = _mm256_mul_ps(Type::result(sum[p][v]), _mm256_load_ps(job.scale + first + v * kLanes));
-      const __m256 value = _mm256_add_ps(scaled, _mm256_load_ps(offset + v * kLanes));
-      if (valid == kBlock) {
-        _mm256_storeu_ps(out + v * kLanes, value);
-      } else {
-        _mm256_store_ps(y + v * kLanes, value);
-      }
+    const __m256 y_low = _mm256_add_ps(_mm256_mul_ps(Type::result(low), _mm256_load_ps(scale)), _mm256_load_ps(offset));
+    const __m256 y_high = _mm256_add_ps(_mm256_mul_ps(Type::result(high), _mm256_load_ps(scale + kLanes)),
+                                        _mm256_load_ps(offset + kLanes));
+    if (valid == kBlock) {
+      _mm256_storeu_ps(out, y_low);
+      _mm256_storeu_ps(out + kLanes, y_high);
+    } else {
+      alignas(32) float y[kBlock];
+      _mm256_store_ps(y, y_low);
+      _mm256_store_ps(y + kLanes, y_high);
+      __builtin_memcpy(out, y, sizeof(float) * valid);
     }
-    if (valid != kBlock) __builtin_memcpy(out, y, sizeof(float) * valid);
-  }
+  });
 }
 
 template <typename Type, int kKernel, int kStride, int P>
@@ -106,6 +84,7 @@ template <typename Type, int kKernel, int kStride>
 void stem_row_of(const StemRowJob& job) {
   for (int first = 0; first < job.out_channels; first += kBlock) {
     int ox = stem_tiles<Type, kKernel, kStride, Type::kTile>(job, first, 0);
+    ox = stem_tiles<Type, kKernel, kStride, 4>(job, first, ox);
     ox = stem_tiles<Type, kKernel, kStride, 2>(job, first, ox);
     stem_tiles<Type, kKernel, kStride, 1>(job, first, ox);
   }
