@@ -86,7 +86,7 @@ async def experiment(services: ServicesOf, name: Name) -> Response:
     return _json(await asyncio.to_thread(_info, services, declaration))
 
 
-_CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 422, 500, 503)
+_CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
 
 
 @router.put(

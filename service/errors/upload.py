@@ -74,7 +74,7 @@ class UnsupportedEncodingError(ServiceError):
             f"The body is encoded as {encoding[:40]!r}.",
             remedy=f"Send it as it is, or with {' or '.join(available)}."
             if available
-            else "Send it as it is: pictures are compressed already.",
+            else "Send it as it is: pictures are compressed already, and of JSON /v2 alone takes compressed bodies.",
             headers={"Accept-Encoding": ", ".join(available) or "identity"},  # RFC 9110 section 15.5.16
         )
 

@@ -92,6 +92,15 @@ async def test_a_compressed_body_is_named_as_such(client, path, encoding):
     assert response.headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/feedback"), ("PUT", "/admin/experiments/x")])
+async def test_a_compressed_body_of_json_is_named_as_such(anyio_backend, zoo, method, path, encoding):
+    async with running(zoo, admin_keys=list(ADMIN.values())) as client:
+        headers = {**JSON, **ADMIN, "content-encoding": encoding}
+        body = gzip.compress(json.dumps({"token": "a", "label": 1}).encode())
+        refusal(await client.request(method, path, content=body, headers=headers), 415, "unsupported-encoding")
+
+
 async def test_a_body_that_says_that_it_is_not_compressed(client):
     response = await client.post("/classify?variant=full", content=PICTURE, headers={"content-encoding": "Identity"})
     assert response.status_code == 200
