@@ -77,7 +77,7 @@ async def refuse_unknown(request: Request) -> None:
 
 def _name(finding: Mapping[str, Any]) -> str:
     place, *path = (str(step) for step in finding["loc"])
-    return ".".join(path) or place
+    return ".".join(path) if path else place  # a name may be empty: `?=1`
 
 
 def _sentence(finding: Mapping[str, Any]) -> str:

@@ -68,6 +68,11 @@ async def test_a_parameter_that_the_path_does_not_have_is_not_passed_over(anyio_
         assert (await client.get("/v2/health/ready?t=1")).status_code == 200
 
 
+async def test_a_parameter_without_a_name(client):
+    document = refusal(await client.post("/classify?=1", content=PICTURE), 422, "bad-parameter")
+    assert document["detail"] == "There is no query parameter ''."
+
+
 async def test_accept_in_two_headers_is_one_list(client):
     response = await client.post(
         "/depth?variant=full", content=PICTURE, headers=[("accept", "text/html"), ("accept", "image/png")]

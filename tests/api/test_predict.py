@@ -181,6 +181,8 @@ async def test_depth_as_a_picture(client):
     assert re.fullmatch(r"near=\d+\.\d{3}, far=\d+\.\d{3}", response.headers["x-bireal-color-range-m"])
     barred = np.asarray(Image.open(io.BytesIO((await depth_map(client, "&format=color")).content)))
     assert barred.shape[0] > DEPTH_SIZE[0] + 30
+    refused = await client.post("/depth?variant=full&scale_bar=false", content=solid(WHITE, (331, 100)))
+    assert (refused.status_code, refused.json()["parameter"]) == (422, "scale_bar"), "figures have none"
 
 
 async def test_colours_on_a_range_of_the_clients_own(client):
