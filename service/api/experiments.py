@@ -13,7 +13,7 @@ from service.api.problems import problem_responses
 from service.api.services import Services, ServicesOf
 from service.card import TaskName, VariantName
 from service.errors import InvalidExperimentError, ServiceError
-from service.experiments.declaration import Change, Declaration, Mode, State
+from service.experiments.declaration import Change, Declaration, Mode, State, no_effect
 from service.experiments.results import Results
 from service.experiments.verdict import Verdict
 
@@ -102,6 +102,10 @@ async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Res
         raise InvalidExperimentError(
             f"The declaration is of {declaration.name!r} and the path names {name[:70]!r}.",
             remedy="Give both the same name.",
+        )
+    if (member := declaration.without_effect) is not None:
+        raise InvalidExperimentError(
+            f"{no_effect(member, declaration)}; nothing was changed.", remedy=f"Leave `{member}` out."
         )
     changed = await asyncio.to_thread(services.laboratory.catalogue.put, declaration)
     return _json(await asyncio.to_thread(_info, services, changed))
