@@ -160,7 +160,7 @@ def decode(
     """
     limits = limits or ImageLimits()
     if not data:
-        raise EmptyBodyError
+        raise EmptyBodyError("The image has no bytes.", remedy="Check that the file was read, and send its bytes.")
     _check_declared(content_type)
     kind = sniff(data)
     if kind is None:

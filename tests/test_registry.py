@@ -137,6 +137,13 @@ def test_unknown_names_are_told_what_there_is(registry):
         registry.resolve("classify", "tiny-bireal@2")
 
 
+def test_a_version_that_was_left_empty_is_not_the_default_one(registry):
+    with pytest.raises(UnknownModelError, match="tiny-bireal@1"):
+        registry.resolve("classify", "tiny-bireal@")
+    with pytest.raises(UnknownModelError):
+        registry.find("tiny-bireal@")
+
+
 def test_a_model_of_another_task_is_not_found(registry):
     with pytest.raises(UnknownModelError, match="is for the task 'depth'"):
         registry.resolve("classify", "tiny-ramp")

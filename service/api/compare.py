@@ -16,7 +16,7 @@ from service.api.services import DeadlineOf, Services, ServicesOf, while_connect
 from service.api.uploads import read_one, request_body
 from service.api.wire import classify_comparison, depth_comparison
 from service.card import TaskName
-from service.errors import ModelBrokenError
+from service.errors import BadParameterError, ModelBrokenError
 from service.registry import Handle
 from service.scheduler import Deadline
 from service.schemas import ClassifyComparison, DepthComparison
@@ -93,6 +93,12 @@ async def compare_depth(
     request: Request, services: ServicesOf, deadline: DeadlineOf, query: Annotated[DepthCompareQuery, Query()]
 ) -> Response:
     """Decodes one image once, and has two variants estimate its depth, one after the other in random order."""
+    if not query.scale_bar and query.format != "error_map":
+        raise BadParameterError(
+            "scale_bar",
+            f"scale_bar is of the picture of format=error_map, and this answer is {query.format}.",
+            remedy="Ask for format=error_map, or leave scale_bar out.",
+        )
     answers, order = await _run_both(request, services, deadline, "depth", query, DepthOptions(fx_px=query.fx))
     comparison = await services.pipeline.in_thread(depth_comparison, answers, order, context_of(request))
     _count(services, "depth", answers, agree=comparison.agree)

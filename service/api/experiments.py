@@ -3,16 +3,17 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service.api.auth import RequireAdmin
+from service.api.findings import refuse_unknown
 from service.api.problems import problem_responses
 from service.api.services import Services, ServicesOf
 from service.card import TaskName, VariantName
 from service.errors import InvalidExperimentError, ServiceError
-from service.experiments.declaration import Change, Declaration, Mode, State
+from service.experiments.declaration import Change, Declaration, Mode, State, no_effect
 from service.experiments.results import Results
 from service.experiments.verdict import Verdict
 
@@ -85,7 +86,7 @@ async def experiment(services: ServicesOf, name: Name) -> Response:
     return _json(await asyncio.to_thread(_info, services, declaration))
 
 
-_CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 422, 500, 503)
+_CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
 
 
 @router.put(
@@ -93,7 +94,7 @@ _CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 422, 500, 503)
     summary="Create or replace an experiment",
     response_model=ExperimentInfo,
     responses=_CHANGES,
-    dependencies=[RequireAdmin],
+    dependencies=[RequireAdmin, Depends(refuse_unknown)],
 )
 async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Response:
     """Takes effect at once here, and within seconds at every replica that shares the store."""
@@ -101,6 +102,10 @@ async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Res
         raise InvalidExperimentError(
             f"The declaration is of {declaration.name!r} and the path names {name[:70]!r}.",
             remedy="Give both the same name.",
+        )
+    if (member := declaration.without_effect) is not None:
+        raise InvalidExperimentError(
+            f"{no_effect(member, declaration)}; nothing was changed.", remedy=f"Leave `{member}` out."
         )
     changed = await asyncio.to_thread(services.laboratory.catalogue.put, declaration)
     return _json(await asyncio.to_thread(_info, services, changed))
@@ -111,7 +116,7 @@ async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Res
     summary="Pause, resume, or change the weights of an experiment",
     response_model=ExperimentInfo,
     responses=_CHANGES,
-    dependencies=[RequireAdmin],
+    dependencies=[RequireAdmin, Depends(refuse_unknown)],
 )
 async def patch(services: ServicesOf, name: Name, change: Change) -> Response:
     """Changes what the body names and leaves the rest; the data so far stay with the experiment."""
@@ -124,7 +129,7 @@ async def patch(services: ServicesOf, name: Name, change: Change) -> Response:
     summary="End an experiment",
     status_code=204,
     responses=_CHANGES,
-    dependencies=[RequireAdmin],
+    dependencies=[RequireAdmin, Depends(refuse_unknown)],
 )
 async def delete(services: ServicesOf, name: Name) -> Response:
     """Ends it; what was kept of it is forgotten in its time."""

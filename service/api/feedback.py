@@ -6,13 +6,14 @@ import time
 from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
 from service.api.context import context_of
 from service.api.experimenting import picture_digest
 from service.api.feedback_form import DEPTH_FORM, DepthForm, read_depth_form, read_truth
+from service.api.findings import refuse_unknown
 from service.api.pipeline import Answered, Job
 from service.api.problems import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
@@ -33,7 +34,7 @@ from service.scheduler import Deadline
 from service.tasks import DepthOptions, DepthResult
 from service.tasks.depth import place_in_picture
 
-router = APIRouter(tags=["feedback"])
+router = APIRouter(tags=["feedback"], dependencies=[Depends(refuse_unknown)])
 
 _CAP_M = 80.0
 _LABEL_CHARACTERS = 200

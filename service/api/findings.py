@@ -54,9 +54,30 @@ async def refuse_repeated(request: Request) -> None:
         )
 
 
+async def refuse_unknown(request: Request) -> None:
+    """A dependency of routes that change or run something: FastAPI passes over names that a route does not declare.
+
+    A misspelt `version` would then take every version of a model out of service. Routes whose query is one model with
+    `extra="forbid"` need it not; probes and scrapers may add what they like.
+
+    Raises:
+        BadParameterError: A name in the query is none of the route's.
+    """
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    unknown = next((name for name in request.query_params if name not in known), None)
+    if unknown is not None:
+        raise BadParameterError(
+            unknown[:40],
+            f"There is no query parameter {unknown[:40]!r} of this path.",
+            remedy=f"It takes {', '.join(known)}."
+            if known
+            else "It takes none; GET /docs says what goes into the body.",
+        )
+
+
 def _name(finding: Mapping[str, Any]) -> str:
     place, *path = (str(step) for step in finding["loc"])
-    return ".".join(path) or place
+    return ".".join(path) if path else place  # a name may be empty: `?=1`
 
 
 def _sentence(finding: Mapping[str, Any]) -> str:

@@ -7,13 +7,15 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from service.api.auth import RequireAdmin
-from service.api.findings import refuse_repeated
+from service.api.findings import refuse_repeated, refuse_unknown
 from service.api.problems import problem_responses
 from service.api.services import Services, ServicesOf
 from service.registry import VersionState
 
 router = APIRouter(
-    prefix="/admin/models", tags=["administration"], dependencies=[RequireAdmin, Depends(refuse_repeated)]
+    prefix="/admin/models",
+    tags=["administration"],
+    dependencies=[RequireAdmin, Depends(refuse_repeated), Depends(refuse_unknown)],
 )
 
 _STATUSES = (404, 409, 422, 500, 503)
@@ -38,7 +40,7 @@ class ManagedModels(BaseModel):
     versions: list[ManagedVersion]
 
 
-@router.get("", summary="What is in the folder, and what runs?", responses=problem_responses(503))
+@router.get("", summary="What is in the folder, and what runs?", responses=problem_responses(422, 503))
 async def index(services: ServicesOf) -> ManagedModels:
     """Every version, those that are not loaded too."""
     return await _states(services, None)

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from service.api.context import REQUEST_ID_HEADER, context_of, request_id_from
+from service.api.findings import refuse_unknown
 from service.api.inflate import inflate
 from service.api.oip_answer import TensorKind, Wish, encode, inputs_of, outputs_of, tensors, wishes
 from service.api.oip_request import HEADER_LENGTH, Parsed, images, parse
@@ -153,6 +154,7 @@ async def version_ready(
 _INFER: dict[str, Any] = {
     "response_model": InferAnswer,
     "response_model_exclude_none": True,
+    "dependencies": [Depends(refuse_unknown)],  # `?variant=` is a parameter of the document here
     "responses": {
         200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
         **oip_responses(*_STATUSES),

@@ -3,18 +3,21 @@
 import asyncio
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.auth import RequireAdmin
+from service.api.findings import refuse_unknown
 from service.api.problems import oip_responses
 from service.api.services import DeadlineOf, ServicesOf
 from service.api.uploads import read_body
 from service.errors import BadTensorError
 
-router = APIRouter(prefix="/v2/repository", tags=["open inference protocol"], dependencies=[RequireAdmin])
+router = APIRouter(
+    prefix="/v2/repository", tags=["open inference protocol"], dependencies=[RequireAdmin, Depends(refuse_unknown)]
+)
 
 _STATUSES = (400, 404, 408, 409, 413, 422, 500, 503)
 _NAME = Path(description="Of a model: its folder's name.", max_length=64)

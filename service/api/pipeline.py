@@ -257,9 +257,9 @@ class Pipeline:
             return list(images)
         hint = handle.task.decode_hint(handle.card)
         found = await self._prepared(images, handle, hint)
-        for item in found:
+        for upload, item in zip(images, found, strict=True):
             if isinstance(item, ServiceError):
-                raise item
+                raise item if len(images) == 1 else item.about(upload.name)
         return [item for item in found if isinstance(item, Input)]
 
     async def _prepared(

@@ -266,6 +266,12 @@ def _check_fits(query: DepthQuery, form: str, *, several: bool) -> None:
                 f"{name} sets the colours of format=color, and this answer is {form}.",
                 remedy=f"Ask for format=color, or leave {name} out.",
             )
+    if not query.scale_bar and form != "color":
+        raise BadParameterError(
+            "scale_bar",
+            f"scale_bar is of the picture of format=color, and this answer is {form}.",
+            remedy="Ask for format=color, or leave scale_bar out.",
+        )
     if form == "ply" and query.size == "original":
         raise interpolated_cloud()
 

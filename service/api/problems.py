@@ -16,7 +16,15 @@ from starlette.types import Scope
 
 from service.api.context import context_of
 from service.api.findings import malformed_json, request_error
-from service.errors import PROBLEM_TYPE_PREFIX, DeadlineExceededError, ServiceError, SettingsError, error_classes
+from service.api.uploads import refuse_encoded
+from service.errors import (
+    PROBLEM_TYPE_PREFIX,
+    DeadlineExceededError,
+    ServiceError,
+    SettingsError,
+    UnsupportedEncodingError,
+    error_classes,
+)
 from service.schemas import ProblemKind
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -74,7 +82,20 @@ def log_failure(error: ServiceError) -> None:
 async def _validation_error(request: Request, error: Exception) -> Response:
     """FastAPI's findings about query, headers and body, as one of our own errors."""
     assert isinstance(error, RequestValidationError)
-    return problem_response(request_error(error.errors()), request.scope)
+    findings = error.errors()
+    found = request_error(findings)
+    if any(finding["loc"][0] == "body" for finding in findings):
+        found = _by_its_cause(request, found)
+    return problem_response(found, request.scope)
+
+
+def _by_its_cause(request: Request, error: ServiceError) -> ServiceError:
+    """An error of a request whose body the framework took for JSON; a compressed one is named as what it is."""
+    try:
+        refuse_encoded(request)
+    except UnsupportedEncodingError as cause:
+        return cause
+    return error
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -82,7 +103,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     if status == HTTPStatus.BAD_REQUEST:  # of a route that takes JSON, where the bytes are not even UTF-8
-        return problem_response(malformed_json("it is no text in UTF-8"), request.scope)
+        return problem_response(_by_its_cause(request, malformed_json("it is no text in UTF-8")), request.scope)
     path = request.scope.get("path", "")
     headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:

@@ -23,6 +23,7 @@ TIMEOUT_HEADER = "x-timeout-ms"
 # When a request begins to look whether its client is still there, seconds after its body was read.
 _WATCH_AFTER_S = 0.005
 _TIMEOUT = re.compile(r"0*[1-9][0-9]{0,9}")
+_LONGEST_TIMEOUT = "9999999999"
 
 
 @dataclass(slots=True)
@@ -75,12 +76,13 @@ async def deadline_of(
     if (
         not timeout_ms.isascii()
         or not timeout_ms.isdecimal()
-        or len(timeout_ms) > len("2147483647")
+        or len(timeout_ms) > len(_LONGEST_TIMEOUT)
         or not int(timeout_ms)
     ):
         raise BadParameterError(
             TIMEOUT_HEADER,
-            f"The header {TIMEOUT_HEADER} is {timeout_ms[:20]!r}, not a whole number of milliseconds above 0.",
+            f"The header {TIMEOUT_HEADER} is {timeout_ms[:20]!r}, not a whole number of milliseconds, 1 to "
+            f"{_LONGEST_TIMEOUT}.",
             remedy=f"Send, for example, {TIMEOUT_HEADER}: 500, or leave it out: the limit is {limit_s:g} s then.",
         )
     timeout_s = int(timeout_ms) / 1000

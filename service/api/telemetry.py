@@ -4,6 +4,7 @@ import asyncio
 import platform
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -160,10 +161,10 @@ class Telemetry:
 
     def show_build(self, version: str) -> None:
         """Shows the versions and the kernels of this process."""
-        try:
-            kernel, kernels = xnor_op.kernel_name(), ",".join(xnor_op.usable_kernels())
-        except OpUnavailableError:
-            kernel, kernels = "none", ""
+        kernel, kernels = "none", ""
+        with suppress(OpUnavailableError):  # of a kernel that is none, the others are known all the same
+            kernels = ",".join(xnor_op.usable_kernels())
+            kernel = xnor_op.kernel_name()
         self._metrics.set_build(
             version=version,
             python=platform.python_version(),

@@ -201,9 +201,35 @@ async def _parts(form: FormData) -> Uploads:
 
 
 class InMemoryParser(MultiPartParser):
-    """Starlette's parser without its temporary files: an image from a client is never stored, not even for a moment."""
+    """Starlette's parser without its temporary files: an image from a client is never stored, not even for a moment.
+
+    A body that breaks off is refused: Starlette drops the part that was begun, and hands on those before it.
+    """
 
     spool_max_size = sys.maxsize
+    _open = False  # between the first boundary and the last
+
+    def on_part_begin(self) -> None:
+        """Called at each boundary but the last."""
+        self._open = True
+        super().on_part_begin()
+
+    def on_end(self) -> None:
+        """Called at the last boundary."""
+        self._open = False
+
+    async def parse(self) -> FormData:
+        """As Starlette's.
+
+        Raises:
+            MultiPartException: The body cannot be taken apart, or ends too early.
+        """
+        form = await super().parse()
+        if self._open:
+            for file in self._files_to_close_on_error:  # that of the part that was begun is not in the form
+                file.close()
+            raise MultiPartException("it ends before its last boundary")
+        return form
 
 
 def _media_type(content_type: str | None) -> str:

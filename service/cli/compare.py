@@ -25,6 +25,8 @@ from service.report.summary import Names, summarise
 from service.settings import Settings
 from service.tasks import ClassifyOptions, DepthOptions
 
+#: Loss of accuracy up to which the one variant is called good enough, a fraction.
+MARGIN = 0.02
 _SHOWN_DISAGREEMENTS = 20
 
 
@@ -37,6 +39,7 @@ def compare(settings: Settings, arguments: argparse.Namespace) -> int:
     path: Path = arguments.path
     task: TaskName = arguments.task or ("depth" if path.is_dir() and is_depth_folder(path) else "classify")
     images_of(path)  # before anything is loaded
+    _check_fit(arguments, task)
     say_passed_over(path)
     report: Path | None = arguments.report
     if report is not None:
@@ -52,6 +55,22 @@ def compare(settings: Settings, arguments: argparse.Namespace) -> int:
         if report is not None:
             print(f"The report is in {report}, its figures in {report.with_suffix('.json')}.")
     return 0
+
+
+def _check_fit(arguments: argparse.Namespace, task: TaskName) -> None:
+    """Tells options that would have no effect: whoever gives them expects another answer.
+
+    Raises:
+        BadParameterError: There is one.
+    """
+    if arguments.fx is not None and task != "depth":
+        raise BadParameterError("fx", "--fx is for depth maps only.", remedy="Add --task depth.")
+    if arguments.top_k is not None and task != "classify":
+        raise BadParameterError("top-k", "--top-k is for classes only.", remedy="Leave it out.")
+    given = {"limit": arguments.limit, "margin": arguments.margin}
+    name = next((name for name, value in given.items() if value is not None), None)
+    if name is not None and arguments.path.is_file():
+        raise BadParameterError(name, f"--{name} is of a folder, not of one picture.", remedy="Name a folder.")
 
 
 def _local(settings: Settings, task: TaskName, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -106,7 +125,7 @@ async def _folder(comparison: Comparison, task: TaskName, arguments: argparse.Na
     document = {
         "task": task,
         "folder": str(root),
-        **summarise(folder.pairs, names, task=task, margin=arguments.margin),
+        **summarise(folder.pairs, names, task=task, margin=arguments.margin or MARGIN),
         "a": a,
         "b": b,
         "speedup_median": round(median(pair.b.inference_s / pair.a.inference_s for pair in folder.pairs), 3),

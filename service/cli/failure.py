@@ -54,10 +54,7 @@ def fail(error: Exception, *, as_json: bool) -> int:
 
 def about(path: Path, error: ServiceError) -> ServiceError:
     """The same error, saying which file it is about: a person at a terminal has named several things."""
-    if str(path) not in error.detail:
-        error.detail = f"{path}: {error.detail}"
-        error.args = (f"{error.detail} {error.remedy}".strip(),)
-    return error
+    return error if str(path) in error.detail else error.about(str(path))
 
 
 def _sentence(error: Exception) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from service.app import service_version
-from service.cli.compare import compare
+from service.cli.compare import MARGIN, compare
 from service.cli.evaluate import evaluate
 from service.cli.failure import Parser, fail
 from service.cli.models import models
@@ -39,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if getattr(arguments, "key_file", None) is not None and arguments.url is None:
         parser.error("--key-file is for a running service, which --url names")
+    if getattr(arguments, "url", None) is not None:
+        given = next((name for name in _OFFLINE_SETTINGS if getattr(arguments, name) is not None), None)
+        if given is not None:
+            parser.error(f"--{given.replace('_', '-')} is for networks that run here; with --url those of a service do")
     command: Command = arguments.command
     if command is not serve:  # these print their own errors; the log would only repeat them
         logging.basicConfig(level=logging.CRITICAL)
@@ -96,9 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     comparing.add_argument(
         "--margin",
         type=_fraction,
-        default=0.02,
         metavar="FRACTION",
-        help="loss of accuracy up to which A is good enough (default: 0.02, two points of a hundred)",
+        help=f"loss of accuracy up to which A is good enough (default: {MARGIN:g}, two points of a hundred)",
     )
     comparing.add_argument(
         "--report", type=Path, metavar="FILE.html", help="write a report with plots, and its figures as FILE.json"

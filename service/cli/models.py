@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from contextlib import suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -42,14 +43,17 @@ def models(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _kernels() -> dict[str, Any]:
-    try:
-        return {"kernel": xnor_op.kernel_name(), "kernels": xnor_op.usable_kernels()}
-    except OpUnavailableError:
-        return {"kernel": None, "kernels": []}
+    """The kernel in use, None where it cannot run, and those that could: what to name in the place of a wrong one."""
+    found: dict[str, Any] = {"kernel": None, "kernels": []}
+    with suppress(OpUnavailableError):
+        found["kernels"] = xnor_op.usable_kernels()
+        found["kernel"] = xnor_op.kernel_name()
+    return found
 
 
 def _text(document: dict[str, Any]) -> str:
-    lines = [f"{document['model_dir']}: operator kernel {document['kernel']} of {', '.join(document['kernels'])}"]
+    kernel, kernels = document["kernel"] or "none", ", ".join(document["kernels"]) or "none"
+    lines = [f"{document['model_dir']}: operator kernel {kernel} of {kernels}"]
     for model in document["models"]:
         default = ", default" if model["default"] else ""
         lines.append(f"{model['name']}@{model['version']}  {model['task']}, {model['precision']}{default}")

@@ -66,6 +66,11 @@ def _check_fit(arguments: argparse.Namespace, *, lone: bool) -> None:
         name = next((name for name, value in given.items() if value not in (None, "network")), None)
         if name is not None:
             raise BadParameterError(name, f"--{name} is for depth maps only.", remedy="Add --task depth.")
+    else:
+        given = {"top-k": arguments.top_k, "min-probability": arguments.min_probability}
+        name = next((name for name, value in given.items() if value is not None), None)
+        if name is not None:
+            raise BadParameterError(name, f"--{name} is for classes only.", remedy="Leave it out.")
     if arguments.output is not None and not lone:
         raise BadParameterError(
             "output", "--output takes the depth map of one image; there are several.", remedy="Call it once an image."

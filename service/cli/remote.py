@@ -161,10 +161,23 @@ def read(path: Path) -> bytes:
 
 
 def _key(path: Path | None) -> str | None:
-    """The key in a file: on the command line everybody on the machine could read it."""
+    """The key in a file, which may have comments as the service's own: a command line could be read by everybody.
+
+    Raises:
+        BadParameterError: The file cannot be read, or holds no key, or several, or one that cannot be sent.
+    """
     if path is None:
         return None
+    remedy = "Name a file with one key, as who runs the service hands it out; lines that begin with # are passed over."
     try:
-        return path.read_text().strip()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadParameterError("key-file", f"{path} cannot be read.", remedy="Name a file with one key.") from error
+        raise BadParameterError("key-file", f"{path} cannot be read.", remedy=remedy) from error
+    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if len(keys) != 1:
+        raise BadParameterError("key-file", f"{path} holds {len(keys) or 'no'} keys.", remedy=remedy)
+    if not keys[0].isascii() or not keys[0].isprintable() or " " in keys[0]:
+        raise BadParameterError(
+            "key-file", f"The key in {path} has characters that a header cannot carry.", remedy=remedy
+        )
+    return keys[0]

@@ -37,6 +37,7 @@ class AsyncClient:
         transport: Of httpx; for tests, and for applications that are called in process.
 
     Raises:
+        ValueError: (at once) The key has characters that a header cannot carry.
         ProblemError: (every call) The service refused or failed; it says why.
         TransportError: (every call) There was no answer of the service.
     """
@@ -50,9 +51,7 @@ class AsyncClient:
         retry: Retry | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        headers = {"x-timeout-ms": str(max(1, int(1000 * timeout_s)))}
-        if api_key is not None:
-            headers["x-api-key"] = api_key
+        headers = calls.standing_headers(api_key, timeout_s)
         self._retry = retry or Retry()
         self._http = httpx.AsyncClient(
             base_url=url.rstrip("/"), headers=headers, timeout=timeout_s, transport=transport

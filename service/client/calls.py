@@ -32,6 +32,7 @@ M = TypeVar("M", bound=BaseModel)
 #: An image: its bytes, or the path of its file.
 ImageSource = bytes | str | PathLike[str]
 
+_LONGEST_MS = 9_999_999_999  # that the service takes for a time
 _PLY_PROPERTIES = ("float x", "float y", "float z", "uchar red", "uchar green", "uchar blue")
 _PLY_VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
 
@@ -75,6 +76,20 @@ class Call(Generic[T]):
             return self.parse(response)
         except (ValidationError, ValueError, KeyError) as error:
             raise TransportError(f"The answer of {response.url} cannot be read: {error}") from error
+
+
+def standing_headers(api_key: str | None, timeout_s: float) -> dict[str, str]:
+    """What every call carries.
+
+    Raises:
+        ValueError: The key cannot be sent. The message does not have it: it may end in a log.
+    """
+    headers = {"x-timeout-ms": str(max(1, int(min(1000 * timeout_s, _LONGEST_MS))))}
+    if api_key is not None:
+        if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+            raise ValueError("the key has characters that a header cannot carry: it is one line, of printable ASCII")
+        headers["x-api-key"] = api_key
+    return headers
 
 
 def read(image: ImageSource) -> bytes:

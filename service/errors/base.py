@@ -8,7 +8,7 @@ Code that is not an HTTP handler raises these too: they are ordinary exceptions 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
 
@@ -44,6 +44,12 @@ class ServiceError(Exception):
         self.headers: dict[str, str] = dict(headers or {})
         self.extensions: dict[str, JsonValue] = dict(extensions or {})
         super().__init__(f"{detail} {self.remedy}".strip())
+
+    def about(self, what: str) -> Self:
+        """Says which of several things that were sent the error is about: its detail begins with it."""
+        self.detail = f"{what}: {self.detail}"
+        self.args = (f"{self.detail} {self.remedy}".strip(),)
+        return self
 
     def problem(self, *, instance: str | None = None, request_id: str | None = None) -> dict[str, JsonValue]:
         """Renders the error as an RFC 9457 problem document.

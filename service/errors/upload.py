@@ -74,7 +74,7 @@ class UnsupportedEncodingError(ServiceError):
             f"The body is encoded as {encoding[:40]!r}.",
             remedy=f"Send it as it is, or with {' or '.join(available)}."
             if available
-            else "Send it as it is: pictures are compressed already.",
+            else "Send it as it is: pictures are compressed already, and of JSON /v2 alone takes compressed bodies.",
             headers={"Accept-Encoding": ", ".join(available) or "identity"},  # RFC 9110 section 15.5.16
         )
 
@@ -144,8 +144,9 @@ class TooManyImagesError(ServiceError):
 
     def __init__(self, max_images: int, received: int | None = None) -> None:
         has = "more" if received is None else str(received)
+        may_carry = "one image" if max_images == 1 else f"{max_images} images"
         super().__init__(
-            f"One request may carry {max_images} images; this one has {has}.",
+            f"One request may carry {may_carry}; this one has {has}.",
             remedy="Send the images in several requests.",
             extensions={"max_images": max_images},
         )

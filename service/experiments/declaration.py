@@ -85,6 +85,12 @@ class Declaration(_Strict):
         return self
 
     @property
+    def without_effect(self) -> Literal["weight", "sample"] | None:
+        """The member that was given and that its mode does not look at; None where there is none."""
+        member: Literal["weight", "sample"] = "sample" if self.mode == "split" else "weight"
+        return member if member in self.model_fields_set else None
+
+    @property
     def arms(self) -> tuple[Arm, Arm]:
         """Baseline and candidate."""
         return self.baseline, self.candidate
@@ -127,11 +133,16 @@ class Change(_Strict):
             if given is not None and not takes:
                 other = "sample" if member == "weight" else "weight"
                 raise InvalidExperimentError(
-                    f"`{member}` has no effect in mode `{declaration.mode}` of {declaration.name!r}: it is "
-                    f"for {'`split`' if member == 'weight' else '`shadow` and `paired`'} only; nothing was changed.",
+                    f"{no_effect(member, declaration)}; nothing was changed.",
                     remedy=f"Send `{other}`, which is this mode's, or PUT a declaration with another mode.",
                 )
         return declaration.model_copy(update=self.model_dump(exclude_none=True))
+
+
+def no_effect(member: str, declaration: Declaration) -> str:
+    """Says of a member that the experiment's mode does not look at it: half a sentence."""
+    modes = "`split`" if member == "weight" else "`shadow` and `paired`"
+    return f"`{member}` has no effect in mode `{declaration.mode}` of {declaration.name!r}: it is for {modes} only"
 
 
 class _File(_Strict):
@@ -158,6 +169,9 @@ def read_declarations(path: Path) -> list[Declaration]:
             for item in error.errors(include_url=False, include_context=False, include_input=False)
         )
         raise SettingsError(f"{path} does not declare experiments: {'; '.join(findings)}.") from error
+    for declaration in declarations:
+        if (member := declaration.without_effect) is not None:
+            raise SettingsError(f"{path}: {no_effect(member, declaration)}.", remedy=f"Take `{member}` out of it.")
     contradiction = contradictions(declarations)
     if contradiction is not None:
         raise SettingsError(f"{path}: {contradiction}")

@@ -136,7 +136,8 @@ class Changes:
             catalog = self._registry.catalog
             entries = [entry for entry in catalog.entries.get(name, ()) if version in (None, entry.card.version)]
             if not entries:
-                raise UnknownModelError(name if version is None else f"{name}@{version}", catalog.entries)
+                loaded = [entry.label for entry in catalog.entries.get(name, ())]
+                raise UnknownModelError(name if version is None else f"{name}@{version}", loaded or catalog.entries)
             left = catalog
             for entry in entries:
                 left = left.without(name, entry.card.version)

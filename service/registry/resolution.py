@@ -74,14 +74,15 @@ class Resolution:
         named = self.default(task) if model is None else model
         if named is None:
             raise NotReadyError(f"No model for /{task} is being served.", remedy=self.default_remedy(task))
-        name, _, version = named.partition("@")
-        entry = self._catalog.select(name, version)
+        name, at, version = named.partition("@")
+        # `NAME@` is what is left of `NAME@$VERSION` where that was not set: no version, rather than any.
+        entry = None if at and not version else self._catalog.select(name, version)
         if entry is not None and entry.card.task == task:
             return entry
         if entry is None:
             self._raise_broken(named)
         available = sorted(entry.card.name for entry in self._catalog.all() if entry.card.task == task)
-        if version and any(entry.card.task == task for entry in self._catalog.entries.get(name, ())):
+        if at and any(entry.card.task == task for entry in self._catalog.entries.get(name, ())):
             versions = [entry.card.version for entry in self._catalog.entries[name]]
             available = [f"{name}@{each}" for each in (*versions, *self._catalog.labels.get(name, ()))]
         elsewhere = next((entry.card.task for entry in self._catalog.entries.get(name, ())), None)

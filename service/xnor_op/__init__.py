@@ -63,8 +63,8 @@ def kernel_name() -> str:
     name: bytes | None = _library().bireal_kernel_name()
     if not name:
         raise OpUnavailableError(
-            f"The environment variable {KERNEL_VARIABLE} names no kernel that this CPU can run.",
-            remedy=f"Unset {KERNEL_VARIABLE}, or set it to one of: {', '.join(usable_kernels())}.",
+            f"What {KERNEL_VARIABLE} (or --kernel) names is no kernel that this CPU can run.",
+            remedy=f"Leave it out, or name one of: {', '.join(usable_kernels())}.",
         )
     return name.decode("ascii")
 

@@ -42,6 +42,37 @@ async def test_a_parameter_of_administration_that_is_sent_twice(anyio_backend, z
         refusal(await client.post(url, headers=ADMIN), 422, "bad-parameter")
 
 
+@pytest.mark.parametrize(
+    ("method", "url"),
+    [
+        ("POST", "/admin/models/tiny-colours/unload?versoin=2&force=true"),
+        ("POST", "/admin/models/tiny-colours/reload?force=true"),
+        ("PUT", "/admin/models/tiny-colours/labels/stable?verison=1"),
+        ("GET", "/admin/models?name=tiny-colours"),
+        ("PATCH", "/admin/experiments/x?weight=0.5"),
+        ("POST", "/feedback?label=1"),
+        ("POST", "/v2/models/tiny-colours/infer?variant=full"),
+        ("POST", "/v2/models/tiny-colours/versions/1/infer?variant=full"),
+        ("POST", "/v2/repository/models/tiny-colours/unload?version=2"),
+    ],
+)
+async def test_a_parameter_that_the_path_does_not_have_is_not_passed_over(anyio_backend, zoo, method, url):
+    async with running(zoo, admin_keys=list(ADMIN.values())) as client:
+        response = await client.request(method, url, json={}, headers=ADMIN)
+        assert response.status_code == 422
+        said = response.json()
+        sentence = said["error"] if url.startswith("/v2") else f"{said['detail']} {said['help']}"
+        assert f"no query parameter {url.partition('?')[2].partition('=')[0]!r}" in sentence
+        assert "It takes" in sentence
+        assert (await client.get("/v2/models/tiny-colours/ready")).status_code == 200
+        assert (await client.get("/v2/health/ready?t=1")).status_code == 200
+
+
+async def test_a_parameter_without_a_name(client):
+    document = refusal(await client.post("/classify?=1", content=PICTURE), 422, "bad-parameter")
+    assert document["detail"] == "There is no query parameter ''."
+
+
 async def test_accept_in_two_headers_is_one_list(client):
     response = await client.post(
         "/depth?variant=full", content=PICTURE, headers=[("accept", "text/html"), ("accept", "image/png")]
@@ -64,6 +95,15 @@ async def test_a_compressed_body_is_named_as_such(client, path, encoding):
     response = await client.post(path, content=gzip.compress(PICTURE), headers={"content-encoding": encoding})
     refusal(response, 415, "unsupported-encoding")
     assert response.headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/feedback"), ("PUT", "/admin/experiments/x")])
+async def test_a_compressed_body_of_json_is_named_as_such(anyio_backend, zoo, method, path, encoding):
+    async with running(zoo, admin_keys=list(ADMIN.values())) as client:
+        headers = {**JSON, **ADMIN, "content-encoding": encoding}
+        body = gzip.compress(json.dumps({"token": "a", "label": 1}).encode())
+        refusal(await client.request(method, path, content=body, headers=headers), 415, "unsupported-encoding")
 
 
 async def test_a_body_that_says_that_it_is_not_compressed(client):

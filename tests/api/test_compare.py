@@ -123,6 +123,8 @@ async def test_colours_agree_with_themselves(client):
 async def test_the_error_map_shows_where_depths_differ(client):
     query = "/compare/depth?a=reference&b=full"
     figures = (await client.post(query, content=PICTURE)).json()
+    refused = await client.post(f"{query}&scale_bar=false", content=PICTURE)
+    assert (refused.status_code, refused.json()["parameter"]) == (422, "scale_bar"), "figures have none"
     answer = await client.post(f"{query}&format=error_map&scale_bar=false", content=PICTURE)
     assert answer.headers["content-type"] == "image/png"
     assert f"within_1_25={figures['within_1_25']:.4f}" in answer.headers["x-bireal-agreement"]

@@ -203,6 +203,8 @@ async def test_an_administrator_creates_changes_and_ends_experiments(anyio_backe
         ({"mode": "guess"}, "bad-parameter", "mode"),
         ({"wieght": 0.5}, "bad-parameter", "wieght"),
         ({"name": "other"}, "invalid-experiment", "other"),
+        ({"sample": 0.1}, "invalid-experiment", "`sample` has no effect"),
+        ({"mode": "shadow", "weight": 0.05}, "invalid-experiment", "`weight` has no effect"),
         ({"candidate": {"variant": "full"}}, "bad-parameter", "same|called"),
         ({"candidate": {"variant": "binary", "model": "nope"}}, "unknown-model", "nope"),
         ({"model": "tiny-colours"}, "variant-not-served", "binary"),

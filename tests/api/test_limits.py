@@ -169,6 +169,7 @@ async def test_a_deadline_that_is_none(client, value):
     response = await client.post("/classify", content=PICTURE, headers=headers)
     assert (response.status_code, response.json()["code"]) == (422, "bad-parameter")
     assert response.json()["parameter"] == "x-timeout-ms"
+    assert "1 to 9999999999" in response.json()["detail"]  # of which the too large one is no number above 0
 
 
 async def test_a_body_that_never_comes_is_given_up(client):

@@ -168,7 +168,7 @@ SIZE = {"binary_data_size": len(ELEMENT)}
         (request({**FILE, "data": ["not base64!"]}), {}, 400, "not all base64"),
         (request({**FILE, "data": [7]}), {}, 400, "not all base64"),
         (request({**FILE, "data": ["", ""]}), {}, 400, "2 elements"),
-        (request({**FILE, "data": [""]}), {}, 400, "body is empty"),
+        (request({**FILE, "data": [""]}), {}, 400, "The image has no bytes"),
         (request(pixels()), {BINARY: "-1"}, 400, "Inference-Header-Content-Length is '-1'"),
         (request(pixels()), {BINARY: "999999999"}, 400, "for a body of"),
         (request(pixels()), {BINARY: "9" * 40}, 400, "for a body of"),
@@ -191,6 +191,14 @@ async def test_refusals(client, body, headers, status, says):
     assert refused.json().keys() == {"error"}
     assert says in refused.json()["error"], refused.json()
     assert refused.status_code == status
+
+
+async def test_the_one_of_several_files_that_cannot_be_read_is_named(client):
+    good, bad = (base64.b64encode(each).decode() for each in (JPEG, b"no picture"))
+    body = request({**FILE, "shape": [3], "data": [good, bad, good]})
+    refused = await client.post(URL, content=body)
+    assert refused.status_code == 415
+    assert refused.json()["error"].startswith("image 2: The content seems to be text.")
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,17 @@ async def test_a_problem_stands_in_the_place_of_an_image_that_cannot_be_read(cli
     assert metric(client, "bireal_problems_total", code="unsupported-image") == before + 1
 
 
+@pytest.mark.parametrize("cut", [30, 80])  # where the last boundary is, and within the second picture
+async def test_a_form_that_breaks_off_is_not_answered_without_its_last_picture(client, cut):
+    files = [("file", (f"{name}.png", solid("red"), "image/png")) for name in "ab"]
+    form = client.build_request("POST", "/classify?variant=full", files=files)
+    whole, kind = form.read(), {"content-type": form.headers["content-type"]}
+    assert (await client.post(form.url, content=whole, headers=kind)).json()["count"] == 2
+    response = await client.post(form.url, content=whole[:-cut], headers=kind)
+    assert (response.status_code, response.json()["code"]) == (400, "malformed-body")
+    assert "ends before its last boundary" in response.json()["detail"]
+
+
 async def test_several_scenes_are_answered_as_figures(client):
     files = [("file", (f"{i}.png", solid(WHITE), "image/png")) for i in range(3)]
     body = (await client.post("/depth?variant=full", files=files)).json()
@@ -181,6 +192,8 @@ async def test_depth_as_a_picture(client):
     assert re.fullmatch(r"near=\d+\.\d{3}, far=\d+\.\d{3}", response.headers["x-bireal-color-range-m"])
     barred = np.asarray(Image.open(io.BytesIO((await depth_map(client, "&format=color")).content)))
     assert barred.shape[0] > DEPTH_SIZE[0] + 30
+    refused = await client.post("/depth?variant=full&scale_bar=false", content=solid(WHITE, (331, 100)))
+    assert (refused.status_code, refused.json()["parameter"]) == (422, "scale_bar"), "figures have none"
 
 
 async def test_colours_on_a_range_of_the_clients_own(client):

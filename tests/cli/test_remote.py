@@ -90,6 +90,32 @@ def test_what_goes_wrong_is_one_sentence(live, arguments, said):
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "holds no keys"),
+        ("# nothing yet\n", "holds no keys"),
+        (f"{KEY}\n{KEY}2\n", "holds 2 keys"),
+        ("cl\u00e9-0123456789abcdef\n", "cannot carry"),
+        ("two words 0123456789abc\n", "cannot carry"),
+    ],
+)
+def test_a_key_file_that_cannot_be_used(live, tmp_path, content, said):
+    (tmp_path / "key").write_text(content, encoding="utf-8")
+    run = predict(live, live.folder / "photos/cat.jpg", "--key-file", tmp_path / "key")
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+    assert "0123456789" not in run.stderr, "a key was printed"
+
+
+def test_a_key_file_may_have_comments_as_the_services_own(live, tmp_path):
+    (tmp_path / "key").write_text(f"# of the camera at the gate\n\n{KEY}\n")
+    run = predict(live, live.folder / "photos/cat.jpg", "--variant", "full", "--key-file", tmp_path / "key")
+    assert run.returncode == 0, run.stderr
+
+
 def test_nobody_there(live):
     whole = command("predict", live.folder / "photos/cat.jpg", "--url", "http://127.0.0.1:9")
     run = subprocess.run(whole, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
@@ -165,8 +191,8 @@ def test_evaluate_classes(document, labelled):
 
 
 def test_evaluate_takes_the_default_that_it_takes_without_a_service(document, labelled):
-    asked = ("evaluate", "--data", labelled, "--limit", 4, "--fallback", "reference")
-    there, here = document(*asked), document(*asked, remote=False)
+    asked = ("evaluate", "--data", labelled, "--limit", 4)
+    there, here = document(*asked), document(*asked, "--fallback", "reference", remote=False)
     assert there["model"] == here["model"] == "tiny-bireal"
     assert there["variant"] == here["variant"]
     assert there["n"] == here["n"] == 4

@@ -33,6 +33,19 @@ def client(live):
         yield ready
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("key", ["cl\u00e9-0123456789abcdef", "0123456789abcdef\n", "0123456789 abcdef"])
+def test_a_key_that_no_header_can_carry_is_told_at_once_and_not_shown(kind, key):
+    with pytest.raises(ValueError, match="a header cannot carry") as caught:
+        kind("http://127.0.0.1:9", api_key=key)
+    assert "0123456789" not in str(caught.value)
+
+
+def test_a_very_long_time_is_one_that_the_service_takes(live):
+    with Client(live.url, timeout_s=1e9) as patient:
+        assert patient.classify(PICTURE, variant="full").predictions
+
+
 def test_classes(client, tmp_path):
     path = tmp_path / "cat.jpg"
     path.write_bytes(PICTURE)

@@ -47,6 +47,8 @@ def test_a_file_of_yaml_or_json(tmp_path, write):
             yaml.safe_dump({"experiments": [{**GOOD, "candidate": {"variant": "full", "name": "again"}}]}),
             "same variant of the same model",
         ),
+        (yaml.safe_dump({"experiments": [{**GOOD, "sample": 0.1}]}), "`sample` has no effect in mode `split`"),
+        (yaml.safe_dump({"experiments": [{**GOOD, "mode": "shadow", "weight": 0.05}]}), "`weight` has no effect"),
         (yaml.safe_dump({"experiments": [GOOD, GOOD]}), "declared twice"),
         (yaml.safe_dump({"experiments": [GOOD, {**GOOD, "name": "f"}]}), "pause one"),
     ],

@@ -121,6 +121,15 @@ def test_a_kernel_that_is_none(zoo):
     assert "scalar" in ended.stderr, "the ones that there are"
 
 
+def test_a_kernel_that_is_none_on_the_command_line(zoo):
+    whole = command("models", "--model-dir", zoo, "--kernel", "abacus", "--json")
+    ended = subprocess.run(whole, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    document = json.loads(ended.stdout)
+    assert (ended.returncode, document["kernel"]) == (1, None)
+    assert "scalar" in document["kernels"], "what to name in its place"
+    assert "--kernel" in document["reasons"][0]
+
+
 def test_a_model_folder_that_is_none(tmp_path):
     ended = start("--model-dir", tmp_path / "nowhere", "--port", 0)
     assert (ended.returncode, ended.stdout) == (2, "")

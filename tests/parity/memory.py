@@ -2,7 +2,7 @@
 
 import ctypes
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from service.card import Card
 _MAP = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw..? .*")
 
 
-def _addresses(pattern: bytes) -> Iterator[int]:
-    """Where bytes lie in the writable memory of this process."""
+def _addresses(patterns: list[bytes]) -> Iterator[int]:
+    """Where one of several lies in the writable memory of this process, which is read once: it is large."""
     with Path("/proc/self/maps").open() as maps, Path("/proc/self/mem").open("rb", buffering=0) as memory:
         for line in list(maps):
             found = _MAP.match(line)
@@ -29,14 +29,30 @@ def _addresses(pattern: bytes) -> Iterator[int]:
                 data = memory.read(end - begin)
             except OSError:  # unmapped meanwhile, or not readable
                 continue
-            at = data.find(pattern)
-            while at >= 0:
-                yield begin + at
-                at = data.find(pattern, at + 1)
+            for pattern in patterns:
+                at = data.find(pattern)
+                while at >= 0:
+                    yield begin + at
+                    at = data.find(pattern, at + 1)
+
+
+# Kernels without a vector popcount keep a nibble of 64 output channels in 64 bytes (nibbles.h): which is a channel's.
+_NIBBLE_BYTES = (
+    lambda channel: channel // 32 * 32 + channel % 8 * 2 + channel // 8 % 2 * 16 + channel // 16 % 2,  # avx2
+    lambda channel: channel % 32 * 2 + channel // 32,  # avx512bw
+)
+
+
+def _nibbles(words: np.ndarray, byte_of_channel: Callable[[int], int]) -> bytes:
+    """The lowest nibbles of a word of each of up to 64 channels, uint32 [channels], as such a kernel keeps them."""
+    kept = np.zeros(64, np.uint8)
+    for channel, word in enumerate(words[:64]):
+        kept[byte_of_channel(channel)] = word & 15
+    return kept.tobytes()
 
 
 def _patterns(card: Card, layer: int) -> list[bytes]:
-    """Sixteen bytes of a binary convolution's weights, in the orders in which kernels and files keep them."""
+    """Sixteen bytes or more of a binary convolution's weights, in the orders in which kernels and files keep them."""
     graph = PackedGraph(read_model(card.path))
     node = [node for node in graph.custom_nodes if node.op == BCONV][layer]
     weight = numpy_helper.to_array(graph.constants[node.input(1)]).view(np.uint32)  # [O, KH, KW, CW]
@@ -46,6 +62,7 @@ def _patterns(card: Card, layer: int) -> list[bytes]:
         *(weight[first : first + 4, middle, middle, 0].tobytes() for first in (0, 4, 8)),
         words[:4].tobytes(),
         words[words.size // 2 :][:4].tobytes(),
+        *(_nibbles(weight[:, middle, middle, 0], order) for order in _NIBBLE_BYTES),
     ]
 
 
@@ -57,17 +74,16 @@ def flipped_bit(card: Card, model: LoadedModel, image: np.ndarray, layer: int = 
     copy is the right one whose change changes the network's output for the image, uint8 [H, W, 3].
     """
     intact = model.run(image[None]).tobytes()
-    for pattern in _patterns(card, layer):
-        for address in list(_addresses(pattern)):
-            byte = ctypes.c_ubyte.from_address(address)
-            before = byte.value
-            byte.value = before ^ 1
-            if model.run(image[None]).tobytes() != intact:
-                try:
-                    yield address
-                finally:
-                    byte.value = before
-                assert model.run(image[None]).tobytes() == intact, "the bit was not put back"
-                return
-            byte.value = before
+    for address in list(_addresses(_patterns(card, layer))):
+        byte = ctypes.c_ubyte.from_address(address)
+        before = byte.value
+        byte.value = before ^ 1
+        if model.run(image[None]).tobytes() != intact:
+            try:
+                yield address
+            finally:
+                byte.value = before
+            assert model.run(image[None]).tobytes() == intact, "the bit was not put back"
+            return
+        byte.value = before
     raise AssertionError("the weights that run were not found in memory")

@@ -7,6 +7,8 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from loadtest.screenshots import browser as chromium
+from loadtest.screenshots import chromium as find_chromium
+from loadtest.stack import StackError
 from tests.live.service_process import LiveService, running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +26,10 @@ experiments:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Of one module only: while it is open, Playwright's event loop holds the thread that asynchronous tests need."""
+    try:
+        find_chromium()
+    except StackError as error:
+        pytest.skip(str(error))
     with chromium() as running_browser:
         yield running_browser
 
