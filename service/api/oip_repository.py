@@ -13,7 +13,7 @@ from service.api.findings import refuse_unknown
 from service.api.problems import oip_responses
 from service.api.services import DeadlineOf, ServicesOf
 from service.api.uploads import read_body
-from service.errors import BadTensorError
+from service.errors import BadTensorError, ModelInUseError
 
 router = APIRouter(
     prefix="/v2/repository", tags=["open inference protocol"], dependencies=[RequireAdmin, Depends(refuse_unknown)]
@@ -69,5 +69,10 @@ async def load(services: ServicesOf, model: Annotated[str, _NAME]) -> Response:
 @router.post("/models/{model}/unload", summary="Take a model out of service", responses=oip_responses(*_STATUSES))
 async def unload(services: ServicesOf, model: Annotated[str, _NAME]) -> Response:
     """Every version; refused where the service would then not be ready."""
-    await asyncio.to_thread(services.changes.unload, model)
+    try:
+        await asyncio.to_thread(services.changes.unload, model)
+    except ModelInUseError as error:
+        # The protocol has no `force`, which the error's own remedy is about.
+        remedy = f"Load or name another one first; POST /admin/models/{model}/unload?force=true takes it all the same."
+        raise ModelInUseError(error.model, error.reasons, remedy=remedy) from None
     return Response(b"{}", media_type="application/json")

@@ -11,18 +11,18 @@ class ModelInUseError(ServiceError):
     Args:
         model: `NAME@VERSION`.
         reasons: What would be missing.
+        remedy: Where the path that was asked takes no `force`: what it takes in its place.
     """
 
     status = 409
     code = "model-in-use"
     title = "The model is needed."
 
-    def __init__(self, model: str, reasons: Iterable[str]) -> None:
-        super().__init__(
-            f"{model} is needed: {' '.join(reasons)}",
-            remedy="Load or name another one first, or send force=true.",
-            extensions={"model": model},
-        )
+    default_remedy = "Load or name another one first, or send force=true."
+
+    def __init__(self, model: str, reasons: Iterable[str], *, remedy: str | None = None) -> None:
+        self.model, self.reasons = model, tuple(reasons)
+        super().__init__(f"{model} is needed: {' '.join(self.reasons)}", remedy=remedy, extensions={"model": model})
 
 
 class UnknownVersionLabelError(ServiceError):

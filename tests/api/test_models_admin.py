@@ -122,10 +122,22 @@ async def test_what_is_needed_is_unloaded_by_force_only(managed):
     await managed.post("/admin/models/tiny-bireal-depth/unload?force=true", headers=ADMIN)
     refused = await managed.post(f"/admin/models/{needed}/unload", headers=ADMIN)
     assert (refused.status_code, refused.json()["code"]) == (409, "model-in-use")
+    assert "send force=true" in refused.json()["help"]
     assert (await managed.post("/depth", content=JPEG)).status_code == 200
     assert (await managed.post(f"/admin/models/{needed}/unload?force=true", headers=ADMIN)).status_code == 200
     assert (await managed.post("/depth", content=JPEG)).status_code == 503
     assert (await managed.post("/classify", content=JPEG)).status_code == 200
+
+
+async def test_the_protocols_path_does_not_advise_a_parameter_that_it_does_not_take(managed):
+    await managed.post("/admin/models/tiny-bireal-depth/unload?force=true", headers=ADMIN)
+    refused = await managed.post("/v2/repository/models/tiny-ramp/unload", headers=ADMIN)
+    assert refused.status_code == 409
+    assert "tiny-ramp@1 is needed: /depth" in refused.json()["error"]
+    assert "send force=true" not in refused.json()["error"]
+    advised = refused.json()["error"].partition("POST ")[2].split()[0]
+    assert (await managed.post(advised, headers=ADMIN)).status_code == 200
+    assert (await managed.post("/depth", content=JPEG)).status_code == 503
 
 
 @pytest.mark.parametrize(
