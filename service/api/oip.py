@@ -18,7 +18,7 @@ from service.api.context import REQUEST_ID_HEADER, context_of, request_id_from
 from service.api.findings import refuse_unknown
 from service.api.inflate import inflate
 from service.api.oip_answer import TensorKind, Wish, encode, inputs_of, outputs_of, tensors, wishes
-from service.api.oip_request import HEADER_LENGTH, Parsed, images, parse
+from service.api.oip_request import HEADER_LENGTH, Parsed, check_parameters, images, parse
 from service.api.ops import readiness
 from service.api.pipeline import Job
 from service.api.problems import oip_responses
@@ -233,11 +233,7 @@ async def _infer(request: Request, services: Services, deadline: Deadline, model
 
 def _parse(body: bytes, encoding: str, header_length: str | None, max_bytes: int) -> Parsed:
     parsed = parse(inflate(body, encoding, max_bytes=max_bytes), header_length)
-    unknown = sorted((parsed.document.parameters or {}).keys() - set(_PARAMETERS))
-    if unknown:
-        raise BadTensorError(
-            f"There is no parameter {unknown[0][:40]!r} of a request.", remedy=f"There are {', '.join(_PARAMETERS)}."
-        )
+    check_parameters(parsed.document.parameters, _PARAMETERS, of="a request")
     return parsed
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from service.api.oip_request import ENCODED, IMAGE, OutputWish, Parsed
+from service.api.oip_request import ENCODED, IMAGE, OutputWish, Parsed, check_parameters
 from service.card import Card
 from service.errors import BadTensorError
 from service.scheduler import Output
@@ -18,6 +18,7 @@ from service.tasks import CLASSIFY, DEPTH, ClassifyOptions
 
 Floats = npt.NDArray[np.float32]
 Datatype = Literal["FP32", "BYTES"]
+_OF_OUTPUTS = ("binary_data", "classification")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,7 @@ def _wish(output: OutputWish, names: Sequence[str], *, all_binary: bool) -> Wish
             f"The model has no output {output.name[:40]!r}.",
             remedy=f"It has {', '.join(names)}; leave them out for all.",
         )
-    if any(name.startswith("shared_memory") for name in parameters):
-        raise BadTensorError("Shared memory is not supported.", remedy="Take the data with the answer.")
+    check_parameters(parameters, _OF_OUTPUTS, of=f"the output {output.name}")
     classes = parameters.get("classification", 0)
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 0:
         raise BadTensorError(f"The classification of the output {output.name} is not a whole number.")

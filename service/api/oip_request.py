@@ -11,7 +11,7 @@ import base64
 import binascii
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -27,6 +27,8 @@ HEADER_LENGTH = "inference-header-content-length"
 IMAGE, ENCODED = "image", "encoded_image"
 
 Parameters = dict[str, StrictBool | StrictInt | StrictFloat | StrictStr] | None
+#: `content_type` is what MLServer's codecs add by themselves; a tensor's datatype says the same here.
+_OF_INPUTS = ("binary_data_size", "content_type")
 _SHOWN = 40
 
 
@@ -133,6 +135,29 @@ def parse(body: bytes, header_length: str | None) -> Parsed:
     return Parsed(document, memoryview(body)[length:])
 
 
+def check_parameters(given: Parameters, known: Sequence[str], *, of: str) -> None:
+    """Refuses parameters that would have no effect, as the protocol lets a server do: a misspelt one is not lost.
+
+    Args:
+        given: Of a request, or of one of its tensors.
+        known: Those that have an effect, or that clients send by themselves.
+        of: Whose they are, for the error.
+
+    Raises:
+        BadTensorError: There is another one.
+    """
+    unknown = next((name for name in given if name not in known), None) if given else None
+    if unknown is None:
+        return
+    if unknown.startswith("shared_memory"):
+        raise BadTensorError(
+            "Shared memory is not supported.", remedy="Send data with the request, and take them with the answer."
+        )
+    raise BadTensorError(
+        f"There is no parameter {unknown[:_SHOWN]!r} of {of}.", remedy=f"There are {', '.join(known)}."
+    )
+
+
 def images(parsed: Parsed, card: Card, max_images: int) -> list[Upload] | npt.NDArray[np.uint8]:
     """The images of a request.
 
@@ -181,10 +206,8 @@ def images(parsed: Parsed, card: Card, max_images: int) -> list[Upload] | npt.ND
 
 def _tail(parsed: Parsed, tensor: InputTensor) -> memoryview | None:
     """The data of a tensor that follow the document; None where they are in it."""
-    parameters = tensor.parameters or {}
-    if any(name.startswith("shared_memory") for name in parameters):
-        raise BadTensorError("Shared memory is not supported.", remedy="Send the data with the request.")
-    size = parameters.get("binary_data_size")
+    check_parameters(tensor.parameters, _OF_INPUTS, of=f"the input {tensor.name}")
+    size = (tensor.parameters or {}).get("binary_data_size")
     if size is None:
         if tensor.data is None:
             raise BadTensorError(f"The input {tensor.name} has no data.", remedy="Send `data`, or `binary_data_size`.")

@@ -17,7 +17,6 @@ class ModelInUseError(ServiceError):
     status = 409
     code = "model-in-use"
     title = "The model is needed."
-
     default_remedy = "Load or name another one first, or send force=true."
 
     def __init__(self, model: str, reasons: Iterable[str], *, remedy: str | None = None) -> None:

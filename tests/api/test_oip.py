@@ -75,6 +75,19 @@ async def test_files_as_base64(client):
         assert answered.json()["outputs"][2]["shape"] == [2]
 
 
+async def test_what_clients_send_by_themselves_is_taken(client):
+    """The parameters of tritonclient 2.69, whether asked for or not, and of MLServer's codecs."""
+    body, headers = with_tail(
+        pixels(data=..., parameters={"binary_data_size": GREY.size, "content_type": "np"}),
+        GREY.tobytes(),
+        outputs=[{"name": "logits", "parameters": {"classification": 1, "binary_data": False}}],
+        parameters={"binary_data_output": True, "timeout": 30_000_000},
+    )
+    answered = await client.post(URL, content=body, headers=headers)
+    assert answered.status_code == 200, answered.text
+    assert answered.json()["outputs"][0]["shape"] == [1, 1]
+
+
 async def test_binary_both_ways(client):
     body, headers = with_tail(
         pixels(data=..., parameters={"binary_data_size": GREY.size}),
@@ -148,6 +161,25 @@ SIZE = {"binary_data_size": len(ELEMENT)}
             400,
             "not a whole number",
         ),
+        (
+            request(pixels(), outputs=[{"name": "logits", "parameters": {"clasification": 3}}]),
+            {},
+            400,
+            "no parameter 'clasification' of the output logits. There are binary_data, classification.",
+        ),
+        (
+            request(pixels(), outputs=[{"name": "logits", "parameters": {"shared_memory_region": "x"}}]),
+            {},
+            400,
+            "Shared memory",
+        ),
+        (
+            request(pixels(parameters={"binary_data_sizes": 3})),
+            {},
+            400,
+            "no parameter 'binary_data_sizes' of the input image. There are binary_data_size, content_type.",
+        ),
+        (request(pixels(), parameters={"Variant": "full"}), {}, 400, "no parameter 'Variant' of a request"),
         (request(pixels(data=[256] * GREY.size)), {}, 400, "within 0 .. 255"),
         (request(pixels(data=[-1] * GREY.size)), {}, 400, "within 0 .. 255"),
         (request(pixels(data=[0.5] * GREY.size)), {}, 400, "whole numbers"),
