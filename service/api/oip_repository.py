@@ -1,10 +1,11 @@
 """The Open Inference Protocol's extension for model repositories, as Triton has it. For administrators only."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -38,6 +39,12 @@ class IndexWish(BaseModel):
     ready: bool = False
 
 
+class ChangeWish(BaseModel):
+    """What a change is to mind; Triton's clients send `{}`, or `unload_dependents`, with each."""
+
+    parameters: dict[str, JsonValue] | None = None
+
+
 @router.post("/index", summary="Which models are there?", responses=oip_responses(*_STATUSES))
 async def index(request: Request, services: ServicesOf, deadline: DeadlineOf) -> list[RepositoryEntry]:
     """Every version in the folder; with `{"ready": true}` those that run."""
@@ -60,15 +67,27 @@ async def index(request: Request, services: ServicesOf, deadline: DeadlineOf) ->
 
 
 @router.post("/models/{model}/load", summary="Load a model, or load it again", responses=oip_responses(*_STATUSES))
-async def load(services: ServicesOf, model: Annotated[str, _NAME]) -> Response:
+async def load(request: Request, services: ServicesOf, deadline: DeadlineOf, model: Annotated[str, _NAME]) -> Response:
     """Every version of the model in the folder takes the place of the one that runs."""
+    await _check_parameters(
+        await read_body(request, deadline),
+        (),
+        remedy="A model is what its folder has, its card too: put it there, and send {} or nothing.",
+    )
     await asyncio.to_thread(services.changes.reload, model)
     return Response(b"{}", media_type="application/json")
 
 
 @router.post("/models/{model}/unload", summary="Take a model out of service", responses=oip_responses(*_STATUSES))
-async def unload(services: ServicesOf, model: Annotated[str, _NAME]) -> Response:
+async def unload(
+    request: Request, services: ServicesOf, deadline: DeadlineOf, model: Annotated[str, _NAME]
+) -> Response:
     """Every version; refused where the service would then not be ready."""
+    await _check_parameters(
+        await read_body(request, deadline),
+        ("unload_dependents",),  # no model depends on another: the same with and without
+        remedy="Send {} or nothing: every version is unloaded.",
+    )
     try:
         await asyncio.to_thread(services.changes.unload, model)
     except ModelInUseError as error:
@@ -76,3 +95,19 @@ async def unload(services: ServicesOf, model: Annotated[str, _NAME]) -> Response
         remedy = f"Load or name another one first; POST /admin/models/{model}/unload?force=true takes it all the same."
         raise ModelInUseError(error.model, error.reasons, remedy=remedy) from None
     return Response(b"{}", media_type="application/json")
+
+
+async def _check_parameters(body: bytes, known: Sequence[str], *, remedy: str) -> None:
+    """Refuses what Triton would do and this service does not, such as to load other files than the folder's.
+
+    Raises:
+        BadTensorError: The body is no JSON object, or has other parameters.
+    """
+    try:
+        # In a thread: files that are sent along are megabytes.
+        wish = await asyncio.to_thread(ChangeWish.model_validate_json, body or b"{}")
+    except ValueError:
+        raise BadTensorError("The body is no JSON object with `parameters`.", remedy="Send {} or nothing.") from None
+    unknown = next((name for name in wish.parameters or {} if name not in known), None)
+    if unknown is not None:
+        raise BadTensorError(f"The parameter {unknown[:40]!r} is not supported.", remedy=remedy)

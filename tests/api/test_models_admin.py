@@ -141,6 +141,33 @@ async def test_the_protocols_path_does_not_advise_a_parameter_that_it_does_not_t
 
 
 @pytest.mark.parametrize(
+    ("act", "body", "said"),
+    [
+        ("load", {"parameters": {"config": "{}"}}, "'config'"),
+        ("load", {"parameters": {"file:1/model.onnx": "AAAA"}}, "'file:1/model.onnx'"),
+        ("load", {"parameters": {"unload_dependents": True}}, "'unload_dependents'"),
+        ("unload", {"parameters": {"force": True}}, "'force'"),
+        ("load", [], "no JSON object"),
+        ("unload", {"parameters": 1}, "no JSON object"),
+    ],
+)
+async def test_what_the_protocols_changes_do_not_do_is_refused(managed, act, body, said):
+    write(managed)
+    refused = await managed.post(f"/v2/repository/models/{NAME}/{act}", json=body, headers=ADMIN)
+    assert (refused.status_code, said in refused.json()["error"]) == (400, True), refused.json()
+    assert await version_of(managed) == "1"
+
+
+async def test_what_tritons_client_sends_with_a_change_is_taken(managed):
+    write(managed)
+    path = f"/v2/repository/models/{NAME}"
+    assert (await managed.post(f"{path}/load", json={}, headers=ADMIN)).status_code == 200
+    assert await version_of(managed) == "2"
+    body = {"parameters": {"unload_dependents": False}}
+    assert (await managed.post(f"{path}/unload", json=body, headers=ADMIN)).status_code == 200
+
+
+@pytest.mark.parametrize(
     "name", ["..", "%2e%2e", "..%2f..%2fetc", "%2fetc%2fpasswd", "tiny-colours%2f1", "tiny-nothing", "x" * 64, "a%00b"]
 )
 @pytest.mark.parametrize("act", ["load", "reload", "unload"])
