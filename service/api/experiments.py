@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service.api.auth import RequireAdmin
-from service.api.findings import refuse_unknown
+from service.api.findings import refuse_doubled_members, refuse_unknown
 from service.api.problems import problem_responses
 from service.api.services import Services, ServicesOf
 from service.card import TaskName, VariantName
@@ -94,7 +94,7 @@ _CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
     summary="Create or replace an experiment",
     response_model=ExperimentInfo,
     responses=_CHANGES,
-    dependencies=[RequireAdmin, Depends(refuse_unknown)],
+    dependencies=[RequireAdmin, Depends(refuse_unknown), Depends(refuse_doubled_members)],
 )
 async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Response:
     """Takes effect at once here, and within seconds at every replica that shares the store."""
@@ -116,7 +116,7 @@ async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Res
     summary="Pause, resume, or change the weights of an experiment",
     response_model=ExperimentInfo,
     responses=_CHANGES,
-    dependencies=[RequireAdmin, Depends(refuse_unknown)],
+    dependencies=[RequireAdmin, Depends(refuse_unknown), Depends(refuse_doubled_members)],
 )
 async def patch(services: ServicesOf, name: Name, change: Change) -> Response:
     """Changes what the body names and leaves the rest; the data so far stay with the experiment."""

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from service.api.context import context_of
 from service.api.experimenting import picture_digest
 from service.api.feedback_form import DEPTH_FORM, DepthForm, read_depth_form, read_truth
-from service.api.findings import refuse_unknown
+from service.api.findings import refuse_doubled_members, refuse_unknown
 from service.api.pipeline import Answered, Job
 from service.api.problems import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
@@ -85,6 +85,7 @@ _RESPONSES = {201: {"model": FeedbackAnswer, "description": "Stored."}, **proble
     summary="Say what a classified picture shows",
     response_model=FeedbackAnswer,
     responses=_RESPONSES,
+    dependencies=[Depends(refuse_doubled_members)],
 )
 async def feedback(services: ServicesOf, body: Feedback) -> Response:
     """Keeps the right class of a picture: 201 once it is on the disk, 200 where the same was said before."""

@@ -1,11 +1,13 @@
 """What the framework finds wrong with a request's query, headers and JSON body, as errors of ours."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
 
+from service.api.json_body import LARGE_BYTES, refuse_doubled
 from service.errors import BadParameterError, MalformedBodyError, ServiceError
 
 _REMEDY = "GET /docs lists every parameter and its values."
@@ -73,6 +75,19 @@ async def refuse_unknown(request: Request) -> None:
             if known
             else "It takes none; GET /docs says what goes into the body.",
         )
+
+
+async def refuse_doubled_members(request: Request) -> None:
+    """A dependency of routes that take JSON: the framework keeps the last of two members of one name.
+
+    Raises:
+        BadParameterError: The body has a member twice.
+    """
+    body = await request.body()  # which the framework has read
+    if len(body) < LARGE_BYTES:
+        refuse_doubled(body)
+    else:
+        await asyncio.to_thread(refuse_doubled, body)
 
 
 def _name(finding: Mapping[str, Any]) -> str:

@@ -126,6 +126,26 @@ async def test_what_is_wrong_with_a_json_body(anyio_backend, zoo, method, path, 
         assert (await client.get(document["type"])).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "member"),
+    [
+        ("POST", "/feedback", b'{"token": "a", "label": 1, "label": 2}', "label"),
+        ("POST", "/feedback", b'{"token": "a", "label": 1, "lab\\u0065l": 1}', "label"),
+        ("POST", "/feedback", b'{"token": "a", "label": 1, "label": 2}' + b" " * 300_000, "label"),
+        ("PUT", "/admin/experiments/x", b'{"name": "x", "baseline": {"variant": "full", "variant": "x"}}', "variant"),
+        ("PATCH", "/admin/experiments/x", b'{"weight": 0.1, "weight": 0.2}', "weight"),
+        ("POST", "/classify", b'{"image": "aGk=", "image": "aGk="}', "image"),
+        ("POST", "/depth", b'{"image": 1, "im\\u0061ge": "aGk="}', "image"),
+    ],
+)
+async def test_a_member_that_is_sent_twice(anyio_backend, zoo, method, path, body, member):
+    async with running(zoo, admin_keys=list(ADMIN.values())) as client:
+        response = await client.request(method, path, content=body, headers={**JSON, **ADMIN})
+        document = refusal(response, 422, "bad-parameter")
+        assert document["parameter"] == member
+        assert "more than once" in document["detail"]
+
+
 async def test_json_without_its_media_type(client):
     response = await client.post("/feedback", content=b'{"token": "a", "label": 1}')
     document = refusal(response, 422, "bad-parameter")
