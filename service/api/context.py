@@ -94,6 +94,19 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None if value is None else str(value, "latin-1")
 
 
+def contradicts(scope: Scope, name: bytes) -> bool:
+    """Whether a request has a header more than once, with different values.
+
+    Args:
+        scope: Of the request.
+        name: In lower case.
+    """
+    headers = scope["headers"]
+    if header(scope, name) is None or len(scope[_HEADERS]) == len(headers):  # no name is there twice: nearly always
+        return False
+    return len({value for each, value in headers if each == name}) > 1
+
+
 def request_id_from(given: str | None) -> str:
     """The client's id if it can be echoed and logged safely, else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):

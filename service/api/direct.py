@@ -58,7 +58,7 @@ class DirectRoute(APIRoute):
 
         async def handle(request: Request, services: Services) -> Response | None:
             try:
-                deadline = await deadline_of(services, header(request.scope, _TIMEOUT))
+                deadline = await deadline_of(request, services, header(request.scope, _TIMEOUT))
                 subject = await subject_of(request, header(request.scope, _SUBJECT))
                 query = _query(request, default)
             except (BadParameterError, ValidationError):

@@ -10,6 +10,7 @@ from fastapi import Depends, Header
 from starlette.requests import ClientDisconnect, Request
 
 from service.api.auth import Auth
+from service.api.context import contradicts
 from service.api.pipeline import Pipeline
 from service.errors import BadParameterError
 from service.experiments.laboratory import Laboratory
@@ -23,6 +24,7 @@ TIMEOUT_HEADER = "x-timeout-ms"
 # When a request begins to look whether its client is still there, seconds after its body was read.
 _WATCH_AFTER_S = 0.005
 _TIMEOUT = re.compile(r"0*[1-9][0-9]{0,9}")
+_TIMEOUT_NAME = TIMEOUT_HEADER.encode()
 _LONGEST_TIMEOUT = "9999999999"
 
 
@@ -58,6 +60,7 @@ async def services_of(request: Request) -> Services:
 
 
 async def deadline_of(
+    request: Request,
     services: Annotated[Services, Depends(services_of)],
     timeout_ms: Annotated[
         str | None,
@@ -73,6 +76,12 @@ async def deadline_of(
     limit_s = services.settings.default_timeout_s
     if timeout_ms is None:
         return Deadline.after(limit_s)
+    if contradicts(request.scope, _TIMEOUT_NAME):
+        raise BadParameterError(
+            TIMEOUT_HEADER,
+            f"The header {TIMEOUT_HEADER} is there more than once, with different values.",
+            remedy="Send it once.",
+        )
     if (
         not timeout_ms.isascii()
         or not timeout_ms.isdecimal()

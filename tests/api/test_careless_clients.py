@@ -73,6 +73,13 @@ async def test_a_parameter_without_a_name(client):
     assert document["detail"] == "There is no query parameter ''."
 
 
+@pytest.mark.parametrize("path", ["/classify", "/compare/depth", "/feedback/depth", "/v2/models/tiny-colours/infer"])
+async def test_two_deadlines_are_none(client, path):
+    response = await client.post(path, content=PICTURE, headers=[("x-timeout-ms", "9000"), ("X-Timeout-Ms", "8000")])
+    assert response.status_code == 422
+    assert "x-timeout-ms is there more than once" in response.text
+
+
 async def test_accept_in_two_headers_is_one_list(client):
     response = await client.post(
         "/depth?variant=full", content=PICTURE, headers=[("accept", "text/html"), ("accept", "image/png")]
