@@ -126,17 +126,24 @@ class Change(_Strict):
         """The declaration with the changes.
 
         Raises:
-            InvalidExperimentError: One of them has no effect in the experiment's mode.
+            InvalidExperimentError: There are none, or one of them has no effect in the experiment's mode.
         """
         split = declaration.mode == "split"
-        for member, given, takes in (("weight", self.weight, split), ("sample", self.sample, not split)):
-            if given is not None and not takes:
+        changes = self.model_dump(exclude_none=True)
+        if not changes:
+            takes = f"`state`, {'`weight`' if split else '`sample`'}, `margin`"
+            raise InvalidExperimentError(
+                f"The body names nothing to change of {declaration.name!r}; nothing was changed.",
+                remedy=f"Send one or more of {takes}; null leaves a member as it is.",
+            )
+        for member, effective in (("weight", split), ("sample", not split)):
+            if member in changes and not effective:
                 other = "sample" if member == "weight" else "weight"
                 raise InvalidExperimentError(
                     f"{no_effect(member, declaration)}; nothing was changed.",
                     remedy=f"Send `{other}`, which is this mode's, or PUT a declaration with another mode.",
                 )
-        return declaration.model_copy(update=self.model_dump(exclude_none=True))
+        return declaration.model_copy(update=changes)
 
 
 def no_effect(member: str, declaration: Declaration) -> str:

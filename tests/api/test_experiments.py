@@ -241,6 +241,16 @@ async def test_a_change_without_effect_is_refused_and_changes_nothing(
         assert getattr(client.app.state.services.laboratory.catalogue.get(f"{mode}-test"), other) == 0.25
 
 
+@pytest.mark.parametrize("change", [{}, {"state": None, "weight": None, "margin": None}])
+@pytest.mark.parametrize(("mode", "takes"), [("split", "weight"), ("paired", "sample")])
+async def test_a_change_of_nothing_is_refused(anyio_backend, zoo, tmp_path, op, mode, takes, change):
+    async with running(zoo, experiments_file=declare(tmp_path, experiment(mode)), **OPTIONS) as client:
+        refused = await client.patch(f"/admin/experiments/{mode}-test", json=change, headers=ADMIN)
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid-experiment")
+        assert "nothing to change" in refused.json()["detail"]
+        assert f"`state`, `{takes}`, `margin`" in refused.json()["help"]
+
+
 async def test_two_experiments_never_claim_the_same_requests(anyio_backend, zoo, op):
     async with running(zoo, **OPTIONS) as client:
         await client.put("/admin/experiments/split-test", json=experiment("split"), headers=ADMIN)
