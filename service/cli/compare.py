@@ -19,6 +19,7 @@ from service.cli.data import images_of, is_depth_folder, say_passed_over
 from service.cli.engine import Engine
 from service.cli.remote import connect
 from service.errors import BadParameterError
+from service.experiments.verdict import counted
 from service.registry import Handle
 from service.report.page import render
 from service.report.summary import Names, summarise
@@ -197,7 +198,7 @@ def _line(document: dict[str, Any]) -> str:
 def _summary(document: dict[str, Any]) -> str:
     lines = [
         document["verdict"]["summary"],
-        f"{document['n']} images: the variants agree on {100 * document['agreement']:.1f} %.",
+        f"{counted(document['n'], 'image')}: the variants agree on {100 * document['agreement']:.1f} %.",
         *(f"  {sentence}" for sentence in document["verdict"]["sentences"][1:]),
     ]
     for side in ("a", "b"):

@@ -20,6 +20,7 @@ from service.cli.remote import connect
 from service.cli.remote_network import RemoteNetwork
 from service.errors import BadParameterError, ServiceError
 from service.evaluation import DEPTH_METRICS, DataError, LabelledImage, labelled_images
+from service.experiments.verdict import counted
 from service.settings import Settings
 from service.tasks import ClassifyResult
 
@@ -127,7 +128,8 @@ def _check_any(count: int, failed: list[dict[str, str]]) -> None:
 def _text(document: dict[str, Any]) -> str:
     names = [name for name in ("top1", "top5", *DEPTH_METRICS) if name in document]
     scores = ", ".join(f"{name} {document[name]:.4f}" for name in names)
-    lines = [f"{document['model']} ({document['variant']}, {document['kernel']}) on {document['n']} images: {scores}"]
+    on = counted(document["n"], "image")
+    lines = [f"{document['model']} ({document['variant']}, {document['kernel']}) on {on}: {scores}"]
     if "ece" in document:
         interval = f"{document['top1_low']:.4f}..{document['top1_high']:.4f}"
         lines.append(f"  top1 95 % interval {interval}, expected calibration error {document['ece']:.4f}")

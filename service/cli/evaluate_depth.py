@@ -34,6 +34,7 @@ from service.evaluation import (
 )
 from service.experiments import statistics as st
 from service.experiments.results import interval
+from service.experiments.verdict import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,9 @@ def text_of(document: dict[str, Any]) -> list[str]:
                 f"  {name} less that of {other}: {_between(found, '+')}, better on {found['images_better']} images"
             )
     if document["without_points"]:
-        lines.append(f"  {len(document['without_points'])} images have no point to compare and do not count")
+        left_out = len(document["without_points"])
+        verb = "has no point to compare and does" if left_out == 1 else "have no point to compare and do"
+        lines.append(f"  {counted(left_out, 'image')} {verb} not count")
     return lines
 
 

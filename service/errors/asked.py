@@ -59,13 +59,17 @@ class UnknownModelError(ServiceError):
 
     def __init__(self, model: str, available: Iterable[str] = (), *, other_task: str | None = None) -> None:
         names = sorted(available)
+        remedy = f"Ask for one of: {named(names)}" if names else "There is none to ask for"
+        remedy += (
+            f". GET /models {'describes them' if names else 'says what is there, and what cannot run'}."
+            if other_task is None
+            else f"; {'or ' if names else ''}ask /{other_task} (on the command line: --task {other_task})."
+        )
         super().__init__(
             f"There is no model {model!r} here."
             if other_task is None
             else f"The model {model!r} is for the task {other_task!r}, not for this one.",
-            remedy=f"Ask for one of: {named(names)}. GET /models describes them."
-            if other_task is None
-            else f"Ask for one of: {named(names)}; or ask /{other_task} (on the command line: --task {other_task}).",
+            remedy=remedy,
             extensions={"model": model, "available": list[JsonValue](names)},
         )
 

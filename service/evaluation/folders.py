@@ -17,7 +17,7 @@ def entries(root: Path) -> Iterator[Path]:
         DataError: There is no such folder.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder.")
+        raise DataError(f"{root} is not a folder: name one with <class>/<file>, or with left/ and its measured depth.")
     return root.iterdir()
 
 

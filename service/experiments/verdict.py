@@ -67,18 +67,20 @@ def verdict(
     sentences = []
     if agreement is not None:
         kind = "agree (90 % of the pixels within a factor of 1.25)" if depth else "give the same best class"
-        sentences.append(f"The two {kind} on {_share(agreement)} of {images} images.")
+        sentences.append(f"The two {kind} on {_share(agreement)} of {counted(images, 'image')}.")
     if latency_ratio is not None and latency_ratio.estimate is not None:
         sentences.append(_speed(candidate, baseline, latency_ratio))
     own, other = accuracies
     if own is not None and other is not None:
         if depth:
+            on = counted(labelled, "image")
             text = (
-                f"On {labelled} images with a ground truth {candidate} puts {_share(own)} of the points within a "
-                f"factor of 1.25 of it and {baseline} {_share(other)}."
+                f"On {on} with a ground truth {candidate} puts {_share(own)} of the points within a factor of 1.25 of "
+                f"it and {baseline} {_share(other)}."
             )
         else:
-            text = f"Of {labelled} labelled images {candidate} gets {_share(own)} right and {baseline} {_share(other)}."
+            of = counted(labelled, "labelled image")
+            text = f"Of {of} {candidate} gets {_share(own)} right and {baseline} {_share(other)}."
         sentences.append(text)
     if difference is not None and difference.estimate is not None:
         sentences.append(
@@ -132,3 +134,8 @@ def _share(found: IntervalInfo) -> str:
     if found.lower is not None and found.upper is not None:
         text += f" ({100 * found.lower:.1f} to {100 * found.upper:.1f})"
     return text
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things for a sentence: 1 image, 2 images."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -66,6 +66,7 @@ FAILURES = [
     (["compare", "photo.jpg", "--margin", "0.1"], "bad-parameter", "--margin is of a folder"),
     (["compare", "empty"], "bad-parameter", "no image in empty"),
     (["evaluate", "--data", "empty"], "bad-data", "<class>/<file>"),
+    (["evaluate", "--data", "absent"], "bad-data", "absent is not a folder: name one with <class>/<file>"),
     (["serve", "--port", "99999"], "settings-invalid", "65535"),
 ]
 

@@ -245,7 +245,7 @@ def test_compare_for_people(live, capsys):
     arguments = ["compare", live.folder / "photos", "--a", "reference", "--url", live.url]
     assert main([*map(str, arguments), "--key-file", str(live.folder / "key")]) == 0
     text = capsys.readouterr().out
-    assert "1 images: the variants agree on" in text
+    assert "1 image: the variants agree on" in text
     assert "not compared: torn.jpg" in text
 
 
