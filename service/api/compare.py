@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service.api.context import context_of
-from service.api.findings import refuse_repeated
+from service.api.findings import PLAIN_DIGITS, refuse_repeated
 from service.api.pipeline import Answered, Job, Side
 from service.api.predict import FX_SCHEMA, STATUSES
 from service.api.problems import problem_responses
@@ -40,7 +40,7 @@ class CompareQuery(BaseModel):
 class ClassifyCompareQuery(CompareQuery):
     """The query of `/compare/classify`."""
 
-    top_k: Annotated[int | None, Field(ge=1, le=1000, description="Classes in each answer.")] = None
+    top_k: Annotated[int | None, Field(ge=1, le=1000, description="Classes in each answer."), PLAIN_DIGITS] = None
 
 
 class DepthCompareQuery(CompareQuery):

@@ -1,17 +1,31 @@
 """What the framework finds wrong with a request's query, headers and JSON body, as errors of ours."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BeforeValidator
 from starlette.requests import Request
 
 from service.api.json_body import LARGE_BYTES, refuse_doubled
 from service.errors import BadParameterError, MalformedBodyError, ServiceError
 
+_PLAIN = re.compile(r"-?[0-9]+")
 _REMEDY = "GET /docs lists every parameter and its values."
 _JSON_REMEDY = "Send a JSON object in UTF-8, with Content-Type: application/json; GET /docs lists its members."
+
+
+def _plain(value: object) -> object:
+    """What pydantic would read as a number beside plain digits: `1_0` as ten, ` 3`, `3.0`, digits of other scripts."""
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        raise ValueError("a whole number is written in the digits 0 to 9 alone")
+    return value
+
+
+#: Of a whole number in a query; after its `Field`, whose limits would else be missing in the OpenAPI document.
+PLAIN_DIGITS = BeforeValidator(_plain)
 
 
 def request_error(findings: Sequence[Mapping[str, Any]]) -> ServiceError:

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from service.api.context import RequestContext, context_of
 from service.api.direct import DirectRoute
 from service.api.experimenting import Routed, SubjectOf, route, signed
-from service.api.findings import refuse_repeated
+from service.api.findings import PLAIN_DIGITS, refuse_repeated
 from service.api.negotiation import best_media_type
 from service.api.pipeline import Answered, Job
 from service.api.problems import problem_responses
@@ -68,7 +68,7 @@ class Selection(BaseModel):
 class ClassifyQuery(Selection):
     """The query of `/classify`."""
 
-    top_k: Annotated[int | None, Field(ge=1, le=1000, description="Classes in the answer.")] = None
+    top_k: Annotated[int | None, Field(ge=1, le=1000, description="Classes in the answer."), PLAIN_DIGITS] = None
     min_probability: Annotated[
         float | None,
         Field(ge=0, le=1, description="The answer is marked `uncertain` when its best probability is below this."),

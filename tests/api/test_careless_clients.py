@@ -36,6 +36,27 @@ async def test_a_parameter_that_is_sent_twice(client, url):
     assert "2 times" in document["detail"]
 
 
+@pytest.mark.parametrize("path", ["/classify", "/compare/classify"])
+@pytest.mark.parametrize("given", ["1_0", "%203", "3.0", "%2B3", "", "\u0663"])
+async def test_a_whole_number_is_plain_digits(client, path, given):
+    document = refusal(await client.post(f"{path}?top_k={given}", content=PICTURE), 422, "bad-parameter")
+    assert document["parameter"] == "top_k"
+    assert "digits 0 to 9 alone" in document["detail"]
+
+
+async def test_every_whole_number_of_a_query_is_plain_digits(client):
+    """One that is added has to be named here, and to have `PLAIN_DIGITS`."""
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    found = {
+        (path, parameter["name"], parameter["schema"]["minimum"])
+        for path, methods in paths.items()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", ())
+        if parameter["in"] == "query" and parameter["schema"].get("type") == "integer"
+    }
+    assert found == {("/classify", "top_k", 1), ("/compare/classify", "top_k", 1)}
+
+
 async def test_a_parameter_of_administration_that_is_sent_twice(anyio_backend, zoo):
     async with running(zoo, admin_keys=list(ADMIN.values())) as client:
         url = "/admin/models/tiny-ramp/unload?version=1&version=2"
