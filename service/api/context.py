@@ -102,7 +102,7 @@ def contradicts(scope: Scope, name: bytes) -> bool:
         name: In lower case.
     """
     headers = scope["headers"]
-    if header(scope, name) is None or len(scope[_HEADERS]) == len(headers):  # no name is there twice: nearly always
+    if len(scope.get(_HEADERS, ())) == len(headers):  # no name is there twice: nearly always
         return False
     return len({value for each, value in headers if each == name}) > 1
 

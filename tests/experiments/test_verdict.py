@@ -4,7 +4,7 @@ import pytest
 
 from service.experiments.results import IntervalInfo
 from service.experiments.tokens import Prediction, Target, Tokens, new_id
-from service.experiments.verdict import decide, verdict
+from service.experiments.verdict import counted, decide, verdict
 
 
 def info(estimate, lower, upper):
@@ -52,6 +52,10 @@ def test_a_verdict_reads_as_a_sentence():
         "Of 100 labelled images binary gets 70.0 % (60.0 to 80.0) right and full 71.0 % (60.0 to 80.0).",
         "The difference is -1.0 points (95 % interval -1.5 to +1.0, valid whenever you look).",
     ]
+
+
+def test_one_is_not_many():
+    assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
 
 
 def test_other_verdicts():
