@@ -6,6 +6,7 @@ const MODES = {
   shadow: "the candidate runs behind the answers",
   paired: "both arms run on the same pictures",
 };
+const AGAIN_MS = [1000, 4000]; // after a label
 let known = false; // whether this service has experiments and feedback
 
 function card(found) {
@@ -51,6 +52,8 @@ export function offerFeedback(task, found, file) {
       const told = await (await send("feedback", JSON.stringify({ token: answer.feedback_token, label: label.trim() }), "application/json")).json();
       said.textContent = `${told.status === "stored" ? "Thank you, it is stored" : "This was stored before"}: ${told.variant} was ${told.correct ? "right" : "wrong"}.`;
       await showExperiments();
+      // In a pair the other arm may still be running: it counts with the label when it is done.
+      for (const wait of AGAIN_MS) setTimeout(showExperiments, wait);
     } catch (error) {
       said.textContent = error.message;
     }

@@ -164,7 +164,7 @@ def test_experiment_and_feedback(open_page):
     page.locator("#judge").get_by_role("button", name="ladybug").click()
     page.get_by_text("Thank you, it is stored: full was right.").wait_for()
     page.wait_for_function("() => document.querySelector('#experiment-list').innerText.includes('1 labelled')")
-    assert "Of 1 labelled images" in article.inner_text()
+    assert "Of 1 labelled image " in article.inner_text()
     page.get_by_label("Another class").fill("no such class")
     with page.expect_response(re.compile("feedback")) as told:
         page.locator("#judge").get_by_role("button", name="Send").click()

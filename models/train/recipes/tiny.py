@@ -125,18 +125,6 @@ _LARGE_BIREAL18 = replace(
     serve_size=128,
 )
 
-# Answers of the full-precision twin for any crop, in the place of a larger network's for a few: nothing to prepare.
-_TWIN_BIREAL18 = replace(
-    _LARGE_BIREAL18,
-    name="bireal18-tiny100-twin",
-    phases=(PhaseSpec(Phase.BINARY, 2, 4e-4, "adam", "linear", warmup=0.03, distill=0.9),),
-    source="ours: the network before, trained on with the answers of its full-precision twin, served at 128x128",
-    init="bireal18-tiny100-large",
-    twin="resnet18-tiny100",
-    teacher="resnet18-tiny100-large",
-    soft_labels=False,
-)
-
 _TINY_RESNET50 = replace(
     _LONG_RESNET18,
     name="resnet50-tiny100",
@@ -166,6 +154,5 @@ TINY = (
     _LONG_BIREAL18,
     _LARGE_RESNET18,
     _LARGE_BIREAL18,
-    _TWIN_BIREAL18,
     _TINY_RESNET50,
 )
