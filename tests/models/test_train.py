@@ -72,7 +72,8 @@ def losses(out: Path) -> list[float]:
 
 def test_a_binary_network_learns_the_small_classes(photos: Path, tmp_path: Path) -> None:
     progress = train(small_recipe(), photos, tmp_path)
-    # Of 32 held-out pictures; by chance half are right once in 500 runs. CPUs round differently: on one it was 0.66, on others above 0.75.
+    # Of 32 held-out pictures; by chance half are right once in 500 runs. CPUs round differently: on one it was 0.66, on
+    # others above 0.75.
     assert progress.metrics["top1"] >= 0.5, "chance is 0.25"
     assert (tmp_path / "best.pt").is_file()
     flipped = [json.loads(x).get("flipped_signs", 0) for x in (tmp_path / "log.jsonl").read_text().splitlines()]
