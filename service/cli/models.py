@@ -22,7 +22,7 @@ def models(settings: Settings, arguments: argparse.Namespace) -> int:
     registry.scan()
     total = sum(len(entry.card.variants) for entry in registry.entries())
     with tqdm(total=total, unit="variant", leave=False) as bar:
-
+        # An observer's signature is the registry's; a progress bar needs half of it.
         def loaded(card: Card, variant: VariantName, handle: Handle | None, seconds: float) -> None:  # noqa: ARG001
             bar.set_postfix_str(f"{card.name} {variant}")
             bar.update()

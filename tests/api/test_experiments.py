@@ -53,6 +53,7 @@ async def ask(client, content, path="/classify", **headers):
 async def found_when(client, name, condition):
     """An experiment's results once they say so: they may be a second old."""
     async with asyncio.timeout(10):
+        # Polled, as a client would: nothing in the answer tells when the next one is newer.
         while not condition(found := (await client.get(f"/experiments/{name}")).json()):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         return found

@@ -59,6 +59,8 @@ def small_recipe(method: str = "bireal") -> Recipe:
     )
 
 
+# Below, mypy is told to pass over: `Module.to` without an overload for memory_format alone, options handed on as
+# `object`, and layers of a Module by name and index, which torch types as `Tensor | Module`.
 def train(recipe: Recipe, data: Path, out: Path, **options: object) -> checkpoint.Progress:
     torch.manual_seed(recipe.seed)
     network = build(recipe.arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
