@@ -1,14 +1,15 @@
-"""``python -m models.ablation --data DIR --out DIR``: run or resume the grid; ``--report`` writes the page alone."""
+"""``python -m models.ablation --data DIR --out DIR``: run or resume the grid; ``--report`` writes the page alone.
+
+Started several times with the same folders, the processes share the cells: one a core is the fastest.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,54 +17,17 @@ import torch
 
 from models.ablation.grid import Budget, Cell, cells
 from models.ablation.report import page
+from models.ablation.results import Results, locked
 from models.ablation.task import SmallImages, load_folder
 from models.arch import build
 from models.command_line import Parser
 from models.train.device import best_device
 from models.train.initialise import initialise_from
 from models.train.loop import run
-from models.train.provenance import hardware
 
 RESULTS = Path("docs/ablation.json")
 PAGE = Path("docs/ablation.md")
-
-
-class Results:
-    """The results file: the budget, where it was run, and a record a cell."""
-
-    def __init__(self, path: Path, budget: Budget) -> None:
-        self.path = path
-        self.content: dict[str, Any] = {"budget": asdict(budget), "cells": {}}
-        if path.is_file():
-            stored = json.loads(path.read_text())
-            if stored["budget"] != asdict(budget):
-                raise ValueError(
-                    f"{path} has results of another budget, {stored['budget']}: "
-                    "give the same one, another --results or move the file away"
-                )
-            self.content = stored
-
-    def __contains__(self, cell: Cell) -> bool:
-        return cell.key in self.content["cells"]
-
-    def add(self, cell: Cell, record: dict[str, Any]) -> None:
-        """Store a cell's record, atomically."""
-        self.content["cells"][cell.key] = record
-        self.content |= {"hardware": hardware(), "torch": torch.__version__, "python": platform.python_version()}
-        self.content["commit"] = commit()
-        temporary = self.path.with_suffix(".part")
-        temporary.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
-        temporary.replace(self.path)
-
-
-def commit() -> str:
-    """Short name of the checked-out commit, empty where there is no git."""
-    command = ["git", "rev-parse", "--short", "HEAD"]  # the user's git, wherever it is
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # fixed arguments
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip()
+POLL_S = 2.0  # between looks for a cell, where others train all that are left
 
 
 def train_cell(cell: Cell, budget: Budget, train: Any, test: Any, runs: Path) -> dict[str, Any]:
@@ -85,6 +49,14 @@ def train_cell(cell: Cell, budget: Budget, train: Any, test: Any, runs: Path) ->
         "start": cell.start.key if cell.start else "",
         "fresh": len(fresh),
     }
+
+
+def needed(only: str) -> list[Cell]:
+    """Cells whose key has ``only`` in it, and those that they start from, in the grid's order."""
+    keys = {cell.key for cell in cells() if only in cell.key}
+    while more := {c.start.key for c in cells() if c.key in keys and c.start} - keys:
+        keys |= more
+    return [cell for cell in cells() if cell.key in keys]
 
 
 def main() -> int:
@@ -114,22 +86,26 @@ def main() -> int:
     budget = Budget(**{item.name: getattr(args, item.name) for item in fields(Budget)})
     torch.set_num_threads(args.threads)
     try:
-        results = Results(args.results, budget)
         train = load_folder(args.data / "train", budget.images // 10)
         test = load_folder(args.data / "test", args.test_images // 10)
+        results = Results(args.results, budget, len(test[1]))
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    results.content["test_images"] = len(test[1])
-    todo = [cell for cell in cells() if args.only in cell.key or not args.only]
-    needed = {cell.key for cell in todo}
-    while missing := {c.start.key for c in cells() if c.key in needed and c.start} - needed:
-        needed |= missing
-    for cell in cells():
-        if cell.key in needed and cell not in results:
-            record = train_cell(cell, budget, train, test, args.out)
-            results.add(cell, record)
-            print(f"{cell.key}: top-1 {record['top1']:.4f}, {record['cpu_s']:.0f} s", flush=True)
+    wanted = needed(args.only)
+    while missing := [cell for cell in wanted if cell not in results]:
+        for cell in missing:
+            if cell.start is not None and cell.start not in results:
+                continue  # another process trains what it starts from
+            with locked(args.out / cell.key / "lock", wait=False) as got:
+                if not got or cell in results:
+                    continue
+                record = train_cell(cell, budget, train, test, args.out)
+                results.add(cell, record)
+                print(f"{cell.key}: top-1 {record['top1']:.4f}, {record['cpu_s']:.0f} s", flush=True)
+                break  # look again from the first: others have gone on meanwhile
+        else:
+            time.sleep(POLL_S)
     args.page.write_text(page(results.content))
     return 0
 

@@ -19,6 +19,7 @@ class Budget:
     Attributes:
         width: multiple of the paper's channels.
         images: training images used, the first of each class in equal numbers.
+        size: side in pixels that images are scaled up to: the last stage sees 1/32 of it.
         relu_epochs: of the real-valued networks with ReLU, from fresh weights.
         clip_epochs: of leaky clip and of clip each, from those.
         binary_epochs: of every 1-bit network.
@@ -27,12 +28,13 @@ class Budget:
     """
 
     width: float = 0.25
-    images: int = 6_000
-    relu_epochs: int = 3
+    images: int = 10_000
+    size: int = 64
+    relu_epochs: int = 4
     clip_epochs: int = 1
-    binary_epochs: int = 3
+    binary_epochs: int = 4
     lr: float = 0.05
-    batch: int = 64
+    batch: int = 32
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Cell:
             data="CIFAR-10",
             terms="cite Krizhevsky 2009",
             seed=self.seed,
-            size=32,
+            size=budget.size,
             label_smoothing=0.0,
             bf16=False,
         )

@@ -1,4 +1,4 @@
-"""CIFAR-10 for the grid: images in memory, cheap augmentation, test accuracy."""
+"""CIFAR-10 for the grid: images in memory, cheap augmentation, scaled up, test accuracy."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class SmallImages:
         return len(self.labels) // self.recipe.batch
 
     def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
-        """(float [B,3,32,32] in 0..255, labels [B]); a batch depends on (seed, epoch, step) alone."""
+        """(float [B,3,S,S] in 0..255, labels [B]) at the recipe's size S; it depends on (seed, epoch, step) alone."""
         order = np.random.default_rng((self.recipe.seed, epoch)).permutation(len(self.labels))
         batch = self.recipe.batch
         for step in range(first_step, self.steps_per_epoch()):
@@ -80,7 +80,12 @@ class SmallImages:
             x = x[:, :, top : top + SIZE, left : left + SIZE]
             mirrored = torch.from_numpy(rng.random(batch) < 0.5)
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
-            yield x, torch.from_numpy(self.labels[index])
+            yield self._scaled(x), torch.from_numpy(self.labels[index])
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """Images [B,3,32,32] at the recipe's size."""
+        size = self.recipe.size
+        return x if size == SIZE else F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy and the batch's accuracy."""
@@ -96,7 +101,7 @@ class SmallImages:
         for start in range(0, len(self.test_labels), 500):
             x = torch.from_numpy(self.test_images[start : start + 500]).permute(0, 3, 1, 2)
             labels = torch.from_numpy(self.test_labels[start : start + 500])
-            logits = network(normalise(x.to(device_of(network)))).cpu()
+            logits = network(normalise(self._scaled(x.to(device_of(network)).float()))).cpu()
             ranks.append((logits > logits.gather(1, labels[:, None])).sum(1))
         rank = torch.cat(ranks)
         return {"top1": (rank < 1).float().mean().item(), "top5": (rank < 5).float().mean().item()}

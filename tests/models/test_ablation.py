@@ -12,6 +12,7 @@ from models.ablation import __main__ as command
 from models.ablation.grid import COMBINATIONS, Budget, binary, cells, combination, other, real, third_order
 from models.ablation.paper import printed
 from models.ablation.report import page
+from models.ablation.results import Results, locked
 from models.ablation.task import SmallImages, load_folder
 from models.arch.config import STRUCTURES
 from models.binarize.base import Phase
@@ -85,7 +86,8 @@ def test_batches_are_crops_of_the_images(images: Path) -> None:
 def run(monkeypatch: pytest.MonkeyPatch, images: Path, out: Path, *more: str) -> int:
     options = ["--data", str(images), "--out", str(out / "runs"), "--results", str(out / "r.json")]
     options += ["--page", str(out / "p.md"), "--threads", "1", "--test-images", "80", "--images", "240"]
-    options += ["--width", "0.125", "--relu-epochs", "1", "--binary-epochs", "1", "--batch", "16", *more]
+    options += ["--width", "0.125", "--size", "32", "--relu-epochs", "1", "--binary-epochs", "1"]
+    options += ["--batch", "16", *more]
     monkeypatch.setattr(sys, "argv", ["models.ablation", *options])
     return command.main()
 
@@ -126,3 +128,20 @@ def test_orderings_are_read_from_the_figures() -> None:
 def test_the_page_in_docs_is_that_of_the_results_in_docs() -> None:
     results = ROOT / "docs" / "ablation.json"
     assert (ROOT / "docs" / "ablation.md").read_text() == page(json.loads(results.read_text()))
+
+
+def test_processes_share_the_grid(tmp_path: Path) -> None:
+    first, second = cells()[:2]
+    ours, theirs = (Results(tmp_path / "r.json", Budget(), 80) for _ in range(2))
+    ours.add(first, {"top1": 0.25})
+    theirs.add(second, {"top1": 0.5})
+    assert first in theirs
+    assert second in ours
+    assert {key: record["top1"] for key, record in ours.content["cells"].items()} == {first.key: 0.25, second.key: 0.5}
+    with locked(tmp_path / "cell" / "lock", wait=False) as got, locked(tmp_path / "cell" / "lock", wait=False) as again:
+        assert got
+        assert not again, "a cell that is being trained is left alone"
+    with locked(tmp_path / "cell" / "lock", wait=False) as got:
+        assert got
+    with pytest.raises(ValueError, match="results of another test images, 80"):
+        Results(tmp_path / "r.json", Budget(), 90)
