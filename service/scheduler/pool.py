@@ -37,8 +37,9 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
-# What takes longer is worth the way to a worker: the thread that would run it has other work to do.
-_SHORT_S = 0.003
+# What takes longer is worth the way to a worker: the thread that would run it has other work to do. As long as the
+# decoding of a photograph, for which that thread may be away anyhow.
+_SHORT_S = 0.010
 _COST_SMOOTHING = 0.2  # weight of the newest run in the moving average of a lane's cost
 
 
