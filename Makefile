@@ -57,8 +57,8 @@ setup: $(STAMPS)/op $(STAMPS)/dev $(STAMPS)/torch $(STAMPS)/teacher ## .venv wit
 serve: $(STAMPS)/op ## the service on port 8000 (ARGS="--port 9000"); installs what it needs the first time
 	exec $(PY) -m service serve $(ARGS)
 
-test: setup ## all tests (PYTEST_ARGS="-k depth")
-	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest $(PYTEST_ARGS)
+test: setup ## all tests, on up to four CPUs at once (PYTEST_ARGS="-k depth"; PYTEST_ARGS="-n 0": one after the other)
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 kserve: $(KSERVE)/.stamp ## KServe's client, whose test is skipped without it, in an environment of its own
 

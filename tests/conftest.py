@@ -12,6 +12,7 @@ import sys
 import zlib
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 SEED_VARIABLE = "BIREAL_TEST_SEED"
-SEED = int(os.environ.get(SEED_VARIABLE) or secrets.randbits(31))
+SEED = pytest.StashKey[int]()
 
 
 # --- Seeds ------------------------------------------------------------------------------------------------------------
@@ -28,7 +29,7 @@ SEED = int(os.environ.get(SEED_VARIABLE) or secrets.randbits(31))
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """A seed of this test's own, drawn from the run's seed: it does not depend on which other tests run."""
-    return zlib.crc32(request.node.nodeid.encode(), SEED) & 0x7FFF_FFFF
+    return zlib.crc32(request.node.nodeid.encode(), request.config.stash[SEED]) & 0x7FFF_FFFF
 
 
 @pytest.fixture
@@ -48,7 +49,8 @@ def _seed_global_generators(seed: int) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Name the seed, and how to use it again, at the top of the run."""
-    return f"seed: {SEED} (repeat with {SEED_VARIABLE}={SEED})"
+    run_seed = config.stash[SEED]
+    return f"seed: {run_seed} (repeat with {SEED_VARIABLE}={run_seed})"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -58,7 +60,8 @@ def pytest_runtest_makereport(
     """Put the seed beside each failure, where the reader looks."""
     report = yield
     if report.failed:
-        report.sections.append(("Seed", f"repeat with {SEED_VARIABLE}={SEED} pytest '{item.nodeid}'"))
+        run_seed = item.config.stash[SEED]
+        report.sections.append(("Seed", f"repeat with {SEED_VARIABLE}={run_seed} pytest '{item.nodeid}'"))
     return report
 
 
@@ -75,10 +78,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch the required tests if the run names them."""
+    """Draw the run's seed, and watch the required tests if the run names them."""
+    worker = getattr(config, "workerinput", None)  # of a process to which pytest-xdist gives a share of the tests
+    if worker is not None:
+        config.stash[SEED] = worker["seed"]
+        return
+    config.stash[SEED] = int(os.environ.get(SEED_VARIABLE) or secrets.randbits(31))
     listed = config.getoption("--required")
     if listed:
         config.pluginmanager.register(RequiredTests(Path(listed)), "required-tests")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give a worker of pytest-xdist the run's seed."""
+    node.workerinput["seed"] = node.config.stash[SEED]
 
 
 class RequiredTests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -18,14 +19,27 @@ def test_skipped(): pass
 def test_cases(kernel): pass
 """
 
+PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "xdist.plugin", "--rootdir=."]
+ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PATH": ""}  # the others take most of the time of a start
 
-def run_suite(folder: Path, required: str) -> subprocess.CompletedProcess[str]:
-    """Run SUITE in ``folder`` with this project's conftest and the given list."""
+
+def run_suite(folder: Path, required: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run SUITE in ``folder`` with this project's conftest, the given list and further options."""
     shutil.copy(Path(__file__).with_name("conftest.py"), folder)
     (folder / "test_suite.py").write_text(SUITE)
     (folder / "required.txt").write_text(required)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir=.", "--required", "required.txt"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir=.",
+            "--required",
+            "required.txt",
+            *options,
+        ],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -58,6 +72,22 @@ def test_red_when_a_listed_test_did_not_run(tmp_path: Path, required: str, compl
     assert complaint in run.stdout
 
 
+def test_processes_that_share_a_run_are_judged_together(tmp_path: Path) -> None:
+    for name in "ab":
+        shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+        (tmp_path / f"test_{name}.py").write_text(f"def test_{name}(rng): assert rng.integers(1 << 60) < 0")
+    green = run_suite(
+        tmp_path, "test_suite.py::test_runs\ntest_suite.py::test_cases[scalar]\n", "-n", "2", "-k", "suite"
+    )
+    assert green.returncode == 0, green.stdout
+    red = run_suite(tmp_path, "test_suite.py", "-n", "2", "-k", "suite")
+    assert red.returncode == 1, red.stdout
+    assert "test_suite.py::test_skipped was skipped: Skipped: no such CPU" in red.stdout
+    seeds = re.findall(r"repeat with BIREAL_TEST_SEED=(\d+) pytest", run_suite(tmp_path, "", "-n", "2").stdout)
+    assert len(seeds) == 2
+    assert len(set(seeds)) == 1, "both drew from the run's seed"
+
+
 def test_a_module_that_skips_itself_counts_as_skipped(tmp_path: Path) -> None:
     (tmp_path / "test_whole.py").write_text("import pytest\npytest.skip('no torch', allow_module_level=True)\n")
     run = run_suite(tmp_path, "test_whole.py::test_anything\n")
@@ -71,9 +101,9 @@ def test_the_seed_is_printed_and_repeats(tmp_path: Path) -> None:
 
     def drawn(seed: str) -> str:
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir=."],
+            PYTEST,
             cwd=tmp_path,
-            env={"BIREAL_TEST_SEED": seed, "PATH": ""},
+            env=ENVIRONMENT | {"BIREAL_TEST_SEED": seed},
             capture_output=True,
             text=True,
             timeout=120,
