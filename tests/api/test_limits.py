@@ -354,6 +354,15 @@ async def test_the_access_log_says_what_answered(client, caplog):
     assert (bad["status"], bad["problem"]) == (404, "unknown-model")
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"])
+async def test_the_access_log_has_probes_only_when_debugging(client, caplog, path):
+    with caplog.at_level(logging.DEBUG, logger="service.access"):
+        await client.get(path)
+        await client.get("/models")
+    levels = {record.fields["route"]: record.levelno for record in caplog.records if record.name == "service.access"}
+    assert levels == {path: logging.DEBUG, "/models": logging.INFO}
+
+
 # ---- other origins ---------------------------------------------------------------------------------------------------
 
 
