@@ -117,7 +117,7 @@ def request_id_from(given: str | None) -> str:
 
 
 def context_of(where: HTTPConnection | Scope) -> RequestContext:
-    """The context that the outermost middleware gave to a request."""
+    """The context that `AccessMiddleware` gave to a request."""
     scope = where.scope if isinstance(where, HTTPConnection) else where
     context: RequestContext = scope[SCOPE_KEY]
     return context
