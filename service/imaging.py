@@ -221,10 +221,7 @@ def _check_declared(content_type: str | None) -> None:
     declared = (content_type or "").partition(";")[0].strip().lower()
     if declared in _NEUTRAL_TYPES or declared.startswith("image/"):
         return
-    remedy = None
-    if declared == "application/x-www-form-urlencoded":
-        remedy = "curl sends this type unless told otherwise: add -H 'Content-Type: image/jpeg'."
-    raise UnsupportedImageError(f"The content type {declared[:100]!r} is not an image's.", remedy=remedy)
+    raise UnsupportedImageError(f"The content type {declared[:100]!r} is not an image's.")
 
 
 def _reduce(image: ImageFile.ImageFile, orientation: int, hint: tuple[int, int] | None) -> int:

@@ -26,7 +26,7 @@ from service.errors import (
     ServiceError,
     UnknownLabelError,
 )
-from service.evaluation import depth_errors
+from service.evaluation import CAPS_M, depth_errors
 from service.experiments.observation import Judgement, Score
 from service.experiments.tokens import Prediction, Target
 from service.registry import Handle
@@ -36,7 +36,6 @@ from service.tasks.depth import place_in_picture
 
 router = APIRouter(tags=["feedback"], dependencies=[Depends(refuse_unknown)])
 
-_CAP_M = 80.0
 _LABEL_CHARACTERS = 200
 
 
@@ -185,11 +184,11 @@ async def _scores(
 def _score(answer: Answered, truth: Upload) -> Score:
     result: DepthResult = answer.result
     truth_m = read_truth(truth, (answer.report.height, answer.report.width))
-    errors = depth_errors(place_in_picture(result.depth_m, result.geometry), truth_m, _CAP_M)
+    errors = depth_errors(place_in_picture(result.depth_m, result.geometry), truth_m, CAPS_M[0])
     if errors is None:
         raise GroundTruthError(
             "No point of the ground truth lies where depth is compared: inside Garg's crop, above 0 and below "
-            f"{_CAP_M:g} m.",
+            f"{CAPS_M[0]:g} m.",
             remedy="Send metres; the crop is the middle 93 % of the width and from 41 % to 99 % of the height.",
         )
     return Score(abs_rel=errors["abs_rel"], delta1=errors["delta1"])

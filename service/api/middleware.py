@@ -32,7 +32,7 @@ _REQUEST_ID = REQUEST_ID_HEADER.encode()
 
 
 class AccessMiddleware:
-    """The layer within `LingeringClose`: gives each request its context, answers with its id and timings, logs and counts it.
+    """The second layer: gives each request its context, answers with its id and timings, logs and counts it.
 
     Args:
         app: The application within.

@@ -17,7 +17,7 @@ from service.card import ClassLabel
 from service.cli.data import images_of, is_depth_folder, spread
 from service.cli.network import FileError
 from service.errors import ServiceError
-from service.evaluation import DataError, DepthFrame, depth_agreement, depth_errors, depth_frames
+from service.evaluation import CAPS_M, DataError, DepthFrame, depth_agreement, depth_errors, depth_frames
 from service.experiments.trial import DEPTH_AGREEMENT
 from service.report.pairs import Pair, Side, total_variation
 from service.tasks import ClassifyResult
@@ -29,7 +29,6 @@ Placed = tuple[npt.NDArray[np.float32], Geometry]
 
 #: Images that a report shows because the two differ on them most.
 SHOWN = 12
-_CAP_M = 80.0
 
 
 class Comparison(Protocol):
@@ -172,7 +171,7 @@ def measured(item: Item, name: str, placed: tuple[Placed, Placed], times_s: tupl
             picture_m = place_in_picture(depth_m, geometry)
             if picture_m.shape != truth_m.shape:
                 raise DataError(f"{item.frame.truth_path} is not of the size of {item.frame.path}.")
-            errors[number] = depth_errors(picture_m, truth_m, _CAP_M)
+            errors[number] = depth_errors(picture_m, truth_m, CAPS_M[0])
     (a_m, _), (b_m, _) = placed
     a, b = (
         depth_side(inference_s, float(np.median(depth_m)), scored)

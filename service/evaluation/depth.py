@@ -57,7 +57,7 @@ def _known(prediction_m: Floats, truth_m: Floats, cap_m: float) -> tuple[Mask, M
 
 
 def depth_errors(
-    prediction_m: Floats, truth_m: Floats, cap_m: float = 80.0, *, scale: float = 1.0
+    prediction_m: Floats, truth_m: Floats, cap_m: float = CAPS_M[0], *, scale: float = 1.0
 ) -> dict[str, float] | None:
     """Errors of one image.
 
@@ -92,7 +92,7 @@ def depth_errors(
     }
 
 
-def median_scale(prediction_m: Floats, truth_m: Floats, cap_m: float = 80.0) -> float | None:
+def median_scale(prediction_m: Floats, truth_m: Floats, cap_m: float = CAPS_M[0]) -> float | None:
     """median(truth) / median(prediction) over the points that `depth_errors` compares; None where there is none.
 
     The medians are taken before the prediction is clipped to the cap.
