@@ -50,7 +50,7 @@ class Scheduler:
         workers: threads, each running one batch at a time.
         queue_size: waiting images per target before `OverloadedError`.
         max_batch: most images of one run.
-        observer: told of queue depth, batches and drops.
+        observer: told of batches and drops.
     """
 
     def __init__(self, *, workers: int, queue_size: int, max_batch: int = 1, observer: Observer | None = None) -> None:
@@ -65,7 +65,6 @@ class Scheduler:
         self._numbers = itertools.count()
         self._virtual_s = 0.0
         self._waiting = 0
-        self._running = 0
         self._busy = 0  # runs under way, whatever thread they are in; never more than `workers`
         self._closing = False
         self._threads = [
@@ -150,10 +149,6 @@ class Scheduler:
     def waiting(self) -> int:
         """Images that wait for a worker, over all targets."""
         return self._waiting
-
-    def running(self) -> int:
-        """Images in a run right now."""
-        return self._running
 
     def expected_wait_s(self) -> float:
         """Seconds until the images waiting now will have been run, by the moving average of what each target costs."""
@@ -294,14 +289,12 @@ class Scheduler:
         self._virtual_s = max(self._virtual_s, lane.served_s)
         # Charged in advance by the estimate, so that several workers do not all pick this lane; `_run` corrects it.
         lane.served_s += lane.cost_s * images
-        self._running += images
         self._busy += bool(images)
         return lane.cost_s * images
 
     def _ended(self, lane: Lane, images: int, seconds: float, charged_s: float) -> None:
         """Books a run that has ended."""
         with self._changed:
-            self._running -= images
             self._busy -= 1
             if self._waiting:  # a worker may have found all of them busy
                 self._changed.notify()
