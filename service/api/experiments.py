@@ -12,7 +12,7 @@ from service.api.findings import refuse_doubled_members, refuse_unknown
 from service.api.problems import problem_responses
 from service.api.services import Services, ServicesOf
 from service.card import TaskName, VariantName
-from service.errors import InvalidExperimentError, ServiceError
+from service.errors import InvalidExperimentError
 from service.experiments.declaration import Change, Declaration, Mode, State, no_effect
 from service.experiments.results import Results
 from service.experiments.verdict import Verdict
@@ -138,18 +138,8 @@ async def delete(services: ServicesOf, name: Name) -> Response:
 
 
 def _info(services: Services, declaration: Declaration) -> ExperimentInfo:
-    laboratory = services.laboratory
-    problem = None
-    running: dict[str, tuple[str, str]] = {}
-    try:
-        handles = laboratory.catalogue.handles(declaration)
-    except ServiceError as error:
-        problem = error.detail
-    else:
-        labels = (arm.label for arm in declaration.arms)
-        running = {label: (each.card.name, each.card.version) for label, each in zip(labels, handles, strict=True)}
-    report = laboratory.report(declaration)
-    weights = declaration.weights()
+    report, weights = services.laboratory.report(declaration), declaration.weights()
+    networks = report.networks or ((None, None), (None, None))
     return ExperimentInfo(
         name=declaration.name,
         task=declaration.task,
@@ -161,14 +151,14 @@ def _info(services: Services, declaration: Declaration) -> ExperimentInfo:
             ArmInfo(
                 name=arm.label,
                 role=role,
-                model=running.get(arm.label, (None, None))[0],
-                version=running.get(arm.label, (None, None))[1],
+                model=model,
+                version=version,
                 variant=arm.variant,
                 weight=weights[arm.label],
             )
-            for role, arm in zip(("baseline", "candidate"), declaration.arms, strict=True)
+            for role, arm, (model, version) in zip(("baseline", "candidate"), declaration.arms, networks, strict=True)
         ],
-        problem=problem,
+        problem=report.problem,
         results=report.results,
         verdict=report.verdict,
     )
