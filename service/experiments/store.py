@@ -22,7 +22,6 @@ from service.experiments.observation import Judgement, Observation, Score
 Outcome = Literal["stored", "repeated", "conflicting"]
 
 _BUSY_S = 5.0  # how long a process waits for another one's write
-_SCORES = ("top1", "top5", "abs_rel", "delta1")
 _OBSERVATION = tuple(field.name for field in fields(Observation))
 
 _SCHEMA = """
