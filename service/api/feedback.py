@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -18,6 +20,7 @@ from service.api.pipeline import Answered, Job
 from service.api.problems import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
 from service.api.uploads import Upload
+from service.api.wire import json_response
 from service.card import Card, TaskName, VariantName
 from service.errors import (
     FeedbackConflictError,
@@ -89,7 +92,7 @@ _RESPONSES = {201: {"model": FeedbackAnswer, "description": "Stored."}, **proble
 async def feedback(services: ServicesOf, body: Feedback) -> Response:
     """Keeps the right class of a picture: 201 once it is on the disk, 200 where the same was said before."""
     prediction = _read(services, body.token, "classify")
-    with _Refusals(services, "classify"):
+    with _refusals(services, "classify"):
         card = _handle(services, "classify", prediction.target).card
         label = label_index(card, body.label)
     judgement = _judgement(
@@ -118,7 +121,7 @@ async def feedback_depth(request: Request, services: ServicesOf, deadline: Deadl
     """
     form = await read_depth_form(request, deadline)
     prediction = _read(services, form.token, "depth")
-    with _Refusals(services, "depth"):
+    with _refusals(services, "depth"):
         if picture_digest(form.picture.data) != prediction.picture:
             raise GroundTruthError(
                 "The picture is not the one that was answered.", remedy="Send the same file, byte for byte."
@@ -195,7 +198,7 @@ def _score(answer: Answered, truth: Upload) -> Score:
 
 
 def _read(services: Services, token: str, task: Literal["classify", "depth"]) -> Prediction:
-    with _Refusals(services, task):
+    with _refusals(services, task):
         prediction = services.laboratory.tokens.read(token)
         if prediction.task != task:
             path = "/feedback" if prediction.task == "classify" else "/feedback/depth"
@@ -203,18 +206,15 @@ def _read(services: Services, token: str, task: Literal["classify", "depth"]) ->
         return prediction
 
 
-class _Refusals:
+@contextmanager
+def _refusals(services: Services, task: TaskName) -> Iterator[None]:
     """Counts feedback that is refused for what the client sent."""
-
-    def __init__(self, services: Services, task: str) -> None:
-        self._metrics, self._task = services.metrics.feedback, task
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, ServiceError) and error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._metrics.count(self._task, "refused")
+    try:
+        yield
+    except ServiceError as error:
+        if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            services.metrics.feedback.count(task, "refused")
+        raise
 
 
 def _handle(services: Services, task: TaskName, target: Target) -> Handle:
@@ -266,4 +266,4 @@ async def _store(services: Services, prediction: Prediction, judgement: Judgemen
         delta1=judgement.score.delta1,
     )
     status = HTTPStatus.CREATED if outcome == "stored" else HTTPStatus.OK
-    return Response(answer.model_dump_json(), status, media_type="application/json")
+    return json_response(answer, status)
