@@ -15,7 +15,6 @@ from service.evaluation import (
     DataError,
     TopK,
     camera_of,
-    depth_agreement,
     depth_errors,
     depth_frames,
     disparity_to_depth,
@@ -179,13 +178,6 @@ def test_an_image_that_lacks_a_cap_does_not_count_for_it() -> None:
     assert means["abs_rel_50m"] == pytest.approx(0.5)
     assert means["abs_rel_80m"] == pytest.approx(0.25)
     assert mean_errors([]) == {}
-
-
-def test_agreement_of_two_predictions() -> None:
-    a, b = full(10.0), full(10.0)
-    assert depth_agreement(a, b) == (1.0, 0.0)
-    b[:, :621] = 20.0
-    assert depth_agreement(a, b) == (0.5, 0.25)
 
 
 # --- ground truth ----------------------------------------------------------------------------------------------------

@@ -17,10 +17,9 @@ from service.card import ClassLabel
 from service.cli.data import images_of, is_depth_folder, spread
 from service.cli.network import FileError
 from service.errors import ServiceError
-from service.evaluation import CAPS_M, DataError, DepthFrame, depth_agreement, depth_errors, depth_frames
-from service.experiments.trial import DEPTH_AGREEMENT
+from service.evaluation import CAPS_M, DataError, DepthFrame, depth_errors, depth_frames
 from service.report.pairs import Pair, Side, total_variation
-from service.tasks import ClassifyResult
+from service.tasks import ClassifyResult, DepthAgreement, depth_agreement
 from service.tasks.base import Geometry
 from service.tasks.depth import place_in_picture
 
@@ -177,8 +176,7 @@ def measured(item: Item, name: str, placed: tuple[Placed, Placed], times_s: tupl
         depth_side(inference_s, float(np.median(depth_m)), scored)
         for inference_s, (depth_m, _), scored in zip(times_s, placed, errors, strict=True)
     )
-    within, abs_rel = depth_agreement(a_m, b_m)
-    return depth_pair(name, a, b, within, abs_rel, (a_m, b_m))
+    return depth_pair(name, a, b, depth_agreement(a_m, b_m), (a_m, b_m))
 
 
 def depth_side(inference_s: float, median_m: float, errors: dict[str, float] | None) -> Side:
@@ -193,18 +191,17 @@ def depth_pair(
     name: str,
     a: Side,
     b: Side,
-    within: float,
-    abs_rel: float,
+    agreement: DepthAgreement,
     maps: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None,
 ) -> Pair:
-    """Both networks' depth of one image: `within` and `abs_rel` as `service.evaluation.depth_agreement` has them."""
+    """Both networks' depth of one image, and how far they agree."""
     return Pair(
         file=name,
         a=a,
         b=b,
-        agree=within >= DEPTH_AGREEMENT,
-        divergence=1 - within,
-        within=within,
-        abs_rel=abs_rel,
+        agree=agreement.agree,
+        divergence=1 - agreement.within,
+        within=agreement.within,
+        abs_rel=agreement.abs_rel,
         maps=maps,
     )

@@ -14,6 +14,7 @@ from service.cli.remote_network import Sameness, class_labels, geometry_of
 from service.client import AsyncClient
 from service.report.pairs import Pair
 from service.schemas import ClassifyComparison, ComparedWeights, DepthComparison, ModelList
+from service.tasks import DepthAgreement
 
 #: The service states times to the microsecond; none takes no time at all.
 _LEAST_S = 5e-7
@@ -99,7 +100,7 @@ class RemoteComparison:
         if item.frame is None and self._arguments.report is None:
             a = depth_side(times_s[0], answer.a.median_m, None)
             b = depth_side(times_s[1], answer.b.median_m, None)
-            return depth_pair(name, a, b, answer.within_1_25, answer.abs_rel, None)
+            return depth_pair(name, a, b, DepthAgreement(answer.within_1_25, answer.abs_rel), None)
         with about_file():
             maps = (await self._map("a", data, fx_px), await self._map("b", data, fx_px))
         return await asyncio.to_thread(measured, item, name, maps, times_s)

@@ -201,18 +201,3 @@ def mean_errors(images: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, value in errors.items():
             values.setdefault(name, []).append(value)
     return {name: fmean(column) for name, column in values.items()}
-
-
-def depth_agreement(a_m: Floats, b_m: Floats) -> tuple[float, float]:
-    """How far two predictions of one picture agree.
-
-    Args:
-        a_m: float32 [H, W], metres, above 0.
-        b_m: Likewise.
-
-    Returns:
-        The fraction of pixels whose depths are within a factor of 1.25, and the mean of |a - b| / b.
-    """
-    a, b = a_m.astype(np.float64), b_m.astype(np.float64)
-    ratio = np.maximum(a / b, b / a)
-    return float(np.mean(ratio < 1.25)), float(np.mean(np.abs(a - b) / b))

@@ -22,6 +22,7 @@ from service.experiments.verdict import Verdict, verdict
 from service.metrics import Bounds, Metrics, TargetLabels
 from service.registry import Registry
 from service.scheduler import Scheduler
+from service.tasks import TASKS
 
 log = logging.getLogger(__name__)
 
@@ -186,10 +187,9 @@ class Laboratory:
             shown.set_agreement(name, _bounds(results.agreement))
         if results.latency_ratio is not None:
             shown.set_latency_ratio(name, _bounds(results.latency_ratio))
-        metric = "top1" if declaration.task == "classify" else "delta1"
         for arm in results.arms:
             if arm.accuracy is not None:
-                shown.set_accuracy(name, arm.name, metric, _bounds(arm.accuracy))
+                shown.set_accuracy(name, arm.name, TASKS[declaration.task].main_score, _bounds(arm.accuracy))
             if arm.abs_rel is not None:
                 shown.set_accuracy(name, arm.name, "abs_rel", _bounds(arm.abs_rel))
         if results.labelled_pairs is not None:
