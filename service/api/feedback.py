@@ -21,7 +21,7 @@ from service.api.problems import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
 from service.api.uploads import Upload
 from service.api.wire import json_response
-from service.card import Card, TaskName, VariantName
+from service.card import Card, TaskName
 from service.errors import (
     FeedbackConflictError,
     GroundTruthError,
@@ -34,6 +34,7 @@ from service.experiments.observation import Judgement, Score
 from service.experiments.tokens import Prediction, Target
 from service.registry import Handle
 from service.scheduler import Deadline
+from service.schemas import FeedbackAnswer
 from service.tasks import DepthOptions, DepthResult
 from service.tasks.depth import place_in_picture
 
@@ -60,22 +61,6 @@ class Feedback(BaseModel):
         BeforeValidator(_index_or_name),  # one sentence, where a union has one for each of its types
         Field(description="The right class: its index, its WordNet id, or its name."),
     ]
-
-
-class FeedbackAnswer(BaseModel):
-    """What became of it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    status: Literal["stored", "repeated"] = Field(description="`repeated`: the same was said before; nothing changed.")
-    request_id: str = Field(description="Of the request whose answer was judged.")
-    model: str
-    version: str
-    variant: VariantName
-    correct: bool | None = Field(default=None, description="Classification: whether the best class was right.")
-    correct_top5: bool | None = Field(default=None, description="Classification: whether one of the best five was.")
-    abs_rel: float | None = Field(default=None, description="Depth: mean of |prediction - truth| / truth.")
-    delta1: float | None = Field(default=None, description="Depth: share of points within a factor of 1.25.")
 
 
 _STATUSES = (400, 404, 408, 409, 410, 413, 415, 422, 429, 500, 503, 504)
