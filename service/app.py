@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from service.api import compare, experiments, feedback, models_admin, oip, oip_repository, ops, pages, predict
-from service.api.auth import KEY_HEADER, Auth, KeyGuard, describe_keys, feedback_secrets
+from service.api.auth import KEY_HEADER, Auth, KeyGuard, describe_keys
 from service.api.context import REQUEST_ID_HEADER
 from service.api.direct import Shortcut
 from service.api.experimenting import SUBJECT_HEADER
@@ -33,6 +33,7 @@ from service.experiments.laboratory import Laboratory
 from service.experiments.recorder import Retention
 from service.experiments.store import Store
 from service.imaging import ImageLimits
+from service.keys import keys_of
 from service.metrics import Metrics
 from service.parity.monitor import ParityMonitor, ParitySettings
 from service.registry import Changes, Entry, Registry
@@ -143,7 +144,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     laboratory = Laboratory(
         read_declarations(settings.experiments_file) if settings.experiments_file is not None else (),
         Store(settings.feedback_store),
-        feedback_secrets(settings),
+        keys_of(settings.feedback_secrets, settings.feedback_secrets_file, "BIREAL_FEEDBACK_SECRETS_FILE"),
         Retention(settings.feedback_days * 86400, settings.feedback_rows),
         registry=registry,
         scheduler=scheduler,

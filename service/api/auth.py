@@ -11,7 +11,6 @@ The guard is middleware, before the body is read, and closed by default: what is
 import hashlib
 import hmac
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import Depends
@@ -21,8 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.context import context_of
 from service.api.problems import OIP_PREFIX, oip_responses, problem_responses
-from service.errors import AdminDisabledError, SettingsError, UnauthorizedError
-from service.settings import Settings, key_problem
+from service.errors import AdminDisabledError, UnauthorizedError
+from service.keys import keys_of
+from service.settings import Settings
 
 KEY_HEADER = "x-api-key"
 Surface = Literal["open", "inference", "admin"]
@@ -85,15 +85,8 @@ class Auth:
             SettingsError: A key file cannot be read, holds no key, or one that is too weak.
         """
         return cls(
-            inference=KeyRing(
-                [*(key.get_secret_value() for key in settings.api_keys), *_read(settings.api_keys_file, "api_keys")]
-            ),
-            admin=KeyRing(
-                [
-                    *(key.get_secret_value() for key in settings.admin_keys),
-                    *_read(settings.admin_keys_file, "admin_keys"),
-                ]
-            ),
+            inference=KeyRing(keys_of(settings.api_keys, settings.api_keys_file, "BIREAL_API_KEYS_FILE")),
+            admin=KeyRing(keys_of(settings.admin_keys, settings.admin_keys_file, "BIREAL_ADMIN_KEYS_FILE")),
         )
 
     def check(self, scope: Scope) -> None:
@@ -180,35 +173,6 @@ def _key(headers: Headers) -> str | None:
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     return headers.get(KEY_HEADER) or None
-
-
-def feedback_secrets(settings: Settings) -> list[str]:
-    """What feedback tokens are signed with, the first signing; empty where nothing is set.
-
-    Raises:
-        SettingsError: As `Auth.of`.
-    """
-    given = [secret.get_secret_value() for secret in settings.feedback_secrets]
-    return [*given, *_read(settings.feedback_secrets_file, "feedback_secrets")]
-
-
-def _read(file: Path | None, which: str) -> list[str]:
-    """The keys of a file, one a line; empty lines and those that begin with # are passed over."""
-    if file is None:
-        return []
-    variable = f"BIREAL_{which.upper()}_FILE"
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SettingsError(f"{variable}={str(file)!r}: the file cannot be read: {reason}.") from error
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not keys:
-        raise SettingsError(f"{variable}={str(file)!r}: the file holds no key.", remedy="Put one key on each line.")
-    for number, key in enumerate(keys, 1):
-        if problem := key_problem(key):
-            raise SettingsError(f"{variable}={str(file)!r}: key {number} {problem}.")
-    return keys
 
 
 def _digest(key: str) -> bytes:

@@ -9,7 +9,8 @@ from typing import Any, Self
 from service.api.pipeline import Side as SideName
 from service.card import ClassLabel, TaskName
 from service.cli.compare_folder import Item, Placed, classified, depth_pair, depth_side, measured
-from service.cli.remote import MOST_CLASSES, about_file, check_all_classes, classes_result, grey_picture, read
+from service.cli.data import read
+from service.cli.remote import MOST_CLASSES, about_file, check_all_classes, classes_result, grey_picture
 from service.cli.remote_network import Sameness, class_labels, geometry_of
 from service.client import AsyncClient
 from service.report.pairs import Pair

@@ -1,4 +1,4 @@
-"""Which files a command line names."""
+"""Which files a command line names, and what is in them."""
 
 import sys
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from service.errors import BadParameterError
+from service.errors import BadParameterError, BrokenImageError
 from service.evaluation import IMAGE_SUFFIXES
 
 T = TypeVar("T")
@@ -52,3 +52,17 @@ def spread(items: Sequence[T], limit: int | None) -> list[T]:
     if limit is None or limit >= len(items):
         return list(items)
     return [items[index * len(items) // limit] for index in range(limit)]
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a picture.
+
+    Raises:
+        BrokenImageError: They cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BrokenImageError(
+            f"{path} cannot be read: {error.strerror}.", remedy="Check the path and its permissions."
+        ) from error

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from service.client.errors import ProblemError, TransportError
 from service.client.results import Box, DepthMap, FeedbackResult, PointCloud
 from service.client.retry import retry_after_s
+from service.keys import fits_header
 from service.schemas import (
     ClassifyAnswer,
     ClassifyComparison,
@@ -86,7 +87,7 @@ def standing_headers(api_key: str | None, timeout_s: float) -> dict[str, str]:
     """
     headers = {"x-timeout-ms": str(max(1, int(min(1000 * timeout_s, _LONGEST_MS))))}
     if api_key is not None:
-        if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        if not fits_header(api_key):
             raise ValueError("the key has characters that a header cannot carry: it is one line, of printable ASCII")
         headers["x-api-key"] = api_key
     return headers
