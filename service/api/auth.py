@@ -11,7 +11,7 @@ The guard is middleware, before the body is read, and closed by default: what is
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import Depends
 from starlette.datastructures import Headers
@@ -19,7 +19,6 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.context import context_of
-from service.api.problems import OIP_PREFIX, oip_responses, problem_responses
 from service.errors import AdminDisabledError, UnauthorizedError
 from service.keys import keys_of
 from service.settings import Settings
@@ -135,28 +134,6 @@ async def require_admin(request: Request) -> None:
 
 #: For `APIRouter(dependencies=[RequireAdmin])`.
 RequireAdmin = Depends(require_admin)
-
-
-def describe_keys(document: dict[str, Any], auth: Auth) -> None:
-    """Adds to an OpenAPI document which operations need a key: administration always, the rest where keys are set."""
-    problems, oip = problem_responses(401, 403), oip_responses(401, 403)
-    needed = False
-    for path, methods in document["paths"].items():
-        surface = surface_of(path)
-        if surface == "open" or (surface == "inference" and not auth.inference):
-            continue
-        needed = True
-        responses = oip if path.startswith(f"{OIP_PREFIX}/") else problems
-        for operation in methods.values():
-            operation["security"] = [{"bearer": []}, {"key": []}]
-            operation["responses"].setdefault("401", responses[401])
-            if surface == "admin":
-                operation["responses"].setdefault("403", responses[403])
-    if needed:
-        document["components"]["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-        }
 
 
 def _check(ring: KeyRing, surface: str, scope: Scope) -> None:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from service.api.auth import RequireAdmin
 from service.api.findings import refuse_doubled_members, refuse_unknown
-from service.api.problems import problem_responses
+from service.api.openapi import problem_responses
 from service.api.services import Services, ServicesOf
 from service.api.wire import json_response
 from service.card import TaskName, VariantName

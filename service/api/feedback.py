@@ -16,8 +16,8 @@ from service.api.context import context_of
 from service.api.experimenting import picture_digest
 from service.api.feedback_form import DEPTH_FORM, DepthForm, read_depth_form, read_truth
 from service.api.findings import refuse_doubled_members, refuse_unknown
+from service.api.openapi import problem_responses
 from service.api.pipeline import Answered, Job
-from service.api.problems import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
 from service.api.uploads import Upload
 from service.api.wire import json_response
