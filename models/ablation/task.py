@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.data.normalise import normalise
+from models.train.classify import ranks_of_truth
 from models.train.device import device_of
 from models.train.recipe import PhaseSpec, Recipe
 
@@ -102,6 +103,6 @@ class SmallImages:
             x = torch.from_numpy(self.test_images[start : start + 500]).permute(0, 3, 1, 2)
             labels = torch.from_numpy(self.test_labels[start : start + 500])
             logits = network(normalise(self._scaled(x.to(device_of(network)).float()))).cpu()
-            ranks.append((logits > logits.gather(1, labels[:, None])).sum(1))
+            ranks.append(ranks_of_truth(logits, labels))
         rank = torch.cat(ranks)
         return {"top1": (rank < 1).float().mean().item(), "top5": (rank < 5).float().mean().item()}

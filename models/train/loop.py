@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +170,19 @@ def _start(
     return progress, state
 
 
+def _check_finite(loss: float, title: str, step: int, rate: float) -> None:
+    """Stop a run that diverged: nothing brings its weights back, and it would be evaluated to the end.
+
+    Raises:
+        ValueError: the loss is infinite or not a number.
+    """
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"{title}, step {step}: the loss is {loss} (learning rate {rate:g}): the run diverged here or in the "
+            f"{LOG_EVERY - 1} steps before; start again in another folder with a lower rate, or from other weights"
+        )
+
+
 def run(
     recipe: Recipe,
     task: TrainingTask,
@@ -199,7 +213,7 @@ def run(
             cannot hold it whole; BatchNorm sees each part, see `accumulate_gradients`. The same after a resumption.
 
     Raises:
-        ValueError: ``accumulate`` is below 1 or above the recipe's batch.
+        ValueError: ``accumulate`` is below 1 or above the recipe's batch, or the loss is not finite where it is logged.
         FileNotFoundError, ValueError: see `checkpoint.load_resumable`.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -240,6 +254,7 @@ def run(
                     bar.update()
                     progress.wall_s = base_wall + time.monotonic() - clock
                     if logged:
+                        _check_finite(loss.item(), title, progress.step, rate)
                         record = {
                             "phase": spec.phase.value,
                             "epoch": earlier + progress.epoch,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from models.ablation import __main__ as command
@@ -81,6 +82,17 @@ def test_batches_are_crops_of_the_images(images: Path) -> None:
         assert image.mean(axis=(1, 2)) == pytest.approx(own, abs=6.0)
     with pytest.raises(FileNotFoundError, match="has no class folders"):
         load_folder(images / "none")
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_network_that_tells_nothing_apart_is_never_right(images: Path, value: float) -> None:
+    class Constant(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(x), 10), value)
+
+    data = load_folder(images / "test", 2)
+    task = SmallImages(data, data, third_order().recipe(Budget()))
+    assert task.evaluate(Constant(1, 1)) == {"top1": 0.0, "top5": 0.0}
 
 
 def run(monkeypatch: pytest.MonkeyPatch, images: Path, out: Path, *more: str) -> int:
