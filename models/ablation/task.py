@@ -18,14 +18,16 @@ from models.train.device import device_of
 from models.train.recipe import PhaseSpec, Recipe
 
 SIZE = 32
+LabelledImages = tuple[NDArray[np.uint8], NDArray[np.int64]]  # [N,32,32,3] and [N]
 PAD = 4  # pixels of reflection from which the random crop is cut
 
 
-def load_folder(root: Path, per_class: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def load_folder(root: Path, per_class: int | None = None) -> LabelledImages:
     """Images uint8 [N,32,32,3] and labels [N] of ``root/<class>/*``, the first ``per_class`` of each class.
 
     Raises:
-        FileNotFoundError: if there are no class folders.
+        FileNotFoundError: if there are no class folders, or one is empty.
+        ValueError: an image is of another size.
     """
     folders = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     if not folders:
@@ -35,8 +37,13 @@ def load_folder(root: Path, per_class: int | None = None) -> tuple[NDArray[np.ui
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        for path in sorted(folder.iterdir())[:per_class]:
+        paths = sorted(folder.iterdir())[:per_class]
+        if not paths:
+            raise FileNotFoundError(f"{folder} has no images")
+        for path in paths:
             with Image.open(path) as image:
+                if image.size != (SIZE, SIZE):
+                    raise ValueError(f"{path} is {image.width}x{image.height}, expected are images of {SIZE}x{SIZE}")
                 images.append(np.asarray(image.convert("RGB")))
             labels.append(label)
     return np.stack(images), np.array(labels, np.int64)
@@ -55,8 +62,8 @@ class SmallImages:
 
     def __init__(
         self,
-        train: tuple[NDArray[np.uint8], NDArray[np.int64]],
-        test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+        train: LabelledImages,
+        test: LabelledImages,
         recipe: Recipe,
     ) -> None:
         self.images, self.labels = train

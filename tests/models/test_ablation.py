@@ -1,6 +1,7 @@
 """The grid of the paper's ablation: its cells, that it resumes, and that its page says what the results say."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -123,6 +124,54 @@ def test_the_command_trains_what_is_missing_and_nothing_else(
     assert f"{results['cells'][only]['top1']:.1%} / 41.6 %" in (tmp_path / "p.md").read_text()
     assert run(monkeypatch, images, tmp_path, "--lr", "0.01") == 2
     assert "results of another budget" in capsys.readouterr().err
+
+
+def test_a_run_of_another_budget_is_not_taken_for_this_ones(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "plain18-real-relu-seed1"
+    folder = tmp_path / "runs" / key
+    assert run(monkeypatch, images, tmp_path, "--only", key) == 0
+    for with_note in (True, False):  # the first grids left none: the checkpoint and the log say enough
+        if not with_note:
+            (folder / "budget.json").unlink()
+        (tmp_path / "r.json").unlink()
+        before = (folder / "last.pt").read_bytes()
+        others = {"--relu-epochs": "2", "--images": "160", "--width": "0.25"} | ({"--lr": "0.01"} if with_note else {})
+        for option, value in others.items():
+            capsys.readouterr()
+            assert run(monkeypatch, images, tmp_path, "--only", key, option, value) == 2
+            said = capsys.readouterr().err
+            assert f"{folder} has a run of another budget" in said
+            assert "another --out" in said
+            assert not (tmp_path / "r.json").exists()
+        assert run(monkeypatch, images, tmp_path, "--only", key) == 0, "the same budget is gone on with"
+        assert (folder / "last.pt").read_bytes() == before
+    assert json.loads((folder / "budget.json").read_text())["relu_epochs"] == 1
+
+
+def test_mistakes_on_the_command_line_are_said(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*options: str) -> str:
+        assert run(monkeypatch, images, tmp_path, *options) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        return line
+
+    assert "--only zzz: no cell has this in its name" in said("--only", "zzz")
+    assert "--images 5 --test-images 80: give at least 16" in said("--images", "5")
+    assert "give at least 16 (a batch, and one image a class) and 10" in said("--test-images", "9")
+    assert f"no results at {tmp_path / 'r.json'}" in said("--report")
+    few = tmp_path / "few"
+    shutil.copytree(images, few)
+    shutil.rmtree(few / "test" / "class3")
+    assert f"{few / 'test'} has 9 class folders, the grid's networks have 10 outputs" in said("--data", str(few))
+    for path in (few / "train" / "class4").iterdir():
+        path.unlink()
+    assert f"{few / 'train' / 'class4'} has no images" in said("--data", str(few))
+    Image.new("RGB", (40, 32)).save(few / "train" / "class4" / "a.png")
+    assert "is 40x32, expected are images of 32x32" in said("--data", str(few))
 
 
 def test_orderings_are_read_from_the_figures() -> None:
