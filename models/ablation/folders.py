@@ -1,4 +1,4 @@
-"""The folder of a cell: it says under which budget it was trained, so that no other budget's results are read from it."""
+"""The folder of a cell says under which budget it was trained, so that no other budget takes its result for its own."""
 
 from __future__ import annotations
 

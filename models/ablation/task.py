@@ -49,6 +49,11 @@ def load_folder(root: Path, per_class: int | None = None) -> LabelledImages:
     return np.stack(images), np.array(labels, np.int64)
 
 
+def scaled(x: Tensor, size: int) -> Tensor:
+    """Images [B,3,32,32] at ``size``x``size``."""
+    return x if size == SIZE else F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+
+
 class SmallImages:
     """`models.train.loop.TrainingTask` on small images: random crop of the padded image, mirrored half of the time.
 
@@ -88,12 +93,7 @@ class SmallImages:
             x = x[:, :, top : top + SIZE, left : left + SIZE]
             mirrored = torch.from_numpy(rng.random(batch) < 0.5)
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
-            yield self._scaled(x), torch.from_numpy(self.labels[index])
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        """Images [B,3,32,32] at the recipe's size."""
-        size = self.recipe.size
-        return x if size == SIZE else F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+            yield scaled(x, self.recipe.size), torch.from_numpy(self.labels[index])
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy and the batch's accuracy."""
@@ -109,7 +109,7 @@ class SmallImages:
         for start in range(0, len(self.test_labels), 500):
             x = torch.from_numpy(self.test_images[start : start + 500]).permute(0, 3, 1, 2)
             labels = torch.from_numpy(self.test_labels[start : start + 500])
-            logits = network(normalise(self._scaled(x.to(device_of(network)).float()))).cpu()
+            logits = network(normalise(scaled(x.to(device_of(network)).float(), self.recipe.size))).cpu()
             ranks.append(ranks_of_truth(logits, labels))
         rank = torch.cat(ranks)
         return {"top1": (rank < 1).float().mean().item(), "top5": (rank < 5).float().mean().item()}
