@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from PIL import Image
 
 from models.ablation import __main__ as command
-from models.ablation.grid import COMBINATIONS, Budget, binary, cells, combination, other, real, third_order
+from models.ablation.grid import COMBINATIONS, Budget, Cell, binary, cells, combination, other, real, third_order
+from models.ablation.orderings import Claim, stated
 from models.ablation.paper import printed
 from models.ablation.report import page
 from models.ablation.results import Results, locked
@@ -174,16 +176,92 @@ def test_mistakes_on_the_command_line_are_said(
     assert "is 40x32, expected are images of 32x32" in said("--data", str(few))
 
 
-def test_orderings_are_read_from_the_figures() -> None:
-    best = combination(18, "bireal", "clip", "magnitude", "approxsign").key
-    record = {"cpu_s": 1.0, "top5": 1.0}
-    rest = combination(18, "res", "clip", "magnitude", "approxsign").key
-    for theirs, verdict in ((0.40, "Reproduces"), (0.495, "Not told apart"), (0.60, "Does not reproduce")):
-        found = {best: record | {"top1": 0.5}, rest: record | {"top1": theirs}}
-        text = page({"budget": {**Budget().__dict__}, "cells": found})
-        line = next(x for x in text.splitlines() if "the Bi-Real structure beats the ResNet's at 18 layers" in x)
-        assert verdict in line
+def shown(top1: dict[Cell, float]) -> str:
+    """The page of a grid of which these cells were run."""
+    found = {cell.key: {"cpu_s": 1.0, "top5": 1.0, "fresh": 0, "top1": value} for cell, value in top1.items()}
+    return page({"budget": asdict(Budget()), "cells": found})
+
+
+def verdict(text: str, what: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith("- ") and what in line]
+    return line
+
+
+BEST = combination(18, "bireal", "clip", "magnitude", "approxsign")
+RES = combination(18, "res", "clip", "magnitude", "approxsign")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (0.5, 0.40, "Reproduces:"),
+        (0.5, 0.485, "**Not told apart**"),
+        (0.5, 0.515, "**Not told apart**"),
+        (0.5, 0.60, "**Does not reproduce** with this budget and one seed:"),
+        (0.10, 0.128, "**Both at chance**"),
+        (0.10, 0.20, "**Does not reproduce**"),
+    ],
+)
+def test_orderings_are_read_from_the_figures(ours: float, theirs: float, said: str) -> None:
+    text = shown({BEST: ours, RES: theirs})
+    assert said in verdict(text, "the Bi-Real structure beats the ResNet's at 18 layers")
     assert "Not run: Bi-Real-50 beats BinaryNet." in text
+    count = sum(1 for _ in stated())
+    of_one = {
+        "Repr": "1 reproduce,",
+        "**Do": "1 do not,",
+        "**No": "1 cannot be told apart,",
+        "**Bo": "1 compare networks",
+    }
+    summary = text.splitlines()[2]
+    assert summary.startswith(f"Of {count} orderings that the paper states, ")
+    assert of_one[said[:4]] in summary
+    assert summary.endswith(f" and {count - 1} were not run.")
+
+
+def test_seeds_are_averaged_and_their_spread_is_noise() -> None:
+    again = replace(BEST, seed=2)
+    text = shown({BEST: 0.5, again: 0.44, RES: 0.42})
+    assert "| Clip | magnitude-aware | ApproxSign | 47.0% / 56.4 % | 42.0% / 45.7 % |" in text
+    assert "clip/magnitude/approxsign 50.0% and 44.0%" in text
+    assert "up to\n6.0 points apart" in text
+    assert "**Not told apart**" in verdict(text, "the Bi-Real structure beats the ResNet's at 18 layers")
+    text = shown({BEST: 0.5, again: 0.49, RES: 0.6})
+    told = "with this budget and one seed of the one, two of the other: the Bi-Real structure"
+    assert told in verdict(text, "the Bi-Real structure beats the ResNet's at 18 layers")
+    base = combination(18, "bireal", *COMBINATIONS[0])
+    text = shown({BEST: 0.5, again: 0.49, base: 0.6, replace(base, seed=2): 0.6})
+    assert "budget and two seeds:" in verdict(text, "all three together help Bi-Real-18")
+
+
+def test_some_orderings_are_of_equals() -> None:
+    ours, theirs = binary(50), other(50, "xnornet")
+    for difference, said in ((0.01, "Reproduces"), (-0.03, "Does not"), (0.03, "Does not reproduce** with")):
+        assert said in verdict(shown({ours: 0.5 + difference, theirs: 0.5}), "about equal to XNOR-Net")
+    for difference, said in ((0.1, "Reproduces"), (-0.01, "Reproduces"), (-0.03, "Does not reproduce")):
+        assert said in verdict(shown({third_order(): 0.5 + difference, BEST: 0.5}), "the third order is at least")
+
+
+def test_the_papers_own_figures_have_every_ordering_that_is_said_to_be_stated() -> None:
+    figures = printed()
+    for ordering in stated():
+        first, second = (figures.get(cell.key) for cell in (ordering.first, ordering.second))
+        if first is None or second is None:
+            assert "lain" in ordering.what, "the 34-layer plain column is not legible"
+        elif ordering.claim is Claim.EQUAL:
+            assert abs(first - second) <= 0.5
+        elif "Plain" in ordering.what and "clip initialisation" in ordering.what:
+            assert second - first == pytest.approx(0.1), "the paper says so of all networks; its table differs by 0.1"
+        else:
+            assert first > second, ordering.what
+
+
+def test_the_page_says_what_starts_fresh() -> None:
+    cell = other(18, "xnornet")
+    record = {"cpu_s": 1.0, "top5": 1.0, "fresh": 80, "top1": 0.5}
+    text = page({"budget": asdict(Budget()), "cells": {cell.key: record}})
+    assert "80 of 122 tensors of XNOR-Net-18, whose BatchNorms stand before the sign." in text
+    assert "| | full precision | | | not run / 69.3 % | |" in text
 
 
 def test_the_page_in_docs_is_that_of_the_results_in_docs() -> None:
