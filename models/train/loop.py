@@ -159,6 +159,8 @@ def _start(
     if not 1 <= accumulate <= recipe.batch:
         size = recipe.batch
         raise ValueError(f"--accumulate {accumulate}: recipe {recipe.name} has batches of {size}: give 1 to {size}")
+    if not resume:
+        checkpoint.check_unused(out)
     progress, state = checkpoint.Progress(accumulate=accumulate), None
     last = out / "last.pt"
     if resume and last.is_file():
@@ -214,6 +216,7 @@ def run(
 
     Raises:
         ValueError: ``accumulate`` is below 1 or above the recipe's batch, or the loss is not finite where it is logged.
+        ValueError: ``out`` has a run already, which ``resume`` would go on with.
         FileNotFoundError, ValueError: see `checkpoint.load_resumable`.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -281,8 +284,7 @@ def run(
                 progress.metrics = task.evaluate(network)
                 _write(log, {"epoch": earlier + progress.epoch, "held_out": progress.metrics})
                 _tell(bar, f"{title}: {progress.metrics}")
-                final_form = spec.phase is recipe.phases[-1].phase
-                if final_form and progress.metrics[task.metric] >= progress.best:
+                if spec.final_form(recipe.phases[-1]) and progress.metrics[task.metric] >= progress.best:
                     progress.best = progress.metrics[task.metric]
                     checkpoint.save(out / "best.pt", network, recipe.arch, recipe.name, progress)
                 checkpoint.save(last, network, recipe.arch, recipe.name, progress, optimizer)
