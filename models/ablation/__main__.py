@@ -5,6 +5,7 @@ Started several times with the same folders, the processes share the cells: one 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -15,10 +16,11 @@ from typing import Any
 
 import torch
 
-from models.ablation.grid import Budget, Cell, cells
+from models.ablation.folders import claim
+from models.ablation.grid import CLASSES, Budget, Cell, cells
 from models.ablation.report import page
 from models.ablation.results import Results, locked
-from models.ablation.task import SmallImages, load_folder
+from models.ablation.task import LabelledImages, SmallImages, load_folder
 from models.arch import build
 from models.command_line import Parser
 from models.train.device import best_device
@@ -30,9 +32,16 @@ PAGE = Path("docs/ablation.md")
 POLL_S = 2.0  # between looks for a cell, where others train all that are left
 
 
-def train_cell(cell: Cell, budget: Budget, train: Any, test: Any, runs: Path) -> dict[str, Any]:
-    """Train one cell (resuming it, if it was interrupted) and return its record."""
+def train_cell(cell: Cell, budget: Budget, train: LabelledImages, test: LabelledImages, runs: Path) -> dict[str, Any]:
+    """Train one cell (resuming it, if it was interrupted) and return its record.
+
+    Raises:
+        FileNotFoundError: the cell that it starts from has left no checkpoint.
+        ValueError: its folder has a run of another budget, or the run diverged.
+    """
     recipe = cell.recipe(budget)
+    task = SmallImages(train, test, recipe)
+    claim(runs / cell.key, recipe, budget, len(test[1]), task.steps_per_epoch())
     torch.manual_seed(cell.seed)
     network = build(recipe.arch)
     network = network.to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
@@ -41,7 +50,7 @@ def train_cell(cell: Cell, budget: Budget, train: Any, test: Any, runs: Path) ->
     if cell.start is not None and not (out / "last.pt").is_file():
         fresh = initialise_from(network, runs / cell.start.key / "last.pt")
     clock = time.process_time()
-    progress = run(recipe, SmallImages(train, test, recipe), network, out, resume=True, quiet=True)
+    progress = run(recipe, task, network, out, resume=True, quiet=True)
     return {
         "top1": round(progress.metrics["top1"], 4),
         "top5": round(progress.metrics["top5"], 4),
@@ -78,21 +87,57 @@ def main() -> int:
             option, type=type(item.default), default=item.default, help="budget, the same for all cells"
         )
     args = parser.parse_args()
-    if args.report:
-        args.page.write_text(page(json.loads(args.results.read_text())))
-        return 0
-    if args.data is None or args.out is None:
+    if not args.report and (args.data is None or args.out is None):
         parser.error("--data and --out are needed to train")
-    budget = Budget(**{item.name: getattr(args, item.name) for item in fields(Budget)})
-    torch.set_num_threads(args.threads)
     try:
-        train = load_folder(args.data / "train", budget.images // 10)
-        test = load_folder(args.data / "test", args.test_images // 10)
-        results = Results(args.results, budget, len(test[1]))
-    except (FileNotFoundError, ValueError) as error:
+        if not args.report:
+            train_grid(args)
+        if not args.results.is_file():
+            raise FileNotFoundError(
+                f"no results at {args.results}: train cells with --data and --out, or give --results"
+            )
+        args.page.write_text(page(json.loads(args.results.read_text())))
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def load_data(data: Path, budget: Budget, test_images: int) -> tuple[LabelledImages, LabelledImages]:
+    """Training and test images, in equal numbers of each class.
+
+    Raises:
+        FileNotFoundError, ValueError: the folders are not those of `CLASSES` classes, or too few images are asked for.
+    """
+    smallest = max(CLASSES, budget.batch)
+    if budget.images < smallest or test_images < CLASSES:
+        raise ValueError(
+            f"--images {budget.images} --test-images {test_images}: give at least {smallest} (a batch, and one image a "
+            f"class) and {CLASSES}"
+        )
+    train = load_folder(data / "train", budget.images // CLASSES)
+    test = load_folder(data / "test", test_images // CLASSES)
+    for split, (_, labels) in (("train", train), ("test", test)):
+        if (found := int(labels[-1]) + 1) != CLASSES:
+            raise ValueError(f"{data / split} has {found} class folders, the grid's networks have {CLASSES} outputs")
+    if len(train[1]) < budget.batch:
+        raise ValueError(f"{data / 'train'} has {len(train[1])} images, --batch {budget.batch} needs that many")
+    return train, test
+
+
+def train_grid(args: argparse.Namespace) -> None:
+    """Train the cells that are missing, in turn with other processes of the same arguments.
+
+    Raises:
+        FileNotFoundError, ValueError: an argument, the data or what other budgets left there does not allow it.
+    """
+    budget = Budget(**{item.name: getattr(args, item.name) for item in fields(Budget)})
+    torch.set_num_threads(args.threads)
     wanted = needed(args.only)
+    if not wanted:
+        raise ValueError(f"--only {args.only}: no cell has this in its name; one is {cells()[-1].key}")
+    train, test = load_data(args.data, budget, args.test_images)
+    results = Results(args.results, budget, len(test[1]))
     while missing := [cell for cell in wanted if cell not in results]:
         for cell in missing:
             if cell.start is not None and cell.start not in results:
@@ -106,8 +151,6 @@ def main() -> int:
                 break  # look again from the first: others have gone on meanwhile
         else:
             time.sleep(POLL_S)
-    args.page.write_text(page(results.content))
-    return 0
 
 
 if __name__ == "__main__":

@@ -168,6 +168,7 @@ def cells() -> list[Cell]:
         yield from (other(34, method) for method in OTHERS)
         for structure in STRUCTURES:
             yield from (combination(34, structure, *row) for row in COMBINATIONS)
+        yield other(50, "xnornet")
 
     ordered: dict[str, Cell] = {}
 

@@ -13,18 +13,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.data.normalise import normalise
+from models.train.classify import ranks_of_truth
 from models.train.device import device_of
 from models.train.recipe import PhaseSpec, Recipe
 
 SIZE = 32
+LabelledImages = tuple[NDArray[np.uint8], NDArray[np.int64]]  # [N,32,32,3] and [N]
 PAD = 4  # pixels of reflection from which the random crop is cut
 
 
-def load_folder(root: Path, per_class: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def load_folder(root: Path, per_class: int | None = None) -> LabelledImages:
     """Images uint8 [N,32,32,3] and labels [N] of ``root/<class>/*``, the first ``per_class`` of each class.
 
     Raises:
-        FileNotFoundError: if there are no class folders.
+        FileNotFoundError: if there are no class folders, or one is empty.
+        ValueError: an image is of another size.
     """
     folders = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     if not folders:
@@ -34,11 +37,21 @@ def load_folder(root: Path, per_class: int | None = None) -> tuple[NDArray[np.ui
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        for path in sorted(folder.iterdir())[:per_class]:
+        paths = sorted(folder.iterdir())[:per_class]
+        if not paths:
+            raise FileNotFoundError(f"{folder} has no images")
+        for path in paths:
             with Image.open(path) as image:
+                if image.size != (SIZE, SIZE):
+                    raise ValueError(f"{path} is {image.width}x{image.height}, expected are images of {SIZE}x{SIZE}")
                 images.append(np.asarray(image.convert("RGB")))
             labels.append(label)
     return np.stack(images), np.array(labels, np.int64)
+
+
+def scaled(x: Tensor, size: int) -> Tensor:
+    """Images [B,3,32,32] at ``size``x``size``."""
+    return x if size == SIZE else F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
 
 
 class SmallImages:
@@ -54,8 +67,8 @@ class SmallImages:
 
     def __init__(
         self,
-        train: tuple[NDArray[np.uint8], NDArray[np.int64]],
-        test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+        train: LabelledImages,
+        test: LabelledImages,
         recipe: Recipe,
     ) -> None:
         self.images, self.labels = train
@@ -80,12 +93,7 @@ class SmallImages:
             x = x[:, :, top : top + SIZE, left : left + SIZE]
             mirrored = torch.from_numpy(rng.random(batch) < 0.5)
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
-            yield self._scaled(x), torch.from_numpy(self.labels[index])
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        """Images [B,3,32,32] at the recipe's size."""
-        size = self.recipe.size
-        return x if size == SIZE else F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+            yield scaled(x, self.recipe.size), torch.from_numpy(self.labels[index])
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy and the batch's accuracy."""
@@ -101,7 +109,7 @@ class SmallImages:
         for start in range(0, len(self.test_labels), 500):
             x = torch.from_numpy(self.test_images[start : start + 500]).permute(0, 3, 1, 2)
             labels = torch.from_numpy(self.test_labels[start : start + 500])
-            logits = network(normalise(self._scaled(x.to(device_of(network)).float()))).cpu()
-            ranks.append((logits > logits.gather(1, labels[:, None])).sum(1))
+            logits = network(normalise(scaled(x.to(device_of(network)).float(), self.recipe.size))).cpu()
+            ranks.append(ranks_of_truth(logits, labels))
         rank = torch.cat(ranks)
         return {"top1": (rank < 1).float().mean().item(), "top5": (rank < 5).float().mean().item()}

@@ -4,7 +4,8 @@
     python -m models.figures --log RUN/log.jsonl --title bireal18-tiny100 --out docs/figures
 
 The first takes four networks of structure ``bireal`` and 18 layers: a 1-bit one trained with the magnitude-aware
-update, one with the original update, and the real-valued ones with ReLU and with clip. The second draws a run's curves.
+update, one with the original update, and the real-valued ones with ReLU and with clip; they see the images at --size,
+which is to be that of their training. The second draws a run's curves.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 
 import torch
 
-from models.ablation.task import load_folder
+from models.ablation.grid import Budget
+from models.ablation.task import load_folder, scaled
 from models.arch import BiRealNet
 from models.binarize.base import Phase
 from models.command_line import Parser
@@ -48,7 +50,7 @@ def analyse(args: argparse.Namespace) -> dict[str, Any]:
     """Draw the figures, return their numbers."""
     networks = {name: network_at(getattr(args, name)) for name in ("bireal", "original", "relu", "clip")}
     images, _ = load_folder(args.images, IMAGES_A_CLASS)
-    x = normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
+    x = normalise(scaled(torch.from_numpy(images).permute(0, 3, 1, 2).float(), args.size))
     out: Path = args.out
     save(approximations.draw(), out / "fig7-approximations.svg")
     weights = [f"{name}.conv" for name in LAYERS]
@@ -83,6 +85,7 @@ def analyse(args: argparse.Namespace) -> dict[str, Any]:
         "distinct_sums": capability.distinct_sums(networks["bireal"], x),
         "networks": {name: load(getattr(args, name))["recipe"] for name in networks},
         "images": len(images),
+        "size": args.size,
         "hardware": hardware(),
         "torch": torch.__version__,
     }
@@ -94,10 +97,15 @@ def main() -> int:
     for name in ("bireal", "original", "relu", "clip"):
         parser.add_argument(f"--{name}", type=Path, help="checkpoint, see models/figures/__main__.py")
     parser.add_argument("--images", type=Path, help="folder of <class>/<image> of 32x32, for activations")
+    parser.add_argument(
+        "--size", type=int, default=Budget.size, help=f"side that the networks see them at (default {Budget.size})"
+    )
     parser.add_argument("--log", type=Path, help="a run's log.jsonl: draw its curves instead")
     parser.add_argument("--title", default="", help="of the curves, and of their file")
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))
     args = parser.parse_args()
+    if args.size < 1:
+        parser.error(f"--size {args.size} is not a number of pixels")
     try:
         if args.log:
             title = args.title or args.log.parent.name

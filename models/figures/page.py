@@ -23,17 +23,25 @@ def span(values: list[float]) -> str:
     return f"{min(values):.0%} to {max(values):.0%}"
 
 
+def command(numbers: dict[str, Any]) -> str:
+    """The command that makes the page again."""
+    networks = [f"    --{name} RUNS/{recipe}/last.pt \\\n" for name, recipe in numbers["networks"].items()]
+    shown = f"    --images DATA/test --size {numbers['size']} --out docs/figures\n"
+    return f"```\npython -m models.figures \\\n{''.join(networks)}{shown}```\n"
+
+
 def page(numbers: dict[str, Any]) -> str:
     """Markdown."""
     areas = numbers["areas"]
     parts = [
         "# The paper's analysis figures, from our networks\n",
         paragraph(
-            "Written by `python -m models.figures`; numbers: [figures.json](figures.json). The networks are cells",
-            "of the [ablation grid](../ablation.md): narrow, trained for a few epochs on CIFAR-10.",
-            f"Activations are of {numbers['images']} test images.",
-            f"{numbers['hardware']}, PyTorch {numbers['torch']}.",
+            "The networks are cells of the [ablation grid](../ablation.md): narrow, trained for a few epochs on",
+            f"CIFAR-10. Activations are of {numbers['images']} test images at {numbers['size']}x{numbers['size']}.",
+            f"{numbers['hardware']}, PyTorch {numbers['torch']}. Numbers: [figures.json](figures.json).",
+            "The command, where RUNS is the grid's `--out` and DATA its `--data`:",
         ),
+        command(numbers),
         "## Fig. 7: approximations of the sign\n",
         "![The three approximations and their derivatives](fig7-approximations.svg)\n",
         paragraph(

@@ -70,6 +70,8 @@ def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
         FileNotFoundError, ValueError: a file, the data or an argument cannot be used; the message says why.
     """
     last: Path = args.out / "last.pt"
+    if not args.resume:
+        checkpoint.check_unused(args.out)  # before the data are read and run.json written
     resumed = args.resume and last.is_file()
     if resumed:
         checkpoint.load_resumable(last, recipe.name, args.accumulate)  # before the data are read and run.json written

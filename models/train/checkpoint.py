@@ -91,6 +91,17 @@ def load(path: Path) -> dict[str, Any]:
     return payload
 
 
+def check_unused(out: Path) -> None:
+    """See that a new run in ``out`` would not write among the files of another, whose best.pt would pass for its own.
+
+    Raises:
+        ValueError: there is a checkpoint.
+    """
+    for name in ("last.pt", "best.pt"):
+        if (out / name).exists():
+            raise ValueError(f"{out} has {name} of a run: go on with it by --resume, or give another --out")
+
+
 def load_resumable(path: Path, recipe: str, accumulate: int) -> dict[str, Any]:
     """`load` of a checkpoint that a run of ``recipe`` with ``accumulate`` micro-batches a step is to go on from.
 

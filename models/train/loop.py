@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,6 +159,8 @@ def _start(
     if not 1 <= accumulate <= recipe.batch:
         size = recipe.batch
         raise ValueError(f"--accumulate {accumulate}: recipe {recipe.name} has batches of {size}: give 1 to {size}")
+    if not resume:
+        checkpoint.check_unused(out)
     progress, state = checkpoint.Progress(accumulate=accumulate), None
     last = out / "last.pt"
     if resume and last.is_file():
@@ -167,6 +170,19 @@ def _start(
     earlier = sum(spec.epochs for spec in recipe.phases[: progress.phase])
     cut_log(out / "log.jsonl", earlier + progress.epoch, progress.step)
     return progress, state
+
+
+def _check_finite(loss: float, title: str, step: int, rate: float) -> None:
+    """Stop a run that diverged: nothing brings its weights back, and it would be evaluated to the end.
+
+    Raises:
+        ValueError: the loss is infinite or not a number.
+    """
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"{title}, step {step}: the loss is {loss} (learning rate {rate:g}): the run diverged here or in the "
+            f"{LOG_EVERY - 1} steps before; start again in another folder with a lower rate, or from other weights"
+        )
 
 
 def run(
@@ -199,7 +215,8 @@ def run(
             cannot hold it whole; BatchNorm sees each part, see `accumulate_gradients`. The same after a resumption.
 
     Raises:
-        ValueError: ``accumulate`` is below 1 or above the recipe's batch.
+        ValueError: ``accumulate`` is below 1 or above the recipe's batch, or the loss is not finite where it is logged.
+        ValueError: ``out`` has a run already, which ``resume`` would go on with.
         FileNotFoundError, ValueError: see `checkpoint.load_resumable`.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -240,6 +257,7 @@ def run(
                     bar.update()
                     progress.wall_s = base_wall + time.monotonic() - clock
                     if logged:
+                        _check_finite(loss.item(), title, progress.step, rate)
                         record = {
                             "phase": spec.phase.value,
                             "epoch": earlier + progress.epoch,
@@ -266,8 +284,7 @@ def run(
                 progress.metrics = task.evaluate(network)
                 _write(log, {"epoch": earlier + progress.epoch, "held_out": progress.metrics})
                 _tell(bar, f"{title}: {progress.metrics}")
-                final_form = spec.phase is recipe.phases[-1].phase
-                if final_form and progress.metrics[task.metric] >= progress.best:
+                if spec.final_form(recipe.phases[-1]) and progress.metrics[task.metric] >= progress.best:
                     progress.best = progress.metrics[task.metric]
                     checkpoint.save(out / "best.pt", network, recipe.arch, recipe.name, progress)
                 checkpoint.save(last, network, recipe.arch, recipe.name, progress, optimizer)

@@ -41,6 +41,13 @@ class PhaseSpec:
     batchnorm_only: bool = False
     nesterov: bool = True
 
+    def final_form(self, last: PhaseSpec) -> bool:
+        """Whether a network of this phase is what a run that ends with the phase ``last`` is to make.
+
+        An epoch for BatchNorm alone is part of the result (paper Sec. 4.1): a better one before it is not.
+        """
+        return self.phase is last.phase and self.batchnorm_only == last.batchnorm_only
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -64,6 +71,10 @@ class Recipe:
         seed: of initialisation, order and augmentation.
         size: classification: training resolution in pixels, square.
         serve_size: classification: resolution of the exported network and of the held-out figures, 0 = ``size``.
+        decode_size: classification: side that whole images are decoded to before crops are cut, 0 = 64, and not below
+            ``size`` without soft labels.
+        resize_shorter: classification: shorter side that the service scales images to before it cuts the centre, for
+            an input of ``size``; 0 = the input's side.
         epoch_steps: steps that count as an epoch, 0 = what the data make of it.
         min_scale: classification: smallest share of the area in a random crop.
         label_smoothing: classification.
@@ -88,6 +99,8 @@ class Recipe:
     seed: int = 1
     size: int = 64
     serve_size: int = 0
+    decode_size: int = 0
+    resize_shorter: int = 0
     epoch_steps: int = 0
     min_scale: float = 0.35
     label_smoothing: float = 0.1

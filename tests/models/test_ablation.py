@@ -1,15 +1,19 @@
 """The grid of the paper's ablation: its cells, that it resumes, and that its page says what the results say."""
 
 import json
+import shutil
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from models.ablation import __main__ as command
-from models.ablation.grid import COMBINATIONS, Budget, binary, cells, combination, other, real, third_order
+from models.ablation.grid import COMBINATIONS, Budget, Cell, binary, cells, combination, other, real, third_order
+from models.ablation.orderings import Claim, stated
 from models.ablation.paper import printed
 from models.ablation.report import page
 from models.ablation.results import Results, locked
@@ -83,6 +87,17 @@ def test_batches_are_crops_of_the_images(images: Path) -> None:
         load_folder(images / "none")
 
 
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_network_that_tells_nothing_apart_is_never_right(images: Path, value: float) -> None:
+    class Constant(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(x), 10), value)
+
+    data = load_folder(images / "test", 2)
+    task = SmallImages(data, data, third_order().recipe(Budget()))
+    assert task.evaluate(Constant(1, 1)) == {"top1": 0.0, "top5": 0.0}
+
+
 def run(monkeypatch: pytest.MonkeyPatch, images: Path, out: Path, *more: str) -> int:
     options = ["--data", str(images), "--out", str(out / "runs"), "--results", str(out / "r.json")]
     options += ["--page", str(out / "p.md"), "--threads", "1", "--test-images", "80", "--images", "240"]
@@ -113,16 +128,140 @@ def test_the_command_trains_what_is_missing_and_nothing_else(
     assert "results of another budget" in capsys.readouterr().err
 
 
-def test_orderings_are_read_from_the_figures() -> None:
-    best = combination(18, "bireal", "clip", "magnitude", "approxsign").key
-    record = {"cpu_s": 1.0, "top5": 1.0}
-    rest = combination(18, "res", "clip", "magnitude", "approxsign").key
-    for theirs, verdict in ((0.40, "Reproduces"), (0.495, "Not told apart"), (0.60, "Does not reproduce")):
-        found = {best: record | {"top1": 0.5}, rest: record | {"top1": theirs}}
-        text = page({"budget": {**Budget().__dict__}, "cells": found})
-        line = next(x for x in text.splitlines() if "the Bi-Real structure beats the ResNet's at 18 layers" in x)
-        assert verdict in line
+def test_a_run_of_another_budget_is_not_taken_for_this_ones(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "plain18-real-relu-seed1"
+    folder = tmp_path / "runs" / key
+    assert run(monkeypatch, images, tmp_path, "--only", key) == 0
+    for with_note in (True, False):  # the first grids left none: the checkpoint and the log say enough
+        if not with_note:
+            (folder / "budget.json").unlink()
+        (tmp_path / "r.json").unlink()
+        before = (folder / "last.pt").read_bytes()
+        others = {"--relu-epochs": "2", "--images": "160", "--width": "0.25"} | ({"--lr": "0.01"} if with_note else {})
+        for option, value in others.items():
+            capsys.readouterr()
+            assert run(monkeypatch, images, tmp_path, "--only", key, option, value) == 2
+            said = capsys.readouterr().err
+            assert f"{folder} has a run of another budget" in said
+            assert "another --out" in said
+            assert not (tmp_path / "r.json").exists()
+        assert run(monkeypatch, images, tmp_path, "--only", key) == 0, "the same budget is gone on with"
+        assert (folder / "last.pt").read_bytes() == before
+    assert json.loads((folder / "budget.json").read_text())["relu_epochs"] == 1
+
+
+def test_mistakes_on_the_command_line_are_said(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*options: str) -> str:
+        assert run(monkeypatch, images, tmp_path, *options) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        return line
+
+    assert "--only zzz: no cell has this in its name" in said("--only", "zzz")
+    assert "--images 5 --test-images 80: give at least 16" in said("--images", "5")
+    assert "give at least 16 (a batch, and one image a class) and 10" in said("--test-images", "9")
+    assert f"no results at {tmp_path / 'r.json'}" in said("--report")
+    few = tmp_path / "few"
+    shutil.copytree(images, few)
+    shutil.rmtree(few / "test" / "class3")
+    assert f"{few / 'test'} has 9 class folders, the grid's networks have 10 outputs" in said("--data", str(few))
+    for path in (few / "train" / "class4").iterdir():
+        path.unlink()
+    assert f"{few / 'train' / 'class4'} has no images" in said("--data", str(few))
+    Image.new("RGB", (40, 32)).save(few / "train" / "class4" / "a.png")
+    assert "is 40x32, expected are images of 32x32" in said("--data", str(few))
+
+
+def shown(top1: dict[Cell, float]) -> str:
+    """The page of a grid of which these cells were run."""
+    found = {cell.key: {"cpu_s": 1.0, "top5": 1.0, "fresh": 0, "top1": value} for cell, value in top1.items()}
+    return page({"budget": asdict(Budget()), "cells": found})
+
+
+def verdict(text: str, what: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith("- ") and what in line]
+    return line
+
+
+BEST = combination(18, "bireal", "clip", "magnitude", "approxsign")
+RES = combination(18, "res", "clip", "magnitude", "approxsign")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (0.5, 0.40, "Reproduces:"),
+        (0.5, 0.485, "**Not told apart**"),
+        (0.5, 0.515, "**Not told apart**"),
+        (0.5, 0.60, "**Does not reproduce** with this budget and one seed:"),
+        (0.10, 0.128, "**Both at chance**"),
+        (0.10, 0.20, "**Does not reproduce**"),
+    ],
+)
+def test_orderings_are_read_from_the_figures(ours: float, theirs: float, said: str) -> None:
+    text = shown({BEST: ours, RES: theirs})
+    assert said in verdict(text, "the Bi-Real structure beats the ResNet's at 18 layers")
     assert "Not run: Bi-Real-50 beats BinaryNet." in text
+    count = sum(1 for _ in stated())
+    of_one = {
+        "Repr": "1 reproduce,",
+        "**Do": "1 do not,",
+        "**No": "1 cannot be told apart,",
+        "**Bo": "1 compare networks",
+    }
+    summary = text.splitlines()[2]
+    assert summary.startswith(f"Of {count} orderings that the paper states, ")
+    assert of_one[said[:4]] in summary
+    assert summary.endswith(f" and {count - 1} were not run.")
+
+
+def test_seeds_are_averaged_and_their_spread_is_noise() -> None:
+    again = replace(BEST, seed=2)
+    text = shown({BEST: 0.5, again: 0.44, RES: 0.42})
+    assert "| Clip | magnitude-aware | ApproxSign | 47.0% / 56.4 % | 42.0% / 45.7 % |" in text
+    assert "clip/magnitude/approxsign 50.0% and 44.0%" in text
+    assert "up to\n6.0 points apart" in text
+    assert "**Not told apart**" in verdict(text, "the Bi-Real structure beats the ResNet's at 18 layers")
+    text = shown({BEST: 0.5, again: 0.49, RES: 0.6})
+    told = "with this budget and one seed of the one, two of the other: the Bi-Real structure"
+    assert told in verdict(text, "the Bi-Real structure beats the ResNet's at 18 layers")
+    base = combination(18, "bireal", *COMBINATIONS[0])
+    text = shown({BEST: 0.5, again: 0.49, base: 0.6, replace(base, seed=2): 0.6})
+    assert "budget and two seeds:" in verdict(text, "all three together help Bi-Real-18")
+
+
+def test_some_orderings_are_of_equals() -> None:
+    ours, theirs = binary(50), other(50, "xnornet")
+    for difference, said in ((0.01, "Reproduces"), (-0.03, "Does not"), (0.03, "Does not reproduce** with")):
+        assert said in verdict(shown({ours: 0.5 + difference, theirs: 0.5}), "about equal to XNOR-Net")
+    for difference, said in ((0.1, "Reproduces"), (-0.01, "Reproduces"), (-0.03, "Does not reproduce")):
+        assert said in verdict(shown({third_order(): 0.5 + difference, BEST: 0.5}), "the third order is at least")
+
+
+def test_the_papers_own_figures_have_every_ordering_that_is_said_to_be_stated() -> None:
+    figures = printed()
+    for ordering in stated():
+        first, second = (figures.get(cell.key) for cell in (ordering.first, ordering.second))
+        if first is None or second is None:
+            assert "lain" in ordering.what, "the 34-layer plain column is not legible"
+        elif ordering.claim is Claim.EQUAL:
+            assert abs(first - second) <= 0.5
+        elif "Plain" in ordering.what and "clip initialisation" in ordering.what:
+            assert second - first == pytest.approx(0.1), "the paper says so of all networks; its table differs by 0.1"
+        else:
+            assert first > second, ordering.what
+
+
+def test_the_page_says_what_starts_fresh() -> None:
+    cell = other(18, "xnornet")
+    record = {"cpu_s": 1.0, "top5": 1.0, "fresh": 80, "top1": 0.5}
+    text = page({"budget": asdict(Budget()), "cells": {cell.key: record}})
+    assert "80 of 122 tensors of XNOR-Net-18, whose BatchNorms stand before the sign." in text
+    assert "| | full precision | | | not run / 69.3 % | |" in text
 
 
 def test_the_page_in_docs_is_that_of_the_results_in_docs() -> None:

@@ -85,6 +85,10 @@ def test_the_command_draws_every_figure_and_its_page(tmp_path: Path, monkeypatch
     numbers = json.loads((out / "figures.json").read_text())
     assert (out / "README.md").read_text() == page(numbers)
     assert numbers["networks"]["clip"] == "a recipe"
+    assert numbers["size"] == 64, "what the grid's networks are trained at"
+    assert "--clip RUNS/a recipe/last.pt" in page(numbers)
+    assert "2 test images at 64x64" in page(numbers)
+    assert numbers["capability"][0]["entries"] == 16 * 64 * 64, "a stem without stride keeps the size"
     assert command.main() == 0
     assert {path.name: path.read_bytes() for path in out.glob("*.svg")} == drawn, "drawn again, the files are the same"
     monkeypatch.setattr(

@@ -122,8 +122,13 @@ def test_a_log_goes_on_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.M
     train(out, Noise(), resume=True, phases=phases)
     assert records(out) == records(tmp_path / "whole")
     assert len(records(out)) == 2 * (STEPS // 5 + 1)
-    train(out, Noise(), phases=phases)
-    assert records(out) == records(tmp_path / "whole"), "a run that is not resumed begins its log again"
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(ValueError, match=r"has last\.pt of a run: go on with it by --resume, or give another --out"):
+        train(out, Noise(), phases=phases)
+    (out / "last.pt").unlink()
+    with pytest.raises(ValueError, match=r"has best\.pt of a run"):
+        train(out, Noise(), phases=phases)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {k: before[k] for k in before if k != "last.pt"}
 
 
 def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
@@ -179,6 +184,22 @@ def test_a_checkpoint_of_before_there_were_parts_is_resumed(tmp_path: Path) -> N
     torch.save(payload, out / "last.pt")
     train(out, Noise(), phases=phases, resume=True)
     assert records(out) == records(tmp_path / "whole")
+
+
+def test_the_best_checkpoint_has_batchnorm_trained_again(tmp_path: Path) -> None:
+    """Sec. 4.1's last epoch is part of the network, though an epoch before it may have been better."""
+
+    class Falling(Noise):
+        def evaluate(self, network: nn.Module) -> dict[str, float]:
+            self.killed_at -= 1
+            return {"top1": self.killed_at / 100.0}
+
+    phases = (replace(PHASES[2], epochs=2), PHASES[3])
+    train(tmp_path / "a", Falling(), phases=phases)
+    assert checkpoint.load(tmp_path / "a" / "best.pt")["progress"]["phase"] == 1
+    train(tmp_path / "b", Falling(), phases=phases[:1])
+    best = checkpoint.load(tmp_path / "b" / "best.pt")["progress"]
+    assert (best["phase"], best["epoch"]) == (0, 1), "elsewhere the best epoch is kept"
 
 
 def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(tmp_path: Path) -> None:
