@@ -166,6 +166,9 @@ class Protocol(HttpToolsProtocol):
         if not self._refused:
             super().send_400_response(msg)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Logs nothing: whoever asks for an upgrade gets none, and no library is missing."""
+
     def _head_size(self) -> int:
         """Bytes of the request line and the headers that were parsed, without what separates them."""
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)

@@ -205,6 +205,16 @@ def test_a_connection_that_waits_has_no_such_limit(port):
             assert answer(connection).endswith(b"5 bytes")
 
 
+# ---- upgrades --------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_to_upgrade_is_answered_like_any_other_and_so_is_the_next(port):
+    with connected(port) as connection:
+        for _ in range(2):
+            connection.sendall(BEGUN + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            assert answer(connection).endswith(b"0 bytes")
+
+
 # ---- behind another request ------------------------------------------------------------------------------------------
 
 
