@@ -18,7 +18,7 @@ from service.api.auth import KEY_HEADER, Auth, KeyGuard
 from service.api.context import REQUEST_ID_HEADER
 from service.api.direct import Shortcut
 from service.api.experimenting import SUBJECT_HEADER
-from service.api.linger import LingeringClose
+from service.api.linger import LINGER_BYTES, LINGER_S, LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
 from service.api.openapi import describe
 from service.api.pipeline import Pipeline
@@ -52,10 +52,6 @@ Images are decoded in memory; they are **never stored and never logged**. Every 
 (RFC 9457) with a stable `code` and a sentence of `help`. Every response carries `x-request-id`, and answers carry
 `Server-Timing`.
 """
-
-# What a client may still send once it has been refused: enough for most to finish and to see why.
-_LINGER_BYTES = 64_000_000
-_LINGER_S = 10.0
 
 _REQUEST_HEADERS = (KEY_HEADER, REQUEST_ID_HEADER, TIMEOUT_HEADER, SUBJECT_HEADER, "traceparent", "tracestate")
 
@@ -222,7 +218,7 @@ def _middleware(services: Services, tracing: "Tracing | None") -> list[Middlewar
     """From the outside in."""
     settings, metrics, lifecycle = services.settings, services.metrics, services.lifecycle
     layers = [
-        Middleware(LingeringClose, max_bytes=max(_LINGER_BYTES, settings.max_body_bytes), max_s=_LINGER_S),
+        Middleware(LingeringClose, max_bytes=max(LINGER_BYTES, settings.max_body_bytes), max_s=LINGER_S),
         Middleware(AccessMiddleware, metrics=metrics, draining=lambda: lifecycle.draining),
     ]
     if tracing is not None:
