@@ -85,8 +85,9 @@ class DepthTask:
         if spec.distill > 0:
             assert self.teacher is not None
             with torch.no_grad(), bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
-                # a teacher that is asked about the mirrored crop too errs less than one asked once
-                answer = (self.teacher(x).float() * self.teacher(x.flip(3)).float().flip(2)).sqrt()
+                answer = self.teacher(x).float()
+                if weights.teacher_mirrored:  # a teacher that is asked twice errs less than one asked once
+                    answer = (answer * self.teacher(x.flip(3)).float().flip(2)).sqrt()
             distance = (disparity.log() - answer.log()).abs().mean()
             total = (1.0 - spec.distill) * total + spec.distill * distance
             figures["teacher"] = distance.detach()
@@ -115,8 +116,8 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
     Zooming by z magnifies apparent disparity by z: the network learns disparity for a fixed focal length. The zoom
     keeps the horizon in its row, so a point of the road in a given row keeps its disparity whatever the zoom: this is
     the strongest cue that carries over to other streets. A frame's LiDAR belongs to its left image, so a mirrored frame
-    either keeps the LiDAR term and gives up the photometric one, or swaps its images (the mirrored right image is the
-    left one of the mirrored pair) and gives up the LiDAR term.
+    either keeps the LiDAR term and gives up the photometric one, or, where the settings say so, swaps its images (the
+    mirrored right image is the left one of the mirrored pair) and gives up the LiDAR term.
 
     Returns:
         left and right float [B,3,160,crop_width] in 0..255, has_right bool [B], disparity float [B,160,crop_width].
@@ -124,14 +125,15 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
     width = settings.crop_width
     lefts, rights, has_right, disparities = [], [], [], []
     for frame in frames:
-        draw = torch.rand(4, generator=generator).tolist()
+        # a recipe without swaps draws what it drew before there were any
+        draw = torch.rand(4 if settings.swap else 3, generator=generator).tolist()
         zoom = 1.0 + (settings.max_zoom - 1.0) * draw[0]
         crop_h, crop_w = HEIGHT / zoom, width / zoom
         top = round(HORIZON * (1.0 - 1.0 / zoom))
         start = round((WIDTH - crop_w) * draw[1])
         rows, columns = slice(top, top + round(crop_h)), slice(start, start + round(crop_w))
         mirror = settings.mirror and draw[2] < 0.5
-        swap = mirror and frame.right is not None and draw[3] < 0.5
+        swap = settings.swap and mirror and frame.right is not None and draw[3] < 0.5
         images = [frame.left, frame.right if frame.right is not None else frame.left]
         if swap:
             images.reverse()

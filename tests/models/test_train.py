@@ -308,7 +308,7 @@ def test_warping_by_the_true_disparity_gives_the_left_image(drive: Path) -> None
 
 def test_zoom_scales_disparity_and_a_mirrored_pair_swaps_or_gives_up_a_term(drive: Path) -> None:
     frames = load_drives(drive.parent)
-    settings = replace(RECIPES["resnet50-kitti-depth"].depth, max_zoom=1.25, colour=0.0)
+    settings = replace(RECIPES["resnet50-kitti-depth-taught"].depth, max_zoom=1.25, colour=0.0)
     truth = 12 * 608 / 1242
     kinds = set()
     for seed in range(8):
@@ -327,6 +327,11 @@ def test_zoom_scales_disparity_and_a_mirrored_pair_swaps_or_gives_up_a_term(driv
                     errors.append(((warped - left[i : i + 1]).abs().mean(1) * inside).sum() / inside.sum())
                 assert min(errors[1:]) < errors[0]
     assert kinds == {(True, True), (False, True), (True, False)}
+    unswapped = [
+        augment(frames[:4], replace(settings, swap=False), torch.Generator().manual_seed(seed))[2:] for seed in range(8)
+    ]
+    assert {bool(pair) for has_right, _ in unswapped for pair in has_right} == {True, False}
+    assert all((disparity > 0).flatten(1).any(1).all() for _, disparity in unswapped), "each keeps its points"
     plain = augment(frames[:4], replace(settings, mirror=False), torch.Generator().manual_seed(1))
     assert plain[2].all()
     assert (plain[3] > 0).flatten(1).any(1).all()
