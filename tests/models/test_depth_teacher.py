@@ -12,7 +12,7 @@ from models.train import checkpoint
 from models.train.depth import DepthTask
 from models.train.depth_teacher import build_teacher, load_any
 from models.train.recipes import DEPTH_TEACHER, RECIPES
-from tests.models.test_train import drive  # noqa: F401  a fixture
+from tests.models.test_depth_training import drive  # noqa: F401  a fixture
 
 
 class Doubles(nn.Module):
