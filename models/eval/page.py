@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from models.command_line import Parser
 from models.eval.parity import compare, load_images
 from models.export.measure import run_evaluation
+from models.export.readings import Occasion
 from models.figures.style import BLUE, GREY, ORANGE, save
 from service.card import Card
 from service.errors import ServiceError
@@ -24,9 +25,9 @@ PARITY_IMAGES = 200
 COLUMNS = 4  # classes side by side in the table
 
 
-def evaluate(folder: Path, variant: str, data: Path, *options: str) -> dict[str, Any]:
+def evaluate(folder: Path, variant: str, data: Path, *options: str, occasion: Occasion | None = None) -> dict[str, Any]:
     """As `run_evaluation`, without what differs from machine to machine."""
-    printed = run_evaluation(folder, variant, data, *options)
+    printed = run_evaluation(folder, variant, data, *options, occasion=occasion)
     return {k: v for k, v in printed.items() if k not in ("speed", "dataset", "failed")}
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from service.api.pipeline import Side as SideName
 from service.card import ClassLabel
-from service.cli.data import images_of, is_depth_folder, spread
+from service.cli.data import check_size, images_of, is_depth_folder, spread, truth_of
 from service.cli.network import FileError
 from service.errors import ServiceError
 from service.evaluation import CAPS_M, DataError, DepthFrame, depth_errors, depth_frames
@@ -161,15 +161,14 @@ def measured(item: Item, name: str, placed: tuple[Placed, Placed], times_s: tupl
     """Two depth maps of one image, with the seconds of each network's run, against the truth where there is one.
 
     Raises:
-        DataError: The truth is not of the picture's size.
+        FileError: The truth cannot be read, or is not of the picture's size.
     """
     errors: list[dict[str, float] | None] = [None, None]
     if item.frame is not None:
-        truth_m = item.frame.truth()
+        truth_m = truth_of(item.frame)
         for number, (depth_m, geometry) in enumerate(placed):
             picture_m = place_in_picture(depth_m, geometry)
-            if picture_m.shape != truth_m.shape:
-                raise DataError(f"{item.frame.truth_path} is not of the size of {item.frame.path}.")
+            check_size(item.frame, picture_m, truth_m)
             errors[number] = depth_errors(picture_m, truth_m, CAPS_M[0])
     (a_m, _), (b_m, _) = placed
     a, b = (

@@ -9,7 +9,7 @@ from typing import Any, Self
 from service.api.pipeline import Side as SideName
 from service.card import ClassLabel, TaskName
 from service.cli.compare_folder import Item, Placed, classified, depth_pair, depth_side, measured
-from service.cli.data import read
+from service.cli.data import read, taken_by
 from service.cli.remote import MOST_CLASSES, about_file, check_all_classes, classes_result, grey_picture
 from service.cli.remote_network import Sameness, class_labels, geometry_of
 from service.client import AsyncClient
@@ -81,7 +81,7 @@ class RemoteComparison:
         """See `Comparison`."""
         fx_px: float | None = self._arguments.fx
         if item.frame is not None and fx_px is None:
-            fx_px = (await asyncio.to_thread(item.frame.camera)).fx_px
+            fx_px = (await asyncio.to_thread(taken_by, item.frame)).fx_px
         task: TaskName = "classify" if self._classes["a"] else "depth"
         with about_file():
             data = await asyncio.to_thread(read, item.path)

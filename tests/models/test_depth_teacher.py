@@ -12,7 +12,7 @@ from models.train import checkpoint
 from models.train.depth import DepthTask
 from models.train.depth_teacher import build_teacher, load_any
 from models.train.recipes import DEPTH_TEACHER, RECIPES
-from tests.models.test_train import drive  # noqa: F401  a fixture
+from tests.models.test_depth_training import drive  # noqa: F401  a fixture
 
 
 class Doubles(nn.Module):
@@ -24,7 +24,7 @@ class Doubles(nn.Module):
 
 
 def test_a_teacher_is_asked_about_the_mirrored_crop_too(drive: Path) -> None:  # noqa: F811
-    recipe = RECIPES["resnet50-kitti-depth"]
+    recipe = RECIPES["resnet50-kitti-depth-taught"]
     phase = replace(recipe.phases[0], distill=1.0)
     task = DepthTask(replace(recipe, bf16=False, batch=2), drive.parent.parent, Doubles())
     batch = next(task.batches(phase, 0, 0))
@@ -42,7 +42,7 @@ def test_a_teacher_is_asked_about_the_mirrored_crop_too(drive: Path) -> None:  #
 
 def test_distilling_without_a_teacher_is_refused(drive: Path) -> None:  # noqa: F811
     with pytest.raises(ValueError, match="--teacher"):
-        DepthTask(RECIPES["resnet50-kitti-depth"], drive.parent.parent)
+        DepthTask(RECIPES["resnet50-kitti-depth-taught"], drive.parent.parent)
 
 
 def test_the_teacher_maps_any_multiple_of_32_and_is_read_back(tmp_path: Path) -> None:
