@@ -32,12 +32,19 @@ def test_a_teacher_is_asked_about_the_mirrored_crop_too(drive: Path) -> None:  #
     even = 6.0 * (tilt * tilt.flip(0)).sqrt()
 
     class Says(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return even.expand(len(x), x.shape[2], x.shape[3])
+        def __init__(self, answer: torch.Tensor) -> None:
+            super().__init__()
+            self.answer = answer
 
-    loss, figures = task.loss(Says(), batch, phase)
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.answer.expand(len(x), x.shape[2], x.shape[3])
+
+    loss, figures = task.loss(Says(even), batch, phase)
     assert figures["teacher"] < 1e-6
     assert loss < 1e-6
+    task.recipe = replace(task.recipe, depth=replace(recipe.depth, teacher_mirrored=False))
+    assert task.loss(Says(6.0 * tilt), batch, phase)[1]["teacher"] < 1e-6, "asked once, as for the shipped networks"
+    assert task.loss(Says(even), batch, phase)[1]["teacher"] > 0.1
 
 
 def test_distilling_without_a_teacher_is_refused(drive: Path) -> None:  # noqa: F811
