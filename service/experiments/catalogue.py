@@ -33,6 +33,7 @@ class Route:
         arm: What answers.
         handle: Its network.
         other: The network of the other arm, where that may run too (`shadow`, `paired`).
+        subject: Whom `split` assigned; None in the other modes.
     """
 
     declaration: Declaration
@@ -40,6 +41,7 @@ class Route:
     arm: Arm
     handle: Handle
     other: Handle | None = None
+    subject: str | None = None
 
     def sampled(self) -> bool:
         """Draws whether the other arm runs on an image."""
@@ -220,6 +222,6 @@ class Catalogue:
         revision = declaration.revision((baseline.card.version, candidate.card.version))
         if declaration.mode == "split":
             if gets_candidate(declaration.salt, declaration.name, subject, declaration.weight):
-                return Route(declaration, revision, declaration.candidate, candidate)
-            return Route(declaration, revision, declaration.baseline, baseline)
+                return Route(declaration, revision, declaration.candidate, candidate, subject=subject)
+            return Route(declaration, revision, declaration.baseline, baseline, subject=subject)
         return Route(declaration, revision, declaration.baseline, baseline, candidate)

@@ -213,7 +213,8 @@ def in_words(declaration: Declaration, results: Results) -> Verdict:
         agreement=results.agreement,
         latency_ratio=results.latency_ratio,
         accuracies=(candidate.accuracy, baseline.accuracy),
-        labelled=min(baseline.labelled, candidate.labelled),
+        labelled=min(baseline.counted, candidate.counted),
+        split=split,
         difference=watched or (evidence.difference if evidence is not None else None),
         watched=watched is not None,
     )

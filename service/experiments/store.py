@@ -18,54 +18,13 @@ from typing import Any, Literal, NamedTuple
 
 from service.errors import FeedbackStoreError
 from service.experiments.observation import Judgement, Observation, Score
+from service.experiments.tables import JUDGED, JUDGED_AGAIN, PAIRS, SCHEMA, Transaction
 
 Outcome = Literal["stored", "repeated", "conflicting"]
 
 _BUSY_S = 5.0  # how long a process waits for another one's write
 _SCORES = ("top1", "top5", "abs_rel", "delta1")
 _OBSERVATION = tuple(field.name for field in fields(Observation))
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS feedback (
-    id TEXT PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
-    variant TEXT NOT NULL, said TEXT NOT NULL, top1 INTEGER, top5 INTEGER, abs_rel REAL, delta1 REAL, label INTEGER,
-    experiment TEXT, revision TEXT, arm TEXT,
-    other_top1 INTEGER, other_top5 INTEGER, other_abs_rel REAL, other_delta1 REAL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS feedback_at ON feedback (at);
-CREATE INDEX IF NOT EXISTS feedback_experiment ON feedback (experiment, revision);
-CREATE TABLE IF NOT EXISTS spent (id TEXT PRIMARY KEY, at REAL NOT NULL, said TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS spent_at ON spent (at);
-CREATE TABLE IF NOT EXISTS observation (
-    id TEXT PRIMARY KEY, at REAL NOT NULL, experiment TEXT NOT NULL, revision TEXT NOT NULL, arm TEXT NOT NULL,
-    baseline_s REAL, candidate_s REAL, agree INTEGER, within REAL, abs_rel REAL, candidate_class INTEGER
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS observation_at ON observation (at);
-CREATE INDEX IF NOT EXISTS observation_experiment ON observation (experiment, revision, at);
-CREATE TABLE IF NOT EXISTS declaration (name TEXT PRIMARY KEY, document TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS tally (
-    experiment TEXT NOT NULL, revision TEXT NOT NULL, baseline INTEGER NOT NULL, candidate INTEGER NOT NULL,
-    pairs INTEGER NOT NULL, PRIMARY KEY (experiment, revision, baseline, candidate)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS arm_tally (
-    experiment TEXT NOT NULL, revision TEXT NOT NULL, arm TEXT NOT NULL, top1 INTEGER NOT NULL, n INTEGER NOT NULL,
-    PRIMARY KEY (experiment, revision, arm)
-) WITHOUT ROWID;
-"""
-
-# Labelled pairs: what both arms said of an image whose class is known. In `shadow` the candidate ran after the answer,
-# so its class is in the observation and not in the token.
-_PAIRS = """
-    SELECT f.experiment AS experiment, f.revision AS revision, f.at AS at, f.id AS id, f.top1 AS baseline,
-           COALESCE(f.other_top1, o.candidate_class = f.label) AS candidate
-    FROM feedback f LEFT JOIN observation o ON o.id = f.id
-    WHERE f.experiment IS NOT NULL AND f.top1 IS NOT NULL
-      AND (f.other_top1 IS NOT NULL OR o.candidate_class IS NOT NULL)
-"""
-
-
-# Classifications that were judged, as part of an experiment: how many were right, and how many there are.
-_JUDGED = "sum(top1) AS top1, count(top1) AS n FROM feedback WHERE experiment IS NOT NULL AND top1 IS NOT NULL"
 
 
 class Live(NamedTuple):
@@ -80,6 +39,20 @@ class Live(NamedTuple):
     top5: int
     abs_rel: list[float]
     delta1: list[float]
+
+
+class Judged(NamedTuple):
+    """Classifications of one arm that were judged.
+
+    Attributes:
+        right: How many were right, of those that count.
+        counted: How many count: in a split the first of each subject, else all.
+        labelled: How many there are.
+    """
+
+    right: int
+    counted: int
+    labelled: int
 
 
 class Store:
@@ -102,7 +75,7 @@ class Store:
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_SCHEMA)
+            self._connection.executescript(SCHEMA)
         except sqlite3.Error as error:
             raise FeedbackStoreError(f"The feedback store {path} cannot be opened: {error}.") from error
 
@@ -132,8 +105,22 @@ class Store:
             ).fetchone()
             if known is None:
                 connection.execute(f"INSERT INTO feedback VALUES ({_marks(row)})", row)
+                if judgement.subject is not None:
+                    self._count_subject(connection, judgement)
                 return "stored"
         return "repeated" if known["said"] == judgement.said else "conflicting"
+
+    @staticmethod
+    def _count_subject(connection: sqlite3.Connection, judgement: Judgement) -> None:
+        """Notes a subject's label, and that it does not count where the subject has one."""
+        key = judgement.experiment, judgement.revision, judgement.subject
+        known = connection.execute(
+            "SELECT 1 FROM subject WHERE (experiment, revision, subject) = (?, ?, ?)", key
+        ).fetchone()
+        connection.execute("INSERT OR REPLACE INTO subject VALUES (?, ?, ?, ?)", (*key, judgement.at))
+        if known is not None:
+            row = judgement.id, judgement.at, *key[:2], judgement.arm, judgement.score.top1
+            connection.execute(f"INSERT INTO again VALUES ({_marks(row)})", row)
 
     def add_observations(self, observations: Iterable[Observation]) -> None:
         """Keeps what experiments saw.
@@ -179,8 +166,11 @@ class Store:
                             "INSERT OR IGNORE INTO spent SELECT id, at, said FROM feedback WHERE at < ?", (before,)
                         )
                     removed[reason] += connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
+                    if table == "feedback":
+                        connection.execute("DELETE FROM again WHERE at < ?", (before,))
             # a token is issued before its feedback is given, and lives as long as feedback is kept
             connection.execute("DELETE FROM spent WHERE at < ?", (oldest,))
+            connection.execute("DELETE FROM subject WHERE at < ?", (oldest,))
         return removed
 
     @staticmethod
@@ -192,17 +182,18 @@ class Store:
         """
         if table == "feedback":
             connection.execute(
-                f"INSERT INTO tally SELECT experiment, revision, baseline, candidate, count(*) FROM ({_PAIRS}) "
+                f"INSERT INTO tally SELECT experiment, revision, baseline, candidate, count(*) FROM ({PAIRS}) "
                 "WHERE at < ? GROUP BY experiment, revision, baseline, candidate "
                 "ON CONFLICT DO UPDATE SET pairs = pairs + excluded.pairs",
                 (before,),
             )
-            connection.execute(
-                f"INSERT INTO arm_tally SELECT experiment, revision, arm, {_JUDGED} AND at < ? "
-                "GROUP BY experiment, revision, arm "
-                "ON CONFLICT DO UPDATE SET top1 = top1 + excluded.top1, n = n + excluded.n",
-                (before,),
-            )
+            for tally, judged in (("arm_tally", JUDGED), ("again_tally", JUDGED_AGAIN)):
+                connection.execute(
+                    f"INSERT INTO {tally} SELECT experiment, revision, arm, {judged} AND at < ? "
+                    "GROUP BY experiment, revision, arm "
+                    "ON CONFLICT DO UPDATE SET top1 = top1 + excluded.top1, n = n + excluded.n",
+                    (before,),
+                )
         else:
             connection.execute(
                 "UPDATE feedback SET other_top1 = o.candidate_class = feedback.label FROM observation o "
@@ -250,7 +241,7 @@ class Store:
         """Labelled pairs ever seen, by whether the baseline and the candidate were right."""
         counts: dict[tuple[bool, bool], int] = {}
         for source in (
-            f"SELECT baseline, candidate, 1 AS pairs, experiment, revision FROM ({_PAIRS})",
+            f"SELECT baseline, candidate, 1 AS pairs, experiment, revision FROM ({PAIRS})",
             "SELECT * FROM tally",
         ):
             for row in self._rows(
@@ -262,21 +253,30 @@ class Store:
                 counts[key] = counts.get(key, 0) + int(row["n"])
         return counts
 
-    def right(self, experiment: str, revision: str) -> dict[str, tuple[int, int]]:
-        """Classifications ever judged, by the arm that gave them: how many were right, and how many there are."""
-        rows = self._rows(
-            f"SELECT arm, sum(top1) AS top1, sum(n) AS n FROM (SELECT arm, {_JUDGED} AND experiment = ?1 "
-            "AND revision = ?2 GROUP BY arm UNION ALL "
-            "SELECT arm, top1, n FROM arm_tally WHERE experiment = ?1 AND revision = ?2) GROUP BY arm",
-            (experiment, revision),
-        )
-        return {row["arm"]: (int(row["top1"]), int(row["n"])) for row in rows}
+    def right(self, experiment: str, revision: str) -> dict[str, Judged]:
+        """Classifications ever judged, by the arm that gave them."""
+        of = "experiment = ?1 AND revision = ?2"
+        counts: dict[str, Judged] = {}
+        for judged, tally, sign in ((JUDGED, "arm_tally", 1), (JUDGED_AGAIN, "again_tally", -1)):
+            for row in self._rows(
+                f"SELECT arm, sum(top1) AS top1, sum(n) AS n FROM (SELECT arm, {judged} AND {of} GROUP BY arm "
+                f"UNION ALL SELECT arm, top1, n FROM {tally} WHERE {of}) GROUP BY arm",
+                (experiment, revision),
+            ):
+                right, counted, labelled = counts.get(row["arm"], Judged(0, 0, 0))
+                counts[row["arm"]] = Judged(
+                    right + sign * row["top1"], counted + sign * row["n"], labelled + (row["n"] if sign > 0 else 0)
+                )
+        return counts
 
     def depth_scores(self, experiment: str, revision: str) -> list[sqlite3.Row]:
-        """Depth maps that were judged: arm, `delta1` and `abs_rel`, and those of the arm that ran beside it."""
+        """Depth maps that were judged: arm, `delta1` and `abs_rel`, those of the arm that ran beside it, and `counts`.
+
+        `counts` is 0 where another map of the same subject came before, in a split.
+        """
         return self._rows(
-            "SELECT arm, delta1, abs_rel, other_delta1, other_abs_rel FROM feedback WHERE experiment = ? "
-            "AND revision = ? AND delta1 IS NOT NULL",
+            "SELECT arm, delta1, abs_rel, other_delta1, other_abs_rel, id NOT IN (SELECT id FROM again) AS counts "
+            "FROM feedback WHERE experiment = ? AND revision = ? AND delta1 IS NOT NULL",
             (experiment, revision),
         )
 
@@ -325,36 +325,8 @@ class Store:
         except sqlite3.Error as error:
             raise FeedbackStoreError(f"The feedback store cannot be read: {error}.") from error
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._connection, self._lock)
-
-
-class _Transaction:
-    """A write from begin to commit: takes the file's lock at once, so that it cannot fail half-way for another's."""
-
-    def __init__(self, connection: sqlite3.Connection, lock: threading.RLock) -> None:
-        self._connection, self._lock = connection, lock
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._lock.acquire()
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            self._lock.release()
-            raise FeedbackStoreError(f"The feedback store cannot be written: {error}.") from error
-        return self._connection
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        try:
-            self._connection.execute("COMMIT" if error is None else "ROLLBACK")
-        except sqlite3.Error as failure:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise FeedbackStoreError(f"The feedback store cannot be written: {failure}.") from failure
-        finally:
-            self._lock.release()
-        if isinstance(error, sqlite3.Error):
-            raise FeedbackStoreError(f"The feedback store cannot be written: {error}.") from error
+    def _transaction(self) -> Transaction:
+        return Transaction(self._connection, self._lock)
 
 
 def _marks(row: Sequence[object]) -> str:

@@ -47,6 +47,7 @@ class Prediction(NamedTuple):
         experiment: Name, revision and arm, where the answer was part of an experiment.
         other: What ran beside it.
         other_classes: What that said.
+        subject: In a split, who was assigned: see `Tokens.pseudonym`.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Prediction(NamedTuple):
     experiment: tuple[str, str, str] | None = None
     other: Target | None = None
     other_classes: tuple[int, ...] = ()
+    subject: str | None = None
 
 
 def new_id() -> str:
@@ -121,7 +123,16 @@ class Tokens:
             secrets = [os.urandom(32).hex()]
         # itsdangerous signs with the last key of its list.
         self._signer = _Signer([secret.encode() for secret in reversed(secrets)])
+        self._subject_key = hashlib.sha256(f"{_SALT} subject {secrets[0]}".encode()).digest()
         self._max_age_s = max_age_s
+
+    def pseudonym(self, experiment: str, subject: str) -> str:
+        """Names a subject within an experiment, 16 characters.
+
+        Keyed, so that neither the token nor the store tells whether somebody took part, and the same at every replica.
+        """
+        made = hashlib.blake2b(f"{experiment}\x1f{subject}".encode(), key=self._subject_key, digest_size=12)
+        return base64.b64encode(made.digest(), b"-_").decode()
 
     def sign(self, prediction: Prediction) -> str:
         """The token of a prediction: ASCII without spaces, some 300 characters."""

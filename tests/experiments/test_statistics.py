@@ -109,6 +109,30 @@ def test_unpaired_differences_are_covered(seed: int) -> None:
     assert covered >= 0.93 - slack(0.93, runs)
 
 
+def test_images_of_one_subject_are_not_counted_as_independent(seed: int) -> None:
+    """40 subjects of 50 images each, right with a chance of their own; the arms are equal.
+
+    A test that takes all images for independent is wrong in every second experiment; one of each subject is.
+    """
+    rng, runs, subjects, images = np.random.default_rng(seed), 250, 40, 50
+    alarms = {"images": 0, "subjects": 0, "watched": 0}
+    for _ in range(runs):
+        right = rng.random((subjects, images)) < rng.beta(2, 2, subjects)[:, None]
+        candidate = rng.random(subjects) < 0.5
+        all_of, first_of = (
+            [(int(part.sum()), part.size) for part in (kept[candidate], kept[~candidate])]
+            for kept in (right, right[:, :1])
+        )
+        alarms["images"] += s.fisher(*all_of[0], *all_of[1]) <= 0.05
+        alarms["subjects"] += s.fisher(*first_of[0], *first_of[1]) <= 0.05
+        if min(n for _, n in first_of):
+            watched = s.difference_sequence(*first_of[0], *first_of[1])
+            alarms["watched"] += watched.lower > 0 or watched.upper < 0
+    assert alarms["images"] / runs > 0.4
+    assert alarms["subjects"] / runs <= 0.05 + slack(0.05, runs)
+    assert alarms["watched"] / runs <= 0.05 + slack(0.05, runs)
+
+
 def test_mcnemar_raises_no_more_false_alarms_than_it_says(seed: int) -> None:
     rng = np.random.default_rng(seed)
     favourable = rng.binomial(40, 0.5, RUNS)

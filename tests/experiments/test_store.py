@@ -89,12 +89,73 @@ def test_retention_keeps_how_often_each_arm_of_a_split_was_right(store, limits):
     store.add_feedback(judgement(20, experiment=None, revision=None, arm=None))
     store.add_feedback(judgement(21, revision="another"))
     before = store.right("e", "r")
-    assert before == {"full": (5, 10), "binary": (10, 10)}
+    assert before == {"full": (5, 10, 10), "binary": (10, 10, 10)}
     for now in (NOW + 9, NOW + 21, NOW + 21):
         store.prune(**limits, now=now)
         assert store.right("e", "r") == before, "an interval that may be watched rests on all that was ever seen"
     assert store.size()[0]["feedback"] == 4
-    assert store.right("e", "another") == {"full": (1, 1)}
+    assert store.right("e", "another") == {"full": (1, 1, 1)}
+
+
+@pytest.mark.parametrize("limits", [{"max_age_s": 30, "max_rows": 10**9}, {"max_age_s": 1e9, "max_rows": 4}])
+def test_of_each_subject_the_first_label_counts(store, limits):
+    """Twelve labels of three subjects, the first of each right, and two of nobody in particular."""
+    for number in range(12):
+        store.add_feedback(judgement(number, subject=f"s{number % 3}", score=Score(top1=number < 3)))
+    store.add_feedback(judgement(12, subject=None, score=Score(top1=False)))
+    store.add_feedback(judgement(13, subject=None))
+    assert store.add_feedback(judgement(0, subject="s0")) == "repeated"
+    assert store.right("e", "r") == {"full": (4, 5, 14)}
+    store.prune(**limits, now=NOW + 40)
+    assert store.size()[0]["feedback"] == 4
+    assert store.right("e", "r") == {"full": (4, 5, 14)}, "what is pruned stays as it was counted"
+    store.add_feedback(judgement(14, subject="s1"))
+    assert store.right("e", "r") == {"full": (4, 5, 15)}, "a subject is known longer than its label is kept"
+    store.add_feedback(judgement(15, subject="s1", revision="another"))
+    assert store.right("e", "another") == {"full": (1, 1, 1)}
+
+
+def test_a_subject_is_known_as_long_after_its_last_label_as_feedback_is_kept(store):
+    store.add_feedback(judgement(0, subject="s"))
+    store.add_feedback(judgement(50, subject="s"))
+    store.prune(max_age_s=60, max_rows=10**9, now=NOW + 90)
+    store.add_feedback(judgement(90, subject="s"))
+    assert store.right("e", "r")["full"].counted == 1
+    store.prune(max_age_s=60, max_rows=10**9, now=NOW + 200)
+    store.add_feedback(judgement(200, subject="s"))
+    assert store.right("e", "r")["full"].counted == 2
+
+
+def test_of_depth_maps_of_one_subject_the_first_counts(store):
+    for number in range(3):
+        score = Score(abs_rel=0.1, delta1=0.9)
+        store.add_feedback(judgement(number, task="depth", label=None, score=score, subject="s"))
+    assert [row["counts"] for row in store.depth_scores("e", "r")] == [1, 0, 0]
+
+
+def test_a_file_of_an_earlier_version_is_read_and_written_on(tmp_path):
+    """Its rows know of no subject, and count each; the earlier version can still write to it."""
+    path, now = tmp_path / "store.sqlite", Store(tmp_path / "new.sqlite")
+    columns = "id, at, task, model, version, variant, said, top1, label, experiment, revision, arm"
+    old = sqlite3.connect(path, isolation_level=None)
+    schema = [row[0] for row in now._connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+    for statement in schema:
+        if not any(f" {new}" in statement for new in ("subject", "again")):
+            old.execute(statement)
+    for id_, right in (("a", 1), ("b", 0)):
+        row = (id_, 1.0, "classify", "m", "1", "full", "class:1", right, 1, "e", "r", "full")
+        old.execute(f"INSERT INTO feedback ({columns}) VALUES ({', '.join('?' * 12)})", row)
+    store = Store(path)
+    assert store.right("e", "r") == {"full": (1, 2, 2)}
+    store.add_feedback(judgement(1, subject="s"))
+    store.add_feedback(judgement(2, subject="s"))
+    marks = ", ".join("?" * 19)
+    old.execute(
+        f"INSERT INTO feedback VALUES ({marks})", ("c", 2.0, *["x"] * 5, 1, *[None] * 4, "e", "r", "full", *[None] * 4)
+    )
+    assert store.right("e", "r") == {"full": (3, 4, 5)}
+    for each in (store, now, old):
+        each.close()
 
 
 def test_feedback_that_was_pruned_by_count_does_not_count_again(store):
@@ -105,7 +166,7 @@ def test_feedback_that_was_pruned_by_count_does_not_count_again(store):
     assert store.add_feedback(judgement(0)) == "repeated", "its token is valid still"
     assert store.add_feedback(judgement(0, said="other")) == "conflicting"
     assert store.add_feedback(judgement(10)) == "stored"
-    assert store.right("e", "r")["full"][1] == before["full"][1] + 1
+    assert store.right("e", "r")["full"].counted == before["full"].counted + 1
     store.prune(max_age_s=5, max_rows=10**9, now=NOW + 9)
     assert store.add_feedback(judgement(0)) == "stored", "forgotten with its token, which is checked before"
 
