@@ -137,6 +137,24 @@ async def test_live_accuracy_has_an_exact_interval(service):
     assert top1 == pytest.approx({"estimate": 0.75, "lower": 0.19412, "upper": 0.99369}, abs=1e-5)
 
 
+async def test_live_accuracy_is_shown_while_it_is_computed_anew(service, monkeypatch):
+    """The query takes a second where much is kept: a scrape meanwhile must find what BirealAccuracyDrop asks for."""
+    laboratory = service.app.state.services.laboratory
+    target = {"task": "classify", "model": "tiny-colours", "version": "1", "variant": "full"}
+    during, live = [], laboratory.store.live
+
+    def slow():
+        during.append(metric(service, "bireal_live_accuracy_images", **target))
+        return live()
+
+    monkeypatch.setattr(laboratory.store, "live", slow)
+    for shown in range(2):
+        assert (await tell(service, await token_for(service, colour("red")), "red")).status_code == 201
+        laboratory._show()
+        assert metric(service, "bireal_live_accuracy_images", **target) == shown + 1
+    assert during[-1] == 1
+
+
 @pytest.mark.parametrize("mode", ["paired", "shadow"])
 async def test_labelled_pairs_decide_an_experiment(anyio_backend, zoo, tmp_path, op, mode):
     """`full` names colours rightly and `binary` has random weights: the verdict must find that out."""
