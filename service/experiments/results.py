@@ -37,7 +37,9 @@ class ArmResult(_Wire):
 
     name: str
     images: int = Field(description="That it answered, as far as they are kept.")
-    inference_ms_median: Number | None
+    inference_ms_median: Number | None = Field(
+        description="Of the newest images. In `shadow` the candidate's is of idle moments, and not to be compared."
+    )
     labelled: int = Field(description="Images with feedback for which its answer is known.")
     counted: int = Field(
         description="Those of them that scores and evidence rest on: in `split` the first of each subject, else all."
@@ -79,7 +81,8 @@ class Results(_Wire):
         default=None, description="Depth: share of pixels within 1.25, a pair's mean."
     )
     latency_ratio: IntervalInfo | None = Field(
-        description="Inference time of the candidate / the baseline, geometric mean: below 1 where it is faster."
+        description="Inference time of the candidate / the baseline, geometric mean: below 1 where it is faster. Null "
+        "in `shadow`, where the candidate runs when nothing waits and the baseline beside other requests."
     )
     labelled_pairs: PairCounts | None
     evidence: Evidence | None
@@ -104,9 +107,10 @@ def analyse(declaration: Declaration, revision: str, store: Store) -> Results:
         baseline: np.array([row["baseline_s"] for row in rows if row["baseline_s"]], dtype=np.float64),
         candidate: np.array([row["candidate_s"] for row in rows if row["candidate_s"]], dtype=np.float64),
     }
+    ratio = None
     if declaration.mode == "split":
         ratio = st.unpaired_latency_ratio(times[candidate], times[baseline])
-    else:
+    elif declaration.mode == "paired":  # in `shadow` the baseline runs beside other requests, and the candidate alone
         both = np.array(
             [(row["candidate_s"], row["baseline_s"]) for row in rows if row["candidate_s"] and row["baseline_s"]]
         ).reshape(-1, 2)
@@ -131,7 +135,7 @@ def analyse(declaration: Declaration, revision: str, store: Store) -> Results:
         pairs=pairs,
         agreement=interval(st.proportion(agreeing, pairs)) if pairs else None,
         within_1_25=interval(st.mean(within)) if within else None,
-        latency_ratio=interval(ratio) if math.isfinite(ratio.estimate) else None,
+        latency_ratio=interval(ratio) if ratio is not None and math.isfinite(ratio.estimate) else None,
         labelled_pairs=scores.pair_counts(),
         evidence=scores.evidence(),
     )

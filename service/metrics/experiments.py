@@ -72,7 +72,8 @@ class ExperimentMetrics:
         )
         self._latency = metrics.gauge(
             "bireal_experiment_latency_ratio",
-            "Inference time of the candidate / that of the baseline (geometric mean), with its 95 % interval.",
+            "Inference time of the candidate / that of the baseline (geometric mean), with its 95 % interval; none of "
+            "`shadow`, where the two do not run under the same load.",
             ("experiment", "bound"),
         )
         self._accuracy = metrics.gauge(

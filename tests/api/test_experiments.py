@@ -124,7 +124,14 @@ async def test_a_shadow_runs_after_the_answer_and_is_dropped_first(anyio_backend
         await until(lambda: counted("ok") + counted("dropped") == 61)
         assert counted("dropped") > 0, "one place in the queue does not hold sixty images at once"
         assert counted("failed") == 0
-        await found_when(client, "shadow-test", lambda found: found["results"]["pairs"] == counted("ok"))
+        found = await found_when(client, "shadow-test", lambda found: found["results"]["pairs"] == counted("ok"))
+        assert found["results"]["latency_ratio"] is None, "the candidate ran when nothing waited"
+        assert not [
+            sentence for sentence in found["verdict"]["sentences"] if "as fast" in sentence or "as long" in sentence
+        ]
+        await asyncio.to_thread(client.app.state.services.laboratory._show)
+        assert metric(client, "bireal_experiment_latency_ratio", experiment="shadow-test", bound="estimate") == 0
+        assert metric(client, "bireal_experiment_agreement", experiment="shadow-test", bound="upper") > 0
 
 
 async def test_several_images_and_a_broken_one_keep_their_pairs(anyio_backend, zoo, tmp_path, op):
