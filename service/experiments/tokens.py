@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
+from itsdangerous import BadSignature, TimestampSigner
 from itsdangerous.encoding import base64_encode, int_to_bytes, want_bytes
 from pydantic_core import to_json
 
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 _SALT = "bireal-feedback-1"  # another version of the token's content gets another salt
 _MAX_LENGTH = 4096
 _COMPRESS_FROM = 400
+_CLOCKS_S = 300  # how far the clock of the replica that signed may be ahead
 _BLOCK = 64  # bytes that SHA-1 works on at a time
 
 
@@ -149,17 +150,23 @@ class Tokens:
         """What a token says.
 
         Raises:
-            BadTokenError: It was not signed by this service.
+            BadTokenError: It was not signed by this service, or by a replica whose clock is far ahead.
             ExpiredTokenError: It is too old.
         """
         if len(token) > _MAX_LENGTH or not token.isascii():
             raise BadTokenError("The feedback token is too long, or is not text of this service.")
         try:
-            signed = self._signer.unsign(token, max_age=int(self._max_age_s))
-        except SignatureExpired:
-            raise ExpiredTokenError(self._max_age_s) from None
+            signed, at = self._signer.unsign(token, return_timestamp=True)
         except BadSignature:
             raise BadTokenError("The signature of the feedback token does not fit its content.") from None
+        age_s = self._signer.get_timestamp() - at.timestamp()
+        if age_s > self._max_age_s:
+            raise ExpiredTokenError(self._max_age_s)
+        if age_s < -_CLOCKS_S:
+            raise BadTokenError(
+                f"The answer is dated {-age_s / 60:.0f} minutes ahead of this service's clock.",
+                remedy="Who runs the service should set the clocks of its replicas; then send the feedback again.",
+            )
         data = base64.urlsafe_b64decode(signed + b"=" * (-len(signed) % 4))
         content = json.loads(zlib.decompress(data[1:]) if data.startswith(b".") else data)  # ours: the signature fits
         for name in ("target", "other"):

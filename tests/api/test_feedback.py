@@ -112,6 +112,22 @@ async def test_an_old_answer_takes_no_feedback(anyio_backend, zoo):
         assert (answer.status_code, answer.json()["code"]) == (410, "expired-feedback-token")
 
 
+@pytest.mark.parametrize(("ahead_s", "status"), [(2, 201), (290, 201), (600, 400)])
+async def test_a_replica_whose_clock_is_ahead(service, ahead_s, status):
+    """Its tokens are not called too old by the others; far ahead, they say what is wrong."""
+    signer = service.app.state.services.laboratory.tokens._signer
+    clock = signer.get_timestamp
+    signer.get_timestamp = lambda: clock() + ahead_s
+    token = await token_for(service, colour("red"))
+    signer.get_timestamp = clock
+    answer = await tell(service, token, 0)
+    assert answer.status_code == status, answer.text
+    if status == 400:
+        assert answer.json()["code"] == "bad-feedback-token"
+        assert "10 minutes ahead" in answer.json()["detail"]
+        assert "clocks" in answer.json()["help"]
+
+
 async def test_any_replica_takes_feedback_and_all_count_it_once(anyio_backend, zoo, tmp_path):
     options = {"feedback_store": tmp_path / "store.sqlite", "feedback_secrets": SECRET}
     async with running(zoo, **options, **OPTIONS) as one, running(zoo, **options, **OPTIONS) as two:
