@@ -41,7 +41,7 @@ class ExperimentMetrics:
     def __init__(self, metrics: Registrar) -> None:
         self._running = metrics.gauge(
             "bireal_experiment_running",
-            "1 while the experiment takes requests, 0 while paused.",
+            "1 while the experiment takes requests, 0 while it is paused or cannot run (`GET /experiments` says why).",
             ("experiment", "mode"),
         )
         self._weight = metrics.gauge(

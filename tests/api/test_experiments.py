@@ -353,13 +353,17 @@ async def test_a_fallback_is_never_counted_as_the_arm_that_it_stands_in_for(anyi
 
 async def test_an_experiment_is_reported_as_soon_as_its_models_run(anyio_backend, zoo, tmp_path, op):
     """A report asked for too early, as the gauges' writer does while models are loaded, is not the last word."""
+    labels = {"experiment": "paired-test", "mode": "paired"}
     async with running(zoo, experiments_file=declare(tmp_path, experiment("paired")), **OPTIONS) as client:
+        await until(lambda: metric(client, "bireal_experiment_running", **labels) == 1)
         await client.post("/admin/models/tiny-bireal/unload?force=true", headers=ADMIN)
         client.app.state.services.laboratory._reports.clear()  # as before the first report of all
         found = (await client.get("/experiments/paired-test")).json()
         assert found["results"] is None
         assert found["problem"]
+        await until(lambda: metric(client, "bireal_experiment_running", **labels) == 0)
         await client.post("/admin/models/tiny-bireal/load", headers=ADMIN)
+        await until(lambda: metric(client, "bireal_experiment_running", **labels) == 1)
         found = (await client.get("/experiments/paired-test")).json()
         assert found["problem"] is None
         assert found["results"]["pairs"] == 0
