@@ -107,7 +107,7 @@ class Laboratory:
     # ---- what was found --------------------------------------------------------------------------------------------
 
     def report(self, declaration: Declaration, *, fresh_s: float = _FRESH_S) -> Report:
-        """What an experiment found. Blocks for up to some 100 ms: call it in a thread.
+        """What an experiment found. Blocks for as long as `analyse` takes: call it in a thread.
 
         Args:
             declaration: Of the experiment.

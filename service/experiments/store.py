@@ -2,7 +2,8 @@
 
 In write-ahead mode with full synchronisation: what was acknowledged is on the disk and outlives a SIGKILL, and several
 processes on one machine may share the file. Images are never in it. Observations of experiments are written in batches
-by the recorder, without a promise; feedback one by one, before it is acknowledged.
+by the recorder, without a promise; feedback one by one, before it is acknowledged. A file is read through a connection
+of its own: what takes a second to sum up does not keep feedback waiting.
 """
 
 # ruff: noqa: S608 - statements are put together from constants of this module; values are always bound
@@ -10,15 +11,15 @@ by the recorder, without a promise; feedback one by one, before it is acknowledg
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from service.errors import FeedbackStoreError
 from service.experiments.observation import Judgement, Observation, Score
-from service.experiments.tables import JUDGED, JUDGED_AGAIN, PAIRS, SCHEMA, Transaction
+from service.experiments.tables import SCHEMA, Transaction, judged, labelled_pairs
 
 Outcome = Literal["stored", "repeated", "conflicting"]
 
@@ -58,6 +59,8 @@ class Judged(NamedTuple):
 class Store:
     """See the module's text. Every method may be called from any thread, and blocks: call it off the event loop.
 
+    In memory there is one connection for all, and feedback waits while a method reads.
+
     Args:
         path: The file, made where it is missing; None keeps everything in memory, for this process's life.
 
@@ -69,19 +72,22 @@ class Store:
         self.path = path
         self._lock = threading.RLock()
         try:
-            self._connection = sqlite3.connect(
-                ":memory:" if path is None else path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None
-            )
-            self._connection.row_factory = sqlite3.Row
+            self._connection = _connect(path)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(SCHEMA)
+            # What is in memory is seen by one connection only.
+            self._reader, self._reading = self._connection, self._lock
+            if path is not None:
+                self._reader, self._reading = _connect(path), threading.RLock()
+                self._reader.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             raise FeedbackStoreError(f"The feedback store {path} cannot be opened: {error}.") from error
 
     def close(self) -> None:
         """Closes the file; what was written is in it."""
-        with self._lock:
+        with self._reading, self._lock:
+            self._reader.close()
             self._connection.close()
 
     # ---- writing ---------------------------------------------------------------------------------------------------
@@ -181,15 +187,18 @@ class Store:
         said is moved to the feedback.
         """
         if table == "feedback":
+            # by age: the index that the planner takes would have all of the table read, while feedback waits
+            pairs = labelled_pairs("feedback AS f INDEXED BY feedback_at")
             connection.execute(
-                f"INSERT INTO tally SELECT experiment, revision, baseline, candidate, count(*) FROM ({PAIRS}) "
+                f"INSERT INTO tally SELECT experiment, revision, baseline, candidate, count(*) FROM ({pairs}) "
                 "WHERE at < ? GROUP BY experiment, revision, baseline, candidate "
                 "ON CONFLICT DO UPDATE SET pairs = pairs + excluded.pairs",
                 (before,),
             )
-            for tally, judged in (("arm_tally", JUDGED), ("again_tally", JUDGED_AGAIN)):
+            for tally, source in (("arm_tally", "feedback"), ("again_tally", "again")):
+                counts = judged(f"{source} INDEXED BY {source}_at")
                 connection.execute(
-                    f"INSERT INTO {tally} SELECT experiment, revision, arm, {judged} AND at < ? "
+                    f"INSERT INTO {tally} SELECT experiment, revision, arm, {counts} AND at < ? "
                     "GROUP BY experiment, revision, arm "
                     "ON CONFLICT DO UPDATE SET top1 = top1 + excluded.top1, n = n + excluded.n",
                     (before,),
@@ -204,11 +213,31 @@ class Store:
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read of a file within is of one moment. Of memory each method's figures are: see `Store`.
+
+        Raises:
+            FeedbackStoreError: The store cannot be read.
+        """
+        if self._reader is self._connection:
+            yield
+            return
+        with self._reading:
+            outermost = not self._reader.in_transaction
+            if outermost:
+                self._rows("BEGIN")
+            try:
+                yield
+            finally:
+                if outermost and self._reader.in_transaction:
+                    self._rows("COMMIT")
+
     def changes(self) -> tuple[int, int]:
         """Differs from its last value when anything was written, by this process or another one."""
-        with self._lock:
-            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-            return version, self._connection.total_changes
+        with self._reading:
+            (version,) = self._reader.execute("PRAGMA data_version").fetchone()
+            return version, self._reader.total_changes
 
     def declarations(self) -> dict[str, str | None]:
         """The administrator's declarations, as JSON by name; None for those removed."""
@@ -240,33 +269,35 @@ class Store:
     def pairs(self, experiment: str, revision: str) -> dict[tuple[bool, bool], int]:
         """Labelled pairs ever seen, by whether the baseline and the candidate were right."""
         counts: dict[tuple[bool, bool], int] = {}
-        for source in (
-            f"SELECT baseline, candidate, 1 AS pairs, experiment, revision FROM ({PAIRS})",
-            "SELECT * FROM tally",
-        ):
-            for row in self._rows(
-                f"SELECT baseline, candidate, sum(pairs) AS n FROM ({source}) WHERE experiment = ? AND revision = ? "
-                "GROUP BY baseline, candidate",
-                (experiment, revision),
+        with self._reading, self.snapshot():  # retention makes rows into counts: neither is met twice
+            for source in (
+                f"SELECT baseline, candidate, 1 AS pairs, experiment, revision FROM ({labelled_pairs()})",
+                "SELECT * FROM tally",
             ):
-                key = bool(row["baseline"]), bool(row["candidate"])
-                counts[key] = counts.get(key, 0) + int(row["n"])
+                for row in self._rows(
+                    f"SELECT baseline, candidate, sum(pairs) AS n FROM ({source}) WHERE experiment = ? "
+                    "AND revision = ? GROUP BY baseline, candidate",
+                    (experiment, revision),
+                ):
+                    key = bool(row["baseline"]), bool(row["candidate"])
+                    counts[key] = counts.get(key, 0) + int(row["n"])
         return counts
 
     def right(self, experiment: str, revision: str) -> dict[str, Judged]:
         """Classifications ever judged, by the arm that gave them."""
         of = "experiment = ?1 AND revision = ?2"
         counts: dict[str, Judged] = {}
-        for judged, tally, sign in ((JUDGED, "arm_tally", 1), (JUDGED_AGAIN, "again_tally", -1)):
-            for row in self._rows(
-                f"SELECT arm, sum(top1) AS top1, sum(n) AS n FROM (SELECT arm, {judged} AND {of} GROUP BY arm "
-                f"UNION ALL SELECT arm, top1, n FROM {tally} WHERE {of}) GROUP BY arm",
-                (experiment, revision),
-            ):
-                right, counted, labelled = counts.get(row["arm"], Judged(0, 0, 0))
-                counts[row["arm"]] = Judged(
-                    right + sign * row["top1"], counted + sign * row["n"], labelled + (row["n"] if sign > 0 else 0)
-                )
+        with self._reading, self.snapshot():  # retention makes rows into counts: neither is met twice
+            for source, tally, sign in (("feedback", "arm_tally", 1), ("again", "again_tally", -1)):
+                for row in self._rows(
+                    f"SELECT arm, sum(top1) AS top1, sum(n) AS n FROM (SELECT arm, {judged(source)} AND {of} "
+                    f"GROUP BY arm UNION ALL SELECT arm, top1, n FROM {tally} WHERE {of}) GROUP BY arm",
+                    (experiment, revision),
+                ):
+                    right, counted, labelled = counts.get(row["arm"], Judged(0, 0, 0))
+                    counts[row["arm"]] = Judged(
+                        right + sign * row["top1"], counted + sign * row["n"], labelled + (row["n"] if sign > 0 else 0)
+                    )
         return counts
 
     def depth_scores(self, experiment: str, revision: str) -> list[sqlite3.Row]:
@@ -320,13 +351,21 @@ class Store:
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         try:
-            with self._lock, closing(self._connection.execute(query, values)) as cursor:
+            with self._reading, closing(self._reader.execute(query, values)) as cursor:
                 return cursor.fetchall()
         except sqlite3.Error as error:
             raise FeedbackStoreError(f"The feedback store cannot be read: {error}.") from error
 
     def _transaction(self) -> Transaction:
         return Transaction(self._connection, self._lock)
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    made = sqlite3.connect(
+        ":memory:" if path is None else path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None
+    )
+    made.row_factory = sqlite3.Row
+    return made
 
 
 def _marks(row: Sequence[object]) -> str:

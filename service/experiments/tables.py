@@ -1,5 +1,7 @@
 """The tables of the store, and a write to them from begin to commit."""
 
+# ruff: noqa: S608 - statements are put together from constants of this package
+
 import sqlite3
 import threading
 
@@ -51,20 +53,31 @@ CREATE TABLE IF NOT EXISTS again_tally (
 ) WITHOUT ROWID;
 """
 
-#: Labelled pairs: what both arms said of an image whose class is known. In `shadow` the candidate ran after the answer,
-#: so its class is in the observation and not in the token.
-PAIRS = """
-    SELECT f.experiment AS experiment, f.revision AS revision, f.at AS at, f.id AS id, f.top1 AS baseline,
-           COALESCE(f.other_top1, o.candidate_class = f.label) AS candidate
-    FROM feedback f LEFT JOIN observation o ON o.id = f.id
-    WHERE f.experiment IS NOT NULL AND f.top1 IS NOT NULL
-      AND (f.other_top1 IS NOT NULL OR o.candidate_class IS NOT NULL)
-"""
 
-#: Classifications that were judged, as part of an experiment: how many were right, and how many there are.
-JUDGED = "sum(top1) AS top1, count(top1) AS n FROM feedback WHERE experiment IS NOT NULL AND top1 IS NOT NULL"
-#: Of these, those whose subject was counted before.
-JUDGED_AGAIN = "sum(top1) AS top1, count(top1) AS n FROM again WHERE top1 IS NOT NULL"
+def labelled_pairs(source: str = "feedback f") -> str:
+    """A query of labelled pairs: what both arms said of an image whose class is known.
+
+    In `shadow` the candidate ran after the answer, so its class is in the observation and not in the token.
+
+    Args:
+        source: The table of feedback, called `f`; with an index for a query that the planner would give another.
+    """
+    return f"""
+        SELECT f.experiment AS experiment, f.revision AS revision, f.at AS at, f.id AS id, f.top1 AS baseline,
+               COALESCE(f.other_top1, o.candidate_class = f.label) AS candidate
+        FROM {source} LEFT JOIN observation o ON o.id = f.id
+        WHERE f.experiment IS NOT NULL AND f.top1 IS NOT NULL
+          AND (f.other_top1 IS NOT NULL OR o.candidate_class IS NOT NULL)
+    """
+
+
+def judged(source: str) -> str:
+    """The end of a query of classifications in an experiment: how many were right, and how many there are.
+
+    Args:
+        source: `feedback`, or `again` for those whose subject was counted before; see `labelled_pairs`.
+    """
+    return f"sum(top1) AS top1, count(top1) AS n FROM {source} WHERE experiment IS NOT NULL AND top1 IS NOT NULL"
 
 
 class Transaction:

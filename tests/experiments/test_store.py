@@ -3,6 +3,7 @@
 import multiprocessing
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,6 +230,59 @@ def test_a_failed_transaction_leaves_nothing_behind(store):
     assert store.size()[0] == {"feedback": 0, "observations": 0}
     store.add_observations([observation(1)])
     assert store.size()[0]["observations"] == 1
+
+
+def _in_a_thread(call):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result(timeout=20)
+
+
+def test_feedback_does_not_wait_for_what_is_being_read(tmp_path):
+    """Summing up 200,000 rows takes a second, and what is read in it is of one moment."""
+    store = Store(tmp_path / "s")
+    store.add_feedback(judgement(0))
+    with store.snapshot():
+        assert store.right("e", "r")["full"].labelled == 1
+        assert _in_a_thread(lambda: store.add_feedback(judgement(1))) == "stored"
+        _in_a_thread(lambda: store.prune(max_age_s=1e9, max_rows=1, now=NOW))
+        assert store.right("e", "r")["full"].labelled == 1
+        assert store.size()[0]["feedback"] == 1
+    assert store.right("e", "r")["full"].labelled == 2
+    store.close()
+
+
+def test_figures_are_the_same_while_retention_makes_rows_into_counts(store):
+    for number in range(40):
+        store.add_feedback(judgement(number, other=Score(top1=False), subject=f"s{number % 4}"))
+    with ThreadPoolExecutor(1) as pool:
+        pruning = pool.submit(lambda: [store.prune(max_age_s=1e9, max_rows=n, now=NOW) for n in range(39, 0, -1)])
+        while not pruning.done():
+            assert store.pairs("e", "r") == {(True, False): 40}
+            assert store.right("e", "r") == {"full": (4, 4, 40)}
+        pruning.result()
+
+
+def test_what_reads_cannot_write(tmp_path):
+    store = Store(tmp_path / "s")
+    with pytest.raises(FeedbackStoreError, match="readonly"):
+        store._rows("DELETE FROM feedback")
+    store.close()
+
+
+def test_pruning_reads_no_more_than_it_removes(store):
+    """It runs each minute while feedback waits: the statements of a retention by age must take its index."""
+    statements: list[str] = []
+    store._connection.set_trace_callback(statements.append)
+    store.add_feedback(judgement(1, subject="s"))
+    store.prune(max_age_s=1, max_rows=10, now=NOW + 100)
+    store._connection.set_trace_callback(None)
+    read = [
+        text for text in statements if text.startswith(("INSERT INTO tally", "INSERT INTO arm", "INSERT INTO again_t"))
+    ]
+    assert len(read) == 3
+    for text in read:
+        plan = [row[3] for row in store._connection.execute(f"EXPLAIN QUERY PLAN {text}")]
+        assert any("_at (at<?)" in step for step in plan), plan
 
 
 @pytest.mark.parametrize("content", [b"this is no database, whatever its name says" * 100])
