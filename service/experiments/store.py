@@ -24,6 +24,7 @@ from service.experiments.tables import SCHEMA, Transaction, judged, labelled_pai
 Outcome = Literal["stored", "repeated", "conflicting"]
 
 _BUSY_S = 5.0  # how long a process waits for another one's write
+_PAGES = 2000  # of 4 kB, that one pruning gives back at most
 _SCORES = ("top1", "top5", "abs_rel", "delta1")
 _OBSERVATION = tuple(field.name for field in fields(Observation))
 
@@ -73,6 +74,8 @@ class Store:
         self._lock = threading.RLock()
         try:
             self._connection = _connect(path)
+            # of a new file, before there is anything in it; an older one stays as large as it ever was
+            self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(SCHEMA)
@@ -177,7 +180,17 @@ class Store:
             # a token is issued before its feedback is given, and lives as long as feedback is kept
             connection.execute("DELETE FROM spent WHERE at < ?", (oldest,))
             connection.execute("DELETE FROM subject WHERE at < ?", (oldest,))
+        self._shrink()
         return removed
+
+    def _shrink(self) -> None:
+        """Gives space that retention made free back to the disk, so much at a time that feedback hardly waits."""
+        with self._lock:
+            try:
+                # as a script: a page is a step, and `execute` makes one step where no rows come back
+                self._connection.executescript(f"PRAGMA incremental_vacuum({_PAGES})")
+            except sqlite3.Error as error:
+                raise FeedbackStoreError(f"The feedback store cannot be written: {error}.") from error
 
     @staticmethod
     def _remember_counts(connection: sqlite3.Connection, table: str, before: float) -> None:
@@ -343,6 +356,8 @@ class Store:
         rows = {
             "feedback": int(self._rows("SELECT count(*) FROM feedback")[0][0]),
             "observations": int(self._rows("SELECT count(*) FROM observation")[0][0]),
+            "spent": int(self._rows("SELECT count(*) FROM spent")[0][0]),
+            "subjects": int(self._rows("SELECT count(*) FROM subject")[0][0]),
         }
         files = [] if self.path is None else [self.path.with_name(self.path.name + end) for end in ("", "-wal", "-shm")]
         return rows, sum(file.stat().st_size for file in files if file.exists())

@@ -182,7 +182,10 @@ class FeedbackMetrics:
         )
         self._images = metrics.gauge("bireal_live_accuracy_images", "Images on which that score rests.", TARGET)
         self._rows = metrics.gauge(
-            "bireal_feedback_rows", "Rows in the store: `feedback` or `observations` of experiments.", ("table",)
+            "bireal_feedback_rows",
+            "Rows in the store: `feedback`, `observations` of experiments; ids of feedback that was removed early and "
+            "must not count again (`spent`); `subjects` that were counted in a split.",
+            ("table",),
         )
         self._bytes = metrics.gauge("bireal_feedback_store_bytes", "Size of the store's files.")
         self._removed = metrics.counter(

@@ -76,7 +76,7 @@ def test_retention_forgets_rows_and_keeps_the_counts_of_pairs(store, limit):
     removed = store.prune(**limits, now=NOW + 9)
     assert removed == {limit: 12, ("count" if limit == "age" else "age"): 0}
     rows, _ = store.size()
-    assert rows == {"feedback": 4, "observations": 4}
+    assert rows == {"feedback": 4, "observations": 4, "spent": 6 if limit == "count" else 0, "subjects": 0}
     assert store.pairs("e", "r") == before, "the e-value rests on all that was ever seen"
     assert store.prune(**limits, now=NOW + 9) == {"age": 0, "count": 0}
     assert store.pairs("e", "r") == before
@@ -114,6 +114,24 @@ def test_of_each_subject_the_first_label_counts(store, limits):
     assert store.right("e", "r") == {"full": (4, 5, 15)}, "a subject is known longer than its label is kept"
     store.add_feedback(judgement(15, subject="s1", revision="another"))
     assert store.right("e", "another") == {"full": (1, 1, 1)}
+
+
+def test_what_retention_frees_goes_back_to_the_disk(tmp_path):
+    path = tmp_path / "s"
+    store = Store(path)
+    for number in range(300):
+        store.add_feedback(judgement(number, said="x" * 2000, subject=f"s{number}"))
+
+    def pages():
+        store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return path.stat().st_size // 4096
+
+    assert store.size()[0] == {"feedback": 300, "observations": 0, "spent": 0, "subjects": 300}
+    assert pages() > 150
+    store.prune(max_age_s=1, max_rows=10, now=NOW + 1000)
+    assert not any(store.size()[0].values())
+    assert pages() < 40
+    store.close()
 
 
 def test_a_subject_is_known_as_long_after_its_last_label_as_feedback_is_kept(store):
@@ -177,7 +195,7 @@ def test_a_pair_whose_observation_goes_first_stays_a_pair(store):
     store.add_feedback(judgement(1))
     store.add_feedback(judgement(2))
     store.prune(max_age_s=50, max_rows=10**9, now=NOW)
-    assert store.size()[0] == {"feedback": 2, "observations": 0}
+    assert store.size()[0] == {"feedback": 2, "observations": 0, "spent": 0, "subjects": 0}
     assert store.pairs("e", "r") == {(True, False): 1, (True, True): 1}
 
 
@@ -227,7 +245,7 @@ def test_it_is_written_ahead_and_synchronously(tmp_path):
 def test_a_failed_transaction_leaves_nothing_behind(store):
     with pytest.raises(FeedbackStoreError):
         store.add_observations([observation(1), observation(2, experiment=None)])
-    assert store.size()[0] == {"feedback": 0, "observations": 0}
+    assert not any(store.size()[0].values())
     store.add_observations([observation(1)])
     assert store.size()[0]["observations"] == 1
 
