@@ -1,8 +1,11 @@
 """Metrics of experiments, feedback and parity: what Prometheus reads after known events."""
 
+import threading
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry
 
-from service.metrics import Bounds, Metrics, TargetLabels
+from service.metrics import Bounds, LiveScores, Metrics, TargetLabels
 from tests.test_metrics import samples, value
 
 MODEL = {"task": "classify", "model": "m", "version": "1"}
@@ -48,8 +51,7 @@ def test_an_experiment_from_declaration_to_verdict_and_its_removal() -> None:
 def test_feedback() -> None:
     metrics = Metrics(CollectorRegistry())
     metrics.feedback.count("classify", "stored")
-    metrics.feedback.set_accuracy("top1", Bounds(0.5, 0.4, 0.6), **TARGET)
-    metrics.feedback.set_images(20, **TARGET)
+    metrics.feedback.show_live([LiveScores(TARGET, 20, {"top1": Bounds(0.5, 0.4, 0.6)})])
     metrics.feedback.set_store({"feedback": 20, "observations": 7}, 4096)
     metrics.feedback.count_removed("age", 3)
     metrics.feedback.count_lost(2)
@@ -60,6 +62,53 @@ def test_feedback() -> None:
     assert value(metrics, "bireal_feedback_store_bytes") == 4096
     assert value(metrics, "bireal_feedback_removed_total", reason="age") == 3
     assert value(metrics, "bireal_experiment_observations_lost_total") == 2
+
+
+def _always_there(metrics: Metrics, change: Callable[[int], None], name: str, **labels: str) -> None:
+    """Fails where a scrape beside many changes misses a series: an alert's `for` begins anew at such a gap."""
+    going, seen = threading.Event(), list[float | None]()
+
+    def scrape() -> None:
+        while not going.is_set():
+            seen.append(value(metrics, name, **labels))
+
+    change(0)
+    scraper = threading.Thread(target=scrape)
+    scraper.start()
+    number = 0
+    while len(seen) < 100 and None not in seen:
+        change(number := (number + 1) % 300)
+    going.set()
+    scraper.join()
+    assert None not in seen
+
+
+def test_a_scrape_never_misses_a_variant_that_is_still_there() -> None:
+    metrics = Metrics(CollectorRegistry())
+    other = TargetLabels(**{**TARGET, "variant": "full"})
+
+    def change(number: int) -> None:
+        scores = {"top1": Bounds(number / 300, 0.4, 0.6)}
+        found = [LiveScores(TARGET, 20, scores), *([LiveScores(other, 5, scores)] if number % 2 else [])]
+        metrics.feedback.show_live(found)
+
+    _always_there(metrics, change, "bireal_live_accuracy", **TARGET, metric="top1", bound="upper")
+    change(1)
+    assert value(metrics, "bireal_live_accuracy_images", **other) == 5
+    change(0)
+    assert value(metrics, "bireal_live_accuracy_images", **other) is None
+    assert value(metrics, "bireal_live_accuracy", **other, metric="top1", bound="upper") is None
+
+
+def test_a_scrape_never_misses_an_experiment_that_is_changed() -> None:
+    metrics = Metrics(CollectorRegistry())
+
+    def change(number: int) -> None:
+        metrics.experiments.set_state("e", "split", running=True, weights={"full": 0.5, f"arm-{number % 2}": 0.5})
+
+    _always_there(metrics, change, "bireal_experiment_weight", experiment="e", arm="full")
+    change(1)
+    assert value(metrics, "bireal_experiment_weight", experiment="e", arm="arm-0") is None
 
 
 def test_parity() -> None:

@@ -310,7 +310,7 @@ _VERDICT = Row(
         bars(
             "Candidate's time, of the baseline's",
             "Inference time of the candidate over that of the baseline on the same images, geometric mean, with its "
-            "95 % interval. Below 1 the candidate is faster.",
+            "95 % interval. Below 1 the candidate is faster. Experiments in `shadow` have none.",
             Query(_of_experiment("bireal_experiment_latency_ratio", "experiment, bound"), "{{experiment}}: {{bound}}"),
             unit="none",
             width=7,

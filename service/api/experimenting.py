@@ -102,12 +102,14 @@ def _signed(
     fx_px: float | None,
 ) -> Answered:
     card, task, result = answer.handle.card, answer.handle.task, answer.result
-    experiment = other = None
+    experiment = other = subject = None
     if trial is not None:
         declaration, arm = trial.route.declaration, trial.route.arm.label
         experiment = (declaration.name, trial.route.revision, arm)
         # In `shadow` the candidate may run later: it counts where feedback has the picture measured again.
         other = trial.other_target if task.measured_again or (seen is not None and seen.other_classes) else None
+        if trial.route.subject is not None:  # the images of one request are one subject's, with the header or without
+            subject = services.laboratory.tokens.pseudonym(declaration.name, trial.route.subject)
     prediction = Prediction(
         id=seen.id if seen is not None else new_id(),
         request_id=context.request_id,
@@ -119,6 +121,7 @@ def _signed(
         experiment=experiment,
         other=other,
         other_classes=seen.other_classes if seen is not None else (),
+        subject=subject,
     )
     return answer._replace(
         experiment=(experiment[0], trial.route.declaration.mode, experiment[2]) if trial and experiment else None,

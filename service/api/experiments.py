@@ -1,6 +1,7 @@
 """`/experiments`: what is compared and what was found; `/admin/experiments`: changing it without a restart."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
@@ -14,6 +15,7 @@ from service.api.services import Services, ServicesOf
 from service.api.wire import json_response
 from service.card import TaskName, VariantName
 from service.errors import InvalidExperimentError
+from service.experiments.catalogue import Catalogue
 from service.experiments.declaration import Change, Declaration, Mode, State, no_effect
 from service.experiments.results import Results
 from service.experiments.verdict import Verdict
@@ -51,6 +53,12 @@ class ExperimentInfo(BaseModel):
     problem: str | None = Field(description="Why it cannot run; null where it can.")
     results: Results | None
     verdict: Verdict | None
+
+
+class ExperimentChanged(ExperimentInfo):
+    """An experiment after a change."""
+
+    notice: str | None = Field(description="That the comparison begins anew, and why; null where the data stay.")
 
 
 class ExperimentList(BaseModel):
@@ -93,7 +101,7 @@ _CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
 @router.put(
     "/admin/experiments/{name}",
     summary="Create or replace an experiment",
-    response_model=ExperimentInfo,
+    response_model=ExperimentChanged,
     responses=_CHANGES,
     dependencies=[RequireAdmin, Depends(refuse_unknown), Depends(refuse_doubled_members)],
 )
@@ -108,21 +116,27 @@ async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Res
         raise InvalidExperimentError(
             f"{no_effect(member, declaration)}; nothing was changed.", remedy=f"Leave `{member}` out."
         )
-    changed = await asyncio.to_thread(services.laboratory.catalogue.put, declaration)
-    return json_response(await asyncio.to_thread(_info, services, changed))
+    return json_response(
+        await asyncio.to_thread(_changed, services, name, lambda catalogue: catalogue.put(declaration))
+    )
 
 
 @router.patch(
     "/admin/experiments/{name}",
     summary="Pause, resume, or change the weights of an experiment",
-    response_model=ExperimentInfo,
+    response_model=ExperimentChanged,
     responses=_CHANGES,
     dependencies=[RequireAdmin, Depends(refuse_unknown), Depends(refuse_doubled_members)],
 )
 async def patch(services: ServicesOf, name: Name, change: Change) -> Response:
-    """Changes what the body names and leaves the rest; the data so far stay with the experiment."""
-    changed = await asyncio.to_thread(services.laboratory.catalogue.change, name, change)
-    return json_response(await asyncio.to_thread(_info, services, changed))
+    """Changes what the body names and leaves the rest.
+
+    The data so far stay with the experiment, but for another `weight` of a `split`: that begins the comparison anew,
+    as figures of periods with different weights cannot be put together.
+    """
+    return json_response(
+        await asyncio.to_thread(_changed, services, name, lambda catalogue: catalogue.change(name, change))
+    )
 
 
 @router.delete(
@@ -136,6 +150,20 @@ async def delete(services: ServicesOf, name: Name) -> Response:
     """Ends it; what was kept of it is forgotten in its time."""
     await asyncio.to_thread(services.laboratory.catalogue.remove, name)
     return Response(status_code=204)
+
+
+def _changed(services: Services, name: str, change: Callable[[Catalogue], Declaration]) -> ExperimentChanged:
+    """Makes a change, and says where another revision of the experiment begins."""
+    catalogue = services.laboratory.catalogue
+    before = next((each for each in catalogue.all() if each.name == name), None)
+    after = change(catalogue)
+    notice = None
+    if before is not None and before.identity() != after.identity():
+        reason = "what it compares is declared otherwise"
+        if before.model_copy(update={"weight": after.weight}).identity() == after.identity():
+            reason = "periods of a `split` with different weights cannot be put together"
+        notice = f"The comparison begins anew: {reason}. The data so far are found again by declaring it as before."
+    return ExperimentChanged(**dict(_info(services, after)), notice=notice)
 
 
 def _info(services: Services, declaration: Declaration) -> ExperimentInfo:

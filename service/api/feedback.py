@@ -230,6 +230,7 @@ def _judgement(
         revision=revision,
         arm=arm,
         other=other,
+        subject=prediction.subject,
     )
 
 

@@ -33,6 +33,7 @@ class Route:
         arm: What answers.
         handle: Its network.
         other: The network of the other arm, where that may run too (`shadow`, `paired`).
+        subject: Whom `split` assigned; None in the other modes.
     """
 
     declaration: Declaration
@@ -40,6 +41,7 @@ class Route:
     arm: Arm
     handle: Handle
     other: Handle | None = None
+    subject: str | None = None
 
     def sampled(self) -> bool:
         """Draws whether the other arm runs on an image."""
@@ -118,26 +120,19 @@ class Catalogue:
     # ---- changing it -----------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Takes over what an administrator changed, here or at another replica. Blocks: call it in a thread.
+        """Takes over what an administrator changed, here or at another replica, and shows which experiments run.
+
+        Blocks: call it in a thread.
 
         Raises:
             FeedbackStoreError: The store cannot be read.
         """
         changes = self._store.declarations()
         with self._lock:
-            if changes == self._changes:
-                return
-            self._changes = changes
-            current = dict(self._file)
-            for name, document in changes.items():
-                if document is None:
-                    current.pop(name, None)
-                    continue
-                try:
-                    current[name] = Declaration.model_validate_json(document)
-                except ValidationError:  # written by another version of the service
-                    log.warning("the stored declaration of experiment %s is not valid here; it is passed over", name)
-            self._show(current)
+            if changes != self._changes:
+                self._changes = changes
+                self._take(changes)
+            self._show()  # models come and go without a change of a declaration
 
     def put(self, declaration: Declaration) -> Declaration:
         """Creates an experiment, or replaces it. Blocks.
@@ -175,23 +170,40 @@ class Catalogue:
             self.refresh()
             return changed
 
-    def _show(self, current: dict[str, Declaration]) -> None:
-        """Makes a set of experiments the current one."""
+    def _take(self, changes: dict[str, str | None]) -> None:
+        """Makes the experiments of the file, with these changes, the current ones."""
+        current = dict(self._file)
+        for name, document in changes.items():
+            if document is None:
+                current.pop(name, None)
+                continue
+            try:
+                current[name] = Declaration.model_validate_json(document)
+            except ValidationError:  # written by another version of the service
+                log.warning("the stored declaration of experiment %s is not valid here; it is passed over", name)
         for name in self._all.keys() - current.keys():
             self._metrics.remove(name)
-        for declaration in current.values():
-            self._metrics.set_state(
-                declaration.name,
-                declaration.mode,
-                running=declaration.state == "running",
-                weights=declaration.weights(),
-            )
         running: dict[tuple[TaskName, str | None], Declaration] = {}
         for declaration in current.values():
             if declaration.state == "running":
                 # Two replicas may have changed at once what contradicts itself together: one of them wins everywhere.
                 running.setdefault((declaration.task, declaration.model), declaration)
         self._all, self._running = current, running
+
+    def _show(self) -> None:
+        """Shows the weights of every experiment, and whether it takes requests."""
+        for declaration in self._all.values():
+            runs = self._running.get((declaration.task, declaration.model)) is declaration and self._can_run(
+                declaration
+            )
+            self._metrics.set_state(declaration.name, declaration.mode, running=runs, weights=declaration.weights())
+
+    def _can_run(self, declaration: Declaration) -> bool:
+        try:
+            self.handles(declaration)
+        except ServiceError:
+            return False
+        return True
 
     # ---- routing ---------------------------------------------------------------------------------------------------
 
@@ -220,6 +232,6 @@ class Catalogue:
         revision = declaration.revision((baseline.card.version, candidate.card.version))
         if declaration.mode == "split":
             if gets_candidate(declaration.salt, declaration.name, subject, declaration.weight):
-                return Route(declaration, revision, declaration.candidate, candidate)
-            return Route(declaration, revision, declaration.baseline, baseline)
+                return Route(declaration, revision, declaration.candidate, candidate, subject=subject)
+            return Route(declaration, revision, declaration.baseline, baseline, subject=subject)
         return Route(declaration, revision, declaration.baseline, baseline, candidate)

@@ -101,16 +101,24 @@ class Declaration(_Strict):
             return {self.baseline.label: 1 - self.weight, self.candidate.label: self.weight}
         return {self.baseline.label: 1.0, self.candidate.label: self.sample}
 
+    def identity(self) -> list[object]:
+        """What is compared, but for the versions of the models: see `revision`."""
+        arms = [[arm.label, arm.model, arm.variant] for arm in self.arms]
+        return [self.task, self.mode, self.salt, self.model, arms, *([self.weight] if self.mode == "split" else [])]
+
     def revision(self, versions: tuple[str, str]) -> str:
         """Names what is compared: data of different revisions are never mixed.
 
-        Weight, sample, state and margin may change within one; a model's new version starts another.
+        Sample, state and margin may change within one; a model's new version starts another, as does the weight of a
+        split: who is asked changes from one period to the next, and arms with other shares of each period would be
+        compared by when they answered (Simpson's paradox).
 
         Args:
             versions: Of the baseline's and the candidate's model.
         """
-        arms = [[arm.label, arm.model, arm.variant] for arm in self.arms]
-        identity = [self.task, self.mode, self.salt, self.model, versions, arms]
+        # in this order, so that a `shadow` or `paired` experiment finds what earlier versions of the service kept
+        task, mode, salt, model, *rest = self.identity()
+        identity = [task, mode, salt, model, versions, *rest]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
 
 

@@ -15,11 +15,11 @@ from service.experiments.catalogue import Catalogue, Route
 from service.experiments.declaration import Declaration
 from service.experiments.recorder import Recorder, Retention
 from service.experiments.results import IntervalInfo, Results, analyse
-from service.experiments.store import Store
+from service.experiments.store import Live, Store
 from service.experiments.tokens import Tokens
 from service.experiments.trial import Trial
 from service.experiments.verdict import Verdict, verdict
-from service.metrics import Bounds, Metrics, TargetLabels
+from service.metrics import Bounds, LiveScores, Metrics, TargetLabels
 from service.registry import Registry
 from service.scheduler import Scheduler
 from service.tasks import TASKS
@@ -115,7 +115,7 @@ class Laboratory:
     # ---- what was found --------------------------------------------------------------------------------------------
 
     def report(self, declaration: Declaration, *, fresh_s: float = _FRESH_S) -> Report:
-        """What an experiment found. Blocks for up to some 100 ms: call it in a thread.
+        """What an experiment found. Blocks for as long as `analyse` takes: call it in a thread.
 
         Args:
             declaration: Of the experiment.
@@ -154,15 +154,7 @@ class Laboratory:
                 return
             for declaration in declarations:
                 self._show_experiment(declaration)
-            self._metrics.feedback.clear_accuracy()  # retention may have forgotten a variant
-            for live in self.store.live():
-                target = TargetLabels(task=live.task, model=live.model, version=live.version, variant=live.variant)
-                found = {"top1": st.proportion(live.top1, live.n), "top5": st.proportion(live.top5, live.n)}
-                if live.task == "depth":
-                    found = {"abs_rel": st.mean(live.abs_rel), "delta1": st.mean(live.delta1)}
-                for metric, interval in found.items():
-                    self._metrics.feedback.set_accuracy(metric, Bounds(*interval), **target)
-                self._metrics.feedback.set_images(live.n, **target)
+            self._metrics.feedback.show_live([_scores(live) for live in self.store.live()])
             self._metrics.feedback.set_store(*self.store.size())
             self._shown = state
 
@@ -222,10 +214,20 @@ def in_words(declaration: Declaration, results: Results) -> Verdict:
         agreement=results.agreement,
         latency_ratio=results.latency_ratio,
         accuracies=(candidate.accuracy, baseline.accuracy),
-        labelled=min(baseline.labelled, candidate.labelled),
+        labelled=min(baseline.counted, candidate.counted),
+        split=split,
         difference=watched or (evidence.difference if evidence is not None else None),
         watched=watched is not None,
     )
+
+
+def _scores(live: Live) -> LiveScores:
+    """What feedback says of a variant."""
+    found = {"top1": st.proportion(live.top1, live.n), "top5": st.proportion(live.top5, live.n)}
+    if live.task == "depth":
+        found = {"abs_rel": st.mean(live.abs_rel), "delta1": st.mean(live.delta1)}
+    target = TargetLabels(task=live.task, model=live.model, version=live.version, variant=live.variant)
+    return LiveScores(target, live.n, {metric: Bounds(*interval) for metric, interval in found.items()})
 
 
 def _bounds(found: IntervalInfo) -> Bounds:

@@ -71,6 +71,7 @@ class Judgement:
         revision: Of the experiment.
         arm: What answered.
         other: Score of the arm that ran beside it, where that is known.
+        subject: In a split, whose image it was: a keyed hash; None counts as a subject of its own.
     """
 
     id: str
@@ -86,3 +87,4 @@ class Judgement:
     revision: str | None = None
     arm: str | None = None
     other: Score | None = None
+    subject: str | None = None

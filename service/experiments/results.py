@@ -37,8 +37,13 @@ class ArmResult(_Wire):
 
     name: str
     images: int = Field(description="That it answered, as far as they are kept.")
-    inference_ms_median: Number | None
+    inference_ms_median: Number | None = Field(
+        description="Of the newest images. In `shadow` the candidate's is of idle moments, and not to be compared."
+    )
     labelled: int = Field(description="Images with feedback for which its answer is known.")
+    counted: int = Field(
+        description="Those of them that scores and evidence rest on: in `split` the first of each subject, else all."
+    )
     accuracy: IntervalInfo | None = Field(
         description="`top1` with its exact interval, or the mean share of points within a factor of 1.25 (delta1)."
     )
@@ -76,7 +81,8 @@ class Results(_Wire):
         default=None, description="Depth: share of pixels within 1.25, a pair's mean."
     )
     latency_ratio: IntervalInfo | None = Field(
-        description="Inference time of the candidate / the baseline, geometric mean: below 1 where it is faster."
+        description="Inference time of the candidate / the baseline, geometric mean: below 1 where it is faster. Null "
+        "in `shadow`, where the candidate runs when nothing waits and the baseline beside other requests."
     )
     labelled_pairs: PairCounts | None
     evidence: Evidence | None
@@ -88,11 +94,18 @@ def interval(found: st.Interval) -> IntervalInfo:
 
 
 def analyse(declaration: Declaration, revision: str, store: Store) -> Results:
-    """Computes the results of an experiment from all that is kept of it. Takes up to some 100 ms: call it in a thread.
+    """Computes the results of an experiment from all that is kept of it.
+
+    Takes a second or two where all of 200,000 rows are kept, on one slow CPU: call it in a thread.
 
     Raises:
         FeedbackStoreError: The store cannot be read.
     """
+    with store.snapshot():
+        return _analyse(declaration, revision, store)
+
+
+def _analyse(declaration: Declaration, revision: str, store: Store) -> Results:
     name = declaration.name
     rows = store.observations(name, revision, _TIMES)
     pairs, agreeing = store.agreement(name, revision)
@@ -101,9 +114,10 @@ def analyse(declaration: Declaration, revision: str, store: Store) -> Results:
         baseline: np.array([row["baseline_s"] for row in rows if row["baseline_s"]], dtype=np.float64),
         candidate: np.array([row["candidate_s"] for row in rows if row["candidate_s"]], dtype=np.float64),
     }
+    ratio = None
     if declaration.mode == "split":
         ratio = st.unpaired_latency_ratio(times[candidate], times[baseline])
-    else:
+    elif declaration.mode == "paired":  # in `shadow` the baseline runs beside other requests, and the candidate alone
         both = np.array(
             [(row["candidate_s"], row["baseline_s"]) for row in rows if row["candidate_s"] and row["baseline_s"]]
         ).reshape(-1, 2)
@@ -119,6 +133,7 @@ def analyse(declaration: Declaration, revision: str, store: Store) -> Results:
                 images=counts.get(label, 0),
                 inference_ms_median=round(1000 * float(np.median(times[label])), 4) if times[label].size else None,
                 labelled=scores.labelled(label),
+                counted=scores.counted(label),
                 accuracy=scores.accuracy(label),
                 abs_rel=scores.abs_rel(label),
             )
@@ -127,14 +142,18 @@ def analyse(declaration: Declaration, revision: str, store: Store) -> Results:
         pairs=pairs,
         agreement=interval(st.proportion(agreeing, pairs)) if pairs else None,
         within_1_25=interval(st.mean(within)) if within else None,
-        latency_ratio=interval(ratio) if math.isfinite(ratio.estimate) else None,
+        latency_ratio=interval(ratio) if ratio is not None and math.isfinite(ratio.estimate) else None,
         labelled_pairs=scores.pair_counts(),
         evidence=scores.evidence(),
     )
 
 
 class _Scores:
-    """Feedback on the arms of one experiment."""
+    """Feedback on the arms of one experiment.
+
+    A split assigns subjects and not images, and the images of a subject resemble each other. Of each subject the first
+    label counts: these are independent, which every interval and test here asks for.
+    """
 
     def __init__(self, declaration: Declaration, revision: str, store: Store) -> None:
         self._declaration = declaration
@@ -146,36 +165,47 @@ class _Scores:
         self._right_by_arm = store.right(name, revision) if self._split and not self._depth else {}
         # Of depth: (delta1, abs_rel) of every image that an arm was judged on; of pairs, both arms on the same images.
         self._depths: dict[str, list[tuple[float, float]]] = {self._baseline: [], self._candidate: []}
+        self._depths_labelled = dict.fromkeys(self._depths, 0)
         self._differences: list[float] = []
         if self._depth:
             self._collect_depths(store.depth_scores(name, revision))
 
     def _collect_depths(self, rows: list[sqlite3.Row]) -> None:
         for row in rows:
-            self._depths[row["arm"]].append((row["delta1"], row["abs_rel"]))
+            self._depths_labelled[row["arm"]] += 1
+            if row["counts"]:
+                self._depths[row["arm"]].append((row["delta1"], row["abs_rel"]))
             if row["other_delta1"] is not None:
+                self._depths_labelled[self._candidate] += 1
                 self._depths[self._candidate].append((row["other_delta1"], row["other_abs_rel"]))
                 self._differences.append(row["other_delta1"] - row["delta1"])
 
     def _right(self, label: str) -> tuple[int, int]:
-        """Images on which an arm was right, and on which it was judged. Of pairs, those judged on both."""
+        """Images on which an arm was right, and those that count. Of pairs, those judged on both."""
         if self._split:
-            return self._right_by_arm.get(label, (0, 0))
+            judged = self._right_by_arm.get(label)
+            return (judged.right, judged.counted) if judged is not None else (0, 0)
         position = 0 if label == self._baseline else 1
         return sum(n for right, n in self._pairs.items() if right[position]), sum(self._pairs.values())
 
     def labelled(self, label: str) -> int:
+        if self._depth:
+            return self._depths_labelled[label]
+        judged = self._right_by_arm.get(label)
+        return judged.labelled if judged is not None else self.counted(label)
+
+    def counted(self, label: str) -> int:
         return len(self._depths[label]) if self._depth else self._right(label)[1]
 
     def accuracy(self, label: str) -> IntervalInfo | None:
-        if not self.labelled(label):
+        if not self.counted(label):
             return None
         if self._depth:
             return interval(st.mean([delta1 for delta1, _ in self._depths[label]]))
         return interval(st.proportion(*self._right(label)))
 
     def abs_rel(self, label: str) -> IntervalInfo | None:
-        if not self._depth or not self.labelled(label):
+        if not self._depth or not self.counted(label):
             return None
         return interval(st.mean([abs_rel for _, abs_rel in self._depths[label]]))
 

@@ -135,8 +135,10 @@ def paired_difference_sequence(only_a: Counts, only_b: Counts, n: Counts, confid
 
     An image gives x = +1, 0 or -1, and the difference is the mean of x. Who bets a share l of his wealth against "the
     mean is at most d" has, after these images, the product of 1 + l (x - d), which is a martingale at worst (I.
-    Waudby-Smith and A. Ramdas, 2024). The interval holds all d against which neither an equal mixture of bets upwards
-    nor one of bets downwards has earned 2 / (1 - confidence).
+    Waudby-Smith and A. Ramdas, 2024). It stays positive where l < 1 / (1 + d), so bets are shares of that: most could
+    be lost by an x of -1, and less boldly nothing is learnt from few images. With l = c / (1 + d) each factor falls
+    with d, so what is refuted is all below one d. The interval holds all d against which neither an equal mixture of
+    bets upwards nor one of bets downwards has earned 2 / (1 - confidence).
     """
     a, b, total = (np.asarray(count, dtype=np.float64) for count in (only_a, only_b, n))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -149,18 +151,19 @@ def paired_difference_sequence(only_a: Counts, only_b: Counts, n: Counts, confid
 
 def _refuted_below(up: Floats, down: Floats, total: Floats, error: float) -> Floats:
     """The d below which every "the mean of x is at most d" is refuted; -1 where none is."""
-    bets = np.geomspace(0.002, 0.5, 24)
+    shares = np.geomspace(0.002, 0.99, 32)
     ups, downs, ties = (count[..., None] for count in (up, down, total - up - down))
     low, high = np.full(up.shape, -1.0), np.where(total > 0, (up - down) / np.maximum(total, 1), -1.0)
     for _ in range(_BISECTIONS // 2):
         middle = (low + high) / 2
         d = middle[..., None]
+        bets = shares / np.maximum(1 + d, 1e-9)  # at -1 only where every x was -1, and nothing is refuted
         logs = (
             scipy.special.xlogy(ups, 1 + bets * (1 - d))
-            + scipy.special.xlogy(downs, np.maximum(1 - bets * (1 + d), 0))
+            + scipy.special.xlogy(downs, 1 - shares)
             + scipy.special.xlogy(ties, 1 - bets * d)
         )
-        refuted = scipy.special.logsumexp(logs, axis=-1) - np.log(bets.size) >= -np.log(error)
+        refuted = scipy.special.logsumexp(logs, axis=-1) - np.log(shares.size) >= -np.log(error)
         low, high = np.where(refuted, middle, low), np.where(refuted, high, middle)
     return np.asarray(low)
 

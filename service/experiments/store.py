@@ -2,7 +2,8 @@
 
 In write-ahead mode with full synchronisation: what was acknowledged is on the disk and outlives a SIGKILL, and several
 processes on one machine may share the file. Images are never in it. Observations of experiments are written in batches
-by the recorder, without a promise; feedback one by one, before it is acknowledged.
+by the recorder, without a promise; feedback one by one, before it is acknowledged. A file is read through a connection
+of its own: what takes a second to sum up does not keep feedback waiting.
 """
 
 # ruff: noqa: S608 - statements are put together from constants of this module; values are always bound
@@ -11,60 +12,20 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from service.errors import FeedbackStoreError
 from service.experiments.observation import Judgement, Observation, Score
+from service.experiments.tables import SCHEMA, judged, labelled_pairs, transaction
 
 Outcome = Literal["stored", "repeated", "conflicting"]
 
 _BUSY_S = 5.0  # how long a process waits for another one's write
+_PAGES = 2000  # of 4 kB, that one pruning gives back at most
 _OBSERVATION = tuple(field.name for field in fields(Observation))
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS feedback (
-    id TEXT PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
-    variant TEXT NOT NULL, said TEXT NOT NULL, top1 INTEGER, top5 INTEGER, abs_rel REAL, delta1 REAL, label INTEGER,
-    experiment TEXT, revision TEXT, arm TEXT,
-    other_top1 INTEGER, other_top5 INTEGER, other_abs_rel REAL, other_delta1 REAL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS feedback_at ON feedback (at);
-CREATE INDEX IF NOT EXISTS feedback_experiment ON feedback (experiment, revision);
-CREATE TABLE IF NOT EXISTS spent (id TEXT PRIMARY KEY, at REAL NOT NULL, said TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS spent_at ON spent (at);
-CREATE TABLE IF NOT EXISTS observation (
-    id TEXT PRIMARY KEY, at REAL NOT NULL, experiment TEXT NOT NULL, revision TEXT NOT NULL, arm TEXT NOT NULL,
-    baseline_s REAL, candidate_s REAL, agree INTEGER, within REAL, abs_rel REAL, candidate_class INTEGER
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS observation_at ON observation (at);
-CREATE INDEX IF NOT EXISTS observation_experiment ON observation (experiment, revision, at);
-CREATE TABLE IF NOT EXISTS declaration (name TEXT PRIMARY KEY, document TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS tally (
-    experiment TEXT NOT NULL, revision TEXT NOT NULL, baseline INTEGER NOT NULL, candidate INTEGER NOT NULL,
-    pairs INTEGER NOT NULL, PRIMARY KEY (experiment, revision, baseline, candidate)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS arm_tally (
-    experiment TEXT NOT NULL, revision TEXT NOT NULL, arm TEXT NOT NULL, top1 INTEGER NOT NULL, n INTEGER NOT NULL,
-    PRIMARY KEY (experiment, revision, arm)
-) WITHOUT ROWID;
-"""
-
-# Labelled pairs: what both arms said of an image whose class is known. In `shadow` the candidate ran after the answer,
-# so its class is in the observation and not in the token.
-_PAIRS = """
-    SELECT f.experiment AS experiment, f.revision AS revision, f.at AS at, f.id AS id, f.top1 AS baseline,
-           COALESCE(f.other_top1, o.candidate_class = f.label) AS candidate
-    FROM feedback f LEFT JOIN observation o ON o.id = f.id
-    WHERE f.experiment IS NOT NULL AND f.top1 IS NOT NULL
-      AND (f.other_top1 IS NOT NULL OR o.candidate_class IS NOT NULL)
-"""
-
-
-# Classifications that were judged, as part of an experiment: how many were right, and how many there are.
-_JUDGED = "sum(top1) AS top1, count(top1) AS n FROM feedback WHERE experiment IS NOT NULL AND top1 IS NOT NULL"
 
 
 class Live(NamedTuple):
@@ -81,8 +42,24 @@ class Live(NamedTuple):
     delta1: list[float]
 
 
+class Judged(NamedTuple):
+    """Classifications of one arm that were judged.
+
+    Attributes:
+        right: How many were right, of those that count.
+        counted: How many count: in a split the first of each subject, else all.
+        labelled: How many there are.
+    """
+
+    right: int
+    counted: int
+    labelled: int
+
+
 class Store:
     """See the module's text. Every method may be called from any thread, and blocks: call it off the event loop.
+
+    In memory there is one connection for all, and feedback waits while a method reads.
 
     Args:
         path: The file, made where it is missing; None keeps everything in memory, for this process's life.
@@ -95,19 +72,24 @@ class Store:
         self.path = path
         self._lock = threading.RLock()
         try:
-            self._connection = sqlite3.connect(
-                ":memory:" if path is None else path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None
-            )
-            self._connection.row_factory = sqlite3.Row
+            self._connection = _connect(path)
+            # of a new file, before there is anything in it; an older one stays as large as it ever was
+            self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_SCHEMA)
+            self._connection.executescript(SCHEMA)
+            # What is in memory is seen by one connection only.
+            self._reader, self._reading = self._connection, self._lock
+            if path is not None:
+                self._reader, self._reading = _connect(path), threading.RLock()
+                self._reader.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             raise FeedbackStoreError(f"The feedback store {path} cannot be opened: {error}.") from error
 
     def close(self) -> None:
         """Closes the file; what was written is in it."""
-        with self._lock:
+        with self._reading, self._lock:
+            self._reader.close()
             self._connection.close()
 
     # ---- writing ---------------------------------------------------------------------------------------------------
@@ -131,8 +113,22 @@ class Store:
             ).fetchone()
             if known is None:
                 connection.execute(f"INSERT INTO feedback VALUES ({_marks(row)})", row)
+                if judgement.subject is not None:
+                    self._count_subject(connection, judgement)
                 return "stored"
         return "repeated" if known["said"] == judgement.said else "conflicting"
+
+    @staticmethod
+    def _count_subject(connection: sqlite3.Connection, judgement: Judgement) -> None:
+        """Notes a subject's label, and that it does not count where the subject has one."""
+        key = judgement.experiment, judgement.revision, judgement.subject
+        known = connection.execute(
+            "SELECT 1 FROM subject WHERE (experiment, revision, subject) = (?, ?, ?)", key
+        ).fetchone()
+        connection.execute("INSERT OR REPLACE INTO subject VALUES (?, ?, ?, ?)", (*key, judgement.at))
+        if known is not None:
+            row = judgement.id, judgement.at, *key[:2], judgement.arm, judgement.score.top1
+            connection.execute(f"INSERT INTO again VALUES ({_marks(row)})", row)
 
     def add_observations(self, observations: Iterable[Observation]) -> None:
         """Keeps what experiments saw.
@@ -178,9 +174,22 @@ class Store:
                             "INSERT OR IGNORE INTO spent SELECT id, at, said FROM feedback WHERE at < ?", (before,)
                         )
                     removed[reason] += connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
+                    if table == "feedback":
+                        connection.execute("DELETE FROM again WHERE at < ?", (before,))
             # a token is issued before its feedback is given, and lives as long as feedback is kept
             connection.execute("DELETE FROM spent WHERE at < ?", (oldest,))
+            connection.execute("DELETE FROM subject WHERE at < ?", (oldest,))
+        self._shrink()
         return removed
+
+    def _shrink(self) -> None:
+        """Gives space that retention made free back to the disk, so much at a time that feedback hardly waits."""
+        with self._lock:
+            try:
+                # as a script: a page is a step, and `execute` makes one step where no rows come back
+                self._connection.executescript(f"PRAGMA incremental_vacuum({_PAGES})")
+            except sqlite3.Error as error:
+                raise FeedbackStoreError(f"The feedback store cannot be written: {error}.") from error
 
     @staticmethod
     def _remember_counts(connection: sqlite3.Connection, table: str, before: float) -> None:
@@ -190,18 +199,22 @@ class Store:
         said is moved to the feedback.
         """
         if table == "feedback":
+            # by age: the index that the planner takes would have all of the table read, while feedback waits
+            pairs = labelled_pairs("feedback AS f INDEXED BY feedback_at")
             connection.execute(
-                f"INSERT INTO tally SELECT experiment, revision, baseline, candidate, count(*) FROM ({_PAIRS}) "
+                f"INSERT INTO tally SELECT experiment, revision, baseline, candidate, count(*) FROM ({pairs}) "
                 "WHERE at < ? GROUP BY experiment, revision, baseline, candidate "
                 "ON CONFLICT DO UPDATE SET pairs = pairs + excluded.pairs",
                 (before,),
             )
-            connection.execute(
-                f"INSERT INTO arm_tally SELECT experiment, revision, arm, {_JUDGED} AND at < ? "
-                "GROUP BY experiment, revision, arm "
-                "ON CONFLICT DO UPDATE SET top1 = top1 + excluded.top1, n = n + excluded.n",
-                (before,),
-            )
+            for tally, source in (("arm_tally", "feedback"), ("again_tally", "again")):
+                counts = judged(f"{source} INDEXED BY {source}_at")
+                connection.execute(
+                    f"INSERT INTO {tally} SELECT experiment, revision, arm, {counts} AND at < ? "
+                    "GROUP BY experiment, revision, arm "
+                    "ON CONFLICT DO UPDATE SET top1 = top1 + excluded.top1, n = n + excluded.n",
+                    (before,),
+                )
         else:
             connection.execute(
                 "UPDATE feedback SET other_top1 = o.candidate_class = feedback.label FROM observation o "
@@ -212,11 +225,31 @@ class Store:
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read of a file within is of one moment. Of memory each method's figures are: see `Store`.
+
+        Raises:
+            FeedbackStoreError: The store cannot be read.
+        """
+        if self._reader is self._connection:
+            yield
+            return
+        with self._reading:
+            outermost = not self._reader.in_transaction
+            if outermost:
+                self._rows("BEGIN")
+            try:
+                yield
+            finally:
+                if outermost and self._reader.in_transaction:
+                    self._rows("COMMIT")
+
     def changes(self) -> tuple[int, int]:
         """Differs from its last value when anything was written, by this process or another one."""
-        with self._lock:
-            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-            return version, self._connection.total_changes
+        with self._reading:
+            (version,) = self._reader.execute("PRAGMA data_version").fetchone()
+            return version, self._reader.total_changes
 
     def declarations(self) -> dict[str, str | None]:
         """The administrator's declarations, as JSON by name; None for those removed."""
@@ -248,34 +281,45 @@ class Store:
     def pairs(self, experiment: str, revision: str) -> dict[tuple[bool, bool], int]:
         """Labelled pairs ever seen, by whether the baseline and the candidate were right."""
         counts: dict[tuple[bool, bool], int] = {}
-        for source in (
-            f"SELECT baseline, candidate, 1 AS pairs, experiment, revision FROM ({_PAIRS})",
-            "SELECT * FROM tally",
-        ):
-            for row in self._rows(
-                f"SELECT baseline, candidate, sum(pairs) AS n FROM ({source}) WHERE experiment = ? AND revision = ? "
-                "GROUP BY baseline, candidate",
-                (experiment, revision),
+        with self._reading, self.snapshot():  # retention makes rows into counts: neither is met twice
+            for source in (
+                f"SELECT baseline, candidate, 1 AS pairs, experiment, revision FROM ({labelled_pairs()})",
+                "SELECT * FROM tally",
             ):
-                key = bool(row["baseline"]), bool(row["candidate"])
-                counts[key] = counts.get(key, 0) + int(row["n"])
+                for row in self._rows(
+                    f"SELECT baseline, candidate, sum(pairs) AS n FROM ({source}) WHERE experiment = ? "
+                    "AND revision = ? GROUP BY baseline, candidate",
+                    (experiment, revision),
+                ):
+                    key = bool(row["baseline"]), bool(row["candidate"])
+                    counts[key] = counts.get(key, 0) + int(row["n"])
         return counts
 
-    def right(self, experiment: str, revision: str) -> dict[str, tuple[int, int]]:
-        """Classifications ever judged, by the arm that gave them: how many were right, and how many there are."""
-        rows = self._rows(
-            f"SELECT arm, sum(top1) AS top1, sum(n) AS n FROM (SELECT arm, {_JUDGED} AND experiment = ?1 "
-            "AND revision = ?2 GROUP BY arm UNION ALL "
-            "SELECT arm, top1, n FROM arm_tally WHERE experiment = ?1 AND revision = ?2) GROUP BY arm",
-            (experiment, revision),
-        )
-        return {row["arm"]: (int(row["top1"]), int(row["n"])) for row in rows}
+    def right(self, experiment: str, revision: str) -> dict[str, Judged]:
+        """Classifications ever judged, by the arm that gave them."""
+        of = "experiment = ?1 AND revision = ?2"
+        counts: dict[str, Judged] = {}
+        with self._reading, self.snapshot():  # retention makes rows into counts: neither is met twice
+            for source, tally, sign in (("feedback", "arm_tally", 1), ("again", "again_tally", -1)):
+                for row in self._rows(
+                    f"SELECT arm, sum(top1) AS top1, sum(n) AS n FROM (SELECT arm, {judged(source)} AND {of} "
+                    f"GROUP BY arm UNION ALL SELECT arm, top1, n FROM {tally} WHERE {of}) GROUP BY arm",
+                    (experiment, revision),
+                ):
+                    right, counted, labelled = counts.get(row["arm"], Judged(0, 0, 0))
+                    counts[row["arm"]] = Judged(
+                        right + sign * row["top1"], counted + sign * row["n"], labelled + (row["n"] if sign > 0 else 0)
+                    )
+        return counts
 
     def depth_scores(self, experiment: str, revision: str) -> list[sqlite3.Row]:
-        """Depth maps that were judged: arm, `delta1` and `abs_rel`, and those of the arm that ran beside it."""
+        """Depth maps that were judged: arm, `delta1` and `abs_rel`, those of the arm that ran beside it, and `counts`.
+
+        `counts` is 0 where another map of the same subject came before, in a split.
+        """
         return self._rows(
-            "SELECT arm, delta1, abs_rel, other_delta1, other_abs_rel FROM feedback WHERE experiment = ? "
-            "AND revision = ? AND delta1 IS NOT NULL",
+            "SELECT arm, delta1, abs_rel, other_delta1, other_abs_rel, id NOT IN (SELECT id FROM again) AS counts "
+            "FROM feedback WHERE experiment = ? AND revision = ? AND delta1 IS NOT NULL",
             (experiment, revision),
         )
 
@@ -311,6 +355,8 @@ class Store:
         rows = {
             "feedback": int(self._rows("SELECT count(*) FROM feedback")[0][0]),
             "observations": int(self._rows("SELECT count(*) FROM observation")[0][0]),
+            "spent": int(self._rows("SELECT count(*) FROM spent")[0][0]),
+            "subjects": int(self._rows("SELECT count(*) FROM subject")[0][0]),
         }
         files = [] if self.path is None else [self.path.with_name(self.path.name + end) for end in ("", "-wal", "-shm")]
         return rows, sum(file.stat().st_size for file in files if file.exists())
@@ -319,26 +365,21 @@ class Store:
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         try:
-            with self._lock, closing(self._connection.execute(query, values)) as cursor:
+            with self._reading, closing(self._reader.execute(query, values)) as cursor:
                 return cursor.fetchall()
         except sqlite3.Error as error:
             raise FeedbackStoreError(f"The feedback store cannot be read: {error}.") from error
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A write from begin to commit. Takes the file's lock at once: it cannot fail half-way for another's."""
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._connection
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise FeedbackStoreError(f"The feedback store cannot be written: {error}.") from error
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self._connection, self._lock)
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    made = sqlite3.connect(
+        ":memory:" if path is None else path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None
+    )
+    made.row_factory = sqlite3.Row
+    return made
 
 
 def _marks(row: Sequence[object]) -> str:

@@ -1,6 +1,7 @@
 """Feedback tokens: what was predicted, signed, so that any replica can judge it later and none has to remember it."""
 
 import base64
+import hashlib
 import hmac
 import json
 import logging
@@ -9,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
+from itsdangerous import BadSignature, TimestampSigner
 from itsdangerous.encoding import base64_encode, int_to_bytes, want_bytes
 from pydantic_core import to_json
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 _SALT = "bireal-feedback-1"  # another version of the token's content gets another salt
 _MAX_LENGTH = 4096
 _COMPRESS_FROM = 400
+_CLOCKS_S = 300  # how far the clock of the replica that signed may be ahead
 
 
 class Target(NamedTuple):
@@ -46,6 +48,7 @@ class Prediction(NamedTuple):
         experiment: Name, revision and arm, where the answer was part of an experiment.
         other: What ran beside it.
         other_classes: What that said.
+        subject: In a split, who was assigned: see `Tokens.pseudonym`.
     """
 
     id: str
@@ -58,6 +61,7 @@ class Prediction(NamedTuple):
     experiment: tuple[str, str, str] | None = None
     other: Target | None = None
     other_classes: tuple[int, ...] = ()
+    subject: str | None = None
 
 
 def new_id() -> str:
@@ -106,7 +110,16 @@ class Tokens:
             secrets = [os.urandom(32).hex()]
         # itsdangerous signs with the last key of its list.
         self._signer = _Signer([secret.encode() for secret in reversed(secrets)])
+        self._subject_key = hashlib.sha256(f"{_SALT} subject {secrets[0]}".encode()).digest()
         self._max_age_s = max_age_s
+
+    def pseudonym(self, experiment: str, subject: str) -> str:
+        """Names a subject within an experiment, 16 characters.
+
+        Keyed, so that neither the token nor the store tells whether somebody took part, and the same at every replica.
+        """
+        made = hashlib.blake2b(f"{experiment}\x1f{subject}".encode(), key=self._subject_key, digest_size=12)
+        return base64.b64encode(made.digest(), b"-_").decode()
 
     def sign(self, prediction: Prediction) -> str:
         """The token of a prediction: ASCII without spaces, some 300 characters."""
@@ -123,17 +136,23 @@ class Tokens:
         """What a token says.
 
         Raises:
-            BadTokenError: It was not signed by this service.
+            BadTokenError: It was not signed by this service, or by a replica whose clock is far ahead.
             ExpiredTokenError: It is too old.
         """
         if len(token) > _MAX_LENGTH or not token.isascii():
             raise BadTokenError("The feedback token is too long, or is not text of this service.")
         try:
-            signed = self._signer.unsign(token, max_age=int(self._max_age_s))
-        except SignatureExpired:
-            raise ExpiredTokenError(self._max_age_s) from None
+            signed, at = self._signer.unsign(token, return_timestamp=True)
         except BadSignature:
             raise BadTokenError("The signature of the feedback token does not fit its content.") from None
+        age_s = self._signer.get_timestamp() - at.timestamp()
+        if age_s > self._max_age_s:
+            raise ExpiredTokenError(self._max_age_s)
+        if age_s < -_CLOCKS_S:
+            raise BadTokenError(
+                f"The answer is dated {-age_s / 60:.0f} minutes ahead of this service's clock.",
+                remedy="Who runs the service should set the clocks of its replicas; then send the feedback again.",
+            )
         data = base64.urlsafe_b64decode(signed + b"=" * (-len(signed) % 4))
         content = json.loads(zlib.decompress(data[1:]) if data.startswith(b".") else data)  # ours: the signature fits
         for name in ("target", "other"):

@@ -48,6 +48,7 @@ def verdict(
     labelled: int,
     difference: IntervalInfo | None,
     watched: bool,
+    split: bool = False,
 ) -> Verdict:
     """Puts results into words.
 
@@ -60,9 +61,10 @@ def verdict(
         agreement: Share of the images on which the arms agree.
         latency_ratio: Time of the candidate / that of the baseline.
         accuracies: Of candidate and baseline.
-        labelled: Images with a known truth (of the arm that has fewer).
+        labelled: Images with a known truth that count (of the arm that has fewer).
         difference: Candidate less baseline, with the interval to decide by.
         watched: Whether that interval may be looked at all the time.
+        split: Whether each arm has images, and subjects, of its own, of each of which one image counts.
     """
     sentences = []
     if agreement is not None:
@@ -72,15 +74,16 @@ def verdict(
         sentences.append(_speed(candidate, baseline, latency_ratio))
     own, other = accuracies
     if own is not None and other is not None:
+        each = ", the first of each subject," if split else ""
         if depth:
             on = counted(labelled, "image")
             text = (
-                f"On {on} with a ground truth {candidate} puts {_share(own)} of the points within a factor of 1.25 of "
-                f"it and {baseline} {_share(other)}."
+                f"On {on} with a ground truth{each} {candidate} puts {_share(own)} of the points within a factor of "
+                f"1.25 of it and {baseline} {_share(other)}."
             )
         else:
             of = counted(labelled, "labelled image")
-            text = f"Of {of} {candidate} gets {_share(own)} right and {baseline} {_share(other)}."
+            text = f"Of {of}{each} {candidate} gets {_share(own)} right and {baseline} {_share(other)}."
         sentences.append(text)
     if difference is not None and difference.estimate is not None:
         sentences.append(
@@ -108,7 +111,8 @@ def verdict(
         "better": f"Yes: {candidate} is more accurate than {baseline} on these images.",
         "good_enough": f"Yes: {candidate} is good enough; it loses less than {points} of accuracy to {baseline}.",
         "worse": f"No: {candidate} loses more than {points} of accuracy to {baseline}.",
-        "undecided": f"Not decided yet: {doubt} needs more labelled images than {labelled}.",
+        "undecided": f"Not decided yet: {doubt} needs "
+        + (f"labels of more subjects than {labelled} an arm." if split else f"more labelled images than {labelled}."),
         "no_labels": f"Unknown: without labels one sees how often {candidate} and {baseline} agree, not who is right.",
         "no_data": "Nothing that can be compared was seen yet.",
     }[conclusion]

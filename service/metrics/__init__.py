@@ -18,7 +18,7 @@ from service.metrics.base import (
     Stage,
     TargetLabels,
 )
-from service.metrics.experiments import Bounds, ExperimentMetrics, FeedbackMetrics
+from service.metrics.experiments import Bounds, ExperimentMetrics, FeedbackMetrics, LiveScores
 from service.metrics.models import ModelMetrics, WorkMeter, weight_bytes
 from service.metrics.parity import ParityMetrics
 from service.metrics.process import MemoryCollector, ProcessMetrics
@@ -34,6 +34,7 @@ __all__ = [
     "Bounds",
     "ExperimentMetrics",
     "FeedbackMetrics",
+    "LiveScores",
     "MemoryCollector",
     "MetricDoc",
     "Metrics",

@@ -7,7 +7,7 @@ templates, never what the client typed.
 
 from bisect import bisect_left
 from collections import Counter as Counts
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, Literal, NamedTuple, TypedDict, TypeVar, get_args
 
 import prometheus_client
@@ -97,6 +97,22 @@ class Children(Generic[MetricT]):
         if child is None:
             child = self._known[key] = self._metric.labels(**labels)
         return child
+
+
+def replace_series(gauge: Gauge, shown: set[tuple[str, ...]], values: Mapping[tuple[str, ...], float]) -> None:
+    """Shows new values of a gauge, and takes away series that have none: in this order, so that a scrape misses none.
+
+    Args:
+        gauge: With labels.
+        shown: Values of the labels of the series that may be taken away; becomes those that are shown.
+        values: By the values of the labels.
+    """
+    for labels, value in values.items():
+        gauge.labels(*labels).set(value)
+    for labels in shown - values.keys():
+        gauge.remove(*labels)
+    shown.clear()
+    shown.update(values)
 
 
 class MetricDoc(NamedTuple):

@@ -4,9 +4,11 @@ Counters belong to this process. Gauges are read from the store of feedback and 
 where they do, each of them exports the same figures, so aggregate these with `max`, not with `sum`.
 """
 
-from typing import Literal, NamedTuple, Unpack
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
-from service.metrics.base import TARGET, TIME_BUCKETS, Registrar, TargetLabels, flag
+from service.metrics.base import TARGET, TIME_BUCKETS, Registrar, TargetLabels, flag, replace_series
 
 ShadowOutcome = Literal["ok", "dropped", "failed"]
 FeedbackOutcome = Literal["stored", "repeated", "conflicting", "refused"]
@@ -21,6 +23,14 @@ class Bounds(NamedTuple):
     upper: float
 
 
+class LiveScores(NamedTuple):
+    """What feedback says of a variant: images, and scores by metric."""
+
+    target: TargetLabels
+    images: int
+    scores: dict[str, Bounds]
+
+
 class ExperimentMetrics:
     """What experiments do and what they found.
 
@@ -31,7 +41,7 @@ class ExperimentMetrics:
     def __init__(self, metrics: Registrar) -> None:
         self._running = metrics.gauge(
             "bireal_experiment_running",
-            "1 while the experiment takes requests, 0 while paused.",
+            "1 while the experiment takes requests, 0 while it is paused or cannot run (`GET /experiments` says why).",
             ("experiment", "mode"),
         )
         self._weight = metrics.gauge(
@@ -62,7 +72,8 @@ class ExperimentMetrics:
         )
         self._latency = metrics.gauge(
             "bireal_experiment_latency_ratio",
-            "Inference time of the candidate / that of the baseline (geometric mean), with its 95 % interval.",
+            "Inference time of the candidate / that of the baseline (geometric mean), with its 95 % interval; none of "
+            "`shadow`, where the two do not run under the same load.",
             ("experiment", "bound"),
         )
         self._accuracy = metrics.gauge(
@@ -86,13 +97,13 @@ class ExperimentMetrics:
             ("experiment",),
         )
 
+        self._states: defaultdict[str, tuple[set[tuple[str, ...]], ...]] = defaultdict(lambda: (set(), set()))
+
     def set_state(self, experiment: str, mode: str, *, running: bool, weights: dict[str, float]) -> None:
         """Shows whether an experiment runs and the share of each arm."""
-        for gauge in (self._running, self._weight):  # its mode and the names of its arms may have changed
-            gauge.remove_by_labels({"experiment": experiment})
-        self._running.labels(experiment=experiment, mode=mode).set(running)
-        for arm, weight in weights.items():
-            self._weight.labels(experiment=experiment, arm=arm).set(weight)
+        modes, arms = self._states[experiment]  # both may be others than before
+        replace_series(self._running, modes, {(experiment, mode): float(running)})
+        replace_series(self._weight, arms, {(experiment, arm): weight for arm, weight in weights.items()})
 
     def count_request(self, experiment: str, arm: str, inference_s: float) -> None:
         """Counts an image that an arm answered."""
@@ -147,8 +158,8 @@ class ExperimentMetrics:
     def remove(self, experiment: str) -> None:
         """Takes an experiment that is no longer declared out of the gauges; its counters stay, as counters must."""
         self.clear_results(experiment)
-        for gauge in (self._running, self._weight):
-            gauge.remove_by_labels({"experiment": experiment})
+        for gauge, shown in zip((self._running, self._weight), self._states.pop(experiment, ()), strict=False):
+            replace_series(gauge, shown, {})
 
 
 class FeedbackMetrics:
@@ -171,7 +182,10 @@ class FeedbackMetrics:
         )
         self._images = metrics.gauge("bireal_live_accuracy_images", "Images on which that score rests.", TARGET)
         self._rows = metrics.gauge(
-            "bireal_feedback_rows", "Rows in the store: `feedback` or `observations` of experiments.", ("table",)
+            "bireal_feedback_rows",
+            "Rows in the store: `feedback`, `observations` of experiments; ids of feedback that was removed early and "
+            "must not count again (`spent`); `subjects` that were counted in a split.",
+            ("table",),
         )
         self._bytes = metrics.gauge("bireal_feedback_store_bytes", "Size of the store's files.")
         self._removed = metrics.counter(
@@ -185,23 +199,22 @@ class FeedbackMetrics:
             (),
         )
 
+        self._shown: tuple[set[tuple[str, ...]], set[tuple[str, ...]]] = set(), set()
+
     def count(self, task: str, outcome: FeedbackOutcome) -> None:
         """Counts one call."""
         self._feedback.labels(task=task, outcome=outcome).inc()
 
-    def clear_accuracy(self) -> None:
-        """Takes every variant's score out of the gauges, before those that there are now are shown."""
-        self._accuracy.clear()
-        self._images.clear()
-
-    def set_accuracy(self, metric: str, bounds: Bounds, **target: Unpack[TargetLabels]) -> None:
-        """Shows a variant's score by feedback."""
-        for bound, value in bounds._asdict().items():
-            self._accuracy.labels(**target, metric=metric, bound=bound).set(value)
-
-    def set_images(self, images: int, **target: Unpack[TargetLabels]) -> None:
-        """Shows how many images a variant's score rests on."""
-        self._images.labels(**target).set(images)
+    def show_live(self, found: Iterable[LiveScores]) -> None:
+        """Shows the scores of these variants, and no others: retention may have forgotten one."""
+        accuracy, images = dict[tuple[str, ...], float](), dict[tuple[str, ...], float]()
+        for live in found:
+            target = live.target["task"], live.target["model"], live.target["version"], live.target["variant"]
+            images[target] = live.images
+            for metric, bounds in live.scores.items():
+                accuracy.update({(*target, metric, bound): value for bound, value in bounds._asdict().items()})
+        replace_series(self._accuracy, self._shown[0], accuracy)
+        replace_series(self._images, self._shown[1], images)
 
     def set_store(self, rows: dict[str, int], size_bytes: int) -> None:
         """Shows what the store holds."""

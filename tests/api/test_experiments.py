@@ -124,7 +124,14 @@ async def test_a_shadow_runs_after_the_answer_and_is_dropped_first(anyio_backend
         await until(lambda: counted("ok") + counted("dropped") == 61)
         assert counted("dropped") > 0, "one place in the queue does not hold sixty images at once"
         assert counted("failed") == 0
-        await found_when(client, "shadow-test", lambda found: found["results"]["pairs"] == counted("ok"))
+        found = await found_when(client, "shadow-test", lambda found: found["results"]["pairs"] == counted("ok"))
+        assert found["results"]["latency_ratio"] is None, "the candidate ran when nothing waited"
+        assert not [
+            sentence for sentence in found["verdict"]["sentences"] if "as fast" in sentence or "as long" in sentence
+        ]
+        await asyncio.to_thread(client.app.state.services.laboratory._show)
+        assert metric(client, "bireal_experiment_latency_ratio", experiment="shadow-test", bound="estimate") == 0
+        assert metric(client, "bireal_experiment_agreement", experiment="shadow-test", bound="upper") > 0
 
 
 async def test_several_images_and_a_broken_one_keep_their_pairs(anyio_backend, zoo, tmp_path, op):
@@ -183,6 +190,14 @@ async def test_an_administrator_creates_changes_and_ends_experiments(anyio_backe
         assert (await ask(client, picture())).json()["variant"] == "binary"
         changed = await client.patch("/admin/experiments/split-test", json={"weight": 0.0}, headers=ADMIN)
         assert [arm["weight"] for arm in changed.json()["arms"]] == [1.0, 0.0]
+        assert changed.json()["results"]["revision"] != made.json()["results"]["revision"]
+        assert made.json()["notice"] is None
+        assert re.search("anew.*different weights", changed.json()["notice"])
+        back = await client.patch("/admin/experiments/split-test", json={"margin": 0.1}, headers=ADMIN)
+        assert back.json()["notice"] is None
+        shuffled = await client.put("/admin/experiments/split-test", json={**body, "salt": "x"}, headers=ADMIN)
+        assert "declared otherwise" in shuffled.json()["notice"]
+        await client.put("/admin/experiments/split-test", json={**body, "weight": 0.0}, headers=ADMIN)
         assert (await ask(client, picture())).json()["variant"] == "full"
         await client.patch("/admin/experiments/split-test", json={"state": "paused"}, headers=ADMIN)
         assert metric(client, "bireal_experiment_running", experiment="split-test", mode="split") == 0
@@ -338,13 +353,17 @@ async def test_a_fallback_is_never_counted_as_the_arm_that_it_stands_in_for(anyi
 
 async def test_an_experiment_is_reported_as_soon_as_its_models_run(anyio_backend, zoo, tmp_path, op):
     """A report asked for too early, as the gauges' writer does while models are loaded, is not the last word."""
+    labels = {"experiment": "paired-test", "mode": "paired"}
     async with running(zoo, experiments_file=declare(tmp_path, experiment("paired")), **OPTIONS) as client:
+        await until(lambda: metric(client, "bireal_experiment_running", **labels) == 1)
         await client.post("/admin/models/tiny-bireal/unload?force=true", headers=ADMIN)
         client.app.state.services.laboratory._reports.clear()  # as before the first report of all
         found = (await client.get("/experiments/paired-test")).json()
         assert found["results"] is None
         assert found["problem"]
+        await until(lambda: metric(client, "bireal_experiment_running", **labels) == 0)
         await client.post("/admin/models/tiny-bireal/load", headers=ADMIN)
+        await until(lambda: metric(client, "bireal_experiment_running", **labels) == 1)
         found = (await client.get("/experiments/paired-test")).json()
         assert found["problem"] is None
         assert found["results"]["pairs"] == 0

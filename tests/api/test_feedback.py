@@ -112,6 +112,22 @@ async def test_an_old_answer_takes_no_feedback(anyio_backend, zoo):
         assert (answer.status_code, answer.json()["code"]) == (410, "expired-feedback-token")
 
 
+@pytest.mark.parametrize(("ahead_s", "status"), [(2, 201), (290, 201), (600, 400)])
+async def test_a_replica_whose_clock_is_ahead(service, ahead_s, status):
+    """Its tokens are not called too old by the others; far ahead, they say what is wrong."""
+    signer = service.app.state.services.laboratory.tokens._signer
+    clock = signer.get_timestamp
+    signer.get_timestamp = lambda: clock() + ahead_s
+    token = await token_for(service, colour("red"))
+    signer.get_timestamp = clock
+    answer = await tell(service, token, 0)
+    assert answer.status_code == status, answer.text
+    if status == 400:
+        assert answer.json()["code"] == "bad-feedback-token"
+        assert "10 minutes ahead" in answer.json()["detail"]
+        assert "clocks" in answer.json()["help"]
+
+
 async def test_any_replica_takes_feedback_and_all_count_it_once(anyio_backend, zoo, tmp_path):
     options = {"feedback_store": tmp_path / "store.sqlite", "feedback_secrets": SECRET}
     async with running(zoo, **options, **OPTIONS) as one, running(zoo, **options, **OPTIONS) as two:
@@ -135,6 +151,24 @@ async def test_live_accuracy_has_an_exact_interval(service):
     }
     # Clopper-Pearson for 3 of 4: scipy.stats.beta.ppf(0.025, 3, 2) and (0.975, 4, 1).
     assert top1 == pytest.approx({"estimate": 0.75, "lower": 0.19412, "upper": 0.99369}, abs=1e-5)
+
+
+async def test_live_accuracy_is_shown_while_it_is_computed_anew(service, monkeypatch):
+    """The query takes a second where much is kept: a scrape meanwhile must find what BirealAccuracyDrop asks for."""
+    laboratory = service.app.state.services.laboratory
+    target = {"task": "classify", "model": "tiny-colours", "version": "1", "variant": "full"}
+    during, live = [], laboratory.store.live
+
+    def slow():
+        during.append(metric(service, "bireal_live_accuracy_images", **target))
+        return live()
+
+    monkeypatch.setattr(laboratory.store, "live", slow)
+    for shown in range(2):
+        assert (await tell(service, await token_for(service, colour("red")), "red")).status_code == 201
+        laboratory._show()
+        assert metric(service, "bireal_live_accuracy_images", **target) == shown + 1
+    assert during[-1] == 1
 
 
 @pytest.mark.parametrize("mode", ["paired", "shadow"])
@@ -165,21 +199,6 @@ async def test_labelled_pairs_decide_an_experiment(anyio_backend, zoo, tmp_path,
         client.app.state.services.laboratory._show()
         assert metric(client, "bireal_experiment_e_value", experiment=name) == evidence["e_value"]
         assert metric(client, "bireal_experiment_labelled_pairs", experiment=name, result="both") == pairs["both"]
-
-
-async def test_a_split_is_judged_arm_by_arm(anyio_backend, zoo, tmp_path, op):
-    file = declare(tmp_path, experiment("split"))
-    async with running(zoo, experiments_file=file, **OPTIONS) as client:
-        for _ in range(60):
-            await tell(client, await token_for(client, colour("red"), "/classify"), 0)
-        found = await found_when(
-            client, "split-test", lambda found: sum(arm["labelled"] for arm in found["results"]["arms"]) == 60
-        )
-        full, binary = found["results"]["arms"]
-        assert full["accuracy"]["estimate"] == 1
-        assert binary["accuracy"]["estimate"] in (0, 1), "one picture, so always the same answer"
-        assert found["results"]["labelled_pairs"] is None
-        assert 0 <= found["results"]["evidence"]["p_value"] <= 1
 
 
 # --- depth -----------------------------------------------------------------------------------------------------------

@@ -89,10 +89,24 @@ def test_data_of_what_is_compared_otherwise_are_kept_apart():
     assert made.revision(("1", "2")) != revision
     assert made.model_copy(update={"salt": "x"}).revision(("1", "1")) != revision
     assert made.model_copy(update={"mode": "paired"}).revision(("1", "1")) != revision
-    for change in (Change(weight=0.9), Change(state="paused"), Change(margin=0.1)):
+    for change in (Change(state="paused"), Change(margin=0.1)):
         assert change.apply(made).revision(("1", "1")) == revision
     sampled = made.model_copy(update={"mode": "paired"})
+    assert sampled.revision(("1", "1")) == "bae66c453cbf", "as earlier versions named it: their data are found"
     assert Change(sample=0.1).apply(sampled).revision(("1", "1")) == sampled.revision(("1", "1"))
+
+
+def test_periods_of_a_split_with_different_weights_are_kept_apart():
+    """Put together they deceive: here the arms are equally good in each period, and far apart in the sum."""
+    right = {"easy": 0.9, "hard": 0.5}
+    weights = {"easy": 0.1, "hard": 0.9}
+    of_candidate = sum(weights[period] * right[period] for period in right) / sum(weights.values())
+    of_baseline = sum((1 - weights[period]) * right[period] for period in right) / sum(1 - w for w in weights.values())
+    assert of_candidate - of_baseline < -0.3
+    made = Declaration.model_validate(GOOD)
+    changed = Change(weight=0.9).apply(made)
+    assert changed.revision(("1", "1")) != made.revision(("1", "1"))
+    assert Change(weight=0.5).apply(changed).revision(("1", "1")) == made.revision(("1", "1"))
 
 
 def test_positions_are_uniform_and_unrelated_between_experiments(seed):

@@ -109,6 +109,30 @@ def test_unpaired_differences_are_covered(seed: int) -> None:
     assert covered >= 0.93 - slack(0.93, runs)
 
 
+def test_images_of_one_subject_are_not_counted_as_independent(seed: int) -> None:
+    """40 subjects of 50 images each, right with a chance of their own; the arms are equal.
+
+    A test that takes all images for independent is wrong in every second experiment; one of each subject is.
+    """
+    rng, runs, subjects, images = np.random.default_rng(seed), 250, 40, 50
+    alarms = {"images": 0, "subjects": 0, "watched": 0}
+    for _ in range(runs):
+        right = rng.random((subjects, images)) < rng.beta(2, 2, subjects)[:, None]
+        candidate = rng.random(subjects) < 0.5
+        all_of, first_of = (
+            [(int(part.sum()), part.size) for part in (kept[candidate], kept[~candidate])]
+            for kept in (right, right[:, :1])
+        )
+        alarms["images"] += s.fisher(*all_of[0], *all_of[1]) <= 0.05
+        alarms["subjects"] += s.fisher(*first_of[0], *first_of[1]) <= 0.05
+        if min(n for _, n in first_of):
+            watched = s.difference_sequence(*first_of[0], *first_of[1])
+            alarms["watched"] += watched.lower > 0 or watched.upper < 0
+    assert alarms["images"] / runs > 0.4
+    assert alarms["subjects"] / runs <= 0.05 + slack(0.05, runs)
+    assert alarms["watched"] / runs <= 0.05 + slack(0.05, runs)
+
+
 def test_mcnemar_raises_no_more_false_alarms_than_it_says(seed: int) -> None:
     rng = np.random.default_rng(seed)
     favourable = rng.binomial(40, 0.5, RUNS)
@@ -178,6 +202,42 @@ def test_watched_intervals_cover_at_every_look(seed: int) -> None:
     assert always(s.paired_difference(a, b, seen), p_a - p_b) < 0.9
     assert always(s.share_sequence(a, seen), p_a) >= floor
     assert always(s.proportion(a, seen), p_a) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "n"), [(6, 4, 20), (0, 2, 20), (0, 15, 15), (15, 10, 50), (12, 2, 50), (0, 0, 50), (300, 200, 5000)]
+)
+def test_watching_costs_less_than_twice_the_width_from_few_images_on(a: int, b: int, n: int) -> None:
+    once, watched = s.paired_difference(a, b, n), s.paired_difference_sequence(a, b, n)
+    assert once.upper - once.lower < watched.upper - watched.lower < 1.9 * (once.upper - once.lower)
+
+
+def test_a_watched_interval_sees_what_the_e_value_sees() -> None:
+    """15 of 15 images for one arm: the e-value is 2048, and the interval must not hold an equal share."""
+    assert s.e_value(0, 15) == pytest.approx(2048)
+    assert s.paired_difference_sequence(0, 15, 15).upper < -0.25
+    assert s.paired_difference_sequence(15, 0, 15).lower > 0.25
+
+
+@pytest.mark.parametrize(("p_a", "p_b"), [(0.3, 0.3), (0.02, 0.3), (0.0, 0.5)])
+def test_watched_intervals_cover_from_the_first_image_on(p_a: float, p_b: float, seed: int) -> None:
+    runs, n = 400, 90
+    draws = np.random.default_rng(seed).choice(3, size=(runs, n), p=[p_a, p_b, 1 - p_a - p_b])
+    looks = np.arange(0, n, 3)
+    a, b = (np.cumsum(draws == side, axis=1)[:, looks] for side in (0, 1))
+    found = s.paired_difference_sequence(a, b, np.broadcast_to(looks + 1, a.shape))
+    covered = ((found.lower <= p_a - p_b) & (p_a - p_b <= found.upper)).all(axis=1)
+    assert np.mean(covered) >= 0.95 - slack(0.95, runs)
+
+
+def test_a_watched_interval_is_the_end_of_what_is_refuted() -> None:
+    """At its lower end the mixture of bets, written out, has earned 40; the bets leave some of the wealth."""
+    a, b, n = 30, 12, 80
+    lower = s.paired_difference_sequence(a, b, n).lower
+    bets = np.geomspace(0.002, 0.99, 32) / (1 + lower)
+    wealth = np.mean((1 + bets * (1 - lower)) ** a * (1 - bets * (1 + lower)) ** b * (1 - bets * lower) ** (n - a - b))
+    assert wealth == pytest.approx(40, rel=1e-4)
+    assert (1 - bets * (1 + lower) > 0).all()
 
 
 def test_watching_costs_width_but_not_too_much() -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_retention_forgets_rows_and_keeps_the_counts_of_pairs(store, limit):
     removed = store.prune(**limits, now=NOW + 9)
     assert removed == {limit: 12, ("count" if limit == "age" else "age"): 0}
     rows, _ = store.size()
-    assert rows == {"feedback": 4, "observations": 4}
+    assert rows == {"feedback": 4, "observations": 4, "spent": 6 if limit == "count" else 0, "subjects": 0}
     assert store.pairs("e", "r") == before, "the e-value rests on all that was ever seen"
     assert store.prune(**limits, now=NOW + 9) == {"age": 0, "count": 0}
     assert store.pairs("e", "r") == before
@@ -89,12 +90,91 @@ def test_retention_keeps_how_often_each_arm_of_a_split_was_right(store, limits):
     store.add_feedback(judgement(20, experiment=None, revision=None, arm=None))
     store.add_feedback(judgement(21, revision="another"))
     before = store.right("e", "r")
-    assert before == {"full": (5, 10), "binary": (10, 10)}
+    assert before == {"full": (5, 10, 10), "binary": (10, 10, 10)}
     for now in (NOW + 9, NOW + 21, NOW + 21):
         store.prune(**limits, now=now)
         assert store.right("e", "r") == before, "an interval that may be watched rests on all that was ever seen"
     assert store.size()[0]["feedback"] == 4
-    assert store.right("e", "another") == {"full": (1, 1)}
+    assert store.right("e", "another") == {"full": (1, 1, 1)}
+
+
+@pytest.mark.parametrize("limits", [{"max_age_s": 30, "max_rows": 10**9}, {"max_age_s": 1e9, "max_rows": 4}])
+def test_of_each_subject_the_first_label_counts(store, limits):
+    """Twelve labels of three subjects, the first of each right, and two of nobody in particular."""
+    for number in range(12):
+        store.add_feedback(judgement(number, subject=f"s{number % 3}", score=Score(top1=number < 3)))
+    store.add_feedback(judgement(12, subject=None, score=Score(top1=False)))
+    store.add_feedback(judgement(13, subject=None))
+    assert store.add_feedback(judgement(0, subject="s0")) == "repeated"
+    assert store.right("e", "r") == {"full": (4, 5, 14)}
+    store.prune(**limits, now=NOW + 40)
+    assert store.size()[0]["feedback"] == 4
+    assert store.right("e", "r") == {"full": (4, 5, 14)}, "what is pruned stays as it was counted"
+    store.add_feedback(judgement(14, subject="s1"))
+    assert store.right("e", "r") == {"full": (4, 5, 15)}, "a subject is known longer than its label is kept"
+    store.add_feedback(judgement(15, subject="s1", revision="another"))
+    assert store.right("e", "another") == {"full": (1, 1, 1)}
+
+
+def test_what_retention_frees_goes_back_to_the_disk(tmp_path):
+    path = tmp_path / "s"
+    store = Store(path)
+    for number in range(300):
+        store.add_feedback(judgement(number, said="x" * 2000, subject=f"s{number}"))
+
+    def pages():
+        store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return path.stat().st_size // 4096
+
+    assert store.size()[0] == {"feedback": 300, "observations": 0, "spent": 0, "subjects": 300}
+    assert pages() > 150
+    store.prune(max_age_s=1, max_rows=10, now=NOW + 1000)
+    assert not any(store.size()[0].values())
+    assert pages() < 40
+    store.close()
+
+
+def test_a_subject_is_known_as_long_after_its_last_label_as_feedback_is_kept(store):
+    store.add_feedback(judgement(0, subject="s"))
+    store.add_feedback(judgement(50, subject="s"))
+    store.prune(max_age_s=60, max_rows=10**9, now=NOW + 90)
+    store.add_feedback(judgement(90, subject="s"))
+    assert store.right("e", "r")["full"].counted == 1
+    store.prune(max_age_s=60, max_rows=10**9, now=NOW + 200)
+    store.add_feedback(judgement(200, subject="s"))
+    assert store.right("e", "r")["full"].counted == 2
+
+
+def test_of_depth_maps_of_one_subject_the_first_counts(store):
+    for number in range(3):
+        score = Score(abs_rel=0.1, delta1=0.9)
+        store.add_feedback(judgement(number, task="depth", label=None, score=score, subject="s"))
+    assert [row["counts"] for row in store.depth_scores("e", "r")] == [1, 0, 0]
+
+
+def test_a_file_of_an_earlier_version_is_read_and_written_on(tmp_path):
+    """Its rows know of no subject, and count each; the earlier version can still write to it."""
+    path, now = tmp_path / "store.sqlite", Store(tmp_path / "new.sqlite")
+    columns = "id, at, task, model, version, variant, said, top1, label, experiment, revision, arm"
+    old = sqlite3.connect(path, isolation_level=None)
+    schema = [row[0] for row in now._connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+    for statement in schema:
+        if not any(f" {new}" in statement for new in ("subject", "again")):
+            old.execute(statement)
+    for id_, right in (("a", 1), ("b", 0)):
+        row = (id_, 1.0, "classify", "m", "1", "full", "class:1", right, 1, "e", "r", "full")
+        old.execute(f"INSERT INTO feedback ({columns}) VALUES ({', '.join('?' * 12)})", row)
+    store = Store(path)
+    assert store.right("e", "r") == {"full": (1, 2, 2)}
+    store.add_feedback(judgement(1, subject="s"))
+    store.add_feedback(judgement(2, subject="s"))
+    marks = ", ".join("?" * 19)
+    old.execute(
+        f"INSERT INTO feedback VALUES ({marks})", ("c", 2.0, *["x"] * 5, 1, *[None] * 4, "e", "r", "full", *[None] * 4)
+    )
+    assert store.right("e", "r") == {"full": (3, 4, 5)}
+    for each in (store, now, old):
+        each.close()
 
 
 def test_feedback_that_was_pruned_by_count_does_not_count_again(store):
@@ -105,7 +185,7 @@ def test_feedback_that_was_pruned_by_count_does_not_count_again(store):
     assert store.add_feedback(judgement(0)) == "repeated", "its token is valid still"
     assert store.add_feedback(judgement(0, said="other")) == "conflicting"
     assert store.add_feedback(judgement(10)) == "stored"
-    assert store.right("e", "r")["full"][1] == before["full"][1] + 1
+    assert store.right("e", "r")["full"].counted == before["full"].counted + 1
     store.prune(max_age_s=5, max_rows=10**9, now=NOW + 9)
     assert store.add_feedback(judgement(0)) == "stored", "forgotten with its token, which is checked before"
 
@@ -115,7 +195,7 @@ def test_a_pair_whose_observation_goes_first_stays_a_pair(store):
     store.add_feedback(judgement(1))
     store.add_feedback(judgement(2))
     store.prune(max_age_s=50, max_rows=10**9, now=NOW)
-    assert store.size()[0] == {"feedback": 2, "observations": 0}
+    assert store.size()[0] == {"feedback": 2, "observations": 0, "spent": 0, "subjects": 0}
     assert store.pairs("e", "r") == {(True, False): 1, (True, True): 1}
 
 
@@ -165,9 +245,62 @@ def test_it_is_written_ahead_and_synchronously(tmp_path):
 def test_a_failed_transaction_leaves_nothing_behind(store):
     with pytest.raises(FeedbackStoreError):
         store.add_observations([observation(1), observation(2, experiment=None)])
-    assert store.size()[0] == {"feedback": 0, "observations": 0}
+    assert not any(store.size()[0].values())
     store.add_observations([observation(1)])
     assert store.size()[0]["observations"] == 1
+
+
+def _in_a_thread(call):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result(timeout=20)
+
+
+def test_feedback_does_not_wait_for_what_is_being_read(tmp_path):
+    """Summing up 200,000 rows takes a second, and what is read in it is of one moment."""
+    store = Store(tmp_path / "s")
+    store.add_feedback(judgement(0))
+    with store.snapshot():
+        assert store.right("e", "r")["full"].labelled == 1
+        assert _in_a_thread(lambda: store.add_feedback(judgement(1))) == "stored"
+        _in_a_thread(lambda: store.prune(max_age_s=1e9, max_rows=1, now=NOW))
+        assert store.right("e", "r")["full"].labelled == 1
+        assert store.size()[0]["feedback"] == 1
+    assert store.right("e", "r")["full"].labelled == 2
+    store.close()
+
+
+def test_figures_are_the_same_while_retention_makes_rows_into_counts(store):
+    for number in range(40):
+        store.add_feedback(judgement(number, other=Score(top1=False), subject=f"s{number % 4}"))
+    with ThreadPoolExecutor(1) as pool:
+        pruning = pool.submit(lambda: [store.prune(max_age_s=1e9, max_rows=n, now=NOW) for n in range(39, 0, -1)])
+        while not pruning.done():
+            assert store.pairs("e", "r") == {(True, False): 40}
+            assert store.right("e", "r") == {"full": (4, 4, 40)}
+        pruning.result()
+
+
+def test_what_reads_cannot_write(tmp_path):
+    store = Store(tmp_path / "s")
+    with pytest.raises(FeedbackStoreError, match="readonly"):
+        store._rows("DELETE FROM feedback")
+    store.close()
+
+
+def test_pruning_reads_no_more_than_it_removes(store):
+    """It runs each minute while feedback waits: the statements of a retention by age must take its index."""
+    statements: list[str] = []
+    store._connection.set_trace_callback(statements.append)
+    store.add_feedback(judgement(1, subject="s"))
+    store.prune(max_age_s=1, max_rows=10, now=NOW + 100)
+    store._connection.set_trace_callback(None)
+    read = [
+        text for text in statements if text.startswith(("INSERT INTO tally", "INSERT INTO arm", "INSERT INTO again_t"))
+    ]
+    assert len(read) == 3
+    for text in read:
+        plan = [row[3] for row in store._connection.execute(f"EXPLAIN QUERY PLAN {text}")]
+        assert any("_at (at<?)" in step for step in plan), plan
 
 
 @pytest.mark.parametrize("content", [b"this is no database, whatever its name says" * 100])

@@ -54,6 +54,13 @@ def test_a_verdict_reads_as_a_sentence():
     ]
 
 
+def test_a_split_counts_subjects():
+    found = words(difference=info(-0.01, -0.05, 0.03), agreement=None, split=True)
+    assert found.sentences[1].startswith("Of 100 labelled images, the first of each subject, binary gets 70.0 %")
+    assert found.summary.endswith("needs labels of more subjects than 100 an arm.")
+    assert "with a ground truth, the first of each subject, binary" in words(depth=True, split=True).sentences[2]
+
+
 def test_one_is_not_many():
     assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
 
@@ -83,6 +90,7 @@ def test_a_token_says_what_was_signed_and_nothing_else_is_accepted():
         experiment=("a-name", "0123456789ab", "binary"),
         other=Target("another-model", "1", "full"),
         other_classes=(1, 2, 3, 4, 5),
+        subject="0123456789abcdef",
     )
     old, new = "an-old-secret-0123456789", "a-new-secret-0123456789"
     before, between, after = (Tokens(keys, max_age_s=60) for keys in ([old], [new, old], [new]))
@@ -106,6 +114,17 @@ def test_without_a_secret_each_process_has_its_own(caplog):
     assert one.read(token).id == "i"
     with pytest.raises(Exception, match="signature"):
         two.read(token)
+
+
+def test_a_subject_has_one_name_at_every_replica_and_another_one_in_each_experiment():
+    secret = "a-secret-that-replicas-share"
+    one, two = Tokens([secret], max_age_s=60), Tokens([secret, "an-old-one-0123456789"], max_age_s=60)
+    name = one.pseudonym("e", "somebody")
+    assert two.pseudonym("e", "somebody") == name
+    stranger = Tokens(["another-secret-altogether"], max_age_s=60)
+    others = one.pseudonym("f", "somebody"), one.pseudonym("e", "somebody else"), stranger.pseudonym("e", "somebody")
+    assert len({name, *others}) == 4
+    assert len(name) == 16
 
 
 def test_ids_do_not_repeat():
