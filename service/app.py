@@ -129,12 +129,13 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         background=background,
         metrics=metrics.parity,
     )
+    watch = parity if settings.parity_sample else None
     pipeline = Pipeline(
         scheduler,
         pool,
         ImageLimits(max_pixels=settings.max_pixels),
         telemetry,
-        watch=parity if settings.parity_sample else None,
+        watch=watch,
     )
     laboratory = Laboratory(
         read_declarations(settings.experiments_file) if settings.experiments_file is not None else (),
@@ -145,6 +146,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         scheduler=scheduler,
         background=background,
         metrics=metrics,
+        watch=watch,
     )
     services = Services(
         settings, registry, pipeline, metrics, version, Auth.of(settings), laboratory, Changes(registry)

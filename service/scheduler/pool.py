@@ -41,6 +41,7 @@ P = ParamSpec("P")
 # decoding of a photograph, for which that thread may be away anyhow.
 _SHORT_S = 0.010
 _COST_SMOOTHING = 0.2  # weight of the newest run in the moving average of a lane's cost
+_RUNS_TO_TELL = 5  # after which two thirds of that average are what was measured, and a third the guess before it
 
 
 class Scheduler:
@@ -159,6 +160,11 @@ class Scheduler:
         """Seconds until the images waiting now will have been run, by the moving average of what each target costs."""
         with self._changed:
             return sum(len(lane.jobs) * lane.cost_s for lane in self._lanes.values()) / self.workers
+
+    def cost_s(self, target: Runnable) -> float | None:
+        """Seconds that a run of one image takes by the moving average; None before there were enough runs to tell."""
+        lane = self._lanes.get(target)
+        return None if lane is None or lane.runs < _RUNS_TO_TELL else lane.cost_s
 
     def check_room(self, target: Runnable) -> None:
         """Raises `OverloadedError` if the target's queue is full: asked before decoding, to spare a reject its cost."""
@@ -314,6 +320,7 @@ class Scheduler:
                 self._changed.notify_all()
             lane.served_s += seconds - charged_s
             lane.cost_s += _COST_SMOOTHING * (seconds / images - lane.cost_s)
+            lane.runs += 1
 
     def _tell(self, hear: Callable[P, None], *what: P.args, **named: P.kwargs) -> None:
         """Tells the observer from a worker: whatever it does with that, the worker lives on."""

@@ -84,3 +84,4 @@ class Lane:
     jobs: dict[int, Job] = field(default_factory=dict)  # insertion-ordered: a queue with O(1) removal anywhere
     served_s: float = 0.0  # virtual time of start-time fair queueing
     cost_s: float = _FIRST_COST_GUESS_S  # moving average of run seconds per image
+    runs: int = 0  # that it is the average of
