@@ -29,6 +29,9 @@ from service.scheduler import Deadline, Image, Outcome, Runnable, Scheduler
 DEPTH_AGREEMENT = 0.9
 
 _TOP = 5
+# Share of the requests with too little time for both that run both all the same, the candidate second: nothing else
+# would show that it has become faster.
+_TRIED_AGAIN = 0.02
 
 
 @dataclass(slots=True)
@@ -82,13 +85,16 @@ class Trial:
         paired = declaration.mode == "paired"
         with_other = [self.route.sampled() for _ in images]
         both = paired and any(with_other)
-        if both and deadline is not None and not self._time_for_both(target, len(images), deadline):
+        hurry = both and deadline is not None and not self._time_for_both(target, len(images), deadline)
+        if hurry and random.random() >= _TRIED_AGAIN:  # noqa: S311  no secret
             both, with_other = False, [False] * len(images)
         if both:
             self.seen = list(
                 await asyncio.gather(
                     *(
-                        self._both(target, image, deadline) if sampled else self._alone(target, image, deadline)
+                        self._both(target, image, deadline, hurry=hurry)
+                        if sampled
+                        else self._alone(target, image, deadline)
                         for image, sampled in zip(images, with_other, strict=True)
                     )
                 )
@@ -119,16 +125,17 @@ class Trial:
         costs_s = (self._scheduler.cost_s(target) or 0.0) + (self._scheduler.cost_s(self.route.other.model) or 0.0)
         return images * costs_s + 2 * self._scheduler.expected_wait_s() <= deadline.remaining_s / 2
 
-    async def _both(self, target: Runnable, image: Image, deadline: Deadline | None) -> Seen:
+    async def _both(self, target: Runnable, image: Image, deadline: Deadline | None, *, hurry: bool) -> Seen:
         """Runs both arms one after the other, in an order that is drawn, so that neither always finds warm caches.
 
-        One whose cost is not known yet runs second: its run could keep the only worker from the one that answers.
+        In a hurry the one that does not answer runs second, and so does one whose cost is not known yet: its run could
+        keep the only worker from the one that answers.
         """
         other = self.route.other
         assert other is not None
         beside: Outcome | None = None
         first = random.random() < 0.5  # noqa: S311  no secret
-        if first and self._scheduler.cost_s(other.model) is not None:
+        if first and not hurry and self._scheduler.cost_s(other.model) is not None:
             beside = await self._beside(other, image, deadline)
             outcome = await self._scheduler.submit(target, image, deadline)
         else:

@@ -31,7 +31,18 @@ import numpy.typing as npt
 
 from service.errors import BadOutputError, DeadlineExceededError, NotReadyError, OverloadedError
 from service.scheduler.deadline import Deadline
-from service.scheduler.work import Drop, Image, Job, Lane, Observer, Outcome, Output, Runnable, SilentObserver
+from service.scheduler.work import (
+    FIRST_COST_GUESS_S,
+    Drop,
+    Image,
+    Job,
+    Lane,
+    Observer,
+    Outcome,
+    Output,
+    Runnable,
+    SilentObserver,
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +52,6 @@ P = ParamSpec("P")
 # decoding of a photograph, for which that thread may be away anyhow.
 _SHORT_S = 0.010
 _COST_SMOOTHING = 0.2  # weight of the newest run in the moving average of a lane's cost
-_RUNS_TO_TELL = 5  # after which two thirds of that average are what was measured, and a third the guess before it
 
 
 class Scheduler:
@@ -162,9 +172,12 @@ class Scheduler:
             return sum(len(lane.jobs) * lane.cost_s for lane in self._lanes.values()) / self.workers
 
     def cost_s(self, target: Runnable) -> float | None:
-        """Seconds that a run of one image takes by the moving average; None before there were enough runs to tell."""
+        """Seconds that a run of one image takes, by the moving average of what was measured; None before the first."""
         lane = self._lanes.get(target)
-        return None if lane is None or lane.runs < _RUNS_TO_TELL else lane.cost_s
+        if lane is None or not lane.runs:
+            return None
+        guessed = (1 - _COST_SMOOTHING) ** lane.runs  # what is left of the guess that the average began with
+        return (lane.cost_s - guessed * FIRST_COST_GUESS_S) / (1 - guessed)
 
     def check_room(self, target: Runnable) -> None:
         """Raises `OverloadedError` if the target's queue is full: asked before decoding, to spare a reject its cost."""

@@ -43,7 +43,7 @@ def handle(model: Echo) -> SimpleNamespace:
     return SimpleNamespace(model=model, card=SimpleNamespace(task="classify"))
 
 
-@pytest.fixture(params=[0.0, 0.9], ids=["candidate first", "baseline first"])
+@pytest.fixture(params=[0.4, 0.9], ids=["candidate first", "baseline first"])
 def drawn(request, monkeypatch) -> None:
     """The order that each pair draws."""
     monkeypatch.setattr("service.experiments.trial.random.random", lambda: request.param)
@@ -121,3 +121,19 @@ def test_a_deadline_that_is_too_short_for_both_runs_the_baseline_alone(make, dra
 
     asyncio.run(go())
     assert [seen.agree for seen in kept.observations] == [None] * images
+
+
+def test_now_and_then_a_slow_candidate_is_tried_again_after_the_answer(make, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("service.experiments.trial.random.random", lambda: 0.0)
+    scheduler, baseline, candidate, kept = make(), Echo(), Echo(seconds=0.1), Kept()
+
+    async def go() -> None:
+        await learn(scheduler, baseline, candidate)
+        candidate.go.clear()
+        candidate.began.clear()
+        answers, _ = await answered(trial(scheduler, candidate, kept), baseline, 0.15)
+        assert answers == [7]
+        assert candidate.began.is_set()
+        candidate.go.set()
+
+    asyncio.run(go())
