@@ -36,8 +36,8 @@ from service.imaging import ImageLimits
 from service.keys import keys_of
 from service.metrics import Metrics
 from service.parity.monitor import ParityMonitor, ParitySettings
-from service.registry import Changes, Entry, Registry
-from service.scheduler import Scheduler
+from service.registry import Changes, Entry, Handle, Registry
+from service.scheduler import Image, Outcome, Scheduler
 from service.settings import Settings, export_kernel
 
 if TYPE_CHECKING:
@@ -129,14 +129,15 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         background=background,
         metrics=metrics.parity,
     )
+    watch = parity if settings.parity_sample else None
     pipeline = Pipeline(
         scheduler,
         pool,
         ImageLimits(max_pixels=settings.max_pixels),
         telemetry,
-        watch=parity if settings.parity_sample else None,
+        watch=watch,
     )
-    laboratory = _laboratory(settings, registry, scheduler, background, metrics)
+    laboratory = _laboratory(settings, registry, scheduler, background, metrics, watch)
     services = Services(
         settings, registry, pipeline, metrics, version, Auth.of(settings), laboratory, Changes(registry)
     )
@@ -193,7 +194,12 @@ async def _running(
 
 
 def _laboratory(
-    settings: Settings, registry: Registry, scheduler: Scheduler, background: Background, metrics: Metrics
+    settings: Settings,
+    registry: Registry,
+    scheduler: Scheduler,
+    background: Background,
+    metrics: Metrics,
+    watch: Callable[[Handle, Image, Outcome], None] | None,
 ) -> Laboratory:
     """Experiments and feedback, as the settings want them."""
     return Laboratory(
@@ -205,6 +211,7 @@ def _laboratory(
         scheduler=scheduler,
         background=background,
         metrics=metrics,
+        watch=watch,
     )
 
 

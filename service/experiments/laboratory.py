@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,8 +20,8 @@ from service.experiments.tokens import Tokens
 from service.experiments.trial import Trial
 from service.experiments.verdict import Verdict, verdict
 from service.metrics import Bounds, LiveScores, Metrics, TargetLabels
-from service.registry import Registry
-from service.scheduler import Scheduler
+from service.registry import Handle, Registry
+from service.scheduler import Image, Outcome, Scheduler
 from service.tasks import TASKS
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ class Laboratory:
         scheduler: Runs them.
         background: Runs mirrored images.
         metrics: Shows it all.
+        watch: Hears of every run beside an answer with its input and output; for the parity monitor.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Laboratory:
         scheduler: Scheduler,
         background: Background,
         metrics: Metrics,
+        watch: Callable[[Handle, Image, Outcome], None] | None = None,
     ) -> None:
         self.store = store
         self.tokens = Tokens(secrets, max_age_s=retention.max_age_s)
@@ -89,6 +91,7 @@ class Laboratory:
         self.recorder.on_refresh(self.catalogue.refresh)
         self.recorder.on_refresh(self._show, every_s=_SHOW_S)
         self._scheduler, self._background, self._metrics = scheduler, background, metrics
+        self._watch = watch
         self._reports: dict[str, _Kept] = {}
         self._lock = threading.Lock()
         self._showing = threading.Lock()
@@ -110,7 +113,8 @@ class Laboratory:
 
     def trial(self, route: Route) -> Trial:
         """A request's part in an experiment."""
-        return Trial(route, self._scheduler, self._background, self.recorder, self._metrics.experiments)
+        experiments = self._metrics.experiments
+        return Trial(route, self._scheduler, self._background, self.recorder, experiments, self._watch)
 
     # ---- what was found --------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ come out. All that an arm is compared by is read off the networks' own outputs, 
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.background import Background
@@ -20,6 +20,10 @@ from service.metrics import ExperimentMetrics
 from service.registry import Handle
 from service.scheduler import Deadline, Image, Outcome, Runnable, Scheduler
 from service.tasks import TASKS
+
+# Share of the requests with too little time for both that run both all the same, the candidate second: nothing else
+# would show that it has become faster.
+_TRIED_AGAIN = 0.02
 
 
 @dataclass(slots=True)
@@ -48,14 +52,22 @@ class Trial:
         background: Runs mirrored images.
         recorder: Keeps what was seen.
         metrics: Counts it.
+        watch: Hears of every run of the arm that does not answer, as the pipeline's does of the one that answers.
     """
 
     def __init__(
-        self, route: Route, scheduler: Scheduler, background: Background, recorder: Recorder, metrics: ExperimentMetrics
+        self,
+        route: Route,
+        scheduler: Scheduler,
+        background: Background,
+        recorder: Recorder,
+        metrics: ExperimentMetrics,
+        watch: Callable[[Handle, Image, Outcome], None] | None = None,
     ) -> None:
         self.route = route
         self.seen: list[Seen] = []
         self._scheduler, self._background, self._recorder, self._metrics = scheduler, background, recorder, metrics
+        self._watch = watch
 
     async def submit_many(
         self, target: Runnable, images: Sequence[Image], deadline: Deadline | None = None
@@ -64,12 +76,18 @@ class Trial:
         declaration = self.route.declaration
         paired = declaration.mode == "paired"
         with_other = [self.route.sampled() for _ in images]
-        if paired and any(with_other):
+        both = paired and any(with_other)
+        hurry = both and deadline is not None and not self._time_for_both(target, len(images), deadline)
+        if hurry and random.random() >= _TRIED_AGAIN:  # noqa: S311  no secret
+            both, with_other = False, [False] * len(images)
+        if both:
             self.seen = list(
                 await asyncio.gather(
                     *(
-                        self._both(target, image, deadline) if both else self._alone(target, image, deadline)
-                        for image, both in zip(images, with_other, strict=True)
+                        self._both(target, image, deadline, hurry=hurry)
+                        if sampled
+                        else self._alone(target, image, deadline)
+                        for image, sampled in zip(images, with_other, strict=True)
                     )
                 )
             )
@@ -93,12 +111,23 @@ class Trial:
     async def _alone(self, target: Runnable, image: Image, deadline: Deadline | None) -> Seen:
         return Seen(new_id(), await self._scheduler.submit(target, image, deadline))
 
-    async def _both(self, target: Runnable, image: Image, deadline: Deadline | None) -> Seen:
-        """Runs both arms one after the other, in an order that is drawn, so that neither always finds warm caches."""
+    def _time_for_both(self, target: Runnable, images: int, deadline: Deadline) -> bool:
+        """Whether both arms' runs take no more than half of the time that is left, as far as that can be told."""
+        assert self.route.other is not None
+        costs_s = (self._scheduler.cost_s(target) or 0.0) + (self._scheduler.cost_s(self.route.other.model) or 0.0)
+        return images * costs_s + 2 * self._scheduler.expected_wait_s() <= deadline.remaining_s / 2
+
+    async def _both(self, target: Runnable, image: Image, deadline: Deadline | None, *, hurry: bool) -> Seen:
+        """Runs both arms one after the other, in an order that is drawn, so that neither always finds warm caches.
+
+        In a hurry the one that does not answer runs second, and so does one whose cost is not known yet: its run could
+        keep the only worker from the one that answers.
+        """
         other = self.route.other
         assert other is not None
         beside: Outcome | None = None
-        if random.random() < 0.5:  # noqa: S311  no secret
+        first = random.random() < 0.5  # noqa: S311  no secret
+        if first and not hurry and self._scheduler.cost_s(other.model) is not None:
             beside = await self._beside(other, image, deadline)
             outcome = await self._scheduler.submit(target, image, deadline)
         else:
@@ -107,11 +136,22 @@ class Trial:
         return Seen(new_id(), outcome, beside, () if beside is None else other.task.best(beside.output))
 
     async def _beside(self, other: Handle, image: Image, deadline: Deadline | None) -> Outcome | None:
-        """Runs the arm that does not answer: whatever goes wrong with it, the client gets the other one's answer."""
+        """Runs the arm that does not answer: whatever goes wrong with it, the client gets the other one's answer.
+
+        It has half of the time that is left: the rest is for the run that answers, or for making the answer of it.
+        """
+        if deadline is not None:
+            deadline = deadline._replace(at=deadline.at - deadline.remaining_s / 2)
         try:
-            return await self._scheduler.submit(other.model, image, deadline)
+            outcome = await self._scheduler.submit(other.model, image, deadline)
         except ServiceError:
             return None
+        self._tell(other, image, outcome)
+        return outcome
+
+    def _tell(self, other: Handle, image: Image, outcome: Outcome) -> None:
+        if self._watch is not None:
+            self._watch(other, image, outcome)
 
     def _mirror(self, seen: Seen, image: Image) -> None:
         """Has the candidate run on an image that is answered already."""
@@ -125,6 +165,7 @@ class Trial:
                 self._metrics.count_shadow(name, candidate, "failed")
                 self._note(seen, None)
                 return
+            self._tell(self.route.other, image, other)
             self._metrics.count_shadow(name, candidate, "ok", other.inference_s)
             self._note(seen, other, mirrored=True)
 

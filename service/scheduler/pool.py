@@ -31,7 +31,18 @@ import numpy.typing as npt
 
 from service.errors import BadOutputError, DeadlineExceededError, NotReadyError, OverloadedError
 from service.scheduler.deadline import Deadline
-from service.scheduler.work import Drop, Image, Job, Lane, Observer, Outcome, Output, Runnable, SilentObserver
+from service.scheduler.work import (
+    FIRST_COST_GUESS_S,
+    Drop,
+    Image,
+    Job,
+    Lane,
+    Observer,
+    Outcome,
+    Output,
+    Runnable,
+    SilentObserver,
+)
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +165,14 @@ class Scheduler:
         """Seconds until the images waiting now will have been run, by the moving average of what each target costs."""
         with self._changed:
             return sum(len(lane.jobs) * lane.cost_s for lane in self._lanes.values()) / self.workers
+
+    def cost_s(self, target: Runnable) -> float | None:
+        """Seconds that a run of one image takes, by the moving average of what was measured; None before the first."""
+        lane = self._lanes.get(target)
+        if lane is None or not lane.runs:
+            return None
+        guessed = (1 - _COST_SMOOTHING) ** lane.runs  # what is left of the guess that the average began with
+        return (lane.cost_s - guessed * FIRST_COST_GUESS_S) / (1 - guessed)
 
     def check_room(self, target: Runnable) -> None:
         """Raises `OverloadedError` if the target's queue is full: asked before decoding, to spare a reject its cost."""
@@ -307,6 +326,7 @@ class Scheduler:
                 self._changed.notify_all()
             lane.served_s += seconds - charged_s
             lane.cost_s += _COST_SMOOTHING * (seconds / images - lane.cost_s)
+            lane.runs += 1
 
     def _tell(self, hear: Callable[P, None], *what: P.args, **named: P.kwargs) -> None:
         """Tells the observer from a worker: whatever it does with that, the worker lives on."""

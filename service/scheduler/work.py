@@ -13,7 +13,8 @@ Image = npt.NDArray[np.uint8]  # [H,W,3]
 Output = npt.NDArray[Any]  # one row of a model's output: [classes] or [H,W]
 Drop = Literal["rejected", "expired", "cancelled"]
 
-_FIRST_COST_GUESS_S = 0.05
+#: What a run is taken to cost before the first one, seconds.
+FIRST_COST_GUESS_S = 0.05
 
 
 class Runnable(Protocol):
@@ -83,4 +84,5 @@ class Lane:
     target: Runnable
     jobs: dict[int, Job] = field(default_factory=dict)  # insertion-ordered: a queue with O(1) removal anywhere
     served_s: float = 0.0  # virtual time of start-time fair queueing
-    cost_s: float = _FIRST_COST_GUESS_S  # moving average of run seconds per image
+    cost_s: float = FIRST_COST_GUESS_S  # moving average of run seconds per image
+    runs: int = 0  # that it is the average of

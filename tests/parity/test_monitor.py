@@ -77,6 +77,27 @@ async def test_an_intact_network_is_found_intact(anyio_backend, zoo, op):  # noq
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["paired", "shadow"])
+async def test_a_network_that_only_runs_beside_another_is_watched(anyio_backend, zoo, op, tmp_path, mode):  # noqa: F811
+    declared = {
+        "name": "beside",
+        "task": "classify",
+        "mode": mode,
+        "baseline": {"variant": "full"},
+        "candidate": {"variant": "binary"},
+    }
+    file = tmp_path / "experiments.yaml"
+    file.write_text(yaml.safe_dump({"experiments": [declared]}))
+    options = {**EVERYTHING, "experiments_file": file, "default_classify_model": "tiny-bireal"}
+    async with running(zoo, **options) as client:
+        for number in (1, 2, 3):
+            await ask(client, number, query="")
+            await until(lambda number=number: checked(client) == number)  # one by one: what waits long is dropped
+        assert metric(client, "bireal_parity_agreement_total", **MODEL, agree="true") == 3
+        assert metric(client, "bireal_parity_ok", **MODEL) == 1
+
+
+@pytest.mark.anyio
 async def test_one_flipped_bit_in_memory_is_caught(anyio_backend, zoo, op, caplog):  # noqa: F811
     async with running(zoo, **EVERYTHING) as client:
         await ask(client)

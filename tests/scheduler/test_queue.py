@@ -214,6 +214,19 @@ def test_cancelling_one_of_four_in_a_running_batch_leaves_three_to_succeed(make)
     assert [answers[i].output[0] for i in (0, 1, 3)] == [0, 1, 3]
 
 
+def test_what_a_run_takes_is_told_from_the_first_one_on(make):
+    scheduler, target = make(), Echo(seconds=0.2)
+    assert scheduler.cost_s(target) is None
+
+    async def go() -> None:
+        runs = []
+        for _ in range(3):
+            runs.append((await scheduler.submit(target, image(0))).inference_s)
+            assert min(runs) - 1e-3 <= scheduler.cost_s(target) <= max(runs) + 1e-3
+
+    asyncio.run(go())
+
+
 def test_slow_work_cannot_starve_fast_work(make):
     scheduler = make(queue_size=200)
     slow, fast = Echo(seconds=0.02), Echo(seconds=0.001)

@@ -1,0 +1,139 @@
+"""A pair's second run costs the client its time at the most, and never its answer."""
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.background import Background
+from service.experiments.catalogue import Route
+from service.experiments.declaration import Declaration
+from service.experiments.observation import Observation
+from service.experiments.trial import Trial
+from service.metrics import Metrics
+from service.scheduler import Deadline, Scheduler
+from tests.scheduler.conftest import make, tally  # noqa: F401  fixtures
+from tests.scheduler.targets import Echo, image
+
+PAIRED = Declaration.model_validate(
+    {
+        "name": "p",
+        "task": "classify",
+        "mode": "paired",
+        "baseline": {"variant": "full"},
+        "candidate": {"variant": "binary"},
+    }
+)
+
+
+class Kept:
+    """Stands in for the recorder."""
+
+    def __init__(self) -> None:
+        self.observations: list[Observation] = []
+
+    def put(self, observation: Observation) -> None:
+        self.observations.append(observation)
+
+
+def handle(model: Echo) -> SimpleNamespace:
+    return SimpleNamespace(model=model, card=SimpleNamespace(task="classify"))
+
+
+@pytest.fixture(params=[0.4, 0.9], ids=["candidate first", "baseline first"])
+def drawn(request, monkeypatch) -> None:
+    """The order that each pair draws."""
+    monkeypatch.setattr("service.experiments.trial.random.random", lambda: request.param)
+
+
+def trial(scheduler: Scheduler, candidate: Echo, kept: Kept) -> Trial:
+    route = Route(PAIRED, "r", PAIRED.baseline, handle(Echo()), handle(candidate))
+    metrics = Metrics(CollectorRegistry()).experiments
+    return Trial(route, scheduler, Background(scheduler, capacity=1), kept, metrics)
+
+
+async def learn(scheduler: Scheduler, *targets: Echo) -> None:
+    """Lets the scheduler know what the targets' runs take."""
+    for target in targets:
+        for _ in range(8):
+            await scheduler.submit(target, image(0))
+
+
+async def answered(made: Trial, target: Echo, seconds: float, images: int = 1) -> tuple[list[Any], float]:
+    """The answers of the baseline to a request with a deadline, and the seconds until they were there."""
+    begun = time.monotonic()
+    outcomes = await made.submit_many(target, [image(7)] * images, Deadline.after(seconds))
+    return [outcome.output[0] for outcome in outcomes], time.monotonic() - begun
+
+
+def test_both_run_where_there_is_time(make, drawn):  # noqa: F811
+    scheduler, baseline, candidate, kept = make(), Echo(), Echo(), Kept()
+
+    async def go() -> None:
+        await learn(scheduler, baseline, candidate)
+        assert (await answered(trial(scheduler, candidate, kept), baseline, 10, images=3))[0] == [7, 7, 7]
+
+    asyncio.run(go())
+    assert candidate.batches[-3:] == [[7]] * 3
+    assert [seen.agree for seen in kept.observations] == [True] * 3
+
+
+def test_a_candidate_that_became_slow_is_given_up_in_time(make, drawn):  # noqa: F811
+    scheduler, baseline, candidate, kept = make(workers=2), Echo(), Echo(), Kept()
+
+    async def go() -> float:
+        await learn(scheduler, baseline, candidate)
+        candidate.go.clear()
+        answers, seconds = await answered(trial(scheduler, candidate, kept), baseline, 2)
+        candidate.go.set()
+        assert answers == [7]
+        return seconds
+
+    assert 0.9 < asyncio.run(go()) < 1.6
+    assert [seen.agree for seen in kept.observations] == [None]
+
+
+def test_a_candidate_that_has_not_run_yet_does_not_take_the_only_worker_first(make, drawn):  # noqa: F811
+    scheduler, baseline, candidate, kept = make(workers=1), Echo(), Echo(), Kept()
+
+    async def go() -> None:
+        candidate.go.clear()
+        answers, _ = await answered(trial(scheduler, candidate, kept), baseline, 1)
+        candidate.go.set()
+        assert answers == [7]
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(("seconds", "images"), [(0.15, 1), (0.5, 6)])
+def test_a_deadline_that_is_too_short_for_both_runs_the_baseline_alone(make, drawn, seconds, images):  # noqa: F811
+    scheduler, baseline, candidate, kept = make(queue_size=20), Echo(), Echo(seconds=0.1), Kept()
+
+    async def go() -> None:
+        await learn(scheduler, baseline, candidate)
+        ran = len(candidate.batches)
+        answers, _ = await answered(trial(scheduler, candidate, kept), baseline, seconds, images)
+        assert answers == [7] * images
+        assert len(candidate.batches) == ran
+
+    asyncio.run(go())
+    assert [seen.agree for seen in kept.observations] == [None] * images
+
+
+def test_now_and_then_a_slow_candidate_is_tried_again_after_the_answer(make, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("service.experiments.trial.random.random", lambda: 0.0)
+    scheduler, baseline, candidate, kept = make(), Echo(), Echo(seconds=0.1), Kept()
+
+    async def go() -> None:
+        await learn(scheduler, baseline, candidate)
+        candidate.go.clear()
+        candidate.began.clear()
+        answers, _ = await answered(trial(scheduler, candidate, kept), baseline, 0.15)
+        assert answers == [7]
+        assert candidate.began.is_set()
+        candidate.go.set()
+
+    asyncio.run(go())
