@@ -71,7 +71,7 @@ class ExperimentList(BaseModel):
 async def experiments(services: ServicesOf) -> Response:
     """Lists every experiment with its results and a verdict in plain words; they are a second old at the most."""
     laboratory = services.laboratory
-    found = await asyncio.to_thread(lambda: [_info(services, each) for each in laboratory.catalogue.all()])
+    found = await asyncio.to_thread(lambda: [_info(services, each) for each in laboratory.experiments.all()])
     return json_response(ExperimentList(experiments=found, stored=laboratory.store.path is not None))
 
 
@@ -83,7 +83,7 @@ async def experiments(services: ServicesOf) -> Response:
 )
 async def experiment(services: ServicesOf, name: Name) -> Response:
     """Tells what one experiment compares, what it found and what that means."""
-    declaration = services.laboratory.catalogue.get(name)
+    declaration = services.laboratory.experiments.get(name)
     return json_response(await asyncio.to_thread(_info, services, declaration))
 
 
@@ -108,7 +108,7 @@ async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Res
         raise InvalidExperimentError(
             f"{no_effect(member, declaration)}; nothing was changed.", remedy=f"Leave `{member}` out."
         )
-    changed = await asyncio.to_thread(services.laboratory.catalogue.put, declaration)
+    changed = await asyncio.to_thread(services.laboratory.experiments.put, declaration)
     return json_response(await asyncio.to_thread(_info, services, changed))
 
 
@@ -121,7 +121,7 @@ async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Res
 )
 async def patch(services: ServicesOf, name: Name, change: Change) -> Response:
     """Changes what the body names and leaves the rest; the data so far stay with the experiment."""
-    changed = await asyncio.to_thread(services.laboratory.catalogue.change, name, change)
+    changed = await asyncio.to_thread(services.laboratory.experiments.change, name, change)
     return json_response(await asyncio.to_thread(_info, services, changed))
 
 
@@ -134,7 +134,7 @@ async def patch(services: ServicesOf, name: Name, change: Change) -> Response:
 )
 async def delete(services: ServicesOf, name: Name) -> Response:
     """Ends it; what was kept of it is forgotten in its time."""
-    await asyncio.to_thread(services.laboratory.catalogue.remove, name)
+    await asyncio.to_thread(services.laboratory.experiments.remove, name)
     return Response(status_code=204)
 
 

@@ -14,7 +14,7 @@ from service import xnor_op
 from service.card import Card, VariantName
 from service.errors import DeadlineExceededError, OpUnavailableError, OverloadedError, ServiceError
 from service.imaging import ImageReport
-from service.metrics import AnswerMeter, Metrics, Outcome, RunLabels, Stage, TargetLabels
+from service.metrics import AnswerMeter, Metrics, RequestOutcome, RunLabels, Stage, TargetLabels
 from service.registry import Entry, Handle
 from service.scheduler import Drop, Runnable
 
@@ -61,7 +61,7 @@ class Failures:
             self._telemetry.count(outcome, self._handle, self._images)
 
 
-def _outcome_of(error: BaseException) -> Outcome | None:
+def _outcome_of(error: BaseException) -> RequestOutcome | None:
     """How an image ends that an error ended; None where the whole process ends."""
     if isinstance(error, OverloadedError):
         return "rejected"
@@ -137,7 +137,7 @@ class Telemetry:
         """Counts the images of a request that a block gives up on, by what it raises."""
         return Failures(self, handle, images)
 
-    def count(self, outcome: Outcome, handle: Handle, images: int = 1) -> None:
+    def count(self, outcome: RequestOutcome, handle: Handle, images: int = 1) -> None:
         """Counts images by how their request ended."""
         for _ in range(images):
             self._metrics.count_request(outcome, **run_labels(handle))

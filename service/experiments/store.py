@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from service.errors import FeedbackStoreError
 from service.experiments.observation import Judgement, Observation, Score
 
-Outcome = Literal["stored", "repeated", "conflicting"]
+Stored = Literal["stored", "repeated", "conflicting"]
 
 _BUSY_S = 5.0  # how long a process waits for another one's write
 _OBSERVATION = tuple(field.name for field in fields(Observation))
@@ -112,7 +112,7 @@ class Store:
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
-    def add_feedback(self, judgement: Judgement) -> Outcome:
+    def add_feedback(self, judgement: Judgement) -> Stored:
         """Keeps a client's feedback; it is on the disk when this returns. The first word on an answer stands.
 
         Raises:
