@@ -20,9 +20,10 @@ from pydantic import ValidationError
 from loadtest.options import positive
 from loadtest.scenarios.queueing import Service, cores_needed, sojourn
 from loadtest.scenarios.schema import Capacity, LoadDocument
+from loadtest.stack import ROOT
 from models.command_line import Parser
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "load"
+FOLDER = ROOT / "docs" / "benchmarks" / "load"
 PERCENT = 99.0
 
 

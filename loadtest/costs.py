@@ -17,7 +17,7 @@ from loadtest.measures.interleave import ParityError
 from loadtest.measures.modules import measure_modules
 from loadtest.measures.throughput import measure_throughput
 from loadtest.memory import measure_memory
-from loadtest.options import UsageError, add_output, count, positive, run_main
+from loadtest.options import UsageError, add_output, count, positive, run_main, select
 from loadtest.peers.networks import Pair, pairs
 from loadtest.peers.onnx_runtime import Workload
 from loadtest.records.costs import cost_tables
@@ -42,11 +42,9 @@ def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = Non
         OpUnavailableError: the operator's library is missing.
     """
     weights, found = pairs(arguments.weights) if networks is None else ("given", list(networks))
-    patterns = arguments.networks or ["*"]
-    chosen = [pair for pair in found if any(fnmatchcase(pair.binary_name, pattern) for pattern in patterns)]
-    if not chosen:
-        names = ", ".join(pair.binary_name for pair in found)
-        raise UsageError(f"--networks {' '.join(patterns)} matches no network; there are: {names}.")
+    names = [pair.binary_name for pair in found]
+    selected = select(names, arguments.networks or (), option="--networks", what="network")
+    chosen = [pair for pair in found if pair.binary_name in selected]
     machine = describe_machine()
     left_out: list[LeftOut] = []
     memory: list[Memory] = []

@@ -14,7 +14,6 @@ too, so that in the end the store must hold exactly those that were sent, one ro
 
 import argparse
 import contextlib
-import json
 import signal
 import sqlite3
 import sys
@@ -28,8 +27,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from loadtest.machine import describe_machine
-from loadtest.options import count, positive
+from loadtest.options import add_report, count, positive, run_report
 from loadtest.pictures import photo_like
 from loadtest.stack import StackError, Started, ended, service, stop
 from models.command_line import Parser
@@ -65,20 +63,12 @@ class Tally:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs both. Returns the exit code: 0, 1 (something was lost) or 2 (it could not be run)."""
-    arguments = _parser().parse_args(argv)
-    machine = describe_machine()
-    try:
-        document = {"kind": "kill", "term": terminate(arguments), "kill": kill(arguments)}
-    except StackError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    document["ok"] = document["term"]["ok"] and document["kill"]["ok"]
-    document["machine"] = machine.model_dump(mode="json")
-    text = json.dumps(document, indent=1)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
-    print(text)
-    return 0 if document["ok"] else 1
+    return run_report(_both, _parser().parse_args(argv), StackError)
+
+
+def _both(arguments: argparse.Namespace) -> dict[str, Any]:
+    term, killed = terminate(arguments), kill(arguments)
+    return {"kind": "kill", "term": term, "kill": killed, "ok": term["ok"] and killed["ok"]}
 
 
 def terminate(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -357,7 +347,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", type=count, default=20, help="acknowledged before SIGKILL (%(default)s)")
     parser.add_argument("--stubborn", action="store_true", help="clients that go on sending until the port closes")
     parser.add_argument("--model-dir", type=Path, help="other models than the shipped ones")
-    parser.add_argument("--out", type=Path, help="write the report here too")
+    add_report(parser)
     return parser
 
 

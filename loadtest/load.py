@@ -27,11 +27,11 @@ from loadtest.scenarios.drive import Run, drive
 from loadtest.scenarios.plan import MEANING, NAMES, SATURATING_USERS, Kind, Plan, plans, saturate
 from loadtest.scenarios.schema import Capacity, LoadDocument, RunResult
 from loadtest.scenarios.summary import capacity, saturated_rate, summarise
-from loadtest.stack import Service, StackError, get, service, wait_ready
+from loadtest.stack import ROOT, Service, StackError, get, service, wait_ready
 from models.command_line import Parser
 from service.errors import ServiceError
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "load"
+FOLDER = ROOT / "docs" / "benchmarks" / "load"
 TASKS = ("classify", "depth")
 VARIANTS = ("binary", "reference", "full")
 WITHOUT_RATES = {"saturate", "ramp"}  # scenarios that ask for no rate, which is a share of capacity

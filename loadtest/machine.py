@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loadtest.records.schema import Machine
+from loadtest.stack import ROOT
 from service import xnor_op
 from service.host import usable_cpus
 
@@ -18,7 +19,6 @@ FLAGS = (
     "popcnt", "avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_vpopcntdq", "avx512_bf16",
     "amx_int8", "asimd", "asimddp",
 )  # fmt: skip
-_ROOT = Path(__file__).resolve().parent.parent
 
 
 def describe_machine() -> Machine:
@@ -69,7 +69,7 @@ def _commit() -> str:
     """The commit that the code stands at, marked `+` where files under version control differ from it."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(_ROOT), *arguments]
+        command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - fixed
 
     try:

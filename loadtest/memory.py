@@ -18,12 +18,12 @@ import onnx
 from loadtest.options import UsageError, progress
 from loadtest.peers.onnx_runtime import BINARY, ORT_FP32, ORT_INT8, Way, Workload
 from loadtest.records.schema_costs import Memory
+from loadtest.stack import ROOT
 from service import xnor_op
 from service.backends.weights import count_weights
 
 WAYS = (ORT_FP32, BINARY, ORT_INT8)
 RUNS = 3
-_ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def child(
         command.append(str(switch))
     done = subprocess.run(  # noqa: S603  no shell, and arguments of our own
         [*tool, *command],
-        cwd=_ROOT,
+        cwd=ROOT,
         env=os.environ | dict(env or {}),
         capture_output=True,
         text=True,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from loadtest.machine import describe_machine
 from loadtest.records.schema import Document, LeftOut, Row, Settings
 from loadtest.records.schema_costs import Costs
 from models.command_line import Parser
@@ -48,6 +50,11 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     """The options by which `run_main` writes a document."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write that document to a file, too")
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """The option by which `run_report` writes a report."""
+    parser.add_argument("--out", type=Path, help="write the report here too")
 
 
 def count(text: str) -> int:
@@ -99,15 +106,21 @@ def settings(arguments: argparse.Namespace, *, settle: int, weights: str) -> Set
     )
 
 
-def select(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+def select(names: Sequence[str], patterns: Sequence[str], *, option: str = "--only", what: str = "row") -> list[str]:
     """Names that one of the shell patterns matches; all of them without patterns.
+
+    Args:
+        names: to choose from.
+        patterns: as they were given.
+        option: that took them.
+        what: is named.
 
     Raises:
         UsageError: a pattern matches none.
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(f"--only {pattern!r} matches no row; there are: {', '.join(names)}.")
+            raise UsageError(f"{option} {pattern!r} matches no {what}; there are: {', '.join(names)}.")
     return [name for name in names if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
@@ -139,6 +152,32 @@ def run_main(
     else:
         print("\n".join(table(document)))
     return int(any(left.failed for left in document.left_out))
+
+
+def run_report(
+    measure: Callable[[argparse.Namespace], dict[str, Any]], arguments: argparse.Namespace, *errors: type[Exception]
+) -> int:
+    """Runs what drives a service, prints and writes its report, with the machine as it was before.
+
+    Args:
+        measure: makes the report.
+        arguments: for it, and those of `add_report`.
+        errors: that say that it could not be run.
+
+    Returns:
+        0; 1 if the report says that something was wrong (`ok` is false); 2 if it could not be run.
+    """
+    machine = describe_machine()  # before there is any load of ours
+    try:
+        document = measure(arguments)
+    except errors as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    text = json.dumps({**document, "machine": machine.model_dump(mode="json")}, indent=1)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+    print(text)
+    return 0 if document.get("ok", True) else 1
 
 
 def progress(text: str) -> None:

@@ -13,7 +13,6 @@ on the same, and what other processes took of the machine meanwhile.
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import signal
@@ -30,8 +29,7 @@ from typing import Any
 import httpx
 
 from loadtest.keepalive import LoadError, post
-from loadtest.machine import describe_machine
-from loadtest.options import count, progress
+from loadtest.options import add_report, count, progress, run_report
 from loadtest.overhead_peers import work
 from loadtest.pictures import photo_like
 from loadtest.stack import ROOT, StackError, ended, free_port, service
@@ -54,20 +52,12 @@ class _Up:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparison. Returns the exit code: 0 or 2 (it could not be run)."""
-    arguments = _parser().parse_args(argv)
+    return run_report(_measure, _parser().parse_args(argv), StackError, LoadError, OSError)
+
+
+def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     picture = photo_like(*arguments.picture)
-    machine = describe_machine()  # before there is any load of ours
-    try:
-        document = cores(arguments, picture) if arguments.cores else compare(arguments, picture)
-    except (StackError, LoadError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    document["machine"] = machine.model_dump(mode="json")
-    text = json.dumps(document, indent=1)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
-    print(text)
-    return 0
+    return cores(arguments, picture) if arguments.cores else compare(arguments, picture)
 
 
 def compare(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
@@ -146,33 +136,33 @@ def cores(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
     found: dict[str, list[dict[str, float]]] = {"1": [], "2": []}
     with contextlib.ExitStack() as stack:
         servers = {}
-        for count in (1, 2):
-            options = ["--workers", count, "--decode-threads", count, "--intra-op-threads", 1]
-            servers[count] = stack.enter_context(service(options, cpus=cpus[:count]))
-            post(f"{servers[count].url}/classify", picture, requests=100, at_once=4)
+        for number in (1, 2):
+            options = ["--workers", number, "--decode-threads", number, "--intra-op-threads", 1]
+            servers[number] = stack.enter_context(service(options, cpus=cpus[:number]))
+            post(f"{servers[number].url}/classify", picture, requests=100, at_once=4)
         progress("one core and two: measuring")
         try:
             for _ in range(arguments.rounds):
-                for count, server in servers.items():
-                    os.sched_setaffinity(0, cpus[:count])
+                for number, server in servers.items():
+                    os.sched_setaffinity(0, cpus[:number])
                     begun, machine = cpu_s(server.process.pid), _machine_cpu_s()
                     driven = post(f"{server.url}/classify", picture, requests=arguments.requests, at_once=8)
                     spent_s = cpu_s(server.process.pid) - begun
                     others_s = _machine_cpu_s() - machine - spent_s - driven.client_cpu_s
-                    found[str(count)].append(
+                    found[str(number)].append(
                         {
                             "requests_per_s": driven.per_s,
                             "server_cpus_busy": spent_s / driven.seconds,
                             "generator_cpus_busy": driven.client_cpu_s / driven.seconds,
                             "others_cpus_busy": max(0.0, others_s / driven.seconds),
-                            "work_in_threads_per_s": _work_in_threads(picture, count),
+                            "work_in_threads_per_s": _work_in_threads(picture, number),
                         }
                     )
         finally:
             os.sched_setaffinity(0, cpus)
     medians = {
-        count: {name: round(statistics.median(one[name] for one in slices), 3) for name in slices[0]}
-        for count, slices in found.items()
+        number: {name: round(statistics.median(one[name] for one in slices), 3) for name in slices[0]}
+        for number, slices in found.items()
     }
     ratio = {name: round(medians["2"][name] / medians["1"][name], 3) for name in medians["1"] if name.endswith("per_s")}
     return {
@@ -194,7 +184,7 @@ def _work_in_threads(data: bytes, threads: int, seconds: float = 0.3) -> float:
     """The work a second in so many threads without a server: what Python's lock leaves of several cores."""
     end = time.perf_counter() + seconds
 
-    def count(_: int) -> int:
+    def works(_: int) -> int:
         done = 0
         while time.perf_counter() < end:
             work(data)
@@ -202,7 +192,7 @@ def _work_in_threads(data: bytes, threads: int, seconds: float = 0.3) -> float:
         return done
 
     with ThreadPoolExecutor(threads) as pool:
-        return sum(pool.map(count, range(threads))) / seconds
+        return sum(pool.map(works, range(threads))) / seconds
 
 
 def _work_s(data: bytes) -> float:
@@ -268,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout, whose service takes turns too")
     parser.add_argument("--cores", action="store_true", help="one core against two instead")
-    parser.add_argument("--out", type=Path, help="write the report here too")
+    add_report(parser)
     return parser
 
 

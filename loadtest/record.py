@@ -22,11 +22,12 @@ from loadtest.records.schema import Document
 from loadtest.records.schema_costs import Costs
 from loadtest.records.tables import readme
 from loadtest.records.views import Recorded, block_cells, network_cells
+from loadtest.stack import ROOT
 from models.command_line import Parser
 from service.errors import ServiceError
 from service.host import usable_cpus
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+FOLDER = ROOT / "docs" / "benchmarks"
 README = "README.md"
 REMARKS = ".remarks.md"
 

@@ -7,7 +7,6 @@ service that ended before it was told to.
 """
 
 import argparse
-import json
 import sys
 import threading
 import time
@@ -21,8 +20,7 @@ import httpx
 import numpy as np
 from tqdm import tqdm
 
-from loadtest.machine import describe_machine
-from loadtest.options import count, positive
+from loadtest.options import add_report, count, positive, run_report
 from loadtest.pictures import photo_like
 from loadtest.scenarios.drive import Usage
 from loadtest.stack import StackError, service, stop
@@ -35,17 +33,7 @@ _BAD = {"cut": 422, "text": 415}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the soak. Returns the exit code: 0, 1 (something was wrong) or 2 (it could not be run)."""
-    arguments = _parser().parse_args(argv)
-    try:
-        document = soak(arguments)
-    except StackError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    text = json.dumps(document, indent=1)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
-    print(text)
-    return 0 if document["ok"] else 1
+    return run_report(soak, _parser().parse_args(argv), StackError)
 
 
 def soak(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -58,7 +46,6 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
     options = ["--queue-size", arguments.queue_size]
     if arguments.model_dir:
         options += ["--model-dir", arguments.model_dir, "--fallback", "reference"]
-    machine = describe_machine()
     counts: list[Counter[str]] = [Counter() for _ in range(arguments.clients)]  # one each: adding is not atomic
     wrong: list[str] = []
     with service(options) as server:
@@ -81,7 +68,7 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
     whole = lasted_s >= seconds
     slope = float(np.polyfit(times[late], memory[late], 1)[0]) * 60 if late.sum() > 2 else 0.0
     total = sum(counts, Counter[str]())
-    answered = sum(count for name, count in total.items() if name.endswith(" 200"))
+    answered = sum(number for name, number in total.items() if name.endswith(" 200"))
     return {
         "kind": "soak",
         "minutes": round(lasted_s / 60, 1),
@@ -101,7 +88,6 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
         "max_slope_kb_per_min": arguments.max_slope,
         "exit_code": exit_code,
         "ok": whole and not wrong and exit_code == 0 and answered > 0 and slope / 1e3 <= arguments.max_slope,
-        "machine": machine.model_dump(mode="json"),
     }
 
 
@@ -157,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--queue-size", type=count, default=8, help="of the service: small, so that it is full")
     parser.add_argument("--max-slope", type=float, default=500.0, help="kB a minute that count as flat (%(default)s)")
     parser.add_argument("--model-dir", type=Path, help="other models than the shipped ones")
-    parser.add_argument("--out", type=Path, help="write the report here too")
+    add_report(parser)
     return parser
 
 

@@ -114,8 +114,8 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     )
     registry.observe(telemetry.variant_loaded, _retirement(telemetry, scheduler))
     pool = ThreadPool(threads=settings.decode_threads, queue_size=settings.queue_size)
-    metrics.queue_depth.set_function(scheduler.waiting)
-    metrics.set_capacity(queue_limit=settings.queue_size, workers=settings.workers)
+    metrics.requests.queue_depth.set_function(scheduler.waiting)
+    metrics.requests.set_capacity(queue_limit=settings.queue_size, workers=settings.workers)
     background = Background(scheduler, capacity=settings.background_queue)
     parity = ParityMonitor(
         ParitySettings(
@@ -158,7 +158,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     surfaces = (predict, compare, experiments, feedback, oip, oip_repository, models_admin, ops, pages)
     for router in (surface.router for surface in surfaces):
         app.include_router(router)
-    metrics.begin_routes(_answering(predict.router, compare.router, oip.router))
+    metrics.requests.begin_routes(_answering(predict.router, compare.router, oip.router))
     describe(app, services.auth)
     return app
 
@@ -226,7 +226,7 @@ def _middleware(services: Services, tracing: "Tracing | None") -> list[Middlewar
     settings, metrics, lifecycle = services.settings, services.metrics, services.lifecycle
     layers = [
         Middleware(LingeringClose, max_bytes=max(LINGER_BYTES, settings.max_body_bytes), max_s=LINGER_S),
-        Middleware(AccessMiddleware, metrics=metrics, draining=lambda: lifecycle.draining),
+        Middleware(AccessMiddleware, metrics=metrics.requests, draining=lambda: lifecycle.draining),
     ]
     if tracing is not None:
         from service.tracing import StageSpans  # loads the SDK: only where traces are wanted
@@ -270,7 +270,7 @@ async def _load(services: Services, telemetry: Telemetry) -> None:
     await asyncio.to_thread(services.registry.load)
     await asyncio.to_thread(telemetry.show_build, services.version)
     found = ops.readiness(services)
-    services.metrics.set_ready(found.ready)
+    services.metrics.models.set_ready(found.ready)
     for reason in found.reasons:
         log.error("not ready: %s", reason)
     if found.ready:

@@ -61,7 +61,7 @@ def test_buckets_start_at_100_microseconds_and_grow_by_half() -> None:
 def test_stages(metrics: Metrics) -> None:
     for stage in STAGES:
         for seconds in (0.002, 0.004):
-            metrics.answered_by(**RUN).answered({stage: seconds})
+            metrics.requests.answered_by(**RUN).answered({stage: seconds})
         labels = {**RUN, "stage": stage}
         assert value(metrics, "bireal_stage_seconds_count", **labels) == 2
         assert value(metrics, "bireal_stage_seconds_sum", **labels) == pytest.approx(0.006)
@@ -71,15 +71,15 @@ def test_stages(metrics: Metrics) -> None:
 
 def test_outcomes(metrics: Metrics) -> None:
     for outcome in OUTCOMES:
-        metrics.count_request(outcome, **RUN)
+        metrics.requests.count_request(outcome, **RUN)
         assert value(metrics, "bireal_requests_total", **RUN, outcome=outcome) == 1
 
 
 def test_counters_of_what_is_served_begin_at_0(metrics: Metrics) -> None:
-    metrics.begin(**RUN)
-    metrics.begin_routes(["/classify"])
+    metrics.requests.begin(**RUN)
+    metrics.requests.begin_routes(["/classify"])
     model = {name: RUN[name] for name in ("task", "model", "version")}
-    metrics.begin_fallback(**model)
+    metrics.requests.begin_fallback(**model)
     for outcome in OUTCOMES:
         assert value(metrics, "bireal_requests_total", **RUN, outcome=outcome) == 0
     assert value(metrics, "bireal_stage_seconds_count", **RUN, stage="total") == 0
@@ -92,29 +92,29 @@ def test_counters_of_what_is_served_begin_at_0(metrics: Metrics) -> None:
 
 def test_every_series_belongs_to_a_documented_metric(metrics: Metrics) -> None:
     """The client's gauges of the moment of creation, for one, are turned off."""
-    metrics.begin(**RUN)
-    metrics.answered_by(**RUN).answered({"total": 0.002})
+    metrics.requests.begin(**RUN)
+    metrics.requests.answered_by(**RUN).answered({"total": 0.002})
     named = {doc.name for doc in metrics.documentation()}
     for name, _ in samples(metrics):
         assert name in named or re.sub("_(bucket|sum|count)$", "", name) in named or name.startswith("process_"), name
 
 
 def test_refused_and_dropped(metrics: Metrics) -> None:
-    metrics.count_rejected(**TARGET)
-    metrics.count_expired(**TARGET)
-    metrics.count_expired(**TARGET)
-    metrics.count_cancelled(**TARGET)
+    metrics.requests.count_rejected(**TARGET)
+    metrics.requests.count_expired(**TARGET)
+    metrics.requests.count_expired(**TARGET)
+    metrics.requests.count_cancelled(**TARGET)
     assert value(metrics, "bireal_rejected_total", **TARGET) == 1
     assert value(metrics, "bireal_expired_total", **TARGET) == 2
     assert value(metrics, "bireal_cancelled_total", **TARGET) == 1
 
 
 def test_images_problems_fallbacks_and_comparisons(metrics: Metrics) -> None:
-    metrics.count_image(ImageReport("JPEG", 4, 3, "RGB"))
-    metrics.count_image(ImageReport("PNG", 4, 3, "P", converted="palette looked up"))
-    metrics.count_problem("broken-image")
-    metrics.count_fallback(task="classify", model="m", version="1", requested="binary", ran="reference")
-    metrics.count_comparison("classify", ("m", "binary"), ("n", "full"), agree=True)
+    metrics.requests.count_image(ImageReport("JPEG", 4, 3, "RGB"))
+    metrics.requests.count_image(ImageReport("PNG", 4, 3, "P", converted="palette looked up"))
+    metrics.requests.count_problem("broken-image")
+    metrics.requests.count_fallback(task="classify", model="m", version="1", requested="binary", ran="reference")
+    metrics.requests.count_comparison("classify", ("m", "binary"), ("n", "full"), agree=True)
     assert value(metrics, "bireal_images_total", format="JPEG", converted="false") == 1
     assert value(metrics, "bireal_images_total", format="PNG", converted="true") == 1
     assert value(metrics, "bireal_problems_total", code="broken-image") == 1
@@ -125,9 +125,9 @@ def test_images_problems_fallbacks_and_comparisons(metrics: Metrics) -> None:
 
 
 def test_http_labels_are_bounded(metrics: Metrics) -> None:
-    metrics.observe_http("POST", "/classify", 200, 0.01)
+    metrics.requests.observe_http("POST", "/classify", 200, 0.01)
     for number in range(50):
-        metrics.observe_http(f"HACK{number}", None, 404, 0.001)
+        metrics.requests.observe_http(f"HACK{number}", None, 404, 0.001)
     assert value(metrics, "bireal_http_requests_total", method="POST", route="/classify", status="200") == 1
     assert value(metrics, "bireal_http_requests_total", method="other", route="unmatched", status="404") == 50
     assert value(metrics, "bireal_http_request_seconds_count", method="other", route="unmatched") == 50
@@ -135,9 +135,9 @@ def test_http_labels_are_bounded(metrics: Metrics) -> None:
 
 
 def test_queue(metrics: Metrics) -> None:
-    metrics.queue_depth.set(3)
-    metrics.in_flight.inc()
-    metrics.observe_batches([4], **RUN)
+    metrics.requests.queue_depth.set(3)
+    metrics.requests.in_flight.inc()
+    metrics.requests.observe_batches([4], **RUN)
     assert value(metrics, "bireal_queue_depth") == 3
     assert value(metrics, "bireal_in_flight") == 1
     assert value(metrics, "bireal_batch_size_bucket", le="2.0", **RUN) == 0
@@ -148,7 +148,7 @@ def test_queue(metrics: Metrics) -> None:
 
 
 def test_card(metrics: Metrics) -> None:
-    metrics.set_card(classify_card())
+    metrics.models.set_card(classify_card())
     model = {"task": "classify", "model": "bireal18-test", "version": "1"}
     assert value(metrics, "bireal_model_artefact_bytes", **model) == 4_000
     assert value(metrics, "bireal_model_parameters", **model, precision="binary") == 10_000
@@ -171,24 +171,24 @@ def test_card(metrics: Metrics) -> None:
 
 
 def test_loaded_variant(metrics: Metrics) -> None:
-    metrics.set_card(classify_card())
-    metrics.set_loaded(
+    metrics.models.set_card(classify_card())
+    metrics.models.set_loaded(
         ready=True, load_seconds=0.25, session_bytes=3_000_000, memory_bytes={"binary": 1_300, "real": 2_100}, **RUN
     )
     assert value(metrics, "bireal_model_ready", **RUN) == 1
     assert value(metrics, "bireal_model_load_seconds", **RUN) == 0.25
     assert value(metrics, "bireal_model_session_bytes", **TARGET) == 3_000_000
     assert value(metrics, "bireal_model_weight_bytes", **TARGET, precision="binary") == 1_300
-    metrics.set_loaded(ready=False, **RUN)
+    metrics.models.set_loaded(ready=False, **RUN)
     assert value(metrics, "bireal_model_ready", **RUN) == 0
     assert value(metrics, "bireal_model_load_seconds", **RUN) == 0.25
 
 
 def test_removed_model_leaves_the_gauges_and_stays_in_the_counters(metrics: Metrics) -> None:
     for card in (classify_card(), full_card(), classify_card(version="2")):
-        metrics.set_card(card)
-    metrics.set_loaded(ready=True, load_seconds=1, session_bytes=1, **RUN)
-    metrics.count_request("ok", **RUN)
+        metrics.models.set_card(card)
+    metrics.models.set_loaded(ready=True, load_seconds=1, session_bytes=1, **RUN)
+    metrics.requests.count_request("ok", **RUN)
     metrics.remove_model("bireal18-test", "1")
     left = {
         (name, dict(labels)["model"], dict(labels)["version"])
@@ -212,16 +212,16 @@ def work(metrics: Metrics, run: RunLabels) -> tuple[float | None, ...]:
 
 
 def test_work_of_the_bit_packed_network(metrics: Metrics) -> None:
-    metrics.work_of(classify_card(), "binary", "avx2").run(images=3)
-    metrics.work_of(classify_card(), "binary", "avx2").run(images=1)
+    metrics.models.work_of(classify_card(), "binary", "avx2").run(images=3)
+    metrics.models.work_of(classify_card(), "binary", "avx2").run(images=1)
     assert work(metrics, RUN) == (4 * 6_400, 4 * 100, 4 * 12_800, 2 * 3_250)
 
 
 def test_work_of_float_networks_is_all_real(metrics: Metrics) -> None:
-    metrics.work_of(classify_card(), "reference", "onnxruntime").run(images=1)
+    metrics.models.work_of(classify_card(), "reference", "onnxruntime").run(images=1)
     reference = RunLabels(**{**TARGET, "variant": "reference"}, kernel="onnxruntime")  # type: ignore[typeddict-item]
     assert work(metrics, reference) == (0, 6_500, 64 * 6_500, 42_000)
-    metrics.work_of(full_card(), "full", "onnxruntime").run(images=2)
+    metrics.models.work_of(full_card(), "full", "onnxruntime").run(images=2)
     full = RunLabels(task="classify", model="resnet18-test", version="1", variant="full", kernel="onnxruntime")
     assert work(metrics, full) == (0, 2 * 6_500, 2 * 416_000, 42_000)
 
@@ -251,18 +251,18 @@ def test_memory_is_read_at_each_scrape(metrics: Metrics) -> None:
 
 def test_build_and_readiness(metrics: Metrics) -> None:
     build = {"version": "0.1.0", "python": "3.11", "onnxruntime": "1.22", "kernel": "avx2", "kernels": "avx2,scalar"}
-    metrics.set_build(**{**build, "kernel": "scalar"})
-    metrics.set_build(**build)
+    metrics.process.set_build(**{**build, "kernel": "scalar"})
+    metrics.process.set_build(**build)
     assert value(metrics, "bireal_build_info", **build) == 1
     assert sum(name == "bireal_build_info" for name, _ in samples(metrics)) == 1
     for ready in (True, False):
-        metrics.set_ready(ready)
+        metrics.models.set_ready(ready)
         assert value(metrics, "bireal_ready") == float(ready)
 
 
 def test_registries_do_not_share(metrics: Metrics) -> None:
     other = Metrics(CollectorRegistry())
-    other.queue_depth.set(9)
+    other.requests.queue_depth.set(9)
     assert value(metrics, "bireal_queue_depth") == 0
 
 

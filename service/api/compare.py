@@ -145,4 +145,4 @@ def _check_comparable(a: Handle, b: Handle) -> None:
 
 def _count(services: Services, task: TaskName, answers: dict[Side, Answered], *, agree: bool) -> None:
     a, b = ((answers[side].handle.card.name, answers[side].handle.variant) for side in ("a", "b"))
-    services.metrics.count_comparison(task, a, b, agree=agree)
+    services.metrics.requests.count_comparison(task, a, b, agree=agree)

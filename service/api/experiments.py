@@ -15,8 +15,8 @@ from service.api.services import Services, ServicesOf
 from service.api.wire import json_response
 from service.card import TaskName, VariantName
 from service.errors import InvalidExperimentError
-from service.experiments.catalogue import Catalogue
 from service.experiments.declaration import Change, Declaration, Mode, State, no_effect
+from service.experiments.experiments import Experiments
 from service.experiments.results import Results
 from service.experiments.verdict import Verdict
 
@@ -79,7 +79,7 @@ class ExperimentList(BaseModel):
 async def experiments(services: ServicesOf) -> Response:
     """Lists every experiment with its results and a verdict in plain words; they are a second old at the most."""
     laboratory = services.laboratory
-    found = await asyncio.to_thread(lambda: [_info(services, each) for each in laboratory.catalogue.all()])
+    found = await asyncio.to_thread(lambda: [_info(services, each) for each in laboratory.experiments.all()])
     return json_response(ExperimentList(experiments=found, stored=laboratory.store.path is not None))
 
 
@@ -91,7 +91,7 @@ async def experiments(services: ServicesOf) -> Response:
 )
 async def experiment(services: ServicesOf, name: Name) -> Response:
     """Tells what one experiment compares, what it found and what that means."""
-    declaration = services.laboratory.catalogue.get(name)
+    declaration = services.laboratory.experiments.get(name)
     return json_response(await asyncio.to_thread(_info, services, declaration))
 
 
@@ -117,7 +117,7 @@ async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Res
             f"{no_effect(member, declaration)}; nothing was changed.", remedy=f"Leave `{member}` out."
         )
     return json_response(
-        await asyncio.to_thread(_changed, services, name, lambda catalogue: catalogue.put(declaration))
+        await asyncio.to_thread(_changed, services, name, lambda experiments: experiments.put(declaration))
     )
 
 
@@ -135,7 +135,7 @@ async def patch(services: ServicesOf, name: Name, change: Change) -> Response:
     as figures of periods with different weights cannot be put together.
     """
     return json_response(
-        await asyncio.to_thread(_changed, services, name, lambda catalogue: catalogue.change(name, change))
+        await asyncio.to_thread(_changed, services, name, lambda experiments: experiments.change(name, change))
     )
 
 
@@ -148,15 +148,15 @@ async def patch(services: ServicesOf, name: Name, change: Change) -> Response:
 )
 async def delete(services: ServicesOf, name: Name) -> Response:
     """Ends it; what was kept of it is forgotten in its time."""
-    await asyncio.to_thread(services.laboratory.catalogue.remove, name)
+    await asyncio.to_thread(services.laboratory.experiments.remove, name)
     return Response(status_code=204)
 
 
-def _changed(services: Services, name: str, change: Callable[[Catalogue], Declaration]) -> ExperimentChanged:
+def _changed(services: Services, name: str, change: Callable[[Experiments], Declaration]) -> ExperimentChanged:
     """Makes a change, and says where another revision of the experiment begins."""
-    catalogue = services.laboratory.catalogue
-    before = next((each for each in catalogue.all() if each.name == name), None)
-    after = change(catalogue)
+    experiments = services.laboratory.experiments
+    before = next((each for each in experiments.all() if each.name == name), None)
+    after = change(experiments)
     notice = None
     if before is not None and before.identity() != after.identity():
         reason = "what it compares is declared otherwise"

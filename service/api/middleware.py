@@ -21,7 +21,7 @@ from service.api.context import (
 )
 from service.api.problems import internal_error, log_failure, problem_response
 from service.errors import BodyTooLargeError, ServiceError
-from service.metrics import Metrics
+from service.metrics import RequestMetrics
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("service.access")
@@ -40,7 +40,7 @@ class AccessMiddleware:
         draining: Whether the service is about to stop; clients are then told to close their connections.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, draining: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: RequestMetrics, draining: Callable[[], bool]) -> None:
         self._app, self._metrics, self._draining = app, metrics, draining
         self._in_flight = 0  # only the event loop changes it
         metrics.in_flight.set_function(lambda: self._in_flight)

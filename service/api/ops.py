@@ -78,7 +78,7 @@ def readiness(services: Services) -> Readiness:
 
 def show_readiness(services: Services) -> None:
     """Shows in the metrics whether the service answers requests now."""
-    services.metrics.set_ready(readiness(services).ready)
+    services.metrics.models.set_ready(readiness(services).ready)
 
 
 def model_list(registry: Registry) -> ModelList:

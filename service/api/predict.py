@@ -244,7 +244,7 @@ def _only(answers: list[Answered | ServiceError]) -> Answered:
 
 def _problem(error: ServiceError, services: Services, context: RequestContext) -> Problem:
     """One image's problem among the answers to several."""
-    services.metrics.count_problem(error.code)
+    services.metrics.requests.count_problem(error.code)
     return Problem.model_validate(error.problem(request_id=context.request_id))
 
 

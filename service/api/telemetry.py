@@ -14,7 +14,7 @@ from service import xnor_op
 from service.card import Card, VariantName
 from service.errors import DeadlineExceededError, OpUnavailableError, OverloadedError, ServiceError
 from service.imaging import ImageReport
-from service.metrics import AnswerMeter, Metrics, Outcome, RunLabels, Stage, TargetLabels
+from service.metrics import AnswerMeter, Metrics, RequestOutcome, RunLabels, Stage, TargetLabels
 from service.registry import Entry, Handle
 from service.scheduler import Drop, Runnable
 
@@ -61,7 +61,7 @@ class Failures:
             self._telemetry.count(outcome, self._handle, self._images)
 
 
-def _outcome_of(error: BaseException) -> Outcome | None:
+def _outcome_of(error: BaseException) -> RequestOutcome | None:
     """How an image ends that an error ended; None where the whole process ends."""
     if isinstance(error, OverloadedError):
         return "rejected"
@@ -92,17 +92,17 @@ class Telemetry:
         """See `service.registry.OnLoaded`."""
         if (card.name, card.version) not in self._shown:  # once: it would replace what the backends counted
             self._shown.add((card.name, card.version))
-            self._metrics.set_card(card)
+            self._metrics.models.set_card(card)
             if card.precision == "binary":
-                self._metrics.begin_fallback(task=card.task, model=card.name, version=card.version)
+                self._metrics.requests.begin_fallback(task=card.task, model=card.name, version=card.version)
         if handle is None:
             labels = RunLabels(task=card.task, model=card.name, version=card.version, variant=variant, kernel="none")
-            self._metrics.set_loaded(ready=False, **labels)
+            self._metrics.models.set_loaded(ready=False, **labels)
             return
         self._ran[handle.model] = _Ran(card, handle.variant, run_labels(handle), target_labels(handle))
-        self._metrics.begin(**run_labels(handle))
+        self._metrics.requests.begin(**run_labels(handle))
         described = handle.model.describe()
-        self._metrics.set_loaded(
+        self._metrics.models.set_loaded(
             ready=True,
             load_seconds=seconds,
             session_bytes=described["session_bytes"],
@@ -120,9 +120,9 @@ class Telemetry:
     def dropped(self, target: Runnable, why: Drop, count: int) -> None:
         """See `service.scheduler.Observer`."""
         counters = {
-            "rejected": self._metrics.count_rejected,
-            "expired": self._metrics.count_expired,
-            "cancelled": self._metrics.count_cancelled,
+            "rejected": self._metrics.requests.count_rejected,
+            "expired": self._metrics.requests.count_expired,
+            "cancelled": self._metrics.requests.count_cancelled,
         }
         if ran := self._ran.get(target):
             for _ in range(count):
@@ -137,25 +137,25 @@ class Telemetry:
         """Counts the images of a request that a block gives up on, by what it raises."""
         return Failures(self, handle, images)
 
-    def count(self, outcome: Outcome, handle: Handle, images: int = 1) -> None:
+    def count(self, outcome: RequestOutcome, handle: Handle, images: int = 1) -> None:
         """Counts images by how their request ended."""
         for _ in range(images):
-            self._metrics.count_request(outcome, **run_labels(handle))
+            self._metrics.requests.count_request(outcome, **run_labels(handle))
 
     def answered(self, handle: Handle, report: ImageReport | None, stages: dict[Stage, float]) -> None:
         """Records an image that was answered: its stages, its format if it was a file, whether another variant ran."""
         ran = self._ran.get(handle.model)
         if ran is None:  # loaded before anybody listened, or unloaded meanwhile
-            self._metrics.answered_by(**run_labels(handle)).answered(stages)
+            self._metrics.requests.answered_by(**run_labels(handle)).answered(stages)
         else:
             if ran.answers is None:
-                ran.answers = self._metrics.answered_by(**ran.run)
+                ran.answers = self._metrics.requests.answered_by(**ran.run)
             ran.answers.answered(stages)
         if report is not None:
-            self._metrics.count_image(report)
+            self._metrics.requests.count_image(report)
         if handle.fallback is not None:
             card = handle.card
-            self._metrics.count_fallback(
+            self._metrics.requests.count_fallback(
                 task=card.task, model=card.name, version=card.version, requested="binary", ran=handle.variant
             )
 
@@ -165,7 +165,7 @@ class Telemetry:
         with suppress(OpUnavailableError):  # of a kernel that is none, the others are known all the same
             kernels = ",".join(xnor_op.usable_kernels())
             kernel = xnor_op.kernel_name()
-        self._metrics.set_build(
+        self._metrics.process.set_build(
             version=version,
             python=platform.python_version(),
             onnxruntime=onnxruntime.__version__,

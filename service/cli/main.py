@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from service.app import service_version
 from service.cli.compare import MARGIN, compare
@@ -25,6 +26,7 @@ from service.evaluation import DataError
 from service.settings import Settings, add_arguments, load_settings, settings_overrides
 
 Command = Callable[[Settings, argparse.Namespace], int]
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001  it has no other name
 
 INTERRUPTED = 130
 
@@ -68,49 +70,61 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=service_version())
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    serving = _command(commands, "serve", serve, "answer over HTTP until a signal comes")
-    add_arguments(serving)
+    for add in (_add_serve, _add_predict, _add_compare, _add_evaluate, _add_models):
+        add(commands)
+    return parser
 
-    predicting = _command(commands, "predict", predict, "answer image files")
-    predicting.add_argument("images", nargs="+", type=_path, metavar="PATH", help="an image, or a folder of images")
-    predicting.add_argument("--task", choices=("classify", "depth"), default="classify")
-    _network(predicting)
-    predicting.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: your camera's focal length")
-    predicting.add_argument("--size", choices=("network", "original"), default="network", help="depth: of the map")
-    predicting.add_argument(
+
+def _add_serve(commands: Commands) -> None:
+    parser = _command(commands, "serve", serve, "answer over HTTP until a signal comes")
+    add_arguments(parser)
+
+
+def _add_predict(commands: Commands) -> None:
+    parser = _command(commands, "predict", predict, "answer image files")
+    parser.add_argument("images", nargs="+", type=_path, metavar="PATH", help="an image, or a folder of images")
+    parser.add_argument("--task", choices=("classify", "depth"), default="classify")
+    _network(parser)
+    parser.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: your camera's focal length")
+    parser.add_argument("--size", choices=("network", "original"), default="network", help="depth: of the map")
+    parser.add_argument(
         "--output",
         "--out",
         type=Path,
         metavar="FILE",
         help="depth: write it: .png in colours, .png16.png, .npy, .ply (a point cloud) or .json (figures)",
     )
-    _service(predicting)
-    add_arguments(predicting, (*_OFFLINE_SETTINGS, "top_k", "min_probability"))
+    _service(parser)
+    add_arguments(parser, (*_OFFLINE_SETTINGS, "top_k", "min_probability"))
 
-    comparing = _command(commands, "compare", compare, "run two variants on a photo or a folder of photos")
-    comparing.add_argument(
+
+def _add_compare(commands: Commands) -> None:
+    parser = _command(commands, "compare", compare, "run two variants on a photo or a folder of photos")
+    parser.add_argument(
         "path", type=_path, metavar="PATH", help="an image, a folder of images, or with labels: <wnid or name>/<image>"
     )
-    comparing.add_argument("--task", choices=("classify", "depth"), help="found by the folder where not given")
-    comparing.add_argument("--model", help="a binary model; the task's default where not given")
-    comparing.add_argument("--a", default="binary", metavar="VARIANT", help="one variant (default: binary)")
-    comparing.add_argument("--b", default="full", metavar="VARIANT", help="the other (default: full)")
-    comparing.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: your camera's focal length")
-    comparing.add_argument("--limit", type=_positive, metavar="N", help="at most N images, evenly spread")
-    comparing.add_argument(
+    parser.add_argument("--task", choices=("classify", "depth"), help="found by the folder where not given")
+    parser.add_argument("--model", help="a binary model; the task's default where not given")
+    parser.add_argument("--a", default="binary", metavar="VARIANT", help="one variant (default: binary)")
+    parser.add_argument("--b", default="full", metavar="VARIANT", help="the other (default: full)")
+    parser.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: your camera's focal length")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="at most N images, evenly spread")
+    parser.add_argument(
         "--margin",
         type=_fraction,
         metavar="FRACTION",
         help=f"loss of accuracy up to which A is good enough (default: {MARGIN:g}, two points of a hundred)",
     )
-    comparing.add_argument(
+    parser.add_argument(
         "--report", type=Path, metavar="FILE.html", help="write a report with plots, and its figures as FILE.json"
     )
-    _service(comparing)
-    add_arguments(comparing, (*_OFFLINE_SETTINGS, "top_k"))
+    _service(parser)
+    add_arguments(parser, (*_OFFLINE_SETTINGS, "top_k"))
 
-    evaluating = _command(commands, "evaluate", evaluate, "measure the accuracy on a folder with ground truth")
-    evaluating.add_argument(
+
+def _add_evaluate(commands: Commands) -> None:
+    parser = _command(commands, "evaluate", evaluate, "measure the accuracy on a folder with ground truth")
+    parser.add_argument(
         "--data",
         dest="folder",
         required=True,
@@ -118,25 +132,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="<wnid>/<image>, or a road scene's left/ with lidar_depth/ or disp_noc_0/ and calib.json",
     )
-    evaluating.add_argument("--task", choices=("classify", "depth"), help="found by the folder where not given")
-    _network(evaluating)
-    evaluating.add_argument(
+    parser.add_argument("--task", choices=("classify", "depth"), help="found by the folder where not given")
+    _network(parser)
+    parser.add_argument(
         "--against",
         metavar="[MODEL:]VARIANT",
         help="depth: also the paired difference from another variant, of the same model where none is named",
     )
-    evaluating.add_argument("--limit", type=_positive, metavar="N", help="at most N images, evenly spread")
-    _service(evaluating)
-    add_arguments(evaluating, _OFFLINE_SETTINGS)
-
-    listing = _command(commands, "models", models, "load every model and say what runs here")
-    add_arguments(listing, _OFFLINE_SETTINGS)
-    return parser
+    parser.add_argument("--limit", type=_positive, metavar="N", help="at most N images, evenly spread")
+    _service(parser)
+    add_arguments(parser, _OFFLINE_SETTINGS)
 
 
-def _command(
-    commands: "argparse._SubParsersAction[Parser]", name: str, command: Command, text: str
-) -> argparse.ArgumentParser:
+def _add_models(commands: Commands) -> None:
+    parser = _command(commands, "models", models, "load every model and say what runs here")
+    add_arguments(parser, _OFFLINE_SETTINGS)
+
+
+def _command(commands: Commands, name: str, command: Command, text: str) -> argparse.ArgumentParser:
     # Written out: `--api-keys`, which is no option, must not pass for `--api-keys-file` and its value for a file.
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     parser.set_defaults(command=command)

@@ -72,7 +72,7 @@ class DrainingServer(uvicorn.Server):
             self._noticed = True
             grace_s = self._services.settings.drain_s if self._signals[0] == signal.SIGTERM else 0.0
             self._stop_at = time.monotonic() + grace_s
-            self._services.metrics.set_ready(False)
+            self._services.metrics.models.set_ready(False)
             log.info("%s: not ready any more; taking requests for %g s", signal.Signals(self._signals[0]).name, grace_s)
         if time.monotonic() >= self._stop_at:
             self.should_exit = True

@@ -11,8 +11,8 @@ from service.background import Background
 from service.card import TaskName
 from service.errors import ServiceError
 from service.experiments import statistics as st
-from service.experiments.catalogue import Catalogue, Route
 from service.experiments.declaration import Declaration
+from service.experiments.experiments import Experiments, Route
 from service.experiments.recorder import Recorder, Retention
 from service.experiments.results import IntervalInfo, Results, analyse
 from service.experiments.store import Live, Store
@@ -86,9 +86,9 @@ class Laboratory:
     ) -> None:
         self.store = store
         self.tokens = Tokens(secrets, max_age_s=retention.max_age_s)
-        self.catalogue = Catalogue(declared, store, registry, metrics.experiments)
+        self.experiments = Experiments(declared, store, registry, metrics.experiments)
         self.recorder = Recorder(store, retention, metrics.feedback)
-        self.recorder.on_refresh(self.catalogue.refresh)
+        self.recorder.on_refresh(self.experiments.refresh)
         self.recorder.on_refresh(self._show, every_s=_SHOW_S)
         self._scheduler, self._background, self._metrics = scheduler, background, metrics
         self._watch = watch
@@ -108,8 +108,8 @@ class Laboratory:
         self.store.close()
 
     def route(self, task: TaskName, model: str | None, variant: str | None, subject: str) -> Route | None:
-        """See `Catalogue.route`."""
-        return self.catalogue.route(task, model, variant, subject)
+        """See `Experiments.route`."""
+        return self.experiments.route(task, model, variant, subject)
 
     def trial(self, route: Route) -> Trial:
         """A request's part in an experiment."""
@@ -130,7 +130,7 @@ class Laboratory:
         """
         with self._lock:  # one at a time: pollers do not multiply the work
             try:
-                baseline, candidate = self.catalogue.handles(declaration)  # that are served at this moment
+                baseline, candidate = self.experiments.handles(declaration)  # that are served at this moment
             except ServiceError as error:
                 return Report(problem=error.detail)
             networks = tuple((handle.card.name, handle.card.version) for handle in (baseline, candidate))
@@ -152,7 +152,7 @@ class Laboratory:
     def _show(self) -> None:
         """Brings the gauges up to date if anything was written, or something else is compared, since."""
         with self._showing:  # an older state must not be written over a newer one
-            declarations = self.catalogue.all()
+            declarations = self.experiments.all()
             state = self.store.changes(), [self._revision(declaration) for declaration in declarations]
             if state == self._shown:
                 return
@@ -165,7 +165,7 @@ class Laboratory:
     def _revision(self, declaration: Declaration) -> str | None:
         """What an experiment compares now; None while it cannot run: its models may still be loading."""
         try:
-            return self.catalogue.revision(declaration)
+            return self.experiments.revision(declaration)
         except ServiceError:
             return None
 

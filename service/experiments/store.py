@@ -21,7 +21,7 @@ from service.errors import FeedbackStoreError
 from service.experiments.observation import Judgement, Observation, Score
 from service.experiments.tables import SCHEMA, judged, labelled_pairs, transaction
 
-Outcome = Literal["stored", "repeated", "conflicting"]
+Stored = Literal["stored", "repeated", "conflicting"]
 
 _BUSY_S = 5.0  # how long a process waits for another one's write
 _PAGES = 2000  # of 4 kB, that one pruning gives back at most
@@ -94,7 +94,7 @@ class Store:
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
-    def add_feedback(self, judgement: Judgement) -> Outcome:
+    def add_feedback(self, judgement: Judgement) -> Stored:
         """Keeps a client's feedback; it is on the disk when this returns. The first word on an answer stands.
 
         Raises:

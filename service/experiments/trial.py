@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from service.background import Background
 from service.errors import ServiceError
-from service.experiments.catalogue import Route
+from service.experiments.experiments import Route
 from service.experiments.observation import Observation
 from service.experiments.recorder import Recorder
 from service.experiments.tokens import Target, new_id

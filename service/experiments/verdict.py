@@ -74,27 +74,9 @@ def verdict(
         sentences.append(_speed(candidate, baseline, latency_ratio))
     own, other = accuracies
     if own is not None and other is not None:
-        each = ", the first of each subject," if split else ""
-        if depth:
-            on = counted(labelled, "image")
-            text = (
-                f"On {on} with a ground truth{each} {candidate} puts {_share(own)} of the points within a factor of "
-                f"1.25 of it and {baseline} {_share(other)}."
-            )
-        else:
-            of = counted(labelled, "labelled image")
-            text = f"Of {of}{each} {candidate} gets {_share(own)} right and {baseline} {_share(other)}."
-        sentences.append(text)
+        sentences.append(_accuracy((candidate, own), (baseline, other), labelled, depth=depth, split=split))
     if difference is not None and difference.estimate is not None:
-        sentences.append(
-            f"The difference is {100 * difference.estimate:+.1f} points"
-            + (
-                f" (95 % interval {100 * difference.lower:+.1f} to {100 * difference.upper:+.1f}"
-                f"{', valid whenever you look' if watched else ', for one look'})."
-                if difference.lower is not None and difference.upper is not None
-                else "; there are too few labels for an interval."
-            )
-        )
+        sentences.append(_difference(difference, watched=watched))
     conclusion: Conclusion
     if not images:
         conclusion = "no_data"
@@ -102,21 +84,55 @@ def verdict(
         conclusion = "no_labels"
     else:
         conclusion = decide(difference, margin)
-    points = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
     less = difference is not None and difference.upper is not None and difference.upper < 0
+    more = f"labels of more subjects than {labelled} an arm" if split else f"more labelled images than {labelled}"
+    summary = _summary(conclusion, candidate, baseline, margin=margin, more=more, less=less)
+    return Verdict(conclusion=conclusion, summary=summary, sentences=sentences)
+
+
+def _summary(conclusion: Conclusion, candidate: str, baseline: str, *, margin: float, more: str, less: bool) -> str:
+    """A conclusion as a sentence; `more`: what would decide; `less`: the candidate is less accurate at any margin."""
+    points = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
     doubt = f"whether {candidate} loses less than {points} of accuracy to {baseline}"
     if less:
         doubt = f"{candidate} is less accurate than {baseline}, but whether by less than {points}"
-    summary = {
+    return {
         "better": f"Yes: {candidate} is more accurate than {baseline} on these images.",
         "good_enough": f"Yes: {candidate} is good enough; it loses less than {points} of accuracy to {baseline}.",
         "worse": f"No: {candidate} loses more than {points} of accuracy to {baseline}.",
-        "undecided": f"Not decided yet: {doubt} needs "
-        + (f"labels of more subjects than {labelled} an arm." if split else f"more labelled images than {labelled}."),
+        "undecided": f"Not decided yet: {doubt} needs {more}.",
         "no_labels": f"Unknown: without labels one sees how often {candidate} and {baseline} agree, not who is right.",
         "no_data": "Nothing that can be compared was seen yet.",
     }[conclusion]
-    return Verdict(conclusion=conclusion, summary=summary, sentences=sentences)
+
+
+def _accuracy(
+    candidate: tuple[str, IntervalInfo],
+    baseline: tuple[str, IntervalInfo],
+    labelled: int,
+    *,
+    depth: bool,
+    split: bool,
+) -> str:
+    (name, own), (other_name, other) = candidate, baseline
+    each = ", the first of each subject," if split else ""
+    if depth:
+        on = counted(labelled, "image")
+        return (
+            f"On {on} with a ground truth{each} {name} puts {_share(own)} of the points within a factor of 1.25 of "
+            f"it and {other_name} {_share(other)}."
+        )
+    of = counted(labelled, "labelled image")
+    return f"Of {of}{each} {name} gets {_share(own)} right and {other_name} {_share(other)}."
+
+
+def _difference(found: IntervalInfo, *, watched: bool) -> str:
+    assert found.estimate is not None
+    text = f"The difference is {100 * found.estimate:+.1f} points"
+    if found.lower is None or found.upper is None:
+        return f"{text}; there are too few labels for an interval."
+    when = "valid whenever you look" if watched else "for one look"
+    return f"{text} (95 % interval {100 * found.lower:+.1f} to {100 * found.upper:+.1f}, {when})."
 
 
 def _speed(candidate: str, baseline: str, ratio: IntervalInfo) -> str:

@@ -12,16 +12,16 @@ from service.metrics.base import (
     STAGES,
     TIME_BUCKETS,
     MetricDoc,
-    Outcome,
     Registrar,
+    RequestOutcome,
     RunLabels,
     Stage,
     TargetLabels,
 )
 from service.metrics.experiments import Bounds, ExperimentMetrics, FeedbackMetrics, LiveScores
-from service.metrics.models import ModelMetrics, WorkMeter, weight_bytes
+from service.metrics.models import ModelMetrics, weight_bytes
 from service.metrics.parity import ParityMetrics
-from service.metrics.process import MemoryCollector, ProcessMetrics
+from service.metrics.process import ProcessMetrics
 from service.metrics.requests import AnswerMeter, RequestMetrics
 
 __all__ = [
@@ -35,53 +35,54 @@ __all__ = [
     "ExperimentMetrics",
     "FeedbackMetrics",
     "LiveScores",
-    "MemoryCollector",
-    "MetricDoc",
     "Metrics",
-    "Outcome",
     "ParityMetrics",
+    "RequestMetrics",
+    "RequestOutcome",
     "RunLabels",
     "Stage",
     "TargetLabels",
-    "WorkMeter",
     "markdown_table",
     "weight_bytes",
 ]
 
 
-class Metrics(RequestMetrics, ModelMetrics, ProcessMetrics):
+class Metrics:
     """The service's metrics; docs/metrics.md describes each of them.
 
     Args:
         registry: Where they are registered.
 
     Attributes:
+        requests: Of requests, and of the queue.
+        models: Of what is served.
         experiments: Of experiments.
         feedback: Of feedback and its store.
         parity: Of the parity monitor.
+        process: Of the process.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self._registrar = Registrar(registry)
-        RequestMetrics.__init__(self, self._registrar)
-        ModelMetrics.__init__(self, self._registrar)
+        self.requests = RequestMetrics(self._registrar)
+        self.models = ModelMetrics(self._registrar)
         self.experiments = ExperimentMetrics(self._registrar)
         self.feedback = FeedbackMetrics(self._registrar)
         self.parity = ParityMetrics(self._registrar)
-        ProcessMetrics.__init__(self, self._registrar)
+        self.process = ProcessMetrics(self._registrar)
         self._runs: dict[tuple[object, ...], Callable[[int], None]] = {}
 
     def runs_of(self, card: Card, variant: VariantName, kernel: str) -> Callable[[int], None]:
         """What counts the runs of one network, each by its number of images; for who keeps it. From any thread."""
-        work = self.work_of(card, variant, kernel)
+        work = self.models.work_of(card, variant, kernel)
         run = RunLabels(task=card.task, model=card.name, version=card.version, variant=variant, kernel=kernel)
         # The figures too: a version that is loaded again may have others.
         key = (*run.values(), *(amount for _, amount in work.each_image), work.weight_bytes)
         if key not in self._runs:
 
             def count(runs: list[int]) -> None:
-                self.observe_batches(runs, **run)
+                self.requests.observe_batches(runs, **run)
                 work.run(sum(runs), len(runs))
 
             self._runs[key] = self._registrar.later(count).add
@@ -89,7 +90,7 @@ class Metrics(RequestMetrics, ModelMetrics, ProcessMetrics):
 
     def remove_model(self, model: str, version: str) -> None:
         """Takes a model that is no longer served out of the gauges; its counters stay, as counters must."""
-        super().remove_model(model, version)
+        self.models.remove(model, version)
         self.parity.remove(model, version)
 
     def documentation(self) -> list[MetricDoc]:

@@ -20,10 +20,10 @@ from service.metrics.later import Settling
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 Stage = Literal["decode", "preprocess", "queue", "inference", "postprocess", "total"]
-Outcome = Literal["ok", "client_error", "server_error", "rejected", "expired", "cancelled"]
+RequestOutcome = Literal["ok", "client_error", "server_error", "rejected", "expired", "cancelled"]
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+OUTCOMES: tuple[RequestOutcome, ...] = get_args(RequestOutcome)
 
 #: Upper bounds of every time histogram, seconds: 100 us, growing by half, up to 28.8 s.
 TIME_BUCKETS: tuple[float, ...] = tuple(float(f"{1e-4 * 1.5**i:.3g}") for i in range(32))

@@ -124,7 +124,7 @@ class ModelMetrics:
         for precision, size in (memory_bytes or {}).items():
             self._weight_bytes.labels(**target, precision=precision).set(size)
 
-    def remove_model(self, model: str, version: str) -> None:
+    def remove(self, model: str, version: str) -> None:
         """Takes a model that is no longer served out of the gauges; its counters stay, as counters must."""
         for gauge in (
             self._model_ready,

@@ -19,8 +19,8 @@ from service.metrics.base import (
     TIME_BUCKETS,
     Children,
     Histogram,
-    Outcome,
     Registrar,
+    RequestOutcome,
     RunLabels,
     Stage,
     TargetLabels,
@@ -164,7 +164,7 @@ class RequestMetrics:
             self._meters[key] = AnswerMeter(self._requests_of(**run, outcome="ok"), stages, self._registrar)
         return self._meters[key]
 
-    def count_request(self, outcome: Outcome, **run: Unpack[RunLabels]) -> None:
+    def count_request(self, outcome: RequestOutcome, **run: Unpack[RunLabels]) -> None:
         """Counts one image by how its request ended."""
         self._requests_of(**run, outcome=outcome).inc()
 

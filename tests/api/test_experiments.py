@@ -244,17 +244,17 @@ async def test_a_change_without_effect_is_refused_and_changes_nothing(
     anyio_backend, zoo, tmp_path, op, mode, member, other
 ):
     async with running(zoo, experiments_file=declare(tmp_path, experiment(mode)), **OPTIONS) as client:
-        before = client.app.state.services.laboratory.catalogue.get(f"{mode}-test")
+        before = client.app.state.services.laboratory.experiments.get(f"{mode}-test")
         change = {member: 0.25, "margin": 0.1}
         refused = await client.patch(f"/admin/experiments/{mode}-test", json=change, headers=ADMIN)
         assert (refused.status_code, refused.json()["code"]) == (422, "invalid-experiment")
         assert member in refused.json()["detail"]
         assert mode in refused.json()["detail"]
         assert other in refused.json()["help"]
-        assert client.app.state.services.laboratory.catalogue.get(f"{mode}-test") == before
+        assert client.app.state.services.laboratory.experiments.get(f"{mode}-test") == before
         taken = await client.patch(f"/admin/experiments/{mode}-test", json={other: 0.25}, headers=ADMIN)
         assert taken.status_code == 200, taken.text
-        assert getattr(client.app.state.services.laboratory.catalogue.get(f"{mode}-test"), other) == 0.25
+        assert getattr(client.app.state.services.laboratory.experiments.get(f"{mode}-test"), other) == 0.25
 
 
 @pytest.mark.parametrize("change", [{}, {"state": None, "weight": None, "margin": None}])
@@ -280,8 +280,8 @@ async def test_changes_reach_replicas_and_outlive_a_restart(anyio_backend, zoo, 
     options = {"feedback_store": tmp_path / "store.sqlite", "experiments_file": declare(tmp_path, experiment("split"))}
     async with running(zoo, **options, **OPTIONS) as one, running(zoo, **options, **OPTIONS) as two:
         await one.patch("/admin/experiments/split-test", json={"weight": 0.125}, headers=ADMIN)
-        catalogue = two.app.state.services.laboratory.catalogue
-        await until(lambda: catalogue.get("split-test").weight == 0.125)
+        known = two.app.state.services.laboratory.experiments
+        await until(lambda: known.get("split-test").weight == 0.125)
     async with running(zoo, **options, **OPTIONS) as again:
         found = (await again.get("/experiments")).json()
         assert found["experiments"][0]["arms"][1]["weight"] == 0.125
@@ -300,7 +300,7 @@ async def test_changes_of_two_administrators_are_both_kept(anyio_backend, zoo, t
             weight, margin = number / 64, number / 100
             changes = ({"weight": weight}, {"margin": margin})
             await asyncio.gather(*(one.patch(path, json=change, headers=ADMIN) for change in changes))
-            found = one.app.state.services.laboratory.catalogue.get("split-test")
+            found = one.app.state.services.laboratory.experiments.get("split-test")
             assert (found.weight, found.margin) == (weight, margin)
 
 

@@ -48,7 +48,7 @@ class Route:
         return self.other is not None and random.random() < self.declaration.sample  # noqa: S311  no secret
 
 
-class Catalogue:
+class Experiments:
     """See the module's text.
 
     Args:
