@@ -100,7 +100,13 @@ def test_the_first_and_the_first_five_are_counted(photos: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.tensor([[0.0, 6.0, 5.0, 4.0, 3.0, 2.0]]).expand(len(x), 6)
 
-    found = accuracy(Same(1, 1), load_split(photos, "train", 32))
+    photos_in_memory = load_split(photos, "train", 32)
+    found = accuracy(Same(1, 1), photos_in_memory)
+    with pytest.raises(ValueError, match="tells 3 classes apart, the data have 4"):
+        accuracy(
+            torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.BatchNorm1d(3)),
+            photos_in_memory,
+        )
     assert found == {"top1": 0.25, "top5": 0.75}, "of four classes the second is first, and the first is sixth"
 
 
@@ -215,6 +221,22 @@ def test_paper_recipes_have_the_papers_hyper_parameters(
     assert [p.phase for p in start.phases] == [Phase.RELU]
     with pytest.raises(ValueError, match="unknown recipe 'x'"):
         get_recipe("x")
+
+
+def test_the_papers_images_are_cut_from_256_pixels(photos: Path) -> None:
+    recipe = replace(RECIPES["paper-real18-imagenet"], batch=16, hold_out_per_class=8)
+    task = ClassifyTask(recipe, photos)
+    assert task.train.images[:1].shape == (1, 256, 256, 3)
+    assert next(task.batches(recipe.phases[0], 0, 0))[0].shape == (16, 3, 224, 224)
+    seen = []
+
+    class Watched(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(tuple(x.shape[1:]))
+            return torch.cat([x.mean((2, 3)), x.mean((2, 3))], 1)
+
+    task.evaluate(Watched(1, 1))
+    assert set(seen) == {(3, 224, 224)}
 
 
 def test_momentum_is_plain_in_the_papers_recipes_and_nesterovs_in_ours() -> None:
