@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from pydantic import ValidationError
 
 from models.accounting import cost_of
 from models.arch import ArchConfig
@@ -64,7 +65,7 @@ def make_card(
     those of our own data, among which is ``calibration``.
 
     Raises:
-        pydantic.ValidationError: if the facts do not make a valid card.
+        ValueError: the facts do not make a valid card; the message names each that is wrong.
     """
     content = model.SerializeToString()
     weights = count_weights(model)
@@ -133,7 +134,11 @@ def make_card(
         ],
         "license": recipe.terms,
     }
-    return Card.model_validate(document)
+    try:
+        return Card.model_validate(document)
+    except ValidationError as error:  # its own text is of several lines, with links
+        wrong = [f"{'.'.join(map(str, one['loc'])) or 'card'}: {one['msg']}" for one in error.errors()]
+        raise ValueError(f"the model's card would not be valid; {'; '.join(wrong)}") from error
 
 
 def write_model(card: Card, model: onnx.ModelProto, out: Path) -> Path:
