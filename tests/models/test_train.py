@@ -225,6 +225,26 @@ def test_baselines_have_the_budget_of_bireal() -> None:
     assert RECIPES[RECIPES["bireal34-tiny100"].init].arch.depth == 34
 
 
+def test_bottlenecks_on_small_images_take_two_steps() -> None:
+    recipe = RECIPES["bireal50-tiny100"]
+    phases = [Phase.LEAKY_CLIP, Phase.CLIP, Phase.BINARY_1X1, Phase.BINARY]
+    assert [phase.phase for phase in recipe.phases] == phases
+    start = RECIPES[recipe.init]
+    assert (start.arch.depth, start.arch.method, start.views, start.soft_labels) == (50, "none", recipe.views, True)
+    assert recipe.twin in ("", recipe.init), "the card names the network that it starts from"
+
+
+@pytest.mark.parametrize(("method", "fresh"), [("binarynet", 0), ("xnornet", 80), ("abcnet", 32)])
+def test_what_a_baseline_does_not_take_from_its_twin_is_in_its_source(method: str, fresh: int, tmp_path: Path) -> None:
+    recipe = RECIPES[f"{method}18-tiny100"]
+    full = replace(RECIPES[recipe.init].arch, width=0.125)
+    checkpoint.save(tmp_path / "full.pt", build(full), full, recipe.init, checkpoint.Progress())
+    network = build(replace(recipe.arch, width=0.125))
+    assert len(initialise_from(network, tmp_path / "full.pt")) == fresh
+    told = f"{fresh} of {len(network.state_dict())} tensors" if fresh else "fresh: nothing"
+    assert told in recipe.source
+
+
 def test_a_log_has_flips_and_the_share_of_activations_inside(photos: Path, tmp_path: Path) -> None:
     recipe = replace(small_recipe(), phases=(PhaseSpec(Phase.BINARY, 1, 5e-3),))
     task = ClassifyTask(recipe, photos, None)

@@ -67,7 +67,7 @@ _KITTI_BIREAL50 = Recipe(
     depth=_KITTI_LOSS,
 )
 
-#: The same phases without clip pre-training, in the ResNet's structure: what the paper's Table 6 compares with.
+#: The same phases without clip pre-training, in the ResNet's structure: what the paper's Table 8 compares with.
 _KITTI_BINARYNET50 = replace(
     _KITTI_BIREAL50,
     name="binarynet50-kitti-depth",
