@@ -3,7 +3,21 @@
 import io
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
+
+Floats = npt.NDArray[np.float64]
+
+
+def noise(height: int, width: int, seed: int | np.random.Generator, falloff: float = 1.0) -> Floats:
+    """A random texture, 0..1, [height, width], whose spectrum falls off as 1 / f^falloff."""
+    rows, columns = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
+    frequency = np.sqrt(rows**2 + columns**2)
+    frequency[0, 0] = 1
+    field = np.fft.ifft2(np.fft.fft2(np.random.default_rng(seed).standard_normal((height, width))) / frequency**falloff)
+    low, high = np.percentile(field.real, [1, 99])
+    texture: Floats = np.clip((field.real - low) / (high - low), 0, 1)
+    return texture
 
 
 def photo_like(width: int = 500, height: int = 375, *, seed: int = 1, quality: int = 85) -> bytes:
@@ -16,14 +30,7 @@ def photo_like(width: int = 500, height: int = 375, *, seed: int = 1, quality: i
         quality: Of the JPEG.
     """
     rng = np.random.default_rng(seed)
-    rows, columns = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
-    frequency = np.sqrt(rows**2 + columns**2)
-    frequency[0, 0] = 1
-    channels = []
-    for _ in range(3):
-        field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((height, width))) / frequency).real
-        low, high = np.percentile(field, [1, 99])
-        channels.append(np.clip((field - low) / (high - low), 0, 1))
+    channels = [noise(height, width, rng) for _ in range(3)]
     pixels = (255 * np.stack(channels, axis=-1)).astype(np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=quality)

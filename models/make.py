@@ -1,4 +1,4 @@
-"""``python -m models.make MODEL --data DIR --runs DIR --zoo DIR``: every step of a shipped model, from data to card.
+"""``python -m models.make MODEL --data DIR --runs DIR --zoo DIR``: every step of a model, from data to card.
 
 Runs the commands that a user could type, in order, and says each before it runs: the teacher's labels, the recipes
 that the model's recipe starts from, BatchNorm's statistics, the calibration, the export with its figures. What is
@@ -23,7 +23,7 @@ from models.train.recipes import get_recipe
 
 @dataclass(frozen=True)
 class Product:
-    """A shipped model.
+    """A model, from its recipe to its card.
 
     Attributes:
         recipe: whose checkpoint it is.
@@ -39,6 +39,9 @@ PRODUCTS = {
     "bireal18-tiny100": Product("bireal18-tiny100-large", ("--stem", "int8")),
     "resnet50-kitti-depth": Product("resnet50-kitti-depth"),
     "bireal50-kitti-depth": Product("bireal50-kitti-depth"),
+    # not shipped: taught by a pretrained network (docs/training.md)
+    "resnet50-kitti-depth-taught": Product("resnet50-kitti-depth-taught"),
+    "bireal50-kitti-depth-taught": Product("bireal50-kitti-depth-taught"),
 }
 
 
@@ -134,7 +137,9 @@ def main() -> int:
     parser = Parser(prog="python -m models.make", description=__doc__.split("\n\n")[0])
     parser.add_argument("model", choices=sorted(PRODUCTS))
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ (images or drives)")
-    parser.add_argument("--images", type=Path, help="a depth model: the data of the classifier that it starts from")
+    parser.add_argument(
+        "--images", type=Path, help="a taught depth model: the data of the classifier that it starts from"
+    )
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs, a folder each")
     parser.add_argument("--zoo", type=Path, required=True, help="folder of models; writes ZOO/MODEL/1/")
     parser.add_argument("--dev", type=Path, help="labelled folder or drive that the card's figures are of")

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
@@ -14,15 +14,15 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from service.api import compare, experiments, feedback, models_admin, oip, oip_repository, ops, pages, predict
-from service.api.auth import KEY_HEADER, Auth, KeyGuard, describe_keys, feedback_secrets
+from service.api.auth import KEY_HEADER, Auth, KeyGuard
 from service.api.context import REQUEST_ID_HEADER
 from service.api.direct import Shortcut
 from service.api.experimenting import SUBJECT_HEADER
-from service.api.linger import LingeringClose
+from service.api.linger import LINGER_BYTES, LINGER_S, LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
-from service.api.oip_request import InferRequest
+from service.api.openapi import describe
 from service.api.pipeline import Pipeline
-from service.api.problems import install_handlers, without_null_parameters
+from service.api.problems import install_handlers
 from service.api.services import TIMEOUT_HEADER, Services
 from service.api.telemetry import Telemetry
 from service.api.threads import ThreadPool
@@ -33,11 +33,11 @@ from service.experiments.laboratory import Laboratory
 from service.experiments.recorder import Retention
 from service.experiments.store import Store
 from service.imaging import ImageLimits
+from service.keys import keys_of
 from service.metrics import Metrics
 from service.parity.monitor import ParityMonitor, ParitySettings
 from service.registry import Changes, Entry, Registry
 from service.scheduler import Scheduler
-from service.schemas import Problem
 from service.settings import Settings, export_kernel
 
 if TYPE_CHECKING:
@@ -52,10 +52,6 @@ Images are decoded in memory; they are **never stored and never logged**. Every 
 (RFC 9457) with a stable `code` and a sentence of `help`. Every response carries `x-request-id`, and answers carry
 `Server-Timing`.
 """
-
-# What a client may still send once it has been refused: enough for most to finish and to see why.
-_LINGER_BYTES = 64_000_000
-_LINGER_S = 10.0
 
 _REQUEST_HEADERS = (KEY_HEADER, REQUEST_ID_HEADER, TIMEOUT_HEADER, SUBJECT_HEADER, "traceparent", "tracestate")
 
@@ -140,46 +136,16 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         telemetry,
         watch=parity if settings.parity_sample else None,
     )
-    laboratory = Laboratory(
-        read_declarations(settings.experiments_file) if settings.experiments_file is not None else (),
-        Store(settings.feedback_store),
-        feedback_secrets(settings),
-        Retention(settings.feedback_days * 86400, settings.feedback_rows),
-        registry=registry,
-        scheduler=scheduler,
-        background=background,
-        metrics=metrics,
-    )
+    laboratory = _laboratory(settings, registry, scheduler, background, metrics)
     services = Services(
         settings, registry, pipeline, metrics, version, Auth.of(settings), laboratory, Changes(registry)
     )
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(services, telemetry))
-        watching = asyncio.create_task(_watch(services))
-        background.start()
-        laboratory.start()
-        if tracing is not None:
-            tracing.start()
-        try:
-            yield
-        finally:
-            loading.cancel()
-            watching.cancel()
-            await background.close()
-            await asyncio.to_thread(scheduler.close, settings.default_timeout_s)
-            pool.close()
-            await asyncio.to_thread(laboratory.close)
-            registry.close()
-            if tracing is not None:
-                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="bireal-serve",
         version=version,
         description=DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=lambda _: _running(services, telemetry, scheduler, background, pool, tracing),
         docs_url=None,  # FastAPI's pages load their scripts from another host: see service.api.pages
         redoc_url=None,
         redirect_slashes=False,  # a client that follows would send its picture twice
@@ -192,8 +158,54 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     for router in (surface.router for surface in surfaces):
         app.include_router(router)
     metrics.begin_routes(_answering(predict.router, compare.router, oip.router))
-    _describe(app, services.auth)
+    describe(app, services.auth)
     return app
+
+
+@asynccontextmanager
+async def _running(
+    services: Services,
+    telemetry: Telemetry,
+    scheduler: Scheduler,
+    background: Background,
+    pool: ThreadPool,
+    tracing: "Tracing | None",
+) -> AsyncIterator[None]:
+    """Starts what goes on beside the requests; at the end closes all, what others lean on last."""
+    loading = asyncio.create_task(_load(services, telemetry))
+    watching = asyncio.create_task(_watch(services))
+    background.start()
+    services.laboratory.start()
+    if tracing is not None:
+        tracing.start()
+    try:
+        yield
+    finally:
+        loading.cancel()
+        watching.cancel()
+        await background.close()
+        await asyncio.to_thread(scheduler.close, services.settings.default_timeout_s)
+        pool.close()
+        await asyncio.to_thread(services.laboratory.close)
+        services.registry.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
+
+
+def _laboratory(
+    settings: Settings, registry: Registry, scheduler: Scheduler, background: Background, metrics: Metrics
+) -> Laboratory:
+    """Experiments and feedback, as the settings want them."""
+    return Laboratory(
+        read_declarations(settings.experiments_file) if settings.experiments_file is not None else (),
+        Store(settings.feedback_store),
+        keys_of(settings.feedback_secrets, settings.feedback_secrets_file, "BIREAL_FEEDBACK_SECRETS_FILE"),
+        Retention(settings.feedback_days * 86400, settings.feedback_rows),
+        registry=registry,
+        scheduler=scheduler,
+        background=background,
+        metrics=metrics,
+    )
 
 
 def _answering(*routers: APIRouter) -> list[str]:
@@ -206,7 +218,7 @@ def _middleware(services: Services, tracing: "Tracing | None") -> list[Middlewar
     """From the outside in."""
     settings, metrics, lifecycle = services.settings, services.metrics, services.lifecycle
     layers = [
-        Middleware(LingeringClose, max_bytes=max(_LINGER_BYTES, settings.max_body_bytes), max_s=_LINGER_S),
+        Middleware(LingeringClose, max_bytes=max(LINGER_BYTES, settings.max_body_bytes), max_s=LINGER_S),
         Middleware(AccessMiddleware, metrics=metrics, draining=lambda: lifecycle.draining),
     ]
     if tracing is not None:
@@ -280,28 +292,3 @@ def _retirement(telemetry: Telemetry, scheduler: Scheduler) -> Callable[[Entry],
                 scheduler.forget(loaded.handle.model)
 
     return retired
-
-
-def _describe(app: FastAPI, auth: Auth) -> None:
-    """Adds problems and keys to the OpenAPI document, and takes out FastAPI's own errors, which are never answered."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = generate()
-            schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            request = InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas |= {**request.pop("$defs"), "InferRequest": request}
-            for unused in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(unused, None)
-            for methods in document["paths"].values():
-                for operation in methods.values():
-                    if "HTTPValidationError" in str(operation["responses"].get("422")):
-                        del operation["responses"]["422"]
-            describe_keys(document, auth)
-            without_null_parameters(document)
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents

@@ -11,7 +11,7 @@ GIF of more than 178,956,970 pixels, so a limit beyond that means nothing (`Sett
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +68,7 @@ class ImageReport(NamedTuple):
     """What the upload was, and what was done to it.
 
     Attributes:
-        format: `JPEG`, `PNG`, `WEBP`, `BMP` or `GIF`, by content; `RAW` for pixels that came without a file.
+        format: `JPEG`, `PNG`, `WEBP`, `BMP` or `GIF`, by content.
         width: Width of the picture at full resolution and upright (after EXIF rotation), pixels. All coordinates
             in answers refer to this picture.
         height: Its height, pixels.
@@ -115,21 +115,6 @@ class DecodedImage:
     def pixels(self) -> npt.NDArray[np.uint8]:
         """A copy of the pixels: uint8 [H, W, 3] RGB, contiguous."""
         return np.array(self.image, dtype=np.uint8, order="C")
-
-    @classmethod
-    def from_pixels(cls, pixels: npt.NDArray[np.uint8]) -> Self:
-        """Wraps pixels that did not come from a file (synthetic inputs, data loaders, raw tensors).
-
-        Args:
-            pixels: uint8 [H, W, 3] RGB.
-
-        Raises:
-            ValueError: They are not that.
-        """
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-            raise ValueError(f"pixels must be uint8 [H, W, 3], H and W at least 1, not {pixels.dtype} {pixels.shape}")
-        height, width = pixels.shape[:2]
-        return cls(Image.fromarray(np.ascontiguousarray(pixels)), ImageReport("RAW", width, height, "RGB"))
 
 
 def decode(
@@ -221,10 +206,7 @@ def _check_declared(content_type: str | None) -> None:
     declared = (content_type or "").partition(";")[0].strip().lower()
     if declared in _NEUTRAL_TYPES or declared.startswith("image/"):
         return
-    remedy = None
-    if declared == "application/x-www-form-urlencoded":
-        remedy = "curl sends this type unless told otherwise: add -H 'Content-Type: image/jpeg'."
-    raise UnsupportedImageError(f"The content type {declared[:100]!r} is not an image's.", remedy=remedy)
+    raise UnsupportedImageError(f"The content type {declared[:100]!r} is not an image's.")
 
 
 def _reduce(image: ImageFile.ImageFile, orientation: int, hint: tuple[int, int] | None) -> int:

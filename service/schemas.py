@@ -243,6 +243,20 @@ class DepthComparison(Comparison):
     abs_rel: float = Field(description="Mean of |a - b| / b.")
 
 
+class FeedbackAnswer(_Wire):
+    """What became of feedback."""
+
+    status: Literal["stored", "repeated"] = Field(description="`repeated`: the same was said before; nothing changed.")
+    request_id: str = Field(description="Of the request whose answer was judged.")
+    model: str
+    version: str
+    variant: VariantName
+    correct: bool | None = Field(default=None, description="Classification: whether the best class was right.")
+    correct_top5: bool | None = Field(default=None, description="Classification: whether one of the best five was.")
+    abs_rel: float | None = Field(default=None, description="Depth: mean of |prediction - truth| / truth.")
+    delta1: float | None = Field(default=None, description="Depth: share of points within a factor of 1.25.")
+
+
 class VariantStatus(_Wire):
     """One variant of a model."""
 

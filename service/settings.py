@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import SettingsError
 from service.host import usable_cpus
+from service.keys import key_problem
 
 ENV_PREFIX = "BIREAL_"
 
@@ -33,7 +34,6 @@ _SHOWN_DEFAULTS = {
 
 # Set by a variable only: the options of a process are shown to everybody on the machine.
 _SECRET = ("api_keys", "admin_keys", "feedback_secrets")
-_KEY_LENGTH = 16
 
 _ONE_ORIGIN_EACH = "give origins as https://host or https://host:port, separated by commas, or * for all"
 
@@ -245,15 +245,6 @@ class Settings(BaseSettings):
             if problem := key_problem(key.get_secret_value()):
                 raise ValueError(f"key {number} {problem}")
         return keys
-
-
-def key_problem(key: str) -> str | None:
-    """What is wrong with a key, without naming it; None for a good one."""
-    if len(key) < _KEY_LENGTH:
-        return f"has {len(key)} characters; it must have at least {_KEY_LENGTH}, as `openssl rand -hex 24` makes them"
-    if not key.isascii() or not key.isprintable() or " " in key:
-        return "has characters that a header cannot carry; use letters, digits and punctuation"
-    return None
 
 
 class SettingDoc(NamedTuple):

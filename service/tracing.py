@@ -21,13 +21,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.context import ImageTimes, RequestContext, context_of
+from service.api.context import PROBES, ImageTimes, RequestContext, context_of
 from service.api.direct import DirectRoute
 
 log = logging.getLogger(__name__)
 
-# Asked every few seconds by machines, and of no interest: no trace begins there.
-_PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _SIGNAL_PATH = "/v1/traces"
 # What the end of the process waits for a collector, seconds: one that is up takes milliseconds.
 _FLUSH_S = 3.0
@@ -159,7 +157,7 @@ class _TraceIds(logging.Filter):
 
 
 def _is_probe(scope: MutableMapping[str, Any]) -> bool:
-    return scope.get("path") in _PROBES
+    return scope.get("path") in PROBES
 
 
 def _name_direct_route(span: trace.Span, scope: Scope) -> None:

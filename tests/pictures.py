@@ -10,7 +10,7 @@ import numpy.typing as npt
 import skimage.data
 from PIL import Image
 
-from service.imaging import DecodedImage
+from service.imaging import DecodedImage, ImageReport
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -34,16 +34,22 @@ def photo_of(width: int, height: int) -> Image.Image:
     return photo().resize((width, height), Image.Resampling.BICUBIC)
 
 
+def of_pixels(pixels: Pixels) -> DecodedImage:
+    """Pixels, uint8 [H, W, 3] RGB, as if they had been decoded from a PNG."""
+    height, width = pixels.shape[:2]
+    return DecodedImage(Image.fromarray(pixels), ImageReport("PNG", width, height, "RGB"))
+
+
 def picture(width: int, height: int) -> DecodedImage:
     """The same as if it had been decoded."""
-    return DecodedImage.from_pixels(np.asarray(photo_of(width, height)))
+    return of_pixels(np.asarray(photo_of(width, height)))
 
 
 def coordinates(width: int, height: int) -> DecodedImage:
     """A picture whose red is x and whose green is y, as fractions of 250."""
     x = np.linspace(0, 250, width, dtype=np.float32)[None, :].repeat(height, axis=0)
     y = np.linspace(0, 250, height, dtype=np.float32)[:, None].repeat(width, axis=1)
-    return DecodedImage.from_pixels(np.stack([x, y, np.zeros_like(x)], axis=2).round().astype(np.uint8))
+    return of_pixels(np.stack([x, y, np.zeros_like(x)], axis=2).round().astype(np.uint8))
 
 
 def encode(image: Image.Image, file_format: str, **options: Any) -> bytes:

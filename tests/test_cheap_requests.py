@@ -1,7 +1,6 @@
 """What spares an ordinary request its CPU changes nothing of it: ids, signatures, figures and bytes."""
 
 import asyncio
-import hmac
 import os
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from service.api.pipeline import Answered
 from service.api.wire import JsonAnswer, classify_answer, classify_body, run_headers
 from service.cli.protocol import OnePiece
 from service.experiments import tokens
-from service.experiments.tokens import Target, Tokens, _Sha1Hmac
+from service.experiments.tokens import Target, Tokens
 from service.imaging import ImageReport
 from service.metrics.base import Registrar
 from service.randomness import random_bytes
@@ -60,15 +59,6 @@ if child:
 
 
 # --- signatures ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [0, 1, 20, 63, 64, 65, 200])
-def test_the_signature_is_hmac_sha1(size):
-    key = os.urandom(size)
-    made = _Sha1Hmac(key)
-    for length in (0, 1, 55, 64, 1000):
-        value = os.urandom(length)
-        assert made.digest(value) == hmac.digest(key, value, "sha1")
 
 
 def test_itsdangerous_as_it_is_reads_a_token():

@@ -45,6 +45,8 @@ EXAMPLES: list[ServiceError] = [
     errors.UnknownVersionLabelError("tiny-bireal", "canary", ["stable"]),
     errors.BadTensorError("The input image has the shape [1]."),
     errors.UnsupportedEncodingError("br"),
+    errors.HeadTooLargeError(65536),
+    errors.HeadTimeoutError(10.0),
 ]
 
 

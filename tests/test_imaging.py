@@ -4,14 +4,13 @@ import io
 import struct
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from service.image_header import gif_frames, sniff
-from service.imaging import DecodedImage, decode
+from service.imaging import decode
 from tests import pictures
 from tests.pictures import ENCODINGS, Pixels, encode, png, with_orientation
 
@@ -354,28 +353,6 @@ def test_pixels_are_a_copy() -> None:
     decoded = decode(encode(Image.new("RGB", (2, 2)), "PNG"))
     decoded.pixels[:] = 7
     assert decoded.pixels.max() == 0
-
-
-def test_pixels_without_a_file(rng: np.random.Generator) -> None:
-    pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    decoded = DecodedImage.from_pixels(pixels)
-    np.testing.assert_array_equal(decoded.pixels, pixels)
-    assert (decoded.report.format, decoded.report.width, decoded.report.height) == ("RAW", 7, 5)
-
-
-@pytest.mark.parametrize(
-    "pixels",
-    [
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((0, 4, 3), np.uint8),
-    ],
-    ids=["float", "grey", "alpha", "empty"],
-)
-def test_pixels_without_a_file_are_checked(pixels: Any) -> None:
-    with pytest.raises(ValueError, match="uint8"):
-        DecodedImage.from_pixels(pixels)
 
 
 @pytest.mark.parametrize("file_format", sorted(ENCODINGS))

@@ -68,12 +68,6 @@ def test_a_declared_type_that_is_no_image_is_refused(photo: Image.Image, declare
         decode(encode(photo, "PNG"), declared)
 
 
-def test_curls_default_type_is_refused_with_the_remedy(photo: Image.Image) -> None:
-    with pytest.raises(UnsupportedImageError) as caught:
-        decode(encode(photo, "PNG"), "application/x-www-form-urlencoded")
-    assert "-H 'Content-Type: image/jpeg'" in caught.value.remedy
-
-
 @pytest.mark.parametrize("file_format", sorted(ENCODINGS))
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
 def test_truncated_files(photo: Image.Image, file_format: str, kept: float) -> None:

@@ -137,7 +137,7 @@ def test_http_labels_are_bounded(metrics: Metrics) -> None:
 def test_queue(metrics: Metrics) -> None:
     metrics.queue_depth.set(3)
     metrics.in_flight.inc()
-    metrics.observe_batch(4, **RUN)
+    metrics.observe_batches([4], **RUN)
     assert value(metrics, "bireal_queue_depth") == 3
     assert value(metrics, "bireal_in_flight") == 1
     assert value(metrics, "bireal_batch_size_bucket", le="2.0", **RUN) == 0

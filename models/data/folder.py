@@ -114,10 +114,10 @@ def decode(path: Path, size: int) -> NDArray[np.uint8]:
     return np.asarray(rgb)
 
 
-def fits_memory(count: int, size: int) -> bool:
-    """Whether ``count`` decoded images may be held in memory."""
+def fits_memory(size_bytes: int) -> bool:
+    """Whether decoded images of so many bytes may be held in memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return count * size * size * 3 <= MEMORY_SHARE * memory
+    return size_bytes <= MEMORY_SHARE * memory
 
 
 def load_split(root: Path, split: str, size: int) -> ImageSet:
@@ -134,7 +134,7 @@ def load_split(root: Path, split: str, size: int) -> ImageSet:
             raise FileNotFoundError(f"{folder} is missing: expected <data>/{split}/<wnid>/<image> for every class")
         paths += [(p, label) for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
     labels = np.array([label for _, label in paths], np.int64)
-    if not fits_memory(len(paths), size):
+    if not fits_memory(len(paths) * size * size * 3):
         return ImageSet(ImageFiles([path for path, _ in paths], size), labels, classes)
     images = np.empty((len(paths), size, size, 3), np.uint8)
     for i, (path, _) in enumerate(tqdm(paths, desc=f"decode {split}", unit="img", mininterval=2.0)):

@@ -1,10 +1,15 @@
 """Packed KITTI drives for training: ``<root>/<drive>/left``, ``right`` (optional), ``lidar_depth`` or ``disp_noc_0``.
 
-Frames are held in memory at the network's size. Disparities are in pixels of the network's input width.
+Frames are held in memory at the network's size where they fit (1 MB each); otherwise they are decoded when a batch asks
+for them. Disparities are in pixels of the network's input width.
 """
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from models.data.folder import fits_memory
 from service.evaluation import camera_of, read_depth_png
+from service.evaluation.folders import is_image
 
 HEIGHT, WIDTH = 160, 608  # paper Sec. 4.5
+FRAME_BYTES = HEIGHT * WIDTH * (3 + 3 + 4)  # of a decoded pair
+SHARE = 10  # one frame in so many is held out of a drive of which nothing else is said
+GAP = 10  # at most so many frames, one second, are left out between those to train on and those held out
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,26 @@ class Frame:
     disparity_px: NDArray[np.float32]
 
 
-def load_drives(root: Path) -> list[Frame]:
-    """Load every drive under ``root`` (folders with ``left/``), sorted by drive and file name.
+@dataclass(frozen=True)
+class FrameFile:
+    """A frame that is decoded whenever it is asked for.
+
+    Attributes:
+        folder: of the drive.
+        left: the left image's file.
+    """
+
+    folder: Path
+    left: Path
+
+    @property
+    def drive(self) -> str:
+        """Folder name."""
+        return self.folder.name
+
+
+def find_frames(root: Path) -> list[FrameFile]:
+    """Every frame of every drive under ``root`` (folders with ``left/``), sorted by drive and file name.
 
     Raises:
         FileNotFoundError: if there is no drive.
@@ -44,11 +72,32 @@ def load_drives(root: Path) -> list[Frame]:
     drives = sorted(p.parent for p in root.glob("*/left") if p.is_dir())
     if not drives:
         raise FileNotFoundError(f"{root} has no drive: expected folders with left/ and lidar_depth/ or disp_noc_0/")
-    frames: list[Frame] = []
-    for drive in drives:
-        paths = sorted((drive / "left").iterdir())
-        frames += [_load_frame(drive, path) for path in tqdm(paths, desc=drive.name, unit="frame", mininterval=2.0)]
-    return frames
+    return [FrameFile(drive, path) for drive in drives for path in sorted((drive / "left").iterdir()) if is_image(path)]
+
+
+def load_drives(root: Path) -> Sequence[Frame | FrameFile]:
+    """The frames of `find_frames`, decoded where they fit into memory as `models.data.folder` means it.
+
+    Raises:
+        FileNotFoundError: if there is no drive.
+    """
+    files = find_frames(root)
+    if not fits_memory(len(files) * FRAME_BYTES):
+        return files
+    return [decoded(file) for file in tqdm(files, desc=f"decode {root.name}", unit="frame", mininterval=2.0)]
+
+
+def decoded(frame: Frame | FrameFile) -> Frame:
+    """The frame itself, or what its files have."""
+    return frame if isinstance(frame, Frame) else _load_frame(frame.folder, frame.left)
+
+
+def all_decoded(frames: Sequence[Frame | FrameFile]) -> list[Frame]:
+    """A batch, decoded by as many threads as there are cores."""
+    if all(isinstance(frame, Frame) for frame in frames):
+        return [decoded(frame) for frame in frames]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoding leaves Python's lock
+        return list(pool.map(decoded, frames))
 
 
 def _load_frame(drive: Path, left_path: Path) -> Frame:
@@ -85,15 +134,30 @@ def downscale_disparity(native_px: NDArray[np.float32]) -> NDArray[np.float32]:
     return out
 
 
-def hold_out_frames(frames: list[Frame], last: dict[str, int]) -> tuple[list[Frame], list[Frame]]:
-    """Set aside the last ``last[drive]`` frames of each named drive: (training part, validation part)."""
-    counts: dict[str, int] = {}
+def hold_out_frames(
+    frames: Sequence[Frame | FrameFile], last: dict[str, int]
+) -> tuple[list[Frame | FrameFile], list[Frame | FrameFile]]:
+    """Set aside the last frames of each drive: (training part, validation part).
+
+    Of a drive that ``last`` names so many. Of others a tenth; and since frames that follow each other show nearly the
+    same street, as many before them, `GAP` at most, are in neither part.
+
+    Args:
+        frames: those of a drive in order.
+        last: by drive.
+    """
+    counts = Counter(frame.drive for frame in frames)
+    seen: Counter[str] = Counter()
+    train: list[Frame | FrameFile] = []
+    held_out: list[Frame | FrameFile] = []
     for frame in frames:
-        counts[frame.drive] = counts.get(frame.drive, 0) + 1
-    seen: dict[str, int] = {}
-    train: list[Frame] = []
-    held_out: list[Frame] = []
-    for frame in frames:
-        position = seen[frame.drive] = seen.get(frame.drive, 0) + 1
-        (held_out if position > counts[frame.drive] - last.get(frame.drive, 0) else train).append(frame)
+        count = counts[frame.drive]
+        held = last.get(frame.drive, count // SHARE)
+        gap = 0 if frame.drive in last else min(GAP, held)
+        position = seen[frame.drive]
+        seen[frame.drive] += 1
+        if position >= count - held:
+            held_out.append(frame)
+        elif position < count - held - gap:
+            train.append(frame)
     return train, held_out

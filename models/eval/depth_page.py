@@ -16,7 +16,6 @@ import json
 import platform
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,13 @@ from models.eval.depth_floor import floor
 from models.eval.depth_pictures import Network, View, picture, save_picture, view_of
 from models.eval.depth_text import label_of, page
 from models.eval.page import evaluate
+from models.export.readings import READINGS, ROOT, Occasion, commit, count, occasion
 from models.figures.style import save
 from models.train.provenance import hardware
 from service.card import Card
 from service.errors import ServiceError
 from service.evaluation import DataError, depth_frames
 
-ROOT = Path(__file__).resolve().parents[2]
-READINGS = "depth-readings.jsonl"
 KEPT_INTERVALS = ("delta1_80m", "abs_rel_80m", "delta1_50m", "abs_rel_50m")
 FRAMES = 10
 
@@ -60,16 +58,20 @@ def depth_cards(zoo: Path) -> list[Card]:
     return sorted(latest.values(), key=lambda card: (card.precision != "full", card.name))
 
 
-def measure(cards: list[Card], data: Path, dataset: str) -> Findings:
-    """Evaluate every variant of every model as the service runs it.
+def measure(cards: list[Card], data: Path, now: Occasion) -> Findings:
+    """Evaluate every variant of every model as the service runs it; say how often that has happened.
 
     Raises:
         ValueError: an evaluation failed.
     """
     found: Findings = {}
     for card in cards:
-        printed = {variant: evaluate(card.directory, variant, data, *_against(variant)) for variant in card.variants}
-        found[card.name] = {"dataset": dataset, "sha256": card.sha256, "evaluations": _trimmed(printed)}
+        printed = {
+            variant: evaluate(card.directory, variant, data, *_against(variant), occasion=now)
+            for variant in card.variants
+        }
+        found[card.name] = {"dataset": now.dataset, "sha256": card.sha256, "evaluations": _trimmed(printed)}
+        found[card.name]["readings"] = count(now.path, card.name)
         if card.full is not None:
             paired = printed["binary"]["paired"]
             differences = {
@@ -127,22 +129,6 @@ def floor_of(train: Path | None, data: Path, dataset: str, kept: list[Path]) -> 
         return {"drive": train.name, **floor(train, data)}
     pages = (json.loads(path.read_text()) for path in kept if path.is_file())
     return next((page["floor"] for page in pages if page["dataset"] == dataset and page.get("floor")), None)
-
-
-def log_readings(out: Path, cards: list[Card], found: Findings, date: str, commit: str) -> None:
-    """Append what was read of the data, and say in the findings how often that has happened."""
-    path = out / READINGS
-    with path.open("a", encoding="utf-8") as log:
-        for card in cards:
-            for variant, one in found[card.name]["evaluations"].items():
-                entry = {"date": date, "commit": commit, "dataset": found[card.name]["dataset"], "n": one["n"]}
-                entry |= {"model": f"{card.name}@{card.version}", "sha256": card.sha256[:12], "variant": variant}
-                entry |= {name: round(one[name], 4) for name in ("delta1", "abs_rel")}
-                log.write(json.dumps(entry) + "\n")
-    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    for card in cards:
-        own = {(entry["date"], entry["dataset"]) for entry in entries if entry["model"].partition("@")[0] == card.name}
-        found[card.name]["readings"] = len({date for date, _ in own})
 
 
 def complete(cards: list[Card], found: Findings) -> None:
@@ -207,15 +193,10 @@ def refuse_tracked(folder: Path) -> None:
 
 def machine() -> dict[str, Any]:
     """On what the figures were taken."""
-    try:
-        command = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
-        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603  # fixed
-    except (OSError, subprocess.CalledProcessError):  # a copy without history
-        commit = "unknown"
     packages = {name: importlib.metadata.version(name) for name in ("bireal-serve", "onnxruntime", "numpy", "pillow")}
     return {
         "hardware": hardware(),
-        "commit": commit,
+        "commit": commit(),
         "versions": {"python": platform.python_version(), **packages},
     }
 
@@ -239,13 +220,13 @@ def main() -> int:
         cards = depth_cards(args.models)
         args.out.mkdir(parents=True, exist_ok=True)
         if args.data is not None:
-            found = measure(cards, args.data, args.dataset)
-            facts, date = machine(), datetime.now(UTC).isoformat(timespec="minutes")
+            now = occasion("models.eval.depth_page", args.dataset, args.out / READINGS.name)
+            found = measure(cards, args.data, now)
+            facts = machine()
             complete(cards, found)
             least = floor_of(args.floor, args.data, args.dataset, [args.out / f"{card.name}.json" for card in cards])
-            log_readings(args.out, cards, found, date, facts["commit"])
             for name, findings in found.items():
-                findings |= {"date": date[:10], "machine": facts, "floor": least}
+                findings |= {"date": now.date[:10], "machine": facts, "floor": least}
                 (args.out / f"{name}.json").write_text(json.dumps(findings, indent=1) + "\n")
         found = {card.name: json.loads((args.out / f"{card.name}.json").read_text()) for card in cards}
         draw_all(cards, found, args.out)

@@ -208,8 +208,8 @@ def _provenance(findings: dict[str, Any]) -> list[str]:
         ),
         "",
         (
-            "Every reading of this data by the command is logged in [depth-readings.jsonl](depth-readings.jsonl): "
-            f"{findings['readings']} so far for this model, of whatever weights. Those before, and what was chosen "
-            "after which of them, are in the notes above."
+            "Readings of this data, by this command, by `models.export` or as notes tell of them, are logged in "
+            f"[depth-readings.jsonl](depth-readings.jsonl): {findings['readings']} for this model when the page was "
+            "written, of whatever weights. What was chosen after which of them is in the notes above."
         ),
     ]

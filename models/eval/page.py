@@ -2,6 +2,8 @@
 
 Runs ``python -m service evaluate`` for every variant of the file (and ``models.eval.parity`` for a binary one), keeps
 what it printed in ``OUT/<name>.json``, and writes ``OUT/<name>.md`` and the reliability plot from that and the card.
+What ``models.eval.stem`` printed is kept beside it (``--stem``), and the page leads to the training's curves and log
+where ``OUT`` has them.
 """
 
 from __future__ import annotations
@@ -16,17 +18,19 @@ from matplotlib.figure import Figure
 from models.command_line import Parser
 from models.eval.parity import compare, load_images
 from models.export.measure import run_evaluation
+from models.export.readings import Occasion
 from models.figures.style import BLUE, GREY, ORANGE, save
 from service.card import Card
 from service.errors import ServiceError
 
 PARITY_IMAGES = 200
 COLUMNS = 4  # classes side by side in the table
+BITS = {"int8": "8 bit", "int16": "16 bit", "float32": "float32"}
 
 
-def evaluate(folder: Path, variant: str, data: Path, *options: str) -> dict[str, Any]:
+def evaluate(folder: Path, variant: str, data: Path, *options: str, occasion: Occasion | None = None) -> dict[str, Any]:
     """As `run_evaluation`, without what differs from machine to machine."""
-    printed = run_evaluation(folder, variant, data, *options)
+    printed = run_evaluation(folder, variant, data, *options, occasion=occasion)
     return {k: v for k, v in printed.items() if k not in ("speed", "dataset", "failed")}
 
 
@@ -49,7 +53,8 @@ def reliability_plot(card: Card, evaluations: dict[str, dict[str, Any]]) -> Figu
 
 def heading(card: Card, command: str) -> list[str]:
     """Title, where the page comes from, and what the card says of the model."""
-    training = card.training
+    training, weights = card.training, card.weights
+    earlier = ", without the runs of the weights that it starts from" if "--init" in training.command.split() else ""
     return [
         f"# {card.name}, version {card.version}",
         "",
@@ -60,20 +65,40 @@ def heading(card: Card, command: str) -> list[str]:
         "",
         f"- Data: {training.data}. Terms: {training.terms}.",
         f"- Recipe `{training.recipe}`, seed {training.seed}: `{training.command}`",
-        f"- {training.wall_time_s / 60:.0f} minutes on {training.hardware}.",
+        f"- This run: {training.wall_time_s / 60:.0f} minutes on {training.hardware}{earlier}.",
         *([f"- {training.notes}"] if training.notes else []),
         (
             f"- Input {card.input.height}x{card.input.width}; stem in {card.stem_precision}, real-valued 1x1 in "
-            f"{card.pointwise_precision}; {card.weights.binary_params:,} 1-bit and {card.weights.real_params:,} real "
+            f"{card.pointwise_precision}; {weights.binary_params:,} 1-bit and {weights.real_params:,} real "
             f"parameters; {card.work.bops:.3g} BOPs an image."
+        ),
+        (
+            f"- Weights in memory: {weights.binary_bytes / 1e6:.2f} MB 1-bit and {weights.real_bytes / 1e6:.2f} MB "
+            f"real-valued; the file has {weights.artefact_bytes / 1e6:.2f} MB."
         ),
         *[f"- {limit}" for limit in card.limits],
         "",
     ]
 
 
-def page(card: Card, findings: dict[str, Any]) -> str:
-    """Markdown, from the card and the findings."""
+def stem_effect(found: list[dict[str, Any]], chosen: str) -> str:
+    """A sentence of what ``models.eval.stem`` printed: the chosen precision, then the others."""
+    ranked = sorted(found, key=lambda one: one["stem"] != chosen)
+    parts = [f"{one['top1']:.1%} with a stem in {BITS[one['stem']]}" for one in ranked]
+    return (
+        f"On {found[0]['n']:,} training images that were held out, top-1 is {', '.join(parts)} (`models.eval.stem`; "
+        f"{BITS[chosen]} is what the file has)."
+    )
+
+
+def page(card: Card, findings: dict[str, Any], beside: Path) -> str:
+    """Markdown.
+
+    Args:
+        card: the model's card.
+        findings: what is kept as ``<name>.json``.
+        beside: folder of the page, where the training's curves and log may lie.
+    """
     names = {label.wnid: label.name for label in card.classes}
     evaluations: dict[str, dict[str, Any]] = findings["evaluations"]
     lines = [
@@ -90,6 +115,15 @@ def page(card: Card, findings: dict[str, Any]) -> str:
             f"| {variant} | {e['n']:,} | {e['top1']:.2%} | {e['top1_low']:.1%} to {e['top1_high']:.1%} "
             f"| {e['top5']:.2%} | {e['top5_low']:.1%} to {e['top5_high']:.1%} | {e['ece']:.3f} |"
         )
+    kernels = [f"`{variant}` with {e['kernel']}" for variant, e in evaluations.items()]
+    lines += ["", f"Kernels: {', '.join(kernels)}."]
+    if "reference" in evaluations:
+        lines[-1] += (
+            " `reference` adds in float32: from one CPU's instruction set to another's its sums differ in their last "
+            "bits, and a sign near its threshold flips with them, so that it may name a few images otherwise."
+        )
+    if "stem" in findings:
+        lines += ["", stem_effect(findings["stem"], card.stem_precision)]
     parity = findings.get("parity")
     if parity:
         lines += [
@@ -101,6 +135,11 @@ def page(card: Card, findings: dict[str, Any]) -> str:
             ),
         ]
     lines += ["", f"![Reliability]({card.name}-reliability.svg)", ""]
+    curves, log = f"curves-{card.name}.svg", f"{card.name}.log.jsonl"
+    if (beside / curves).is_file():
+        lines += ["## The run", "", f"![Curves of the run that is named above]({curves})", ""]
+        if (beside / log).is_file():
+            lines += [f"Its [log]({log}); what each step before it brought: [training](../training.md).", ""]
     first = next(iter(evaluations.values()))
     lines += ["## Most frequent confusions", "", "| class | taken for | times |", "|---|---|---|"]
     lines += [f"| {names[c['truth']]} | {names[c['said']]} | {c['n']} |" for c in first["confusions"]]
@@ -120,24 +159,30 @@ def main() -> int:
     parser.add_argument("model", type=Path, help="<models>/<name>/<version> of a classifier")
     parser.add_argument("--data", type=Path, help="labelled folder; without it the page is written from the kept JSON")
     parser.add_argument("--dataset", default="dev", help="what the page calls the data")
+    parser.add_argument("--stem", type=Path, help="what models.eval.stem printed of the model's checkpoint")
     parser.add_argument("--out", type=Path, default=Path("docs/models"))
     args = parser.parse_args()
     try:
         card = Card.load(args.model)
         args.out.mkdir(parents=True, exist_ok=True)
         kept = args.out / f"{card.name}.json"
+        findings: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() or args.data is None else {}
         if args.data is not None:
-            findings: dict[str, Any] = {"dataset": args.dataset, "sha256": card.sha256}
+            # of what was kept only what is of these weights stays, and only what is not measured here
+            old = {"stem": findings["stem"]} if findings.get("sha256") == card.sha256 and "stem" in findings else {}
+            findings = {"dataset": args.dataset, "sha256": card.sha256}
             findings["evaluations"] = {v: evaluate(args.model, v, args.data) for v in card.variants}
             if card.precision == "binary":
                 findings["parity"] = compare(card, load_images(card, args.data, PARITY_IMAGES))
-            kept.write_text(json.dumps(findings, indent=1) + "\n")
-        findings = json.loads(kept.read_text())
+            findings |= old
+        if args.stem is not None:
+            findings["stem"] = json.loads(args.stem.read_text())
+        kept.write_text(json.dumps(findings, indent=1) + "\n")
     except (OSError, ServiceError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     save(reliability_plot(card, findings["evaluations"]), args.out / f"{card.name}-reliability.svg")
-    (args.out / f"{card.name}.md").write_text(page(card, findings))
+    (args.out / f"{card.name}.md").write_text(page(card, findings, args.out))
     return 0
 
 

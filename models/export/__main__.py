@@ -19,6 +19,7 @@ from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
 from models.export.measure import evaluate_model
 from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
+from models.export.readings import READINGS, occasion
 from models.export.verify import VerificationError, verify
 from models.import_official.classes import generic_classes
 from models.train import checkpoint
@@ -132,7 +133,8 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     metrics: list[dict[str, object]] = []
     if args.evaluate is not None:
         variants = ("binary", "reference") if backbone.config.binary else ("full",)
-        metrics = [evaluate_model(folder, variant, args.evaluate, args.dataset) for variant in variants]
+        now = occasion("models.export", args.dataset, args.readings)
+        metrics = [evaluate_model(folder, variant, args.evaluate, now) for variant in variants]
         folder = card_with(metrics)
     return {"folder": str(folder), "agreement": agreement, "metrics": metrics}
 
@@ -158,6 +160,7 @@ def main() -> int:
     )
     parser.add_argument("--evaluate", type=Path, help="labelled folder or drive to put figures on the card from")
     parser.add_argument("--dataset", default="dev", help="what the card calls that data")
+    parser.add_argument("--readings", type=Path, default=READINGS, help="log of evaluations on a drive")
     parser.add_argument("--notes", default="", help="free text for the card")
     args = parser.parse_args()
     try:

@@ -13,7 +13,8 @@ from math import prod
 import onnx
 
 from models.accounting import Cost
-from models.export.graph import CUSTOM_DOMAIN, strided
+from models.export.graph import strided
+from service.backends.dialect import DOMAIN
 from service.backends.weights import count_weights
 
 NOTE = (
@@ -50,10 +51,10 @@ def cost_of_graph(model: onnx.ModelProto) -> Cost:
             shape(node.input[1]) if node.op_type in ("BConv", "Stem", "Pointwise", "Conv", "MatMul", "Gemm") else []
         )
         attributes = {a.name: a.i for a in node.attribute if a.type == onnx.AttributeProto.INT}
-        if node.domain == CUSTOM_DOMAIN and node.op_type == "BConv":
+        if node.domain == DOMAIN and node.op_type == "BConv":
             window = attributes["channels"] * attributes["kernel"] ** 2
             binary += prod(shape(node.output[0])[1:]) * window
-        elif node.domain == CUSTOM_DOMAIN and node.op_type == "Stem":
+        elif node.domain == DOMAIN and node.op_type == "Stem":
             _, height, width, _ = shape(node.input[0])
             real += prod(strided(size, attributes["stride"]) for size in (height, width)) * prod(weight)
         elif node.op_type == "Conv":

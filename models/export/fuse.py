@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.command_line import Parser
-from models.export.graph import CUSTOM_DOMAIN
 from models.export.measure import evaluate_model
 from models.export.packed_ops import INT8_LIMIT, POINTWISE_PRECISIONS
+from models.export.readings import occasion
+from service.backends.dialect import DOMAIN
 from service.backends.weights import count_weights
 from service.card import Card
 from service.errors import ServiceError
@@ -169,7 +170,7 @@ class _Fusion:
 
     @staticmethod
     def _custom(op_type: str, inputs: list[str], outputs: list[str]) -> onnx.NodeProto:
-        return helper.make_node(op_type, inputs, outputs, name=outputs[0], domain=CUSTOM_DOMAIN)
+        return helper.make_node(op_type, inputs, outputs, name=outputs[0], domain=DOMAIN)
 
 
 def _alive(nodes: list[onnx.NodeProto], outputs: list[str]) -> list[onnx.NodeProto]:
@@ -209,7 +210,8 @@ def rewrite(folder: Path, precision: str, data: Path | None, dataset: str) -> di
     }
     Card.model_validate(document).write(folder)
     if data is not None:
-        measured = [evaluate_model(folder, variant, data, dataset) for variant in ("binary", "reference")]
+        now = occasion("models.export.fuse", dataset)
+        measured = [evaluate_model(folder, variant, data, now) for variant in ("binary", "reference")]
         document["training"]["notes"] += _change(document["metrics"], measured[0], precision)
         document["metrics"] = [m for m in document["metrics"] if m["dataset"] != dataset] + measured
         Card.model_validate(document).write(folder)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.binarize.functional import LEAKY_SLOPE
+from service.backends.dialect import DOMAIN, VERSION
 
 OPSET = 17
 IR_VERSION = 8
-CUSTOM_DOMAIN = "bireal"  # the operators of service/xnor_op
 BATCH = "N"  # symbolic batch dimension
 LARGE = 256  # fewer weights are not worth a smaller type
 
@@ -134,7 +134,7 @@ class GraphBuilder:
         """Append a node of the custom domain; ``outputs`` are (shape, ONNX element type)."""
         base = self.name(hint)
         names = [base if i == 0 else f"{base}_{i}" for i in range(len(outputs))]
-        self.nodes.append(helper.make_node(op_type, inputs, names, name=base, domain=CUSTOM_DOMAIN, **attributes))
+        self.nodes.append(helper.make_node(op_type, inputs, names, name=base, domain=DOMAIN, **attributes))
         return [self._declare(n, shape, kind) for n, (shape, kind) in zip(names, outputs, strict=True)]
 
     def _declare(self, name: str, shape: Shape, kind: int) -> Tensor:
@@ -153,8 +153,8 @@ class GraphBuilder:
             value_info=self.value_infos,
         )
         opsets = [helper.make_opsetid("", OPSET)]
-        if any(node.domain == CUSTOM_DOMAIN for node in self.nodes):
-            opsets.append(helper.make_opsetid(CUSTOM_DOMAIN, 1))
+        if any(node.domain == DOMAIN for node in self.nodes):
+            opsets.append(helper.make_opsetid(DOMAIN, VERSION))
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="bireal-serve")
         onnx.checker.check_model(model)
         return model

@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from models.export.readings import Occasion
 
-def run_evaluation(folder: Path, variant: str, data: Path, *options: str) -> dict[str, Any]:
+
+def run_evaluation(
+    folder: Path, variant: str, data: Path, *options: str, occasion: Occasion | None = None
+) -> dict[str, Any]:
     """What ``python -m service evaluate --json`` prints for one version of a model.
 
     Args:
@@ -19,6 +23,7 @@ def run_evaluation(folder: Path, variant: str, data: Path, *options: str) -> dic
         variant: ``binary``, ``reference`` or ``full``.
         data: labelled images (``<wnid>/*``) or a drive (``left/`` and its ground truth).
         options: further options of the command.
+        occasion: of which it is, to log that a drive was read; None for data that are not counted.
 
     Raises:
         ValueError: if the command fails; its own message is passed on.
@@ -32,17 +37,19 @@ def run_evaluation(folder: Path, variant: str, data: Path, *options: str) -> dic
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise ValueError(f"`python -m service evaluate` failed for {model}, {variant}: {lines[-1]}")
     printed: dict[str, Any] = json.loads(done.stdout)
+    if occasion is not None:
+        occasion.log(folder, variant, printed)
     return printed
 
 
-def evaluate_model(folder: Path, variant: str, data: Path, dataset: str) -> dict[str, object]:
+def evaluate_model(folder: Path, variant: str, data: Path, occasion: Occasion) -> dict[str, object]:
     """Evaluate an exported model as the service runs it.
 
     Args:
         folder: as for `run_evaluation`, as are ``variant`` and ``data``.
         variant: how it runs.
         data: what it is evaluated on.
-        dataset: what the card calls the data.
+        occasion: names the data as the card does, and logs that a drive was read.
 
     Returns:
         An entry of the card's ``metrics``: {dataset, variant, n, values}.
@@ -50,7 +57,7 @@ def evaluate_model(folder: Path, variant: str, data: Path, dataset: str) -> dict
     Raises:
         ValueError: if the command fails; its own message is passed on.
     """
-    figures = run_evaluation(folder, variant, data)
+    figures = run_evaluation(folder, variant, data, occasion=occasion)
     count = int(figures.pop("n"))
     values = {k: float(v) for k, v in figures.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    return {"dataset": dataset, "variant": variant, "n": count, "values": values}
+    return {"dataset": occasion.dataset, "variant": variant, "n": count, "values": values}

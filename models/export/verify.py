@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from models.arch import BiRealNet, DepthNet, ResNet
 from models.data.normalise import normalise
 from models.export.convert import to_onnx
-from models.export.graph import CUSTOM_DOMAIN
 from models.train.depth import FX_BASELINE
 from service.backends.derive import derive_reference
+from service.backends.dialect import DOMAIN
 
 # Of logits or log depths. A wrong fold or layout gives far less; in a 1-bit net a value within rounding of zero may get
 # the other sign, and fifty layers multiply what follows.
@@ -83,7 +83,7 @@ def verify(network: BiRealNet | ResNet | DepthNet, model: onnx.ModelProto, heigh
 
 def _outputs(model: onnx.ModelProto, images: Images) -> NDArray[np.float32]:
     """Outputs of a model in stock operators (log depth for depth networks)."""
-    packed = any(node.domain == CUSTOM_DOMAIN for node in model.graph.node)
+    packed = any(node.domain == DOMAIN for node in model.graph.node)
     stock = derive_reference(model).model if packed else model
     session = ort.InferenceSession(stock.SerializeToString(), providers=["CPUExecutionProvider"])
     (output,) = session.run(None, {"image": images})

@@ -12,13 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.data.augment import colour_jitter
-from models.data.kitti import HEIGHT, WIDTH, Frame, hold_out_frames, load_drives
+from models.data.kitti import (
+    HEIGHT,
+    WIDTH,
+    Frame,
+    FrameFile,
+    all_decoded,
+    decoded,
+    find_frames,
+    hold_out_frames,
+    load_drives,
+)
 from models.data.normalise import normalise
 from models.train.device import bfloat16_where_fast, device_of
 from models.train.recipe import DepthLoss, PhaseSpec, Recipe
 from service.evaluation import KITTI_BASELINE_M, KITTI_FX_PX
 
-# The last frames of each drive choose and stop; the drive that is reported on is never touched.
+# The last frames of each drive choose and stop; the drive that is reported on is never touched. Of these drives so
+# many, without a gap, as when the shipped networks were made; of any other what `hold_out_frames` takes.
 HOLD_OUT = {"2011_09_26_drive_0005": 15, "sfnd_2011_09_26": 8, "kitti2015": 5}
 HORIZON = 172.854 / 375 * HEIGHT  # row of KITTI's principal point, network pixels
 FX_BASELINE = KITTI_FX_PX[1242] * WIDTH / 1242 * KITTI_BASELINE_M  # depth [m] = this / disparity [network px]
@@ -32,15 +43,29 @@ def whole_frames(data: Path, count: int) -> Tensor:
         count: how many at most; which is drawn with a fixed seed.
     """
     root = data / "train" if (data / "train").is_dir() else data
-    frames, _ = hold_out_frames(load_drives(root), HOLD_OUT)
+    frames, _ = hold_out_frames(find_frames(root), HOLD_OUT)
     pick = np.random.default_rng(0).choice(len(frames), min(count, len(frames)), replace=False)
-    return torch.from_numpy(np.stack([frames[i].left for i in pick])).permute(0, 3, 1, 2).float()
+    chosen = all_decoded([frames[i] for i in pick])
+    return torch.from_numpy(np.stack([frame.left for frame in chosen])).permute(0, 3, 1, 2).float()
+
+
+def compared(disparity_px: Tensor) -> Tensor:
+    """Where [160,608] held-out figures compare: known, at most 80 m away, in the rows of Garg's crop; bool."""
+    below = torch.arange(HEIGHT)[:, None] >= int(0.408 * HEIGHT)
+    return (disparity_px > FX_BASELINE / 80.0) & below
 
 
 class DepthTask:
-    """KITTI frames at 160x608; a step sees random zoomed crops of the full height."""
+    """KITTI frames at 160x608; a step sees random zoomed crops of the full height.
+
+    Raises:
+        FileNotFoundError: there is no drive.
+        ValueError: the recipe distils and there is no teacher, or no held-out frame has depth to choose by.
+    """
 
     metric = "delta1"
+    train: list[Frame | FrameFile]
+    held_out: list[Frame | FrameFile]
 
     def __init__(self, recipe: Recipe, data: Path, teacher: nn.Module | None = None) -> None:
         root = data / "train" if (data / "train").is_dir() else data
@@ -49,6 +74,11 @@ class DepthTask:
         self.teacher = teacher
         if teacher is None and any(phase.distill > 0 for phase in recipe.phases):
             raise ValueError(f"recipe {recipe.name} distils: give its teacher with --teacher CHECKPOINT")
+        if not any(compared(torch.from_numpy(decoded(frame).disparity_px)).any() for frame in self.held_out):
+            raise ValueError(
+                f"{root}: none of the frames that are held out to choose by, the last tenth of each drive, has "
+                "measured depth: give a drive of ten frames or more with lidar_depth/ or disp_noc_0/"
+            )
         settings = recipe.depth
         shares = [settings.diverse_repeats if frame.drive in settings.diverse else 1 for frame in self.train]
         self._pass = np.repeat(np.arange(len(self.train)), shares)  # one pass over the frames
@@ -66,7 +96,7 @@ class DepthTask:
         for step in range(first_step, self.steps_per_epoch()):
             generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + step)
             frames = [self.train[i] for i in indices[step * batch : (step + 1) * batch]]
-            yield augment(frames, settings, generator)
+            yield augment(all_decoded(frames), settings, generator)
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of the LiDAR, photometric and smoothness terms, and of the distance to the teacher's map."""
@@ -85,8 +115,9 @@ class DepthTask:
         if spec.distill > 0:
             assert self.teacher is not None
             with torch.no_grad(), bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
-                # a teacher that is asked about the mirrored crop too errs less than one asked once
-                answer = (self.teacher(x).float() * self.teacher(x.flip(3)).float().flip(2)).sqrt()
+                answer = self.teacher(x).float()
+                if weights.teacher_mirrored:  # a teacher that is asked twice errs less than one asked once
+                    answer = (answer * self.teacher(x.flip(3)).float().flip(2)).sqrt()
             distance = (disparity.log() - answer.log()).abs().mean()
             total = (1.0 - spec.distill) * total + spec.distill * distance
             figures["teacher"] = distance.detach()
@@ -94,14 +125,19 @@ class DepthTask:
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """abs_rel and delta < 1.25 at network size on the held-out frames (to choose by; not the Eigen protocol)."""
+        """abs_rel and delta < 1.25 at network size on the held-out frames (to choose by; not the Eigen protocol).
+
+        Frames without a point to compare do not count.
+        """
         network.eval()
         abs_rel, delta1 = [], []
-        for frame in self.held_out:
+        for frame in map(decoded, self.held_out):
+            target = torch.from_numpy(frame.disparity_px)
+            known = compared(target)
+            if not known.any():
+                continue
             image = torch.from_numpy(frame.left).permute(2, 0, 1)[None]
             predicted = FX_BASELINE / network(normalise(image.to(device_of(network))))[0].cpu()
-            target = torch.from_numpy(frame.disparity_px)
-            known = (target > FX_BASELINE / 80.0) & (torch.arange(HEIGHT)[:, None] >= int(0.408 * HEIGHT))
             truth = FX_BASELINE / target[known]
             answer = predicted[known].clamp(1e-3, 80.0)
             abs_rel.append(((answer - truth).abs() / truth).mean().item())
@@ -115,8 +151,8 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
     Zooming by z magnifies apparent disparity by z: the network learns disparity for a fixed focal length. The zoom
     keeps the horizon in its row, so a point of the road in a given row keeps its disparity whatever the zoom: this is
     the strongest cue that carries over to other streets. A frame's LiDAR belongs to its left image, so a mirrored frame
-    either keeps the LiDAR term and gives up the photometric one, or swaps its images (the mirrored right image is the
-    left one of the mirrored pair) and gives up the LiDAR term.
+    either keeps the LiDAR term and gives up the photometric one, or, where the settings say so, swaps its images (the
+    mirrored right image is the left one of the mirrored pair) and gives up the LiDAR term.
 
     Returns:
         left and right float [B,3,160,crop_width] in 0..255, has_right bool [B], disparity float [B,160,crop_width].
@@ -124,14 +160,15 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
     width = settings.crop_width
     lefts, rights, has_right, disparities = [], [], [], []
     for frame in frames:
-        draw = torch.rand(4, generator=generator).tolist()
+        # a recipe without swaps draws what it drew before there were any
+        draw = torch.rand(4 if settings.swap else 3, generator=generator).tolist()
         zoom = 1.0 + (settings.max_zoom - 1.0) * draw[0]
         crop_h, crop_w = HEIGHT / zoom, width / zoom
         top = round(HORIZON * (1.0 - 1.0 / zoom))
         start = round((WIDTH - crop_w) * draw[1])
         rows, columns = slice(top, top + round(crop_h)), slice(start, start + round(crop_w))
         mirror = settings.mirror and draw[2] < 0.5
-        swap = mirror and frame.right is not None and draw[3] < 0.5
+        swap = settings.swap and mirror and frame.right is not None and draw[3] < 0.5
         images = [frame.left, frame.right if frame.right is not None else frame.left]
         if swap:
             images.reverse()

@@ -92,7 +92,14 @@ class ActivationsInside:
 
 
 def _write(log: TextIO, record: dict[str, Any]) -> None:
-    log.write(json.dumps(record) + "\n")
+    """Append a line of JSON, which has no NaN and no infinity: those of a run that diverges are null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: finite(one) for key, one in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    log.write(json.dumps(finite(record), allow_nan=False) + "\n")
     log.flush()
 
 

@@ -119,7 +119,9 @@ class DepthLoss:
         scales: sizes, each half of the one before, at which the photometric and smoothness terms are averaged.
         smooth: weight of the edge-aware smoothness of the log disparity.
         crop_width: width in pixels of the training crop (the height is the network's).
-        mirror: mirror half of the crops; half of the mirrored pairs swap their images, so that they stay pairs.
+        mirror: mirror half of the crops.
+        swap: half of the mirrored pairs swap their images, so that they stay pairs.
+        teacher_mirrored: the teacher is asked about the mirrored crop, too, and the geometric mean is the target.
         max_zoom: largest random magnification (it scales the apparent disparity with it).
         colour: strength of the colour jitter.
         repeats: passes over the frames that count as one epoch.
@@ -133,6 +135,8 @@ class DepthLoss:
     scales: int = 1
     crop_width: int = 352
     mirror: bool = True
+    swap: bool = True
+    teacher_mirrored: bool = True
     max_zoom: float = 1.25
     colour: float = 0.3
     repeats: int = 2

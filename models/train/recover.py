@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from models.arch import ArchConfig, BiRealNet, DepthNet, ResNet, build
 from models.command_line import Parser
-from models.data.folder import load_split
+from models.data.folder import hold_out, load_split
 from models.data.normalise import normalise
 from models.train import checkpoint
 from models.train.depth import FX_BASELINE, whole_frames
 from models.train.initialise import initialise_from
+from models.train.recipe import Recipe
+from models.train.recipes import RECIPES
 from models.train.recover_weights import Weights, fill_bireal, fill_fc, fill_resnet, fill_scores, move_into_scores
 from service.card import Card
 from service.errors import ServiceError
@@ -122,11 +124,13 @@ def arch_of(card: Card) -> ArchConfig:
 
 
 def calibration_images(card: Card, data: Path) -> Tensor:
-    """Training images (of frames: none of those that are held out) as float32 pixels [N,3,H,W]."""
+    """Training images, none of those that are held out, as float32 pixels [N,3,H,W]."""
     if card.depth is not None:
         return whole_frames(data, CALIBRATION_FRAMES)
-    images = load_split(data, "train", card.input.width).images
-    pick = np.random.default_rng(0).choice(len(images), CALIBRATION_IMAGES, replace=False)
+    # imported models have recipes of elsewhere: what is trained on from them is ours
+    held_out = (RECIPES.get(card.training.recipe) or Recipe).hold_out_per_class
+    images = hold_out(load_split(data, "train", card.input.width), held_out)[0].images
+    pick = np.random.default_rng(0).choice(len(images), min(CALIBRATION_IMAGES, len(images)), replace=False)
     return torch.from_numpy(images[pick]).permute(0, 3, 1, 2).float()
 
 

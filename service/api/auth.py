@@ -11,8 +11,7 @@ The guard is middleware, before the body is read, and closed by default: what is
 import hashlib
 import hmac
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import Depends
 from starlette.datastructures import Headers
@@ -20,9 +19,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.context import context_of
-from service.api.problems import OIP_PREFIX, oip_responses, problem_responses
-from service.errors import AdminDisabledError, SettingsError, UnauthorizedError
-from service.settings import Settings, key_problem
+from service.errors import AdminDisabledError, UnauthorizedError
+from service.keys import keys_of
+from service.settings import Settings
 
 KEY_HEADER = "x-api-key"
 Surface = Literal["open", "inference", "admin"]
@@ -85,15 +84,8 @@ class Auth:
             SettingsError: A key file cannot be read, holds no key, or one that is too weak.
         """
         return cls(
-            inference=KeyRing(
-                [*(key.get_secret_value() for key in settings.api_keys), *_read(settings.api_keys_file, "api_keys")]
-            ),
-            admin=KeyRing(
-                [
-                    *(key.get_secret_value() for key in settings.admin_keys),
-                    *_read(settings.admin_keys_file, "admin_keys"),
-                ]
-            ),
+            inference=KeyRing(keys_of(settings.api_keys, settings.api_keys_file, "BIREAL_API_KEYS_FILE")),
+            admin=KeyRing(keys_of(settings.admin_keys, settings.admin_keys_file, "BIREAL_ADMIN_KEYS_FILE")),
         )
 
     def check(self, scope: Scope) -> None:
@@ -144,28 +136,6 @@ async def require_admin(request: Request) -> None:
 RequireAdmin = Depends(require_admin)
 
 
-def describe_keys(document: dict[str, Any], auth: Auth) -> None:
-    """Adds to an OpenAPI document which operations need a key: administration always, the rest where keys are set."""
-    problems, oip = problem_responses(401, 403), oip_responses(401, 403)
-    needed = False
-    for path, methods in document["paths"].items():
-        surface = surface_of(path)
-        if surface == "open" or (surface == "inference" and not auth.inference):
-            continue
-        needed = True
-        responses = oip if path.startswith(f"{OIP_PREFIX}/") else problems
-        for operation in methods.values():
-            operation["security"] = [{"bearer": []}, {"key": []}]
-            operation["responses"].setdefault("401", responses[401])
-            if surface == "admin":
-                operation["responses"].setdefault("403", responses[403])
-    if needed:
-        document["components"]["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-        }
-
-
 def _check(ring: KeyRing, surface: str, scope: Scope) -> None:
     key = _key(Headers(scope=scope))
     name = None if key is None else ring.name_of(key)
@@ -180,35 +150,6 @@ def _key(headers: Headers) -> str | None:
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     return headers.get(KEY_HEADER) or None
-
-
-def feedback_secrets(settings: Settings) -> list[str]:
-    """What feedback tokens are signed with, the first signing; empty where nothing is set.
-
-    Raises:
-        SettingsError: As `Auth.of`.
-    """
-    given = [secret.get_secret_value() for secret in settings.feedback_secrets]
-    return [*given, *_read(settings.feedback_secrets_file, "feedback_secrets")]
-
-
-def _read(file: Path | None, which: str) -> list[str]:
-    """The keys of a file, one a line; empty lines and those that begin with # are passed over."""
-    if file is None:
-        return []
-    variable = f"BIREAL_{which.upper()}_FILE"
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SettingsError(f"{variable}={str(file)!r}: the file cannot be read: {reason}.") from error
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not keys:
-        raise SettingsError(f"{variable}={str(file)!r}: the file holds no key.", remedy="Put one key on each line.")
-    for number, key in enumerate(keys, 1):
-        if problem := key_problem(key):
-            raise SettingsError(f"{variable}={str(file)!r}: key {number} {problem}.")
-    return keys
 
 
 def _digest(key: str) -> bytes:

@@ -9,12 +9,12 @@ from starlette.responses import Response
 
 from service.api.context import context_of
 from service.api.findings import PLAIN_DIGITS, refuse_repeated
+from service.api.openapi import problem_responses
 from service.api.pipeline import Answered, Job, Side
 from service.api.predict import FX_SCHEMA, STATUSES
-from service.api.problems import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
 from service.api.uploads import read_one, request_body
-from service.api.wire import classify_comparison, depth_comparison
+from service.api.wire import classify_comparison, depth_comparison, json_response
 from service.card import TaskName
 from service.errors import BadParameterError, ModelBrokenError
 from service.registry import Handle
@@ -76,7 +76,7 @@ async def compare_classify(
     answers, order = await _run_both(request, services, deadline, "classify", query, options)
     comparison = classify_comparison(answers, order, context_of(request))
     _count(services, "classify", answers, agree=comparison.agree)
-    return Response(comparison.model_dump_json(), media_type="application/json")
+    return json_response(comparison)
 
 
 @router.post(
@@ -106,7 +106,7 @@ async def compare_depth(
         maps = (answers[side].result.depth_m for side in ("a", "b"))
         body = await services.pipeline.in_thread(encode_error_map, *maps, with_bar=query.scale_bar)
         return Response(body, headers=_comparison_headers(answers, comparison), media_type="image/png")
-    return Response(comparison.model_dump_json(), media_type="application/json")
+    return json_response(comparison)
 
 
 async def _run_both(

@@ -13,6 +13,8 @@ from service.randomness import random_bytes
 
 SCOPE_KEY = "bireal.context"
 REQUEST_ID_HEADER = "x-request-id"
+#: Asked every few seconds by machines: logged only when debugging, and never traced.
+PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _HEADERS = "bireal.headers"
 
 # Ids go into log lines and headers of other systems: a short alphabet without separators, quotes or control characters.
@@ -115,7 +117,7 @@ def request_id_from(given: str | None) -> str:
 
 
 def context_of(where: HTTPConnection | Scope) -> RequestContext:
-    """The context that the outermost middleware gave to a request."""
+    """The context that `AccessMiddleware` gave to a request."""
     scope = where.scope if isinstance(where, HTTPConnection) else where
     context: RequestContext = scope[SCOPE_KEY]
     return context

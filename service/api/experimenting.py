@@ -15,9 +15,9 @@ from service.api.uploads import Upload
 from service.card import TaskName
 from service.errors import BadParameterError, ServiceError
 from service.experiments.tokens import Prediction, Target, new_id
-from service.experiments.trial import Seen, Trial, best_classes
+from service.experiments.trial import Seen, Trial
 from service.registry import Handle
-from service.tasks import ClassifyResult
+from service.tasks import CLASSIFY, ClassifyResult
 
 SUBJECT_HEADER = "x-bireal-subject"
 _SUBJECT = re.compile(r"[!-~]{1,128}")
@@ -76,13 +76,13 @@ async def signed(
     fx_px: float | None = None,
 ) -> list[Answered | ServiceError]:
     """Gives each answer its feedback token, and says which arm of which experiment it is."""
-    if len(answers) == 1 and routed.trial is None and routed.handle.card.task == "classify":  # nearly always
+    if len(answers) == 1 and routed.trial is None and not routed.handle.task.measured_again:  # nearly always
         answer = answers[0]
         return [_signed(services, None, None, answer, context, None, None) if isinstance(answer, Answered) else answer]
     # not by position: an image whose answer could not be made was run, and seen, all the same
     seen = {id(each.outcome): each for each in routed.trial.seen} if routed.trial is not None else {}
     pictures: list[str | None] = [None] * len(uploads)
-    if routed.handle.card.task == "depth":  # a picture has megabytes: off the event loop
+    if routed.handle.task.measured_again:  # a picture has megabytes: off the event loop
         pictures = await services.pipeline.in_thread(lambda: [picture_digest(upload.data) for upload in uploads])
     return [
         _signed(services, routed.trial, seen.get(id(answer.outcome)), answer, context, picture, fx_px)
@@ -101,13 +101,13 @@ def _signed(
     picture: str | None,
     fx_px: float | None,
 ) -> Answered:
-    card, result = answer.handle.card, answer.result
+    card, task, result = answer.handle.card, answer.handle.task, answer.result
     experiment = other = None
     if trial is not None:
         declaration, arm = trial.route.declaration, trial.route.arm.label
         experiment = (declaration.name, trial.route.revision, arm)
-        # In `shadow` the candidate may run later: a depth map is computed again from the picture, so that it counts.
-        other = trial.other_target if card.task == "depth" or (seen is not None and seen.other_classes) else None
+        # In `shadow` the candidate may run later: it counts where feedback has the picture measured again.
+        other = trial.other_target if task.measured_again or (seen is not None and seen.other_classes) else None
     prediction = Prediction(
         id=seen.id if seen is not None else new_id(),
         request_id=context.request_id,
@@ -130,7 +130,7 @@ def _classes(result: ClassifyResult) -> tuple[int, ...]:
     """The best five, whatever number the client asked for."""
     if len(result.predictions) >= 5:
         return tuple([item.index for item in result.predictions[:5]])
-    return best_classes(result.probabilities)
+    return CLASSIFY.best(result.probabilities)
 
 
 def picture_digest(data: bytes) -> str:

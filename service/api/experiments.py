@@ -9,10 +9,11 @@ from starlette.responses import Response
 
 from service.api.auth import RequireAdmin
 from service.api.findings import refuse_doubled_members, refuse_unknown
-from service.api.problems import problem_responses
+from service.api.openapi import problem_responses
 from service.api.services import Services, ServicesOf
+from service.api.wire import json_response
 from service.card import TaskName, VariantName
-from service.errors import InvalidExperimentError, ServiceError
+from service.errors import InvalidExperimentError
 from service.experiments.declaration import Change, Declaration, Mode, State, no_effect
 from service.experiments.results import Results
 from service.experiments.verdict import Verdict
@@ -71,7 +72,7 @@ async def experiments(services: ServicesOf) -> Response:
     """Lists every experiment with its results and a verdict in plain words; they are a second old at the most."""
     laboratory = services.laboratory
     found = await asyncio.to_thread(lambda: [_info(services, each) for each in laboratory.catalogue.all()])
-    return _json(ExperimentList(experiments=found, stored=laboratory.store.path is not None))
+    return json_response(ExperimentList(experiments=found, stored=laboratory.store.path is not None))
 
 
 @router.get(
@@ -83,7 +84,7 @@ async def experiments(services: ServicesOf) -> Response:
 async def experiment(services: ServicesOf, name: Name) -> Response:
     """Tells what one experiment compares, what it found and what that means."""
     declaration = services.laboratory.catalogue.get(name)
-    return _json(await asyncio.to_thread(_info, services, declaration))
+    return json_response(await asyncio.to_thread(_info, services, declaration))
 
 
 _CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
@@ -108,7 +109,7 @@ async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Res
             f"{no_effect(member, declaration)}; nothing was changed.", remedy=f"Leave `{member}` out."
         )
     changed = await asyncio.to_thread(services.laboratory.catalogue.put, declaration)
-    return _json(await asyncio.to_thread(_info, services, changed))
+    return json_response(await asyncio.to_thread(_info, services, changed))
 
 
 @router.patch(
@@ -121,7 +122,7 @@ async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Res
 async def patch(services: ServicesOf, name: Name, change: Change) -> Response:
     """Changes what the body names and leaves the rest; the data so far stay with the experiment."""
     changed = await asyncio.to_thread(services.laboratory.catalogue.change, name, change)
-    return _json(await asyncio.to_thread(_info, services, changed))
+    return json_response(await asyncio.to_thread(_info, services, changed))
 
 
 @router.delete(
@@ -138,18 +139,8 @@ async def delete(services: ServicesOf, name: Name) -> Response:
 
 
 def _info(services: Services, declaration: Declaration) -> ExperimentInfo:
-    laboratory = services.laboratory
-    problem = None
-    running: dict[str, tuple[str, str]] = {}
-    try:
-        handles = laboratory.catalogue.handles(declaration)
-    except ServiceError as error:
-        problem = error.detail
-    else:
-        labels = (arm.label for arm in declaration.arms)
-        running = {label: (each.card.name, each.card.version) for label, each in zip(labels, handles, strict=True)}
-    report = laboratory.report(declaration)
-    weights = declaration.weights()
+    report, weights = services.laboratory.report(declaration), declaration.weights()
+    networks = report.networks or ((None, None), (None, None))
     return ExperimentInfo(
         name=declaration.name,
         task=declaration.task,
@@ -161,18 +152,14 @@ def _info(services: Services, declaration: Declaration) -> ExperimentInfo:
             ArmInfo(
                 name=arm.label,
                 role=role,
-                model=running.get(arm.label, (None, None))[0],
-                version=running.get(arm.label, (None, None))[1],
+                model=model,
+                version=version,
                 variant=arm.variant,
                 weight=weights[arm.label],
             )
-            for role, arm in zip(("baseline", "candidate"), declaration.arms, strict=True)
+            for role, arm, (model, version) in zip(("baseline", "candidate"), declaration.arms, networks, strict=True)
         ],
-        problem=problem,
+        problem=report.problem,
         results=report.results,
         verdict=report.verdict,
     )
-
-
-def _json(body: BaseModel) -> Response:
-    return Response(body.model_dump_json(), media_type="application/json")

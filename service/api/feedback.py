@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -14,11 +16,12 @@ from service.api.context import context_of
 from service.api.experimenting import picture_digest
 from service.api.feedback_form import DEPTH_FORM, DepthForm, read_depth_form, read_truth
 from service.api.findings import refuse_doubled_members, refuse_unknown
+from service.api.openapi import problem_responses
 from service.api.pipeline import Answered, Job
-from service.api.problems import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
 from service.api.uploads import Upload
-from service.card import Card, TaskName, VariantName
+from service.api.wire import json_response
+from service.card import Card, TaskName
 from service.errors import (
     FeedbackConflictError,
     GroundTruthError,
@@ -26,17 +29,17 @@ from service.errors import (
     ServiceError,
     UnknownLabelError,
 )
-from service.evaluation import depth_errors
+from service.evaluation import CAPS_M, depth_errors
 from service.experiments.observation import Judgement, Score
 from service.experiments.tokens import Prediction, Target
 from service.registry import Handle
 from service.scheduler import Deadline
+from service.schemas import FeedbackAnswer
 from service.tasks import DepthOptions, DepthResult
 from service.tasks.depth import place_in_picture
 
 router = APIRouter(tags=["feedback"], dependencies=[Depends(refuse_unknown)])
 
-_CAP_M = 80.0
 _LABEL_CHARACTERS = 200
 
 
@@ -60,22 +63,6 @@ class Feedback(BaseModel):
     ]
 
 
-class FeedbackAnswer(BaseModel):
-    """What became of it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    status: Literal["stored", "repeated"] = Field(description="`repeated`: the same was said before; nothing changed.")
-    request_id: str = Field(description="Of the request whose answer was judged.")
-    model: str
-    version: str
-    variant: VariantName
-    correct: bool | None = Field(default=None, description="Classification: whether the best class was right.")
-    correct_top5: bool | None = Field(default=None, description="Classification: whether one of the best five was.")
-    abs_rel: float | None = Field(default=None, description="Depth: mean of |prediction - truth| / truth.")
-    delta1: float | None = Field(default=None, description="Depth: share of points within a factor of 1.25.")
-
-
 _STATUSES = (400, 404, 408, 409, 410, 413, 415, 422, 429, 500, 503, 504)
 _RESPONSES = {201: {"model": FeedbackAnswer, "description": "Stored."}, **problem_responses(*_STATUSES)}
 
@@ -90,7 +77,7 @@ _RESPONSES = {201: {"model": FeedbackAnswer, "description": "Stored."}, **proble
 async def feedback(services: ServicesOf, body: Feedback) -> Response:
     """Keeps the right class of a picture: 201 once it is on the disk, 200 where the same was said before."""
     prediction = _read(services, body.token, "classify")
-    with _Refusals(services, "classify"):
+    with _refusals(services, "classify"):
         card = _handle(services, "classify", prediction.target).card
         label = label_index(card, body.label)
     judgement = _judgement(
@@ -119,7 +106,7 @@ async def feedback_depth(request: Request, services: ServicesOf, deadline: Deadl
     """
     form = await read_depth_form(request, deadline)
     prediction = _read(services, form.token, "depth")
-    with _Refusals(services, "depth"):
+    with _refusals(services, "depth"):
         if picture_digest(form.picture.data) != prediction.picture:
             raise GroundTruthError(
                 "The picture is not the one that was answered.", remedy="Send the same file, byte for byte."
@@ -185,18 +172,18 @@ async def _scores(
 def _score(answer: Answered, truth: Upload) -> Score:
     result: DepthResult = answer.result
     truth_m = read_truth(truth, (answer.report.height, answer.report.width))
-    errors = depth_errors(place_in_picture(result.depth_m, result.geometry), truth_m, _CAP_M)
+    errors = depth_errors(place_in_picture(result.depth_m, result.geometry), truth_m, CAPS_M[0])
     if errors is None:
         raise GroundTruthError(
             "No point of the ground truth lies where depth is compared: inside Garg's crop, above 0 and below "
-            f"{_CAP_M:g} m.",
+            f"{CAPS_M[0]:g} m.",
             remedy="Send metres; the crop is the middle 93 % of the width and from 41 % to 99 % of the height.",
         )
     return Score(abs_rel=errors["abs_rel"], delta1=errors["delta1"])
 
 
 def _read(services: Services, token: str, task: Literal["classify", "depth"]) -> Prediction:
-    with _Refusals(services, task):
+    with _refusals(services, task):
         prediction = services.laboratory.tokens.read(token)
         if prediction.task != task:
             path = "/feedback" if prediction.task == "classify" else "/feedback/depth"
@@ -204,18 +191,15 @@ def _read(services: Services, token: str, task: Literal["classify", "depth"]) ->
         return prediction
 
 
-class _Refusals:
+@contextmanager
+def _refusals(services: Services, task: TaskName) -> Iterator[None]:
     """Counts feedback that is refused for what the client sent."""
-
-    def __init__(self, services: Services, task: str) -> None:
-        self._metrics, self._task = services.metrics.feedback, task
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, ServiceError) and error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._metrics.count(self._task, "refused")
+    try:
+        yield
+    except ServiceError as error:
+        if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            services.metrics.feedback.count(task, "refused")
+        raise
 
 
 def _handle(services: Services, task: TaskName, target: Target) -> Handle:
@@ -267,4 +251,4 @@ async def _store(services: Services, prediction: Prediction, judgement: Judgemen
         delta1=judgement.score.delta1,
     )
     status = HTTPStatus.CREATED if outcome == "stored" else HTTPStatus.OK
-    return Response(answer.model_dump_json(), status, media_type="application/json")
+    return json_response(answer, status)

@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
-from service.api.uploads import InMemoryParser, Upload, refuse_encoded
+from service.api.uploads import InMemoryParser, Upload, image_type, refuse_encoded
 from service.errors import (
     BadParameterError,
     DeadlineExceededError,
@@ -112,7 +112,7 @@ def _form(sent: Sequence[tuple[str, tuple[bytes, str | None] | str]]) -> DepthFo
             raise BadParameterError(name, f"The form has no file `{name}`.", remedy=f"Send {what} as a file.")
         if not part[0]:
             raise EmptyBodyError(f"The file `{name}` in the form is empty.", remedy=f"Send {what} as a file.")
-        uploads[name] = Upload(part[0], part[1] if name == "picture" else None, name)
+        uploads[name] = Upload(part[0], image_type(part[1]) if name == "picture" else None, name)
     return DepthForm(token, uploads["picture"], uploads["truth"])
 
 

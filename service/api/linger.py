@@ -15,6 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.context import header
 
+#: What a client may still send once it has been refused, bytes and seconds: enough for most to finish and to see why.
+LINGER_BYTES = 64_000_000
+LINGER_S = 10.0
+
 
 class LingeringClose:
     """Bounds what is read after an answer that came before the end of the request's body. The outermost layer.

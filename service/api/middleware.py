@@ -10,7 +10,15 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.context import REQUEST_ID_HEADER, SCOPE_KEY, RequestContext, context_of, header, request_id_from
+from service.api.context import (
+    PROBES,
+    REQUEST_ID_HEADER,
+    SCOPE_KEY,
+    RequestContext,
+    context_of,
+    header,
+    request_id_from,
+)
 from service.api.problems import internal_error, log_failure, problem_response
 from service.errors import BodyTooLargeError, ServiceError
 from service.metrics import Metrics
@@ -21,12 +29,10 @@ access_log = logging.getLogger("service.access")
 #: Status in logs and metrics of a request whose client went away before the answer (as nginx has it).
 CLIENT_CLOSED_REQUEST = 499
 _REQUEST_ID = REQUEST_ID_HEADER.encode()
-# Asked every few seconds by machines: logged only when debugging.
-_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class AccessMiddleware:
-    """The outermost layer: gives each request its context, answers with its id and timings, logs and counts it.
+    """The second layer: gives each request its context, answers with its id and timings, logs and counts it.
 
     Args:
         app: The application within.
@@ -75,7 +81,7 @@ class AccessMiddleware:
             self._metrics.count_problem(context.problem)
         if context.client_deadline_s is not None:
             self._metrics.observe_client_deadline(route, context.client_deadline_s)
-        level = logging.DEBUG if route in _PROBES else logging.INFO
+        level = logging.DEBUG if route in PROBES else logging.INFO
         if not access_log.isEnabledFor(level):
             return
         fields = {

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from service.api.auth import RequireAdmin
 from service.api.findings import refuse_repeated, refuse_unknown
-from service.api.problems import problem_responses
+from service.api.openapi import problem_responses
 from service.api.services import Services, ServicesOf
 from service.registry import VersionState
 

@@ -19,9 +19,9 @@ from service.api.findings import refuse_unknown
 from service.api.inflate import inflate
 from service.api.oip_answer import TensorKind, Wish, encode, inputs_of, outputs_of, tensors, wishes
 from service.api.oip_request import HEADER_LENGTH, Parsed, check_parameters, images, parse
+from service.api.openapi import oip_responses
 from service.api.ops import readiness
 from service.api.pipeline import Job
-from service.api.problems import oip_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
 from service.api.uploads import Upload, read_body
 from service.api.wire import network_headers

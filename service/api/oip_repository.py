@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from service.api.auth import RequireAdmin
 from service.api.findings import refuse_unknown
-from service.api.problems import oip_responses
+from service.api.openapi import oip_responses
 from service.api.services import DeadlineOf, ServicesOf
 from service.api.uploads import read_body
 from service.errors import BadTensorError, ModelInUseError

@@ -4,7 +4,8 @@ from fastapi import APIRouter, HTTPException, Request
 from prometheus_client import exposition
 from starlette.responses import Response
 
-from service.api.problems import problem_kinds, problem_responses
+from service.api.openapi import problem_responses
+from service.api.problems import problem_kinds
 from service.api.services import Services, ServicesOf
 from service.card import VariantName
 from service.registry import Entry, Registry

@@ -13,19 +13,20 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Path, Request
 from starlette.responses import HTMLResponse, Response
 
-from service.ui.samples import SAMPLES
-
 router = APIRouter(tags=["operations"])
 
 _OWN = ("service.ui", "")
 _SWAGGER = ("fastapi_swagger", "resources/")
+
+#: Pictures to try, which `loadtest.samples` draws.
+_SAMPLES = ("sample-ladybird.jpg", "sample-coffee.jpg", "sample-ball.jpg", "sample-road.jpg")
 
 #: Every file that the pages load: its package and folder, and its media type. Nothing else can be asked for.
 ASSETS: dict[str, tuple[tuple[str, str], str]] = {
     "icon.svg": (_OWN, "image/svg+xml"),
     "page.css": (_OWN, "text/css"),
     **{f"{name}.js": (_OWN, "text/javascript") for name in ("page", "service", "result", "maps", "experiments")},
-    **dict.fromkeys(SAMPLES, (_OWN, "image/jpeg")),
+    **dict.fromkeys(_SAMPLES, (_OWN, "image/jpeg")),
     "docs.css": (_OWN, "text/css"),
     "docs.js": (_OWN, "text/javascript"),
     "swagger-ui.css": (_SWAGGER, "text/css"),

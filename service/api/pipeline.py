@@ -297,8 +297,7 @@ class Pipeline:
         begun = time.perf_counter()
         arguments = (outcome.output, item.prepared, handle.card, job.options)
         with self._telemetry.failures(handle, 1):
-            # A map of metres is milliseconds of work; a list of classes is less than the way to a thread and back.
-            if handle.card.task == "depth":
+            if handle.task.slow_answer:
                 result = await self._pool.run(_answer_lane(handle), handle.task.postprocess, *arguments)
             else:
                 result = handle.task.postprocess(*arguments)

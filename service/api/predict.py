@@ -13,8 +13,8 @@ from service.api.direct import DirectRoute
 from service.api.experimenting import Routed, SubjectOf, route, signed
 from service.api.findings import PLAIN_DIGITS, refuse_repeated
 from service.api.negotiation import best_media_type
+from service.api.openapi import problem_responses
 from service.api.pipeline import Answered, Job
-from service.api.problems import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
 from service.api.uploads import Uploads, read_uploads, request_body
 from service.api.wire import (
@@ -24,6 +24,7 @@ from service.api.wire import (
     depth_answer,
     depth_headers,
     depth_json,
+    json_response,
     run_headers,
 )
 from service.errors import BadParameterError, ServiceError
@@ -160,7 +161,7 @@ async def classify(
         classify_answer(answer, context) if isinstance(answer, Answered) else _problem(answer, services, context)
         for answer in answers
     ]
-    return _json(ClassifyList(request_id=context.request_id, count=len(results), results=results))
+    return json_response(ClassifyList(request_id=context.request_id, count=len(results), results=results))
 
 
 @router.post(
@@ -209,7 +210,7 @@ async def depth(
             depth_answer(answer, context) if isinstance(answer, Answered) else _problem(answer, services, context)
             for answer in answers
         ]
-        return _json(DepthList(request_id=context.request_id, count=len(results), results=results))
+        return json_response(DepthList(request_id=context.request_id, count=len(results), results=results))
     answer = _only(answers)
     if form != "json":
         return await services.pipeline.in_thread(_depth_file, answer, form, query.colors())
@@ -239,10 +240,6 @@ def _only(answers: list[Answered | ServiceError]) -> Answered:
     if isinstance(answer, ServiceError):
         raise answer
     return answer
-
-
-def _json(body: BaseModel, headers: dict[str, str] | None = None) -> Response:
-    return Response(body.model_dump_json(), headers=headers, media_type="application/json")
 
 
 def _problem(error: ServiceError, services: Services, context: RequestContext) -> Problem:

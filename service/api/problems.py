@@ -1,10 +1,9 @@
-"""Errors as `application/problem+json` (RFC 9457): one writer for all of them, and their declaration in OpenAPI."""
+"""Errors as `application/problem+json` (RFC 9457): one writer for all of them."""
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -171,50 +170,3 @@ def problem_kinds() -> dict[str, ProblemKind]:
             remedy = "The problem's own `help` says what to do in its case." if general else error.default_remedy
             kinds[error.code] = ProblemKind(code=error.code, status=error.status, title=error.title, help=remedy)
     return kinds
-
-
-# ---- OpenAPI ---------------------------------------------------------------------------------------------------------
-
-_OIP_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-_OIP_CONTENT = {"application/json": {"schema": _OIP_ERROR}}
-_PROBLEM_CONTENT = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-
-
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route: each status with the errors of ours that have it."""
-    return _responses(statuses, _PROBLEM_CONTENT)
-
-
-def oip_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The same for a route of the Open Inference Protocol."""
-    return _responses(statuses, _OIP_CONTENT)
-
-
-def _responses(statuses: Iterable[int], content: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
-    codes: dict[int, list[str]] = {}
-    for kind in error_classes():
-        codes.setdefault(kind.status, []).append(f"`{kind.code}`")
-    return {
-        status: {
-            "description": f"{HTTPStatus(status).phrase}: {', '.join(sorted(set(codes.get(status, []))))}".rstrip(": "),
-            "content": content,
-            "headers": _RETRY_AFTER if status in (429, 503) else {},
-        }
-        for status in sorted(statuses)
-    }
-
-
-_RETRY_AFTER: Mapping[str, Any] = {
-    "Retry-After": {"description": "When to try again, seconds.", "schema": {"type": "integer"}}
-}
-
-
-def without_null_parameters(document: dict[str, Any]) -> None:
-    """Takes null out of the schemas of parameters: a query or a header can be left out, and cannot hold null."""
-    for operation in (each for methods in document["paths"].values() for each in methods.values()):
-        for parameter in operation.get("parameters", ()):
-            schema = parameter["schema"]
-            kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
-            if len(kinds) == 1:
-                del schema["anyOf"]
-                schema.update({**kinds[0], **schema})

@@ -84,7 +84,7 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
         return Uploads([Upload(data, None, "the image")], several=False)
     if not data:
         raise EmptyBodyError
-    return Uploads([Upload(data, _image_type(declared), "the body")], several=False)
+    return Uploads([Upload(data, image_type(declared), "the body")], several=False)
 
 
 async def read_one(request: Request, deadline: Deadline) -> Upload:
@@ -192,7 +192,7 @@ async def _parts(form: FormData) -> Uploads:
                 f"Part {number} of the multipart body is text, not a file.",
                 remedy="Give it a file name, as curl -F file=@photo.jpg does.",
             )
-        images.append(Upload(await value.read(), _image_type(value.content_type), f"image {number}"))
+        images.append(Upload(await value.read(), image_type(value.content_type), f"image {number}"))
     if not images:
         raise EmptyBodyError(f"The multipart body has no part called `{FIELD}`.")
     if len(images) == 1 and not images[0].data:
@@ -236,7 +236,7 @@ def _media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-def _image_type(content_type: str | None) -> str | None:
+def image_type(content_type: str | None) -> str | None:
     """The declared type where the client meant something by it."""
     media_type = _media_type(content_type)
     return None if media_type in ("", CURL_DEFAULT_TYPE) else media_type

@@ -2,13 +2,12 @@
 
 from functools import lru_cache
 
+from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.responses import Response
 
 from service.api.context import RequestContext
 from service.api.pipeline import Answered, Side
-from service.evaluation import depth_agreement
-from service.experiments.trial import DEPTH_AGREEMENT
 from service.imaging import ImageReport
 from service.registry import Handle
 from service.schemas import (
@@ -28,7 +27,7 @@ from service.schemas import (
     Timings,
     ValidInfo,
 )
-from service.tasks import ClassifyResult, DepthResult
+from service.tasks import ClassifyResult, DepthResult, depth_agreement
 from service.tasks.depth import Box, region_box
 from service.tasks.depth_formats import json_values
 
@@ -194,15 +193,20 @@ def classify_comparison(sides: dict[Side, Answered], order: list[Side], context:
 def depth_comparison(sides: dict[Side, Answered], order: list[Side], context: RequestContext) -> DepthComparison:
     """Two depth maps of one image."""
     result_a, result_b = sides["a"].result, sides["b"].result
-    within, abs_rel = depth_agreement(result_a.depth_m, result_b.depth_m)
+    found = depth_agreement(result_a.depth_m, result_b.depth_m)
     return DepthComparison(
         **_comparison(sides, order, context),
-        agree=within >= DEPTH_AGREEMENT,
+        agree=found.agree,
         a=depth_answer(sides["a"], context),
         b=depth_answer(sides["b"], context),
-        within_1_25=within,
-        abs_rel=abs_rel,
+        within_1_25=found.within,
+        abs_rel=found.abs_rel,
     )
+
+
+def json_response(body: BaseModel, status: int = 200) -> Response:
+    """A wire type as it is: FastAPI would check it a second time."""
+    return Response(body.model_dump_json(), status, media_type="application/json")
 
 
 class JsonAnswer(Response):

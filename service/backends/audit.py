@@ -90,7 +90,7 @@ class Audit:
             raise ModelBrokenError(self._name, str(error)) from error
 
     @classmethod
-    def of_card(cls, card: Card, *, intra_op_threads: int = 1) -> Self:
+    def of_card(cls, card: Card) -> Self:
         """Audits the file of a binary model.
 
         Raises:
@@ -100,7 +100,7 @@ class Audit:
             model = read_model(card.path)
         except GraphError as error:
             raise ModelBrokenError(card.name, str(error)) from error
-        return cls(model, card.name, intra_op_threads=intra_op_threads)
+        return cls(model, card.name)
 
     def compare(self, images: NDArray[np.uint8]) -> tuple[LayerParity, ...]:
         """Compares every custom operator with stock operators that are fed the same values.

@@ -9,15 +9,11 @@ from service.card import Card
 
 
 class Description(TypedDict):
-    """What a loaded model says about itself; every figure in bytes.
+    """What a loaded model says about itself; figures are in bytes.
 
     Attributes:
-        backend: name of the backend that loaded it.
         variant: `binary`, `reference` or `full`.
         kernel: what computes the convolutions: the operator's instruction set, or `onnxruntime` for a float variant.
-        library: file of the custom operator; None where none is used.
-        runtime: the runtime and its version.
-        intra_op_threads: threads that one run may use.
         binary_weight_bytes: the 1-bit weights, counted once. The operator lays out a copy for its kernel; that and what
             the runtime keeps of the file's are both part of `session_bytes`.
         real_weight_bytes: the real-valued parameters, as they run; in a float variant these are all of them.
@@ -27,12 +23,8 @@ class Description(TypedDict):
             Another load, or traffic, at the same moment is counted too.
     """
 
-    backend: str
     variant: str
     kernel: str
-    library: str | None
-    runtime: str
-    intra_op_threads: int
     binary_weight_bytes: int
     real_weight_bytes: int
     artefact_bytes: int
@@ -72,11 +64,6 @@ class LoadedModel(Protocol):
 
 class Backend(Protocol):
     """A way to run models."""
-
-    @property
-    def name(self) -> str:
-        """The backend's name, as `Description.backend` has it."""
-        ...
 
     def load(self, card: Card, variant: str, *, intra_op_threads: int) -> LoadedModel:
         """Loads a variant of a model.

@@ -1,7 +1,5 @@
 """The variant `binary`: the packed graph, as it is on disk, on the bit-packed operator."""
 
-import onnxruntime as ort
-
 from service import xnor_op
 from service.backends.base import Description, LoadedModel
 from service.backends.batches import images_a_run, largest_map_bytes
@@ -11,8 +9,6 @@ from service.card import Card
 
 class BitPackedBackend:
     """Runs packed graphs with the custom operator of service/xnor_op."""
-
-    name = "bitpacked"
 
     def load(self, card: Card, variant: str, *, intra_op_threads: int) -> LoadedModel:
         """See `Backend.load`."""
@@ -24,12 +20,8 @@ class BitPackedBackend:
                 card.path, name=f"{card.name} ({variant})", intra_op_threads=intra_op_threads, op_library=library
             )
         description: Description = {
-            "backend": self.name,
             "variant": variant,
             "kernel": kernel,
-            "library": str(library),
-            "runtime": f"onnxruntime {ort.__version__}",
-            "intra_op_threads": intra_op_threads,
             "binary_weight_bytes": card.weights.binary_bytes,
             "real_weight_bytes": card.weights.real_bytes,
             "artefact_bytes": card.path.stat().st_size,

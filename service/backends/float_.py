@@ -6,8 +6,6 @@ which ONNX Runtime folds, so that it computes in float32. `reference` never exis
 
 from pathlib import Path
 
-import onnxruntime as ort
-
 from service.backends.base import Description, LoadedModel
 from service.backends.session import OrtModel, ResidentGrowth, check_variant, open_session
 from service.card import Card
@@ -16,8 +14,6 @@ from service.errors import ModelBrokenError
 
 class FloatBackend:
     """Runs float graphs with ONNX Runtime's own kernels."""
-
-    name = "float"
 
     def load(self, card: Card, variant: str, *, intra_op_threads: int) -> LoadedModel:
         """See `Backend.load`."""
@@ -31,12 +27,8 @@ class FloatBackend:
             session = open_session(graph, name=name, intra_op_threads=intra_op_threads)
             del graph  # tens of megabytes, which must not count as the session's
         description: Description = {
-            "backend": self.name,
             "variant": variant,
             "kernel": "onnxruntime",
-            "library": None,
-            "runtime": f"onnxruntime {ort.__version__}",
-            "intra_op_threads": intra_op_threads,
             "binary_weight_bytes": 0,
             "real_weight_bytes": real_bytes,
             "artefact_bytes": card.path.stat().st_size,

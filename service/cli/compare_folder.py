@@ -14,13 +14,12 @@ from tqdm import tqdm
 
 from service.api.pipeline import Side as SideName
 from service.card import ClassLabel
-from service.cli.data import images_of, is_depth_folder, spread
+from service.cli.data import check_size, images_of, is_depth_folder, spread, truth_of
 from service.cli.network import FileError
 from service.errors import ServiceError
-from service.evaluation import DataError, DepthFrame, depth_agreement, depth_errors, depth_frames
-from service.experiments.trial import DEPTH_AGREEMENT
+from service.evaluation import CAPS_M, DataError, DepthFrame, depth_errors, depth_frames
 from service.report.pairs import Pair, Side, total_variation
-from service.tasks import ClassifyResult
+from service.tasks import ClassifyResult, DepthAgreement, depth_agreement
 from service.tasks.base import Geometry
 from service.tasks.depth import place_in_picture
 
@@ -29,7 +28,6 @@ Placed = tuple[npt.NDArray[np.float32], Geometry]
 
 #: Images that a report shows because the two differ on them most.
 SHOWN = 12
-_CAP_M = 80.0
 
 
 class Comparison(Protocol):
@@ -163,23 +161,21 @@ def measured(item: Item, name: str, placed: tuple[Placed, Placed], times_s: tupl
     """Two depth maps of one image, with the seconds of each network's run, against the truth where there is one.
 
     Raises:
-        DataError: The truth is not of the picture's size.
+        FileError: The truth cannot be read, or is not of the picture's size.
     """
     errors: list[dict[str, float] | None] = [None, None]
     if item.frame is not None:
-        truth_m = item.frame.truth()
+        truth_m = truth_of(item.frame)
         for number, (depth_m, geometry) in enumerate(placed):
             picture_m = place_in_picture(depth_m, geometry)
-            if picture_m.shape != truth_m.shape:
-                raise DataError(f"{item.frame.truth_path} is not of the size of {item.frame.path}.")
-            errors[number] = depth_errors(picture_m, truth_m, _CAP_M)
+            check_size(item.frame, picture_m, truth_m)
+            errors[number] = depth_errors(picture_m, truth_m, CAPS_M[0])
     (a_m, _), (b_m, _) = placed
     a, b = (
         depth_side(inference_s, float(np.median(depth_m)), scored)
         for inference_s, (depth_m, _), scored in zip(times_s, placed, errors, strict=True)
     )
-    within, abs_rel = depth_agreement(a_m, b_m)
-    return depth_pair(name, a, b, within, abs_rel, (a_m, b_m))
+    return depth_pair(name, a, b, depth_agreement(a_m, b_m), (a_m, b_m))
 
 
 def depth_side(inference_s: float, median_m: float, errors: dict[str, float] | None) -> Side:
@@ -194,18 +190,17 @@ def depth_pair(
     name: str,
     a: Side,
     b: Side,
-    within: float,
-    abs_rel: float,
+    agreement: DepthAgreement,
     maps: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None,
 ) -> Pair:
-    """Both networks' depth of one image: `within` and `abs_rel` as `service.evaluation.depth_agreement` has them."""
+    """Both networks' depth of one image, and how far they agree."""
     return Pair(
         file=name,
         a=a,
         b=b,
-        agree=within >= DEPTH_AGREEMENT,
-        divergence=1 - within,
-        within=within,
-        abs_rel=abs_rel,
+        agree=agreement.agree,
+        divergence=1 - agreement.within,
+        within=agreement.within,
+        abs_rel=agreement.abs_rel,
         maps=maps,
     )

@@ -11,6 +11,7 @@ from service.api.wire import weight_bytes
 from service.app import service_version
 from service.card import ClassLabel
 from service.cli.compare_folder import Item, classified, measured
+from service.cli.data import taken_by
 from service.cli.engine import Engine, describe
 from service.cli.network import FileError
 from service.errors import ServiceError
@@ -41,7 +42,7 @@ class LocalComparison:
         """Runs both on one image."""
         options = self._options
         if item.frame is not None and isinstance(options, DepthOptions) and options.fx_px is None:
-            camera = await asyncio.to_thread(item.frame.camera)
+            camera = await asyncio.to_thread(taken_by, item.frame)
             options = DepthOptions(fx_px=camera.fx_px)
         try:
             answers, _ = await self._engine.compare(item.path, self._sides, options)

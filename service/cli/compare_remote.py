@@ -9,11 +9,13 @@ from typing import Any, Self
 from service.api.pipeline import Side as SideName
 from service.card import ClassLabel, TaskName
 from service.cli.compare_folder import Item, Placed, classified, depth_pair, depth_side, measured
-from service.cli.remote import MOST_CLASSES, about_file, check_all_classes, classes_result, grey_picture, read
+from service.cli.data import read, taken_by
+from service.cli.remote import MOST_CLASSES, about_file, check_all_classes, classes_result, grey_picture
 from service.cli.remote_network import Sameness, class_labels, geometry_of
 from service.client import AsyncClient
 from service.report.pairs import Pair
 from service.schemas import ClassifyComparison, ComparedWeights, DepthComparison, ModelList
+from service.tasks import DepthAgreement
 
 #: The service states times to the microsecond; none takes no time at all.
 _LEAST_S = 5e-7
@@ -79,7 +81,7 @@ class RemoteComparison:
         """See `Comparison`."""
         fx_px: float | None = self._arguments.fx
         if item.frame is not None and fx_px is None:
-            fx_px = (await asyncio.to_thread(item.frame.camera)).fx_px
+            fx_px = (await asyncio.to_thread(taken_by, item.frame)).fx_px
         task: TaskName = "classify" if self._classes["a"] else "depth"
         with about_file():
             data = await asyncio.to_thread(read, item.path)
@@ -99,7 +101,7 @@ class RemoteComparison:
         if item.frame is None and self._arguments.report is None:
             a = depth_side(times_s[0], answer.a.median_m, None)
             b = depth_side(times_s[1], answer.b.median_m, None)
-            return depth_pair(name, a, b, answer.within_1_25, answer.abs_rel, None)
+            return depth_pair(name, a, b, DepthAgreement(answer.within_1_25, answer.abs_rel), None)
         with about_file():
             maps = (await self._map("a", data, fx_px), await self._map("b", data, fx_px))
         return await asyncio.to_thread(measured, item, name, maps, times_s)

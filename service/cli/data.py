@@ -1,4 +1,4 @@
-"""Which files a command line names."""
+"""Which files a command line names, and what is in them and belongs to them."""
 
 import sys
 from collections import Counter
@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from service.errors import BadParameterError
-from service.evaluation import IMAGE_SUFFIXES
+import numpy as np
+import numpy.typing as npt
+from PIL import UnidentifiedImageError
+
+from service.cli.network import FileError
+from service.errors import BadParameterError, BrokenImageError
+from service.evaluation import IMAGE_SUFFIXES, Camera, DataError, DepthFrame
 
 T = TypeVar("T")
 
@@ -52,3 +57,48 @@ def spread(items: Sequence[T], limit: int | None) -> list[T]:
     if limit is None or limit >= len(items):
         return list(items)
     return [items[index * len(items) // limit] for index in range(limit)]
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a picture.
+
+    Raises:
+        BrokenImageError: They cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BrokenImageError(
+            f"{path} cannot be read: {error.strerror}.", remedy="Check the path and its permissions."
+        ) from error
+
+
+def taken_by(frame: DepthFrame) -> Camera:
+    """The camera of one picture of many.
+
+    Raises:
+        FileError: The picture cannot be read.
+        DataError: The folder's camera is not known, which all its pictures need.
+    """
+    try:
+        return frame.camera()
+    except UnidentifiedImageError as error:
+        raise FileError(f"{frame.path} is no image that can be read.") from error
+
+
+def truth_of(frame: DepthFrame) -> npt.NDArray[np.float32]:
+    """The ground truth of one picture of many: float32 [H, W], metres, 0 where there is none.
+
+    Raises:
+        FileError: It is damaged, or no 16-bit grey PNG.
+    """
+    try:
+        return frame.truth()
+    except DataError as error:
+        raise FileError(str(error)) from error
+
+
+def check_size(frame: DepthFrame, picture_m: npt.NDArray[np.float32], truth_m: npt.NDArray[np.float32]) -> None:
+    """Raises FileError: The ground truth is not of the picture's size."""
+    if picture_m.shape != truth_m.shape:
+        raise FileError(f"{frame.truth_path} is not of the size of {frame.path}.")

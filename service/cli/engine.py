@@ -16,7 +16,8 @@ from service.api.telemetry import Telemetry
 from service.api.threads import ThreadPool
 from service.api.uploads import Upload
 from service.card import Card, TaskName, VariantName
-from service.errors import BrokenImageError, EmptyBodyError, SettingsError
+from service.cli.data import read
+from service.errors import EmptyBodyError, SettingsError
 from service.imaging import ImageLimits
 from service.metrics import Metrics
 from service.registry import Handle, Registry
@@ -149,12 +150,7 @@ def describe(handle: Handle) -> dict[str, str]:
 
 
 def _upload(path: Path) -> Upload:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BrokenImageError(
-            f"{path} cannot be read: {error.strerror}.", remedy="Check the path and its permissions."
-        ) from error
+    data = read(path)
     if not data:
         raise EmptyBodyError(f"{path} is empty.", remedy="Name the file of a picture.")
     return Upload(data, None, str(path))

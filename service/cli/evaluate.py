@@ -115,14 +115,9 @@ async def _classify(network: Network, folder: Path, limit: int | None) -> dict[s
             else:
                 best = answer.predictions
                 scores.add([item.wnid for item in best], image.wnid, best[0].probability)
-    _check_any(scores.counts.n, failed)
+    if not scores.counts.n:
+        raise ServiceError("None of the images could be evaluated.", remedy=failed[0]["detail"])
     return {**scores.summary(), **scores.details(), "failed": failed}
-
-
-def _check_any(count: int, failed: list[dict[str, str]]) -> None:
-    if not count:
-        reason = failed[0]["detail"] if failed else "No pixel of the ground truth lies where depth is compared."
-        raise ServiceError("None of the images could be evaluated.", remedy=reason)
 
 
 def _text(document: dict[str, Any]) -> str:

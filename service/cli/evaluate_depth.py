@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from service.cli.data import spread
+from service.cli.data import check_size, spread, taken_by, truth_of
 from service.cli.engine import in_order
 from service.cli.network import FileError, Network
 from service.errors import ServiceError
@@ -25,7 +25,6 @@ from service.evaluation import (
     CAPS_M,
     DEPTH_METRICS,
     DISTANCES_M,
-    DataError,
     DepthFrame,
     FrameErrors,
     depth_frames,
@@ -58,6 +57,7 @@ async def evaluate_depth(networks: Sequence[Network], folder: Path, limit: int |
 
     Raises:
         ServiceError: No image could be evaluated.
+        DataError: The folder is not laid out so, or a camera is not known.
     """
     chosen = spread(depth_frames(folder), limit)
     rows: list[_Row] = []
@@ -98,17 +98,20 @@ async def evaluate_depth(networks: Sequence[Network], folder: Path, limit: int |
 
 
 async def _errors(frame: DepthFrame, networks: Sequence[Network]) -> tuple[FrameErrors, ...] | FileError:
-    """What each network makes of one picture; one bad file of thousands is reported, and does not end the run."""
-    truth_m, camera = await asyncio.to_thread(lambda: (frame.truth(), frame.camera()))
+    """What each network makes of one picture; one bad file of thousands is reported, and does not end the run.
+
+    Raises:
+        DataError: The folder's camera is not known, which all its pictures need.
+    """
     found = []
-    for network in networks:
-        try:
+    try:
+        camera, truth_m = await asyncio.to_thread(lambda: (taken_by(frame), truth_of(frame)))
+        for network in networks:
             picture_m = await network.depth(frame.path, camera.fx_px)
-        except FileError as error:
-            return error
-        if picture_m.shape != truth_m.shape:
-            raise DataError(f"{frame.truth_path} is not of the size of {frame.path}.")
-        found.append(await asyncio.to_thread(frame_errors, picture_m, truth_m))
+            check_size(frame, picture_m, truth_m)
+            found.append(await asyncio.to_thread(frame_errors, picture_m, truth_m))
+    except FileError as error:
+        return error
     return tuple(found)
 
 

@@ -1,14 +1,27 @@
-"""uvicorn's HTTP protocol with fewer calls of the system for each request.
+"""uvicorn's HTTP protocol with fewer calls of the system for each request, and with limits on what precedes a body.
 
 * An answer's head and its body leave in one piece: uvicorn writes them one after the other, which sends two packets and
   wakes the client twice.
 * Reading from a connection is paused once 1 MiB of a body waits, and not once 64 kB do: most pictures are larger than
   that, and arrive before the application has asked for them.
+* A request line and headers have a size and a time: the parser appends each piece of an unfinished header to those
+  before it, in the event loop, so that one connection with a header without end would hold up all the others. Trailers
+  after a chunked body are headers to the parser and have the same limit; their time is the body's.
 """
 
 import asyncio
+import json
+import logging
+from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.api.context import REQUEST_ID_HEADER, request_id_from
+from service.api.linger import LINGER_BYTES, LINGER_S
+from service.api.problems import PROBLEM_MEDIA_TYPE
+from service.errors import HeadTimeoutError, HeadTooLargeError, ServiceError
+
+log = logging.getLogger(__name__)
 
 #: Bytes of a body that a connection may hold before they are asked for.
 READ_AHEAD_BYTES = 1 << 20
@@ -58,20 +71,82 @@ class OnePiece:
         self._flush()
         self._transport.close()
 
+    def write_eof(self) -> None:
+        """See `asyncio.WriteTransport.write_eof`."""
+        self._flush()
+        self._transport.write_eof()
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """See `asyncio.Transport.set_protocol`."""
         self._transport.set_protocol(protocol)
 
 
 class Protocol(HttpToolsProtocol):
-    """See the module's text."""
+    """See the module's text.
+
+    Attributes:
+        head_bytes: Most bytes of a request line and headers; of trailers; and of anything else that is no body.
+        head_s: Longest time from the first byte of a request line to the end of the headers, seconds.
+    """
+
+    head_bytes = 1 << 16
+    head_s = 10.0
+
+    # Bytes since the parser last had something whole: a head, a piece of a body, a chunk's size, a request.
+    _unfinished = 0
+    _head_begun = False
+    _timer: asyncio.TimerHandle | None = None
+    _refused = False
+    _thrown_away = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called when a client has connected."""
         super().connection_made(OnePiece(transport, self.loop))  # type: ignore[arg-type]
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called when the connection is closed, by whichever side."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Called with what has arrived."""
+        if self._refused:
+            self._thrown_away += len(data)
+            if self._thrown_away > LINGER_BYTES:
+                self.transport.close()
+            return
+        self._unfinished += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._unfinished > self.head_bytes:
+            self._refuse(HeadTooLargeError(self.head_bytes))
+        elif self._head_begun and self._timer is None:
+            self._timer = self.loop.call_later(self.head_s, self._head_is_late)
+
+    def on_message_begin(self) -> None:
+        """Called with the first byte of a request."""
+        self._head_begun = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Called at the end of a request's headers."""
+        # The pieces that it came in may hold some of the body, too.
+        if self._unfinished > self.head_bytes and self._head_size() > self.head_bytes:
+            error = HeadTooLargeError(self.head_bytes)
+            self._refuse(error)
+            raise error  # ends the parsing
+        self._head_begun, self._unfinished = False, 0
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """Called with the size of each chunk of a body; that of the last one is 0, and trailers follow."""
+        self._unfinished = 0
+
     def on_body(self, body: bytes) -> None:
         """Called with each piece of a body."""
+        self._unfinished = 0
         cycle = self.cycle
         if cycle.response_complete or self.parser.should_upgrade():
             super().on_body(body)
@@ -80,3 +155,67 @@ class Protocol(HttpToolsProtocol):
         if len(cycle.body) > READ_AHEAD_BYTES:
             self.flow.pause_reading()
         cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """Called at the end of a request."""
+        self._unfinished = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Called when the parser has failed."""
+        if not self._refused:
+            super().send_400_response(msg)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Logs nothing: whoever asks for an upgrade gets none, and no library is missing."""
+
+    def _head_size(self) -> int:
+        """Bytes of the request line and the headers that were parsed, without what separates them."""
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _head_is_late(self) -> None:
+        self._timer = None
+        if self._answering():  # whoever sends the next request meanwhile has time for it
+            self._timer = self.loop.call_later(self.head_s, self._head_is_late)
+        else:
+            self._refuse(HeadTimeoutError(self.head_s))
+
+    def _answering(self) -> bool:
+        """Whether the request that was last parsed has not been answered yet."""
+        return not getattr(self.cycle, "response_complete", True)  # None before the first request
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answers what cannot be read to its end, and closes the connection once the client could see that."""
+        self._stop_timer()
+        within_head, self._head_begun = self._head_begun, False
+        self._refused, self._unfinished = True, 0
+        if self._answering():
+            if within_head:  # the answers to the requests before it are the last ones
+                self.cycle.keep_alive = False
+                return
+            # Within its own body: to the application the client has gone.
+            begun = self.cycle.response_started or bool(self.pipeline)
+            self.cycle.disconnected = self.cycle.response_complete = True
+            self.cycle.message_event.set()
+            if begun:
+                self.transport.close()
+                return
+        request_id = request_id_from(None)
+        log.info("%s: %s (%s)", error.code, error.detail, request_id)
+        body = json.dumps(error.problem(request_id=request_id)).encode()
+        head = (
+            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: {PROBLEM_MEDIA_TYPE}\r\n"
+            f"content-length: {len(body)}\r\n{REQUEST_ID_HEADER}: {request_id}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        if isinstance(error, HeadTimeoutError):
+            self.transport.close()  # nothing comes that would have the answer thrown away
+        else:
+            self.flow.resume_reading()
+            self.transport.write_eof()
+            self._timer = self.loop.call_later(LINGER_S, self.transport.close)

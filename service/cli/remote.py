@@ -13,9 +13,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from service.card import TaskName
+from service.cli.data import read
 from service.cli.network import FileError
 from service.client import AsyncClient, Client, ClientError, ProblemError
-from service.errors import BadParameterError, BrokenImageError, ServiceError
+from service.errors import BadParameterError, ServiceError
+from service.keys import fits_header, keys_in_file
 from service.schemas import ClassifyAnswer, ModelInfo, ModelList
 from service.tasks.classify import ClassifyResult, Prediction
 from service.tasks.depth_formats import DepthFormat
@@ -146,20 +148,6 @@ def _ask(service: Client, arguments: argparse.Namespace, path: Path) -> dict[str
     return classes.model_dump(mode="json")
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a picture.
-
-    Raises:
-        BrokenImageError: They cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BrokenImageError(
-            f"{path} cannot be read: {error.strerror}.", remedy="Check the path and its permissions."
-        ) from error
-
-
 def _key(path: Path | None) -> str | None:
     """The key in a file, which may have comments as the service's own: a command line could be read by everybody.
 
@@ -170,14 +158,13 @@ def _key(path: Path | None) -> str | None:
         return None
     remedy = "Name a file with one key, as who runs the service hands it out; lines that begin with # are passed over."
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        found = keys_in_file(path)
     except (OSError, UnicodeDecodeError) as error:
         raise BadParameterError("key-file", f"{path} cannot be read.", remedy=remedy) from error
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if len(keys) != 1:
-        raise BadParameterError("key-file", f"{path} holds {len(keys) or 'no'} keys.", remedy=remedy)
-    if not keys[0].isascii() or not keys[0].isprintable() or " " in keys[0]:
+    if len(found) != 1:
+        raise BadParameterError("key-file", f"{path} holds {len(found) or 'no'} keys.", remedy=remedy)
+    if not fits_header(found[0]):
         raise BadParameterError(
             "key-file", f"The key in {path} has characters that a header cannot carry.", remedy=remedy
         )
-    return keys[0]
+    return found[0]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.card import ClassLabel, TaskName
+from service.cli.data import read
 from service.cli.network import BEST
 from service.cli.remote import (
     MOST_CLASSES,
@@ -18,7 +19,6 @@ from service.cli.remote import (
     classes_result,
     find,
     grey_picture,
-    read,
 )
 from service.client import AsyncClient, DepthMap
 from service.schemas import ClassifyAnswer, DepthAnswer, ModelInfo

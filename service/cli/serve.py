@@ -115,6 +115,7 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     config = uvicorn.Config(
         app,
         http=Protocol,
+        ws="none",  # uvicorn would hand it over past keys, metrics and log; a request to upgrade is an ordinary GET
         log_config=None,
         access_log=False,  # the application writes its own, with request ids
         server_header=False,

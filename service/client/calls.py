@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from os import PathLike
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import httpx
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from service.client.errors import ProblemError, TransportError
+from service.client.errors import ProblemError, RetryLimitError, TransportError
 from service.client.results import Box, DepthMap, FeedbackResult, PointCloud
-from service.client.retry import retry_after_s
+from service.client.retry import AGAIN, Retry, retry_after_s
+from service.keys import fits_header
 from service.schemas import (
     ClassifyAnswer,
     ClassifyComparison,
@@ -32,6 +33,8 @@ M = TypeVar("M", bound=BaseModel)
 #: An image: its bytes, or the path of its file.
 ImageSource = bytes | str | PathLike[str]
 
+# Of which a connection that broke off or was never made is tried again: see service.client.retry.
+_NOT_MADE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.ReadError)
 _LONGEST_MS = 9_999_999_999  # that the service takes for a time
 _PLY_PROPERTIES = ("float x", "float y", "float z", "uchar red", "uchar green", "uchar blue")
 _PLY_VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
@@ -59,9 +62,12 @@ class Call(Generic[T]):
     body: bytes | None = None
     expected: frozenset[int] = frozenset()
 
-    def parameters(self) -> dict[str, str]:
-        """The query as it is sent."""
-        return {name: str(value) for name, value in self.query.items() if value is not None}
+    def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        """What is sent."""
+        parameters = {name: str(value) for name, value in self.query.items() if value is not None}
+        return client.build_request(
+            self.method, self.path, params=parameters, headers=dict(self.headers), content=self.body
+        )
 
     def result(self, response: httpx.Response) -> T:
         """The result.
@@ -78,6 +84,44 @@ class Call(Generic[T]):
             raise TransportError(f"The answer of {response.url} cannot be read: {error}") from error
 
 
+class Tries:
+    """The tries of one call: what became of each, and how long to wait before the next.
+
+    Args:
+        call: What is asked.
+        retry: How often and how patiently.
+        url: Of the service, for errors.
+    """
+
+    def __init__(self, call: Call[Any], retry: Retry, url: httpx.URL) -> None:
+        self._call, self._retry, self._url = call, retry, url
+        self._tried = 0
+
+    def answered(self, response: httpx.Response) -> float | None:
+        """Seconds to wait before the next try; None where the response is the answer."""
+        self._tried += 1
+        if response.status_code not in AGAIN or response.status_code in self._call.expected:
+            return None
+        return self._retry.wait_s(self._tried, retry_after_s(response.headers.get("retry-after")))
+
+    def failed(self, error: httpx.HTTPError) -> float:
+        """Seconds to wait before the next try.
+
+        Raises:
+            TransportError: There is none after such an error.
+            RetryLimitError: There were enough.
+        """
+        self._tried += 1
+        if not isinstance(error, _NOT_MADE):
+            raise TransportError(f"{self._url}: {type(error).__name__} {error}") from error
+        wait_s = self._retry.wait_s(self._tried, None)
+        if wait_s is None:
+            raise RetryLimitError(
+                f"{self._url} was not reached in {self._tried} tries: does the service run there?"
+            ) from error
+        return wait_s
+
+
 def standing_headers(api_key: str | None, timeout_s: float) -> dict[str, str]:
     """What every call carries.
 
@@ -86,7 +130,7 @@ def standing_headers(api_key: str | None, timeout_s: float) -> dict[str, str]:
     """
     headers = {"x-timeout-ms": str(max(1, int(min(1000 * timeout_s, _LONGEST_MS))))}
     if api_key is not None:
-        if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        if not fits_header(api_key):
             raise ValueError("the key has characters that a header cannot carry: it is one line, of printable ASCII")
         headers["x-api-key"] = api_key
     return headers

@@ -1,11 +1,12 @@
-"""Answers that have no wire type of their own."""
+"""Answers that have no wire type of their own, and the name that one of those that do has here."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+
+from service.schemas import FeedbackAnswer
 
 
 class Box(NamedTuple):
@@ -69,17 +70,5 @@ class PointCloud:
     ply: bytes
 
 
-class FeedbackResult(BaseModel):
-    """What became of feedback."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    status: Literal["stored", "repeated"]
-    request_id: str
-    model: str
-    version: str
-    variant: str
-    correct: bool | None = None
-    correct_top5: bool | None = None
-    abs_rel: float | None = None
-    delta1: float | None = None
+#: What became of feedback.
+FeedbackResult = FeedbackAnswer

@@ -7,10 +7,9 @@ from typing import Literal, Self, TypeVar
 import httpx
 
 from service.client import calls
-from service.client.calls import Call, ImageSource
-from service.client.errors import RetryLimitError, TransportError
+from service.client.calls import Call, ImageSource, Tries
 from service.client.results import DepthMap, FeedbackResult, PointCloud
-from service.client.retry import AGAIN, Retry, retry_after_s
+from service.client.retry import Retry
 from service.schemas import (
     ClassifyAnswer,
     ClassifyComparison,
@@ -174,28 +173,12 @@ class Client:
         return self._run(calls.ready())
 
     def _run(self, call: Call[T]) -> T:
-        tried = 0
+        tries = Tries(call, self._retry, self._http.base_url)
         while True:
-            tried += 1
-            response: httpx.Response | None = None
-            failure: httpx.HTTPError | None = None
             try:
-                response = self._http.request(
-                    call.method, call.path, params=call.parameters(), headers=dict(call.headers), content=call.body
-                )
-            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.ReadError) as error:
-                failure = error
+                response = self._http.send(call.request(self._http))
+                if (wait_s := tries.answered(response)) is None:
+                    return call.result(response)
             except httpx.HTTPError as error:
-                raise TransportError(f"{self._http.base_url}: {type(error).__name__} {error}") from error
-            if response is not None and (response.status_code not in AGAIN or response.status_code in call.expected):
-                return call.result(response)
-            asked = None if response is None else retry_after_s(response.headers.get("retry-after"))
-            wait_s = self._retry.wait_s(tried, asked)
-            if wait_s is not None:
-                time.sleep(wait_s)
-            elif response is not None:
-                return call.result(response)
-            else:
-                raise RetryLimitError(
-                    f"{self._http.base_url} was not reached in {tried} tries: does the service run there?"
-                ) from failure
+                wait_s = tries.failed(error)
+            time.sleep(wait_s)

@@ -23,6 +23,7 @@ from service.errors.feedback import (
     UnknownExperimentError,
     UnknownLabelError,
 )
+from service.errors.head import HeadTimeoutError, HeadTooLargeError
 from service.errors.manage import ModelInUseError, UnknownVersionLabelError
 from service.errors.state import (
     BadOutputError,
@@ -63,6 +64,8 @@ __all__ = [
     "FeedbackConflictError",
     "FeedbackStoreError",
     "GroundTruthError",
+    "HeadTimeoutError",
+    "HeadTooLargeError",
     "ImageTooLargeError",
     "InvalidExperimentError",
     "JsonValue",

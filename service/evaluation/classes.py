@@ -48,13 +48,11 @@ class TopK:
     top1: int = 0
     top5: int = 0
 
-    def add(self, wnids: Sequence[str], truth: str) -> bool:
-        """Adds one image: its classes by falling probability, and the right one. Returns whether the first is right."""
-        first = bool(wnids) and wnids[0] == truth
+    def add(self, wnids: Sequence[str], truth: str) -> None:
+        """Adds one image: its classes by falling probability, and the right one."""
         self.n += 1
-        self.top1 += first
+        self.top1 += truth in wnids[:1]
         self.top5 += truth in wnids[:5]
-        return first
 
     def summary(self) -> dict[str, float]:
         """`n`, `top1` and `top5`, the latter as fractions."""

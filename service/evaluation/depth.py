@@ -57,7 +57,7 @@ def _known(prediction_m: Floats, truth_m: Floats, cap_m: float) -> tuple[Mask, M
 
 
 def depth_errors(
-    prediction_m: Floats, truth_m: Floats, cap_m: float = 80.0, *, scale: float = 1.0
+    prediction_m: Floats, truth_m: Floats, cap_m: float = CAPS_M[0], *, scale: float = 1.0
 ) -> dict[str, float] | None:
     """Errors of one image.
 
@@ -92,7 +92,7 @@ def depth_errors(
     }
 
 
-def median_scale(prediction_m: Floats, truth_m: Floats, cap_m: float = 80.0) -> float | None:
+def median_scale(prediction_m: Floats, truth_m: Floats, cap_m: float = CAPS_M[0]) -> float | None:
     """median(truth) / median(prediction) over the points that `depth_errors` compares; None where there is none.
 
     The medians are taken before the prediction is clipped to the cap.
@@ -201,18 +201,3 @@ def mean_errors(images: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, value in errors.items():
             values.setdefault(name, []).append(value)
     return {name: fmean(column) for name, column in values.items()}
-
-
-def depth_agreement(a_m: Floats, b_m: Floats) -> tuple[float, float]:
-    """How far two predictions of one picture agree.
-
-    Args:
-        a_m: float32 [H, W], metres, above 0.
-        b_m: Likewise.
-
-    Returns:
-        The fraction of pixels whose depths are within a factor of 1.25, and the mean of |a - b| / b.
-    """
-    a, b = a_m.astype(np.float64), b_m.astype(np.float64)
-    ratio = np.maximum(a / b, b / a)
-    return float(np.mean(ratio < 1.25)), float(np.mean(np.abs(a - b) / b))

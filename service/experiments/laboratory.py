@@ -22,6 +22,7 @@ from service.experiments.verdict import Verdict, verdict
 from service.metrics import Bounds, Metrics, TargetLabels
 from service.registry import Registry
 from service.scheduler import Scheduler
+from service.tasks import TASKS
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +32,25 @@ _SHOW_S = 10.0  # gauges are scraped no more often than that
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an experiment found, and when that was computed; `problem` says why there is nothing."""
+    """What an experiment found.
 
-    results: Results | None
-    verdict: Verdict | None
+    Attributes:
+        results: None where it cannot run, as the verdict.
+        verdict: What the results mean.
+        networks: Name and version of the models that run the arms, baseline and candidate; empty where it cannot run.
+        problem: Why it cannot run.
+    """
+
+    results: Results | None = None
+    verdict: Verdict | None = None
+    networks: tuple[tuple[str, str], ...] = ()
     problem: str | None = None
 
 
 class _Kept(NamedTuple):
-    """A report, of which declaration, revision and state of the store, and when it was made."""
+    """A report, of which declaration and state of the store, and when it was made."""
 
     declaration: Declaration
-    revision: str
     changes: tuple[int, int]
     at: float
     report: Report
@@ -118,21 +126,23 @@ class Laboratory:
         """
         with self._lock:  # one at a time: pollers do not multiply the work
             try:
-                revision = self.catalogue.revision(declaration)  # of the models that are served at this moment
+                baseline, candidate = self.catalogue.handles(declaration)  # that are served at this moment
             except ServiceError as error:
-                return Report(None, None, f"The experiment cannot run: {error.detail}")
+                return Report(problem=error.detail)
+            networks = tuple((handle.card.name, handle.card.version) for handle in (baseline, candidate))
             self.recorder.flush()
             changes, now = self.store.changes(), time.monotonic()
             kept = self._reports.get(declaration.name)
             if (
                 kept is not None
-                and (kept.declaration, kept.revision) == (declaration, revision)
+                and (kept.declaration, kept.report.networks) == (declaration, networks)
                 and (kept.changes == changes or now - kept.at < fresh_s)
             ):
                 return kept.report
+            revision = declaration.revision((baseline.card.version, candidate.card.version))
             results = analyse(declaration, revision, self.store)
-            report = Report(results, in_words(declaration, results))
-            self._reports[declaration.name] = _Kept(declaration, revision, changes, now, report)
+            report = Report(results, in_words(declaration, results), networks)
+            self._reports[declaration.name] = _Kept(declaration, changes, now, report)
             return report
 
     def _show(self) -> None:
@@ -177,10 +187,9 @@ class Laboratory:
             shown.set_agreement(name, _bounds(results.agreement))
         if results.latency_ratio is not None:
             shown.set_latency_ratio(name, _bounds(results.latency_ratio))
-        metric = "top1" if declaration.task == "classify" else "delta1"
         for arm in results.arms:
             if arm.accuracy is not None:
-                shown.set_accuracy(name, arm.name, metric, _bounds(arm.accuracy))
+                shown.set_accuracy(name, arm.name, TASKS[declaration.task].main_score, _bounds(arm.accuracy))
             if arm.abs_rel is not None:
                 shown.set_accuracy(name, arm.name, "abs_rel", _bounds(arm.abs_rel))
         if results.labelled_pairs is not None:

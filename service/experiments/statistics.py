@@ -20,9 +20,6 @@ Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 
-#: The e-value at which "equally accurate" is given up: the reciprocal of the share of false alarms accepted.
-E_VALUE_LIMIT = 20.0
-
 #: Resamples of a bootstrap: the ends of a 95 % interval then rest on 50 values each.
 RESAMPLES = 1999
 

@@ -10,8 +10,8 @@ by the recorder, without a promise; feedback one by one, before it is acknowledg
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,7 +22,6 @@ from service.experiments.observation import Judgement, Observation, Score
 Outcome = Literal["stored", "repeated", "conflicting"]
 
 _BUSY_S = 5.0  # how long a process waits for another one's write
-_SCORES = ("top1", "top5", "abs_rel", "delta1")
 _OBSERVATION = tuple(field.name for field in fields(Observation))
 
 _SCHEMA = """
@@ -325,36 +324,21 @@ class Store:
         except sqlite3.Error as error:
             raise FeedbackStoreError(f"The feedback store cannot be read: {error}.") from error
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._connection, self._lock)
-
-
-class _Transaction:
-    """A write from begin to commit: takes the file's lock at once, so that it cannot fail half-way for another's."""
-
-    def __init__(self, connection: sqlite3.Connection, lock: threading.RLock) -> None:
-        self._connection, self._lock = connection, lock
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._lock.acquire()
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            self._lock.release()
-            raise FeedbackStoreError(f"The feedback store cannot be written: {error}.") from error
-        return self._connection
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        try:
-            self._connection.execute("COMMIT" if error is None else "ROLLBACK")
-        except sqlite3.Error as failure:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise FeedbackStoreError(f"The feedback store cannot be written: {failure}.") from failure
-        finally:
-            self._lock.release()
-        if isinstance(error, sqlite3.Error):
-            raise FeedbackStoreError(f"The feedback store cannot be written: {error}.") from error
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A write from begin to commit. Takes the file's lock at once: it cannot fail half-way for another's."""
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise FeedbackStoreError(f"The feedback store cannot be written: {error}.") from error
 
 
 def _marks(row: Sequence[object]) -> str:

@@ -1,7 +1,7 @@
 """Feedback tokens: what was predicted, signed, so that any replica can judge it later and none has to remember it."""
 
 import base64
-import hashlib
+import hmac
 import json
 import logging
 import os
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 _SALT = "bireal-feedback-1"  # another version of the token's content gets another salt
 _MAX_LENGTH = 4096
 _COMPRESS_FROM = 400
-_BLOCK = 64  # bytes that SHA-1 works on at a time
 
 
 class Target(NamedTuple):
@@ -69,28 +68,12 @@ def new_id() -> str:
 _FIELDS = Prediction._fields
 
 
-class _Sha1Hmac:
-    """HMAC-SHA1 (RFC 2104) under one key, whose two padded blocks are hashed once and not for each value."""
-
-    def __init__(self, key: bytes) -> None:
-        block = (hashlib.sha1(key, usedforsecurity=False).digest() if len(key) > _BLOCK else key).ljust(_BLOCK, b"\0")
-        self._inner = hashlib.sha1(bytes(byte ^ 0x36 for byte in block), usedforsecurity=False)
-        self._outer = hashlib.sha1(bytes(byte ^ 0x5C for byte in block), usedforsecurity=False)
-
-    def digest(self, value: bytes) -> bytes:
-        """The signature of a value, 20 bytes."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(value)
-        outer.update(inner.digest())
-        return outer.digest()
-
-
 class _Signer(TimestampSigner):
     """Signs as itsdangerous does with its defaults; what stays the same between two signatures is made once."""
 
     def __init__(self, secrets: list[bytes]) -> None:
         super().__init__(secrets, salt=_SALT)
-        self._hmac = _Sha1Hmac(self.derive_key())
+        self._keyed = hmac.new(self.derive_key(), digestmod="sha1")
         self._second = (0, b"")
 
     def sign(self, value: str | bytes) -> bytes:
@@ -100,7 +83,9 @@ class _Signer(TimestampSigner):
             stamp = b"." + base64_encode(int_to_bytes(now))
             self._second = now, stamp
         stamped = want_bytes(value) + stamp
-        return stamped + b"." + base64.b64encode(self._hmac.digest(stamped), b"-_").rstrip(b"=")
+        mac = self._keyed.copy()
+        mac.update(stamped)
+        return stamped + b"." + base64.b64encode(mac.digest(), b"-_").rstrip(b"=")
 
 
 class Tokens:

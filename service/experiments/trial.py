@@ -9,14 +9,9 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from service.background import Background
 from service.errors import ServiceError
-from service.evaluation import depth_agreement
 from service.experiments.catalogue import Route
 from service.experiments.observation import Observation
 from service.experiments.recorder import Recorder
@@ -24,11 +19,7 @@ from service.experiments.tokens import Target, new_id
 from service.metrics import ExperimentMetrics
 from service.registry import Handle
 from service.scheduler import Deadline, Image, Outcome, Runnable, Scheduler
-
-#: Share of pixels within a factor of 1.25 from which two depth maps are said to agree.
-DEPTH_AGREEMENT = 0.9
-
-_TOP = 5
+from service.tasks import TASKS
 
 
 @dataclass(slots=True)
@@ -113,10 +104,7 @@ class Trial:
         else:
             outcome = await self._scheduler.submit(target, image, deadline)
             beside = await self._beside(other, image, deadline)
-        seen = Seen(new_id(), outcome, beside)
-        if beside is not None and other.card.task == "classify":
-            seen.other_classes = best_classes(beside.output)
-        return seen
+        return Seen(new_id(), outcome, beside, () if beside is None else other.task.best(beside.output))
 
     async def _beside(self, other: Handle, image: Image, deadline: Deadline | None) -> Outcome | None:
         """Runs the arm that does not answer: whatever goes wrong with it, the client gets the other one's answer."""
@@ -153,9 +141,9 @@ class Trial:
         is_baseline = arm == declaration.baseline
         agree = within = abs_rel = candidate_class = None
         if other is not None:
-            agree, within, abs_rel = compare_outputs(declaration.task, other.output, seen.outcome.output)
-            if declaration.task == "classify":
-                candidate_class = best_classes(other.output)[0]
+            task = TASKS[declaration.task]
+            agree, within, abs_rel = task.agree(other.output, seen.outcome.output)
+            candidate_class = next(iter(task.best(other.output)), None)
             self._metrics.count_pair(declaration.name, agree=agree)
             if not mirrored:
                 self._metrics.observe_candidate(declaration.name, declaration.candidate.label, other.inference_s)
@@ -174,24 +162,3 @@ class Trial:
                 candidate_class=candidate_class,
             )
         )
-
-
-def best_classes(logits: npt.NDArray[Any]) -> tuple[int, ...]:
-    """Indices of the best classes of [classes] logits, best first, at most five."""
-    return tuple(int(index) for index in np.argsort(-logits, kind="stable")[:_TOP])
-
-
-def compare_outputs(
-    task: str, candidate: npt.NDArray[Any], baseline: npt.NDArray[Any]
-) -> tuple[bool, float | None, float | None]:
-    """Whether two networks agree on an image; for depth also the share of pixels within 1.25, and the mean difference.
-
-    Args:
-        task: `classify`: logits [classes]; `depth`: metres [H, W].
-        candidate: Output of one network.
-        baseline: Output of the other.
-    """
-    if task == "classify":
-        return bool(candidate.argmax() == baseline.argmax()), None, None
-    within, abs_rel = depth_agreement(candidate, baseline)
-    return within >= DEPTH_AGREEMENT, within, abs_rel

@@ -227,10 +227,6 @@ class RequestMetrics:
         """Records a deadline of a client's own that passed; `route` as for `observe_http`."""
         self._client_deadline.labels(route=route or "unmatched").observe(seconds)
 
-    def observe_batch(self, size: int, **run: Unpack[RunLabels]) -> None:
-        """Records how many images were run together."""
-        self._batch_of(**run).observe(size)
-
     def observe_batches(self, sizes: list[int], **run: Unpack[RunLabels]) -> None:
-        """The same of several runs of one network."""
+        """Records of several runs of one network how many images were run together."""
         self._batch_of(**run).observe_all(sizes)

@@ -10,8 +10,7 @@ import numpy.typing as npt
 from service.backends import backend_for
 from service.backends.audit import Audit
 from service.card import Card
-from service.evaluation import depth_agreement
-from service.experiments.trial import DEPTH_AGREEMENT
+from service.tasks import TASKS
 
 Floats = npt.NDArray[np.float32]
 
@@ -21,7 +20,7 @@ class OutputParity:
     """Two outputs for one image.
 
     Attributes:
-        agree: Whether the best class is the same; for depth whether 90 % of the pixels are within a factor of 1.25.
+        agree: By `Task.agree`.
         difference: Largest difference as a share of the range of the reference's output. Rounding alone gives some
             1e-7; an activation within rounding of zero, whose sign fell the other way, up to some 1e-2.
     """
@@ -34,9 +33,7 @@ def compare_outputs(task: str, binary: Floats, reference: Floats) -> OutputParit
     """Compares logits [classes], or maps [H, W] in metres."""
     spread = max(float(reference.max() - reference.min()), float(np.finfo(np.float32).tiny))
     difference = float(np.abs(binary.astype(np.float64) - reference).max()) / spread
-    if task == "classify":
-        return OutputParity(bool(binary.argmax() == reference.argmax()), difference)
-    return OutputParity(depth_agreement(binary, reference)[0] >= DEPTH_AGREEMENT, difference)
+    return OutputParity(TASKS[task].agree(binary, reference).agree, difference)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Scheduler:
         workers: threads, each running one batch at a time.
         queue_size: waiting images per target before `OverloadedError`.
         max_batch: most images of one run.
-        observer: told of queue depth, batches and drops.
+        observer: told of batches and drops.
     """
 
     def __init__(self, *, workers: int, queue_size: int, max_batch: int = 1, observer: Observer | None = None) -> None:
@@ -65,7 +65,6 @@ class Scheduler:
         self._numbers = itertools.count()
         self._virtual_s = 0.0
         self._waiting = 0
-        self._running = 0
         self._busy = 0  # runs under way, whatever thread they are in; never more than `workers`
         self._closing = False
         self._threads = [
@@ -150,10 +149,6 @@ class Scheduler:
     def waiting(self) -> int:
         """Images that wait for a worker, over all targets."""
         return self._waiting
-
-    def running(self) -> int:
-        """Images in a run right now."""
-        return self._running
 
     def expected_wait_s(self) -> float:
         """Seconds until the images waiting now will have been run, by the moving average of what each target costs."""
@@ -245,13 +240,18 @@ class Scheduler:
             taken = self._take()
             if taken is None:
                 return
-            lane, batch = taken
+            lane, batch, charged_s = taken
             if batch:
-                self._run(lane, batch)
+                self._run(lane, batch, charged_s)
             del taken, lane, batch  # while this thread waits, it must not keep a network that was unloaded
 
-    def _take(self) -> tuple[Lane, list[Job]] | None:
-        """Waits for work. Returns the jobs to run, already marked as running; None when closed and nothing waits."""
+    def _take(self) -> tuple[Lane, list[Job], float] | None:
+        """Waits for work.
+
+        Returns:
+            The jobs to run, already marked as running, and the seconds charged for them; None when closed and nothing
+            waits.
+        """
         expired: list[Job] = []
         cancelled = 0
         with self._changed:
@@ -275,7 +275,7 @@ class Scheduler:
                 else:
                     batch.append(job)
             self._drop_if_idle(lane)
-            self._start(lane, len(batch))
+            charged_s = self._start(lane, len(batch))
         for job in expired:
             assert job.deadline is not None
             job.future.set_exception(job.deadline.error())
@@ -283,7 +283,7 @@ class Scheduler:
             self._tell(self._observer.dropped, lane.target, "expired", len(expired))
         if cancelled:
             self._tell(self._observer.dropped, lane.target, "cancelled", cancelled)
-        return lane, batch
+        return lane, batch, charged_s
 
     def _start(self, lane: Lane, images: int) -> float:
         """Books a run that is about to begin; called with the lock held. No images: there is nothing to run.
@@ -292,16 +292,14 @@ class Scheduler:
             The seconds that it was charged.
         """
         self._virtual_s = max(self._virtual_s, lane.served_s)
-        # Charged in advance by the estimate, so that several workers do not all pick this lane; `_run` corrects it.
+        # Charged in advance by the estimate, so that several workers do not all pick this lane; `_ended` corrects it.
         lane.served_s += lane.cost_s * images
-        self._running += images
         self._busy += bool(images)
         return lane.cost_s * images
 
     def _ended(self, lane: Lane, images: int, seconds: float, charged_s: float) -> None:
-        """Books a run that has ended."""
+        """Books a run that has ended, in place of what `_start` charged: the estimate may have changed since."""
         with self._changed:
-            self._running -= images
             self._busy -= 1
             if self._waiting:  # a worker may have found all of them busy
                 self._changed.notify()
@@ -317,8 +315,7 @@ class Scheduler:
         except Exception:
             log.exception("the scheduler's observer failed")
 
-    def _run(self, lane: Lane, batch: list[Job]) -> None:
-        charged_s = lane.cost_s * len(batch)
+    def _run(self, lane: Lane, batch: list[Job], charged_s: float) -> None:
         outputs: Sequence[Output] = ()
         failure: Exception | None = None
         started = time.monotonic()

@@ -27,7 +27,7 @@ class Runnable(Protocol):
 class Observer(Protocol):
     """Told what happens; called under no lock, from the event loop or a worker thread, and must not raise.
 
-    Queue depth is not among it: two threads could report it out of order, so gauges read `waiting()` and `running()`.
+    Queue depth is not among it: two threads could report it out of order, so its gauge reads `waiting()`.
     """
 
     def batch_run(self, target: Runnable, size: int) -> None:

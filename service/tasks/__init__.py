@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from service.tasks.base import Geometry, Prepared, Task
+from service.tasks.base import Agreement, Geometry, Prepared, Task
 from service.tasks.classify import ClassifyOptions, ClassifyResult, ClassifyTask, Prediction
-from service.tasks.depth import DepthOptions, DepthResult, DepthSummary, DepthTask
+from service.tasks.depth import DepthAgreement, DepthOptions, DepthResult, DepthSummary, DepthTask, depth_agreement
 from service.tasks.depth_error import encode_error_map
 from service.tasks.depth_formats import ColorOptions, DepthFormat, EncodedDepth, encode_depth
 
@@ -18,10 +18,12 @@ __all__ = [
     "CLASSIFY",
     "DEPTH",
     "TASKS",
+    "Agreement",
     "ClassifyOptions",
     "ClassifyResult",
     "ClassifyTask",
     "ColorOptions",
+    "DepthAgreement",
     "DepthFormat",
     "DepthOptions",
     "DepthResult",
@@ -32,6 +34,7 @@ __all__ = [
     "Prediction",
     "Prepared",
     "Task",
+    "depth_agreement",
     "encode_depth",
     "encode_error_map",
 ]

@@ -1,7 +1,7 @@
 """What a task is: how pixels become a network's input, and its output an answer."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -75,12 +75,41 @@ class Prepared(NamedTuple):
     exif_focal: ExifFocal | None = None
 
 
+class Agreement(NamedTuple):
+    """How far two networks agree on an image.
+
+    Attributes:
+        agree: Whether they say the same.
+        within: Depth: share of the pixels whose depths are within a factor of 1.25.
+        abs_rel: Depth: mean of the differences, each as a share of the other network's depth.
+    """
+
+    agree: bool
+    within: float | None = None
+    abs_rel: float | None = None
+
+
 class Task(Protocol[OptionsT_contra, ResultT_co]):
     """One task. All methods are pure functions and safe to call from several threads."""
 
     @property
     def name(self) -> TaskName:
         """The task's name, as in cards, URLs and metric labels."""
+        ...
+
+    @property
+    def main_score(self) -> str:
+        """The score that experiments decide by, a share of what is right: `top1`, `delta1`."""
+        ...
+
+    @property
+    def slow_answer(self) -> bool:
+        """Whether `postprocess` takes milliseconds, so that it is called off the event loop."""
+        ...
+
+    @property
+    def measured_again(self) -> bool:
+        """Whether feedback sends the picture again and has the network run on it, rather than naming a class."""
         ...
 
     def decode_hint(self, card: Card) -> tuple[int, int]:
@@ -100,6 +129,14 @@ class Task(Protocol[OptionsT_contra, ResultT_co]):
             BadOutputError: The output has the wrong shape or is not finite.
             BadParameterError: An option does not fit the model.
         """
+        ...
+
+    def agree(self, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Agreement:
+        """Compares two networks' outputs for one image, a row each; `b` is what `a` is held against."""
+        ...
+
+    def best(self, output: npt.NDArray[Any]) -> tuple[int, ...]:
+        """Indices of the best classes of a row of the output, best first, at most five; empty without classes."""
         ...
 
 

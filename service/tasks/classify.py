@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,10 @@ import numpy.typing as npt
 from service.card import Card, TaskName
 from service.errors import BadOutputError, BadParameterError
 from service.imaging import DecodedImage
-from service.tasks.base import Geometry, Prepared, resize_region
+from service.tasks.base import Agreement, Geometry, Prepared, resize_region
+
+#: Classes of an image that are remembered for feedback: what `top5` asks for.
+_MOST_BEST = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,9 @@ class ClassifyTask:
     """See `service.tasks.base.Task`."""
 
     name: TaskName = "classify"
+    main_score = "top1"
+    slow_answer = False  # a list of classes is less work than the way to a thread and back
+    measured_again = False
 
     def decode_hint(self, card: Card) -> tuple[int, int]:
         """Both sides at least `resize_shorter`, pixels: whichever is the shorter one is scaled to it."""
@@ -140,6 +146,14 @@ class ClassifyTask:
         predictions = tuple([Prediction(i, (one := classes[i]).wnid, one.name, share(i)) for i in order])
         uncertain = predictions[0].probability < options.min_probability
         return ClassifyResult(predictions, uncertain, options.min_probability, probabilities)
+
+    def agree(self, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Agreement:
+        """Whether the best class of two networks' logits, [classes] each, is the same."""
+        return Agreement(bool(a.argmax() == b.argmax()))
+
+    def best(self, output: npt.NDArray[Any]) -> tuple[int, ...]:
+        """Indices of the best of [classes] logits or probabilities, best first, at most five."""
+        return tuple(int(index) for index in np.argsort(-output, kind="stable")[:_MOST_BEST])
 
 
 def _resize_shorter(card: Card) -> int:

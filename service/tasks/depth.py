@@ -8,7 +8,7 @@ depth = output * (fx of the picture, in network pixels) / (fx of the training ca
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,14 @@ from PIL import Image
 from service.card import Card, DepthSpec, TaskName
 from service.errors import BadOutputError, BadParameterError
 from service.imaging import DecodedImage
-from service.tasks.base import Geometry, Prepared, resize_region
+from service.tasks.base import Agreement, Geometry, Prepared, resize_region
 from service.tasks.focal import Focal, check_fx, exif_focal, resolve
 
 #: Percentiles of each row of the network's map that a summary states.
 ROW_PERCENTILES = (10.0, 50.0, 90.0)
+
+#: Share of pixels within a factor of 1.25 from which two maps are said to agree.
+AGREEMENT = 0.9
 
 #: Values that are made at once of a map at the picture's own size: what it takes in memory does not grow with it.
 _BAND_VALUES = 1 << 18
@@ -132,6 +135,9 @@ class DepthTask:
     """See `service.tasks.base.Task`."""
 
     name: TaskName = "depth"
+    main_score = "delta1"
+    slow_answer = True
+    measured_again = True
 
     def decode_hint(self, card: Card) -> tuple[int, int]:
         """The network's input, pixels, enlarged so that it still holds when the other side is the one that is cut."""
@@ -194,6 +200,15 @@ class DepthTask:
             depth_m = depth_m * np.float32(focal.fx_px * geometry.scale_x / camera.fx_px)
         return DepthResult(depth_m, prepared.tensor, summarise(depth_m), geometry, focal, options.size)
 
+    def agree(self, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Agreement:
+        """See `depth_agreement`."""
+        found = depth_agreement(a, b)
+        return Agreement(found.agree, *found)
+
+    def best(self, output: npt.NDArray[Any]) -> tuple[int, ...]:  # noqa: ARG002  the protocol's
+        """None: a map has no classes."""
+        return ()
+
     def check_output(self, output: npt.NDArray[np.float32], card: Card) -> npt.NDArray[np.float32]:
         """Passes on a network's map, float32 [H, W] metres.
 
@@ -208,6 +223,30 @@ class DepthTask:
         if not (np.isfinite(depth_m).all() and (depth_m > 0).all()):
             raise BadOutputError(f"{card.name}: depths that are not finite and above 0.")
         return depth_m
+
+
+class DepthAgreement(NamedTuple):
+    """How far two maps of one picture agree.
+
+    Attributes:
+        within: Share of the pixels whose depths are within a factor of 1.25.
+        abs_rel: Mean of |a - b| / b.
+    """
+
+    within: float
+    abs_rel: float
+
+    @property
+    def agree(self) -> bool:
+        """Whether the two are said to agree."""
+        return self.within >= AGREEMENT
+
+
+def depth_agreement(a_m: npt.NDArray[np.float32], b_m: npt.NDArray[np.float32]) -> DepthAgreement:
+    """Compares two maps of one picture, float32 [H, W] metres each, all above 0."""
+    a, b = a_m.astype(np.float64), b_m.astype(np.float64)
+    ratio = np.maximum(a / b, b / a)
+    return DepthAgreement(float(np.mean(ratio < 1.25)), float(np.mean(np.abs(a - b) / b)))
 
 
 def summarise(depth_m: npt.NDArray[np.float32]) -> DepthSummary:

@@ -7,7 +7,7 @@ const MODES = {
   paired: "both arms run on the same pictures",
 };
 const AGAIN_MS = [1000, 4000]; // after a label
-let known = false; // whether this service has experiments and feedback
+let known = null; // whether this service has experiments and feedback; null before it has told
 
 function card(found) {
   const [baseline, candidate] = found.arms, lines = found.verdict?.sentences ?? [];
@@ -29,9 +29,15 @@ export async function showExperiments() {
     place.replaceChildren(...(experiments.length ? experiments.map(card)
       : [make("p", { class: "empty" }, "No experiment is declared. One that compares binary with full on live traffic is a few lines in a file: see the setting experiments_file.")]));
   } catch (error) {
-    byId("experiments").hidden = error.status === 404; // a service without experiments
+    if (error.status === 404) known = false;
+    byId("experiments").hidden = error.status === 404;
     place.replaceChildren(make("p", { class: "empty" }, error.message));
   }
+}
+
+/** Asks again where the service has not told yet: without its key, it does not. */
+export async function knowExperiments() {
+  if (known === null) await showExperiments();
 }
 
 /** Buttons that say what the picture shows; sends nothing until one of them is pressed. */

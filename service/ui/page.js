@@ -1,11 +1,14 @@
 // The page: choosing a picture, asking for the comparison, and what the service's state is.
 import { ask, base, byId, send } from "./service.js";
-import { offerFeedback, showExperiments } from "./experiments.js";
+import { knowExperiments, offerFeedback, showExperiments } from "./experiments.js";
 import { readNpy, showMaps } from "./maps.js";
 import { show } from "./result.js";
 
 const form = byId("try"), button = byId("send"), drop = byId("drop"), preview = byId("preview");
 let chosen = null; // a File, or a Blob of one of our drawings
+let choices = 0; // so far: a drawing that arrives late does not take the place of a later choice
+let running = null; // what is being compared
+let next = false; // whether something else is to be compared after that
 
 for (const place of document.querySelectorAll(".origin")) place.textContent = base;
 
@@ -33,8 +36,13 @@ function offerVariants(models) {
 
 // ---- choosing a picture ----------------------------------------------------------------------------------------
 
+/** Shows a picture. What was said of the one before it goes: a label must not be given to another picture than is shown. */
 function choose(file, name) {
   chosen = file;
+  choices += 1;
+  tellProblem("");
+  byId("answer").hidden = true;
+  if (!running) byId("said").textContent = "";
   if (preview.src) URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(file);
   preview.alt = `The chosen picture: ${name}`;
@@ -63,8 +71,12 @@ for (const sample of document.querySelectorAll(".sample")) {
     const name = sample.dataset.sample;
     form.picture.value = "";
     form.task.value = sample.dataset.task;
+    choices += 1;
+    const choice = choices;
     try {
-      choose(await (await ask(`ui/sample-${name}.jpg`)).blob(), name);
+      const picture = await (await ask(`ui/sample-${name}.jpg`)).blob();
+      if (choice !== choices) return;
+      choose(picture, name);
     } catch (error) {
       return tellProblem(error.message);
     }
@@ -80,33 +92,46 @@ function tellProblem(text) {
   if (text) byId("answer").hidden = true;
 }
 
-async function askBoth() {
-  const file = chosen, task = form.task.value, sides = { a: form.a.value, b: form.b.value };
-  const found = await (await send(`compare/${task}?a=${sides.a}&b=${sides.b}`, file)).json();
+const asked = () => ({ file: chosen, task: form.task.value, a: form.a.value, b: form.b.value });
+const same = (one, other) => Object.keys(one).every((name) => one[name] === other[name]);
+
+async function askBoth({ file, task, a, b }) {
+  const found = await (await send(`compare/${task}?a=${a}&b=${b}`, file)).json();
   const { models } = await (await ask("models")).json();
   const maps = {};
   if (task === "depth") {
-    for (const [side, variant] of Object.entries(sides)) {
+    for (const [side, variant] of Object.entries({ a, b })) {
       maps[side] = readNpy(await (await send(`depth?format=npy&variant=${variant}`, file)).arrayBuffer());
     }
   }
+  await knowExperiments();
   byId("maps").hidden = true;
   if (task === "depth") await showMaps(byId("maps"), file, found, maps);
+  if (file !== chosen) return; // another picture is shown by now
   offerFeedback(task, found, file);
   show(task, found, models);
 }
 
 async function compare() {
-  if (button.getAttribute("aria-disabled") === "true") return;
+  if (running) {
+    next = !same(running, asked());
+    return;
+  }
   if (!chosen) return tellProblem("Choose a picture first, or one of the drawings.");
   button.setAttribute("aria-disabled", "true"); // not `disabled`, which would take the focus away
-  button.textContent = "Comparing ...";
-  tellProblem("");
-  try {
-    await askBoth();
-  } catch (error) {
-    tellProblem(error.message);
-  }
+  button.textContent = byId("said").textContent = "Comparing ...";
+  do {
+    next = false;
+    running = asked();
+    tellProblem("");
+    try {
+      await askBoth(running);
+    } catch (error) {
+      if (running.file === chosen) tellProblem(error.message);
+    }
+  } while (next);
+  running = null;
+  if (byId("answer").hidden) byId("said").textContent = ""; // a problem is told by its own element
   button.removeAttribute("aria-disabled");
   button.textContent = "Compare";
 }
@@ -116,5 +141,6 @@ form.addEventListener("submit", (event) => {
   compare();
 });
 
+byId("key").addEventListener("change", showExperiments);
 watchReadiness();
 showExperiments();

@@ -103,7 +103,7 @@ function tally(so) {
 }
 
 export function show(task, found, models) {
-  byId("verdict").textContent = verdict(task, found);
+  for (const id of ["verdict", "said"]) byId(id).textContent = verdict(task, found);
   const so = remember(task, found);
   byId("tiles").replaceChildren(...tiles(found, so));
   byId("sides").replaceChildren(...["a", "b"].map((which) => side(task, found, which)));

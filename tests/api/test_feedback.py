@@ -204,8 +204,8 @@ async def ask_depth(client, query="variant=full"):
     return answer.headers["x-bireal-feedback-token"], np.load(io.BytesIO(answer.content))
 
 
-async def tell_depth(client, token, truth, content=None):
-    files = {"picture": ("road.png", content or road()), "truth": ("truth", truth)}
+async def tell_depth(client, token, truth, content=None, kind="image/png"):
+    files = {"picture": ("road.png", content or road(), kind), "truth": ("truth", truth)}
     return await client.post("/feedback/depth", data={"token": token}, files=files)
 
 
@@ -222,6 +222,14 @@ async def test_depth_is_measured_again_and_scored_by_the_evaluations_code(servic
     assert told["delta1"] == 0
     assert (await tell_depth(service, token, write(map_m * 2))).json()["status"] == "repeated"
     assert (await tell_depth(service, token, write(map_m * 3))).status_code == 409
+
+
+async def test_a_pictures_declared_type_is_taken_as_everywhere(service):
+    token, map_m = await ask_depth(service)
+    refused = await tell_depth(service, token, npy(map_m), kind="text/plain")
+    assert (refused.status_code, refused.json()["code"]) == (415, "unsupported-image")
+    taken = await tell_depth(service, token, npy(map_m), kind="application/x-www-form-urlencoded")  # as curl's default
+    assert taken.status_code == 201, taken.text
 
 
 async def test_a_focal_length_is_part_of_what_is_scored(service):

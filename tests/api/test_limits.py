@@ -172,14 +172,15 @@ async def test_a_deadline_that_is_none(client, value):
     assert "1 to 9999999999" in response.json()["detail"]  # of which the too large one is no number above 0
 
 
-async def test_a_body_that_never_comes_is_given_up(client):
+@pytest.mark.parametrize("value", ["200", "0000000000200", "0" * 5000 + "200"])
+async def test_a_body_that_never_comes_is_given_up(client, value):
     async def trickle() -> AsyncIterator[bytes]:
         yield PICTURE[:100]
         await asyncio.sleep(30)
 
     started = time.monotonic()
-    response = await client.post("/classify", content=trickle(), headers={"x-timeout-ms": "200"})
-    assert time.monotonic() - started < 5
+    response = await client.post("/classify", content=trickle(), headers={"x-timeout-ms": value})
+    assert 0.1 < time.monotonic() - started < 5
     assert (response.status_code, response.json()["code"]) == (408, "upload-timeout")
 
 
@@ -352,6 +353,15 @@ async def test_the_access_log_says_what_answered(client, caplog):
     assert (good["request_id"], good["route"], good["status"]) == ("id-2", "/classify", 200)
     assert (good["model"], good["variant"]) == ("tiny-colours", "full")
     assert (bad["status"], bad["problem"]) == (404, "unknown-model")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"])
+async def test_the_access_log_has_probes_only_when_debugging(client, caplog, path):
+    with caplog.at_level(logging.DEBUG, logger="service.access"):
+        await client.get(path)
+        await client.get("/models")
+    levels = {record.fields["route"]: record.levelno for record in caplog.records if record.name == "service.access"}
+    assert levels == {path: logging.DEBUG, "/models": logging.INFO}
 
 
 # ---- other origins ---------------------------------------------------------------------------------------------------

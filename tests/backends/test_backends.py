@@ -115,22 +115,16 @@ def test_full_runs_a_float_graph_stored_as_float16(tmp_path: Path, seed: int, rn
     expected = ort.InferenceSession(model.SerializeToString()).run(None, {"image": images})[0]
     np.testing.assert_allclose(loaded.run(images), expected, rtol=1e-5)
     described = loaded.describe()
-    assert described["backend"] == "float"
     assert described["kernel"] == "onnxruntime"
-    assert described["library"] is None
     assert described["binary_weight_bytes"] == 0
     assert described["real_weight_bytes"] == card.weights.real_bytes
     assert described["artefact_bytes"] == card.path.stat().st_size
 
 
 def test_descriptions_say_what_runs_and_what_it_weighs(small: Card) -> None:
-    binary, reference = load(small, "binary", 2).describe(), load(small, "reference").describe()
-    assert binary["backend"] == "bitpacked"
+    binary, reference = load(small, "binary").describe(), load(small, "reference").describe()
     assert binary["variant"] == "binary"
     assert binary["kernel"] == xnor_op.kernel_name()
-    assert binary["library"] == str(xnor_op.library_path())
-    assert binary["runtime"] == f"onnxruntime {ort.__version__}"
-    assert binary["intra_op_threads"] == 2
     assert binary["binary_weight_bytes"] == small.weights.binary_bytes
     assert binary["real_weight_bytes"] == small.weights.real_bytes
     assert reference["variant"] == "reference"

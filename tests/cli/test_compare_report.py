@@ -162,6 +162,14 @@ def test_depth_with_ground_truth(capsys, tmp_path):
     assert sum(link.startswith("data:image/png") for link in page.links) == 12, "maps of where the depths differ"
 
 
+def test_a_damaged_truth_costs_its_own_image(capsys, tmp_path):
+    folder = road(tmp_path / "road", truth=True)
+    (folder / "drive_0001" / "lidar_depth" / "1.png").write_bytes(b"not a picture")
+    document = run(capsys, folder, "--a", "reference", "--b", "full")
+    assert [item["file"] for item in document["failed"]] == ["drive_0001/left/1.png"]
+    assert document["labelled"] == 2
+
+
 def test_a_second_of_a_drive_decides_nothing(capsys, tmp_path):
     """Frames of a drive resemble each other: three of them are not three observations."""
     report = tmp_path / "report.html"

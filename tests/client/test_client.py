@@ -1,5 +1,7 @@
 """The client against the real application, and against answers that only a failing one gives."""
 
+import inspect
+
 import httpx
 import numpy as np
 import pytest
@@ -220,3 +222,16 @@ def test_retry_after_is_never_undercut():
 )
 def test_retry_after_headers(header, seconds):
     assert retry_after_s(header) == seconds
+
+
+def _interface(client: type) -> dict[str, str]:
+    """Signatures of a client's public methods, by name, and that of its making."""
+    methods = inspect.getmembers(client, inspect.isfunction)
+    found = {name: str(inspect.signature(method)) for name, method in methods if not name.startswith("_")}
+    return found | {"": str(inspect.signature(client)).replace("AsyncBaseTransport", "BaseTransport")}
+
+
+def test_both_clients_take_and_give_the_same():
+    asynchronous = _interface(AsyncClient)
+    asynchronous["close"] = asynchronous.pop("aclose")
+    assert _interface(Client) == asynchronous

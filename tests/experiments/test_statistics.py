@@ -152,7 +152,7 @@ def test_the_e_value_stays_calm_under_peeking_and_repeated_p_values_do_not(seed:
     rng = np.random.default_rng(seed)
     a = np.cumsum(rng.integers(0, 2, (runs, pairs)), axis=1)
     b = np.arange(1, pairs + 1) - a
-    alarms = np.mean(s.log_e_value(a, b).max(axis=1) >= np.log(s.E_VALUE_LIMIT))
+    alarms = np.mean(s.log_e_value(a, b).max(axis=1) >= np.log(20))
     assert alarms <= 0.05 + slack(0.05, runs)
     # McNemar's test on the same looks: stop at the first p below 0.05.
     p_values = 2 * scipy_stats.binom.cdf(np.minimum(a, b)[:, 9:], np.arange(10, pairs + 1), 0.5)
@@ -194,7 +194,7 @@ def test_watching_costs_width_but_not_too_much() -> None:
 def test_the_e_value_finds_a_difference(seed: int) -> None:
     """70 % of the discordant pairs favour one arm: nearly always found within 300 of them."""
     a = np.random.default_rng(seed).binomial(300, 0.7, RUNS)
-    assert np.mean(s.log_e_value(a, 300 - a) >= np.log(s.E_VALUE_LIMIT)) > 0.99
+    assert np.mean(s.log_e_value(a, 300 - a) >= np.log(20)) > 0.99
 
 
 def test_the_expected_e_value_is_one_if_nothing_differs() -> None:

@@ -39,7 +39,8 @@ def test_two_hundred_clients_that_never_finish_hold_up_nobody(live):
             connection.sendall(heads[number % 2])
         for _ in range(5):
             for connection in slow[:40]:
-                connection.sendall(b"a")
+                with contextlib.suppress(ConnectionError):  # on a slow machine the time of its headers is over
+                    connection.sendall(b"a")
             begun = time.perf_counter()
             response = httpx.post(f"{live.url}/classify", content=PICTURE, timeout=20)
             assert response.status_code == 200

@@ -316,6 +316,21 @@ def test_what_is_not_http(service, data):
     assert received == b"" or received.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), received[:100]
 
 
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_a_request_to_upgrade_is_an_ordinary_get(service, protocol):
+    received = raw(
+        service,
+        b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %b\r\nX-Request-Id: up-%b\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        % (protocol.encode(), protocol.encode()),
+    )
+    assert received.startswith(b"HTTP/1.1 404 Not Found\r\n")
+    assert received.count(b"HTTP/1.1") == 1
+    lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
+    assert [line["status"] for line in lines if line.get("request_id") == f"up-{protocol}"] == [404]
+    assert not [line for line in lines if "upgrade" in json.dumps(line).lower()]
+
+
 def test_a_large_upload_is_refused_without_being_asked_for(service):
     """With `Expect: 100-continue` a client waits for leave to send: it gets the refusal instead."""
     begun = time.monotonic()

@@ -16,6 +16,7 @@ from models.eval import scene
 from models.eval.depth_floor import floor, row_medians
 from models.eval.depth_pictures import View, picture
 from models.eval.depth_text import page
+from models.export.readings import READINGS, count
 from service.card import Card
 from service.evaluation import garg_mask
 from tests.tiny_zoo import DEPTH_SIZE, FAR_M, NEAR_M, write_zoo
@@ -71,13 +72,14 @@ def test_one_command_writes_pages_plots_and_pictures(tmp_path, monkeypatch) -> N
     assert f"| abs_rel at 80 m | {expected:+.3f} |" in text
     assert f"| Bi-Real-50 | 84.9% | {binary['evaluations']['binary']['delta1_80m']:.1%} |" in text
     assert "| BinaryNet-50 | 83.0% | none here |" in text
-    assert "a drive" in text and "1 so far" in text
+    assert "a drive" in text and ": 1 for this model when the page was written" in text
     assert f"| no picture seen: row medians of train | - | {full['floor']['delta1_80m']:.1%} |" in text
     for name in ("tiny-ramp-distance.svg", "tiny-ramp-frames.svg", "tiny-ramp-drawing.jpg"):
         assert f"({name})" in text
         assert (out / name).stat().st_size > 1000
     assert [path.name for path in sorted((tmp_path / "pictures").iterdir())] == ["0000000000.jpg", "0000000023.jpg"]
     readings = [json.loads(line) for line in (out / "depth-readings.jsonl").read_text().splitlines()]
+    assert {entry["source"] for entry in readings} == {"models.eval.depth_page"}
     assert [(entry["model"], entry["variant"], entry["n"]) for entry in readings] == [
         ("tiny-ramp@1", "full", FRAMES),
         ("tiny-bireal-depth@1", "binary", FRAMES),
@@ -137,6 +139,7 @@ def test_pages_in_docs_are_of_the_shipped_models(name: str) -> None:
     for metric in card.metrics:
         shown = findings["evaluations"][metric.variant]
         assert {key: shown[key] for key in metric.values} == pytest.approx(metric.values, abs=2e-3), metric.variant
+    assert 1 < findings["readings"] <= count(READINGS, name), "the page counts what the log has, and notes before it"
     for file in ("distance.svg", "frames.svg", "drawing.jpg"):
         assert (DOCS / f"{findings['figures']}-{file}").is_file()
 

@@ -12,7 +12,7 @@ from models.train import checkpoint
 from models.train.depth import DepthTask
 from models.train.depth_teacher import build_teacher, load_any
 from models.train.recipes import DEPTH_TEACHER, RECIPES
-from tests.models.test_train import drive  # noqa: F401  a fixture
+from tests.models.test_depth_training import drive  # noqa: F401  a fixture
 
 
 class Doubles(nn.Module):
@@ -24,7 +24,7 @@ class Doubles(nn.Module):
 
 
 def test_a_teacher_is_asked_about_the_mirrored_crop_too(drive: Path) -> None:  # noqa: F811
-    recipe = RECIPES["resnet50-kitti-depth"]
+    recipe = RECIPES["resnet50-kitti-depth-taught"]
     phase = replace(recipe.phases[0], distill=1.0)
     task = DepthTask(replace(recipe, bf16=False, batch=2), drive.parent.parent, Doubles())
     batch = next(task.batches(phase, 0, 0))
@@ -32,17 +32,24 @@ def test_a_teacher_is_asked_about_the_mirrored_crop_too(drive: Path) -> None:  #
     even = 6.0 * (tilt * tilt.flip(0)).sqrt()
 
     class Says(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return even.expand(len(x), x.shape[2], x.shape[3])
+        def __init__(self, answer: torch.Tensor) -> None:
+            super().__init__()
+            self.answer = answer
 
-    loss, figures = task.loss(Says(), batch, phase)
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.answer.expand(len(x), x.shape[2], x.shape[3])
+
+    loss, figures = task.loss(Says(even), batch, phase)
     assert figures["teacher"] < 1e-6
     assert loss < 1e-6
+    task.recipe = replace(task.recipe, depth=replace(recipe.depth, teacher_mirrored=False))
+    assert task.loss(Says(6.0 * tilt), batch, phase)[1]["teacher"] < 1e-6, "asked once, as for the shipped networks"
+    assert task.loss(Says(even), batch, phase)[1]["teacher"] > 0.1
 
 
 def test_distilling_without_a_teacher_is_refused(drive: Path) -> None:  # noqa: F811
     with pytest.raises(ValueError, match="--teacher"):
-        DepthTask(RECIPES["resnet50-kitti-depth"], drive.parent.parent)
+        DepthTask(RECIPES["resnet50-kitti-depth-taught"], drive.parent.parent)
 
 
 def test_the_teacher_maps_any_multiple_of_32_and_is_read_back(tmp_path: Path) -> None:

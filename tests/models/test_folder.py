@@ -50,8 +50,8 @@ def test_files_give_the_batches_that_memory_gives(photos: Path, monkeypatch: pyt
 def test_imagenet_at_224_does_not_fit_into_200_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 200 * 10**9 // 4096}
     monkeypatch.setattr(folder.os, "sysconf", pages.__getitem__)
-    assert not folder.fits_memory(1_281_167, 224)
-    assert folder.fits_memory(49_979, 64)
+    assert not folder.fits_memory(1_281_167 * 224 * 224 * 3)
+    assert folder.fits_memory(49_979 * 64 * 64 * 3)
 
 
 def test_nothing_is_held_out_where_nothing_is_asked_for(photos: Path) -> None:

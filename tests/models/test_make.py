@@ -12,7 +12,11 @@ import pytest
 from models.arch import build
 from models.make import PRODUCTS, finished, plan, training
 from models.train import checkpoint
+from models.train.provenance import command
 from models.train.recipes import RECIPES, get_recipe
+from service.card import Card
+
+ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 
 
 def arguments(folder: Path) -> Namespace:
@@ -38,27 +42,44 @@ def test_every_checkpoint_is_made_before_it_is_needed(model: str, tmp_path: Path
     assert get_recipe(PRODUCTS[model].recipe).name in made
 
 
-def test_depth_starts_from_a_classifier_and_a_teacher_that_are_each_trained_once(tmp_path: Path) -> None:
-    steps = training("bireal50-kitti-depth", tmp_path / "kitti", tmp_path / "images", tmp_path, 1)
+def test_taught_depth_starts_from_a_classifier_and_a_teacher_that_are_each_trained_once(tmp_path: Path) -> None:
+    steps = training("bireal50-kitti-depth-taught", tmp_path / "kitti", tmp_path / "images", tmp_path, 1)
     assert [module_and_target(step.command) for step in steps] == [
         ("models.train.teacher", ""),
         ("models.train", "resnet50-tiny100"),
         ("models.train", "pretrained-kitti-depth"),
-        ("models.train", "resnet50-kitti-depth"),
-        ("models.train", "bireal50-kitti-depth"),
+        ("models.train", "resnet50-kitti-depth-taught"),
+        ("models.train", "bireal50-kitti-depth-taught"),
     ]
     data = [step.command[step.command.index("--data") + 1] for step in steps]
     assert [Path(folder).name for folder in data] == ["images", "images", "kitti", "kitti", "kitti"]
 
 
 def test_what_a_finished_run_was_made_of_is_not_made_again(tmp_path: Path) -> None:
-    start = tmp_path / "resnet50-kitti-depth"
+    start = tmp_path / "resnet50-kitti-depth-taught"
     start.mkdir()
     (start / "best.pt").touch()
-    steps = training("bireal50-kitti-depth", tmp_path / "kitti", tmp_path / "images", tmp_path, 1)
+    steps = training("bireal50-kitti-depth-taught", tmp_path / "kitti", tmp_path / "images", tmp_path, 1)
     left = [module_and_target(step.command)[1] for step in steps if not step.done]
-    assert left == ["pretrained-kitti-depth", "bireal50-kitti-depth"], "the teacher is needed by the second run, too"
+    assert left == ["pretrained-kitti-depth", "bireal50-kitti-depth-taught"], "the teacher is needed by the second, too"
     assert len(steps) == 5
+
+
+@pytest.mark.parametrize("folder", sorted(ZOO.glob("*/*/card.yaml")), ids=lambda path: path.parent.parent.name)
+def test_the_recipe_of_a_shipped_model_is_the_one_that_made_it(folder: Path, tmp_path: Path) -> None:
+    card = Card.load(folder.parent)
+    recipe = get_recipe(card.training.recipe)
+    assert PRODUCTS[card.name].recipe == recipe.name
+    assert card.training.command == command(recipe), "--init, --teacher, --soft-labels where the recipe needs them"
+    assert card.training.epochs == sum(phase.epochs for phase in recipe.phases)
+    assert card.training.seed == recipe.seed
+    assert card.training.data == recipe.data
+    assert (card.network.depth, card.network.method) == (recipe.arch.depth, recipe.arch.method)
+    (made,) = (
+        step for step in plan(card.name, arguments(tmp_path)) if step.command[1:3] == ("models.train", recipe.name)
+    )
+    flags = {word for word in made.command if word in ("--init", "--teacher", "--soft-labels")}
+    assert flags == {word for word in card.training.command.split() if word in ("--init", "--teacher", "--soft-labels")}
 
 
 def test_a_run_is_finished_when_its_last_phase_is(tmp_path: Path) -> None:

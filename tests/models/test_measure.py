@@ -1,12 +1,16 @@
 """The figures on a card are those of the version whose card it is."""
 
+import json
+
 import numpy as np
 import pytest
 from onnx import numpy_helper
 from PIL import Image
 
 from models.export.measure import evaluate_model
-from tests.tiny_zoo import COLOURS, colours_graph, write_model
+from models.export.readings import count, occasion
+from tests.models.test_depth_page import write_drive
+from tests.tiny_zoo import COLOURS, colours_graph, write_model, write_zoo
 
 
 @pytest.fixture
@@ -31,13 +35,44 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
+@pytest.fixture
+def now(tmp_path):
+    return occasion("a test", "colours", tmp_path / "log" / "readings.jsonl")
+
+
 @pytest.mark.parametrize(("version", "top1"), [("1", 1.0), ("2", 0.0)])
-def test_the_version_of_the_folder_is_evaluated(two_versions, pictures, version, top1):
-    found = evaluate_model(two_versions / version, "full", pictures, "colours")
+def test_the_version_of_the_folder_is_evaluated(two_versions, pictures, now, version, top1):
+    found = evaluate_model(two_versions / version, "full", pictures, now)
     assert (found["dataset"], found["variant"], found["n"]) == ("colours", "full", 3)
     assert found["values"]["top1"] == top1
+    assert not now.path.exists(), "only drives are counted"
 
 
-def test_a_failure_is_passed_on(two_versions, tmp_path):
+def test_a_reading_of_a_drive_is_logged_and_a_failed_one_is_not(tmp_path, now):
+    zoo, drive = write_zoo(tmp_path / "zoo"), write_drive(tmp_path / "drive")
+    folder = zoo / "tiny-bireal-depth" / "1"
+    found = evaluate_model(folder, "reference", drive, now)
+    with pytest.raises(ValueError, match="is for the task"):
+        evaluate_model(folder, "reference", tmp_path / "nothing", now)
+    (entry,) = [json.loads(line) for line in now.path.read_text().splitlines()]
+    assert (entry["date"], entry["source"], entry["dataset"]) == (now.date, "a test", "colours")
+    assert (entry["model"], entry["variant"], entry["n"]) == ("tiny-bireal-depth@1", "reference", found["n"])
+    assert entry["delta1"] == pytest.approx(found["values"]["delta1"], abs=1e-4)
+
+
+def test_occasions_are_counted_once_for_all_their_variants(tmp_path):
+    one = {"date": "2026-01-01", "source": "notes", "dataset": "a", "model": "x@1", "variant": "binary", "what": "card"}
+    lines = [
+        one,
+        one | {"variant": "reference"},
+        one | {"what": "a look"},
+        one | {"model": "x@2", "date": "2026-01-02"},
+    ]
+    lines += [one | {"model": "y@1"}]
+    (tmp_path / "log").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [count(tmp_path / "log", name) for name in ("x", "y", "z")] == [3, 1, 0]
+
+
+def test_a_failure_is_passed_on(two_versions, tmp_path, now):
     with pytest.raises(ValueError, match=r"tiny-colours@1, full: .*is not a folder"):
-        evaluate_model(two_versions / "1", "full", tmp_path / "nothing", "none")
+        evaluate_model(two_versions / "1", "full", tmp_path / "nothing", now)

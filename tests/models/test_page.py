@@ -62,6 +62,27 @@ def test_the_page_is_written_from_the_services_own_evaluation(tmp_path: Path, mo
         assert f"`{wnid}` {right}/{n}" in text
     assert "a dev set" in text and "a command" in text and "2 minutes on a machine" in text
     assert (out / "bireal18-tiny100-reliability.svg").is_file()
+    assert f"{card.weights.binary_bytes / 1e6:.2f} MB 1-bit" in text
+    assert f"`binary` with {binary['kernel']}, `reference` with onnxruntime" in text
+    assert "stem in" not in text.partition("## Accuracy")[2] and "## The run" not in text, "nothing is known of them"
+    rows = [{"stem": name, "top1": top1, "n": 8} for name, top1 in (("int8", 0.5), ("int16", 0.625), ("float32", 0.75))]
+    (tmp_path / "stem.json").write_text(json.dumps(rows))
+    for name in ("curves-bireal18-tiny100.svg", "bireal18-tiny100.log.jsonl"):
+        (out / name).touch()
+    options = [str(folder), "--stem", str(tmp_path / "stem.json"), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["models.eval.page", *options])
+    assert command.main() == 0
+    text = (out / "bireal18-tiny100.md").read_text()
+    said = "top-1 is 62.5% with a stem in 16 bit, 50.0% with a stem in 8 bit, 75.0% with a stem in float32"
+    assert said in text, "the file's own first"
+    assert "(curves-bireal18-tiny100.svg)" in text and "[log](bireal18-tiny100.log.jsonl)" in text
+    assert json.loads((out / "bireal18-tiny100.json").read_text()) == findings | {"stem": rows}
+    monkeypatch.setattr(command, "evaluate", lambda _folder, variant, _data: findings["evaluations"][variant])
+    monkeypatch.setattr(command, "compare", lambda *_: findings["parity"])
+    options = [str(folder), "--data", str(tmp_path / "dev"), "--dataset", "a dev set", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["models.eval.page", *options])
+    assert command.main() == 0
+    assert (out / "bireal18-tiny100.md").read_text() == text, "evaluated again, the stem's figures stay"
     monkeypatch.setattr(sys, "argv", ["models.eval.page", str(tmp_path / "none"), "--out", str(out)])
     assert command.main() == 2
 
@@ -71,7 +92,9 @@ def test_pages_in_docs_are_of_the_shipped_models(name: str) -> None:
     card = Card.load(ROOT / "models" / "zoo" / name / "1")
     findings = json.loads((ROOT / "docs" / "models" / f"{name}.json").read_text())
     assert findings["sha256"] == card.sha256, "run `python -m models.eval.page` again"
-    assert (ROOT / "docs" / "models" / f"{name}.md").read_text() == command.page(card, findings)
+    assert (ROOT / "docs" / "models" / f"{name}.md").read_text() == command.page(
+        card, findings, ROOT / "docs" / "models"
+    )
     for metric in card.metrics:
         shown = findings["evaluations"][metric.variant]
         assert {key: shown[key] for key in metric.values} == metric.values, "the page and the card say the same"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from models.arch import ArchConfig, BiRealNet, DepthNet, build
@@ -12,10 +13,13 @@ from models.data.normalise import normalise
 from models.export.convert import to_onnx
 from models.train import checkpoint
 from models.train.initialise import initialise_from
-from models.train.recover import calibrate
+from models.train.recover import calibrate, calibration_images
 from models.train.recover_weights import Weights, fill_bireal, fill_fc, fill_resnet, fill_scores, move_into_scores
+from service.card import Card
 from tests.models.test_distillation import images
 from tests.models.test_export import random_network
+
+ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 
 
 @pytest.mark.parametrize(("method", "pointwise"), [("none", "float32"), ("bireal", "float32"), ("bireal", "int8")])
@@ -95,3 +99,15 @@ def test_8_bit_weights_of_a_bottleneck_come_back_within_half_a_step() -> None:
     ours = network.stages[1][0].match.weight[:, :, 0, 0]
     step = theirs.abs().amax(dim=1, keepdim=True) / 127
     assert ((ours - theirs).abs() <= 0.51 * step).all()
+
+
+def test_statistics_of_a_classifier_are_of_images_that_are_not_held_out(tmp_path: Path) -> None:
+    """A class of 30 files, each of one colour: with 25 held out by the recipe, the first five remain."""
+    (tmp_path / "classes.json").write_text('[{"index": 0, "wnid": "n0", "name": "a colour"}]')
+    (tmp_path / "train" / "n0").mkdir(parents=True)
+    for i in range(30):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / "train" / "n0" / f"{i:02d}.png")
+    card = Card.load(ZOO / "resnet18-tiny100" / "1")
+    pictures = calibration_images(card, tmp_path)
+    assert pictures.shape == (5, 3, 128, 128)
+    assert sorted(picture.mean().item() for picture in pictures) == [0, 1, 2, 3, 4]

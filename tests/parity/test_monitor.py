@@ -16,14 +16,13 @@ from service.backends import backend_for
 from service.backends.dialect import BCONV, PackedGraph, read_model
 from service.card import Card
 from service.errors import ModelBrokenError
-from service.imaging import DecodedImage
 from service.parity.checks import LayerCheck, Probe, compare_outputs
 from service.registry import Registry
 from service.settings import load_settings
 from service.tasks import TASKS
 from tests.api.conftest import anyio_backend, metric, op, running, until, zoo  # noqa: F401  fixtures
 from tests.parity.memory import flipped_bit
-from tests.pictures import photo_of
+from tests.pictures import of_pixels, picture
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "models" / "zoo" / "bireal18-tiny100"
@@ -178,8 +177,8 @@ def images() -> np.ndarray:
     card = shipped()
     task = TASKS["classify"]
     found = [pictures.astronaut(), pictures.chelsea(), pictures.coffee(), pictures.rocket()]
-    prepared = [task.preprocess(DecodedImage.from_pixels(pixels), card).tensor for pixels in found]
-    prepared.append(task.preprocess(DecodedImage.from_pixels(np.asarray(photo_of(500, 375))), card).tensor)
+    prepared = [task.preprocess(of_pixels(pixels), card).tensor for pixels in found]
+    prepared.append(task.preprocess(picture(500, 375), card).tensor)
     return np.stack(prepared)
 
 

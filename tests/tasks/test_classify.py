@@ -13,7 +13,7 @@ from service.errors import BadOutputError, BadParameterError
 from service.imaging import DecodedImage, decode
 from service.tasks import CLASSIFY, ClassifyOptions, Geometry, Prepared
 from tests.cards import classify_card, depth_card
-from tests.pictures import coordinates, jpeg, mean_difference, picture
+from tests.pictures import coordinates, jpeg, mean_difference, of_pixels, picture
 
 # --- classification: preprocessing -----------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ def test_crops_that_are_not_square() -> None:
 def test_shrinking_does_not_alias() -> None:
     stripes = np.zeros((512, 512, 3), np.uint8)
     stripes[:, ::2] = 255
-    tensor = CLASSIFY.preprocess(DecodedImage.from_pixels(stripes), classify_card()).tensor
+    tensor = CLASSIFY.preprocess(of_pixels(stripes), classify_card()).tensor
     assert np.abs(tensor.astype(int) - 127).max() <= 2
 
 

@@ -43,3 +43,18 @@ def test_pictures_of_any_shape_are_prepared(task: Any, card: Card, size: tuple[i
     assert geometry.top >= 0
     assert geometry.left + geometry.width <= size[0] + 1e-9
     assert geometry.top + geometry.height <= size[1] + 1e-9
+
+
+def test_classifiers_agree_on_the_best_class() -> None:
+    logits = np.array([0.0, 3.0, 1.0, 3.0, -1.0, 2.0], np.float32)
+    assert CLASSIFY.best(logits) == (1, 3, 5, 2, 0), "five at most; of equals the first"
+    assert CLASSIFY.agree(logits, logits * 2) == (True, None, None)
+    assert CLASSIFY.agree(-logits, logits) == (False, None, None)
+
+
+@pytest.mark.parametrize(("nearer", "agree"), [(0, True), (10, True), (11, False)])
+def test_maps_agree_where_nine_tenths_are_within_a_quarter(nearer: int, agree: bool) -> None:
+    a, b = np.full((10, 10), 10.0, np.float32), np.full((10, 10), 10.0, np.float32)
+    b.flat[:nearer] = 20.0
+    assert DEPTH.agree(a, b) == (agree, 1 - nearer / 100, pytest.approx(nearer / 200))
+    assert DEPTH.best(a) == ()

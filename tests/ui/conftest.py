@@ -10,6 +10,7 @@ from loadtest.screenshots import browser as chromium
 from loadtest.screenshots import chromium as find_chromium
 from loadtest.stack import StackError
 from tests.live.service_process import LiveService, running
+from tests.tiny_zoo import write_zoo
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +45,19 @@ def service(tmp_path_factory) -> Iterator[LiveService]:
         yield live
 
 
+@pytest.fixture
+def locked(tmp_path) -> Iterator[LiveService]:
+    """A service of tiny models that asks for the key `a-key-of-this-service`."""
+    zoo = write_zoo(tmp_path / "zoo")
+    (tmp_path / "experiments.yaml").write_text(EXPERIMENT)
+    variables = {
+        "BIREAL_EXPERIMENTS_FILE": str(tmp_path / "experiments.yaml"),
+        "BIREAL_API_KEYS": "a-key-of-this-service",
+    }
+    with running(zoo, tmp_path / "service.log", "--fallback", "reference", **variables) as live:
+        yield live
+
+
 class Watched:
     """A page, and what must not happen on it."""
 
@@ -70,12 +84,12 @@ def open_page(browser, service):
     """Opens the page once it is ready; every page must end without a complaint and without asking another host."""
     opened = []
 
-    def open_one(*, refused: tuple[int, ...] = (), **options) -> Page:
+    def open_one(*, of: LiveService = service, refused: tuple[int, ...] = (), **options) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1120, "height": 900}, **options})
         page = context.new_page()
         page.set_default_timeout(30_000)
-        opened.append((context, Watched(page, service.url, refused)))
-        page.goto(f"{service.url}/")
+        opened.append((context, Watched(page, of.url, refused)))
+        page.goto(f"{of.url}/")
         page.locator("#state.ready").wait_for()
         return page
 

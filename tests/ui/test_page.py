@@ -169,3 +169,96 @@ def test_experiment_and_feedback(open_page):
     with page.expect_response(re.compile("feedback")) as told:
         page.locator("#judge").get_by_role("button", name="Send").click()
     assert told.value.status == 422
+
+
+def test_a_label_is_of_the_picture_that_is_shown(open_page):
+    """The answer goes with its picture, and so do the buttons that label it."""
+    page = open_page()
+    compare(page, "Coffee")
+    assert page.locator("#judge").is_visible()
+    file = {"name": "cat.png", "mimeType": "image/png", "buffer": encode(photo(), "PNG")}
+    page.get_by_label("Choose a picture").set_input_files([file])
+    page.locator("#preview[alt$='cat.png']").wait_for()
+    assert page.locator("#answer").is_hidden()
+    assert page.locator("#judge").is_hidden()
+    page.get_by_role("button", name="Compare").click()
+    page.locator("#judge").wait_for()
+
+
+class Held:
+    """Comparisons that wait until the test lets them go."""
+
+    def __init__(self, page) -> None:
+        self.asked = []
+        self._page = page
+        page.route(re.compile("/compare/"), lambda route: self.asked.append(route))
+
+    def wait(self, count: int) -> None:
+        for _ in range(300):
+            if len(self.asked) == count:
+                return
+            self._page.wait_for_timeout(50)
+        raise AssertionError(f"{len(self.asked)} comparisons were asked for")
+
+
+def test_a_choice_during_a_comparison_is_compared_after_it(open_page):
+    page = open_page()
+    held = Held(page)
+    page.get_by_role("button", name="Coffee", exact=True).click()
+    held.wait(1)
+    page.get_by_role("button", name="Ladybird", exact=True).click()
+    page.locator("#preview[alt$='ladybird']").wait_for()
+    held.asked[0].continue_()
+    held.wait(2)
+    assert page.locator("#answer").is_hidden()  # it would be that of the coffee
+    held.asked[1].continue_()
+    page.get_by_role("heading", level=2, name=re.compile("ladybug")).wait_for()
+    assert page.locator("#send").inner_text() == "Compare"
+    assert page.get_by_text("One run says little").is_visible()  # the coffee's is not counted
+
+
+def test_a_status_that_is_never_hidden_says_what_the_page_says(open_page):
+    """Screen readers announce a change of what is there already, and not reliably what is shown with its text in it."""
+    page = open_page()
+    held = Held(page)
+    status = page.locator("main > [role=status]")
+    assert status.count() == 1
+    assert status.text_content() == ""
+    page.get_by_role("button", name="Coffee", exact=True).click()
+    held.wait(1)
+    assert status.text_content() == "Comparing ..."
+    held.asked[0].continue_()
+    page.locator("#answer").wait_for()
+    assert status.text_content() == "binary and full both say espresso."
+    # Neither hidden nor in anything that is: it is in the tree that screen readers read, and nobody sees it.
+    assert page.get_by_role("status").filter(has_text="both say").count() == 1
+    box = status.bounding_box()
+    assert box["width"] * box["height"] <= 1
+
+
+def test_what_was_asked_twice_is_compared_once(open_page):
+    page = open_page()
+    held = Held(page)
+    page.get_by_role("button", name="Coffee", exact=True).click()
+    held.wait(1)
+    page.locator("#send").press("Enter")
+    held.asked[0].continue_()
+    page.locator("#answer").wait_for()
+    page.wait_for_function("() => document.querySelector('#send').textContent === 'Compare'")
+    assert len(held.asked) == 1
+
+
+@pytest.mark.parametrize("told", ["by comparing", "by its change"])
+def test_experiments_and_feedback_come_with_the_key(open_page, locked, told):
+    page = open_page(of=locked, refused=(401,))
+    article = page.get_by_role("article").filter(has_text="binary-in-place-of-full (running)")
+    page.get_by_label("Key of this service").wait_for()
+    assert article.count() == 0
+    if told == "by comparing":  # set as password managers do, without an event
+        page.locator("#key").evaluate("field => { field.value = 'a-key-of-this-service'; }")
+        page.get_by_role("button", name="Coffee", exact=True).click()
+        page.locator("#judge").wait_for()
+    else:
+        page.get_by_label("Key of this service").fill("a-key-of-this-service")
+        page.get_by_label("Key of this service").press("Tab")
+    article.wait_for()

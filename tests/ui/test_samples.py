@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.ui.samples import SAMPLES, encoded
+from loadtest.samples import SAMPLES, encoded
 
 
 @pytest.mark.parametrize("name", SAMPLES)

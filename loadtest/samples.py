@@ -1,32 +1,21 @@
 """The page's own pictures, drawn by arithmetic: nobody's photograph, so nobody's terms.
 
-`python -m service.ui.samples` writes them beside this file. They are drawings: what a network says of them shows how
+`python -m loadtest.samples` writes them into service/ui. They are drawings: what a network says of them shows how
 the page works, and says nothing about its accuracy.
 """
 
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-Floats = npt.NDArray[np.float64]
+from loadtest.pictures import Floats, noise
+from loadtest.stack import ROOT
 
 _SKY = np.array([0.62, 0.78, 0.94])
 _QUALITY = 88
-
-
-def noise(height: int, width: int, seed: int, falloff: float = 1.0) -> Floats:
-    """A random texture, 0..1, [height, width], whose spectrum falls off as 1 / f^falloff."""
-    rows, columns = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
-    frequency = np.sqrt(rows**2 + columns**2)
-    frequency[0, 0] = 1
-    field = np.fft.ifft2(np.fft.fft2(np.random.default_rng(seed).standard_normal((height, width))) / frequency**falloff)
-    low, high = np.percentile(field.real, [1, 99])
-    texture: Floats = np.clip((field.real - low) / (high - low), 0, 1)
-    return texture
 
 
 def coffee(width: int = 512, height: int = 384) -> Image.Image:
@@ -272,4 +261,4 @@ def encoded(name: str) -> bytes:
 
 if __name__ == "__main__":
     for sample in SAMPLES:
-        Path(__file__).with_name(sample).write_bytes(encoded(sample))
+        (ROOT / "service" / "ui" / sample).write_bytes(encoded(sample))

@@ -1,0 +1,104 @@
+"""The OpenAPI document: errors and keys as routes declare them, and what is edited in what FastAPI makes of it all."""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+
+from service.api.auth import Auth, surface_of
+from service.api.oip_request import InferRequest
+from service.api.problems import OIP_PREFIX, PROBLEM_MEDIA_TYPE
+from service.errors import error_classes
+from service.schemas import Problem
+
+_OIP_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+_OIP_CONTENT = {"application/json": {"schema": _OIP_ERROR}}
+_PROBLEM_CONTENT = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route: each status with the errors of ours that have it."""
+    return _responses(statuses, _PROBLEM_CONTENT)
+
+
+def oip_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same for a route of the Open Inference Protocol."""
+    return _responses(statuses, _OIP_CONTENT)
+
+
+def _responses(statuses: Iterable[int], content: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
+    codes: dict[int, list[str]] = {}
+    for kind in error_classes():
+        codes.setdefault(kind.status, []).append(f"`{kind.code}`")
+    return {
+        status: {
+            "description": f"{HTTPStatus(status).phrase}: {', '.join(sorted(set(codes.get(status, []))))}".rstrip(": "),
+            "content": content,
+            "headers": _RETRY_AFTER if status in (429, 503) else {},
+        }
+        for status in sorted(statuses)
+    }
+
+
+_RETRY_AFTER: Mapping[str, Any] = {
+    "Retry-After": {"description": "When to try again, seconds.", "schema": {"type": "integer"}}
+}
+
+
+def describe(app: FastAPI, auth: Auth) -> None:
+    """Adds problems and keys to the OpenAPI document, and takes out FastAPI's own errors, which are never answered."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            request = InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= {**request.pop("$defs"), "InferRequest": request}
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            for methods in document["paths"].values():
+                for operation in methods.values():
+                    if "HTTPValidationError" in str(operation["responses"].get("422")):
+                        del operation["responses"]["422"]
+            _describe_keys(document, auth)
+            _without_null_parameters(document)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
+
+
+def _describe_keys(document: dict[str, Any], auth: Auth) -> None:
+    """Adds to an OpenAPI document which operations need a key: administration always, the rest where keys are set."""
+    problems, oip = problem_responses(401, 403), oip_responses(401, 403)
+    needed = False
+    for path, methods in document["paths"].items():
+        surface = surface_of(path)
+        if surface == "open" or (surface == "inference" and not auth.inference):
+            continue
+        needed = True
+        responses = oip if path.startswith(f"{OIP_PREFIX}/") else problems
+        for operation in methods.values():
+            operation["security"] = [{"bearer": []}, {"key": []}]
+            operation["responses"].setdefault("401", responses[401])
+            if surface == "admin":
+                operation["responses"].setdefault("403", responses[403])
+    if needed:
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+
+
+def _without_null_parameters(document: dict[str, Any]) -> None:
+    """Takes null out of the schemas of parameters: a query or a header can be left out, and cannot hold null."""
+    for operation in (each for methods in document["paths"].values() for each in methods.values()):
+        for parameter in operation.get("parameters", ()):
+            schema = parameter["schema"]
+            kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+            if len(kinds) == 1:
+                del schema["anyOf"]
+                schema.update({**kinds[0], **schema})

@@ -1,0 +1,237 @@
+"""Request lines and headers without end, in bytes or in time: refused, and nobody else waits. Over real sockets."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import uvicorn
+
+from service.cli.protocol import Protocol
+
+HEAD_S = 0.5
+LIMIT = Protocol.head_bytes
+BEGUN = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
+COMPLETE = b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Impatient(Protocol):
+    head_s = HEAD_S
+
+
+async def app(scope, receive, send) -> None:
+    """Answers how many bytes the body had; `/slow` takes longer than a head may."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size, more = size + len(message["body"]), message["more_body"]
+    if scope["path"] == "/slow":
+        await asyncio.sleep(3 * HEAD_S)
+    body = b"%d bytes" % size
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    server = uvicorn.Server(uvicorn.Config(app, http=Impatient, ws="none", log_config=None, lifespan="off"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+        thread.start()
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def connected(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        yield connection
+
+
+def answer(connection: socket.socket) -> bytes:
+    """What comes until a whole answer is there, or the server closes."""
+    received = b""
+    while b"\r\n\r\n" not in received and (part := connection.recv(65536)):
+        received += part
+    length = int(received.lower().partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
+    while len(received.partition(b"\r\n\r\n")[2]) < length and (part := connection.recv(65536)):
+        received += part
+    return received
+
+
+def check(received: bytes, status: int, code: str) -> None:
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), head
+    assert b"content-type: application/problem+json" in head
+    assert b"connection: close" in head
+    problem = json.loads(body)
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert f"x-request-id: {problem['request_id']}".encode() in head
+
+
+# ---- bytes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_header_of_50_megabytes_holds_up_nobody(service):
+    """The parser would take half a minute for it, in the event loop."""
+    address = urlsplit(service.url)
+    with httpx.Client(base_url=service.url, timeout=60) as probe, connected(address.port) as connection:
+        stop, waits = threading.Event(), []
+
+        def look() -> None:
+            while not stop.is_set():
+                begun = time.perf_counter()
+                assert probe.get("/healthz").status_code == 200
+                waits.append(time.perf_counter() - begun)
+                time.sleep(0.02)
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        connection.sendall(BEGUN + b"X: ")
+        for _ in range(50):
+            connection.sendall(b"a" * 1_000_000)
+        received = answer(connection)
+        stop.set()
+        looking.join()
+    check(received, 431, "head-too-large")
+    assert max(waits) < 1
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [BEGUN + b"X: ", BEGUN + b"X", b"GET /", b"\r\n"],
+    ids=["value", "name", "request line", "nothing"],
+)
+@pytest.mark.parametrize("size", [500, 100_000])
+def test_what_has_no_end_is_refused(port, endless, size):
+    filling = b"\r\n" * (size // 2) if endless == b"\r\n" else b"a" * size
+    with connected(port) as connection:
+        connection.sendall(endless)
+        for _ in range(1_000_000 // size):  # all of it: what comes after the refusal does not hide it
+            connection.sendall(filling)
+        check(answer(connection), 431, "head-too-large")
+
+
+def test_many_small_headers_are_too_many(port):
+    with connected(port) as connection:
+        connection.sendall(BEGUN)
+        for number in range(20_000):
+            connection.sendall(b"X-%d: a\r\n" % number)
+        check(answer(connection), 431, "head-too-large")
+
+
+@pytest.mark.parametrize("size", [LIMIT, LIMIT + 10_000])
+def test_a_finished_head_is_refused_by_its_size_and_not_by_how_it_came(port, size):
+    with connected(port) as connection:
+        connection.sendall(BEGUN + b"X: " + b"a" * size + b"\r\nContent-Length: 5\r\n\r\nhello")
+        check(answer(connection), 431, "head-too-large")
+        assert connection.recv(1) == b""  # at once, for clients that read to the end
+
+
+def test_trailers_without_end_are_refused(port):
+    with connected(port) as connection:
+        connection.sendall(BEGUN + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: ")
+        for _ in range(100):
+            connection.sendall(b"a" * 10_000)
+        check(answer(connection), 431, "head-too-large")
+
+
+def test_a_head_within_the_limit_is_read(port):
+    with connected(port) as connection:
+        connection.sendall(BEGUN + b"X: " + b"a" * (LIMIT - 1000) + b"\r\nContent-Length: 5\r\n\r\nhello")
+        assert answer(connection).endswith(b"5 bytes")
+
+
+@pytest.mark.parametrize("pieces", [1, 64], ids=["with its head", "in pieces"])
+def test_large_bodies_pass(port, pieces):
+    body = bytes(8_000_000)
+    with connected(port) as connection:
+        for _ in range(2):  # what one request had does not count for the next
+            data = BEGUN + b"Content-Length: %d\r\n\r\n" % len(body) + body
+            step = -(-len(data) // pieces)
+            for begin in range(0, len(data), step):
+                connection.sendall(data[begin : begin + step])
+            assert answer(connection).endswith(b"8000000 bytes")
+
+
+def test_a_body_of_many_small_chunks_passes(port):
+    with connected(port) as connection:
+        connection.sendall(BEGUN + b"Transfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"1\r\nx\r\n" * 100_000 + b"0\r\nX-Trailer: 1\r\n\r\n")
+        assert answer(connection).endswith(b"100000 bytes")
+
+
+# ---- time ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", [b"G", BEGUN, BEGUN + b"X: a"], ids=["one byte", "line", "header"])
+def test_a_head_that_does_not_end_is_given_up(port, begun):
+    since = time.monotonic()
+    with connected(port) as connection:
+        connection.sendall(begun)
+        check(answer(connection), 408, "head-timeout")
+        assert connection.recv(1) == b""
+    assert time.monotonic() - since >= 0.9 * HEAD_S
+
+
+def test_each_byte_wins_no_time(port):
+    since = time.monotonic()
+    with connected(port) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(BEGUN + b"X: ")
+        while time.monotonic() - since < 20 * HEAD_S:
+            connection.sendall(b"a")
+            time.sleep(HEAD_S / 10)
+    assert time.monotonic() - since < 10 * HEAD_S
+
+
+def test_a_connection_that_waits_has_no_such_limit(port):
+    """Neither before its first request nor between two; nor does the body's time count."""
+    with connected(port) as connection:
+        for _ in range(2):
+            time.sleep(2 * HEAD_S)
+            connection.sendall(BEGUN + b"Content-Length: 5\r\n\r\nhe")
+            time.sleep(2 * HEAD_S)
+            connection.sendall(b"llo")
+            assert answer(connection).endswith(b"5 bytes")
+
+
+# ---- upgrades --------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_to_upgrade_is_answered_like_any_other_and_so_is_the_next(port):
+    with connected(port) as connection:
+        for _ in range(2):
+            connection.sendall(BEGUN + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            assert answer(connection).endswith(b"0 bytes")
+
+
+# ---- behind another request ------------------------------------------------------------------------------------------
+
+
+def test_what_was_asked_before_is_answered(port):
+    with connected(port) as connection:
+        connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + BEGUN + b"X: ")
+        for _ in range(20):
+            connection.sendall(b"a" * 10_000)
+        received = answer(connection)
+        assert received.endswith(b"0 bytes")
+        assert b"connection: close" in received
+        assert connection.recv(1) == b""
+
+
+def test_whoever_begins_the_next_request_early_has_time_for_it(port):
+    with connected(port) as connection:
+        connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + COMPLETE[:10])
+        assert answer(connection).endswith(b"0 bytes")
+        connection.sendall(COMPLETE[10:])
+        assert answer(connection).endswith(b"0 bytes")
