@@ -1,7 +1,8 @@
 """Memory and BOPs of a network by the paper's rule (Sec. 4.4.1, Table 5).
 
 ``python -m models.accounting [--json]`` prints the table; ``--graph MODEL.onnx`` counts an exported graph, ``--depth 50
---method binarynet --structure res --size 160x608`` (and so on) one network, as `ArchConfig` names its fields.
+--method binarynet --structure res --size 160x608`` (and so on) one network, as `ArchConfig` names its fields;
+``--option weight_bases=2`` sets one of its method's.
 
 memory = 32 bit x real parameters + 1 bit x binary weights; BOPs = 64 x real multiply-accumulates + binary ones.
 Real parameters include BatchNorm's two a channel and the classifier's bias; activations, pooling, BatchNorm's and the
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from models.arch import ArchConfig, build
+from models.binarize import get_method
 from models.binarize.base import BinaryConv2d, BinaryLayer, Phase, set_phase
 from models.command_line import Parser
 
@@ -166,10 +168,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--width", type=float, default=1.0, help="multiple of the paper's channels")
     parser.add_argument("--classes", type=int, default=1000, help="outputs of a classifier")
     parser.add_argument("--size", default="224", help="of the image: 224, or 160x608 (height x width)")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the method, such as k_map=false; repeatable",
+    )
+    parser.add_argument(
+        "--binary-first-1x1",
+        action="store_true",
+        help="bottlenecks as the paper's text has them: no 1x1 is real-valued",
+    )
     args = parser.parse_args(arguments)
     if args.graph:
         return _print_graph(args.graph)
-    if args.depth:
+    if args.depth is not None:
         return _print_network(args)
     rows = table()
     if args.json:
@@ -200,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _print_network(args: argparse.Namespace) -> int:
     """Print the cost of the network that the arguments describe as JSON."""
     try:
-        height, width = _sides(args.size)
+        height, width = _sides(args.size, multiples=args.task == "depth")
         config = ArchConfig(
             depth=args.depth,
             method=args.method,
@@ -209,6 +223,8 @@ def _print_network(args: argparse.Namespace) -> int:
             num_classes=args.classes,
             width=args.width,
             max_disparity_px=90.0 if args.task == "depth" else 0.0,  # a range of outputs: it changes no count
+            first_1x1_real=not args.binary_first_1x1,
+            options=_options(args.method, args.option),
         )
         cost = cost_of(config, height, width)
     except ValueError as error:
@@ -218,11 +234,38 @@ def _print_network(args: argparse.Namespace) -> int:
     return 0
 
 
-def _sides(text: str) -> tuple[int, int]:
-    """Height and width of ``224`` or ``160x608``."""
+def _options(method: str, pairs: list[str]) -> dict[str, object]:
+    """A method's options from texts such as ``weight_bases=2``, each of the type of its default.
+
+    Raises:
+        ValueError: there is no such method or option, or the value is of another type.
+    """
+    if method == "none" and not pairs:
+        return {}
+    defaults = asdict(get_method(method))
+    found: dict[str, object] = {}
+    for pair in pairs:
+        key, _, text = pair.partition("=")
+        if key not in defaults:
+            raise ValueError(f"--option {pair}: {method} has the options {', '.join(defaults) or 'none'}")
+        kind = type(defaults[key])
+        if kind is bool and text in ("true", "false"):
+            found[key] = text == "true"
+        elif kind is str or (kind is int and text.isdecimal()):
+            found[key] = kind(text)
+        else:
+            wanted = "true or false" if kind is bool else "a whole number"
+            raise ValueError(f"--option {pair}: {key} is {wanted}")
+    return found
+
+
+def _sides(text: str, *, multiples: bool) -> tuple[int, int]:
+    """Height and width of ``224`` or ``160x608``; a depth network's, which are doubled back up, are multiples of 32."""
     sides = [int(side) if side.isdecimal() else 0 for side in text.lower().split("x")]
     if len(sides) > 2 or min(sides) < 32:
         raise ValueError(f"--size {text} is not one or two numbers of at least 32")
+    if multiples and any(side % 32 for side in sides):
+        raise ValueError(f"--size {text}: a depth network's are multiples of 32")
     return sides[0], sides[-1]
 
 
@@ -230,14 +273,20 @@ def _print_graph(path: Path) -> int:
     """Print the cost of an exported graph as JSON."""
     # Here, because models.export needs this module.
     import onnx
+    from google.protobuf.message import DecodeError
 
-    from models.export.cost import cost_of_graph
+    from models.export.cost import NOTE, cost_of_graph
 
     if not path.is_file():
         print(f"error: no graph at {path}", file=sys.stderr)
         return 2
-    cost = cost_of_graph(onnx.load(path))
-    print(json.dumps({**asdict(cost), "memory_mbit": cost.memory_bits / 1e6, "bops": cost.bops}, indent=1))
+    try:
+        cost = cost_of_graph(onnx.load(path))
+    except (DecodeError, ValueError) as error:
+        print(f"error: {path} is not a graph that models.export wrote ({str(error).strip()})", file=sys.stderr)
+        return 2
+    told = {**asdict(cost), "memory_mbit": cost.memory_bits / 1e6, "bops": cost.bops, "note": NOTE}
+    print(json.dumps(told, indent=1))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 STAGE_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 152: (3, 8, 36, 3)}
@@ -56,6 +57,10 @@ class ArchConfig:
             raise ValueError(f"depth {self.depth} is not one of {sorted(STAGE_BLOCKS)}")
         if self.task not in ("classify", "depth"):
             raise ValueError(f"task {self.task!r} is not 'classify' or 'depth'")
+        if self.task == "classify" and self.num_classes < 1:
+            raise ValueError(f"{self.num_classes} classes: a classifier has at least 1")
+        if not (math.isfinite(self.width) and self.stem_channels >= 1):
+            raise ValueError(f"width {self.width:g}: the stem's 64 channels times this must be at least 1")
         if self.structure not in STRUCTURES:
             raise ValueError(f"structure {self.structure!r} is not one of {', '.join(STRUCTURES)}")
         if self.activation not in ACTIVATIONS:

@@ -28,7 +28,12 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class XnorConv2d(BinaryConv2d):
-    """Convolution with weights mean|W| * sign(W); the scale is trained with W, as in the authors' Eq. 8."""
+    """Convolution with weights mean|W| * sign(W) an output channel; the scale is trained with W.
+
+    With g the gradient of a channel's n binary weights, that of W_i is here the derivative of alpha * sign(W),
+    alpha * g_i * [|W_i| <= 1] + sign(W_i) / n * sum_j g_j * sign(W_j). The authors print
+    g_i * (1 / n + alpha * [|W_i| <= 1]): of the second term's sum they have the weight's own summand alone.
+    """
 
     scales = 1
 

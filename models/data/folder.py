@@ -1,6 +1,6 @@
 """Image-folder classification data: ``<root>/<split>/<wnid>/<image>``, decoded once into memory where it fits.
 
-ImageNet does not (193 GB at 224x224): its images are decoded whenever a batch asks for them.
+ImageNet does not (252 GB at 256x256): its images are decoded whenever a batch asks for them.
 """
 
 from __future__ import annotations

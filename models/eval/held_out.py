@@ -9,7 +9,7 @@ from torch import nn
 
 from models.data.folder import ImageSet, hold_out, load_split
 from models.train import checkpoint
-from models.train.classify import DECODE_SIZE
+from models.train.classify import decode_size
 from models.train.recipe import Recipe
 from models.train.recipes import get_recipe
 
@@ -43,5 +43,5 @@ def trained(path: Path, data: Path) -> Trained:
     """
     network = checkpoint.load_network(path)
     recipe = get_recipe(checkpoint.load(path)["recipe"])
-    _, held_out = hold_out(load_split(data, "train", DECODE_SIZE), recipe.hold_out_per_class)
+    _, held_out = hold_out(load_split(data, "train", decode_size(recipe)), recipe.hold_out_per_class)
     return Trained(network, recipe, held_out)

@@ -21,9 +21,17 @@ from models.export.measure import evaluate_model
 from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
 from models.export.readings import READINGS, occasion
 from models.export.verify import VerificationError, verify
+from models.import_official.classes import generic_classes
 from models.train import checkpoint
-from models.train.provenance import read_provenance
-from models.train.recipes import get_recipe
+from models.train.provenance import FILE, read_provenance
+from models.train.recipe import Recipe
+from models.train.recipes import RECIPES
+
+UNKNOWN_LIMITS = (
+    "Of a run that is no recipe of models.train: evaluate it before you rely on it.",
+    "Knows its {classes} classes only; for anything else it names the nearest of them: read the probability.",
+    "{calibration}",
+)
 
 
 def divide_logits(network: nn.Module, temperature: float) -> None:
@@ -50,6 +58,29 @@ def calibration(temperature: float) -> str:
     )
 
 
+def unknown_recipe(name: str, arch: ArchConfig, size: int | None) -> Recipe:
+    """What a card can say of a checkpoint that no recipe of ours made: a cell of the ablation, or imported weights.
+
+    Raises:
+        ValueError: a classifier whose input nobody knows.
+    """
+    if size is None and arch.task == "classify":
+        raise ValueError(f"the checkpoint is of {name!r}, which is no recipe here: give the input's side with --size")
+    twin = f"resnet{arch.depth}-imported"  # what models.import_official calls it
+    unknown = "not known"
+    return Recipe(
+        name=name,
+        arch=arch,
+        phases=(),
+        batch=0,
+        source=unknown,
+        data=unknown,
+        terms=unknown,
+        init=twin,
+        size=size or 64,
+    )
+
+
 def export(args: argparse.Namespace) -> dict[str, object]:
     """Export one checkpoint by the parsed arguments; returns a summary for printing.
 
@@ -59,21 +90,23 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     """
     payload = checkpoint.load(args.checkpoint)
     arch = ArchConfig(**payload["arch"])
-    recipe = get_recipe(payload["recipe"])
+    known = payload["recipe"] in RECIPES
+    recipe = RECIPES[payload["recipe"]] if known else unknown_recipe(payload["recipe"], arch, args.size)
     network = checkpoint.load_network(args.checkpoint)
     depth = isinstance(network, DepthNet)
     height, width = (HEIGHT, WIDTH) if depth else (args.size or recipe.serve_size or recipe.size,) * 2
     classes: tuple[ClassName, ...] = ()
     if not depth:
-        if args.classes is None:
+        if args.classes is None and known:
             raise ValueError("a classifier needs --classes DIR, the data folder with its *classes.json")
-        classes = read_classes(args.classes)
+        classes = read_classes(args.classes) if args.classes else generic_classes(arch.num_classes)
     if args.temperature != 1.0:
         divide_logits(network, args.temperature)
     model = to_onnx(network, height, width, stem_precision=args.stem, pointwise_precision=args.pointwise)
     agreement = verify(network, model, height, width)
     backbone = network.encoder if isinstance(network, DepthNet) else network
-    provenance = read_provenance(args.checkpoint)
+    beside = known or (args.checkpoint.parent / FILE).is_file()
+    provenance = read_provenance(args.checkpoint) if beside else {"command": "not known", "hardware": "not known"}
 
     def card_with(metrics: list[dict[str, object]]) -> Path:
         card = make_card(
@@ -92,6 +125,7 @@ def export(args: argparse.Namespace) -> dict[str, object]:
             notes=args.notes,
             metrics=metrics,
             calibration=calibration(args.temperature),
+            limits=None if known or depth else UNKNOWN_LIMITS,
         )
         return write_model(card, model, args.out)
 
@@ -112,8 +146,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="model folder; writes OUT/<name>/<version>/")
     parser.add_argument("--name", help="model name (default: the recipe's)")
     parser.add_argument("--version", default="1")
-    parser.add_argument("--size", type=int, help="input height and width of a classifier (default: the recipe's)")
-    parser.add_argument("--classes", type=Path, help="data folder with *classes.json (classifiers)")
+    parser.add_argument("--size", type=int, help="input side of a classifier (default: the recipe's)")
+    parser.add_argument("--classes", type=Path, help="data folder with *classes.json (a classifier of a recipe)")
     parser.add_argument("--stem", choices=STEM_PRECISIONS, default="int16", help="a Bi-Real net's first convolution")
     parser.add_argument(
         "--pointwise", choices=POINTWISE_PRECISIONS, default="int8", help="a Bi-Real net's real-valued 1x1 convolutions"
@@ -131,7 +165,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         summary = export(args)
-    except (FileNotFoundError, ValueError, VerificationError) as error:
+    except (OSError, ValueError, VerificationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps(summary, indent=1))

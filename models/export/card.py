@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from pydantic import ValidationError
 
 from models.accounting import cost_of
 from models.arch import ArchConfig
 from models.data.folder import ClassName
 from models.data.kitti import WIDTH
 from models.data.normalise import MEAN, STD
+from models.train.classify import DECODE_SIZE
 from models.train.depth import FX_BASELINE
 from models.train.recipe import Recipe
 from service.backends.weights import count_weights
@@ -26,7 +28,7 @@ MODEL_FILE = "model.onnx"
 LIMITS = {
     "classify": (
         "Knows its {classes} classes only; for anything else it names the nearest of them: read the probability.",
-        "Trained on 64x64 images and on whole objects in the centre: small objects in a large photo are lost.",
+        "Trained on {side}x{side} images and on whole objects in the centre: small objects in a large photo are lost.",
         "{calibration}",
     ),
     "depth": (
@@ -59,16 +61,17 @@ def make_card(
 ) -> Card:
     """Assemble and validate a card for a model that will be written as ``model.onnx``.
 
-    ``resize_shorter`` (classifiers) defaults to the input's longer side, ``limits`` to those of our own
-    data, among which is ``calibration``.
+    ``resize_shorter`` (classifiers) defaults to the recipe's for this input, or the input's longer side, ``limits`` to
+    those of our own data, among which is ``calibration``.
 
     Raises:
-        pydantic.ValidationError: if the facts do not make a valid card.
+        ValueError: the facts do not make a valid card; the message names each that is wrong.
     """
     content = model.SerializeToString()
     weights = count_weights(model)
     cost = cost_of(arch, height, width)
     depth = arch.task == "depth"
+    shorter = resize_shorter or round(recipe.resize_shorter * height / recipe.size) or max(height, width)
     furthest = FX_BASELINE / 0.5
     document: dict[str, Any] = {
         "schema_version": 1,
@@ -89,7 +92,7 @@ def make_card(
         "input": {
             "height": height,
             "width": width,
-            "resize_shorter": None if depth else resize_shorter or max(height, width),
+            "resize_shorter": None if depth else shorter,
             "mean": [v / 255.0 for v in MEAN],
             "std": [v / 255.0 for v in STD],
         },
@@ -126,11 +129,16 @@ def make_card(
         },
         "metrics": metrics,
         "limits": [
-            limit.format(classes=len(classes), calibration=calibration) for limit in limits or LIMITS[arch.task]
+            limit.format(classes=len(classes), calibration=calibration, side=recipe.decode_size or DECODE_SIZE)
+            for limit in limits or LIMITS[arch.task]
         ],
         "license": recipe.terms,
     }
-    return Card.model_validate(document)
+    try:
+        return Card.model_validate(document)
+    except ValidationError as error:  # its own text is of several lines, with links
+        wrong = [f"{'.'.join(map(str, one['loc'])) or 'card'}: {one['msg']}" for one in error.errors()]
+        raise ValueError(f"the model's card would not be valid; {'; '.join(wrong)}") from error
 
 
 def write_model(card: Card, model: onnx.ModelProto, out: Path) -> Path:

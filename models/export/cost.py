@@ -1,8 +1,9 @@
 """Memory and BOPs of an exported graph, counted from its operators and constants (paper Sec. 4.4.1).
 
 The graph has BatchNorm and scales folded into a scale and a bias for each channel, so real parameters differ a little
-from the network's own count; multiply-accumulates are the same. As for the network, what is done to a sum afterwards
-(scale, bias, shortcut) does not count; a factor that only XNOR-Net keeps cannot be told from a folded BatchNorm here.
+from the network's own count (by more for ABC-Net, whose bases keep theirs). Multiply-accumulates are the same but for
+XNOR-Net and ABC-Net: what is done to a sum afterwards (scale, bias, shortcut) does not count, and the factors that only
+they keep cannot be told from a folded BatchNorm here (`NOTE`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ from models.accounting import Cost
 from models.export.graph import strided
 from service.backends.dialect import DOMAIN
 from service.backends.weights import count_weights
+
+NOTE = (
+    "BatchNorm counts as a scale and a bias a channel. The factors that XNOR-Net and ABC-Net keep at inference cannot "
+    "be told from these: their real multiplications (2 an output, one a pair of bases) are missing here, but are in "
+    "the model's card and in the count of the network, --depth N --method NAME."
+)
 
 
 def cost_of_graph(model: onnx.ModelProto) -> Cost:

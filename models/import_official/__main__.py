@@ -40,6 +40,10 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
     if args.size < 32 or args.size % 32:
         # The official code's average pool drops an odd last row, ours does not: multiples of 32 have none.
         raise ValueError(f"--size {args.size} is not a multiple of 32")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {args.out} is a file: give a folder")
+    if args.checkpoint_out and args.checkpoint_out.is_dir():
+        raise ValueError(f"--checkpoint-out {args.checkpoint_out} is a folder: give a file's name")
     imported = to_network(read_state_dict(args.checkpoint), args.depth)
     network = imported.network
     arch = network.config
@@ -127,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         summary = import_checkpoint(args)
-    except (FileNotFoundError, ValueError, VerificationError) as error:
+    except (OSError, ValueError, VerificationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps(summary, indent=1))

@@ -22,7 +22,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file holds no state dict; the message says what it holds.
+        ValueError: the file holds no state dict, or one of tensors that no network has; the message says what it holds.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -44,7 +44,26 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     others = [str(name) for name, value in payload.items() if not isinstance(value, Tensor)]
     if others:
         raise ValueError(f"{path} is not a state dict: {', '.join(others[:5])} are no tensors")
-    return {_without_prefixes(str(name)): value for name, value in payload.items()}
+    strange = [str(name) for name, value in payload.items() if not _is_plain(value)]
+    if strange:
+        raise ValueError(f"{path}: {', '.join(strange[:5])} are no dense real tensors on the CPU: save them as such")
+    state: dict[str, Tensor] = {}
+    twice: list[str] = []
+    for name, value in payload.items():
+        short = _without_prefixes(str(name))
+        if short in state:
+            twice.append(short)
+        state[short] = value
+    if twice:
+        raise ValueError(
+            f"{path} has {', '.join(twice[:5])} twice, with and without a prefix ({', '.join(PREFIXES)}): keep one"
+        )
+    return state
+
+
+def _is_plain(value: Tensor) -> bool:
+    dense = value.layout is torch.strided and not value.is_quantized
+    return dense and not value.is_complex() and value.device.type == "cpu"
 
 
 def _without_prefixes(name: str) -> str:

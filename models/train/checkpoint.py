@@ -17,8 +17,21 @@ from models.arch.bireal import BiRealNet
 from models.arch.depth import DepthNet
 from models.arch.resnet import ResNet
 
-#: What PyTorch raises for a file that is none of its own, by how far it got: the old format is read with `struct`.
-NO_CHECKPOINT = (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, struct.error, ValueError)
+#: What PyTorch raises for a file that is none of its own, by how far it got: the old format is read with `struct`, and
+#: bytes that happen to be opcodes of a pickle ask its unpickler for what is not there (``hello world``: KeyError).
+NO_CHECKPOINT = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AssertionError,
+    AttributeError,
+    OSError,
+)
 
 
 @dataclass

@@ -21,6 +21,11 @@ from models.train.recipe import PhaseSpec, Recipe
 DECODE_SIZE = 64
 
 
+def decode_size(recipe: Recipe) -> int:
+    """Side in pixels that a classifier's whole images are decoded to, before crops are cut from them."""
+    return recipe.decode_size or (DECODE_SIZE if recipe.soft_labels else max(DECODE_SIZE, recipe.size))
+
+
 class SoftLabels:
     """A teacher's logits for fixed views of every training image, as `models.train.teacher` writes them.
 
@@ -79,7 +84,7 @@ class ClassifyTask:
                 )
             if not recipe.soft_labels and teacher is None:
                 raise ValueError(f"recipe {recipe.name} distils: give its teacher with --teacher CHECKPOINT")
-        everything = load_split(data, "train", DECODE_SIZE if recipe.soft_labels else max(DECODE_SIZE, recipe.size))
+        everything = load_split(data, "train", decode_size(recipe))
         self.train, self.held_out = hold_out(everything, recipe.hold_out_per_class)
         self.recipe = recipe
         self.teacher = teacher
@@ -155,7 +160,7 @@ class ClassifyTask:
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Top-1 and top-5 (fractions) on the held-out part, whole images at the size that will be served."""
-        return accuracy(network, self.held_out, self.recipe.serve_size)
+        return accuracy(network, self.held_out, self.recipe.serve_size or self.recipe.size)
 
 
 def ranks_of_truth(logits: Tensor, labels: Tensor) -> Tensor:
@@ -168,7 +173,11 @@ def ranks_of_truth(logits: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: nn.Module, data: ImageSet, size: int = 0, batch: int = 100) -> dict[str, float]:
-    """Top-1 and top-5 (fractions 0..1) of float32 inference, images scaled to ``size`` (0 = as they are)."""
+    """Top-1 and top-5 (fractions 0..1) of float32 inference, images scaled to ``size`` (0 = as they are).
+
+    Raises:
+        ValueError: the data have more classes than the network.
+    """
     network.eval()
     device = device_of(network)
     ranks = []
@@ -176,6 +185,8 @@ def accuracy(network: nn.Module, data: ImageSet, size: int = 0, batch: int = 100
         x = whole(torch.from_numpy(data.images[start : start + batch]), size)
         labels = torch.from_numpy(data.labels[start : start + batch])
         logits = network(normalise(x.to(device))).cpu()
+        if logits.shape[1] < len(data.classes):
+            raise ValueError(f"the network tells {logits.shape[1]} classes apart, the data have {len(data.classes)}")
         ranks.append(ranks_of_truth(logits, labels))
     rank = torch.cat(ranks)
     return {f"top{k}": int((rank < k).sum()) / len(data) for k in (1, 5)}

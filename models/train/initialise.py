@@ -16,7 +16,8 @@ def initialise_from(network: nn.Module, path: Path) -> list[str]:
     """Copy what fits from the checkpoint at ``path``; return the names that kept their fresh weights.
 
     A Bi-Real net takes a ResNet's weights layer by layer (stem, convolutions, BatchNorms, downsampling, scores);
-    a depth network takes a classifier's encoder.
+    a depth network takes a classifier's encoder. XNOR-Net's BatchNorms (before the sign) and ABC-Net's activation bases
+    have no counterpart there and stay fresh.
 
     Raises:
         ValueError: if nothing fits.

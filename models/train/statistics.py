@@ -20,7 +20,7 @@ from models.data.augment import whole
 from models.data.folder import hold_out, load_split
 from models.data.normalise import normalise
 from models.train import checkpoint
-from models.train.classify import DECODE_SIZE
+from models.train.classify import decode_size
 from models.train.provenance import FILE
 from models.train.recipes import get_recipe
 
@@ -52,7 +52,7 @@ def main() -> int:
         payload = checkpoint.load(args.checkpoint)
         recipe = get_recipe(payload["recipe"])
         network = checkpoint.load_network(args.checkpoint)
-        data, _ = hold_out(load_split(args.data, "train", DECODE_SIZE), recipe.hold_out_per_class)
+        data, _ = hold_out(load_split(args.data, "train", decode_size(recipe)), recipe.hold_out_per_class)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

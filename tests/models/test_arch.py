@@ -1,8 +1,10 @@
 """Networks: shapes, parameter counts of the official code, and the paper's accounting."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 
@@ -12,6 +14,9 @@ from models.arch import ArchConfig, build
 from models.arch.bireal import BiRealBottleneck, BiRealNet
 from models.arch.layers import avg_pool2
 from models.binarize.base import BinaryConv2d
+from models.export.convert import to_onnx
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("method", ["none", "bireal"])
@@ -106,9 +111,73 @@ def test_one_network_is_counted_by_its_fields(capsys: pytest.CaptureFixture[str]
     told = json.loads(capsys.readouterr().out)
     assert (told["binary_params"], told["binary_macs"]) == (20_676_608, 6_997_934_080)
     assert told["bops"] == 64 * told["real_macs"] + told["binary_macs"]
-    for wrong, message in (("--size=7", "not one or two numbers"), ("--structure=x", "structure 'x' is not one of")):
-        assert main(["--depth", "18", wrong]) == 2
-        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--size=7"], "not one or two numbers"),
+        (["--structure=x"], "structure 'x' is not one of"),
+        (["--depth=0"], "depth 0 is not one of"),
+        (["--width=0"], "width 0: the stem's 64 channels times this must be at least 1"),
+        (["--width=nan"], "width nan"),
+        (["--classes=0"], "0 classes: a classifier has at least 1"),
+        (["--task=depth", "--size=100"], "--size 100: a depth network's are multiples of 32"),
+        (["--method=x"], "unknown binarisation method 'x'"),
+        (["--option=x=1"], "--option x=1: bireal has the options gradient, update"),
+        (["--option=update"], "unknown weight update ''"),
+        (["--method=xnornet", "--option=k_map=1"], "k_map is true or false"),
+        (["--method=abcnet", "--option=weight_bases=two"], "weight_bases is a whole number"),
+        (["--method=none", "--option=k_map=true"], "unknown binarisation method 'none'"),
+        (["--graph=README.md"], "README.md is not a graph that models.export wrote"),
+        (["--graph=none.onnx"], "no graph at none.onnx"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_said(
+    wrong: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(["--depth", "18", *wrong]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_a_methods_options_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*fields: str) -> dict[str, Any]:
+        assert main([*fields, "--width", "0.25"]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    one = told("--depth=18", "--method=abcnet", "--option=weight_bases=1", "--option=activation_bases=1")
+    several = told("--depth=18", "--method=abcnet", "--option=weight_bases=3", "--option=activation_bases=2")
+    assert several["binary_macs"] == 6 * one["binary_macs"]
+    with_k, without = (
+        told("--depth=18", "--method=xnornet"),
+        told("--depth=18", "--method=xnornet", "--option=k_map=false"),
+    )
+    assert with_k["real_macs"] > without["real_macs"]
+    text, code = told("--depth=50", "--binary-first-1x1"), told("--depth=50")
+    assert text["binary_params"] > code["binary_params"]
+    assert text["real_macs"] < code["real_macs"]
+
+
+def test_a_graph_of_xnor_net_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ArchConfig(depth=18, method="xnornet", structure="res", num_classes=4, width=0.125)
+    onnx.save(to_onnx(build(config).eval(), 64, 64), tmp_path / "x.onnx")  # type: ignore[arg-type]
+    assert main(["--graph", str(tmp_path / "x.onnx")]) == 0
+    told, network = json.loads(capsys.readouterr().out), cost_of(config, 64, 64)
+    assert told["binary_macs"] == network.binary_macs
+    assert told["real_macs"] < network.real_macs
+    assert "XNOR-Net" in told["note"]
+
+
+def test_the_page_has_the_savings_that_differ(computed: list[dict[str, Any]]) -> None:
+    page = (ROOT / "docs" / "paper.md").read_text()
+    rows = [row for row in computed if "memory_saving" in row["differs"]]
+    for figure in ("memory_saving", "printed_memory_saving"):
+        first, second, third, fourth = (f"{row[figure]:.2f}" for row in rows)
+        assert f"{first}, {second}, {third} and {fourth}" in page
 
 
 @pytest.mark.parametrize(("depth", "method"), sorted(PRINTED))

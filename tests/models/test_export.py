@@ -76,14 +76,14 @@ def test_bit_packed_layers_equal_the_reference_exactly(config: ArchConfig) -> No
     assert [layer for layer in layers if not layer.exact] == []
 
 
-def export_to(folder: Path, config: ArchConfig, size: int = 64) -> Card:
+def export_to(folder: Path, config: ArchConfig, size: int = 64, recipe: str = "bireal18-tiny100") -> Card:
     """Export a random binary classifier and load its card again."""
     model = to_onnx(random_network(config), size, size)  # type: ignore[arg-type]
     card = make_card(
         "binary-test",
         "1",
         config,
-        RECIPES["bireal18-tiny100"],
+        RECIPES[recipe],
         model,
         height=size,
         width=size,
@@ -96,6 +96,16 @@ def export_to(folder: Path, config: ArchConfig, size: int = 64) -> Card:
         metrics=[],
     )
     return Card.load(write_model(card, model, folder))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shorter", "pixels"), [("bireal18-tiny100", 64, "64x64"), ("paper-bireal18-imagenet", 73, "256x256")]
+)
+def test_a_card_scales_images_as_the_recipe_says(recipe: str, shorter: int, pixels: str, tmp_path: Path) -> None:
+    """Sec. 4.1 cuts 224 from a shorter side of 256; of a smaller input it is the same share."""
+    card = export_to(tmp_path, CASES[0], recipe=recipe)
+    assert card.input.resize_shorter == shorter
+    assert f"Trained on {pixels} images" in " ".join(card.limits)
 
 
 def test_one_bit_a_weight_on_disk(tmp_path: Path) -> None:

@@ -15,8 +15,6 @@ from models.export.verify import smooth_images
 from models.import_official.__main__ import main
 from models.import_official.classes import generic_classes, read_class_file
 from models.import_official.convert import MismatchError, to_network
-from models.import_official.reading import read_state_dict
-from models.train import checkpoint
 from models.train.initialise import initialise_from
 from models.train.recipes import get_recipe
 from service.backends import backend_for
@@ -344,28 +342,6 @@ def test_counters_may_be_missing_and_values_must_be_finite(bireal18: State) -> N
     state["fc.bias"] = torch.full((1000,), float("nan"))
     with pytest.raises(ValueError, match=r"not finite in fc\.bias"):
         to_network(state, 18)
-
-
-def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
-    path = tmp_path / "x.pth"
-    with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        read_state_dict(path)
-    for content in (b"not a checkpoint", b"junk", b"", b"PK\3\4", b"\x80\x02"):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="cannot be read as a PyTorch checkpoint"):
-            read_state_dict(path)
-        with pytest.raises(ValueError, match="is damaged, or no checkpoint"):
-            checkpoint.load(path)
-    torch.save({"model": Path("x")}, path)
-    with pytest.raises(ValueError, match=r"it holds an object of pathlib.* beside tensors") as refused:
-        read_state_dict(path)
-    assert "weights_only" not in str(refused.value), "advice to let the file run code"
-    torch.save([1, 2], path)
-    with pytest.raises(ValueError, match="holds a list"):
-        read_state_dict(path)
-    torch.save({"epoch": 3}, path)
-    with pytest.raises(ValueError, match="epoch are no tensors"):
-        read_state_dict(path)
 
 
 def test_class_lists(tmp_path: Path) -> None:

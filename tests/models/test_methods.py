@@ -16,7 +16,7 @@ from models.binarize.base import BinaryActivation, BinaryConv2d, Phase, set_phas
 from models.binarize.binarynet import BinaryNetConv2d
 from models.binarize.bireal import ApproxSign, OriginalConv2d
 from models.binarize.functional import sign
-from models.binarize.xnornet import XnorLayer, sign_threshold
+from models.binarize.xnornet import XnorConv2d, XnorLayer, sign_threshold
 from models.export.convert import to_onnx
 from models.export.verify import smooth_images, verify
 from models.train import checkpoint
@@ -265,6 +265,22 @@ def test_binarynet_keeps_its_weights_inside_one() -> None:
     assert conv.weight.item() == 1.0
     assert conv.weight.grad is not None
     assert conv.weight.grad.item() == 4.0, "at the edge the gradient passes"
+
+
+def test_xnor_weights_have_the_derivative_that_their_docstring_states() -> None:
+    torch.manual_seed(0)
+    conv = XnorConv2d(2, 3, 3, 1)
+    with torch.no_grad():
+        conv.weight.mul_(12.0)  # some beyond 1
+    gradient = torch.randn_like(conv.weight)
+    conv.binary_weight().backward(gradient)
+    weight = conv.weight.detach()
+    count, signs = weight[0].numel(), torch.where(weight < 0, -1.0, 1.0)
+    own = weight.abs().mean(dim=(1, 2, 3), keepdim=True) * gradient * (weight.abs() <= 1)
+    shared = signs / count * (gradient * signs).sum(dim=(1, 2, 3), keepdim=True)
+    assert (weight.abs() > 1).any()
+    assert conv.weight.grad is not None
+    assert torch.allclose(conv.weight.grad, own + shared, atol=1e-5)
 
 
 def test_xnor_layer_is_its_equation() -> None:

@@ -208,6 +208,13 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(tmp_path: Path) -> N
         checkpoint.load_resumable(tmp_path / "last.pt", "bireal18-tiny100", 1)
 
 
+def test_a_run_that_diverges_stops(tmp_path: Path) -> None:
+    phases = (replace(PHASES[2], lr=1e30, epochs=2, schedule="constant"),)
+    with pytest.raises(ValueError, match=r"small binary 1/2, step 25: the loss is (nan|inf) .*with a lower rate"):
+        train(tmp_path, Noise(), phases=phases)
+    assert not (tmp_path / "best.pt").exists()
+
+
 def test_retraining_batchnorm_moves_no_weight(tmp_path: Path) -> None:
     """Sec. 4.1's last step: convolutions and classifier stand still, BatchNorm does not."""
     torch.manual_seed(1)

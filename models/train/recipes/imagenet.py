@@ -9,8 +9,9 @@ end. What it does not print is ours:
 - the network with ReLU is trained as He et al. 2016 do.
 
 Departures: 25 training images a class are held out to choose ``best.pt`` by (the paper names no such part). The whole
-image is scaled to a square, and a crop has 3/4 to all of its area and a side ratio of 3/4 to 4/3; the paper cuts
-224x224 out of an image whose shorter side is 256 (0.77 of a square one's area). The very first 1x1 of the bottlenecks
+image is scaled to a square of 256x256, and a crop, which has 3/4 to all of its area and a side ratio of 3/4 to 4/3, to
+224x224; the paper cuts 224x224 out of an image whose shorter side is 256 (0.77 of a square one's area). Served is its
+centre crop. The very first 1x1 of the bottlenecks
 is real-valued, as in the official code and against the text (``ArchConfig.first_1x1_real``).
 """
 
@@ -24,7 +25,7 @@ _DATA = "ImageNet-1k, 1.28 million training images, 25 a class held out to choos
 _TERMS = "ImageNet's terms: non-commercial research"
 _PAPER = (
     "paper Sec. 4.1 (ImageNet); not printed there and ours: lengths and rates of clip pre-training, the rate of "
-    "BatchNorm's re-training; crops are of the whole image scaled to a square"
+    "BatchNorm's re-training; crops are of the whole image scaled to 256x256"
 )
 _HE = "He et al. 2016; the paper (Sec. 4.1) prints nothing of the network with ReLU that it fine-tunes"
 
@@ -40,6 +41,8 @@ def _imagenet(name: str, arch: ArchConfig, phases: tuple[PhaseSpec, ...], batch:
         terms=_TERMS,
         init=init,
         size=224,
+        decode_size=256,
+        resize_shorter=256,
         min_scale=0.75,
         label_smoothing=0.0,
         bf16=False,

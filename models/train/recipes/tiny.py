@@ -43,17 +43,19 @@ _TINY_BIREAL18 = Recipe(
 )
 
 
-def _baseline(method: str, structure: str, **options: object) -> Recipe:
+def _baseline(method: str, structure: str, fresh: str = "nothing", **options: object) -> Recipe:
     """A method that the paper compares with: phases, data and teacher of `bireal18-tiny100`, but no clip pre-training.
 
-    BinaryNet, XNOR-Net and ABC-Net start from the network with ReLU and have the ResNet's structure.
+    BinaryNet, XNOR-Net and ABC-Net start from the network with ReLU and have the ResNet's structure. What that network
+    does not have starts ``fresh``.
     """
     binary = tuple(phase for phase in _TINY_BIREAL18.phases if not phase.phase.real_valued)
     first = replace(
         binary[0], epochs=binary[0].epochs + sum(p.epochs for p in _TINY_BIREAL18.phases if p.phase.real_valued)
     )
     arch = replace(_TINY_BIREAL18.arch, method=method, structure=structure, options=options)
-    return replace(_TINY_BIREAL18, name=f"{method}18-tiny100", arch=arch, phases=(first, *binary[1:]))
+    source = f"{_TINY}; from the network with ReLU, fresh: {fresh}"
+    return replace(_TINY_BIREAL18, name=f"{method}18-tiny100", arch=arch, phases=(first, *binary[1:]), source=source)
 
 
 _LONG = "ours: 100 ImageNet classes of 64x64, labels of an adapted ImageNet network for six crops of every image"
@@ -134,6 +136,21 @@ _TINY_RESNET50 = replace(
     init="",
 )
 
+_TINY_BIREAL50 = replace(
+    _LONG_BIREAL18,
+    name="bireal50-tiny100",
+    arch=ArchConfig(depth=50, method="bireal", num_classes=100),
+    phases=(
+        PhaseSpec(Phase.LEAKY_CLIP, 1, 1e-3, "adam", "cosine-head", warmup=0.1, size=48, distill=0.9),
+        PhaseSpec(Phase.CLIP, 1, 1e-3, "adam", "cosine-head", size=48, distill=0.9),
+        PhaseSpec(Phase.BINARY_1X1, 2, 1e-3, "adam", "cosine-head", size=48, distill=0.9),
+        PhaseSpec(Phase.BINARY, 4, 1e-3, "adam", "linear", size=48, distill=0.9),
+    ),
+    source="ours: the paper's two steps for bottlenecks, on 100 ImageNet classes at 48x48",
+    init="resnet50-tiny100",
+    twin="",
+)
+
 _TINY_BIREAL34 = replace(
     _TINY_BIREAL18,
     name="bireal34-tiny100",
@@ -146,8 +163,8 @@ TINY = (
     _TINY_RESNET18,
     _TINY_BIREAL18,
     _baseline("binarynet", "res"),
-    _baseline("xnornet", "res"),
-    _baseline("abcnet", "res", weight_bases=3, activation_bases=1),
+    _baseline("xnornet", "res", "BatchNorms before the sign (80 of 122 tensors)"),
+    _baseline("abcnet", "res", "activation bases (32 of 154 tensors)", weight_bases=3, activation_bases=1),
     _TINY_BIREAL34,
     replace(_TINY_RESNET18, name="resnet34-tiny100", arch=replace(_TINY_RESNET18.arch, depth=34)),
     _LONG_RESNET18,
@@ -155,4 +172,5 @@ TINY = (
     _LARGE_RESNET18,
     _LARGE_BIREAL18,
     _TINY_RESNET50,
+    _TINY_BIREAL50,
 )

@@ -1,0 +1,103 @@
+"""Imported checkpoints: files and places that are refused, and what becomes of a checkpoint that an import wrote."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.export.__main__ import main as export
+from models.import_official.__main__ import main
+from models.import_official.reading import read_state_dict
+from models.train import checkpoint
+from service.card import Card
+from tests.models.test_import_official import State, official_basic
+
+
+@pytest.fixture(scope="module")
+def bireal18() -> State:
+    return official_basic(18)
+
+
+def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        read_state_dict(path)
+    junk = (
+        b"not a checkpoint",
+        b"junk",
+        b"",
+        b"PK\3\4",
+        b"\x80\x02",
+        b"hello world",
+        b"]a.",
+        b"t.",
+        b"0",
+        b"R.",
+        b"(lp0\nh1.",
+    )
+    for content in junk:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read as a PyTorch checkpoint"):
+            read_state_dict(path)
+        with pytest.raises(ValueError, match="is damaged, or no checkpoint"):
+            checkpoint.load(path)
+    torch.save({"model": Path("x")}, path)
+    with pytest.raises(ValueError, match=r"it holds an object of pathlib.* beside tensors") as refused:
+        read_state_dict(path)
+    assert "weights_only" not in str(refused.value), "advice to let the file run code"
+    torch.save([1, 2], path)
+    with pytest.raises(ValueError, match="holds a list"):
+        read_state_dict(path)
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(ValueError, match="epoch are no tensors"):
+        read_state_dict(path)
+    plain = torch.zeros(2, 2)
+    for strange in (plain.to_sparse(), plain.to(torch.complex64), plain.to("meta")):
+        torch.save({"fc.weight": strange, "fc.bias": plain}, path)
+        with pytest.raises(ValueError, match=r"fc\.weight are no dense real tensors on the CPU"):
+            read_state_dict(path)
+    torch.save({"module.fc.bias": plain, "fc.weight": plain, "fc.bias": plain + 1}, path)
+    with pytest.raises(ValueError, match=r"has fc\.bias twice, with and without a prefix"):
+        read_state_dict(path)
+
+
+def test_places_that_cannot_be_written_are_said_before_the_import(
+    bireal18: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(bireal18, path)
+    for options, message in (
+        (["--out", str(path)], f"--out {path} is a file: give a folder"),
+        (["--out", str(tmp_path / "zoo"), "--checkpoint-out", str(tmp_path)], "is a folder: give a file's name"),
+        (["--out", str(path / "zoo"), "--size", "32"], "Not a directory"),
+        (
+            ["--out", str(tmp_path / "zoo"), "--size", "32", "--name", "A B"],
+            "card would not be valid; name: String should",
+        ),
+    ):
+        assert main([str(path), "--depth", "18", *options]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert message in line
+        assert not (tmp_path / "zoo").exists()
+
+
+def test_an_imported_checkpoint_can_be_exported(
+    bireal18: State, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, start, zoo = tmp_path / "weights.pth", tmp_path / "start.pt", tmp_path / "zoo"
+    torch.save(bireal18, path)
+    options = ["--out", str(tmp_path / "a"), "--size", "32", "--checkpoint-out", str(start)]
+    assert main([str(path), "--depth", "18", *options]) == 0
+    monkeypatch.setattr(sys, "argv", ["x", str(start), "--out", str(zoo)])
+    assert export() == 2
+    assert "is of 'imported', which is no recipe here: give the input's side with --size" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["x", str(start), "--out", str(zoo), "--size", "32"])
+    assert export() == 0
+    card = Card.load(zoo / "imported" / "1")
+    assert (len(card.classes), card.input.resize_shorter, card.training.command) == (1000, 32, "not known")
+    assert "no recipe of models.train" in card.limits[0]
+    card.verify_file()
