@@ -14,8 +14,7 @@ from tqdm import tqdm
 
 from service.api.pipeline import Side as SideName
 from service.card import ClassLabel
-from service.cli.data import check_size, images_of, is_depth_folder, spread, truth_of
-from service.cli.network import FileError
+from service.cli.data import FileError, check_size, images_of, is_depth_folder, spread, truth_of
 from service.errors import ServiceError
 from service.evaluation import CAPS_M, DataError, DepthFrame, depth_errors, depth_frames
 from service.report.pairs import Pair, Side, total_variation

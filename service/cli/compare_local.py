@@ -11,9 +11,8 @@ from service.api.wire import weight_bytes
 from service.app import service_version
 from service.card import ClassLabel
 from service.cli.compare_folder import Item, classified, measured
-from service.cli.data import taken_by
+from service.cli.data import FileError, taken_by
 from service.cli.engine import Engine, describe
-from service.cli.network import FileError
 from service.errors import ServiceError
 from service.host import cpu_name
 from service.registry import Handle

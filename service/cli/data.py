@@ -10,11 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import UnidentifiedImageError
 
-from service.cli.network import FileError
 from service.errors import BadParameterError, BrokenImageError
 from service.evaluation import IMAGE_SUFFIXES, Camera, DataError, DepthFrame
 
 T = TypeVar("T")
+
+
+class FileError(Exception):
+    """One file of many is not answered, which the others may be; the text says why."""
+
 
 #: Pictures of formats that are not read, by their suffixes.
 _OTHER_PICTURES = frozenset({".heic", ".heif", ".avif", ".tif", ".tiff", ".svg", ".jxl", ".jp2", ".dng", ".raw"})

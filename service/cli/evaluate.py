@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from service.calibration import ClassifyScores
 from service.card import TaskName
-from service.cli.data import is_depth_folder, spread
+from service.cli.data import FileError, is_depth_folder, spread
 from service.cli.engine import Engine, in_order, offline
 from service.cli.evaluate_depth import evaluate_depth, text_of
-from service.cli.network import FileError, LocalNetwork, Network
+from service.cli.network import LocalNetwork, Network
 from service.cli.remote import connect
 from service.cli.remote_network import RemoteNetwork
 from service.errors import BadParameterError, ServiceError

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from service.cli.data import check_size, spread, taken_by, truth_of
+from service.cli.data import FileError, check_size, spread, taken_by, truth_of
 from service.cli.engine import in_order
-from service.cli.network import FileError, Network
+from service.cli.network import Network
 from service.errors import ServiceError
 from service.evaluation import (
     CAPS_M,

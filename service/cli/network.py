@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.card import ClassLabel
+from service.cli.data import FileError
 from service.cli.engine import Engine, describe
 from service.errors import ServiceError
 from service.registry import Handle
@@ -17,10 +18,6 @@ from service.tasks.depth import place_in_picture
 
 #: Classes that top-5 accuracy looks at.
 BEST = 5
-
-
-class FileError(Exception):
-    """One file of many is not answered, which the others may be; the text says why."""
 
 
 class Network(Protocol):

@@ -13,8 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from service.card import TaskName
-from service.cli.data import read
-from service.cli.network import FileError
+from service.cli.data import FileError, read
 from service.client import AsyncClient, Client, ClientError, ProblemError
 from service.errors import BadParameterError, ServiceError
 from service.keys import fits_header, keys_in_file

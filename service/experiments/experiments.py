@@ -92,7 +92,8 @@ class Experiments:
         """The networks of baseline and candidate.
 
         Raises:
-            ServiceError: One of them is not served, is replaced by its fallback, or they do not take the same input.
+            ServiceError: One of them is not served, is replaced by its fallback, or they do not take the same input
+                or name the same classes.
         """
         baseline, candidate = (
             self._registry.resolve(declaration.task, arm.model or declaration.model, arm.variant)
@@ -109,6 +110,11 @@ class Experiments:
                 f"{baseline.card.name} and {candidate.card.name} take different inputs, so an image decoded and scaled "
                 "once cannot run on both.",
                 remedy="Compare models whose cards have the same `input` (and `depth`).",
+            )
+        if [each.wnid for each in baseline.card.classes] != [each.wnid for each in candidate.card.classes]:
+            raise InvalidExperimentError(  # arms are compared by the number of the class
+                f"{baseline.card.name} and {candidate.card.name} have different classes, or in another order.",
+                remedy="Compare models whose cards list the same `classes` in the same order.",
             )
         return baseline, candidate
 

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.background import Background
-from service.experiments.catalogue import Route
 from service.experiments.declaration import Declaration
+from service.experiments.experiments import Route
 from service.experiments.observation import Observation
 from service.experiments.trial import Trial
 from service.metrics import Metrics
