@@ -47,6 +47,7 @@ EXAMPLES: list[ServiceError] = [
     errors.UnsupportedEncodingError("br"),
     errors.HeadTooLargeError(65536),
     errors.HeadTimeoutError(10.0),
+    errors.MalformedRequestError(),
 ]
 
 

@@ -7,6 +7,8 @@
 * A request line and headers have a size and a time: the parser appends each piece of an unfinished header to those
   before it, in the event loop, so that one connection with a header without end would hold up all the others. Trailers
   after a chunked body are headers to the parser and have the same limit; their time is the body's.
+* A request that asks for an upgrade, which nobody grants here, is read to its end (`service.cli.continued`).
+* What is no HTTP is answered as every other error is, by a problem document.
 """
 
 import asyncio
@@ -14,12 +16,14 @@ import json
 import logging
 from http import HTTPStatus
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.context import REQUEST_ID_HEADER, request_id_from
 from service.api.linger import LINGER_BYTES, LINGER_S
 from service.api.problems import PROBLEM_MEDIA_TYPE
-from service.errors import HeadTimeoutError, HeadTooLargeError, ServiceError
+from service.cli.continued import announces_body, parser_of_rest
+from service.errors import HeadTimeoutError, HeadTooLargeError, MalformedRequestError, ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +102,7 @@ class Protocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _refused = False
     _thrown_away = 0
+    _body_follows = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called when a client has connected."""
@@ -116,13 +121,30 @@ class Protocol(HttpToolsProtocol):
                 self.transport.close()
             return
         self._unfinished += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            while data:
+                data = self._parse(data)
+        except httptools.HttpParserError:
+            if not self._refused:
+                self._refuse(MalformedRequestError())
+            return
         if self.transport.is_closing():
             return
         if self._unfinished > self.head_bytes:
             self._refuse(HeadTooLargeError(self.head_bytes))
         elif self._head_begun and self._timer is None:
             self._timer = self.loop.call_later(self.head_s, self._head_is_late)
+
+    def _parse(self, data: bytes) -> bytes:
+        """Reads on. Returns what another parser is to read."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as end:
+            self._body_follows = False
+            self.parser = parser_of_rest(self, self.headers)
+            return data[end.args[0] :]
+        return b""
 
     def on_message_begin(self) -> None:
         """Called with the first byte of a request."""
@@ -138,6 +160,7 @@ class Protocol(HttpToolsProtocol):
             raise error  # ends the parsing
         self._head_begun, self._unfinished = False, 0
         self._stop_timer()
+        self._body_follows = self.parser.should_upgrade() and announces_body(self.headers)
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
@@ -159,15 +182,8 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Called at the end of a request."""
         self._unfinished = 0
-        super().on_message_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        """Called when the parser has failed."""
-        if not self._refused:
-            super().send_400_response(msg)
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Logs nothing: whoever asks for an upgrade gets none, and no library is missing."""
+        if not self._body_follows:  # the parser says so, too, where a request to upgrade has a body to come
+            super().on_message_complete()
 
     def _head_size(self) -> int:
         """Bytes of the request line and the headers that were parsed, without what separates them."""

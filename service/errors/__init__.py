@@ -23,7 +23,7 @@ from service.errors.feedback import (
     UnknownExperimentError,
     UnknownLabelError,
 )
-from service.errors.head import HeadTimeoutError, HeadTooLargeError
+from service.errors.head import HeadTimeoutError, HeadTooLargeError, MalformedRequestError
 from service.errors.manage import ModelInUseError, UnknownVersionLabelError
 from service.errors.state import (
     BadOutputError,
@@ -70,6 +70,7 @@ __all__ = [
     "InvalidExperimentError",
     "JsonValue",
     "MalformedBodyError",
+    "MalformedRequestError",
     "ModelBrokenError",
     "ModelInUseError",
     "NotAcceptableError",

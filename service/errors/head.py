@@ -39,3 +39,17 @@ class HeadTimeoutError(ServiceError):
             remedy="Send them at once; try again over a faster connection.",
             extensions={"timeout_s": timeout_s},
         )
+
+
+class MalformedRequestError(ServiceError):
+    """400: what arrived is no HTTP/1.1."""
+
+    status = 400
+    code = "malformed-request"
+    title = "The request cannot be read."
+
+    def __init__(self) -> None:
+        super().__init__(
+            "What arrived is no HTTP/1.1 request, or its end cannot be told.",
+            remedy="Ask by http:// and not https://, unless a proxy before the service ends TLS; check the client.",
+        )

@@ -215,6 +215,67 @@ def test_a_request_to_upgrade_is_answered_like_any_other_and_so_is_the_next(port
             assert answer(connection).endswith(b"0 bytes")
 
 
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"Content-Length: 5\r\n", b"hello"),
+        (b"Transfer-Encoding: chunked\r\n", b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"),
+    ],
+)
+@pytest.mark.parametrize("pieces", [1, 2, 40])
+def test_a_request_to_upgrade_keeps_its_body(port, framing, body, pieces):
+    """As Java's HttpClient sends it; and what follows in the same packet is read, too."""
+    request = BEGUN + H2C + framing + b"\r\n" + body
+    with connected(port) as connection:
+        both = request + request
+        size = -(-len(both) // pieces)
+        for start in range(0, len(both), size):
+            connection.sendall(both[start : start + size])
+            time.sleep(0.001)
+        received = b""
+        while received.count(b"5 bytes") < 2 and (part := connection.recv(65536)):
+            received += part
+        assert received.count(b"HTTP/1.1 200 ") == 2
+        assert received.count(b"5 bytes") == 2
+        connection.sendall(BEGUN + b"Content-Length: 3\r\n\r\nend")
+        assert answer(connection).endswith(b"3 bytes")
+
+
+def test_a_body_after_a_request_to_upgrade_has_its_length(port):
+    """Its end is where the head says: what follows is a request of its own, and here none."""
+    with connected(port) as connection:
+        connection.sendall(BEGUN + H2C + b"Content-Length: 5\r\n\r\nhello, and more\r\n\r\n")
+        assert b"\r\n\r\n5 bytes" in answer(connection)
+
+
+# ---- no HTTP ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"nothing\r\n\r\n",
+        BEGUN + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nhello",
+        BEGUN + b"Content-Length: five\r\n\r\nhello",
+    ],
+)
+def test_what_is_no_http_is_told_so(port, sent):
+    with connected(port) as connection:
+        connection.sendall(sent)
+        check(answer(connection), 400, "malformed-request")
+
+
+def test_what_was_asked_before_no_http_is_answered(port):
+    with connected(port) as connection:
+        connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\nnothing\r\n\r\n")
+        assert answer(connection).endswith(b"0 bytes")
+        assert connection.recv(1) == b""
+
+
 # ---- behind another request ------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,66 @@
+"""The rest of a request that asks for an upgrade, which nobody grants here: its body, and the requests after it.
+
+At the end of such a head httptools takes everything that follows for another protocol and passes over the body that was
+announced. Clients send both: Java's and curl ask for HTTP/2 (`Upgrade: h2c`) with each first request, its body included
+(RFC 9110, Sec. 7.8: a server that does not upgrade answers as if it had not been asked).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import httptools
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# What says where a body ends. The parser before has seen to it that there is one way only.
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
+def announces_body(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether headers (names in lower case) say that a body follows."""
+    return any(name in _FRAMING for name, _ in headers)
+
+
+def parser_of_rest(
+    protocol: "HttpToolsProtocol", headers: Sequence[tuple[bytes, bytes]]
+) -> httptools.HttpRequestParser:
+    """A parser for what follows a head that was read, and whose callbacks were called, already.
+
+    Args:
+        protocol: Has the callbacks.
+        headers: Of that head, names in lower case.
+    """
+    calls = _Calls(protocol)
+    parser = httptools.HttpRequestParser(calls)
+    if announces_body(headers):
+        framing = b"".join(b"%b: %b\r\n" % header for header in headers if header[0] in _FRAMING)
+        parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
+    calls.within_known_head = False
+    return parser
+
+
+class _Calls:
+    """Callbacks of a protocol, but for those of the head that is told to a new parser once more."""
+
+    def __init__(self, protocol: "HttpToolsProtocol") -> None:
+        self._protocol = protocol
+        self.within_known_head = True
+        for name in ("on_body", "on_chunk_header", "on_message_complete"):
+            setattr(self, name, getattr(protocol, name))
+
+    def on_message_begin(self) -> None:
+        if not self.within_known_head:
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self.within_known_head:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.within_known_head:
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self.within_known_head:
+            self._protocol.on_headers_complete()
