@@ -8,7 +8,8 @@ the system states, which in a virtual machine may be the nominal one.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -99,14 +100,36 @@ class Roofline:
             self._rates.append((macs_per_s.value, cycles_per_s.value))
 
     def take(self) -> Bound:
-        """The bound from the samples since the last call: their medians."""
+        """The bound from the samples since the last call: the highest rate and the highest clock.
+
+        A bound is wanted, and whatever else runs on the core can only slow a probe down.
+        """
         per_cycle = macs_per_cycle(self._kernel, cpu_facts())
         rates, self._rates = np.array(self._rates, np.float64), []
         if len(rates):
-            macs_per_s, clock = (float(value) for value in np.median(rates, axis=0))
+            macs_per_s, clock = (float(value) for value in rates.max(axis=0))
             return Bound(per_cycle, clock, "measured", macs_per_s)
         stated = cpu_facts().get("cpu MHz")
         return Bound(per_cycle, float(stated) * 1e6 if stated else None, "as the system states it", None)
+
+
+def highest(bounds: Sequence[Bound]) -> Bound:
+    """The bound of a whole run from those of its parts, the highest rate and the highest clock among them.
+
+    A neighbour can take a part of the core for as long as a part lasts, and shares of what was left are no shares.
+
+    Args:
+        bounds: of one kernel, at least one.
+    """
+    rates = [bound.macs_per_s for bound in bounds if bound.macs_per_s is not None]
+    fastest = max(bounds, key=lambda bound: bound.clock_hz or 0.0)
+    return replace(fastest, macs_per_s=max(rates, default=None))
+
+
+def spread(bounds: Sequence[Bound]) -> str:
+    """Lowest and highest rate of the probe among parts of a run, in words; empty without a probe."""
+    rates = [bound.macs_per_s / 1e9 for bound in bounds if bound.macs_per_s is not None]
+    return f"best probe beside a shape {min(rates):.0f} to {max(rates):.0f} GMAC/s a core" if rates else ""
 
 
 def _find_probe(library: Path) -> ctypes._NamedFuncPointer | None:

@@ -10,7 +10,15 @@ import pytest
 from loadtest import kernel
 from loadtest.machine import cpu_facts
 from loadtest.measures.interleave import ParityError, Run
-from loadtest.measures.roofline import MACS_PER_CYCLE, MACS_PER_CYCLE_ZEN5, Bound, Roofline, macs_per_cycle
+from loadtest.measures.roofline import (
+    MACS_PER_CYCLE,
+    MACS_PER_CYCLE_ZEN5,
+    Bound,
+    Roofline,
+    highest,
+    macs_per_cycle,
+    spread,
+)
 from loadtest.peers import openvino_runtime
 from loadtest.peers.blocks import Blocks
 from loadtest.peers.shapes import Shape, Shapes, load_shapes
@@ -160,6 +168,29 @@ def test_the_operators_own_roofline_is_read() -> None:
     assert (bound.macs_per_s is not None) == (bound.clock_source == "measured")
     assert bound.macs_per_s is None or bound.macs_per_s > 0
     assert bound.sentence()
+
+
+def test_a_neighbour_lowers_no_roofline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes of one shape, then of a run: the best counts, whatever came last and however many were slow."""
+    roofline = Roofline()
+    bounds = []
+    for rates in ([(5e11, 2e9), (7e11, 2e9), (4e11, 3e9)], [(6e11, 2.5e9)]):
+        monkeypatch.setattr(roofline, "_rates", list(rates))
+        bounds.append(roofline.take())
+    assert [(bound.macs_per_s, bound.clock_hz) for bound in bounds] == [(7e11, 3e9), (6e11, 2.5e9)]
+    best = highest(bounds[::-1])
+    assert (best.macs_per_s, best.clock_hz, best.clock_source) == (7e11, 3e9, "measured")
+    assert spread(bounds) == "best probe beside a shape 600 to 700 GMAC/s a core"
+    unprobed = Bound(macs_per_cycle=None, clock_hz=None, clock_source="nobody", macs_per_s=None)
+    assert highest([unprobed]) == unprobed and spread([unprobed]) == ""
+
+
+def test_all_rows_of_a_run_have_one_roofline(document: Document) -> None:
+    rates = {row.roofline_gmac_per_s for row in document.rows if row.name.endswith("/binary")}
+    assert len(rates) == 1
+    (note,) = [note for note in document.notes if note.startswith("roofline: ")]
+    (rate,) = rates
+    assert rate is None or f"probe {rate:.0f} GMAC/s" in note
 
 
 def test_the_stated_bound_is_the_cpus() -> None:
