@@ -10,7 +10,7 @@
 // bytes that are table offsets beforehand, once a job. A tile of 4 pixels x 64 channels has 8 accumulators.
 //
 // Overflow: a step adds at most 4 to a byte, so 56 steps (7 words) stay below 225; bytes are then added into 16 bits,
-// which start at the counter's start (epilogue.h) and so hold what 2047 words can give. More words than that, 7,270
+// which start at the counter's start (epilogue.h) and so hold what 2047 words can give. More words than that, 7,264
 // channels of a 3x3 filter, are counted pixel by pixel, in 32 bits.
 #include <immintrin.h>
 
