@@ -74,6 +74,12 @@ def test_fuzz_as_shipped(tmp_path: Path, seed: int) -> None:
     assert "scalar: exact" in said
 
 
+def test_memory_that_runs_out_is_a_status(tmp_path: Path) -> None:
+    require_tools("cmake", "c++")
+    build(tmp_path, ["bireal_op_no_memory"])
+    assert run([str(tmp_path / "bireal_op_no_memory")]).startswith("6 operators")
+
+
 def test_threads(tmp_path: Path, seed: int) -> None:
     """No two threads touch the same memory without an order, in tasks of one run and where sessions are opened."""
     require_tools("cmake", "c++")
