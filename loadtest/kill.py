@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from loadtest.machine import describe_machine
-from loadtest.options import count, positive
+from loadtest.options import count, file_to_write, positive
 from loadtest.pictures import photo_like
 from loadtest.stack import StackError, Started, ended, service, stop
 from models.command_line import Parser
@@ -357,7 +357,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", type=count, default=20, help="acknowledged before SIGKILL (%(default)s)")
     parser.add_argument("--stubborn", action="store_true", help="clients that go on sending until the port closes")
     parser.add_argument("--model-dir", type=Path, help="other models than the shipped ones")
-    parser.add_argument("--out", type=Path, help="write the report here too")
+    parser.add_argument("--out", type=file_to_write, help="write the report here too")
     return parser
 
 

@@ -31,7 +31,7 @@ import httpx
 
 from loadtest.keepalive import LoadError, post
 from loadtest.machine import describe_machine
-from loadtest.options import count, progress
+from loadtest.options import count, file_to_write, progress
 from loadtest.overhead_peers import work
 from loadtest.pictures import photo_like
 from loadtest.stack import ROOT, StackError, ended, free_port, service
@@ -268,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout, whose service takes turns too")
     parser.add_argument("--cores", action="store_true", help="one core against two instead")
-    parser.add_argument("--out", type=Path, help="write the report here too")
+    parser.add_argument("--out", type=file_to_write, help="write the report here too")
     return parser
 
 

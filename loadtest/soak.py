@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from loadtest.machine import describe_machine
-from loadtest.options import count, positive
+from loadtest.options import count, file_to_write, positive
 from loadtest.pictures import photo_like
 from loadtest.scenarios.drive import Usage
 from loadtest.stack import StackError, service, stop
@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--queue-size", type=count, default=8, help="of the service: small, so that it is full")
     parser.add_argument("--max-slope", type=float, default=500.0, help="kB a minute that count as flat (%(default)s)")
     parser.add_argument("--model-dir", type=Path, help="other models than the shipped ones")
-    parser.add_argument("--out", type=Path, help="write the report here too")
+    parser.add_argument("--out", type=file_to_write, help="write the report here too")
     return parser
 
 

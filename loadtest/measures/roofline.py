@@ -20,15 +20,20 @@ from service import xnor_op
 PROBE_SECONDS = 0.002
 _PROBE = "bireal_roofline_probe"
 
-# Multiply-accumulates of a core and cycle, from the costs that the kernels' heads derive:
+# Multiply-accumulates of a core and cycle, from the costs that the kernels' heads derive (uops.info):
 #   avx512vpopcnt  xor, vpopcntd, add: 3 instructions for 16 * 32; 2 of them a cycle (Intel, Zen 4)
-#   avx512vnni     53 instructions for 16 words of 16 * 32 (its file counts them); 2 of them a cycle (Intel)
-#   avx512bw       vpshufb, vpaddb: 2 instructions for 64 * 4; one vpshufb a cycle (Intel)
-#   avx2           vpshufb, vpaddb: 2 instructions for 32 * 4; 4 vector instructions a cycle (Zen; Intel has 3)
+#   avx512vnni     53 instructions for 16 words of 16 * 32 (its file counts them); 2 of them a cycle (Intel, Zen 4)
+#   avx512bw       vpshufb, vpaddb: 2 instructions for 64 * 4; one vpshufb a cycle (Intel, Zen 4)
 # Zen 5 has four 512-bit pipes, two of which count bits or shuffle: 4 / 3 vpopcntd a cycle, 2 vpshufb.
 # The portable kernel is what a compiler makes of it: nothing to state.
-MACS_PER_CYCLE = {"avx512vpopcnt": 512 / 3 * 2, "avx512vnni": 16 * 512 / 53 * 2, "avx512bw": 256.0, "avx2": 128 / 2 * 4}
-MACS_PER_CYCLE_ZEN5 = {"avx512vpopcnt": 512 / 3 * 4, "avx512vnni": 16 * 512 / 53 * 4, "avx512bw": 512.0, "avx2": 256.0}
+MACS_PER_CYCLE = {"avx512vpopcnt": 512 / 3 * 2, "avx512vnni": 16 * 512 / 53 * 2, "avx512bw": 256.0}
+MACS_PER_CYCLE_ZEN5 = {"avx512vpopcnt": 512 / 3 * 4, "avx512vnni": 16 * 512 / 53 * 4, "avx512bw": 512.0}
+# avx2: vpshufb, vpaddb: 2 instructions for 32 * 4. Zen 2 to 5: 4 vector instructions a cycle, 2 of them vpshufb. Intel
+# has 3, of which 1 is a vpshufb up to Skylake and its kin, 2 since Ice Lake. Not stated: Zen 1, which has registers of
+# 128 bits, and Intel's small cores.
+_ZEN2_MODEL = 0x30  # family 23; Zen 1 is below
+_INTEL_ONE_SHUFFLE = {60, 61, 63, 69, 70, 71, 78, 79, 85, 86, 94, 142, 158, 165, 166}  # Haswell to Comet, Cascade Lake
+_INTEL_TWO_SHUFFLES = {106, 108, 125, 126, 140, 141, 143, 167, 207}  # Ice, Tiger, Rocket Lake, Sapphire, Emerald Rapids
 
 
 def macs_per_cycle(kernel: str, cpu: dict[str, str]) -> float | None:
@@ -39,10 +44,19 @@ def macs_per_cycle(kernel: str, cpu: dict[str, str]) -> float | None:
         cpu: as `loadtest.machine.cpu_facts` tells.
 
     Returns:
-        Multiply-accumulates a cycle of one core; None where nothing is stated.
+        Multiply-accumulates a cycle of one core; None where nothing is stated of the kernel or the CPU.
     """
-    zen5 = cpu.get("vendor_id") == "AuthenticAMD" and cpu.get("cpu family") == "26"
-    return (MACS_PER_CYCLE_ZEN5 if zen5 else MACS_PER_CYCLE).get(kernel)
+    vendor = cpu.get("vendor_id")
+    if vendor not in ("AuthenticAMD", "GenuineIntel"):
+        return None
+    family, model = int(cpu["cpu family"]), int(cpu["model"])
+    if vendor == "AuthenticAMD":
+        if kernel == "avx2":
+            return 128 / 2 * 4 if family > 23 or (family == 23 and model >= _ZEN2_MODEL) else None
+        return (MACS_PER_CYCLE_ZEN5 if family == 26 else MACS_PER_CYCLE).get(kernel)
+    if kernel == "avx2":
+        return 128.0 if model in _INTEL_ONE_SHUFFLE else 128 / 2 * 3 if model in _INTEL_TWO_SHUFFLES else None
+    return MACS_PER_CYCLE.get(kernel)
 
 
 @dataclass(frozen=True)

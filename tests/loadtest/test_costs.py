@@ -20,6 +20,7 @@ from loadtest.peers.onnx_runtime import Workload
 from loadtest.peers.unfused import BEHIND, CONVOLUTION, unfused_packed
 from loadtest.records.schema_costs import Costs
 from service.backends.session import open_session
+from service.backends.session import SPIN_US
 from service.host import usable_cpus
 from service.xnor_op import library_path, usable_kernels
 
@@ -63,6 +64,7 @@ def test_throughput_of_every_number_of_sessions(document: Costs) -> None:
 def test_every_node_belongs_to_a_module(document: Costs) -> None:
     rows = {row.module: row for row in document.modules}
     assert not document.left_out
+    assert document.settings.spin_us == SPIN_US  # as its sessions do
     assert rows.keys() >= {
         "3x3 convolutions",
         "BatchNorm, shortcut, sign or ReLU",

@@ -11,8 +11,6 @@ from loadtest import kernel
 from loadtest.machine import cpu_facts
 from loadtest.measures.interleave import ParityError, Run
 from loadtest.measures.roofline import (
-    MACS_PER_CYCLE,
-    MACS_PER_CYCLE_ZEN5,
     Bound,
     Roofline,
     highest,
@@ -193,10 +191,37 @@ def test_all_rows_of_a_run_have_one_roofline(document: Document) -> None:
     assert rate is None or f"probe {rate:.0f} GMAC/s" in note
 
 
-def test_the_stated_bound_is_the_cpus() -> None:
-    zen5 = {"vendor_id": "AuthenticAMD", "cpu family": "26"}
-    for name in MACS_PER_CYCLE:
-        assert macs_per_cycle(name, {}) == MACS_PER_CYCLE[name]
-        assert macs_per_cycle(name, zen5) == MACS_PER_CYCLE_ZEN5[name]
-        assert macs_per_cycle(name, zen5 | {"cpu family": "25"}) == MACS_PER_CYCLE[name]
-    assert macs_per_cycle("scalar", zen5) is None
+ZEN1, ZEN3, ZEN4, ZEN5 = (
+    {"vendor_id": "AuthenticAMD", "cpu family": family, "model": model}
+    for family, model in (("23", "1"), ("25", "1"), ("25", "17"), ("26", "2"))
+)
+SKYLAKE, CASCADE_LAKE, ICE_LAKE, NEXT_YEARS = (
+    {"vendor_id": "GenuineIntel", "cpu family": "6", "model": model} for model in ("94", "85", "106", "9999")
+)
+
+
+@pytest.mark.parametrize(
+    ("kernel_name", "cpu", "macs"),
+    [
+        ("avx2", ZEN1, None),
+        ("avx2", ZEN3, 256),
+        ("avx2", ZEN5, 256),
+        ("avx2", SKYLAKE, 128),
+        ("avx2", CASCADE_LAKE, 128),
+        ("avx2", ICE_LAKE, 192),
+        ("avx2", NEXT_YEARS, None),
+        ("avx2", {}, None),
+        ("avx512bw", CASCADE_LAKE, 256),
+        ("avx512bw", ZEN5, 512),
+        ("avx512vnni", CASCADE_LAKE, 309.1),
+        ("avx512vnni", ZEN5, 618.3),
+        ("avx512vpopcnt", ICE_LAKE, 341.3),
+        ("avx512vpopcnt", ZEN4, 341.3),
+        ("avx512vpopcnt", ZEN5, 682.7),
+        ("avx512vpopcnt", {"vendor_id": "Another"}, None),
+        ("scalar", ZEN5, None),
+    ],
+)
+def test_the_stated_bound_is_the_cpus(kernel_name: str, cpu: dict[str, str], macs: float | None) -> None:
+    stated = macs_per_cycle(kernel_name, cpu)
+    assert stated == (None if macs is None else pytest.approx(macs, abs=0.05))

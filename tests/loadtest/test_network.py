@@ -138,6 +138,28 @@ def test_the_command_prints_one_json_document_and_writes_it(
     }
 
 
+def test_a_file_that_cannot_be_written_costs_no_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], document: Document
+) -> None:
+    measured: list[object] = []
+
+    def measure(arguments: object) -> Document:
+        measured.append(arguments)
+        gone.rmdir()  # while it measures
+        return document
+
+    monkeypatch.setattr(network, "measure", measure)
+    (gone := tmp_path / "gone").mkdir()
+    for nowhere in (tmp_path / "missing" / "x.json", tmp_path):
+        with pytest.raises(SystemExit) as ended:
+            network.main(["--out", str(nowhere)])
+        assert ended.value.code == 2 and not measured
+        assert f"{nowhere} cannot be written" in capsys.readouterr().err
+    assert network.main(["--json", "--out", str(gone / "x.json")]) == 2
+    said = capsys.readouterr()
+    assert Document.model_validate_json(said.out) == document and "x.json" in said.err
+
+
 def test_without_pytorch_and_zoo_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
