@@ -19,8 +19,7 @@ from loadtest.peers.networks import Pair, photos
 from loadtest.peers.onnx_runtime import Workload
 from loadtest.peers.unfused import BEHIND, CONVOLUTION, unfused_packed
 from loadtest.records.schema_costs import Costs
-from service.backends.session import open_session
-from service.backends.session import SPIN_US
+from service.backends.session import SPIN_US, open_session
 from service.host import usable_cpus
 from service.xnor_op import library_path, usable_kernels
 
