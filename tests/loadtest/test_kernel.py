@@ -43,6 +43,13 @@ def test_rows_are_ways_of_shapes(document: Document) -> None:
         assert row.keys() >= {"name", "threads", "batch", "median_ms", "ratio_vs_ort_fp32", "gmac_per_s"}
 
 
+def test_openvino_is_a_peer(document: Document) -> None:
+    if openvino_runtime.load_openvino() is None:
+        pytest.skip(openvino_runtime.MISSING)
+    found = {row.name for row in document.rows if row.name.endswith("/openvino-binary")}
+    assert found == {f"{shape.name}/openvino-binary" for shape in SHAPES.shapes}
+
+
 def test_binary_outputs_equal_the_reference_in_every_element(document: Document) -> None:
     for row in document.rows:
         if not row.name.endswith("/ort-fp32"):

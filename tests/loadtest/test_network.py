@@ -54,6 +54,13 @@ def test_rows_are_those_that_the_names_promise(document: Document) -> None:
     assert not [left for left in document.left_out if left.failed]
 
 
+def test_openvino_is_a_peer(document: Document) -> None:
+    if openvino_runtime.load_openvino() is None:
+        pytest.skip(openvino_runtime.MISSING)
+    found = {row.name for row in document.rows if "/openvino-" in row.name}
+    assert found == {"resnet18/openvino-fp32", "resnet18/openvino-int8", "bireal18/openvino-binary"}
+
+
 def test_rows_have_the_agreed_keys_and_a_spread(document: Document) -> None:
     for row in json.loads(document.model_dump_json())["rows"]:
         assert row.keys() >= ISSUE_KEYS
