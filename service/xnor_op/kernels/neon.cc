@@ -15,13 +15,14 @@
 #include "../epilogue.h"
 #include "neon.h"
 #include "taps.h"
+#include "word_layout.h"
 
 namespace bireal {
 namespace {
 
 constexpr int kLanes = 4;  // floats and int32 a register
 constexpr int kWordBits = 32;
-constexpr int kBlock = 32;  // output channels of a tile: their signs are one word of bits_out
+constexpr int kBlock = kWordBlock;  // output channels of a tile
 constexpr int kVectors = kBlock / kLanes;
 constexpr int kLargestTile = 3;    // pixels
 constexpr int kWordsToBytes = 31;  // words until bytes could overflow
@@ -55,23 +56,6 @@ void pack(const float* x, const float* threshold, int64_t pixels, int channels, 
 }
 
 // ---------------------------------------------------------------- binary convolution
-
-// Layout: [block][tap][word][32 channels]; channels beyond the last are zero.
-size_t bconv_layout_bytes(int out_channels, int taps, int words) {
-  return sizeof(uint32_t) * kBlock * taps * words * ((static_cast<size_t>(out_channels) + kBlock - 1) / kBlock);
-}
-
-void bconv_layout(const uint32_t* weights, int out_channels, int taps, int words, void* out) {
-  auto* to = static_cast<uint32_t*>(out);
-  const int run = taps * words;
-  for (int first = 0; first < out_channels; first += kBlock) {
-    for (int k = 0; k < run; ++k) {
-      for (int lane = 0; lane < kBlock; ++lane) {
-        *to++ = first + lane < out_channels ? weights[static_cast<size_t>(first + lane) * run + k] : 0;
-      }
-    }
-  }
-}
 
 struct RowContext {
   const BConvJob& job;
@@ -259,8 +243,8 @@ const Kernels kernels_neon = {
     kBlock,
     kNeonStemBlock,
     pack,
-    bconv_layout_bytes,
-    bconv_layout,
+    word_layout_bytes,
+    word_layout,
     no_scratch,
     bconv,
     &kNeonStemF32,
