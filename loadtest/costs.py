@@ -24,6 +24,7 @@ from loadtest.records.costs import cost_tables
 from loadtest.records.schema import LeftOut, Settings
 from loadtest.records.schema_costs import Costs, Instructions, Memory, Module, Throughput
 from models.command_line import Parser
+from service.backends.session import SPIN_US
 
 PARTS = ("memory", "instructions", "throughput", "modules")
 # Modules are told apart by the names of basic blocks; counting instructions takes a minute a row.
@@ -68,7 +69,9 @@ def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = Non
             left_out.append(LeftOut(name=pair.binary_name, reason=str(error), failed=failed))
     return Costs(
         machine=machine,
-        settings=Settings(threads=(1,), batch=(1,), repetitions=arguments.repetitions, settle=1, weights=weights),
+        settings=Settings(
+            threads=(1,), batch=(1,), repetitions=arguments.repetitions, settle=1, spin_us=SPIN_US, weights=weights
+        ),
         memory=tuple(memory),
         instructions=tuple(instructions),
         throughput=tuple(throughput),

@@ -1,8 +1,8 @@
 """Single blocks against the float convolution of the same shape and against OpenVINO: `python -m loadtest.kernel`.
 
 Rows are `<shape>/<how it runs>`, with the shapes of loadtest/peers/shapes.yaml; times are those of one block. Rates
-count only taps inside the image, and stand beside the operator's roofline (loadtest/measures/roofline.py), probed
-between the runs.
+count only taps inside the image, and stand beside the operator's roofline (loadtest/measures/roofline.py), the best of
+all probes between the runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from loadtest.machine import describe_machine
 from loadtest.measures.interleave import CheckedRun, ParityError, interleave, summarise
-from loadtest.measures.roofline import Bound, Roofline
+from loadtest.measures.roofline import Bound, Roofline, highest, spread
 from loadtest.options import UsageError, parser, progress, run_main, select, settings, table
 from loadtest.peers import openvino_runtime
 from loadtest.peers.blocks import Blocks
@@ -45,9 +45,9 @@ def measure(arguments: argparse.Namespace, shapes: Shapes | None = None) -> Docu
         selected = [name for name in selected if not name.endswith("/openvino-binary")]
     if not selected:
         raise UsageError(openvino_runtime.MISSING)
-    rows: list[Row] = []
+    measured: list[tuple[Row, Shape]] = []
     roofline = Roofline()
-    bound: Bound | None = None
+    bounds: list[Bound] = []
     for threads in arguments.threads:
         for batch in arguments.batch:
             for shape in file.shapes:
@@ -60,19 +60,17 @@ def measure(arguments: argparse.Namespace, shapes: Shapes | None = None) -> Docu
                 seconds = interleave(runs, arguments.repetitions, settle=SETTLE, each_round=roofline.sample)
                 one = {name: samples / file.layers for name, samples in seconds.items()}
                 baseline = f"{shape.name}/{BASELINE}"
-                bound = roofline.take()
-                rows += [
-                    with_rates(row, shape, bound)
-                    for row in summarise(runs, one, baseline=baseline, threads=threads, batch=batch)
-                ]
+                bounds.append(roofline.take())
+                rows = summarise(runs, one, baseline=baseline, threads=threads, batch=batch)
+                measured += [(row, shape) for row in rows]
     notes = [f"a run is {file.layers} blocks; times are of one"]
-    if bound is not None:
-        notes.append(f"roofline: {bound.sentence()}")
+    if bounds:
+        notes.append(f"roofline: {'; '.join(filter(None, (highest(bounds).sentence(), spread(bounds))))}")
     return Document(
         benchmark="kernel",
         machine=machine,
         settings=settings(arguments, settle=SETTLE, weights="random"),
-        rows=tuple(rows),
+        rows=tuple(with_rates(row, shape, highest(bounds)) for row, shape in measured),
         left_out=tuple(left_out),
         notes=tuple(notes),
     )

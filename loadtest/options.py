@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -49,12 +50,12 @@ def parser(module: str, description: str, *, repetitions: int) -> argparse.Argum
 def add_output(parser: argparse.ArgumentParser) -> None:
     """The options by which `run_main` writes a document."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write that document to a file, too")
+    parser.add_argument("--out", type=file_to_write, metavar="FILE", help="write that document to a file, too")
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     """The option by which `run_report` writes a report."""
-    parser.add_argument("--out", type=Path, help="write the report here too")
+    parser.add_argument("--out", type=file_to_write, help="write the report here too")
 
 
 def count(text: str) -> int:
@@ -77,6 +78,14 @@ def existing_file(text: str) -> Path:
     path = Path(text)
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path
+
+
+def file_to_write(text: str) -> Path:
+    """An argument that names a file to write: what takes an hour to measure is not to be lost for a misspelt folder."""
+    path = Path(text)
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written")
     return path
 
 
@@ -137,7 +146,7 @@ def run_main(
         table: the document as lines for a terminal.
 
     Returns:
-        0; 1 if a row failed its parity check; 2 if nothing could be measured.
+        0; 1 if a row failed its parity check; 2 if nothing could be measured, or the file not be written.
     """
     try:
         document = measure(arguments)
@@ -145,12 +154,16 @@ def run_main(
         print(f"error: {error}", file=sys.stderr)
         return 2
     text = document.model_dump_json(indent=1, exclude_none=True) + "\n"
-    if arguments.out is not None:
-        arguments.out.write_text(text)
     if arguments.json:
-        print(text, end="")
+        print(text, end="", flush=True)
     else:
-        print("\n".join(table(document)))
+        print("\n".join(table(document)), flush=True)
+    if arguments.out is not None:
+        try:
+            arguments.out.write_text(text)
+        except OSError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     return int(any(left.failed for left in document.left_out))
 
 

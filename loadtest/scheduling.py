@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from loadtest.machine import describe_machine
-from loadtest.options import count, positive
+from loadtest.options import count, file_to_write, positive
 from loadtest.records.schema import Machine
 from models.command_line import Parser
 from service.errors import ServiceError
@@ -185,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--callers", type=count, default=16, help="images in flight (default 16)")
     parser.add_argument("--seconds", type=positive, default=1.0, help="of a round (default 1)")
     parser.add_argument("--rounds", type=count, default=3, help="of each configuration (default 3)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the document to a file")
+    parser.add_argument("--out", type=file_to_write, metavar="FILE", help="write the document to a file")
     arguments = parser.parse_args(argv)
     try:
         document = measure(arguments)

@@ -24,7 +24,8 @@ and 7 and its text swap the two tables, and the printed 15.8x does not follow fr
 _MEMORY = """In the place of the paper's Table 6 (LUT, FF, BRAM of an FPGA): each row is the median of fresh processes
 with one thread, which import the runtime, then load the network from its file and run it three times at batch 1. *Grew*
 is what resident memory grew by, *peak* by how much its maximum lies above the start. A 1-bit network's weights are held
-twice, at 1 bit each ([ADR 0007](../adr/0007-two-copies-of-packed-weights.md)); the column counts one copy."""
+twice, as in the file and as the kernel reads them: at 1 bit each, with AVX2 and AVX-512 BW at 2
+([ADR 0007](../adr/0007-two-copies-of-packed-weights.md)); the column counts the file's copy."""
 _INSTRUCTIONS = """Instructions of one run, counted by valgrind, which offers AVX2 at most to both runtimes: not the
 kernels that were timed above. It needs no hardware counters, which virtual machines often lack."""
 _SESSIONS = """Sessions of one thread each, on one image each, at the same time: a server with as many workers."""

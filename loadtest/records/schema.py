@@ -118,8 +118,8 @@ class Row(Part):
         parity: the check before the timing.
         macs: multiply-accumulates of a run, taps inside the image only (blocks only).
         gmac_per_s: macs / median.
-        roofline_gmac_per_s: what the operator's inner instructions reach on registers alone, as measured in the same
-            turns, for all threads together; None without the probe.
+        roofline_gmac_per_s: what the operator's inner instructions reach on registers alone, the best of the probes
+            between all runs, for all threads together; None without the probe.
         percent_of_roofline: 100 gmac_per_s / roofline_gmac_per_s.
         bound_gmac_per_s: the same bound as instructions a cycle x clock.
         percent_of_bound: 100 gmac_per_s / bound_gmac_per_s.

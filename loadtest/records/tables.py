@@ -36,8 +36,8 @@ every element.
 stock float operators, `/ort-int8`, `/openvino-fp32` and `/openvino-int8` are the twin elsewhere, and `/openvino-binary`
 is the Bi-Real net with OpenVINO's BinaryConvolution. A block is sign, binary convolution, BatchNorm and shortcut;
 `64-128@56s2` has 64 channels in, 128 out, a 56 x 56 input and stride 2; `k1` is a 1x1 window. GMAC/s count taps inside
-the image only. The roofline is what the operator's inner instructions reach on registers alone, measured between the
-runs, and the bound is the same as instructions a cycle x clock.
+the image only. The roofline is what the operator's inner instructions reach on registers alone, the best of the probes
+between all runs, and the bound is the same as instructions a cycle x the highest clock that they saw.
 """
 
 
@@ -117,6 +117,8 @@ def _networks(cell: Cell[NetworkGroup]) -> list[str]:
     lines = [
         f"#### {cell.text.capitalize()}",
         "",
+        _repetitions([row for group in cell.views for _, row in group]),
+        "",
         "| | median ms | p25 - p75 | min | ratio | parity | computed by |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
@@ -137,37 +139,52 @@ def _network_row(way: str, row: Row) -> str:
 
 
 def _scaling(rows: Sequence[Row]) -> list[str]:
-    """What threads and batches are worth, for the networks that were measured at several of them."""
+    """What threads and batches are worth, for the networks that were measured at several of them.
+
+    A column for each number of threads above 1 and each batch, and one for each batch above 1 on one thread, where any
+    network has both cells that it compares.
+    """
     found = {(row.name, row.threads, row.batch): row.median_ms for row in rows}
-    threads, batch = max(row.threads for row in rows), max(row.batch for row in rows)
-    lines = []
-    for name in dict.fromkeys(row.name for row in rows if way_of(row) in ("binary", "ort-fp32")):
-        one, more = found.get((name, 1, 1)), found.get((name, threads, 1))
-        many, both = found.get((name, 1, batch)), found.get((name, threads, batch))
-        cells = [
-            _number(one / more if one and more else None, ".2f", "x"),
-            _number(many / both if many and both else None, ".2f", "x"),
-            _number(one * batch / many if one and many else None, ".2f", "x"),
+    names = list(dict.fromkeys(row.name for row in rows if way_of(row) in ("binary", "ort-fp32")))
+    batches = sorted({row.batch for row in rows})
+    threaded, batched = {}, {}
+    for threads in sorted({row.threads for row in rows if row.threads > 1}):
+        for batch in batches:
+            threaded[f"{threads} threads, batch {batch}"] = [
+                _ratio(found.get((name, 1, batch)), found.get((name, threads, batch))) for name in names
+            ]
+    for batch in (batch for batch in batches if batch > 1):
+        batched[f"batch {batch}, 1 thread"] = [
+            _ratio(found.get((name, 1, 1)), found.get((name, 1, batch)), batch) for name in names
         ]
-        lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    if threads == batch == 1:
+    said, columns = [], {}
+    for sentence, kind in (
+        ("How many times faster several threads are than one.", threaded),
+        ("How many times as many images a second a batch makes as batch 1 does, on one thread.", batched),
+    ):
+        measured = {head: worth for head, worth in kind.items() if any(value is not None for value in worth)}
+        said += [sentence] if measured else []
+        columns |= measured
+    if not columns:
         return []
-    return [
-        "#### Threads and batches",
-        "",
-        f"How many times faster {threads} threads are than one, and how many times as many images a second",
-        f"batch {batch} makes as batch 1 does, on one thread.",
-        "",
-        f"| | {threads} threads, batch 1 | {threads} threads, batch {batch} | batch {batch}, 1 thread |",
-        "|---|---:|---:|---:|",
-        *lines,
-        "",
-    ]
+    lines = ["#### Threads and batches", "", *said, ""]
+    lines += [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for index, name in enumerate(names):
+        cells = [_number(worth[index], ".2f", "x") for worth in columns.values()]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _ratio(before_ms: float | None, after_ms: float | None, times: int = 1) -> float | None:
+    """How many times faster; None where one of the two was not measured."""
+    return before_ms * times / after_ms if before_ms is not None and after_ms is not None else None
 
 
 def _blocks(cell: Cell[BlockView]) -> list[str]:
     lines = [
         f"#### {cell.text.capitalize()}",
+        "",
+        _repetitions([row for view in cell.views for row in view.rows.values()]),
         "",
         "| block | binary us | p25 - p75 | GMAC/s | of roofline | of bound | float us | vs float | OpenVINO us | vs |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -190,6 +207,13 @@ def _blocks(cell: Cell[BlockView]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _repetitions(rows: Sequence[Row]) -> str:
+    """How many runs a cell's medians are of."""
+    counts = sorted({row.n for row in rows})
+    runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{runs} timed runs a row."
 
 
 def _left_out(left: LeftOut) -> str:

@@ -20,9 +20,10 @@ class WeightCount:
         binary_params: 1-bit weights, those that are convolved with; the unused bits of a last word do not count.
         real_params: real-valued parameters: float constants of any precision, and the integer weights of a stem and of
             1x1 convolutions.
-        binary_bytes: of the 1-bit weights as they run, in words of 32; here the unused bits do count.
-        real_bytes: of the real-valued parameters as they run: float32, whatever precision they are stored in, but
-            integer weights, and float16 ones that an operator reads as such, in their own.
+        binary_bytes: of the 1-bit weights as the runtime holds them, in words of 32; here the unused bits do count.
+        real_bytes: of the real-valued parameters as the runtime holds them: float32, whatever precision they are stored
+            in, but the weights of a stem and of 1x1 convolutions in their own. The copies that operators make for
+            their kernel, which may be wider, are not in these (docs/adr/0007).
     """
 
     binary_params: int
@@ -42,7 +43,7 @@ def count_weights(model: onnx.ModelProto) -> WeightCount:
     """
     graph = PackedGraph(model)
     packed: dict[str, int] = {}  # weight tensor -> channels
-    as_stored: set[str] = set()  # weights that run in the type that they are stored in
+    as_stored: set[str] = set()  # weights that no Cast widens
     for node in graph.custom_nodes:
         if node.op == dialect.BCONV:
             packed[node.input(1)] = node.integer("channels")

@@ -46,7 +46,7 @@ class ModelMetrics:
         self._load_seconds = metrics.gauge("bireal_model_load_seconds", "Time to load and warm the variant.", RUN)
         self._weight_bytes = metrics.gauge(
             "bireal_model_weight_bytes",
-            "Weights in memory as the variant runs them; precision is `binary` (1 bit each) or `real`.",
+            "Weights in memory, one copy as the runtime holds it; precision is `binary` (1 bit each) or `real`.",
             (*TARGET, "precision"),
         )
         self._parameters = metrics.gauge(

@@ -75,7 +75,7 @@ def usable_kernels() -> list[str]:
     Raises:
         OpUnavailableError: the library is missing or cannot be loaded.
     """
-    names: bytes = _library().bireal_kernel_names()
+    names: bytes = _library().bireal_kernel_names() or b""  # null where memory has run out
     return [name for name in names.decode("ascii").split(",") if name]
 
 

@@ -6,8 +6,8 @@
 //   dot = C * T_valid - 2 * sum over valid taps of popcount(a xor w)          (N_valid = C * T_valid).
 // Bi-Real Net's Eq. 2 prints the popcount alone; the affine part is what makes it the inner product of Eq. 1.
 //
-// Kernels run over the valid taps alone: filter rows and columns that lie outside are skipped. (The border of zero
-// words is then never read by them; it belongs to the format so that other consumers need no bounds checks.)
+// Kernels run over the valid taps alone: filter rows and columns that lie outside are skipped. (They may read the border
+// of zero words and never count it; it belongs to the format so that no consumer needs bounds checks.)
 //
 // Counters start at -floor(N_valid / 2) instead of 0, which makes the affine part free:
 //   dot = -2 * (start + popcount - half),  start = -floor(N_valid / 2),  half = 0.5 if N_valid is odd, else 0,

@@ -4,7 +4,8 @@
 // function pointers to which versions only ever append, and OrtCustomOp is a struct to which they only
 // ever append. So a plugin needs nothing but the position of each function that it calls. Every position
 // stands once, in BIREAL_ORT_SLOTS below; tests/xnor_op/test_ort_abi.py compares each of them, and the
-// layout of OrtCustomOp, with the official headers where those are installed (Debian: libonnxruntime-dev).
+// layout of OrtCustomOp, with what is recorded of the official headers, and with the headers themselves where
+// those are installed (Debian: libonnxruntime-dev).
 //
 // Only register_op.cc includes this file.
 #pragma once

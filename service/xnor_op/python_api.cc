@@ -8,7 +8,7 @@
 BIREAL_EXPORT const char* bireal_kernel_name() {
   try {
     return bireal::active_kernels().name;
-  } catch (const bireal::OpError&) {
+  } catch (...) {  // that, or no memory: nothing may pass into C
     return nullptr;
   }
 }
@@ -22,13 +22,17 @@ BIREAL_EXPORT int bireal_roofline_probe(double seconds, double* macs_per_s, doub
     *macs_per_s = found.macs_per_s;
     *cycles_per_s = found.cycles_per_s;
     return 0;
-  } catch (const bireal::OpError&) {
+  } catch (...) {  // that, or no memory: nothing may pass into C
     return 1;
   }
 }
 
-// Comma-separated names of the kernel sets that this CPU can run, fastest first.
+// Comma-separated names of the kernel sets that this CPU can run, fastest first; null where memory has run out.
 BIREAL_EXPORT const char* bireal_kernel_names() {
-  static const std::string names = bireal::usable_kernel_names();
-  return names.c_str();
+  try {
+    static const std::string names = bireal::usable_kernel_names();
+    return names.c_str();
+  } catch (...) {
+    return nullptr;
+  }
 }

@@ -5,6 +5,7 @@
 // Executor and exceptions into OrtStatus with the node's name in front; the operators do the rest. No exception
 // may cross into ONNX Runtime, hence the catch-all in guarded().
 #include <atomic>
+#include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,18 +35,27 @@ void check(OrtStatus* status) {
   throw std::runtime_error(message);
 }
 
-// Runs body; an exception becomes a status that names the node.
+// A status of text on the stack: where memory has run out, a string would throw again. Longer texts are cut.
+OrtStatus* failure(int code, const char* where, const char* what) noexcept {
+  char text[1024];
+  std::snprintf(text, sizeof(text), "%s: %s", where, what);
+  return ort::CreateStatus(g_api, code, text);
+}
+
+// Runs body(label); an exception becomes a status that names the node. `label` says where until body names it better.
 template <typename Body>
-OrtStatus* guarded(const std::string& where, const Body& body) {
+OrtStatus* guarded(const char* where, const Body& body) noexcept {
+  std::string label;
+  const auto named = [&] { return label.empty() ? where : label.c_str(); };
   try {
-    body();
+    body(label);
     return nullptr;
   } catch (const OpError& error) {
-    return ort::CreateStatus(g_api, kOrtInvalidArgument, (where + ": " + error.what()).c_str());
+    return failure(kOrtInvalidArgument, named(), error.what());
   } catch (const std::exception& error) {
-    return ort::CreateStatus(g_api, kOrtFail, (where + ": " + error.what()).c_str());
+    return failure(kOrtFail, named(), error.what());
   } catch (...) {  // nothing may pass into ONNX Runtime's C code
-    return ort::CreateStatus(g_api, kOrtFail, (where + ": unknown error").c_str());
+    return failure(kOrtFail, named(), "unknown error");
   }
 }
 
@@ -197,7 +207,7 @@ const TensorView* pointer(const std::optional<TensorView>& view) { return view ?
 // ---------------------------------------------------------------- the six ops
 
 struct PackOp {
-  static constexpr const char* kName = "Pack";
+  static constexpr const char *kName = "Pack", *kLabel = "bireal.Pack";
   static constexpr size_t kRequiredInputs = 1, kInputs = 2, kRequiredOutputs = 1, kOutputs = 1;
   static constexpr int kOutputTypes[] = {kOrtInt32};
 
@@ -217,7 +227,7 @@ struct PackOp {
 };
 
 struct BConvOp {
-  static constexpr const char* kName = "BConv";
+  static constexpr const char *kName = "BConv", *kLabel = "bireal.BConv";
   static constexpr size_t kRequiredInputs = 4, kInputs = 5, kRequiredOutputs = 1, kOutputs = 2;
   static constexpr size_t kResidual = 4;
   static constexpr int kOutputTypes[] = {kOrtFloat, kOrtInt32};
@@ -242,7 +252,7 @@ struct BConvOp {
 };
 
 struct StemOp {
-  static constexpr const char* kName = "Stem";
+  static constexpr const char *kName = "Stem", *kLabel = "bireal.Stem";
   static constexpr size_t kRequiredInputs = 5, kInputs = 5, kRequiredOutputs = 1, kOutputs = 2;
   static constexpr int kOutputTypes[] = {kOrtFloat, kOrtInt32};
 
@@ -262,7 +272,7 @@ struct StemOp {
 };
 
 struct AvgPool2Op {
-  static constexpr const char* kName = "AvgPool2";
+  static constexpr const char *kName = "AvgPool2", *kLabel = "bireal.AvgPool2";
   static constexpr size_t kRequiredInputs = 1, kInputs = 1, kRequiredOutputs = 1, kOutputs = 1;
   static constexpr int kOutputTypes[] = {kOrtFloat};
 
@@ -278,7 +288,7 @@ struct AvgPool2Op {
 };
 
 struct PointwiseOp {
-  static constexpr const char* kName = "Pointwise";
+  static constexpr const char *kName = "Pointwise", *kLabel = "bireal.Pointwise";
   static constexpr size_t kRequiredInputs = 4, kInputs = 5, kRequiredOutputs = 1, kOutputs = 2;
   static constexpr size_t kSlope = 4;
   static constexpr int kOutputTypes[] = {kOrtFloat, kOrtInt32};
@@ -308,7 +318,7 @@ struct PointwiseOp {
 };
 
 struct GlobalMeanOp {
-  static constexpr const char* kName = "GlobalMean";
+  static constexpr const char *kName = "GlobalMean", *kLabel = "bireal.GlobalMean";
   static constexpr size_t kRequiredInputs = 1, kInputs = 1, kRequiredOutputs = 1, kOutputs = 1;
   static constexpr int kOutputTypes[] = {kOrtFloat};
 
@@ -334,16 +344,16 @@ struct Instance {
 
 // BConv may write y over its residual: input kResidual, output 0. ONNX Runtime only does so where nobody else
 // reads the residual afterwards and the graph declares both shapes.
+// The two lists are read only, and there is no status by which a callback could say that memory has run out.
 size_t bconv_may_inplace(int** inputs, int** outputs) {
-  *inputs = new int[1]{static_cast<int>(BConvOp::kResidual)};
-  *outputs = new int[1]{0};
+  static int residual[] = {static_cast<int>(BConvOp::kResidual)};
+  static int y[] = {0};
+  *inputs = residual;
+  *outputs = y;
   return 1;
 }
 
-void release_may_inplace(int* inputs, int* outputs) {
-  delete[] inputs;
-  delete[] outputs;
-}
+void release_may_inplace(int*, int*) {}
 
 template <typename Op>
 OrtCustomOp make_custom_op() {
@@ -371,15 +381,14 @@ OrtCustomOp make_custom_op() {
   op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
   op.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info, void** kernel) {
     *kernel = nullptr;
-    std::string label = std::string("bireal.") + Op::kName;
-    return guarded(label, [&] {
+    return guarded(Op::kLabel, [&](std::string& label) {
       label = node_label(info, Op::kName);
       *kernel = new Instance<Op>{label, Op(NodeInfo(info))};
     });
   };
   op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
     const auto& instance = *static_cast<const Instance<Op>*>(kernel);
-    return guarded(instance.label, [&] { instance.op.compute(Run(context)); });
+    return guarded(instance.label.c_str(), [&](std::string&) { instance.op.compute(Run(context)); });
   };
   op.KernelDestroy = [](void* kernel) { delete static_cast<Instance<Op>*>(kernel); };
   return op;
@@ -412,7 +421,7 @@ BIREAL_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const Ort
                              "the bireal ops need ONNX Runtime 1.18 or newer; upgrade onnxruntime");
   }
   g_api = api;
-  return guarded("bireal ops", [&] {
+  return guarded("bireal ops", [&](std::string&) {
     active_kernels();  // a bad BIREAL_KERNEL is reported here, not in the middle of a model
     static const Domain domain;
     check(ort::AddCustomOpDomain(g_api, options, domain.handle));

@@ -10,7 +10,13 @@ import pytest
 from loadtest import kernel
 from loadtest.machine import cpu_facts
 from loadtest.measures.interleave import ParityError, Run
-from loadtest.measures.roofline import MACS_PER_CYCLE, MACS_PER_CYCLE_ZEN5, Bound, Roofline, macs_per_cycle
+from loadtest.measures.roofline import (
+    Bound,
+    Roofline,
+    highest,
+    macs_per_cycle,
+    spread,
+)
 from loadtest.peers import openvino_runtime
 from loadtest.peers.blocks import Blocks
 from loadtest.peers.shapes import Shape, Shapes, load_shapes
@@ -35,6 +41,13 @@ def test_rows_are_ways_of_shapes(document: Document) -> None:
     assert {row.name for row in document.rows} == {f"{shape.name}/{way}" for shape in SHAPES.shapes for way in ways}
     for row in json.loads(document.model_dump_json())["rows"]:
         assert row.keys() >= {"name", "threads", "batch", "median_ms", "ratio_vs_ort_fp32", "gmac_per_s"}
+
+
+def test_openvino_is_a_peer(document: Document) -> None:
+    if openvino_runtime.load_openvino() is None:
+        pytest.skip(openvino_runtime.MISSING)
+    found = {row.name for row in document.rows if row.name.endswith("/openvino-binary")}
+    assert found == {f"{shape.name}/openvino-binary" for shape in SHAPES.shapes}
 
 
 def test_binary_outputs_equal_the_reference_in_every_element(document: Document) -> None:
@@ -162,10 +175,60 @@ def test_the_operators_own_roofline_is_read() -> None:
     assert bound.sentence()
 
 
-def test_the_stated_bound_is_the_cpus() -> None:
-    zen5 = {"vendor_id": "AuthenticAMD", "cpu family": "26"}
-    for name in MACS_PER_CYCLE:
-        assert macs_per_cycle(name, {}) == MACS_PER_CYCLE[name]
-        assert macs_per_cycle(name, zen5) == MACS_PER_CYCLE_ZEN5[name]
-        assert macs_per_cycle(name, zen5 | {"cpu family": "25"}) == MACS_PER_CYCLE[name]
-    assert macs_per_cycle("scalar", zen5) is None
+def test_a_neighbour_lowers_no_roofline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes of one shape, then of a run: the best counts, whatever came last and however many were slow."""
+    roofline = Roofline()
+    bounds = []
+    for rates in ([(5e11, 2e9), (7e11, 2e9), (4e11, 3e9)], [(6e11, 2.5e9)]):
+        monkeypatch.setattr(roofline, "_rates", list(rates))
+        bounds.append(roofline.take())
+    assert [(bound.macs_per_s, bound.clock_hz) for bound in bounds] == [(7e11, 3e9), (6e11, 2.5e9)]
+    best = highest(bounds[::-1])
+    assert (best.macs_per_s, best.clock_hz, best.clock_source) == (7e11, 3e9, "measured")
+    assert spread(bounds) == "best probe beside a shape 600 to 700 GMAC/s a core"
+    unprobed = Bound(macs_per_cycle=None, clock_hz=None, clock_source="nobody", macs_per_s=None)
+    assert highest([unprobed]) == unprobed and spread([unprobed]) == ""
+
+
+def test_all_rows_of_a_run_have_one_roofline(document: Document) -> None:
+    rates = {row.roofline_gmac_per_s for row in document.rows if row.name.endswith("/binary")}
+    assert len(rates) == 1
+    (note,) = [note for note in document.notes if note.startswith("roofline: ")]
+    (rate,) = rates
+    assert rate is None or f"probe {rate:.0f} GMAC/s" in note
+
+
+ZEN1, ZEN3, ZEN4, ZEN5 = (
+    {"vendor_id": "AuthenticAMD", "cpu family": family, "model": model}
+    for family, model in (("23", "1"), ("25", "1"), ("25", "17"), ("26", "2"))
+)
+SKYLAKE, CASCADE_LAKE, ICE_LAKE, NEXT_YEARS = (
+    {"vendor_id": "GenuineIntel", "cpu family": "6", "model": model} for model in ("94", "85", "106", "9999")
+)
+
+
+@pytest.mark.parametrize(
+    ("kernel_name", "cpu", "macs"),
+    [
+        ("avx2", ZEN1, None),
+        ("avx2", ZEN3, 256),
+        ("avx2", ZEN5, 256),
+        ("avx2", SKYLAKE, 128),
+        ("avx2", CASCADE_LAKE, 128),
+        ("avx2", ICE_LAKE, 192),
+        ("avx2", NEXT_YEARS, None),
+        ("avx2", {}, None),
+        ("avx512bw", CASCADE_LAKE, 256),
+        ("avx512bw", ZEN5, 512),
+        ("avx512vnni", CASCADE_LAKE, 309.1),
+        ("avx512vnni", ZEN5, 618.3),
+        ("avx512vpopcnt", ICE_LAKE, 341.3),
+        ("avx512vpopcnt", ZEN4, 341.3),
+        ("avx512vpopcnt", ZEN5, 682.7),
+        ("avx512vpopcnt", {"vendor_id": "Another"}, None),
+        ("scalar", ZEN5, None),
+    ],
+)
+def test_the_stated_bound_is_the_cpus(kernel_name: str, cpu: dict[str, str], macs: float | None) -> None:
+    stated = macs_per_cycle(kernel_name, cpu)
+    assert stated == (None if macs is None else pytest.approx(macs, abs=0.05))

@@ -54,6 +54,13 @@ def test_rows_are_those_that_the_names_promise(document: Document) -> None:
     assert not [left for left in document.left_out if left.failed]
 
 
+def test_openvino_is_a_peer(document: Document) -> None:
+    if openvino_runtime.load_openvino() is None:
+        pytest.skip(openvino_runtime.MISSING)
+    found = {row.name for row in document.rows if "/openvino-" in row.name}
+    assert found == {"resnet18/openvino-fp32", "resnet18/openvino-int8", "bireal18/openvino-binary"}
+
+
 def test_rows_have_the_agreed_keys_and_a_spread(document: Document) -> None:
     for row in json.loads(document.model_dump_json())["rows"]:
         assert row.keys() >= ISSUE_KEYS
@@ -136,6 +143,28 @@ def test_the_command_prints_one_json_document_and_writes_it(
         "tiny-bireal/binary",
         "tiny-bireal/reference",
     }
+
+
+def test_a_file_that_cannot_be_written_costs_no_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], document: Document
+) -> None:
+    measured: list[object] = []
+
+    def measure(arguments: object) -> Document:
+        measured.append(arguments)
+        gone.rmdir()  # while it measures
+        return document
+
+    monkeypatch.setattr(network, "measure", measure)
+    (gone := tmp_path / "gone").mkdir()
+    for nowhere in (tmp_path / "missing" / "x.json", tmp_path):
+        with pytest.raises(SystemExit) as ended:
+            network.main(["--out", str(nowhere)])
+        assert ended.value.code == 2 and not measured
+        assert f"{nowhere} cannot be written" in capsys.readouterr().err
+    assert network.main(["--json", "--out", str(gone / "x.json")]) == 2
+    said = capsys.readouterr()
+    assert Document.model_validate_json(said.out) == document and "x.json" in said.err
 
 
 def test_without_pytorch_and_zoo_it_says_what_to_do(

@@ -138,6 +138,35 @@ def test_the_worth_of_threads_and_batches_is_derived_from_the_rows() -> None:
     assert "Threads and batches" not in record.render([recorded])["README.md"]
 
 
+@pytest.mark.parametrize(
+    ("cells", "heads", "values"),
+    [
+        ([(1, 1, 2.5), (2, 1, 1.25)], "2 threads, batch 1", "2.00x"),
+        ([(1, 1, 2.5), (1, 8, 16.0)], "batch 8, 1 thread", "1.25x"),
+        ([(1, 1, 6.0), (2, 1, 3.0), (4, 1, 2.0)], "2 threads, batch 1 | 4 threads, batch 1", "2.00x | 3.00x"),
+    ],
+)
+def test_only_what_was_measured_has_a_column(cells: list[tuple[int, int, float]], heads: str, values: str) -> None:
+    recorded = _recorded()
+    binary = recorded.network.rows[1].model_dump()
+    rows = [{**binary, "threads": threads, "batch": batch, "median_ms": ms} for threads, batch, ms in cells]
+    document = Document.model_validate({**recorded.network.model_dump(), "rows": rows})
+    page = record.render([recorded.model_copy(update={"network": document})])["README.md"]
+    assert f"| | {heads} |\n" in page and f"| `bireal18/binary` | {values} |\n" in page
+    said = page.partition("#### Threads and batches\n\n")[2].partition("|")[0]
+    assert ("threads" in said, "images" in said) == ("threads" in heads, "batch 8" in heads)
+
+
+def test_the_page_says_how_many_runs_a_median_is_of() -> None:
+    recorded = _recorded()
+    base, binary = (row.model_dump() for row in recorded.network.rows)
+    document = Document.model_validate({**recorded.network.model_dump(), "rows": [base, {**binary, "n": 30}]})
+    page = record.render([recorded.model_copy(update={"network": document})])["README.md"]
+    networks, _, blocks = page.partition("### Blocks")
+    assert "#### 1 thread, batch 1\n\n3 to 30 timed runs a row.\n" in networks
+    assert "#### 1 thread, batch 1\n\n3 timed runs a row.\n" in blocks
+
+
 def test_a_record_may_go_without_blocks_and_costs(tmp_path: Path) -> None:
     (tmp_path / "network.doc").write_text(_recorded().network.model_dump_json())
     options = ["--network", str(tmp_path / "network.doc"), "--without", "kernel", "costs"]

@@ -19,19 +19,20 @@ def require_tools(*tools: str) -> None:
             pytest.skip(f"{tool} is not installed")
 
 
-def build(folder: Path, targets: Sequence[str], **definitions: str) -> Path:
+def build(folder: Path, targets: Sequence[str], *, source: Path = opkit.SOURCE, **definitions: str) -> Path:
     """Configures and builds targets of the operator's CMake project, with its unit tests.
 
     Args:
         folder: where to build.
         targets: CMake targets.
+        source: folder of the CMake project, if not the operator's own.
         definitions: CMake variables.
 
     Returns:
         `folder`.
     """
     options = [f"-D{name}={value}" for name, value in {"BIREAL_OP_TESTS": "ON", **definitions}.items()]
-    run(["cmake", "-S", str(opkit.SOURCE), "-B", str(folder), *options])
+    run(["cmake", "-S", str(source), "-B", str(folder), *options])
     run(["cmake", "--build", str(folder), "-j2", "--target", *targets])
     return folder
 

@@ -27,8 +27,18 @@ from tests.xnor_op.build import build, run
 BUDGET = Path(__file__).with_name("budget.yaml")
 TARGETS = ("bireal_arithmetic", "bireal_op_count")
 CALLGRIND_KERNELS = ("avx2", "scalar")
-# Kernel -> the instruction that its inner loop is made of (the adders of avx512vnni); a pattern for the mnemonic.
-LOOP_KERNELS = {"avx512vpopcnt": "vpopcnt[dq]", "avx512vnni": "vpternlogd", "avx512bw": "vpshufb"}
+# Loop -> the beginning of its object file's name, and the instruction that the loop is made of (the adders of
+# avx512vnni's convolution); a pattern for the mnemonic.
+LOOPS = {
+    "avx512vpopcnt": ("avx512vpopcnt", "vpopcnt[dq]"),
+    "avx512vnni": ("avx512vnni", "vpternlogd"),
+    "avx512bw": ("avx512bw", "vpshufb"),
+    "avx512 pointwise int8": ("avx512vnni_pointwise", "vpdpbusd"),
+    "avx512 pointwise float": ("avx512vnni_pointwise", "vfmadd231ps"),
+    "avx512 stem int8": ("avx512vnni_stem", "vpdpbusd"),
+    "avx512 stem int16": ("avx512vnni_stem", "vpdpwssd"),
+    "avx512 stem float32": ("avx512vnni_stem", "vfmadd231ps"),
+}
 NEON_WORK = r"cnt\s"
 
 CROSS_COMPILER = "aarch64-linux-gnu-g++"
@@ -54,7 +64,7 @@ class Loop:
     """An innermost loop.
 
     Attributes:
-        work: instructions that count bits.
+        work: instructions that count bits, or multiply and add.
         instructions: all of them.
         stack: those that touch the stack.
     """
@@ -65,7 +75,7 @@ class Loop:
 
     @property
     def per_work(self) -> float:
-        """Instructions for each that counts bits."""
+        """Instructions for each that does the work."""
         return self.instructions / self.work
 
 
@@ -105,7 +115,7 @@ def main_loop(folder: Path, kernel: str, work: str, objdump: str = "objdump") ->
     Args:
         folder: a build of the targets.
         kernel: the beginning of the names of its object files.
-        work: pattern of the instruction that counts bits.
+        work: pattern of the instruction that counts bits, or multiplies and adds.
         objdump: the disassembler for the build's architecture.
     """
     loops: list[Loop] = []
@@ -152,7 +162,7 @@ def measure(folder: Path, cross: Path) -> dict[str, object]:
         folder: a build of the targets.
         cross: one for AArch64.
     """
-    loops = {kernel: main_loop(folder, kernel, work) for kernel, work in LOOP_KERNELS.items()}
+    loops = {name: main_loop(folder, *place) for name, place in LOOPS.items()}
     loops["neon"] = neon_loop(cross)
     return {
         "compiler": compiler(folder),

@@ -2,7 +2,8 @@
 
 pip's onnxruntime is not instrumented, but its tensors come from malloc, which the sanitizer replaces: any access of
 the operator's beyond a tensor, read or written, ends the process. It does not see the masked loads and stores of
-AVX-512. In a build without it, blocks of memory lie at pages that may not be touched, whatever the instruction.
+AVX-512: there, stand-ins for the instructions show it each lane, and in a build without it blocks of memory lie at
+pages that may not be touched, whatever the instruction.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from service.xnor_op import usable_kernels
 from tests.xnor_op import opkit
 from tests.xnor_op.build import build, require_tools, run
+from tests.xnor_op.emulated import emulated_sources
 from tests.xnor_op.instructions import CROSS, CROSS_COMPILER
 
 CASES = "40"
 EMULATED_CASES = "15"
+STAND_IN_CASES = "5"
 GUARDED_CASES = "20"  # each block of memory takes five calls of the system
 SHARED_CASES = "8"  # between two threads
 MEMORY_SANITIZERS = "address,undefined"
@@ -72,6 +76,23 @@ def test_fuzz_as_shipped(tmp_path: Path, seed: int) -> None:
     build(tmp_path, ["bireal_op_fuzz"])
     said = run([str(tmp_path / "bireal_op_fuzz"), GUARDED_CASES, str(seed)])
     assert "scalar: exact" in said
+
+
+def test_fuzz_of_avx512_on_any_cpu(tmp_path: Path, seed: int) -> None:
+    """The same with all kernels for x86-64, and stand-ins for the AVX-512 instructions, which the machine may lack."""
+    require_tools("cmake", "c++")
+    if "avx2" not in usable_kernels():
+        pytest.skip("the stand-ins need AVX2, which this CPU lacks")
+    sources = emulated_sources(tmp_path)
+    build(tmp_path / "build", ["bireal_op_fuzz"], source=sources, BIREAL_OP_SANITIZE=MEMORY_SANITIZERS)
+    said = run([str(tmp_path / "build" / "bireal_op_fuzz"), STAND_IN_CASES, str(seed)]).splitlines()
+    assert said[1:] == [f"{name}: exact" for name in ("avx512vpopcnt", "avx512vnni", "avx512bw", "avx2", "scalar")]
+
+
+def test_memory_that_runs_out_is_a_status(tmp_path: Path) -> None:
+    require_tools("cmake", "c++")
+    build(tmp_path, ["bireal_op_no_memory"])
+    assert run([str(tmp_path / "bireal_op_no_memory")]).startswith("6 operators")
 
 
 def test_threads(tmp_path: Path, seed: int) -> None:

@@ -10,13 +10,14 @@
 // bytes that are table offsets beforehand, once a job. A tile of 4 pixels x 64 channels has 8 accumulators.
 //
 // Overflow: a step adds at most 4 to a byte, so 56 steps (7 words) stay below 225; bytes are then added into 16 bits,
-// which start at the counter's start (epilogue.h) and so hold what 2047 words can give. More words than that, 7,270
+// which start at the counter's start (epilogue.h) and so hold what 2047 words can give. More words than that, 7,264
 // channels of a 3x3 filter, are counted pixel by pixel, in 32 bits.
 #include <immintrin.h>
 
 #include "../epilogue.h"
 #include "avx2.h"
 #include "nibbles.h"
+#include "taps.h"
 
 namespace bireal {
 namespace {
@@ -229,25 +230,12 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const bool skip_last = (pixel_class[P - 1] & 2) != 0;
   const uint8_t* in = row.corner + static_cast<size_t>(ox) * step;
   const uint8_t* w = row.weights;
-  for (int t = 0; t < row.filter_rows; ++t, in += row.pitch, w += static_cast<size_t>(row.run) * kNibbles * kBlock) {
-    if (!skip_first && !skip_last) {
-      count_words<0, P>(sums, in, step, w, row.run);
-      continue;
-    }
-    // 3x3 at an edge: each filter column for the pixels that have it.
-    const size_t column = static_cast<size_t>(job.words) * kNibbles;
-    if (skip_first) {
-      count_words<1, P>(sums, in, step, w, job.words);
-    } else {
-      count_words<0, P>(sums, in, step, w, job.words);
-    }
-    count_words<0, P>(sums, in + column, step, w + column * kBlock, job.words);
-    if (skip_last) {
-      count_words<0, P - 1>(sums, in + 2 * column, step, w + 2 * column * kBlock, job.words);
-    } else {
-      count_words<0, P>(sums, in + 2 * column, step, w + 2 * column * kBlock, job.words);
-    }
-  }
+  const size_t column = static_cast<size_t>(job.words) * kNibbles;
+  for_taps<P>(row, skip_first, skip_last, in, w, column, column * kBlock,
+              [&](auto pixels, const uint8_t* at, const uint8_t* weights, int words) __attribute__((always_inline)) {
+                using Range = decltype(pixels);
+                count_words<Range::kFrom, Range::kTo>(sums, at, step, weights, words);
+              });
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {
     finish<kPlain>(row, ox + p, job.half[pixel_class[p]], [&](int v, int g) { return sums[p].eight(v, g); });

@@ -9,6 +9,7 @@
 #include <immintrin.h>
 
 #include "kernel.h"
+#include "load_4_bytes.h"
 
 namespace bireal {
 namespace {
@@ -39,7 +40,7 @@ struct TileSums {
   // Adds a step: the first pixel at `in`, the next one `pitch` bytes on.
   inline __attribute__((always_inline)) void add(const char* in, size_t pitch, __m256i low_weights,
                                                  __m256i high_weights) {
-    const __m256i values = _mm256_broadcastd_epi32(_mm_loadu_si32(in));
+    const __m256i values = _mm256_broadcastd_epi32(load_4_bytes(in));
     auto new_low = Products::add(low, values, low_weights);
     auto new_high = Products::add(high, values, high_weights);
     // Opaque to the compiler, which otherwise copies sums once a step.

@@ -1,4 +1,4 @@
-// What the AVX-512 kernels share: masks, packing, and the layout of weights in words of 16 channels a register.
+// What the AVX-512 kernels share: masks, packing, and how many registers a block of channels takes.
 //
 // Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
 #pragma once
@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include "kernel.h"
+#include "word_layout.h"
 
 namespace bireal {
 namespace {
@@ -37,25 +38,7 @@ inline void pack(const float* x, const float* threshold, int64_t pixels, int cha
 
 // Two registers of output channels: their signs are one word of bits_out.
 constexpr int kWordVectors = 2;
-constexpr int kWordBlock = kLanes * kWordVectors;
-
-// Layout: [block][tap][word][32 channels]; channels beyond the last are zero.
-inline size_t word_layout_bytes(int out_channels, int taps, int words) {
-  const size_t blocks = (static_cast<size_t>(out_channels) + kWordBlock - 1) / kWordBlock;
-  return sizeof(uint32_t) * kWordBlock * taps * words * blocks;
-}
-
-inline void word_layout(const uint32_t* weights, int out_channels, int taps, int words, void* out) {
-  auto* to = static_cast<uint32_t*>(out);
-  const int run = taps * words;
-  for (int first = 0; first < out_channels; first += kWordBlock) {
-    for (int k = 0; k < run; ++k) {
-      for (int lane = 0; lane < kWordBlock; ++lane) {
-        *to++ = first + lane < out_channels ? weights[static_cast<size_t>(first + lane) * run + k] : 0;
-      }
-    }
-  }
-}
+static_assert(kLanes * kWordVectors == kWordBlock);
 
 }  // namespace
 }  // namespace bireal

@@ -15,6 +15,7 @@
 #include "avx2.h"
 #include "avx512.h"
 #include "nibbles.h"
+#include "taps.h"
 
 namespace bireal {
 namespace {
@@ -144,25 +145,12 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const bool skip_last = (pixel_class[P - 1] & 2) != 0;
   const uint8_t* in = row.corner + static_cast<size_t>(ox) * step;
   const uint8_t* w = row.weights;
-  for (int t = 0; t < row.filter_rows; ++t, in += row.pitch, w += static_cast<size_t>(row.run) * kNibbles * kBlock) {
-    if (!skip_first && !skip_last) {
-      count_words<0, P>(counters, in, step, w, row.run);
-      continue;
-    }
-    // 3x3 at an edge: each filter column for the pixels that have it.
-    const size_t column = static_cast<size_t>(job.words) * kNibbles;
-    if (skip_first) {
-      count_words<1, P>(counters, in, step, w, job.words);
-    } else {
-      count_words<0, P>(counters, in, step, w, job.words);
-    }
-    count_words<0, P>(counters, in + column, step, w + column * kBlock, job.words);
-    if (skip_last) {
-      count_words<0, P - 1>(counters, in + 2 * column, step, w + 2 * column * kBlock, job.words);
-    } else {
-      count_words<0, P>(counters, in + 2 * column, step, w + 2 * column * kBlock, job.words);
-    }
-  }
+  const size_t column = static_cast<size_t>(job.words) * kNibbles;
+  for_taps<P>(row, skip_first, skip_last, in, w, column, column * kBlock,
+              [&](auto pixels, const uint8_t* at, const uint8_t* weights, int words) __attribute__((always_inline)) {
+                using Range = decltype(pixels);
+                count_words<Range::kFrom, Range::kTo>(counters, at, step, weights, words);
+              });
   counters.widen();
   for (int p = 0; p < P; ++p) finish(row, ox + p, counters.counts[p], job.half[pixel_class[p]]);
 }

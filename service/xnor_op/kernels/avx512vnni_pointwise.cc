@@ -13,6 +13,7 @@
 
 #include "avx512.h"
 #include "avx512vnni.h"
+#include "load_4_bytes.h"
 
 namespace bireal {
 namespace {
@@ -147,7 +148,7 @@ inline __attribute__((always_inline)) void tile(const PointwiseJob& job, const c
     for (int v = 0; v < kVectors; ++v) weight[v] = Type::load(w + v * kLanes * Type::kPerStep);
 #pragma GCC unroll 14
     for (int p = 0; p < P; ++p) {
-      const __m512i broadcast = _mm512_broadcastd_epi32(_mm_loadu_si32(in + p * pitch));
+      const __m512i broadcast = _mm512_broadcastd_epi32(load_4_bytes(in + p * pitch));
       for (int v = 0; v < kVectors; ++v) sum[p][v] = Type::add(sum[p][v], broadcast, weight[v]);
     }
   }

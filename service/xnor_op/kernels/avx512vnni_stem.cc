@@ -11,6 +11,7 @@
 
 #include "avx512.h"
 #include "avx512vnni.h"
+#include "load_4_bytes.h"
 #include "stem_layout.h"
 
 namespace bireal {
@@ -90,7 +91,7 @@ inline __attribute__((always_inline)) void stem_tile(const StemRowJob& job, int 
       }
 #pragma GCC unroll 7
       for (int p = 0; p < P; ++p) {
-        const __m512i broadcast = _mm512_broadcastd_epi32(_mm_loadu_si32(in + p * pixel_bytes + 4 * s));
+        const __m512i broadcast = _mm512_broadcastd_epi32(load_4_bytes(in + p * pixel_bytes + 4 * s));
         for (int v = 0; v < kVectors; ++v) sum[p][v] = Type::add(sum[p][v], broadcast, weight[v]);
       }
     }

@@ -15,6 +15,7 @@
 #include "../epilogue.h"
 #include "avx512.h"
 #include "avx512vnni.h"
+#include "taps.h"
 
 namespace bireal {
 namespace {
@@ -146,27 +147,12 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const bool skip_last = kRight && (pixel_class[P - 1] & 2) != 0;
   const uint32_t* in = row.corner + static_cast<size_t>(ox) * row.step;
   const uint32_t* w = row.weights;
-  for (int t = 0; t < row.filter_rows; ++t, in += row.pitch, w += static_cast<size_t>(row.run) * kBlock) {
-    if (!skip_first && !skip_last) {
-      count_words<0, P, kUnroll>(count, in, row.step, w, row.run);
-      continue;
-    }
-    // 3x3 at an edge: each filter column for the pixels that have it.
-    const int words = job.words;
-    const uint32_t* w1 = w + static_cast<size_t>(words) * kBlock;
-    const uint32_t* w2 = w1 + static_cast<size_t>(words) * kBlock;
-    if (skip_first) {
-      count_words<1, P, kUnroll>(count, in, row.step, w, words);
-    } else {
-      count_words<0, P, kUnroll>(count, in, row.step, w, words);
-    }
-    count_words<0, P, kUnroll>(count, in + words, row.step, w1, words);
-    if (skip_last) {
-      count_words<0, P - 1, kUnroll>(count, in + 2 * words, row.step, w2, words);
-    } else {
-      count_words<0, P, kUnroll>(count, in + 2 * words, row.step, w2, words);
-    }
-  }
+  const size_t column = static_cast<size_t>(job.words);
+  for_taps<P>(row, skip_first, skip_last, in, w, column, column * kBlock,
+              [&](auto pixels, const uint32_t* at, const uint32_t* weights, int words) __attribute__((always_inline)) {
+                using Range = decltype(pixels);
+                count_words<Range::kFrom, Range::kTo, kUnroll>(count, at, row.step, weights, words);
+              });
   finish<kPlain>(row, ox, count, pixel_class);
 }
 

@@ -14,13 +14,15 @@
 
 #include "../epilogue.h"
 #include "neon.h"
+#include "taps.h"
+#include "word_layout.h"
 
 namespace bireal {
 namespace {
 
 constexpr int kLanes = 4;  // floats and int32 a register
 constexpr int kWordBits = 32;
-constexpr int kBlock = 32;  // output channels of a tile: their signs are one word of bits_out
+constexpr int kBlock = kWordBlock;  // output channels of a tile
 constexpr int kVectors = kBlock / kLanes;
 constexpr int kLargestTile = 3;    // pixels
 constexpr int kWordsToBytes = 31;  // words until bytes could overflow
@@ -54,23 +56,6 @@ void pack(const float* x, const float* threshold, int64_t pixels, int channels, 
 }
 
 // ---------------------------------------------------------------- binary convolution
-
-// Layout: [block][tap][word][32 channels]; channels beyond the last are zero.
-size_t bconv_layout_bytes(int out_channels, int taps, int words) {
-  return sizeof(uint32_t) * kBlock * taps * words * ((static_cast<size_t>(out_channels) + kBlock - 1) / kBlock);
-}
-
-void bconv_layout(const uint32_t* weights, int out_channels, int taps, int words, void* out) {
-  auto* to = static_cast<uint32_t*>(out);
-  const int run = taps * words;
-  for (int first = 0; first < out_channels; first += kBlock) {
-    for (int k = 0; k < run; ++k) {
-      for (int lane = 0; lane < kBlock; ++lane) {
-        *to++ = first + lane < out_channels ? weights[static_cast<size_t>(first + lane) * run + k] : 0;
-      }
-    }
-  }
-}
 
 struct RowContext {
   const BConvJob& job;
@@ -175,27 +160,12 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const bool skip_last = (pixel_class[P - 1] & 2) != 0;
   const uint32_t* in = row.corner + static_cast<size_t>(ox) * row.step;
   const uint32_t* w = row.weights;
-  for (int t = 0; t < row.filter_rows; ++t, in += row.pitch, w += static_cast<size_t>(row.run) * kBlock) {
-    if (!skip_first && !skip_last) {
-      count_words<0, P>(count, in, row.step, w, row.run);
-      continue;
-    }
-    // 3x3 at an edge: each filter column for the pixels that have it.
-    const int words = job.words;
-    const uint32_t* w1 = w + static_cast<size_t>(words) * kBlock;
-    const uint32_t* w2 = w1 + static_cast<size_t>(words) * kBlock;
-    if (skip_first) {
-      count_words<1, P>(count, in, row.step, w, words);
-    } else {
-      count_words<0, P>(count, in, row.step, w, words);
-    }
-    count_words<0, P>(count, in + words, row.step, w1, words);
-    if (skip_last) {
-      count_words<0, P - 1>(count, in + 2 * words, row.step, w2, words);
-    } else {
-      count_words<0, P>(count, in + 2 * words, row.step, w2, words);
-    }
-  }
+  const size_t column = static_cast<size_t>(job.words);
+  for_taps<P>(row, skip_first, skip_last, in, w, column, column * kBlock,
+              [&](auto pixels, const uint32_t* at, const uint32_t* weights, int words) __attribute__((always_inline)) {
+                using Range = decltype(pixels);
+                count_words<Range::kFrom, Range::kTo>(count, at, row.step, weights, words);
+              });
 #pragma GCC unroll 3
   for (int p = 0; p < P; ++p) finish(row, ox + p, count[p], job.half[pixel_class[p]]);
 }
@@ -273,8 +243,8 @@ const Kernels kernels_neon = {
     kBlock,
     kNeonStemBlock,
     pack,
-    bconv_layout_bytes,
-    bconv_layout,
+    word_layout_bytes,
+    word_layout,
     no_scratch,
     bconv,
     &kNeonStemF32,
