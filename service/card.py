@@ -6,6 +6,7 @@ service reads it: preprocessing, class names, accounting and accuracy gauges all
 
 import hashlib
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -215,6 +216,11 @@ class Card(_Part):
     license: Annotated[str, Field(min_length=1)]
 
     _directory: Path | None = PrivateAttr(default=None)
+
+    @cached_property
+    def wnids(self) -> tuple[str, ...]:
+        """The classes' WordNet ids, in the order of the outputs."""
+        return tuple(label.wnid for label in self.classes)
 
     @model_validator(mode="after")
     def _task_parts(self) -> Self:

@@ -33,6 +33,7 @@ def parser_of_rest(
     """
     calls = _Calls(protocol)
     parser = httptools.HttpRequestParser(calls)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does with a connection's first parser
     if announces_body(headers):
         framing = b"".join(b"%b: %b\r\n" % header for header in headers if header[0] in _FRAMING)
         parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")

@@ -17,6 +17,7 @@ import logging
 from http import HTTPStatus
 
 import httptools
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.context import REQUEST_ID_HEADER, request_id_from
@@ -214,24 +215,38 @@ class Protocol(HttpToolsProtocol):
             if within_head:  # the answers to the requests before it are the last ones
                 self.cycle.keep_alive = False
                 return
+            if self.pipeline:  # it waits for its turn, and in its turn it is refused
+                headers, body = _problem(error)
+                refusal = Response(body, error.status, headers)
+                self.pipeline[0] = self.cycle, refusal  # type: ignore[assignment]  # Starlette types ASGI more loosely
+                return
             # Within its own body: to the application the client has gone.
-            begun = self.cycle.response_started or bool(self.pipeline)
             self.cycle.disconnected = self.cycle.response_complete = True
             self.cycle.message_event.set()
-            if begun:
+            if self.cycle.response_started:
                 self.transport.close()
                 return
-        request_id = request_id_from(None)
-        log.info("%s: %s (%s)", error.code, error.detail, request_id)
-        body = json.dumps(error.problem(request_id=request_id)).encode()
-        head = (
-            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: {PROBLEM_MEDIA_TYPE}\r\n"
-            f"content-length: {len(body)}\r\n{REQUEST_ID_HEADER}: {request_id}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        headers, body = _problem(error)
+        lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         if isinstance(error, HeadTimeoutError):
             self.transport.close()  # nothing comes that would have the answer thrown away
         else:
             self.flow.resume_reading()
             self.transport.write_eof()
             self._timer = self.loop.call_later(LINGER_S, self.transport.close)
+
+
+def _problem(error: ServiceError) -> tuple[dict[str, str], bytes]:
+    """Headers and body of the last answer on a connection."""
+    request_id = request_id_from(None)
+    log.info("%s: %s (%s)", error.code, error.detail, request_id)
+    body = json.dumps(error.problem(request_id=request_id)).encode()
+    headers = {
+        "content-type": PROBLEM_MEDIA_TYPE,
+        "content-length": str(len(body)),
+        REQUEST_ID_HEADER: request_id,
+        "connection": "close",
+    }
+    return headers, body

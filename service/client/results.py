@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict
 
 from service.schemas import FeedbackAnswer
 
@@ -70,5 +71,7 @@ class PointCloud:
     ply: bytes
 
 
-#: What became of feedback.
-FeedbackResult = FeedbackAnswer
+class FeedbackResult(FeedbackAnswer):
+    """What became of feedback; of a later version of the service, too."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")

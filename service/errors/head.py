@@ -50,6 +50,6 @@ class MalformedRequestError(ServiceError):
 
     def __init__(self) -> None:
         super().__init__(
-            "What arrived is no HTTP/1.1 request, or its end cannot be told.",
+            "What arrived is no HTTP/1.1 request, or its end or its target cannot be told.",
             remedy="Ask by http:// and not https://, unless a proxy before the service ends TLS; check the client.",
         )

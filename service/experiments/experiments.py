@@ -111,7 +111,7 @@ class Experiments:
                 "once cannot run on both.",
                 remedy="Compare models whose cards have the same `input` (and `depth`).",
             )
-        if [each.wnid for each in baseline.card.classes] != [each.wnid for each in candidate.card.classes]:
+        if baseline.card is not candidate.card and baseline.card.wnids != candidate.card.wnids:
             raise InvalidExperimentError(  # arms are compared by the number of the class
                 f"{baseline.card.name} and {candidate.card.name} have different classes, or in another order.",
                 remedy="Compare models whose cards list the same `classes` in the same order.",

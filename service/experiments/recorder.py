@@ -97,6 +97,7 @@ class Recorder:
         removed = self._store.prune(max_age_s=self._retention.max_age_s, max_rows=self._retention.max_rows)
         for reason, rows in removed.items():
             self._metrics.count_removed(reason, rows)
+        self._store.shrink()
 
     def _work(self) -> None:
         while not self._stop.wait(_FLUSH_S):

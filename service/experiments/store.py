@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from service.errors import FeedbackStoreError
 from service.experiments.observation import Judgement, Observation, Score
-from service.experiments.tables import SCHEMA, judged, labelled_pairs, transaction
+from service.experiments.tables import HEIRS, SCHEMA, judged, labelled_pairs, transaction
 
 Stored = Literal["stored", "repeated", "conflicting"]
 
@@ -120,14 +120,18 @@ class Store:
 
     @staticmethod
     def _count_subject(connection: sqlite3.Connection, judgement: Judgement) -> None:
-        """Notes a subject's label, and that it does not count where the subject has one."""
+        """Notes a subject's label, and that it does not count where the subject has one that does."""
         key = judgement.experiment, judgement.revision, judgement.subject
+        top1 = judgement.score.top1
         known = connection.execute(
-            "SELECT 1 FROM subject WHERE (experiment, revision, subject) = (?, ?, ?)", key
+            "SELECT first FROM subject WHERE (experiment, revision, subject) = (?, ?, ?)", key
         ).fetchone()
-        connection.execute("INSERT OR REPLACE INTO subject VALUES (?, ?, ?, ?)", (*key, judgement.at))
+        if known is not None and top1 is None:  # of depth only what is kept counts: see `HEIRS`
+            known = connection.execute("SELECT id AS first FROM feedback WHERE id = ?", (known["first"],)).fetchone()
+        first = judgement.id if known is None else known["first"]
+        connection.execute("INSERT OR REPLACE INTO subject VALUES (?, ?, ?, ?, ?)", (*key, judgement.at, first))
         if known is not None:
-            row = judgement.id, judgement.at, *key[:2], judgement.arm, judgement.score.top1
+            row = judgement.id, judgement.at, *key[:2], judgement.arm, top1, key[2]
             connection.execute(f"INSERT INTO again VALUES ({_marks(row)})", row)
 
     def add_observations(self, observations: Iterable[Observation]) -> None:
@@ -173,17 +177,31 @@ class Store:
                         connection.execute(
                             "INSERT OR IGNORE INTO spent SELECT id, at, said FROM feedback WHERE at < ?", (before,)
                         )
-                    removed[reason] += connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
+                    gone = connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
+                    removed[reason] += gone
                     if table == "feedback":
                         connection.execute("DELETE FROM again WHERE at < ?", (before,))
+                        if gone:
+                            self._count_heirs(connection)
             # a token is issued before its feedback is given, and lives as long as feedback is kept
             connection.execute("DELETE FROM spent WHERE at < ?", (oldest,))
             connection.execute("DELETE FROM subject WHERE at < ?", (oldest,))
-        self._shrink()
         return removed
 
-    def _shrink(self) -> None:
-        """Gives space that retention made free back to the disk, so much at a time that feedback hardly waits."""
+    @staticmethod
+    def _count_heirs(connection: sqlite3.Connection) -> None:
+        heirs = [tuple(row) for row in connection.execute(HEIRS)]
+        connection.executemany(
+            "UPDATE subject SET first = ?1 WHERE (experiment, revision, subject) = (?2, ?3, ?4)", heirs
+        )
+        connection.executemany("DELETE FROM again WHERE id = ?1", [(row[0],) for row in heirs])
+
+    def shrink(self) -> None:
+        """Gives space that retention made free back to the disk, so much at a time that feedback hardly waits.
+
+        Raises:
+            FeedbackStoreError: It could not be given back.
+        """
         with self._lock:
             try:
                 # as a script: a page is a step, and `execute` makes one step where no rows come back
@@ -248,7 +266,7 @@ class Store:
     def changes(self) -> tuple[int, int]:
         """Differs from its last value when anything was written, by this process or another one."""
         with self._reading:
-            (version,) = self._reader.execute("PRAGMA data_version").fetchone()
+            ((version,),) = self._rows("PRAGMA data_version")
             return version, self._reader.total_changes
 
     def declarations(self) -> dict[str, str | None]:
@@ -315,7 +333,7 @@ class Store:
     def depth_scores(self, experiment: str, revision: str) -> list[sqlite3.Row]:
         """Depth maps that were judged: arm, `delta1` and `abs_rel`, those of the arm that ran beside it, and `counts`.
 
-        `counts` is 0 where another map of the same subject came before, in a split.
+        `counts` is 0 where a map of the same subject that is kept came before, in a split.
         """
         return self._rows(
             "SELECT arm, delta1, abs_rel, other_delta1, other_abs_rel, id NOT IN (SELECT id FROM again) AS counts "

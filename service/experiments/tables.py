@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from service.errors import FeedbackStoreError
 
-#: `subject`: whose label was counted in a split. `again`: feedback of a subject that was counted before, which is in
-#: `feedback` as well. Both are tables of their own and no columns, so that a file can be shared with, and given back
-#: to, a version of the service that does not know them.
+#: `subject`: whose label was counted in a split, and which (`first`). `again`: feedback of a subject that was counted
+#: before, which is in `feedback` as well. Both are tables of their own and no columns, so that a file can be shared
+#: with, and given back to, a version of the service that does not know them.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS feedback (
     id TEXT PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
@@ -39,13 +39,13 @@ CREATE TABLE IF NOT EXISTS arm_tally (
     PRIMARY KEY (experiment, revision, arm)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS subject (
-    experiment TEXT NOT NULL, revision TEXT NOT NULL, subject TEXT NOT NULL, at REAL NOT NULL,
+    experiment TEXT NOT NULL, revision TEXT NOT NULL, subject TEXT NOT NULL, at REAL NOT NULL, first TEXT NOT NULL,
     PRIMARY KEY (experiment, revision, subject)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS subject_at ON subject (at);
 CREATE TABLE IF NOT EXISTS again (
     id TEXT PRIMARY KEY, at REAL NOT NULL, experiment TEXT NOT NULL, revision TEXT NOT NULL, arm TEXT NOT NULL,
-    top1 INTEGER
+    top1 INTEGER, subject TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS again_at ON again (at);
 CREATE INDEX IF NOT EXISTS again_experiment ON again (experiment, revision);
@@ -80,6 +80,19 @@ def judged(source: str) -> str:
         source: `feedback`, or `again` for those whose subject was counted before; see `labelled_pairs`.
     """
     return f"sum(top1) AS top1, count(top1) AS n FROM {source} WHERE experiment IS NOT NULL AND top1 IS NOT NULL"
+
+
+#: Of depth no sums outlive the maps: of each subject the first map that is kept counts, and where that has gone the
+#: next one takes its place. These are the next ones.
+HEIRS = """
+    SELECT id, experiment, revision, subject FROM (
+        SELECT *, row_number() OVER (PARTITION BY experiment, revision, subject ORDER BY at, id) AS place
+        FROM again WHERE top1 IS NULL
+    ) AS a WHERE place = 1 AND NOT EXISTS (
+        SELECT 1 FROM subject AS s JOIN feedback AS f ON f.id = s.first
+        WHERE (s.experiment, s.revision, s.subject) = (a.experiment, a.revision, a.subject)
+    )
+"""
 
 
 @contextmanager

@@ -161,4 +161,5 @@ class Tokens:
         for name in ("classes", "other_classes", "experiment"):
             if name in content:
                 content[name] = tuple(content[name])
-        return Prediction(**content)
+        # Of a later version's members nothing is known here: a rolling update has both versions answer for a while.
+        return Prediction(**{name: content[name] for name in _FIELDS if name in content})

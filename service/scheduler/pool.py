@@ -168,11 +168,13 @@ class Scheduler:
 
     def cost_s(self, target: Runnable) -> float | None:
         """Seconds that a run of one image takes, by the moving average of what was measured; None before the first."""
-        lane = self._lanes.get(target)
-        if lane is None or not lane.runs:
-            return None
-        guessed = (1 - _COST_SMOOTHING) ** lane.runs  # what is left of the guess that the average began with
-        return (lane.cost_s - guessed * FIRST_COST_GUESS_S) / (1 - guessed)
+        with self._changed:  # both of one run
+            lane = self._lanes.get(target)
+            if lane is None or not lane.runs:
+                return None
+            cost_s, runs = lane.cost_s, lane.runs
+        guessed = (1 - _COST_SMOOTHING) ** runs  # what is left of the guess that the average began with
+        return (cost_s - guessed * FIRST_COST_GUESS_S) / (1 - guessed)
 
     def check_room(self, target: Runnable) -> None:
         """Raises `OverloadedError` if the target's queue is full: asked before decoding, to spare a reject its cost."""

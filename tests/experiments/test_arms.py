@@ -19,14 +19,10 @@ class TwoModels:
         self._differs = differs
 
     def resolve(self, task: str, model: str | None, variant: str) -> SimpleNamespace:
-        card = {"name": model, "version": "1", "input": 64, "depth": None, "classes": classes("n1", "n2")}
+        card = {"name": model, "version": "1", "input": 64, "depth": None, "wnids": ("n1", "n2")}
         if model == "b":
             card |= self._differs
         return SimpleNamespace(card=SimpleNamespace(**card), fallback=None)
-
-
-def classes(*wnids: str) -> tuple[SimpleNamespace, ...]:
-    return tuple(SimpleNamespace(wnid=wnid) for wnid in wnids)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +30,8 @@ def classes(*wnids: str) -> tuple[SimpleNamespace, ...]:
     [
         ({}, None),
         ({"input": 96}, "a and b take different inputs"),
-        ({"classes": classes("n1", "n3")}, "a and b have different classes, or in another order"),
-        ({"classes": classes("n2", "n1")}, "a and b have different classes, or in another order"),
+        ({"wnids": ("n1", "n3")}, "a and b have different classes, or in another order"),
+        ({"wnids": ("n2", "n1")}, "a and b have different classes, or in another order"),
     ],
 )
 def test_arms_have_one_input_and_the_same_classes(differs: dict[str, object], refused: str | None) -> None:

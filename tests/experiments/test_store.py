@@ -129,6 +129,7 @@ def test_what_retention_frees_goes_back_to_the_disk(tmp_path):
     assert store.size()[0] == {"feedback": 300, "observations": 0, "spent": 0, "subjects": 300}
     assert pages() > 150
     store.prune(max_age_s=1, max_rows=10, now=NOW + 1000)
+    store.shrink()
     assert not any(store.size()[0].values())
     assert pages() < 40
     store.close()
@@ -150,6 +151,25 @@ def test_of_depth_maps_of_one_subject_the_first_counts(store):
         score = Score(abs_rel=0.1, delta1=0.9)
         store.add_feedback(judgement(number, task="depth", label=None, score=score, subject="s"))
     assert [row["counts"] for row in store.depth_scores("e", "r")] == [1, 0, 0]
+
+
+def test_of_depth_the_next_map_of_a_subject_counts_where_the_first_has_gone(store):
+    """Cameras that send a map a day for longer than feedback is kept: one of each counts at any time."""
+    score = Score(abs_rel=0.1, delta1=0.9)
+    for day in range(12):
+        for camera in range(3):
+            number = 100 * day + camera
+            store.add_feedback(judgement(number, task="depth", label=None, score=score, subject=f"s{camera}"))
+        store.prune(max_age_s=550, max_rows=10**9, now=NOW + 100 * day + 50)
+        counts = [row["counts"] for row in store.depth_scores("e", "r")]
+        assert len(counts) == 3 * min(day + 1, 6)
+        assert sum(counts) == 3
+    store.prune(max_age_s=1e9, max_rows=4, now=NOW + 1150)
+    assert sum(row["counts"] for row in store.depth_scores("e", "r")) == 3
+    store.prune(max_age_s=1e9, max_rows=1, now=NOW + 1150)
+    assert [row["counts"] for row in store.depth_scores("e", "r")] == [1]
+    store.add_feedback(judgement(2000, task="depth", label=None, score=score, subject="s0"))
+    assert [row["counts"] for row in store.depth_scores("e", "r")] == [1, 1], "of s0 nothing was kept"
 
 
 def test_a_file_of_an_earlier_version_is_read_and_written_on(tmp_path):

@@ -15,6 +15,7 @@ from service.experiments.observation import Observation
 from service.experiments.trial import Trial
 from service.metrics import Metrics
 from service.scheduler import Deadline, Scheduler
+from service.tasks import CLASSIFY
 from tests.scheduler.conftest import make, tally  # noqa: F401  fixtures
 from tests.scheduler.targets import Echo, image
 
@@ -40,7 +41,7 @@ class Kept:
 
 
 def handle(model: Echo) -> SimpleNamespace:
-    return SimpleNamespace(model=model, card=SimpleNamespace(task="classify"))
+    return SimpleNamespace(model=model, card=SimpleNamespace(task="classify"), task=CLASSIFY)
 
 
 @pytest.fixture(params=[0.4, 0.9], ids=["candidate first", "baseline first"])

@@ -251,6 +251,20 @@ def test_a_body_after_a_request_to_upgrade_has_its_length(port):
         assert b"\r\n\r\n5 bytes" in answer(connection)
 
 
+@pytest.mark.parametrize("upgrade", [b"", H2C])
+def test_what_follows_a_request_that_closes_is_no_error(port, upgrade):
+    """After a request to upgrade as before it: another parser reads the rest."""
+    with connected(port) as connection:
+        last = b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        connection.sendall(BEGUN + upgrade + b"Content-Length: 2\r\n\r\nhi" + last + b"more")
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+    assert received.count(b"HTTP/1.1 200 ") == 2
+    assert b"2 bytes" in received
+    assert received.endswith(b"0 bytes")
+
+
 # ---- no HTTP ---------------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +288,24 @@ def test_what_was_asked_before_no_http_is_answered(port):
         connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\nnothing\r\n\r\n")
         assert answer(connection).endswith(b"0 bytes")
         assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        BEGUN + b"Transfer-Encoding: chunked\r\n\r\nno size\r\n",
+        BEGUN + b"Transfer-Encoding: gzip\r\n\r\nhello",
+    ],
+)
+def test_a_wrong_request_is_refused_in_its_turn(port, wrong):
+    with connected(port) as connection:
+        connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + wrong)
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+    first, _, second = received.partition(b"0 bytes")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    check(second, 400, "malformed-request")
 
 
 # ---- behind another request ------------------------------------------------------------------------------------------
