@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pip_audit._dependency_source import RequirementSource
 
 from deploy.supply_chain import audit, licenses, notes
 from deploy.supply_chain.locks import OTEL_LOCK, RUNTIME_LOCK, pins
@@ -21,7 +22,9 @@ SCRIPTS = Path(sys.executable).parent
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 LOCK = """\
-good==1.0 \\
+good==1.0 ; python_full_version < '3.12' \\
+    --hash=sha256:00
+good==1.1 ; python_full_version >= '3.12' \\
     --hash=sha256:00
 bad.one==2.0 \\
     --hash=sha256:00
@@ -46,16 +49,64 @@ def answer(name: str, version: str, *holes: str) -> dict:
 
 
 def test_an_audit_names_the_holes(lock: Path) -> None:
-    assert audit.judge(lock, [answer("good", "1.0"), answer("bad-one", "2.0", "X-1")]) == [
-        "bad-one 2.0: X-1, fixed in 9.9"
-    ]
+    answers = [answer("good", "1.0"), answer("good", "1.1", "X-2"), answer("bad-one", "2.0", "X-1")]
+    assert audit.judge(lock, answers) == ["good 1.1: X-2, fixed in 9.9", "bad-one 2.0: X-1, fixed in 9.9"]
 
 
 def test_an_audit_of_a_part_is_none(lock: Path) -> None:
     skipped = {"name": "bad-one", "skip_reason": "Dependency not found and could not be audited: bad-one (2.0)"}
-    for answers in ([], [answer("good", "1.0")], [answer("good", "1.0"), skipped]):
+    both = [answer("good", "1.0"), answer("good", "1.1")]
+    for answers in ([], both, [*both, skipped], [*both, answer("bad-one", "1.9")]):
         with pytest.raises(audit.AuditError, match="not audited"):
             audit.judge(lock, answers)
+    with pytest.raises(audit.AuditError, match=r"1 of 3 packages were not audited \(good 1\.1\)"):
+        audit.judge(lock, [answer("good", "1.0"), answer("bad-one", "2.0")])
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The pins that pip-audit reads from what it is given, without asking anybody; it finds no holes."""
+    found: list[tuple[str, str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert command[1:4] == ["-m", "pip_audit", "--requirement"]
+        source = RequirementSource(
+            [Path(command[4])], no_deps="--no-deps" in command, disable_pip="--disable-pip" in command
+        )
+        pinned = [(dependency.canonical_name, str(dependency.version)) for dependency in source.collect()]
+        found.extend(pinned)
+        said = json.dumps({"dependencies": [answer(*one) for one in pinned], "fixes": []})
+        return subprocess.CompletedProcess(command, 0, said, "")
+
+    monkeypatch.setattr(audit.subprocess, "run", run)
+    return found
+
+
+def test_an_audit_looks_at_what_other_pythons_install(lock: Path, read: list[tuple[str, str]]) -> None:
+    assert audit.main([str(lock)]) == 0
+    assert read == [("good", "1.0"), ("bad-one", "2.0"), ("good", "1.1")]
+
+
+def test_the_workflow_audits_every_lock_that_users_install(read: list[tuple[str, str]]) -> None:
+    steps = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["audit"]["steps"]
+    (line,) = [step["run"] for step in steps if "make audit" in step.get("run", "")]
+    locks = [ROOT / name for name in re.findall(r"requirements/\w+\.lock", line)]
+    assert {lock.stem for lock in locks} == {"otel", "build", "load", "ray", "kserve"}
+    assert set(pins()) <= set(pins(OTEL_LOCK)), "what everybody installs is audited as a part of otel.lock"
+    assert audit.main([str(lock) for lock in locks]) == 0
+    assert {pin[:2] for pin in pins() if pin.name in {"numpy", "scipy", "uvloop"}} <= set(read)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "good==1.0\nloose>=2\n", "good[extra]==1.0\n", "-r other.lock\n"])
+def test_what_is_no_lock_is_not_audited(
+    tmp_path: Path, text: str, read: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "no.lock"
+    path.write_text(text)
+    assert audit.main([str(path)]) == audit.NOT_AUDITED
+    assert audit.main([str(tmp_path / "absent.lock")]) == audit.NOT_AUDITED
+    assert capsys.readouterr().err.count("was not audited") == 2
+    assert read == []
 
 
 def test_an_audit_that_reaches_nobody_fails_and_says_so() -> None:
