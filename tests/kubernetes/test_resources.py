@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 KUSTOMIZATIONS = sorted(KUBERNETES.rglob("kustomization.yaml"))
 
 
-def one(kind: str) -> Resource:
-    """The resource of a kind."""
-    (found,) = [resource for path in files() for resource in load(path) if resource["kind"] == kind]
+def one(kind: str, folder: str = "") -> Resource:
+    """The resource of a kind, in a folder or anywhere."""
+    paths = [path for path in files() if path.is_relative_to(KUBERNETES / folder)]
+    (found,) = [resource for path in paths for resource in load(path) if resource["kind"] == kind]
     return found
 
 
@@ -123,6 +125,11 @@ class TestPods:
         known = {f"BIREAL_{name.upper()}" for name in Settings.model_fields}
         assert environment(kind).keys() <= known
 
+    def test_takes_its_keys_from_the_secret_that_the_docs_make(self, kind: str) -> None:
+        (name,) = re.findall(r"create secret generic (\S+)", (ROOT / "docs/operations.md").read_text())
+        (container,) = pods()[kind]["containers"]
+        assert {"secretRef": {"name": name, "optional": True}} in container["envFrom"]
+
     def test_sees_no_variables_of_services(self, kind: str) -> None:
         assert pods()[kind]["enableServiceLinks"] is False
 
@@ -147,13 +154,31 @@ def test_everything_selects_the_pods_of_the_deployment() -> None:
         one("Deployment")["spec"]["selector"]["matchLabels"],
         one("Service")["spec"]["selector"],
         one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
-        one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        one("NetworkPolicy", "base")["spec"]["podSelector"]["matchLabels"],
     ]
     for selector in selectors:
         assert selector.items() <= labels.items()
     monitored = one("ServiceMonitor")["spec"]["selector"]["matchLabels"]
     assert monitored.items() <= one("Service")["metadata"]["labels"].items()
     assert one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == one("Deployment")["metadata"]["name"]
+
+
+@pytest.mark.parametrize(("folder", "kind"), [("base", "Deployment"), ("kserve", "InferenceService")])
+def test_pods_are_reached_by_few_and_reach_nobody(folder: str, kind: str) -> None:
+    policy = one("NetworkPolicy", folder)["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["egress"] == []
+    (rule,) = policy["ingress"]
+    assert {"podSelector": {"matchLabels": {"bireal-serve/client": "true"}}} in rule["from"]
+    assert all(peer["podSelector" if "podSelector" in peer else "namespaceSelector"] for peer in rule["from"])
+    (container,) = pods()[kind]["containers"]
+    assert [port["port"] for port in rule["ports"]] == [port["name"] for port in container["ports"]]
+
+
+def test_the_policy_for_kserve_selects_the_pods_that_kserve_makes() -> None:
+    """KServe labels them with the name of their InferenceService."""
+    selected = one("NetworkPolicy", "kserve")["spec"]["podSelector"]["matchLabels"]
+    assert selected == {"serving.kserve.io/inferenceservice": one("InferenceService")["metadata"]["name"]}
 
 
 def test_the_monitor_gives_the_job_the_name_that_the_rules_know() -> None:
