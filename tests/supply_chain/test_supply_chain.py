@@ -201,12 +201,33 @@ def test_workflows_ask_for_no_more_than_they_need(path: Path) -> None:
     jobs = [job for job in workflow["jobs"].values() if job.get("uses") != "./.github/workflows/ci.yml"]
     for job in jobs:
         assert job["timeout-minutes"] <= 60
-        for step in job["steps"]:
-            assert "run" in step or re.fullmatch(r"[\w-]+/[\w-]+@v\d+(\.\d+)?", step["uses"])
     commands = "\n".join(step.get("run", "") for job in jobs for step in job["steps"])
     named = set(re.findall(r"\bmake ([a-z]+)", commands))
     targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named <= targets
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_of_others_are_named_by_a_commit_and_its_version(path: Path) -> None:
+    named = re.findall(r"uses: (\S+)(?: *# *(.*))?$", path.read_text(), re.MULTILINE)
+    assert named
+    for action, comment in named:
+        if action.startswith("actions/"):
+            assert re.fullmatch(r"actions/[\w-]+@v\d+", action)
+        elif not action.startswith("./"):
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action), action
+            assert re.fullmatch(r"v\d+\.\d+\.\d+", comment), action
+
+
+def test_the_image_is_pushed_by_a_name_that_registries_take() -> None:
+    """They refuse capitals, which the name of a repository may have."""
+    steps = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]["image"]["steps"]
+    (naming,) = [step["run"] for step in steps if step.get("id") == "image"]
+    (pushing,) = [step["with"] for step in steps if step.get("with", {}).get("push")]
+    assert pushing["tags"] == "${{ steps.image.outputs.name }}"
+    environment = {"GITHUB_REPOSITORY": "Some-One/BiReal", "GITHUB_REF_NAME": "v1.2.3", "GITHUB_OUTPUT": "/dev/stdout"}
+    run = subprocess.run(["bash", "-c", naming], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout == "name=ghcr.io/some-one/bireal:v1.2.3\n"
 
 
 def test_nothing_is_released_that_did_not_pass_and_has_no_notes() -> None:
