@@ -113,7 +113,8 @@ wheel: $(STAMPS)/runtime ## the wheel for this machine into dist/, the same byte
 	  $(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## remove every .venv, builds and caches
-	rm -rf $(VENV) $(KSERVE) $(RAY_VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(KSERVE) $(RAY_VENV) build dist \
+	  .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis
 
 $(STAMPS)/venv:
 	$(need_python)

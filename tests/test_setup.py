@@ -84,6 +84,20 @@ def test_make_with_a_python_that_is_too_old(tree: Path, tmp_path: Path) -> None:
     assert not (tree / ".venv").exists()
 
 
+def test_make_clean_leaves_nothing_that_git_ignores_as_built_or_cached(tree: Path) -> None:
+    sections = (ROOT / ".gitignore").read_text().split("\n\n")
+    lines = [line for section in sections if section.startswith(("# Environments and builds", "# Caches"))
+             for line in section.splitlines()]  # fmt: skip
+    folders = [tree / line for line in lines if re.fullmatch(r"[.\w-]+/", line) and line != "__pycache__/"]
+    assert {".venv", "build", ".hypothesis"} <= {folder.name for folder in folders}
+    for folder in (*folders, tree / "data"):
+        (folder / "inner").mkdir(parents=True)
+    subprocess.run(["make", "clean"], cwd=tree, env=environment(os.environ["PATH"]), check=True, timeout=60)
+    assert [folder for folder in folders if folder.exists()] == []
+    assert (tree / "data/inner").exists()
+    assert (tree / "requirements").exists()
+
+
 def test_cmake_without_a_compiler(tmp_path: Path, path_without_compilers: Path) -> None:
     cmake = Path(sys.executable).with_name("cmake")  # the locked one, installed with the service
     run = subprocess.run(
