@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from service.errors import CardError, ModelBrokenError
+from service.onnx_file import has_external_data
 from service.yaml_text import parse_yaml
 
 CARD_FILE = "card.yaml"
@@ -324,14 +325,15 @@ class Card(_Part):
         return card
 
     def verify_file(self) -> None:
-        """Compares the model's file with the card's checksum.
+        """Compares the model's file with the card's checksum, and looks whether the file is all of the network.
 
         Raises:
-            ModelBrokenError: The file is missing or differs.
+            ModelBrokenError: The file is missing or differs, or some of its weights lie in other files.
         """
         try:
             with self.path.open("rb") as stream:
                 actual = hashlib.file_digest(stream, "sha256").hexdigest()
+            whole = not has_external_data(self.path)
         except OSError as error:
             raise ModelBrokenError(self.name, f"{self.file} cannot be read: {_reason(error)}.") from error
         if actual != self.sha256:
@@ -339,6 +341,12 @@ class Card(_Part):
                 self.name,
                 f"{self.file} has sha256 {actual}, its card says {self.sha256}.",
                 remedy="The file was changed or cut short: copy or export the model again.",
+            )
+        if not whole:
+            raise ModelBrokenError(
+                self.name,
+                f"{self.file} has weights in other files, which the checksum of its card does not cover.",
+                remedy="Save all in one file (onnx.save with save_as_external_data=False), and its sha256 in the card.",
             )
 
 

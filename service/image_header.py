@@ -107,6 +107,17 @@ def png_bit_depth(data: bytes) -> int:
     return data[24] if len(data) > 24 else 0
 
 
+def bmp_is_run_length(data: bytes) -> bool:
+    """Whether a BMP's header says that its pixels are stored as run lengths, of 8 or 4 bits."""
+    has_field = int.from_bytes(data[14:18], "little") >= 40
+    return has_field and int.from_bytes(data[30:34], "little") in {1, 2}
+
+
+def gif_first_frame(data: bytes) -> int | None:
+    """Where a GIF's first frame begins, bytes; None if there is none, or more blocks before it than are walked."""
+    return next((at for label, at in _gif_blocks(data) if label == 0x2C), None)
+
+
 def gif_frames(data: bytes) -> int:
     """Frames of a GIF, without decoding them; a lower bound for a file of more blocks than are worth walking."""
     return sum(1 for label, _ in _gif_blocks(data) if label == 0x2C)

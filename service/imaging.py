@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from service import exif
+from service import exif, image_cost
 from service.errors import BrokenImageError, EmptyBodyError, ImageTooLargeError, ServiceError, UnsupportedImageError
 from service.image_header import gif_canvas, gif_frames, looks_like, png_bit_depth, sniff, webp_canvas
 
@@ -142,6 +142,7 @@ def decode(
         UnsupportedImageError: No JPEG, PNG, WebP, BMP or GIF, or declared as something else than an image (415).
         BrokenImageError: Truncated or corrupt (422).
         ImageTooLargeError: More pixels than the limit (413), found before decoding.
+        ImageTooComplexError: More parts than ordinary files have (413), found before decoding.
     """
     limits = limits or ImageLimits()
     if not data:
@@ -154,6 +155,7 @@ def decode(
     canvas = webp_canvas(data) if kind == "WEBP" else gif_canvas(data) if kind == "GIF" else None
     if canvas is not None:
         limits.check(*canvas)
+    image_cost.check_file(data, kind)
     try:
         return _decode(data, kind, limits, hint)
     except (ServiceError, MemoryError):
@@ -166,6 +168,7 @@ def decode(
 def _decode(data: bytes, kind: str, limits: ImageLimits, hint: tuple[int, int] | None) -> DecodedImage:
     image = _PLUGINS[kind](io.BytesIO(data))  # reads headers only
     limits.check(*image.size)
+    image_cost.check_pixels(data, kind, image.size, limits.max_pixels)
     stored_width, stored_height = image.size
     tags = exif.read(image) if kind in {"JPEG", "WEBP"} else exif.Exif()  # before a reduction changes the size
     orientation = tags.orientation

@@ -25,14 +25,14 @@ def key_problem(key: str) -> str | None:
 
 
 def keys_in_file(path: Path) -> list[str]:
-    """The keys of a file, one a line; empty lines and those that begin with # are passed over.
+    """The keys of a file, one a line; empty lines and those that begin with #, indented or not, are passed over.
 
     Raises:
         OSError: The file cannot be read.
         UnicodeDecodeError: It is not text.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def keys_of(given: Iterable[SecretStr], file: Path | None, variable: str) -> list[str]:

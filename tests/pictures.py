@@ -1,6 +1,7 @@
 """Pictures for tests: real photographs that scikit-image ships, encoded, and files written by hand."""
 
 import io
+import re
 import struct
 import zlib
 from typing import Any
@@ -86,3 +87,13 @@ def png(width: int, height: int, depth: int, color: int, rows: bytes, *chunks: t
     body = b"".join(chunk(name, content) for name, content in chunks)
     data = chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + data + chunk(b"IEND", b"")
+
+
+def repeated_scans(image: Image.Image, scans: int) -> bytes:
+    """A progressive JPEG in grey with this number of scans: its last one is repeated, or the others are left out."""
+    data = encode(image.convert("L"), "JPEG", progressive=True)
+    starts = [found.start() for found in re.finditer(rb"\xff\xda", data)]
+    tables = [data.rindex(b"\xff\xc4", 0, start) for start in starts]
+    head, last = data[: tables[0]], data[starts[-1] : -2]
+    own = [data[begin:end] for begin, end in zip(tables, [*tables[1:], len(data) - 2], strict=True)]
+    return head + b"".join(own[:scans]) + last * (scans - len(own)) + data[-2:]

@@ -17,6 +17,7 @@ EXAMPLES: list[ServiceError] = [
     errors.UnsupportedImageError("The content seems to be text."),
     errors.BrokenImageError("The PNG file is truncated."),
     errors.ImageTooLargeError(20_000, 20_000, 50_000_000),
+    errors.ImageTooComplexError("JPEG", "scans", 100),
     errors.BodyTooLargeError(20_000_000, 50_000_000),
     errors.TooManyImagesError(16, 17),
     errors.BadParameterError("top_k", "top_k is 0.", remedy="Send 1 or more."),

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 from typing import Any
 
 from service.settings import Settings
@@ -45,13 +46,23 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(settings: Settings) -> None:
-    """Sends every record of this process to standard error, in the format and from the level that are set."""
+    """Sends every record of this process to standard error, in the format and from the level that are set.
+
+    Warnings of Python's are records too, of the logger `py.warnings`.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     # Libraries that log every step at INFO or DEBUG, in words of their own.
     for name in ("PIL", "asyncio", "multipart", "python_multipart"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    pass_over_damaged_metadata()
+    logging.captureWarnings(True)
+
+
+def pass_over_damaged_metadata() -> None:
+    """Keeps Pillow's warnings from the log: one for each damaged tag, of which a picture of 60 kB can have 5000."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

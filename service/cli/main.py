@@ -17,6 +17,7 @@ from service.app import service_version
 from service.cli.compare import MARGIN, compare
 from service.cli.evaluate import evaluate
 from service.cli.failure import Parser, fail
+from service.cli.logs import pass_over_damaged_metadata
 from service.cli.models import models
 from service.cli.predict import predict
 from service.cli.serve import serve
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Command = arguments.command
     if command is not serve:  # these print their own errors; the log would only repeat them
         logging.basicConfig(level=logging.CRITICAL)
+        pass_over_damaged_metadata()
     try:
         code = command(load_settings(settings_overrides(arguments)), arguments)
         sys.stdout.flush()

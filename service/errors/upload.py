@@ -109,6 +109,27 @@ class ImageTooLargeError(ServiceError):
         )
 
 
+class ImageTooComplexError(ServiceError):
+    """413: the image has more parts, such as scans or segments, than are read here; it would take seconds to minutes.
+
+    Args:
+        kind: The format.
+        parts: What there is too much of, in the plural.
+        limit: How many there may be.
+    """
+
+    status = 413
+    code = "image-too-complex"
+    title = "The image has too many parts."
+
+    def __init__(self, kind: str, parts: str, limit: int) -> None:
+        super().__init__(
+            f"The {kind} file has more than {limit} {parts}, the limit.",
+            remedy="Open the picture in an image editor, save it as a plain JPEG or PNG, and send that.",
+            extensions={"limit": limit},
+        )
+
+
 class BodyTooLargeError(ServiceError):
     """413: the body has more bytes than are read here.
 

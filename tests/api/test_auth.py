@@ -7,6 +7,7 @@ import pytest
 
 from service.api.auth import Auth, KeyRing, surface_of
 from service.errors import SettingsError
+from service.keys import keys_in_file
 from service.settings import load_settings
 from tests.api.conftest import running
 from tests.pictures import encode, photo
@@ -170,6 +171,11 @@ def test_keys_of_both_sources_count(tmp_path: Path, monkeypatch):
     assert ring.name_of(OLD)
     assert ring.name_of(NEW)
     assert ring.name_of(ADMIN) is None
+
+
+def test_a_comment_that_is_indented_is_no_key(tmp_path: Path):
+    (tmp_path / "keys").write_text(f"  #{OLD}\n\t# {OLD}\n  {NEW}  \n")
+    assert keys_in_file(tmp_path / "keys") == [NEW]
 
 
 def test_a_weak_key_is_refused_without_being_told():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pictures import encode, photo, png
+from tests.pictures import encode, photo, png, repeated_scans
 
 JPEG = encode(photo(), "JPEG", quality=80)
 PNG = encode(photo(), "PNG")
@@ -93,6 +93,7 @@ BODIES = {
     "png of 20000x20000": (png(20000, 20000, 8, 2, b""), 413, "image-too-large"),
     "jpeg of 20000x20000": (jpeg_header(20000, 20000), 413, "image-too-large"),
     "png of the largest size": (png(2**31 - 1, 2**31 - 1, 8, 2, b""), 413, "image-too-large"),
+    "jpeg of 1000 scans": (repeated_scans(photo(), 1000), 413, "image-too-complex"),
     "50 MB": (b"\xff" * 50_000_000, 413, "body-too-large"),
 }
 
