@@ -68,6 +68,16 @@ def needed(only: str) -> list[Cell]:
     return [cell for cell in cells() if cell.key in keys]
 
 
+def left(wanted: list[Cell], results: Results, out: Path) -> list[Cell]:
+    """Cells without a result, and those whose weights one of them starts from and that are not in ``out`` any more."""
+    missing = {cell.key for cell in wanted if cell not in results}
+    for cell in reversed(wanted):  # each comes after the one that it starts from
+        start = cell.start
+        if cell.key in missing and start is not None and not (out / start.key / "last.pt").is_file():
+            missing.add(start.key)
+    return [cell for cell in wanted if cell.key in missing]
+
+
 def main() -> int:
     """Run what is missing, then write the page."""
     parser = Parser(prog="python -m models.ablation", description=__doc__)
@@ -138,12 +148,12 @@ def train_grid(args: argparse.Namespace) -> None:
         raise ValueError(f"--only {args.only}: no cell has this in its name; one is {cells()[-1].key}")
     train, test = load_data(args.data, budget, args.test_images)
     results = Results(args.results, budget, len(test[1]))
-    while missing := [cell for cell in wanted if cell not in results]:
+    while missing := left(wanted, results, args.out):
         for cell in missing:
-            if cell.start is not None and cell.start not in results:
+            if cell.start in missing:
                 continue  # another process trains what it starts from
             with locked(args.out / cell.key / "lock", wait=False) as got:
-                if not got or cell in results:
+                if not got or cell not in left(wanted, results, args.out):
                     continue
                 record = train_cell(cell, budget, train, test, args.out)
                 results.add(cell, record)

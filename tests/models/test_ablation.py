@@ -269,6 +269,24 @@ def test_the_page_in_docs_is_that_of_the_results_in_docs() -> None:
     assert (ROOT / "docs" / "ablation.md").read_text() == page(json.loads(results.read_text()))
 
 
+def test_the_grid_goes_on_where_its_checkpoints_are_gone(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Results are kept for longer than checkpoints: what the next cell starts from is trained again, and nothing else."""
+    first, second = (combination(18, "res", "relu", "magnitude", each).key for each in ("clip", "approxsign"))
+    assert run(monkeypatch, images, tmp_path, "--only", first) == 0
+    before = json.loads((tmp_path / "r.json").read_text())["cells"]
+    shutil.rmtree(tmp_path / "runs")
+    capsys.readouterr()
+    assert run(monkeypatch, images, tmp_path, "--only", second) == 0
+    printed_lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed_lines] == ["res18-real-relu-seed1", second]
+    after = json.loads((tmp_path / "r.json").read_text())["cells"]
+    assert after.keys() == before.keys() | {second}
+    for key, record in before.items():
+        assert after[key]["top1"] == record["top1"]
+
+
 def test_processes_share_the_grid(tmp_path: Path) -> None:
     first, second = cells()[:2]
     ours, theirs = (Results(tmp_path / "r.json", Budget(), 80) for _ in range(2))
