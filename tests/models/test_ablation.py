@@ -272,7 +272,7 @@ def test_the_page_in_docs_is_that_of_the_results_in_docs() -> None:
 def test_the_grid_goes_on_where_its_checkpoints_are_gone(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Results are kept for longer than checkpoints: what the next cell starts from is trained again, and nothing else."""
+    """Results are kept for longer than checkpoints: what the next one starts from is trained again, nothing else."""
     first, second = (combination(18, "res", "relu", "magnitude", each).key for each in ("clip", "approxsign"))
     assert run(monkeypatch, images, tmp_path, "--only", first) == 0
     before = json.loads((tmp_path / "r.json").read_text())["cells"]
