@@ -24,6 +24,11 @@ class FileError(Exception):
 _OTHER_PICTURES = frozenset({".heic", ".heif", ".avif", ".tif", ".tiff", ".svg", ".jxl", ".jp2", ".dng", ".raw"})
 
 
+def printable(text: Path | str) -> str:
+    r"""A path, or a sentence about one, with what is no UTF-8 in a file's name as `\xe9`: documents cannot have it."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def images_of(path: Path) -> list[Path]:
     """A file (or a pipe) as it is, or every image below a folder, sorted; in a folder images are known by their suffix.
 
@@ -33,11 +38,13 @@ def images_of(path: Path) -> list[Path]:
     if path.exists() and not path.is_dir():
         return [path]
     if not path.is_dir():
-        raise BadParameterError("path", f"{path} does not exist.", remedy="Check the path.")
+        raise BadParameterError("path", f"{printable(path)} does not exist.", remedy="Check the path.")
     images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
     if not images:
         raise BadParameterError(
-            "path", f"There is no image in {path}.", remedy=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
+            "path",
+            f"There is no image in {printable(path)}.",
+            remedy=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}.",
         )
     return images
 
@@ -73,7 +80,7 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BrokenImageError(
-            f"{path} cannot be read: {error.strerror}.", remedy="Check the path and its permissions."
+            f"{printable(path)} cannot be read: {error.strerror}.", remedy="Check the path and its permissions."
         ) from error
 
 

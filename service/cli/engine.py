@@ -16,7 +16,7 @@ from service.api.telemetry import Telemetry
 from service.api.threads import ThreadPool
 from service.api.uploads import Upload
 from service.card import Card, TaskName, VariantName
-from service.cli.data import read
+from service.cli.data import printable, read
 from service.errors import EmptyBodyError, SettingsError
 from service.imaging import ImageLimits
 from service.metrics import Metrics
@@ -155,8 +155,8 @@ def describe(handle: Handle) -> dict[str, str]:
 def _upload(path: Path) -> Upload:
     data = read(path)
     if not data:
-        raise EmptyBodyError(f"{path} is empty.", remedy="Name the file of a picture.")
-    return Upload(data, None, str(path))
+        raise EmptyBodyError(f"{printable(path)} is empty.", remedy="Name the file of a picture.")
+    return Upload(data, None, printable(path))
 
 
 def _job(options: Any) -> Job:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NoReturn
 
+from service.cli.data import printable
 from service.client import ProblemError, TransportError
 from service.errors import ServiceError
 from service.evaluation import DataError
@@ -54,7 +55,8 @@ def fail(error: Exception, *, as_json: bool) -> int:
 
 def about(path: Path, error: ServiceError) -> ServiceError:
     """The same error, saying which file it is about: a person at a terminal has named several things."""
-    return error if str(path) in error.detail else error.about(str(path))
+    name = printable(path)
+    return error if name in error.detail else error.about(name)
 
 
 def _sentence(error: Exception) -> str:

@@ -6,6 +6,7 @@ document, of an error too; progress bars and everything else go to standard erro
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -36,6 +37,9 @@ _OFFLINE_SETTINGS = ("model_dir", "fallback", "kernel", "max_pixels", "decode_th
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, 1 (done, with failures told), 2 (an error) or 130 (Ctrl-C)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # a file's name may be in any encoding
+            stream.reconfigure(errors="backslashreplace")
     Parser.as_json = "--json" in (sys.argv[1:] if argv is None else argv)
     parser = _parser()
     arguments = parser.parse_args(argv)
