@@ -56,7 +56,7 @@ def compare(settings: Settings, arguments: argparse.Namespace) -> int:
     else:
         print(_summary(document))
         if report is not None:
-            print(f"The report is in {report}, its figures in {report.with_suffix('.json')}.")
+            print(f"The report is in {printable(report)}, its figures in {printable(report.with_suffix('.json'))}.")
     return 0
 
 

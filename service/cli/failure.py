@@ -1,6 +1,7 @@
 """How a command fails: one sentence on standard error and, with `--json`, one document on standard output."""
 
 import argparse
+import contextlib
 import json
 import sys
 from http import HTTPStatus
@@ -47,9 +48,12 @@ def fail(error: Exception, *, as_json: bool) -> int:
     Returns:
         The exit code.
     """
-    print(f"error: {_sentence(error)}", file=sys.stderr)
+    # What cannot be told must not hide the exit code behind a traceback.
+    with contextlib.suppress(OSError):
+        print(f"error: {_sentence(error)}", file=sys.stderr)
     if as_json:
-        print(json.dumps(_document(error)), flush=True)
+        with contextlib.suppress(OSError):
+            print(json.dumps(_document(error)), flush=True)
     return USAGE_ERROR
 
 

@@ -6,15 +6,14 @@ document, of an error too; progress bars and everything else go to standard erro
 
 import argparse
 import contextlib
-import io
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from service.app import service_version
+from service.cli import outputs
 from service.cli.compare import MARGIN, compare
 from service.cli.evaluate import evaluate
 from service.cli.failure import Parser, fail
@@ -37,9 +36,14 @@ _OFFLINE_SETTINGS = ("model_dir", "fallback", "kernel", "max_pixels", "decode_th
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, 1 (done, with failures told), 2 (an error) or 130 (Ctrl-C)."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # a file's name may be in any encoding
-            stream.reconfigure(errors="backslashreplace")
+    outputs.prepare()
+    try:
+        return _main(argv)
+    finally:
+        outputs.finish()
+
+
+def _main(argv: Sequence[str] | None) -> int:
     Parser.as_json = "--json" in (sys.argv[1:] if argv is None else argv)
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -56,11 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = command(load_settings(settings_overrides(arguments)), arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        outputs.drop(sys.stdout)
         return 0
     except (ServiceError, DataError, ClientError, OSError) as error:
         return fail(error, as_json=arguments.json)

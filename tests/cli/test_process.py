@@ -1,6 +1,7 @@
 """The command line as a process: how it ends where somebody or something ends it."""
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from tests.live.service_process import ROOT, command, environment
 from tests.pictures import encode, photo
-from tests.tiny_zoo import colours_graph, write_model
+from tests.tiny_zoo import colours_graph, write_model, write_zoo
 
 _SIDE = 700
 _PRODUCTS = 12
@@ -53,6 +54,11 @@ def slow_zoo(tmp_path_factory) -> Path:
     zoo = tmp_path_factory.mktemp("slow")
     write_model(zoo, "tiny-colours", slow_graph(), task="classify")
     return zoo
+
+
+@pytest.fixture(scope="module")
+def quick_zoo(tmp_path_factory) -> Path:
+    return write_zoo(tmp_path_factory.mktemp("quick"))
 
 
 @pytest.fixture
@@ -97,3 +103,36 @@ def test_a_reader_that_leaves_in_the_middle_of_a_run(slow_zoo, photos):
         said = process.stderr.read()
     assert process.returncode == 0, said
     assert b"Traceback" not in said
+
+
+# ---- outputs that take nothing ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "code"),
+    [
+        (">/dev/full", "predict photo.jpg --variant full --json", 2),
+        (">/dev/full", "predict absent.jpg --json", 2),
+        (">&-", "predict photo.jpg --variant full --json", 0),
+        (">&-", "predict photo.jpg --variant full", 0),
+        ("2>/dev/full", "predict absent.jpg --json", 2),
+        ("2>&-", "predict absent.jpg --json", 2),
+        ("2>&-", "predict photo.jpg photo.jpg --variant full --json", 0),
+    ],
+)
+def test_an_output_that_is_full_or_closed(tmp_path, quick_zoo, redirection, arguments, code):
+    (tmp_path / "photo.jpg").write_bytes(encode(photo(), "JPEG"))
+    ended = subprocess.run(
+        ["bash", "-c", f'"$@" {redirection}', "bash", *command(*arguments.split())],
+        cwd=tmp_path,
+        env=environment(BIREAL_MODEL_DIR=str(quick_zoo), PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == code, ended.stderr
+    assert b"Traceback" not in ended.stderr
+    assert b"Exception ignored" not in ended.stderr
+    assert ended.stderr.count(b"\n") <= 1
+    if redirection.startswith("2"):
+        json.loads(ended.stdout)
