@@ -21,6 +21,7 @@ from service.cli.models import models
 from service.cli.predict import predict
 from service.cli.serve import serve
 from service.client import ClientError
+from service.client.calls import checked_url
 from service.errors import ServiceError
 from service.evaluation import DataError
 from service.settings import Settings, add_arguments, load_settings, settings_overrides
@@ -189,8 +190,10 @@ def _path(text: str) -> Path:
 
 
 def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"{text!r} does not begin with http:// or https://")
+    try:
+        checked_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 
