@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     outputs.prepare()
     try:
         return _main(argv)
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):
+            print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     finally:
         outputs.finish()
 
@@ -60,10 +64,6 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         code = command(load_settings(settings_overrides(arguments)), arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        with contextlib.suppress(OSError):
-            print("interrupted", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         outputs.drop(sys.stdout)
         return 0

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,32 @@ def test_a_reader_that_leaves_in_the_middle_of_a_run(slow_zoo, photos):
         said = process.stderr.read()
     assert process.returncode == 0, said
     assert b"Traceback" not in said
+
+
+# ---- before anything runs --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ignored", "code"), [(False, 130), (True, 7)], ids=["heard", "ignored"])
+def test_ctrl_c_during_the_imports(tmp_path, ignored, code):
+    (tmp_path / "onnxruntime.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.1)\nraise SystemExit(7)\n"
+    )
+    trap = "trap '' INT; " if ignored else ""
+    ended = subprocess.run(
+        ["bash", "-c", f'{trap}exec "$@"', "bash", *command("models")],
+        cwd=ROOT,
+        env=environment(PYTHONPATH=str(tmp_path)),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, b"", b"")
+
+
+def test_an_import_leaves_ctrl_c_as_it_was():
+    code = "import signal, service.__main__; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=True)
+    assert ended.stdout == b"True\n"
 
 
 # ---- outputs that take nothing ---------------------------------------------------------------------------------------
