@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import UnidentifiedImageError
 
 from service.errors import BadParameterError, BrokenImageError
-from service.evaluation import IMAGE_SUFFIXES, Camera, DataError, DepthFrame
+from service.evaluation import IMAGE_SUFFIXES, Camera, DataError, DepthFrame, files_below, is_image
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def images_of(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise BadParameterError("path", f"{printable(path)} does not exist.", remedy="Check the path.")
-    images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    images = sorted(file for file in files_below(path) if is_image(file))
     if not images:
         raise BadParameterError(
             "path",
@@ -51,7 +51,7 @@ def images_of(path: Path) -> list[Path]:
 
 def say_passed_over(path: Path) -> None:
     """Says on standard error which pictures of a folder are not looked at, for their format."""
-    files = path.rglob("*") if path.is_dir() else ()
+    files = files_below(path) if path.is_dir() else ()
     found = Counter(file.suffix.lower() for file in files if file.suffix.lower() in _OTHER_PICTURES)
     if found:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items()))

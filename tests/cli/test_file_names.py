@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from service.cli.main import main
+from service.evaluation import files_below
 from tests.live.service_process import ROOT, command, environment
 from tests.pictures import encode
-from tests.tiny_zoo import write_zoo
+from tests.tiny_zoo import COLOURS, write_zoo
 
 LATIN = os.fsdecode(b"caf\xe9.png")
 PICTURE = encode(Image.new("RGB", (40, 40), (200, 90, 10)), "PNG")
@@ -94,3 +95,35 @@ def test_an_output_that_is_strict(photos, zoo, tmp_path, encoding, name, shown):
         assert shown in ended.stdout, "also of compare, which says where the report is"
         assert b"Traceback" not in ended.stderr
     assert report.stat().st_size > 1000
+
+
+# ---- links to folders ------------------------------------------------------------------------------------------------
+
+
+def test_folders_that_are_links_are_looked_into(capsys, photos, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "more").mkdir(parents=True)
+    for path in (elsewhere / "a.png", elsewhere / "more" / "b.png"):
+        path.write_bytes(PICTURE)
+    (photos / LATIN).unlink()
+    for wnid, _ in COLOURS[:2]:  # twice the same folder, under two names
+        (photos / wnid).symlink_to(elsewhere)
+    (elsewhere / "again").symlink_to(elsewhere)
+    (elsewhere / "itself").symlink_to("itself")
+
+    def run(*arguments: str) -> dict:
+        assert main([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    compared = run("compare", str(photos), *BOTH)
+    assert (compared["n"], compared["labelled"]) == (4, 4)
+    assert run("evaluate", "--data", str(photos), "--variant", "full")["n"] == 4
+    predicted = run("predict", str(photos), "--variant", "full")
+    names = [Path(each["file"]).relative_to(photos).as_posix() for each in predicted["results"]]
+    assert names == [f"{wnid}/{name}" for wnid, _ in COLOURS[:2] for name in ("a.png", "more/b.png")]
+
+
+def test_a_folder_that_links_to_itself_is_searched_once(photos):
+    for number in range(6):
+        (photos / f"folder{number}").symlink_to(photos)
+    assert list(files_below(photos)) == [photos / LATIN]
