@@ -15,7 +15,15 @@ def _end(sig: int, frame: FrameType | None) -> None:  # noqa: ARG001  a handler'
 if os.getpid() == 1:
     signal.signal(signal.SIGTERM, _end)
 
-from service.cli.main import main  # noqa: E402  after the handler
+# Ctrl-C meanwhile would be a traceback through whatever was being imported. Where it is ignored it stays so.
+_interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if _interruptible:
+    signal.signal(signal.SIGINT, _end)
+
+from service.cli.main import main  # noqa: E402  after the handlers
+
+if _interruptible:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -101,11 +101,14 @@ class ThreadPool:
         inbox.put(_Call(mine, inbox, call, args, kwargs, done, loop, time.perf_counter()))
         return await done
 
-    def close(self) -> None:
-        """Ends the threads once they have nothing to do."""
+    def close(self, timeout_s: float = 0.0) -> None:
+        """Ends the threads once they have nothing to do, and waits for that up to `timeout_s` seconds."""
+        give_up = time.monotonic() + timeout_s
         self._closed = True
         for inbox in self._inboxes:
             inbox.put(None)
+        for thread in self._threads:
+            thread.join(max(0.0, give_up - time.monotonic()))
 
     async def _turn(self, lane: _Lane) -> _Inbox:
         """Waits for a thread."""

@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,7 +17,7 @@ from service.cli import compare_folder
 from service.cli.compare_folder import Comparison, Folder
 from service.cli.compare_local import LocalComparison
 from service.cli.compare_remote import RemoteComparison, compare_one
-from service.cli.data import images_of, is_depth_folder, say_passed_over
+from service.cli.data import images_of, is_depth_folder, printable, say_passed_over
 from service.cli.engine import Engine
 from service.cli.remote import connect
 from service.errors import BadParameterError
@@ -54,7 +56,7 @@ def compare(settings: Settings, arguments: argparse.Namespace) -> int:
     else:
         print(_summary(document))
         if report is not None:
-            print(f"The report is in {report}, its figures in {report.with_suffix('.json')}.")
+            print(f"The report is in {printable(report)}, its figures in {printable(report.with_suffix('.json'))}.")
     return 0
 
 
@@ -125,7 +127,7 @@ async def _folder(comparison: Comparison, task: TaskName, arguments: argparse.Na
     names = Names(*called) if called[0] != called[1] else Names(f"a ({called[0]})", f"b ({called[1]})")
     document = {
         "task": task,
-        "folder": str(root),
+        "folder": printable(root),
         **summarise(folder.pairs, names, task=task, margin=arguments.margin or MARGIN),
         "a": a,
         "b": b,
@@ -144,18 +146,31 @@ async def _folder(comparison: Comparison, task: TaskName, arguments: argparse.Na
         "differ_most": [pair.as_json() for pair in folder.most],
     }
     if arguments.report is not None:
-        _write_report(arguments.report, document, folder, names, root)
+        _write_report(arguments.report, document, folder, names)
     return document
 
 
-def _write_report(report: Path, document: dict[str, Any], folder: Folder, names: Names, root: Path) -> None:
-    """The page, and beside it every figure and every image's answers as JSON."""
-    page = render(document, folder.pairs, folder.most, names, root)
+def _write_report(report: Path, document: dict[str, Any], folder: Folder, names: Names) -> None:
+    """The page, and beside it every figure and every image's answers as JSON.
+
+    Both take the places of older ones once they are complete.
+    """
+    page = render(document, folder.pairs, folder.most, names)
     figures = json.dumps({**document, "images": [pair.as_json() for pair in folder.pairs]}, indent=1)
+    contents = {report.with_suffix(".json"): figures, report: page}
+    written: dict[Path, Path] = {}  # where it lies so far, and where it belongs
     try:
-        report.write_text(page, encoding="utf-8")
-        report.with_suffix(".json").write_text(figures, encoding="utf-8")
+        for place, text in contents.items():
+            target = place.resolve()  # of a link: what it points to
+            beside = target.with_name(f".{os.getpid()}{target.suffix}")
+            written[beside] = target
+            beside.write_bytes(text.encode())
+        for beside, target in written.items():
+            beside.replace(target)
     except OSError as error:
+        for beside in written:
+            with contextlib.suppress(OSError):
+                beside.unlink()
         raise _unwritable(report, error.strerror) from error
 
 

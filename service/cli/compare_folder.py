@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from service.api.pipeline import Side as SideName
 from service.card import ClassLabel
-from service.cli.data import FileError, check_size, images_of, is_depth_folder, spread, truth_of
+from service.cli.data import FileError, check_size, images_of, is_depth_folder, printable, spread, truth_of
 from service.errors import ServiceError
 from service.evaluation import CAPS_M, DataError, DepthFrame, depth_errors, depth_frames
 from service.report.pairs import Pair, Side, total_variation
@@ -88,7 +88,7 @@ def classify_folder(root: Path, classes: Sequence[ClassLabel], limit: int | None
         parts = path.relative_to(root).parts
         label = by_name.get(parts[0].casefold()) if len(parts) > 1 else None
         if label is None and len(parts) > 1:
-            unknown.add(parts[0])
+            unknown.add(printable(parts[0]))
         found.append(Item(path, label))
     labelled = any(item.label is not None for item in found)
     return Folder(spread(found, limit), sorted(unknown) if labelled else [])
@@ -113,11 +113,11 @@ async def run(comparison: Comparison, folder: Folder, root: Path) -> None:
     worst: list[tuple[float, int, Pair]] = []
     numbers = itertools.count()
     for item in tqdm(folder.items, unit="image"):
-        name = str(item.path.relative_to(root)) if item.path.is_relative_to(root) else str(item.path)
+        name = printable(item.path.relative_to(root) if item.path.is_relative_to(root) else item.path)
         try:
-            pair = await comparison.pair(item, name)
+            pair = replace(await comparison.pair(item, name), path=item.path)
         except FileError as error:
-            folder.failed.append({"file": name, "detail": str(error)})
+            folder.failed.append({"file": name, "detail": printable(str(error))})
             continue
         folder.pairs.append(replace(pair, maps=None))
         if pair.divergence > 0:

@@ -13,6 +13,7 @@ from service.cli.data import read, taken_by
 from service.cli.remote import MOST_CLASSES, about_file, check_all_classes, classes_result, grey_picture
 from service.cli.remote_network import Sameness, class_labels, geometry_of
 from service.client import AsyncClient
+from service.client.calls import checked_url, shown
 from service.report.pairs import Pair
 from service.schemas import ClassifyComparison, ComparedWeights, DepthComparison, ModelList
 from service.tasks import DepthAgreement
@@ -139,7 +140,7 @@ class RemoteComparison:
             "kernel": next((one["kernel"] for one in described if one["variant"] == "binary"), "none"),
             "onnxruntime": None,
             "version": self._version,
-            "url": self._arguments.url,
+            "url": shown(checked_url(self._arguments.url)),
         }
 
 

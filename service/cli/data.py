@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import UnidentifiedImageError
 
 from service.errors import BadParameterError, BrokenImageError
-from service.evaluation import IMAGE_SUFFIXES, Camera, DataError, DepthFrame
+from service.evaluation import IMAGE_SUFFIXES, Camera, DataError, DepthFrame, files_below, is_image
 
 T = TypeVar("T")
 
@@ -24,6 +24,11 @@ class FileError(Exception):
 _OTHER_PICTURES = frozenset({".heic", ".heif", ".avif", ".tif", ".tiff", ".svg", ".jxl", ".jp2", ".dng", ".raw"})
 
 
+def printable(text: Path | str) -> str:
+    r"""A path, or a sentence about one, with what is no UTF-8 in a file's name as `\xe9`: documents cannot have it."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def images_of(path: Path) -> list[Path]:
     """A file (or a pipe) as it is, or every image below a folder, sorted; in a folder images are known by their suffix.
 
@@ -33,18 +38,20 @@ def images_of(path: Path) -> list[Path]:
     if path.exists() and not path.is_dir():
         return [path]
     if not path.is_dir():
-        raise BadParameterError("path", f"{path} does not exist.", remedy="Check the path.")
-    images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+        raise BadParameterError("path", f"{printable(path)} does not exist.", remedy="Check the path.")
+    images = sorted(file for file in files_below(path) if is_image(file))
     if not images:
         raise BadParameterError(
-            "path", f"There is no image in {path}.", remedy=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
+            "path",
+            f"There is no image in {printable(path)}.",
+            remedy=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}.",
         )
     return images
 
 
 def say_passed_over(path: Path) -> None:
     """Says on standard error which pictures of a folder are not looked at, for their format."""
-    files = path.rglob("*") if path.is_dir() else ()
+    files = files_below(path) if path.is_dir() else ()
     found = Counter(file.suffix.lower() for file in files if file.suffix.lower() in _OTHER_PICTURES)
     if found:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items()))
@@ -73,7 +80,7 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BrokenImageError(
-            f"{path} cannot be read: {error.strerror}.", remedy="Check the path and its permissions."
+            f"{printable(path)} cannot be read: {error.strerror}.", remedy="Check the path and its permissions."
         ) from error
 
 

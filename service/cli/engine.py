@@ -16,7 +16,7 @@ from service.api.telemetry import Telemetry
 from service.api.threads import ThreadPool
 from service.api.uploads import Upload
 from service.card import Card, TaskName, VariantName
-from service.cli.data import read
+from service.cli.data import printable, read
 from service.errors import EmptyBodyError, SettingsError
 from service.imaging import ImageLimits
 from service.metrics import Metrics
@@ -28,6 +28,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 _FOREVER_S = 1e6  # nobody waits for a single image of an offline run
+_CLOSE_S = 10.0  # far longer than a batch or a picture takes
 
 
 class Engine:
@@ -51,8 +52,10 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._scheduler.close(0.0)
-        self._pool.close()
+        # Where a run was interrupted, threads may be inside a library: one that came back from there while the
+        # interpreter ends would abort the process.
+        self._scheduler.close(_CLOSE_S)
+        self._pool.close(_CLOSE_S)
         self.registry.close()
 
     def handles(self, task: TaskName, model: str | None, *variants: str | None) -> list[Handle]:
@@ -152,8 +155,8 @@ def describe(handle: Handle) -> dict[str, str]:
 def _upload(path: Path) -> Upload:
     data = read(path)
     if not data:
-        raise EmptyBodyError(f"{path} is empty.", remedy="Name the file of a picture.")
-    return Upload(data, None, str(path))
+        raise EmptyBodyError(f"{printable(path)} is empty.", remedy="Name the file of a picture.")
+    return Upload(data, None, printable(path))
 
 
 def _job(options: Any) -> Job:

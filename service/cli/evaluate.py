@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from service.calibration import ClassifyScores
 from service.card import TaskName
-from service.cli.data import FileError, is_depth_folder, spread
+from service.cli.data import FileError, is_depth_folder, printable, spread
 from service.cli.engine import Engine, in_order, offline
 from service.cli.evaluate_depth import evaluate_depth, text_of
 from service.cli.network import LocalNetwork, Network
@@ -67,7 +67,7 @@ async def _scores(task: TaskName, networks: Sequence[Network], arguments: argpar
     return {
         **scores,
         **networks[0].describe(),
-        "dataset": str(folder),
+        "dataset": printable(folder),
         "speed": {"images_per_second": round(scores["n"] / seconds, 2)},  # apart: it is no score
     }
 
@@ -111,7 +111,7 @@ async def _classify(network: Network, folder: Path, limit: int | None) -> dict[s
         async for image, answer in in_order(chosen, attempt, at_once=network.at_once):
             bar.update()
             if isinstance(answer, FileError):
-                failed.append({"file": str(image.path), "detail": str(answer)})
+                failed.append({"file": printable(image.path), "detail": printable(str(answer))})
             else:
                 best = answer.predictions
                 scores.add([item.wnid for item in best], image.wnid, best[0].probability)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from service.cli.data import FileError, check_size, spread, taken_by, truth_of
+from service.cli.data import FileError, check_size, printable, spread, taken_by, truth_of
 from service.cli.engine import in_order
 from service.cli.network import Network
 from service.errors import ServiceError
@@ -67,9 +67,9 @@ async def evaluate_depth(networks: Sequence[Network], folder: Path, limit: int |
     with tqdm(total=len(chosen), unit="image") as bar:
         async for frame, found in results:
             bar.update()
-            name = str(frame.path.relative_to(folder))
+            name = printable(frame.path.relative_to(folder))
             if isinstance(found, FileError):
-                failed.append({"file": str(frame.path), "detail": str(found)})
+                failed.append({"file": printable(frame.path), "detail": printable(str(found))})
             elif all(one.errors for one in found):
                 rows.append(_Row(name, found))
             else:

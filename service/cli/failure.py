@@ -1,12 +1,14 @@
 """How a command fails: one sentence on standard error and, with `--json`, one document on standard output."""
 
 import argparse
+import contextlib
 import json
 import sys
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NoReturn
 
+from service.cli.data import printable
 from service.client import ProblemError, TransportError
 from service.errors import ServiceError
 from service.evaluation import DataError
@@ -46,15 +48,19 @@ def fail(error: Exception, *, as_json: bool) -> int:
     Returns:
         The exit code.
     """
-    print(f"error: {_sentence(error)}", file=sys.stderr)
+    # What cannot be told must not hide the exit code behind a traceback.
+    with contextlib.suppress(OSError):
+        print(f"error: {_sentence(error)}", file=sys.stderr)
     if as_json:
-        print(json.dumps(_document(error)), flush=True)
+        with contextlib.suppress(OSError):
+            print(json.dumps(_document(error)), flush=True)
     return USAGE_ERROR
 
 
 def about(path: Path, error: ServiceError) -> ServiceError:
     """The same error, saying which file it is about: a person at a terminal has named several things."""
-    return error if str(path) in error.detail else error.about(str(path))
+    name = printable(path)
+    return error if name in error.detail else error.about(name)
 
 
 def _sentence(error: Exception) -> str:

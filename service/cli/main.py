@@ -7,13 +7,13 @@ document, of an error too; progress bars and everything else go to standard erro
 import argparse
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from service.app import service_version
+from service.cli import outputs
 from service.cli.compare import MARGIN, compare
 from service.cli.evaluate import evaluate
 from service.cli.failure import Parser, fail
@@ -22,6 +22,7 @@ from service.cli.models import models
 from service.cli.predict import predict
 from service.cli.serve import serve
 from service.client import ClientError
+from service.client.calls import checked_url
 from service.errors import ServiceError
 from service.evaluation import DataError
 from service.settings import Settings, add_arguments, load_settings, settings_overrides
@@ -37,6 +38,18 @@ _OFFLINE_SETTINGS = ("model_dir", "fallback", "kernel", "max_pixels", "decode_th
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, 1 (done, with failures told), 2 (an error) or 130 (Ctrl-C)."""
+    outputs.prepare()
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):
+            print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        outputs.finish()
+
+
+def _main(argv: Sequence[str] | None) -> int:
     Parser.as_json = "--json" in (sys.argv[1:] if argv is None else argv)
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -53,12 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = command(load_settings(settings_overrides(arguments)), arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        outputs.drop(sys.stdout)
         return 0
     except (ServiceError, DataError, ClientError, OSError) as error:
         return fail(error, as_json=arguments.json)
@@ -183,8 +192,10 @@ def _path(text: str) -> Path:
 
 
 def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"{text!r} does not begin with http:// or https://")
+    try:
+        checked_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 

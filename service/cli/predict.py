@@ -14,7 +14,7 @@ from service.api.context import RequestContext, request_id_from
 from service.api.pipeline import Answered
 from service.api.wire import classify_answer, depth_answer
 from service.cli import remote
-from service.cli.data import images_of
+from service.cli.data import images_of, printable
 from service.cli.engine import Engine, in_order, offline
 from service.cli.failure import about
 from service.errors import BadParameterError, ServiceError
@@ -81,7 +81,7 @@ def _all_remote(paths: list[Path], arguments: argparse.Namespace) -> list[dict[s
     """The same from a running service."""
     documents = []
     for path, body in remote.documents(arguments, paths):
-        documents.append({"file": str(path), **body})
+        documents.append({"file": printable(path), **body})
         if arguments.output is not None:
             form = _map_format(arguments.output)
             _write(arguments.output, [_text(body) if form == "json" else remote.depth_map(arguments, path, form)])
@@ -108,7 +108,7 @@ async def _all(
         async for path, answer in in_order(paths, answer_one, at_once=2 * engine.settings.workers):
             bar.update()
             body = answer.problem() if isinstance(answer, ServiceError) else _wire(answer).model_dump(mode="json")
-            documents.append({"file": str(path), **body})
+            documents.append({"file": printable(path), **body})
             if arguments.output is not None and isinstance(answer, Answered):
                 form = _map_format(arguments.output)
                 _write(arguments.output, [_text(body)] if form == "json" else encode_depth(answer.result, form).chunks)
@@ -130,8 +130,9 @@ def _wire(answer: Answered) -> BaseModel:
 
 def _line(path: Path, body: dict[str, Any]) -> str:
     """An answer, or a problem, for people."""
+    name = printable(path)
     if "detail" in body:
-        return f"{path}: {body['detail']} {body['help']}"
+        return f"{name}: {body['detail']} {body['help']}"
     if "predictions" in body:
         found = ", ".join(f"{item['name']} {100 * item['probability']:.1f} %" for item in body["predictions"])
         found = f"(uncertain) {found}" if body["uncertain"] else found
@@ -139,7 +140,7 @@ def _line(path: Path, body: dict[str, Any]) -> str:
         found = f"{body['min_m']:.1f} to {body['max_m']:.1f} m, median {body['median_m']:.1f} m"
         if body["focal"]["assumed"]:
             found += " (of the training camera: give --fx)"
-    return f"{path}: {found}  [{body['model']}, {body['variant']}, {body['kernel']}]"
+    return f"{name}: {found}  [{body['model']}, {body['variant']}, {body['kernel']}]"
 
 
 def _map_format(path: Path) -> DepthFormat | Literal["json"]:

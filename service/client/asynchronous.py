@@ -36,7 +36,7 @@ class AsyncClient:
         transport: Of httpx; for tests, and for applications that are called in process.
 
     Raises:
-        ValueError: (at once) The key has characters that a header cannot carry.
+        ValueError: (at once) The address is none, or the key has characters that a header cannot carry.
         ProblemError: (every call) The service refused or failed; it says why.
         TransportError: (every call) There was no answer of the service.
     """
@@ -53,7 +53,7 @@ class AsyncClient:
         headers = calls.standing_headers(api_key, timeout_s)
         self._retry = retry or Retry()
         self._http = httpx.AsyncClient(
-            base_url=url.rstrip("/"), headers=headers, timeout=timeout_s, transport=transport
+            base_url=calls.checked_url(url), headers=headers, timeout=timeout_s, transport=transport
         )
 
     async def __aenter__(self) -> Self:

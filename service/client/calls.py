@@ -35,6 +35,7 @@ ImageSource = bytes | str | PathLike[str]
 
 # Of which a connection that broke off or was never made is tried again: see service.client.retry.
 _NOT_MADE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.ReadError)
+_MOST_PORT = 65535
 _LONGEST_MS = 9_999_999_999  # that the service takes for a time
 _PLY_PROPERTIES = ("float x", "float y", "float z", "uchar red", "uchar green", "uchar blue")
 _PLY_VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
@@ -81,7 +82,7 @@ class Call(Generic[T]):
         try:
             return self.parse(response)
         except (ValidationError, ValueError, KeyError) as error:
-            raise TransportError(f"The answer of {response.url} cannot be read: {error}") from error
+            raise TransportError(f"The answer of {shown(response.url)} cannot be read: {error}") from error
 
 
 class Tries:
@@ -94,7 +95,7 @@ class Tries:
     """
 
     def __init__(self, call: Call[Any], retry: Retry, url: httpx.URL) -> None:
-        self._call, self._retry, self._url = call, retry, url
+        self._call, self._retry, self._url = call, retry, shown(url)
         self._tried = 0
 
     def answered(self, response: httpx.Response) -> float | None:
@@ -120,6 +121,29 @@ class Tries:
                 f"{self._url} was not reached in {self._tried} tries: does the service run there?"
             ) from error
         return wait_s
+
+
+def checked_url(url: str) -> httpx.URL:
+    """The address of a service, without slashes at its end.
+
+    Raises:
+        ValueError: It is none. The message does not have it: there may be a password in it.
+    """
+    try:
+        found = httpx.URL(url.rstrip("/"))
+        host = found.host  # raises UnicodeError where a name in punycode is none
+        found.raw_host.decode("ascii").encode("idna")  # as on connecting: of labels that are empty or too long
+    except (httpx.InvalidURL, UnicodeError):
+        host, found = "", httpx.URL()
+    port_fits = found.port is None or 0 < found.port <= _MOST_PORT
+    if found.scheme not in {"http", "https"} or not host or not port_fits:
+        raise ValueError("the address must be http:// or https:// and a host, as in http://127.0.0.1:8000")
+    return found
+
+
+def shown(url: httpx.URL) -> str:
+    """An address for texts and documents: without the name and the password that may be in it."""
+    return str(url.copy_with(userinfo=b""))
 
 
 def standing_headers(api_key: str | None, timeout_s: float) -> dict[str, str]:
@@ -285,7 +309,7 @@ def _problem(response: httpx.Response) -> ProblemError | TransportError:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
         return TransportError(
-            f"{response.url} answered {response.status_code} without a problem document: it is not the service, or a "
-            "proxy in front of it answered."
+            f"{shown(response.url)} answered {response.status_code} without a problem document: it is not the service, "
+            "or a proxy in front of it answered."
         )
     return ProblemError(problem, response.status_code, retry_after_s(response.headers.get("retry-after")))

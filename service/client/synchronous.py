@@ -36,7 +36,7 @@ class Client:
         transport: Of httpx; for tests, and for applications that are called in process.
 
     Raises:
-        ValueError: (at once) The key has characters that a header cannot carry.
+        ValueError: (at once) The address is none, or the key has characters that a header cannot carry.
         ProblemError: (every call) The service refused or failed; it says why.
         TransportError: (every call) There was no answer of the service.
     """
@@ -52,7 +52,9 @@ class Client:
     ) -> None:
         headers = calls.standing_headers(api_key, timeout_s)
         self._retry = retry or Retry()
-        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout_s, transport=transport)
+        self._http = httpx.Client(
+            base_url=calls.checked_url(url), headers=headers, timeout=timeout_s, transport=transport
+        )
 
     def __enter__(self) -> Self:
         return self

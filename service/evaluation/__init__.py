@@ -20,7 +20,7 @@ from service.evaluation.depth import (
     mean_errors,
     median_scale,
 )
-from service.evaluation.folders import IMAGE_SUFFIXES, DataError
+from service.evaluation.folders import IMAGE_SUFFIXES, DataError, files_below, is_image
 from service.evaluation.scenes import (
     KITTI_BASELINE_M,
     KITTI_FX_PX,
@@ -53,8 +53,10 @@ __all__ = [
     "disparity_to_depth",
     "errors_at_caps",
     "errors_by_distance",
+    "files_below",
     "frame_errors",
     "garg_mask",
+    "is_image",
     "labelled_images",
     "mean_errors",
     "median_scale",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.evaluation.folders import IMAGE_SUFFIXES, DataError, entries, is_image
+from service.evaluation.folders import IMAGE_SUFFIXES, DataError, entries, files_below, is_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ def labelled_images(root: Path) -> list[LabelledImage]:
         LabelledImage(path, folder.name)
         for folder in sorted(entries(root))
         if folder.is_dir()
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(files_below(folder))
         if is_image(path)
     ]
     if not found:

@@ -13,9 +13,10 @@ from service.errors import ServiceError
 from service.experiments import statistics as st
 from service.experiments.declaration import Declaration
 from service.experiments.experiments import Experiments, Route
+from service.experiments.observation import Live
 from service.experiments.recorder import Recorder, Retention
 from service.experiments.results import IntervalInfo, Results, analyse
-from service.experiments.store import Live, Store
+from service.experiments.store import Store
 from service.experiments.tokens import Tokens
 from service.experiments.trial import Trial
 from service.experiments.verdict import Verdict, verdict

@@ -1,6 +1,7 @@
-"""What is kept of one image in an experiment, and what a client's feedback adds: plain records, no image among them."""
+"""What is kept of one image in an experiment, what a client's feedback adds, and their sums: no image among them."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.card import TaskName
 
@@ -88,3 +89,31 @@ class Judgement:
     arm: str | None = None
     other: Score | None = None
     subject: str | None = None
+
+
+class Live(NamedTuple):
+    """Feedback on one variant of a model: counts for classification, errors image by image for depth."""
+
+    task: str
+    model: str
+    version: str
+    variant: str
+    n: int
+    top1: int
+    top5: int
+    abs_rel: list[float]
+    delta1: list[float]
+
+
+class Judged(NamedTuple):
+    """Classifications of one arm that were judged.
+
+    Attributes:
+        right: How many were right, of those that count.
+        counted: How many count: in a split the first of each subject, else all.
+        labelled: How many there are.
+    """
+
+    right: int
+    counted: int
+    labelled: int

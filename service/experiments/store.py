@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from service.errors import FeedbackStoreError
-from service.experiments.observation import Judgement, Observation, Score
+from service.experiments.observation import Judged, Judgement, Live, Observation, Score
 from service.experiments.tables import HEIRS, SCHEMA, judged, labelled_pairs, transaction
 
 Stored = Literal["stored", "repeated", "conflicting"]
@@ -26,34 +26,6 @@ Stored = Literal["stored", "repeated", "conflicting"]
 _BUSY_S = 5.0  # how long a process waits for another one's write
 _PAGES = 2000  # of 4 kB, that one pruning gives back at most
 _OBSERVATION = tuple(field.name for field in fields(Observation))
-
-
-class Live(NamedTuple):
-    """Feedback on one variant of a model: counts for classification, errors image by image for depth."""
-
-    task: str
-    model: str
-    version: str
-    variant: str
-    n: int
-    top1: int
-    top5: int
-    abs_rel: list[float]
-    delta1: list[float]
-
-
-class Judged(NamedTuple):
-    """Classifications of one arm that were judged.
-
-    Attributes:
-        right: How many were right, of those that count.
-        counted: How many count: in a split the first of each subject, else all.
-        labelled: How many there are.
-    """
-
-    right: int
-    counted: int
-    labelled: int
 
 
 class Store:

@@ -25,7 +25,7 @@ _ENVIRONMENT = jinja2.Environment(
 )
 
 
-def render(document: dict[str, Any], pairs: Sequence[Pair], most: Sequence[Pair], names: Names, root: Path) -> str:
+def render(document: dict[str, Any], pairs: Sequence[Pair], most: Sequence[Pair], names: Names) -> str:
     """Writes the report.
 
     Args:
@@ -33,7 +33,6 @@ def render(document: dict[str, Any], pairs: Sequence[Pair], most: Sequence[Pair]
         pairs: Every image.
         most: The images on which the two differ most, worst first.
         names: Of candidate and baseline.
-        root: Folder that the pairs' files are in.
     """
     depth = document["task"] == "depth"
     template = _ENVIRONMENT.get_template("report.html.j2")
@@ -51,7 +50,7 @@ def render(document: dict[str, Any], pairs: Sequence[Pair], most: Sequence[Pair]
             "ms",
         ),
         points=_points(pairs, names, depth=depth),
-        most=[(pair, thumbnail(root / pair.file), _difference(pair)) for pair in most],
+        most=[(pair, thumbnail(pair.path), _difference(pair)) for pair in most],
     )
 
 
@@ -78,8 +77,10 @@ def _points(pairs: Sequence[Pair], names: Names, *, depth: bool) -> Markup | Non
     return scatter(points, f"Each image: {what}", f"{names.b}: {what}", names.a)
 
 
-def thumbnail(path: Path) -> str:
-    """A small copy of a picture as a data URI; empty where it cannot be read."""
+def thumbnail(path: Path | None) -> str:
+    """A small copy of a picture as a data URI; empty where it cannot be read, or is not known."""
+    if path is None:
+        return ""
     try:
         image = decode(path.read_bytes(), None, ImageLimits(max_pixels=178_000_000), hint=_THUMBNAIL).image
     except (ServiceError, OSError):  # it was read before: gone meanwhile

@@ -1,6 +1,7 @@
 """What two variants made of one image of a folder."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Pair:
         within: Depth: share of the pixels within a factor of 1.25 of each other.
         abs_rel: Depth: mean of |a - b| / b.
         maps: Depth: both maps, float32 [H, W] metres, for the picture of their difference.
+        path: Of its file, where a report is to show it: `file` may be spelt otherwise.
     """
 
     file: str
@@ -54,6 +56,7 @@ class Pair:
     within: float | None = None
     abs_rel: float | None = None
     maps: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = field(default=None, compare=False)
+    path: Path | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Without the maps; members that are not known are left out."""

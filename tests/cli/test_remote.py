@@ -241,6 +241,15 @@ def test_compare_one_picture(document, live):
     assert there["b"]["predictions"] == here["b"]["predictions"]
 
 
+def test_a_password_in_the_address_is_in_no_report(live, tmp_path, capsys):
+    report = tmp_path / "report.html"
+    url = live.url.replace("http://", "http://somebody:secret@")
+    arguments = ["compare", live.folder / "photos", "--a", "reference", "--url", url, "--report", report, "--json"]
+    assert main([*map(str, arguments), "--key-file", str(live.folder / "key")]) == 0
+    texts = (capsys.readouterr().out, report.read_text(), report.with_suffix(".json").read_text())
+    assert all(live.url in text and "secret" not in text and "somebody" not in text for text in texts)
+
+
 def test_compare_for_people(live, capsys):
     arguments = ["compare", live.folder / "photos", "--a", "reference", "--url", live.url]
     assert main([*map(str, arguments), "--key-file", str(live.folder / "key")]) == 0

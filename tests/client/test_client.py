@@ -1,5 +1,6 @@
 """The client against the real application, and against answers that only a failing one gives."""
 
+import base64
 import inspect
 
 import httpx
@@ -41,6 +42,66 @@ def test_a_key_that_no_header_can_carry_is_told_at_once_and_not_shown(kind, key)
     with pytest.raises(ValueError, match="a header cannot carry") as caught:
         kind("http://127.0.0.1:9", api_key=key)
     assert "0123456789" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8000",
+        "ftp://127.0.0.1",
+        "http://",
+        "http://:8000",
+        "http://[::1",
+        "http://127.0.0.1:99999",
+        "http://127.0.0.1:0",
+        "http://user:secret/word@127.0.0.1",
+        "http://xn--a",
+        "http://a..b",
+        f"http://{300 * 'a'}",
+        "http://caf\udce9",
+        "http://127.0.0.1/\0",
+    ],
+)
+def test_what_is_no_address_is_told_at_once_and_not_shown(kind, url):
+    with pytest.raises(ValueError, match="must be http:// or https:// and a host") as caught:
+        kind(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8000", "HTTPS://b\u00fccher.example/below/", "http://user:word@host"])
+def test_what_is_an_address(url):
+    with Client(url):
+        pass
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("slow"),
+        httpx.Response(502, text="<html>bad gateway</html>"),
+        httpx.Response(200, text="<html>somebody else</html>"),
+    ],
+)
+def test_a_password_in_the_address_is_sent_and_not_shown(answer):
+    sent = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers["authorization"])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    url = "http://jane:secret@host/below"
+    with (
+        Client(url, retry=Retry(tries=1), transport=httpx.MockTransport(respond)) as client,
+        pytest.raises(TransportError, match="http://host/below") as caught,
+    ):
+        client.models()
+    assert sent == [f"Basic {base64.b64encode(b'jane:secret').decode()}"]
+    assert "jane" not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_very_long_time_is_one_that_the_service_takes(live):
