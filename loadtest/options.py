@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -153,18 +154,9 @@ def run_main(
     except (UsageError, ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    text = document.model_dump_json(indent=1, exclude_none=True) + "\n"
-    if arguments.json:
-        print(text, end="", flush=True)
-    else:
-        print("\n".join(table(document)), flush=True)
-    if arguments.out is not None:
-        try:
-            arguments.out.write_text(text)
-        except OSError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-    return int(any(left.failed for left in document.left_out))
+    text = document.model_dump_json(indent=1, exclude_none=True)
+    shown = text if arguments.json else "\n".join(table(document))
+    return deliver(text, shown, arguments.out) or int(any(left.failed for left in document.left_out))
 
 
 def run_report(
@@ -187,10 +179,30 @@ def run_report(
         print(f"error: {error}", file=sys.stderr)
         return 2
     text = json.dumps({**document, "machine": machine.model_dump(mode="json")}, indent=1)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
-    print(text)
-    return 0 if document.get("ok", True) else 1
+    return deliver(text, text, arguments.out) or int(not document.get("ok", True))
+
+
+def deliver(text: str, shown: str, out: Path | None) -> int:
+    """Writes and prints what was measured, each whatever becomes of the other: it may have taken an hour.
+
+    Args:
+        text: the document, for the file.
+        shown: for the terminal.
+        out: the file, if there is to be one.
+
+    Returns:
+        0; 2 if the file could not be written.
+    """
+    code = 0
+    if out is not None:
+        try:
+            out.write_text(text + "\n")
+        except OSError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 2
+    with contextlib.suppress(OSError):  # whoever read it has gone
+        print(shown, flush=True)
+    return code
 
 
 def progress(text: str) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from loadtest.machine import describe_machine
-from loadtest.options import count, file_to_write, positive
+from loadtest.options import count, deliver, file_to_write, positive
 from loadtest.records.schema import Machine
 from models.command_line import Parser
 from service.errors import ServiceError
@@ -192,10 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     except ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if arguments.out is not None:
-        arguments.out.write_text(document.model_dump_json(indent=1) + "\n")
-    print("\n".join(table(document)))
-    return 0
+    return deliver(document.model_dump_json(indent=1), "\n".join(table(document)), arguments.out)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ _JPEG_EXIF_BYTES = 1_000_000
 
 #: Each scan of a progressive JPEG visits every block of the picture, even with nothing to add. Programs write up to 18.
 _JPEG_SCANS = 100
-#: Scans of the largest picture; smaller ones may have more. 20 x 50 million pixels take about a second.
+#: Scans of the largest picture; smaller ones may have more. 20 x 50 million pixels take one to five seconds.
 _JPEG_SCANS_OF_LARGEST = 20
 #: Markers that are walked to count scans, each of which has a few tables before it.
 _JPEG_MARKERS = 10_000

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from deploy.ray.announce import announce
 from service.app import create_app
 from service.card import Card, TaskName
+from service.cli.logs import pass_over_damaged_metadata
 from service.registry import Registry
 from service.settings import Settings, load_settings
 
@@ -95,6 +96,7 @@ def replica(arguments: Arguments) -> ASGIApp:
     found = registry.readiness()
     if found.state != "ready":
         raise RuntimeError(" ".join(found.reasons))
+    pass_over_damaged_metadata()
     app = create_app(settings, registry)
     announce(app.state.services.metrics.registry)
     log.info("bireal-serve is ready: %s", ", ".join(sorted(found.models)))

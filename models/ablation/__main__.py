@@ -29,6 +29,7 @@ from models.train.loop import run
 
 RESULTS = Path("docs/ablation.json")
 PAGE = Path("docs/ablation.md")
+DONE = "done"  # in a cell's folder
 POLL_S = 2.0  # between looks for a cell, where others train all that are left
 
 
@@ -69,11 +70,14 @@ def needed(only: str) -> list[Cell]:
 
 
 def left(wanted: list[Cell], results: Results, out: Path) -> list[Cell]:
-    """Cells without a result, and those whose weights one of them starts from and that are not in ``out`` any more."""
+    """Cells without a result, and those whose weights one of them starts from and that are not in ``out`` any more.
+
+    A cell's folder is marked when its training has ended: checkpoints are written before that.
+    """
     missing = {cell.key for cell in wanted if cell not in results}
     for cell in reversed(wanted):  # each comes after the one that it starts from
         start = cell.start
-        if cell.key in missing and start is not None and not (out / start.key / "last.pt").is_file():
+        if cell.key in missing and start is not None and not (out / start.key / DONE).is_file():
             missing.add(start.key)
     return [cell for cell in wanted if cell.key in missing]
 
@@ -157,6 +161,7 @@ def train_grid(args: argparse.Namespace) -> None:
                     continue
                 record = train_cell(cell, budget, train, test, args.out)
                 results.add(cell, record)
+                (args.out / cell.key / DONE).touch()
                 print(f"{cell.key}: top-1 {record['top1']:.4f}, {record['cpu_s']:.0f} s", flush=True)
                 break  # look again from the first: others have gone on meanwhile
         else:

@@ -184,6 +184,9 @@ def _check_report(report: Path, path: Path) -> None:
         )
     if not report.parent.is_dir():
         raise _unwritable(report, "its folder does not exist")
+    for place in (report, report.with_suffix(".json")):
+        if place.is_dir():
+            raise _unwritable(place, "it is a folder")
 
 
 def _unwritable(report: Path, reason: str | None) -> BadParameterError:

@@ -48,4 +48,4 @@ def files_below(root: Path) -> Iterator[Path]:
 
 def is_image(path: Path) -> bool:
     """Whether a file is an image, by its suffix in any case."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(path)  # noqa: PTH113  a forbidden link is none

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from service.errors import FeedbackStoreError
 from service.experiments.observation import Judged, Judgement, Live, Observation, Score
-from service.experiments.tables import HEIRS, SCHEMA, judged, labelled_pairs, transaction
+from service.experiments.tables import BEREAVED, HEIR, SCHEMA, judged, labelled_pairs, transaction
 
 Stored = Literal["stored", "repeated", "conflicting"]
 
@@ -98,7 +98,7 @@ class Store:
         known = connection.execute(
             "SELECT first FROM subject WHERE (experiment, revision, subject) = (?, ?, ?)", key
         ).fetchone()
-        if known is not None and top1 is None:  # of depth only what is kept counts: see `HEIRS`
+        if known is not None and top1 is None:  # of depth only what is kept counts: see `HEIR`
             known = connection.execute("SELECT id AS first FROM feedback WHERE id = ?", (known["first"],)).fetchone()
         first = judgement.id if known is None else known["first"]
         connection.execute("INSERT OR REPLACE INTO subject VALUES (?, ?, ?, ?, ?)", (*key, judgement.at, first))
@@ -149,24 +149,25 @@ class Store:
                         connection.execute(
                             "INSERT OR IGNORE INTO spent SELECT id, at, said FROM feedback WHERE at < ?", (before,)
                         )
-                    gone = connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
-                    removed[reason] += gone
+                    bereaved = connection.execute(BEREAVED, (before,)).fetchall() if table == "feedback" else []
+                    removed[reason] += connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
                     if table == "feedback":
                         connection.execute("DELETE FROM again WHERE at < ?", (before,))
-                        if gone:
-                            self._count_heirs(connection)
+                    for subject in bereaved:
+                        self._count_heir(connection, tuple(subject))
             # a token is issued before its feedback is given, and lives as long as feedback is kept
             connection.execute("DELETE FROM spent WHERE at < ?", (oldest,))
             connection.execute("DELETE FROM subject WHERE at < ?", (oldest,))
         return removed
 
     @staticmethod
-    def _count_heirs(connection: sqlite3.Connection) -> None:
-        heirs = [tuple(row) for row in connection.execute(HEIRS)]
-        connection.executemany(
-            "UPDATE subject SET first = ?1 WHERE (experiment, revision, subject) = (?2, ?3, ?4)", heirs
-        )
-        connection.executemany("DELETE FROM again WHERE id = ?1", [(row[0],) for row in heirs])
+    def _count_heir(connection: sqlite3.Connection, subject: tuple[str, ...]) -> None:
+        heir = connection.execute(HEIR, subject).fetchone()
+        if heir is not None:
+            connection.execute(
+                "UPDATE subject SET first = ? WHERE (experiment, revision, subject) = (?, ?, ?)", (heir["id"], *subject)
+            )
+            connection.execute("DELETE FROM again WHERE id = ?", (heir["id"],))
 
     def shrink(self) -> None:
         """Gives space that retention made free back to the disk, so much at a time that feedback hardly waits.

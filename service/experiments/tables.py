@@ -43,11 +43,13 @@ CREATE TABLE IF NOT EXISTS subject (
     PRIMARY KEY (experiment, revision, subject)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS subject_at ON subject (at);
+CREATE INDEX IF NOT EXISTS subject_first ON subject (first);
 CREATE TABLE IF NOT EXISTS again (
     id TEXT PRIMARY KEY, at REAL NOT NULL, experiment TEXT NOT NULL, revision TEXT NOT NULL, arm TEXT NOT NULL,
     top1 INTEGER, subject TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS again_at ON again (at);
+CREATE INDEX IF NOT EXISTS again_subject ON again (experiment, revision, subject, at, id) WHERE top1 IS NULL;
 CREATE INDEX IF NOT EXISTS again_experiment ON again (experiment, revision);
 CREATE TABLE IF NOT EXISTS again_tally (
     experiment TEXT NOT NULL, revision TEXT NOT NULL, arm TEXT NOT NULL, top1 INTEGER NOT NULL, n INTEGER NOT NULL,
@@ -82,16 +84,16 @@ def judged(source: str) -> str:
     return f"sum(top1) AS top1, count(top1) AS n FROM {source} WHERE experiment IS NOT NULL AND top1 IS NOT NULL"
 
 
-#: Of depth no sums outlive the maps: of each subject the first map that is kept counts, and where that has gone the
-#: next one takes its place. These are the next ones.
-HEIRS = """
-    SELECT id, experiment, revision, subject FROM (
-        SELECT *, row_number() OVER (PARTITION BY experiment, revision, subject ORDER BY at, id) AS place
-        FROM again WHERE top1 IS NULL
-    ) AS a WHERE place = 1 AND NOT EXISTS (
-        SELECT 1 FROM subject AS s JOIN feedback AS f ON f.id = s.first
-        WHERE (s.experiment, s.revision, s.subject) = (a.experiment, a.revision, a.subject)
-    )
+# Of depth no sums outlive the maps: of each subject the first map that is kept counts, and where that goes the next one
+# takes its place.
+#: Subjects whose map that counts is about to go.
+BEREAVED = """
+    SELECT s.experiment, s.revision, s.subject
+    FROM feedback AS f INDEXED BY feedback_at JOIN subject AS s ON s.first = f.id WHERE f.at < ? AND f.task = 'depth'
+"""
+#: The next map of one of them.
+HEIR = """
+    SELECT id FROM again WHERE experiment = ? AND revision = ? AND subject = ? AND top1 IS NULL ORDER BY at, id LIMIT 1
 """
 
 

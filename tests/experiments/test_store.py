@@ -312,15 +312,18 @@ def test_pruning_reads_no_more_than_it_removes(store):
     statements: list[str] = []
     store._connection.set_trace_callback(statements.append)
     store.add_feedback(judgement(1, subject="s"))
+    store.add_feedback(judgement(2, subject="d", task="depth", label=None, score=Score(abs_rel=0.1, delta1=0.9)))
     store.prune(max_age_s=1, max_rows=10, now=NOW + 100)
     store._connection.set_trace_callback(None)
-    read = [
-        text for text in statements if text.startswith(("INSERT INTO tally", "INSERT INTO arm", "INSERT INTO again_t"))
-    ]
-    assert len(read) == 3
-    for text in read:
-        plan = [row[3] for row in store._connection.execute(f"EXPLAIN QUERY PLAN {text}")]
-        assert any("_at (at<?)" in step for step in plan), plan
+    by_age = ("INSERT INTO tally", "INSERT INTO arm", "INSERT INTO again_t", "SELECT s.experiment")
+    by_subject = ("SELECT id FROM again",)
+    for begins, index in ((by_age, "_at (at<?)"), (by_subject, "again_subject (experiment=? AND revision=? AND subj")):
+        read = [text.strip() for text in statements if text.strip().startswith(begins)]
+        assert {text[:18] for text in read} == {begin[:18] for begin in begins}
+        for text in read:
+            plan = [row[3] for row in store._connection.execute(f"EXPLAIN QUERY PLAN {text}")]
+            assert any(index in step for step in plan), plan
+            assert not any(step.startswith("SCAN") and "CONSTANT" not in step for step in plan), plan
 
 
 @pytest.mark.parametrize("content", [b"this is no database, whatever its name says" * 100])

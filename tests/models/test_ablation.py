@@ -287,6 +287,19 @@ def test_the_grid_goes_on_where_its_checkpoints_are_gone(
         assert after[key]["top1"] == record["top1"]
 
 
+def test_half_trained_weights_are_no_start(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a start that is trained again and interrupted there is a checkpoint, and a result from before."""
+    first, second = (combination(18, "res", "relu", "magnitude", each).key for each in ("clip", "approxsign"))
+    assert run(monkeypatch, images, tmp_path, "--only", first) == 0
+    (tmp_path / "runs" / "res18-real-relu-seed1" / "done").unlink()
+    capsys.readouterr()
+    assert run(monkeypatch, images, tmp_path, "--only", second) == 0
+    printed_lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed_lines] == ["res18-real-relu-seed1", second]
+
+
 def test_processes_share_the_grid(tmp_path: Path) -> None:
     first, second = cells()[:2]
     ours, theirs = (Results(tmp_path / "r.json", Budget(), 80) for _ in range(2))
