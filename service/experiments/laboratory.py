@@ -15,7 +15,7 @@ from service.experiments.declaration import Declaration
 from service.experiments.experiments import Experiments, Route
 from service.experiments.observation import Live
 from service.experiments.recorder import Recorder, Retention
-from service.experiments.results import IntervalInfo, Results, analyse
+from service.experiments.results import IntervalInfo, Results, analyse, frames, interval
 from service.experiments.store import Store
 from service.experiments.tokens import Tokens
 from service.experiments.trial import Trial
@@ -233,9 +233,9 @@ def _scores(live: Live) -> LiveScores:
     """What feedback says of a variant."""
     found = {"top1": st.proportion(live.top1, live.n), "top5": st.proportion(live.top5, live.n)}
     if live.task == "depth":
-        found = {"abs_rel": st.mean(live.abs_rel), "delta1": st.mean(live.delta1)}
+        found = {"abs_rel": frames(live.abs_rel), "delta1": frames(live.delta1, share=True)}
     target = TargetLabels(task=live.task, model=live.model, version=live.version, variant=live.variant)
-    return LiveScores(target, live.n, {metric: Bounds(*interval) for metric, interval in found.items()})
+    return LiveScores(target, live.n, {metric: _bounds(interval(each)) for metric, each in found.items()})
 
 
 def _bounds(found: IntervalInfo) -> Bounds:

@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -93,6 +94,25 @@ def interval(found: st.Interval) -> IntervalInfo:
     return IntervalInfo(**{name: (value if math.isfinite(value) else None) for name, value in found._asdict().items()})
 
 
+def frames(values: Sequence[float], *, share: bool = False) -> st.Interval:
+    """The mean of figures of depth maps with an interval from blocks of consecutive ones (ADR 43).
+
+    Whoever sends the frames of a drive sends neighbours that resemble each other; nobody says which those are.
+
+    Args:
+        values: In the order in which they came.
+        share: Whether they are shares, whose mean is nowhere but in 0 to 1.
+    """
+    found = st.mean_of_sequence(values, st.BLOCK_FRAMES)
+    return _share(found) if share else found
+
+
+def _share(found: st.Interval) -> st.Interval:
+    if not math.isfinite(found.lower):
+        return found
+    return st.Interval(found.estimate, max(found.lower, 0.0), min(found.upper, 1.0))
+
+
 def analyse(declaration: Declaration, revision: str, store: Store) -> Results:
     """Computes the results of an experiment from all that is kept of it.
 
@@ -141,7 +161,7 @@ def _analyse(declaration: Declaration, revision: str, store: Store) -> Results:
         ],
         pairs=pairs,
         agreement=interval(st.proportion(agreeing, pairs)) if pairs else None,
-        within_1_25=interval(st.mean(within)) if within else None,
+        within_1_25=interval(frames(within[::-1], share=True)) if within else None,
         latency_ratio=interval(ratio) if ratio is not None and math.isfinite(ratio.estimate) else None,
         labelled_pairs=scores.pair_counts(),
         evidence=scores.evidence(),
@@ -201,13 +221,17 @@ class _Scores:
         if not self.counted(label):
             return None
         if self._depth:
-            return interval(st.mean([delta1 for delta1, _ in self._depths[label]]))
+            return interval(self._mean([delta1 for delta1, _ in self._depths[label]], share=True))
         return interval(st.proportion(*self._right(label)))
+
+    def _mean(self, values: list[float], *, share: bool = False) -> st.Interval:
+        """Of a split's images, each of another subject, or of images in the order of their feedback."""
+        return (_share(st.mean(values)) if share else st.mean(values)) if self._split else frames(values, share=share)
 
     def abs_rel(self, label: str) -> IntervalInfo | None:
         if not self._depth or not self.counted(label):
             return None
-        return interval(st.mean([abs_rel for _, abs_rel in self._depths[label]]))
+        return interval(self._mean([abs_rel for _, abs_rel in self._depths[label]]))
 
     def pair_counts(self) -> PairCounts | None:
         if self._depth or self._split or not self._pairs:
@@ -253,7 +277,7 @@ class _Scores:
                 return None
             found = st.unpaired_mean_difference(candidate, baseline)
         elif self._differences:
-            found = st.mean(self._differences)
+            found = frames(self._differences)
         else:
             return None
         return Evidence(difference=interval(found), difference_watched=None, p_value=None, e_value=None)

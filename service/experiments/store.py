@@ -310,7 +310,7 @@ class Store:
         """
         return self._rows(
             "SELECT arm, delta1, abs_rel, other_delta1, other_abs_rel, id NOT IN (SELECT id FROM again) AS counts "
-            "FROM feedback WHERE experiment = ? AND revision = ? AND delta1 IS NOT NULL",
+            "FROM feedback WHERE experiment = ? AND revision = ? AND delta1 IS NOT NULL ORDER BY at, id",
             (experiment, revision),
         )
 
@@ -326,7 +326,7 @@ class Store:
             target = row["task"], row["model"], row["version"], row["variant"]
             errors = self._rows(
                 "SELECT abs_rel, delta1 FROM feedback WHERE (task, model, version, variant) = (?, ?, ?, ?) "
-                "AND abs_rel IS NOT NULL",
+                "AND abs_rel IS NOT NULL ORDER BY at, id",
                 target,
             )
             found.append(

@@ -140,7 +140,7 @@ def _speed(candidate: str, baseline: str, ratio: IntervalInfo) -> str:
     faster = ratio.estimate < 1
     factor = 1 / ratio.estimate if faster else ratio.estimate
     ends = [end for end in (ratio.lower, ratio.upper) if end]
-    between = ""
+    between = " (too few images for an interval)"
     if len(ends) == 2:
         low, high = sorted(1 / end if faster else end for end in ends)
         between = f" (95 % interval {low:.2f} to {high:.2f})"

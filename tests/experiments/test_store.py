@@ -319,7 +319,7 @@ def test_pruning_reads_no_more_than_it_removes(store):
     by_subject = ("SELECT id FROM again",)
     for begins, index in ((by_age, "_at (at<?)"), (by_subject, "again_subject (experiment=? AND revision=? AND subj")):
         read = [text.strip() for text in statements if text.strip().startswith(begins)]
-        assert {text[:18] for text in read} == {begin[:18] for begin in begins}
+        assert len(read) == len(begins)
         for text in read:
             plan = [row[3] for row in store._connection.execute(f"EXPLAIN QUERY PLAN {text}")]
             assert any(index in step for step in plan), plan
