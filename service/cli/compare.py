@@ -17,7 +17,7 @@ from service.cli import compare_folder
 from service.cli.compare_folder import Comparison, Folder
 from service.cli.compare_local import LocalComparison
 from service.cli.compare_remote import RemoteComparison, compare_one
-from service.cli.data import images_of, is_depth_folder, printable, say_passed_over
+from service.cli.data import check_scenes, images_of, is_depth_folder, printable, say_passed_over
 from service.cli.engine import Engine
 from service.cli.remote import connect
 from service.errors import BadParameterError
@@ -42,6 +42,8 @@ def compare(settings: Settings, arguments: argparse.Namespace) -> int:
     path: Path = arguments.path
     task: TaskName = arguments.task or ("depth" if path.is_dir() and is_depth_folder(path) else "classify")
     images_of(path)  # before anything is loaded
+    if path.is_dir() and arguments.task != "classify":
+        check_scenes(path)
     _check_fit(arguments, task)
     say_passed_over(path)
     report: Path | None = arguments.report

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from service.calibration import ClassifyScores
 from service.card import TaskName
-from service.cli.data import FileError, is_depth_folder, printable, spread
+from service.cli.data import FileError, check_scenes, is_depth_folder, printable, spread
 from service.cli.engine import Engine, in_order, offline
 from service.cli.evaluate_depth import evaluate_depth, text_of
 from service.cli.network import LocalNetwork, Network
-from service.cli.remote import connect
+from service.cli.remote import connect, task_of
 from service.cli.remote_network import RemoteNetwork
 from service.errors import BadParameterError, ServiceError
 from service.evaluation import DEPTH_METRICS, DataError, LabelledImage, labelled_images
@@ -27,14 +27,13 @@ from service.tasks import ClassifyResult
 
 def evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     """Prints the scores of a folder. Returns the exit code: 1 when an image could not be read."""
-    task: TaskName = arguments.task or ("depth" if is_depth_folder(arguments.folder) else "classify")
-    wanted = [(arguments.model, arguments.variant)]
-    if arguments.against is not None:
-        wanted.append(_other(arguments.against, arguments.model, task))
     if arguments.url is not None:
-        document = asyncio.run(_remote(settings, task, wanted, arguments))
+        document = asyncio.run(_remote(settings, arguments))
     else:
         with Engine(offline(settings)) as engine:
+            name = _named(arguments)
+            task = _task(arguments, None if name is None else engine.task_of(name))
+            wanted = _wanted(arguments, task)
             networks = [LocalNetwork(engine, handle) for handle in engine.networks(task, wanted)]
             document = asyncio.run(_scores(task, networks, arguments))
     if arguments.json:
@@ -44,16 +43,45 @@ def evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     return 1 if document["failed"] else 0
 
 
-async def _remote(
-    settings: Settings, task: TaskName, wanted: list[tuple[str | None, str | None]], arguments: argparse.Namespace
-) -> dict[str, Any]:
+async def _remote(settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
     """The networks of a running service."""
     async with connect(arguments) as service:
+        name = _named(arguments)
+        task = _task(arguments, None if name is None else task_of(await service.models(), name))
         networks = [
             await RemoteNetwork.open(service, task, model, variant, settings.default_variant)
-            for model, variant in wanted
+            for model, variant in _wanted(arguments, task)
         ]
         return await _scores(task, networks, arguments)
+
+
+def _named(arguments: argparse.Namespace) -> str | None:
+    """The model whose task is to be asked for, if none is given."""
+    if arguments.task is not None:
+        return None
+    other: str = (arguments.against or "").rpartition(":")[0]
+    return arguments.model or other or None
+
+
+def _task(arguments: argparse.Namespace, of_model: TaskName | None) -> TaskName:
+    """What is given, else what the named model does, else what the folder looks like.
+
+    Raises:
+        BadParameterError: The folder looks like photos only because its road scenes lie further down.
+    """
+    known: TaskName | None = arguments.task or of_model
+    if known is not None:
+        return known
+    check_scenes(arguments.folder)
+    return "depth" if is_depth_folder(arguments.folder) else "classify"
+
+
+def _wanted(arguments: argparse.Namespace, task: TaskName) -> list[tuple[str | None, str | None]]:
+    """Model and variant of each network, as the command line names them."""
+    wanted = [(arguments.model, arguments.variant)]
+    if arguments.against is not None:
+        wanted.append(_other(arguments.against, arguments.model, task))
+    return wanted
 
 
 async def _scores(task: TaskName, networks: Sequence[Network], arguments: argparse.Namespace) -> dict[str, Any]:
