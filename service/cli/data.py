@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import UnidentifiedImageError
 
+from service.card import ClassLabel
 from service.errors import BadParameterError, BrokenImageError
 from service.evaluation import (
     IMAGE_SUFFIXES,
@@ -76,6 +77,13 @@ def say_passed_over(path: Path) -> None:
 def is_depth_folder(folder: Path) -> bool:
     """Whether a folder is a depth data set: it, or a folder in it, has `left/`."""
     return any(path.is_dir() for path in (folder / "left", *folder.glob("*/left")))
+
+
+def classes_by_folder(classes: Sequence[ClassLabel]) -> dict[str, ClassLabel]:
+    """Which class a folder's name means, casefolded: a WordNet id, or a name that no other class has too."""
+    named = Counter(label.name.casefold() for label in classes)  # ImageNet has two cranes
+    by_name = {label.name.casefold(): label for label in classes if named[label.name.casefold()] == 1}
+    return by_name | {label.wnid.casefold(): label for label in classes}
 
 
 def check_scenes(folder: Path) -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from service.calibration import ClassifyScores
 from service.card import TaskName
-from service.cli.data import FileError, check_scenes, is_depth_folder, printable, spread
+from service.cli.data import FileError, check_scenes, classes_by_folder, is_depth_folder, printable, spread
 from service.cli.engine import Engine, in_order, offline
 from service.cli.evaluate_depth import evaluate_depth, text_of
 from service.cli.network import LocalNetwork, Network
@@ -113,17 +113,18 @@ def _other(against: str, model: str | None, task: TaskName) -> tuple[str | None,
 
 
 async def _classify(network: Network, folder: Path, limit: int | None) -> dict[str, Any]:
-    """Scores on `<wnid>/<image>`, with intervals, calibration and confusions.
+    """Scores on `<class>/<image>`, with intervals, calibration and confusions.
 
     Classes that the model does not know are refused, not skipped.
     """
     found = labelled_images(folder)
-    known = {label.wnid for label in network.classes}
-    unknown = sorted({image.wnid for image in found} - known)
+    known = classes_by_folder(network.classes)
+    unknown = sorted({image.folder for image in found if image.folder.casefold() not in known})
     if unknown:
+        others = f" ({counted(len(unknown) - 1, 'other folder')} likewise)" if len(unknown) > 1 else ""
         raise DataError(
-            f"{folder} has {len(unknown)} folders that are no class of {network.describe()['model']}, such as "
-            f"{unknown[0]!r}: folders are named by WordNet id, as the model's card lists them."
+            f"{unknown[0]!r} in {folder} names no class of {network.describe()['model']}, or more than one{others}: "
+            "folders are called by WordNet id or by name, as the model's card lists them."
         )
     chosen = spread(found, limit)
     scores, failed = ClassifyScores(), []
@@ -142,7 +143,7 @@ async def _classify(network: Network, folder: Path, limit: int | None) -> dict[s
                 failed.append({"file": printable(image.path), "detail": printable(str(answer))})
             else:
                 best = answer.predictions
-                scores.add([item.wnid for item in best], image.wnid, best[0].probability)
+                scores.add([item.wnid for item in best], known[image.folder.casefold()].wnid, best[0].probability)
     if not scores.counts.n:
         raise ServiceError("None of the images could be evaluated.", remedy=failed[0]["detail"])
     return {**scores.summary(), **scores.details(), "failed": failed}
