@@ -27,6 +27,7 @@ from service.report.page import render
 from service.report.summary import Names, summarise
 from service.settings import Settings
 from service.tasks import ClassifyOptions, DepthOptions
+from service.tasks.depth import AGREEMENT
 
 #: Loss of accuracy up to which the one variant is called good enough, a fraction.
 MARGIN = 0.02
@@ -216,9 +217,16 @@ def _line(document: dict[str, Any]) -> str:
 
 
 def _summary(document: dict[str, Any]) -> str:
+    agreement = f"{counted(document['n'], 'image')}: the variants agree on {100 * document['agreement']:.1f} %"
+    if "within_1_25" in document:
+        # The share of images alone reads as total failure where no two maps agree in nine tenths of their pixels.
+        agreement += (
+            f" (where {100 * AGREEMENT:.0f} % of the pixels are within a factor of 1.25; "
+            f"on average {100 * document['within_1_25']:.1f} % are)"
+        )
     lines = [
         document["verdict"]["summary"],
-        f"{counted(document['n'], 'image')}: the variants agree on {100 * document['agreement']:.1f} %.",
+        f"{agreement}.",
         *(f"  {sentence}" for sentence in document["verdict"]["sentences"][1:]),
     ]
     for side in ("a", "b"):
@@ -227,6 +235,9 @@ def _summary(document: dict[str, Any]) -> str:
             f"  {side}: {part['inference_ms_median']:.2f} ms (median), {part['weight_bytes'] / 1e6:.2f} MB of weights  "
             f"[{part['model']}, {part['variant']}, {part['kernel']}]"
         )
+    if document["unlabelled_folders"]:
+        names = ", ".join(document["unlabelled_folders"])
+        lines.append(f"  no class of the model, so compared without a label: {names}")
     shown = document["disagreements"][:_SHOWN_DISAGREEMENTS]
     lines += [f"  {item['file']}: {item['a']} / {item['b']}" for item in shown]
     rest = len(document["disagreements"]) - len(shown)
