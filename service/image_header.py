@@ -9,6 +9,8 @@ from collections.abc import Iterator
 #: Sizes of the BMP headers that exist; "BM" alone also starts English words.
 _BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 #: Formats that people do send, and that are named in the refusal so that they know what to convert.
 _OTHER_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"II*\0", "a TIFF image"),
@@ -46,7 +48,7 @@ def sniff(data: bytes) -> str | None:
     """
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(_PNG_SIGNATURE):
         return "PNG"
     if data.startswith((b"GIF87a", b"GIF89a")):
         return "GIF"
@@ -57,8 +59,15 @@ def sniff(data: bytes) -> str | None:
     return None
 
 
+def lost_line_breaks(data: bytes) -> bool:
+    """Whether content begins like a PNG from which a transfer as text took line breaks: PNG's signature tells that."""
+    return data.startswith(b"\x89PNG") and not _PNG_SIGNATURE.startswith(data[: len(_PNG_SIGNATURE)])
+
+
 def looks_like(data: bytes) -> str:
     """Says in words what content that is no readable image seems to be: "a PDF document", "text"."""
+    if lost_line_breaks(data):
+        return "a PNG image that lost its line breaks on the way"
     for offset, signature, words in _OTHER_SIGNATURES:
         if data.startswith(signature, offset):
             return words

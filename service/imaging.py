@@ -19,7 +19,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugi
 
 from service import exif, image_cost
 from service.errors import BrokenImageError, EmptyBodyError, ImageTooLargeError, ServiceError, UnsupportedImageError
-from service.image_header import gif_canvas, gif_frames, looks_like, png_bit_depth, sniff, webp_canvas
+from service.image_header import gif_canvas, gif_frames, looks_like, lost_line_breaks, png_bit_depth, sniff, webp_canvas
 
 # How many times the needed size a reduced JPEG keeps: the scaling that follows then hides which way it was decoded.
 _OVERSAMPLING = 2
@@ -150,7 +150,8 @@ def decode(
     _check_declared(content_type)
     kind = sniff(data)
     if kind is None:
-        raise UnsupportedImageError(f"The content seems to be {looks_like(data)}.")
+        remedy = UnsupportedImageError.curl_remedy if lost_line_breaks(data) else None
+        raise UnsupportedImageError(f"The content seems to be {looks_like(data)}.", remedy=remedy)
     # Two decoders would allocate, or refuse by Pillow's own limit, before they say their size.
     canvas = webp_canvas(data) if kind == "WEBP" else gif_canvas(data) if kind == "GIF" else None
     if canvas is not None:

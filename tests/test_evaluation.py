@@ -56,7 +56,7 @@ def test_images_are_found_by_suffix_in_any_case(tmp_path: Path) -> None:
     touch(tmp_path / "n1" / "notes.txt", tmp_path / "README.md", tmp_path / "stray.jpg")
     (tmp_path / "n3").mkdir()
     found = labelled_images(tmp_path)
-    assert [(image.wnid, image.path.name) for image in found] == [("n1", "x.jpeg"), *(("n2", name) for name in names)]
+    assert [(image.folder, image.path.name) for image in found] == [("n1", "x.jpeg"), *(("n2", name) for name in names)]
 
 
 def test_folders_without_images(tmp_path: Path) -> None:

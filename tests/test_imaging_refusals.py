@@ -54,6 +54,18 @@ def test_content_that_is_no_image_is_named(data: bytes, named: str) -> None:
     assert "JPEG, PNG, WebP, BMP or GIF" in caught.value.remedy
 
 
+def test_a_png_without_its_line_breaks_is_told_how_to_be_sent(photo: Image.Image) -> None:
+    data = encode(photo.resize((16, 16)), "PNG")
+    for taken_out in (b"\r\n\0", b"\r\n", b"\r", b"\n"):  # by curl -d, by older ones, by transfers as text
+        with pytest.raises(UnsupportedImageError, match="PNG image that lost its line breaks") as caught:
+            decode(data.translate(None, taken_out))
+        assert "use --data-binary @FILE, not -d" in caught.value.remedy
+    for begun in range(1, 8):  # of the signature itself
+        with pytest.raises(UnsupportedImageError) as caught:
+            decode(data[:begun])
+        assert "curl" not in caught.value.remedy
+
+
 def test_formats_that_pillow_could_read_are_still_refused(photo: Image.Image) -> None:
     for file_format in ("TIFF", "PPM", "ICO", "TGA", "PCX", "JPEG2000", "DDS"):
         with pytest.raises(UnsupportedImageError):

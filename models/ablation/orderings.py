@@ -132,8 +132,13 @@ def summary(figures: Figures) -> str:
     """How many of the statements reproduce, in one sentence."""
     verdicts = [judge(figures, ordering) for ordering in stated()]
     counted = {verdict: verdicts.count(verdict) for verdict in Verdict}
+
+    def having(verdict: Verdict, one: str, several: str) -> str:
+        return f"{counted[verdict]} {one if counted[verdict] == 1 else several}"
+
     return (
-        f"Of {len(verdicts)} orderings that the paper states, {counted[Verdict.REPRODUCES]} reproduce, "
-        f"{counted[Verdict.DOES_NOT]} do not, {counted[Verdict.NOT_TOLD]} cannot be told apart, "
-        f"{counted[Verdict.CHANCE]} compare networks at chance and {counted[Verdict.NOT_RUN]} were not run."
+        f"Of {len(verdicts)} orderings that the paper states, {having(Verdict.REPRODUCES, 'reproduces', 'reproduce')}, "
+        f"{having(Verdict.DOES_NOT, 'does not', 'do not')}, {counted[Verdict.NOT_TOLD]} cannot be told apart, "
+        f"{having(Verdict.CHANCE, 'compares', 'compare')} networks at chance and "
+        f"{having(Verdict.NOT_RUN, 'was', 'were')} not run."
     )

@@ -23,8 +23,10 @@ from service.errors import (
     MalformedBodyError,
     TooManyImagesError,
     UnsupportedEncodingError,
+    UnsupportedImageError,
     UploadTimeoutError,
 )
+from service.image_header import looks_like, sniff
 from service.scheduler import Deadline
 
 T = TypeVar("T")
@@ -71,6 +73,7 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
         BodyTooLargeError: More bytes than the middleware lets in.
         UploadTimeoutError: The body was not complete in time.
         UnsupportedEncodingError: The body is compressed.
+        UnsupportedImageError: It is no image, and declared as `curl -d` does.
     """
     refuse_encoded(request)
     declared = header(request.scope, b"content-type")
@@ -84,6 +87,10 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
         return Uploads([Upload(data, None, "the image")], several=False)
     if not data:
         raise EmptyBodyError
+    if kind == CURL_DEFAULT_TYPE and sniff(data) is None:  # curl -d, most likely: it declares this
+        raise UnsupportedImageError(
+            f"The content seems to be {looks_like(data)}.", remedy=UnsupportedImageError.curl_remedy
+        )
     return Uploads([Upload(data, image_type(declared), "the body")], several=False)
 
 

@@ -17,7 +17,7 @@ from service.cli import compare_folder
 from service.cli.compare_folder import Comparison, Folder
 from service.cli.compare_local import LocalComparison
 from service.cli.compare_remote import RemoteComparison, compare_one
-from service.cli.data import images_of, is_depth_folder, printable, say_passed_over
+from service.cli.data import check_scenes, images_of, is_depth_folder, printable, say_passed_over
 from service.cli.engine import Engine
 from service.cli.remote import connect
 from service.errors import BadParameterError
@@ -27,6 +27,7 @@ from service.report.page import render
 from service.report.summary import Names, summarise
 from service.settings import Settings
 from service.tasks import ClassifyOptions, DepthOptions
+from service.tasks.depth import AGREEMENT
 
 #: Loss of accuracy up to which the one variant is called good enough, a fraction.
 MARGIN = 0.02
@@ -42,6 +43,8 @@ def compare(settings: Settings, arguments: argparse.Namespace) -> int:
     path: Path = arguments.path
     task: TaskName = arguments.task or ("depth" if path.is_dir() and is_depth_folder(path) else "classify")
     images_of(path)  # before anything is loaded
+    if path.is_dir() and arguments.task != "classify":
+        check_scenes(path)
     _check_fit(arguments, task)
     say_passed_over(path)
     report: Path | None = arguments.report
@@ -214,9 +217,16 @@ def _line(document: dict[str, Any]) -> str:
 
 
 def _summary(document: dict[str, Any]) -> str:
+    agreement = f"{counted(document['n'], 'image')}: the variants agree on {100 * document['agreement']:.1f} %"
+    if "within_1_25" in document:
+        # The share of images alone reads as total failure where no two maps agree in nine tenths of their pixels.
+        agreement += (
+            f" (where {100 * AGREEMENT:.0f} % of the pixels are within a factor of 1.25; "
+            f"on average {100 * document['within_1_25']:.1f} % are)"
+        )
     lines = [
         document["verdict"]["summary"],
-        f"{counted(document['n'], 'image')}: the variants agree on {100 * document['agreement']:.1f} %.",
+        f"{agreement}.",
         *(f"  {sentence}" for sentence in document["verdict"]["sentences"][1:]),
     ]
     for side in ("a", "b"):
@@ -225,6 +235,9 @@ def _summary(document: dict[str, Any]) -> str:
             f"  {side}: {part['inference_ms_median']:.2f} ms (median), {part['weight_bytes'] / 1e6:.2f} MB of weights  "
             f"[{part['model']}, {part['variant']}, {part['kernel']}]"
         )
+    if document["unlabelled_folders"]:
+        names = ", ".join(document["unlabelled_folders"])
+        lines.append(f"  no class of the model, so compared without a label: {names}")
     shown = document["disagreements"][:_SHOWN_DISAGREEMENTS]
     lines += [f"  {item['file']}: {item['a']} / {item['b']}" for item in shown]
     rest = len(document["disagreements"]) - len(shown)

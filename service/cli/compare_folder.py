@@ -2,7 +2,6 @@
 
 import heapq
 import itertools
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,16 @@ from tqdm import tqdm
 
 from service.api.pipeline import Side as SideName
 from service.card import ClassLabel
-from service.cli.data import FileError, check_size, images_of, is_depth_folder, printable, spread, truth_of
+from service.cli.data import (
+    FileError,
+    check_size,
+    classes_by_folder,
+    images_of,
+    is_depth_folder,
+    printable,
+    spread,
+    truth_of,
+)
 from service.errors import ServiceError
 from service.evaluation import CAPS_M, DataError, DepthFrame, depth_errors, depth_frames
 from service.report.pairs import Pair, Side, total_variation
@@ -80,9 +88,7 @@ class Folder:
 
 def classify_folder(root: Path, classes: Sequence[ClassLabel], limit: int | None) -> Folder:
     """Lists images; those in a folder called like a class, by WordNet id or by a name of its own, have a label."""
-    named = Counter(label.name.casefold() for label in classes)  # ImageNet has two cranes
-    by_name = {label.name.casefold(): label for label in classes if named[label.name.casefold()] == 1}
-    by_name |= {label.wnid.casefold(): label for label in classes}
+    by_name = classes_by_folder(classes)
     found, unknown = [], set()
     for path in images_of(root):
         parts = path.relative_to(root).parts

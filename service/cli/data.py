@@ -10,8 +10,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import UnidentifiedImageError
 
+from service.card import ClassLabel
 from service.errors import BadParameterError, BrokenImageError
-from service.evaluation import IMAGE_SUFFIXES, Camera, DataError, DepthFrame, files_below, is_image
+from service.evaluation import (
+    IMAGE_SUFFIXES,
+    TRUTH_FOLDERS,
+    Camera,
+    DataError,
+    DepthFrame,
+    files_below,
+    folders_to_give,
+    is_image,
+)
 
 T = TypeVar("T")
 
@@ -32,6 +42,8 @@ def printable(text: Path | str) -> str:
 def images_of(path: Path) -> list[Path]:
     """A file (or a pipe) as it is, or every image below a folder, sorted; in a folder images are known by their suffix.
 
+    The measured depth of road scenes is no image, though it is a PNG: folders called as its own are passed over.
+
     Raises:
         BadParameterError: There is nothing.
     """
@@ -39,7 +51,7 @@ def images_of(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise BadParameterError("path", f"{printable(path)} does not exist.", remedy="Check the path.")
-    images = sorted(file for file in files_below(path) if is_image(file))
+    images = sorted(file for file in files_below(path) if is_image(file) and not _is_measured_depth(file, path))
     if not images:
         raise BadParameterError(
             "path",
@@ -47,6 +59,10 @@ def images_of(path: Path) -> list[Path]:
             remedy=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}.",
         )
     return images
+
+
+def _is_measured_depth(file: Path, root: Path) -> bool:
+    return any(part in TRUTH_FOLDERS for part in file.relative_to(root).parts[:-1])
 
 
 def say_passed_over(path: Path) -> None:
@@ -61,6 +77,28 @@ def say_passed_over(path: Path) -> None:
 def is_depth_folder(folder: Path) -> bool:
     """Whether a folder is a depth data set: it, or a folder in it, has `left/`."""
     return any(path.is_dir() for path in (folder / "left", *folder.glob("*/left")))
+
+
+def classes_by_folder(classes: Sequence[ClassLabel]) -> dict[str, ClassLabel]:
+    """Which class a folder's name means, casefolded: a WordNet id, or a name that no other class has too."""
+    named = Counter(label.name.casefold() for label in classes)  # ImageNet has two cranes
+    by_name = {label.name.casefold(): label for label in classes if named[label.name.casefold()] == 1}
+    return by_name | {label.wnid.casefold(): label for label in classes}
+
+
+def check_scenes(folder: Path) -> None:
+    """Sees to it that road scenes are not taken for photos because they lie deeper than they are looked for.
+
+    Raises:
+        BadParameterError: They do.
+    """
+    meant = [] if is_depth_folder(folder) else folders_to_give(folder)
+    if meant:
+        raise BadParameterError(
+            "path",
+            f"{printable(folder)} has no left/ in it or in a folder of it, but road scenes further down.",
+            remedy=f"Name {' or '.join(map(printable, meant))}; --task classify takes their pictures for photos.",
+        )
 
 
 def spread(items: Sequence[T], limit: int | None) -> list[T]:

@@ -41,6 +41,7 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         export_kernel(settings)
         self.settings = settings
+        self._scanned = False
         self.registry = Registry(settings)
         telemetry = Telemetry(Metrics(CollectorRegistry()))
         self._scheduler = Scheduler(workers=settings.workers, queue_size=1024, max_batch=settings.max_batch)
@@ -73,8 +74,7 @@ class Engine:
             SettingsError: The folder of models is not there.
             ServiceError: As `Registry.resolve`.
         """
-        check_model_dir(self.settings)
-        self.registry.scan()
+        self._scan()
         variants: dict[str, set[str]] = {}  # of each model
         for model, variant in wanted:
             name = (model or self.registry.default(task) or "").partition("@")[0]
@@ -91,6 +91,22 @@ class Engine:
 
         self.registry.load(select)
         return [self.registry.resolve(task, model, variant) for model, variant in wanted]
+
+    def task_of(self, model: str) -> TaskName | None:
+        """The task of a model, NAME or NAME@VERSION, by its card; None where there is none of this name.
+
+        Raises:
+            SettingsError: The folder of models is not there.
+        """
+        self._scan()
+        name = model.partition("@")[0]
+        return next((entry.card.task for entry in self.registry.entries() if entry.card.name == name), None)
+
+    def _scan(self) -> None:
+        check_model_dir(self.settings)
+        if not self._scanned:
+            self.registry.scan()
+            self._scanned = True
 
     async def predict(self, path: Path, handle: Handle, options: Any) -> Answered:
         """Answers the image in a file."""

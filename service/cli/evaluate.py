@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from service.calibration import ClassifyScores
 from service.card import TaskName
-from service.cli.data import FileError, is_depth_folder, printable, spread
+from service.cli.data import FileError, check_scenes, classes_by_folder, is_depth_folder, printable, spread
 from service.cli.engine import Engine, in_order, offline
 from service.cli.evaluate_depth import evaluate_depth, text_of
 from service.cli.network import LocalNetwork, Network
-from service.cli.remote import connect
+from service.cli.remote import connect, task_of
 from service.cli.remote_network import RemoteNetwork
 from service.errors import BadParameterError, ServiceError
 from service.evaluation import DEPTH_METRICS, DataError, LabelledImage, labelled_images
@@ -27,14 +27,13 @@ from service.tasks import ClassifyResult
 
 def evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     """Prints the scores of a folder. Returns the exit code: 1 when an image could not be read."""
-    task: TaskName = arguments.task or ("depth" if is_depth_folder(arguments.folder) else "classify")
-    wanted = [(arguments.model, arguments.variant)]
-    if arguments.against is not None:
-        wanted.append(_other(arguments.against, arguments.model, task))
     if arguments.url is not None:
-        document = asyncio.run(_remote(settings, task, wanted, arguments))
+        document = asyncio.run(_remote(settings, arguments))
     else:
         with Engine(offline(settings)) as engine:
+            name = _named(arguments)
+            task = _task(arguments, None if name is None else engine.task_of(name))
+            wanted = _wanted(arguments, task)
             networks = [LocalNetwork(engine, handle) for handle in engine.networks(task, wanted)]
             document = asyncio.run(_scores(task, networks, arguments))
     if arguments.json:
@@ -44,16 +43,45 @@ def evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     return 1 if document["failed"] else 0
 
 
-async def _remote(
-    settings: Settings, task: TaskName, wanted: list[tuple[str | None, str | None]], arguments: argparse.Namespace
-) -> dict[str, Any]:
+async def _remote(settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
     """The networks of a running service."""
     async with connect(arguments) as service:
+        name = _named(arguments)
+        task = _task(arguments, None if name is None else task_of(await service.models(), name))
         networks = [
             await RemoteNetwork.open(service, task, model, variant, settings.default_variant)
-            for model, variant in wanted
+            for model, variant in _wanted(arguments, task)
         ]
         return await _scores(task, networks, arguments)
+
+
+def _named(arguments: argparse.Namespace) -> str | None:
+    """The model whose task is to be asked for, if none is given."""
+    if arguments.task is not None:
+        return None
+    other: str = (arguments.against or "").rpartition(":")[0]
+    return arguments.model or other or None
+
+
+def _task(arguments: argparse.Namespace, of_model: TaskName | None) -> TaskName:
+    """What is given, else what the named model does, else what the folder looks like.
+
+    Raises:
+        BadParameterError: The folder looks like photos only because its road scenes lie further down.
+    """
+    known: TaskName | None = arguments.task or of_model
+    if known is not None:
+        return known
+    check_scenes(arguments.folder)
+    return "depth" if is_depth_folder(arguments.folder) else "classify"
+
+
+def _wanted(arguments: argparse.Namespace, task: TaskName) -> list[tuple[str | None, str | None]]:
+    """Model and variant of each network, as the command line names them."""
+    wanted = [(arguments.model, arguments.variant)]
+    if arguments.against is not None:
+        wanted.append(_other(arguments.against, arguments.model, task))
+    return wanted
 
 
 async def _scores(task: TaskName, networks: Sequence[Network], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -85,17 +113,18 @@ def _other(against: str, model: str | None, task: TaskName) -> tuple[str | None,
 
 
 async def _classify(network: Network, folder: Path, limit: int | None) -> dict[str, Any]:
-    """Scores on `<wnid>/<image>`, with intervals, calibration and confusions.
+    """Scores on `<class>/<image>`, with intervals, calibration and confusions.
 
     Classes that the model does not know are refused, not skipped.
     """
     found = labelled_images(folder)
-    known = {label.wnid for label in network.classes}
-    unknown = sorted({image.wnid for image in found} - known)
+    known = classes_by_folder(network.classes)
+    unknown = sorted({image.folder for image in found if image.folder.casefold() not in known})
     if unknown:
+        others = f" ({counted(len(unknown) - 1, 'other folder')} likewise)" if len(unknown) > 1 else ""
         raise DataError(
-            f"{folder} has {len(unknown)} folders that are no class of {network.describe()['model']}, such as "
-            f"{unknown[0]!r}: folders are named by WordNet id, as the model's card lists them."
+            f"{unknown[0]!r} in {folder} names no class of {network.describe()['model']}, or more than one{others}: "
+            "folders are called by WordNet id or by name, as the model's card lists them."
         )
     chosen = spread(found, limit)
     scores, failed = ClassifyScores(), []
@@ -114,7 +143,7 @@ async def _classify(network: Network, folder: Path, limit: int | None) -> dict[s
                 failed.append({"file": printable(image.path), "detail": printable(str(answer))})
             else:
                 best = answer.predictions
-                scores.add([item.wnid for item in best], image.wnid, best[0].probability)
+                scores.add([item.wnid for item in best], known[image.folder.casefold()].wnid, best[0].probability)
     if not scores.counts.n:
         raise ServiceError("None of the images could be evaluated.", remedy=failed[0]["detail"])
     return {**scores.summary(), **scores.details(), "failed": failed}

@@ -141,9 +141,11 @@ def _add_evaluate(commands: Commands) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="<wnid>/<image>, or a road scene's left/ with lidar_depth/ or disp_noc_0/ and calib.json",
+        help="<class>/<image>, by WordNet id or name; or a scene's left/ with lidar_depth/ or disp_noc_0/, calib.json",
     )
-    parser.add_argument("--task", choices=("classify", "depth"), help="found by the folder where not given")
+    parser.add_argument(
+        "--task", choices=("classify", "depth"), help="that of --model, or found by the folder, where not given"
+    )
     _network(parser)
     parser.add_argument(
         "--against",

@@ -66,6 +66,12 @@ def find(models: ModelList, task: TaskName, model: str | None) -> list[ModelInfo
     return [entry for entry in of_task if (entry.default if name is None else entry.name == name)]
 
 
+def task_of(models: ModelList, model: str) -> TaskName | None:
+    """The task of a model, NAME or NAME@VERSION; None where there is none of this name."""
+    name = model.partition("@")[0]
+    return next((entry.task for entry in models.models if entry.name == name), None)
+
+
 def classes_result(answer: ClassifyAnswer, classes: int | None = None) -> ClassifyResult:
     """An answer as the task makes it.
 

@@ -1,6 +1,7 @@
 """What can be wrong with an upload: the body, and the image in it."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from service.errors.base import ServiceError
 
@@ -55,6 +56,8 @@ class UnsupportedImageError(ServiceError):
     code = "unsupported-image"
     title = "The content is not an image that this service reads."
     default_remedy = "Send a JPEG, PNG, WebP, BMP or GIF file with its own content type, for example image/jpeg."
+    #: Where the bytes look as if curl's -d had sent them, which takes out line breaks and NULs.
+    curl_remedy: ClassVar[str] = f"{default_remedy} With curl, use --data-binary @FILE, not -d, which changes the file."
 
 
 class UnsupportedEncodingError(ServiceError):

@@ -24,11 +24,13 @@ from service.evaluation.folders import IMAGE_SUFFIXES, DataError, files_below, i
 from service.evaluation.scenes import (
     KITTI_BASELINE_M,
     KITTI_FX_PX,
+    TRUTH_FOLDERS,
     Camera,
     DepthFrame,
     camera_of,
     depth_frames,
     disparity_to_depth,
+    folders_to_give,
     read_depth_png,
 )
 
@@ -41,6 +43,7 @@ __all__ = [
     "KITTI_BASELINE_M",
     "KITTI_FX_PX",
     "MIN_DEPTH_M",
+    "TRUTH_FOLDERS",
     "Camera",
     "DataError",
     "DepthFrame",
@@ -54,6 +57,7 @@ __all__ = [
     "errors_at_caps",
     "errors_by_distance",
     "files_below",
+    "folders_to_give",
     "frame_errors",
     "garg_mask",
     "is_image",

@@ -9,10 +9,10 @@ from service.evaluation.folders import IMAGE_SUFFIXES, DataError, entries, files
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """One image of a folder of classes: its file and the name of its folder (a WordNet id)."""
+    """One image of a folder of classes: its file and the name of its folder."""
 
     path: Path
-    wnid: str
+    folder: str
 
 
 def labelled_images(root: Path) -> list[LabelledImage]:

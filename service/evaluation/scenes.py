@@ -16,13 +16,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from service.evaluation.folders import DataError, entries, is_image
+from service.evaluation.folders import DataError, entries, files_below, is_image
 
 Floats = npt.NDArray[np.float32]
 
 #: KITTI's rectified focal length, pixels, by image width, for folders without calib.json (their days differ by it).
 KITTI_FX_PX: Mapping[int, float] = {1242: 721.5377, 1238: 718.3351, 1224: 707.0493}
 KITTI_BASELINE_M = 0.5327
+
+#: Folders of measured depth, which are 16-bit PNGs and no photos.
+TRUTH_FOLDERS: tuple[Literal["lidar_depth"], Literal["disp_noc_0"]] = ("lidar_depth", "disp_noc_0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +78,27 @@ def depth_frames(root: Path) -> list[DepthFrame]:
         for path in sorted((folder / "left").glob("*")):
             if not is_image(path):
                 continue
-            for kind in ("lidar_depth", "disp_noc_0"):
+            for kind in TRUTH_FOLDERS:
                 truth = folder / kind / f"{path.stem}.png"
                 if truth.is_file():
                     found.append(DepthFrame(path, truth, kind, calib if calib.is_file() else None))
                     break
     if not found:
-        raise DataError(f"{root} has no left/<name>.<suffix> with lidar_depth/<name>.png or disp_noc_0/<name>.png.")
+        meant = folders_to_give(root)
+        raise DataError(
+            f"{root} has no left/<name>.<suffix> with lidar_depth/<name>.png or disp_noc_0/<name>.png"
+            + (f": give {' or '.join(map(str, meant))}, where there are such." if meant else ".")
+        )
     return found
+
+
+def folders_to_give(root: Path) -> list[Path]:
+    """The folders below `root`, at any depth, of which `depth_frames` would list a drive that it does not of `root`."""
+    folders = {file.parent for file in files_below(root)}
+    pictures = {folder.parent for folder in folders if folder.name == "left"}
+    measured = {folder.parent for folder in folders if folder.name in TRUTH_FOLDERS}
+    drives = pictures & measured
+    return sorted({drive.parent for drive in drives if drive != root and drive.parent != root})
 
 
 def read_depth_png(path: Path) -> Floats:

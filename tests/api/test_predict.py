@@ -103,6 +103,20 @@ async def test_the_declared_type_does_not_have_to_be_the_right_one(client, conte
     assert response.json()["predictions"][0]["name"] == "blue"
 
 
+@pytest.mark.parametrize("path", ["/classify", "/depth", "/compare/classify"])
+async def test_what_curl_d_sends_is_answered_with_how_to_send_it(client, path):
+    """Its content type says that it was curl, or what is left of a PNG does; nobody else is told of it."""
+    curls = {"content-type": "application/x-www-form-urlencoded"}
+    stripped = solid("blue").translate(None, b"\r\n\0")
+    for data, headers in ((stripped, curls), (stripped, {}), (b"coffee.png", curls), (b"BM" + bytes(4), curls)):
+        response = await client.post(path, content=data, headers=headers)
+        assert response.status_code == 415
+        assert response.json()["code"] == "unsupported-image"
+        assert "--data-binary @FILE, not -d" in response.json()["help"]
+    response = await client.post(path, content=b"coffee.png")
+    assert (response.status_code, "curl" in response.json()["help"]) == (415, False)
+
+
 async def test_one_file_in_a_form_is_answered_alone(client):
     response = await client.post("/classify?variant=full", files={"file": ("a.png", solid("blue"), "image/png")})
     assert response.json()["predictions"][0]["name"] == "blue"

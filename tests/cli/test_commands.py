@@ -199,6 +199,26 @@ def test_evaluate_counts_what_is_wrong(run, labelled):
     assert 0 <= document["ece"] <= 1
 
 
+def test_evaluate_takes_folders_called_by_name(run, labelled):
+    """As `compare` does, in any case; those of both kinds are one class."""
+    wnid, name = COLOURS[0]
+    (labelled / name.upper()).mkdir()
+    (labelled / wnid / "0.jpg").rename(labelled / name.upper() / "0.jpg")
+    (labelled / COLOURS[1][0]).rename(labelled / COLOURS[1][1])
+    document, _ = run("evaluate", "--data", labelled, "--variant", "full")
+    assert (document["n"], document["top1"]) == (9, 1.0)
+    assert document["per_class"] == {each: [3, 3] for each, _ in COLOURS}
+
+
+def test_evaluate_names_the_folders_that_are_no_class(capsys, labelled):
+    for name in ("holiday", "n99999999"):
+        (labelled / name).mkdir()
+        (labelled / name / "a.jpg").write_bytes(encode(photo(), "JPEG"))
+    said = error_of(capsys, "evaluate", "--data", labelled, "--variant", "full")
+    assert f"'holiday' in {labelled} names no class of tiny-colours" in said
+    assert "1 other folder likewise" in said
+
+
 def test_evaluate_a_share(run, labelled):
     document, _ = run("evaluate", "--data", labelled, "--variant", "full", "--limit", 3)
     assert (document["n"], document["top1"]) == (3, 1.0)

@@ -123,6 +123,18 @@ def test_the_images_shown_are_those_that_differ_most(capsys, tmp_path):
     assert _Page.read(report).seen.count("figure") == 12
 
 
+def test_people_are_told_which_folders_are_no_labels(capsys, tmp_path):
+    photos = tmp_path / "photos"
+    arguments = ["compare", str(photos), "--a", "full", "--b", "full"]
+    fill(photos, COLOURS[0][0], "red", 2)
+    assert main(arguments) == 0
+    assert "without a label" not in capsys.readouterr().out
+    fill(photos, "holiday", "blue", 1)
+    fill(photos, "zoo", "blue", 1)
+    assert main(arguments) == 0
+    assert "no class of the model, so compared without a label: holiday, zoo\n" in capsys.readouterr().out
+
+
 def test_one_variant_against_itself(capsys, tmp_path):
     fill(tmp_path / "photos", COLOURS[0][0], "red", 5)
     document = run(capsys, tmp_path / "photos", "--a", "full", "--b", "full", "--report", tmp_path / "r.html")
@@ -160,6 +172,21 @@ def test_depth_with_ground_truth(capsys, tmp_path):
     assert document["verdict"]["conclusion"] == "worse"
     page = _Page.read(report)
     assert sum(link.startswith("data:image/png") for link in page.links) == 12, "maps of where the depths differ"
+
+
+def test_agreement_of_depth_is_told_with_its_criterion_and_the_share_of_pixels(capsys, tmp_path):
+    """No two maps of these agree in nine tenths of their pixels, which alone says nothing of how far they are apart."""
+    folder = road(tmp_path / "road", truth=True)
+    arguments = ["compare", str(folder), "--a", "reference", "--b", "full"]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    document = run(capsys, *arguments[1:])
+    share = 100 * document["within_1_25"]
+    assert (document["agreement"], share > 0) == (0, True)
+    assert (
+        "3 images: the variants agree on 0.0 % (where 90 % of the pixels are within a factor of 1.25; "
+        f"on average {share:.1f} % are).\n"
+    ) in text
 
 
 def test_a_damaged_truth_costs_its_own_image(capsys, tmp_path):

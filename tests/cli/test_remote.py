@@ -294,6 +294,12 @@ def test_a_folder_that_is_no_class(live, tmp_path, capsys):
     assert "no class of tiny-colours" in capsys.readouterr().err
 
 
+def test_the_model_of_the_service_says_which_task(live, labelled, capsys):
+    arguments = ["evaluate", "--data", str(labelled), "--model", "tiny-ramp", "--variant", "full", "--url", live.url]
+    assert main([*arguments, "--key-file", str(live.folder / "key")]) == 2
+    assert f"{labelled} has no left/" in capsys.readouterr().err
+
+
 def test_another_network_in_the_middle_ends_the_run(live):
     with Client(live.url, api_key=KEY) as service:
         first, second = (service.depth_map(encode(photo(), "JPEG"), variant=name) for name in ("reference", "full"))

@@ -208,15 +208,20 @@ def test_orderings_are_read_from_the_figures(ours: float, theirs: float, said: s
     assert "Not run: Bi-Real-50 beats BinaryNet." in text
     count = sum(1 for _ in stated())
     of_one = {
-        "Repr": "1 reproduce,",
-        "**Do": "1 do not,",
+        "Repr": "1 reproduces,",
+        "**Do": "1 does not,",
         "**No": "1 cannot be told apart,",
-        "**Bo": "1 compare networks",
+        "**Bo": "1 compares networks",
     }
     summary = text.splitlines()[2]
     assert summary.startswith(f"Of {count} orderings that the paper states, ")
     assert of_one[said[:4]] in summary
     assert summary.endswith(f" and {count - 1} were not run.")
+
+
+def test_one_ordering_that_was_not_run_was_not() -> None:
+    run = {cell for ordering in stated() for cell in (ordering.first, ordering.second)} - {other(50, "xnornet")}
+    assert shown(dict.fromkeys(run, 0.5)).splitlines()[2].endswith(" 0 compare networks at chance and 1 was not run.")
 
 
 def test_seeds_are_averaged_and_their_spread_is_noise() -> None:
