@@ -110,7 +110,7 @@ def main() -> int:
             raise FileNotFoundError(
                 f"no results at {args.results}: train cells with --data and --out, or give --results"
             )
-        args.page.write_text(page(json.loads(args.results.read_text())))
+        args.page.write_text(page(json.loads(args.results.read_text()), args.results.name))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

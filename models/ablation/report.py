@@ -18,8 +18,13 @@ WORDS = {"relu": "ReLU", "clip": "Clip", "original": "original", "magnitude": "m
 GRADIENTS = {"clip": "clip", "approxsign": "ApproxSign"}
 
 
-def page(results: dict[str, Any]) -> str:
-    """Markdown of the whole page."""
+def page(results: dict[str, Any], source: str = "ablation.json") -> str:
+    """Markdown of the whole page.
+
+    Args:
+        results: of the grid.
+        source: the file beside the page that has them.
+    """
     figures, budget = Figures(results), results["budget"]
     total = sum(record["cpu_s"] for record in results["cells"].values())
     lines = [
@@ -27,7 +32,7 @@ def page(results: dict[str, Any]) -> str:
         "",
         summary(figures),
         "",
-        "Written by `python -m models.ablation`; figures are in [ablation.json](ablation.json). Each entry is",
+        f"Written by `python -m models.ablation`; figures are in [{source}]({source}). Each entry is",
         "**ours / the paper's** top-1. Ours: CIFAR-10 (JPEG re-encoded, so not comparable with published CIFAR-10",
         f"figures), {budget['images']:,} training images, {results.get('test_images', 0):,} test images, scaled up to",
         f"{budget['size']}x{budget['size']}; networks {budget['width']:g} times as wide as the paper's, with its stem.",

@@ -269,9 +269,10 @@ def test_the_page_says_what_starts_fresh() -> None:
     assert "| | full precision | | | not run / 69.3 % | |" in text
 
 
-def test_the_page_in_docs_is_that_of_the_results_in_docs() -> None:
-    results = ROOT / "docs" / "ablation.json"
-    assert (ROOT / "docs" / "ablation.md").read_text() == page(json.loads(results.read_text()))
+@pytest.mark.parametrize("name", ["ablation", "ablation-small"])
+def test_the_pages_in_docs_are_those_of_the_results_in_docs(name: str) -> None:
+    results = ROOT / "docs" / f"{name}.json"
+    assert results.with_suffix(".md").read_text() == page(json.loads(results.read_text()), results.name)
 
 
 def test_the_grid_goes_on_where_its_checkpoints_are_gone(
