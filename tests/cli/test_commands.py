@@ -15,21 +15,14 @@ from service import xnor_op
 from service.cli.data import spread
 from service.cli.main import main
 from service.errors import OpUnavailableError
+from tests.cli.said import error_of
 from tests.live.service_process import ROOT, command, environment
 from tests.pictures import encode, photo
-from tests.tiny_zoo import COLOURS, DEPTH_SIZE, FAR_M, NEAR_M, write_zoo
+from tests.tiny_zoo import COLOURS, DEPTH_SIZE, FAR_M, NEAR_M
+
+pytestmark = pytest.mark.usefixtures("tiny_models")
 
 COLOUR_NAMES = {"red": "red", "green": "lime", "blue": "blue"}
-
-
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory) -> Path:
-    return write_zoo(tmp_path_factory.mktemp("zoo"))
-
-
-@pytest.fixture(autouse=True)
-def _settings(zoo, monkeypatch) -> None:
-    monkeypatch.setenv("BIREAL_MODEL_DIR", str(zoo))
 
 
 @pytest.fixture
@@ -48,21 +41,6 @@ def labelled(tmp_path) -> Path:
 
 
 @pytest.fixture
-def road(tmp_path) -> Path:
-    """Two white pictures whose measured depth is exactly what `tiny-ramp` answers to them."""
-    drive = tmp_path / "road" / "drive_0001"
-    (drive / "left").mkdir(parents=True)
-    (drive / "lidar_depth").mkdir()
-    height, width = DEPTH_SIZE
-    ramp = np.tile(np.linspace(NEAR_M, FAR_M, width), (height, 1))
-    for number in range(2):
-        (drive / "left" / f"{number}.JPG").write_bytes(encode(Image.new("RGB", (width, height), "white"), "JPEG"))
-        Image.fromarray(np.rint(256 * ramp).astype(np.uint16)).save(drive / "lidar_depth" / f"{number}.png")
-    (drive / "calib.json").write_text(json.dumps({"fx": 50.0, "baseline_m": 0.54}))
-    return tmp_path / "road"
-
-
-@pytest.fixture
 def photograph(tmp_path) -> Path:
     path = tmp_path / "photo.jpg"
     path.write_bytes(encode(photo(), "JPEG"))
@@ -74,30 +52,6 @@ def needs_op() -> None:
         xnor_op.kernel_name()
     except OpUnavailableError as error:
         pytest.skip(f"the bit-packed operator: {error.detail}")
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs a command and returns its exit code, its one JSON document, and what it said on standard error."""
-
-    def call(*arguments: object, code: int = 0):
-        assert main([*map(str, arguments), "--json"]) == code
-        output = capsys.readouterr()
-        return json.loads(output.out), output.err
-
-    return call
-
-
-def error_of(capsys, *arguments: object) -> str:
-    """The one sentence of a command that fails with exit code 2 and prints nothing else."""
-    try:
-        code = main(list(map(str, arguments)))
-    except SystemExit as stop:  # argparse
-        code = stop.code
-    output = capsys.readouterr()
-    assert (code, output.out) == (2, "")
-    assert "Traceback" not in output.err
-    return output.err
 
 
 # ---- predict ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.test_commands import _settings, error_of, road, run, zoo  # noqa: F401  fixtures
+from tests.cli.said import error_of
+
+pytestmark = pytest.mark.usefixtures("tiny_models")
 
 
 def damaged_truth(drive: Path) -> Path:
@@ -27,7 +29,7 @@ def damaged_picture(drive: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", [damaged_truth, truth_of_another_size, damaged_picture])
-def test_evaluate_depth_leaves_out_a_damaged_file(run, road, damage):  # noqa: F811
+def test_evaluate_depth_leaves_out_a_damaged_file(run, road, damage):
     bad = damage(road / "drive_0001")
     document, _ = run("evaluate", "--data", road, "--variant", "full", code=1)
     assert document["n"] == 1
@@ -36,6 +38,6 @@ def test_evaluate_depth_leaves_out_a_damaged_file(run, road, damage):  # noqa: F
     assert bad.name in failed["detail"]
 
 
-def test_evaluate_depth_ends_where_no_picture_has_a_camera(capsys, road):  # noqa: F811
+def test_evaluate_depth_ends_where_no_picture_has_a_camera(capsys, road):
     (road / "drive_0001" / "calib.json").write_text("{}")
     assert "must state fx" in error_of(capsys, "evaluate", "--data", road, "--variant", "full")

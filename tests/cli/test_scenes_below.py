@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_commands import _settings, error_of, road, run, zoo  # noqa: F401  fixtures
+from tests.cli.said import error_of
+
+pytestmark = pytest.mark.usefixtures("tiny_models")
 
 
 @pytest.fixture
-def unpacked(road) -> Path:  # noqa: F811
+def unpacked(road) -> Path:
     """`<folder>/road/drive_0001/{left,lidar_depth}`: `road` is the folder to give."""
     folder = road.parent / "unpacked"
     folder.mkdir()
@@ -48,19 +50,19 @@ def test_each_folder_of_drives_is_named(capsys, unpacked):
     assert f"{unpacked / 'other' / 'deeper'} or {unpacked / 'road'}" in said
 
 
-def test_the_folder_that_is_named_is_right(run, unpacked):  # noqa: F811
+def test_the_folder_that_is_named_is_right(run, unpacked):
     document, _ = run("compare", unpacked / "road", "--a", "full", "--b", "full")
     assert (document["task"], document["labelled"]) == ("depth", 2)
 
 
-def test_measured_depth_is_no_photo(run, unpacked):  # noqa: F811
+def test_measured_depth_is_no_photo(run, unpacked):
     document, _ = run("compare", unpacked, "--task", "classify", "--a", "full", "--b", "full")
     assert (document["task"], document["n"]) == ("classify", 2), "left/ only"
     document, _ = run("predict", unpacked, "--variant", "full")
     assert document["count"] == 2
 
 
-def test_the_model_says_which_task(run, road):  # noqa: F811
+def test_the_model_says_which_task(run, road):
     """A folder that looks like road scenes, and a classifier for them: the error is about its folders."""
     document, _ = run("evaluate", "--data", road, "--model", "tiny-colours", "--variant", "full", code=2)
     assert "no class of tiny-colours" in document["detail"]
