@@ -58,7 +58,7 @@ serve: $(STAMPS)/op ## the service on port 8000 (ARGS="--port 9000"); installs w
 	exec $(PY) -m service serve $(ARGS)
 
 test: setup ## all tests, on up to four CPUs at once (PYTEST_ARGS="-k depth"; PYTEST_ARGS="-n 0": one after the other)
-	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 kserve: $(KSERVE)/.stamp ## KServe's client, whose test is skipped without it, in an environment of its own
 
