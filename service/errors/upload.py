@@ -88,7 +88,9 @@ class BrokenImageError(ServiceError):
     status = 422
     code = "broken-image"
     title = "The image cannot be decoded."
-    default_remedy = "Check that the whole file was sent (with curl: --data-binary @FILE, not -d) and opens in a viewer."
+    default_remedy = (
+        "Check that the whole file was sent (with curl: --data-binary @FILE, not -d) and opens in a viewer."
+    )
 
 
 class ImageTooLargeError(ServiceError):
