@@ -76,11 +76,11 @@ def stated() -> Iterator[Ordering]:
         ("clip initialisation", ("clip", "original", "clip")),
     ):
         yield Ordering(f"the update helps Bi-Real-18 more than {what} does", update, combination(18, "bireal", *row))
-    yield Ordering("the third order is at least as good as the second", third_order(), best(18), Claim.AT_LEAST)
+    yield Ordering("the third order is about as good as the second, or better", third_order(), best(18), Claim.AT_LEAST)
     yield Ordering("Bi-Real-34 beats Bi-Real-18", best(34), best(18))
     yield Ordering("Res-34 beats Res-18", best(34, "res"), best(18, "res"))
     yield Ordering("ABC-Net of 34 layers beats that of 18", other(34, "abcnet"), other(18, "abcnet"))
-    yield Ordering("Bi-Real-50 is at least as good as Bi-Real-34", binary(50), best(34), Claim.AT_LEAST)
+    yield Ordering("Bi-Real-50 is about as good as Bi-Real-34, or better", binary(50), best(34), Claim.AT_LEAST)
     for method in OTHERS:
         yield Ordering(f"Bi-Real-18 beats {METHODS[method]}", best(18), other(18, method))
     yield Ordering("XNOR-Net beats ABC-Net at 18 layers", other(18, "xnornet"), other(18, "abcnet"))
