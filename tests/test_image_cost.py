@@ -16,8 +16,8 @@ from tests.pictures import encode, photo_of, repeated_scans
 SMALL = Image.new("L", (16, 16), 128)
 
 
-def refused(data: bytes, limit: int, parts: str, limits: ImageLimits | None = None) -> None:
-    """Asserts that a file is refused by this limit and that the error says so."""
+def assert_refused(data: bytes, limit: int, parts: str, limits: ImageLimits | None = None) -> None:
+    """A file is refused by this limit, and the error says so."""
     with pytest.raises(ImageTooComplexError, match=f"more than {limit} {re.escape(parts)}") as caught:
         decode(data, limits=limits)
     assert (caught.value.status, caught.value.problem()["limit"]) == (413, limit)
@@ -28,19 +28,19 @@ def refused(data: bytes, limit: int, parts: str, limits: ImageLimits | None = No
 
 def test_a_small_picture_may_have_a_hundred_scans() -> None:
     assert decode(repeated_scans(SMALL, 100)).image.size == (16, 16)
-    refused(repeated_scans(SMALL, 101), 100, "scans of 16 x 16 pixels")
+    assert_refused(repeated_scans(SMALL, 101), 100, "scans of 16 x 16 pixels")
 
 
 def test_the_largest_picture_may_have_twenty_scans() -> None:
     limits = ImageLimits(max_pixels=16 * 16)
     assert decode(repeated_scans(SMALL, 20), limits=limits).image.size == (16, 16)
-    refused(repeated_scans(SMALL, 21), 20, "scans of 16 x 16 pixels", limits)
+    assert_refused(repeated_scans(SMALL, 21), 20, "scans of 16 x 16 pixels", limits)
 
 
 def test_between_them_scans_times_pixels_count() -> None:
     limits = ImageLimits(max_pixels=2 * 16 * 16)
     assert decode(repeated_scans(SMALL, 40), limits=limits).image.size == (16, 16)
-    refused(repeated_scans(SMALL, 41), 40, "scans of 16 x 16 pixels", limits)
+    assert_refused(repeated_scans(SMALL, 41), 40, "scans of 16 x 16 pixels", limits)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -62,13 +62,15 @@ def test_scans_hide_behind_no_marker_that_has_no_length() -> None:
     data = repeated_scans(SMALL, 150)
     first = data.index(b"\xff\xda")
     for hiding in (b"\xff\xbf\xff\xff", b"\xff\xf0\xff\xff", b"\xff\xd0\xff\xff", b"\xff\xff\xff"):
-        refused(data[: first + 12] + hiding + data[first + 12 :], 100, "scans of 16 x 16 pixels")
+        assert_refused(data[: first + 12] + hiding + data[first + 12 :], 100, "scans of 16 x 16 pixels")
 
 
 def test_markers_are_not_walked_without_end() -> None:
     data = repeated_scans(SMALL, 1)
     tables = b"\xff\xc4\0\2" * 20_000
-    refused(data[:-2] + tables + b"\xff\xfe\0\xcc" + b"\xff\xda" * 101 + data[-2:], 100, "scans of 16 x 16 pixels")
+    assert_refused(
+        data[:-2] + tables + b"\xff\xfe\0\xcc" + b"\xff\xda" * 101 + data[-2:], 100, "scans of 16 x 16 pixels"
+    )
 
 
 # --- what precedes a JPEG's pixels ------------------------------------------------------------------------------------
@@ -83,25 +85,25 @@ def segments(*parts: bytes, plain: bytes | None = None) -> bytes:
 
 @pytest.mark.parametrize("part", [b"\xe5", b"\xfea", b"\xe1Exif\0\0a"], ids=["empty", "comment", "exif"])
 def test_segments_of_a_jpeg_are_counted(part: bytes) -> None:
-    refused(segments(*[part] * 1000), 1000, "segments before its pixels")
+    assert_refused(segments(*[part] * 1000), 1000, "segments before its pixels")
 
 
 def test_markers_without_content_count_as_segments() -> None:
     """Pillow reads on behind an end of image that comes before the pixels."""
     plain = encode(SMALL, "JPEG")
-    refused(plain[:2] + b"\xff\xd9" * 1001 + plain[2:], 1000, "segments before its pixels")
+    assert_refused(plain[:2] + b"\xff\xd9" * 1001 + plain[2:], 1000, "segments before its pixels")
 
 
 def test_exif_of_a_jpeg_is_limited() -> None:
     part = b"\xe1Exif\0\0" + bytes(65_000)
-    refused(segments(*[part] * 16), 1_000_000, "bytes of EXIF")
+    assert_refused(segments(*[part] * 16), 1_000_000, "bytes of EXIF")
 
 
 @pytest.mark.parametrize("filling", [b"\xff", b"\0"], ids=["filling", "junk"])
 def test_bytes_between_segments_are_limited(filling: bytes) -> None:
     plain = encode(SMALL, "JPEG")
-    refused(plain[:2] + b"\xff\xe5\0\2" + filling * 70_000 + plain[2:], 65_536, "bytes between its segments")
-    refused(plain[:2] + b"\xff\xe5\0\2" + filling * 70_000, 65_536, "bytes between its segments")
+    assert_refused(plain[:2] + b"\xff\xe5\0\2" + filling * 70_000 + plain[2:], 65_536, "bytes between its segments")
+    assert_refused(plain[:2] + b"\xff\xe5\0\2" + filling * 70_000, 65_536, "bytes between its segments")
 
 
 def test_photos_with_all_that_cameras_and_editors_add_pass() -> None:
@@ -125,7 +127,7 @@ def chunk(name: bytes, content: bytes = b"") -> bytes:
 @pytest.mark.parametrize("end", [33, -12], ids=["before", "after"])
 def test_chunks_beside_the_pixels_of_a_png_are_counted(part: bytes, end: int) -> None:
     plain = encode(SMALL, "PNG")
-    refused(plain[:end] + part * 501 + plain[end:], 500, "chunks beside its pixels")
+    assert_refused(plain[:end] + part * 501 + plain[end:], 500, "chunks beside its pixels")
     assert decode(plain[:end] + part * 400 + plain[end:]).image.size == (16, 16)
 
 
@@ -137,7 +139,7 @@ def test_a_png_may_have_its_pixels_in_thousands_of_chunks() -> None:
         if passes:
             assert decode(data).image.size == (16, 16)
         else:
-            refused(data, 20_000, "chunks of pixels")
+            assert_refused(data, 20_000, "chunks of pixels")
 
 
 def test_what_follows_the_end_of_a_png_does_not_count() -> None:
@@ -149,8 +151,8 @@ def test_comments_before_a_gifs_first_frame_are_limited() -> None:
     start = 13 + (3 << ((plain[10] & 7) + 1))
     comment, tiny = b"\x21\xfe" + (b"\xff" + b"a" * 255) * 4000 + b"\0", b"\x21\xfe\1a\0"
     assert decode(plain[:start] + comment + plain[start:]).image.size == (16, 16)
-    refused(plain[:start] + comment * 2 + plain[start:], 2_000_000, "bytes before its first frame")
-    refused(plain[:start] + tiny * 400_001 + plain[start:], 2_000_000, "bytes before its first frame")
+    assert_refused(plain[:start] + comment * 2 + plain[start:], 2_000_000, "bytes before its first frame")
+    assert_refused(plain[:start] + tiny * 400_001 + plain[start:], 2_000_000, "bytes before its first frame")
 
 
 def test_an_animation_may_be_longer_than_that() -> None:
@@ -171,8 +173,8 @@ def run_length_bmp(width: int, height: int, runs: bytes) -> bytes:
 
 def test_run_lengths_of_a_bmp_are_limited() -> None:
     assert decode(run_length_bmp(4, 2, b"\4\5\0\0\4\7\0\1")).pixels[:, 0, 0].tolist() == [7, 5]
-    refused(run_length_bmp(4, 2, b"\4\5" * 2_000_000), 4_000_000, "bytes of run lengths")
-    refused(run_length_bmp(2001, 2000, b"\1\5\0\0" * 2000), 4_000_000, "pixels in run lengths")
+    assert_refused(run_length_bmp(4, 2, b"\4\5" * 2_000_000), 4_000_000, "bytes of run lengths")
+    assert_refused(run_length_bmp(2001, 2000, b"\1\5\0\0" * 2000), 4_000_000, "pixels in run lengths")
 
 
 def test_a_large_bmp_without_run_lengths_passes() -> None:

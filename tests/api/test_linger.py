@@ -1,16 +1,14 @@
 """After a refusal: what a client still sends is read for a while and no longer. Over a real socket, small limits."""
 
-import asyncio
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 
 from service.api.linger import LingeringClose
+from tests.sockets import connected, listening
 
 MAX_BYTES = 1_000_000
 MAX_S = 1.0
@@ -29,21 +27,8 @@ async def refuse(scope, receive, send) -> None:
 
 @pytest.fixture(scope="module", params=["httptools", "h11"])
 def port(request) -> Iterator[int]:
-    app = LingeringClose(refuse, max_bytes=MAX_BYTES, max_s=MAX_S)
-    server = uvicorn.Server(uvicorn.Config(app, http=request.param, log_config=None, lifespan="off"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
-        thread.start()
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive()
-
-
-@contextlib.contextmanager
-def connected(port: int) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        yield connection
+    with listening(LingeringClose(refuse, max_bytes=MAX_BYTES, max_s=MAX_S), http=request.param) as port:
+        yield port
 
 
 def head(path: str = "/", **headers: object) -> bytes:

@@ -32,8 +32,9 @@ def logging_as_before() -> Iterator[None]:
 
 
 def test_the_picture_has_what_pillow_warns_of() -> None:
-    with pytest.warns(UserWarning, match="Skipping tag"):
+    with pytest.warns(UserWarning, match="Skipping tag") as told:
         decode(DAMAGED)
+    assert {warning.category for warning in told} == {UserWarning}
 
 
 @pytest.mark.usefixtures("logging_as_before")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from service.client import AsyncClient, Client, ProblemError, Retry, RetryLimitError, TransportError
+from service.client.calls import checked_url
 from service.client.retry import retry_after_s
 from tests.live.service_process import running
 from tests.pictures import encode, photo
@@ -71,8 +72,9 @@ def test_what_is_no_address_is_told_at_once_and_not_shown(kind, url):
 
 @pytest.mark.parametrize("url", ["http://[::1]:8000", "HTTPS://b\u00fccher.example/below/", "http://user:word@host"])
 def test_what_is_an_address(url):
-    with Client(url):
-        pass
+    assert checked_url(url).host
+    with Client(url) as client:
+        assert isinstance(client, Client)
 
 
 @pytest.mark.parametrize(

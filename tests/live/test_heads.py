@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-import uvicorn
 
 from service.cli.protocol import Protocol
+from tests.sockets import connected, listening
 
 HEAD_S = 0.5
 LIMIT = Protocol.head_bytes
@@ -42,20 +42,8 @@ async def app(scope, receive, send) -> None:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    server = uvicorn.Server(uvicorn.Config(app, http=Impatient, ws="none", log_config=None, lifespan="off"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
-        thread.start()
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive()
-
-
-@contextlib.contextmanager
-def connected(port: int) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        yield connection
+    with listening(app, http=Impatient, ws="none") as port:
+        yield port
 
 
 def answer(connection: socket.socket) -> bytes:

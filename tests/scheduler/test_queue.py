@@ -47,7 +47,9 @@ def test_workers_run_at_the_same_time(make):
             inside.wait()  # passes only if three runs are under way together
             return target.run(batch)
 
-    asyncio.run(scheduler.submit_many(Meeting(), [image(i) for i in range(3)]))
+    outcomes = asyncio.run(scheduler.submit_many(Meeting(), [image(i) for i in range(3)]))
+    assert [outcome.output[0] for outcome in outcomes] == [0, 1, 2]
+    assert not inside.broken
 
 
 def test_waiting_images_share_a_run_up_to_the_limit_and_nobody_waits_for_company(make, tally):

@@ -35,7 +35,7 @@ def factor(folder: Path) -> float:
     return SAME if instructions.compiler(folder) == BUDGET["compiler"] else OTHER
 
 
-def hold_to_budget(kernel: str, loop: instructions.Loop, allowed: float) -> None:
+def assert_within_budget(kernel: str, loop: instructions.Loop, allowed: float) -> None:
     """Compares a kernel's inner loop with the budget."""
     budget = instructions.Loop(**BUDGET["inner_loop"][kernel])
     assert loop.per_work <= budget.per_work * allowed, (loop, budget)
@@ -52,13 +52,13 @@ def test_operators_stay_within_their_budget(folder: Path, kernel: str) -> None:
 
 @pytest.mark.parametrize("name", instructions.LOOPS)
 def test_inner_loops_stay_within_their_budget(folder: Path, name: str) -> None:
-    hold_to_budget(name, instructions.main_loop(folder, *instructions.LOOPS[name]), factor(folder))
+    assert_within_budget(name, instructions.main_loop(folder, *instructions.LOOPS[name]), factor(folder))
 
 
 def test_inner_loop_of_neon_stays_within_its_budget(tmp_path: Path) -> None:
     require_tools("cmake", instructions.CROSS_COMPILER, instructions.CROSS_OBJDUMP)
     cross = build(tmp_path, ["bireal_arithmetic"], **instructions.CROSS)
-    hold_to_budget("neon", instructions.neon_loop(cross), factor(cross))
+    assert_within_budget("neon", instructions.neon_loop(cross), factor(cross))
 
 
 LISTING = """\
