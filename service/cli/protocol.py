@@ -91,7 +91,8 @@ class Protocol(HttpToolsProtocol):
 
     Attributes:
         head_bytes: Most bytes of a request line and headers; of trailers; and of anything else that is no body.
-        head_s: Longest time from the first byte of a request line to the end of the headers, seconds.
+        head_s: Longest time from the first byte of a request line to the end of the headers, seconds; where the request
+            before it was still being answered, from the end of that answer.
     """
 
     head_bytes = 1 << 16
@@ -186,6 +187,13 @@ class Protocol(HttpToolsProtocol):
         if not self._body_follows:  # the parser says so, too, where a request to upgrade has a body to come
             super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Called when a request has been answered: whoever began the next one meanwhile has the whole time from here."""
+        if self._head_begun and self._timer is not None:
+            self._stop_timer()
+            self._timer = self.loop.call_later(self.head_s, self._head_is_late)
+        super().on_response_complete()
+
     def _head_size(self) -> int:
         """Bytes of the request line and the headers that were parsed, without what separates them."""
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -197,7 +205,7 @@ class Protocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._timer = None
-        if self._answering():  # whoever sends the next request meanwhile has time for it
+        if self._answering():  # the next request's time begins with the answer
             self._timer = self.loop.call_later(self.head_s, self._head_is_late)
         else:
             self._refuse(HeadTimeoutError(self.head_s))

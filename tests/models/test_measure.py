@@ -52,7 +52,7 @@ def test_a_reading_of_a_drive_is_logged_and_a_failed_one_is_not(tmp_path, now):
     zoo, drive = write_zoo(tmp_path / "zoo"), write_drive(tmp_path / "drive")
     folder = zoo / "tiny-bireal-depth" / "1"
     found = evaluate_model(folder, "reference", drive, now)
-    with pytest.raises(ValueError, match="is for the task"):
+    with pytest.raises(ValueError, match="is not a folder"):
         evaluate_model(folder, "reference", tmp_path / "nothing", now)
     (entry,) = [json.loads(line) for line in now.path.read_text().splitlines()]
     assert (entry["date"], entry["source"], entry["dataset"]) == (now.date, "a test", "colours")
