@@ -188,7 +188,7 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Called when a request has been answered: the next one, if it was begun meanwhile, has the whole time from here."""
+        """Called when a request has been answered: if the next one was begun meanwhile, its time starts anew."""
         if self._head_begun and self._timer is not None:
             self._stop_timer()
             self._timer = self.loop.call_later(self.head_s, self._head_is_late)
