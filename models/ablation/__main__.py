@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Container
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from models.arch import build
 from models.command_line import Parser
 from models.train.device import best_device
 from models.train.initialise import initialise_from
-from models.train.loop import run
+from models.train.loop import DivergedError, run
 
 RESULTS = Path("docs/ablation.json")
 PAGE = Path("docs/ablation.md")
@@ -38,7 +39,8 @@ def train_cell(cell: Cell, budget: Budget, train: LabelledImages, test: Labelled
 
     Raises:
         FileNotFoundError: the cell that it starts from has left no checkpoint.
-        ValueError: its folder has a run of another budget, or the run diverged.
+        ValueError: its folder has a run of another budget.
+        DivergedError: the run diverged.
     """
     recipe = cell.recipe(budget)
     task = SmallImages(train, test, recipe)
@@ -80,6 +82,11 @@ def left(wanted: list[Cell], results: Results, out: Path) -> list[Cell]:
         if cell.key in missing and start is not None and not (out / start.key / DONE).is_file():
             missing.add(start.key)
     return [cell for cell in wanted if cell.key in missing]
+
+
+def descends_from(cell: Cell | None, keys: Container[str]) -> bool:
+    """Whether ``cell``, or one that its weights come from, is among ``keys``."""
+    return cell is not None and (cell.key in keys or descends_from(cell.start, keys))
 
 
 def main() -> int:
@@ -144,6 +151,7 @@ def train_grid(args: argparse.Namespace) -> None:
 
     Raises:
         FileNotFoundError, ValueError: an argument, the data or what other budgets left there does not allow it.
+        DivergedError: a cell's run diverged; those that do not start from it are trained first.
     """
     budget = Budget(**{item.name: getattr(args, item.name) for item in fields(Budget)})
     torch.set_num_threads(args.threads)
@@ -152,20 +160,27 @@ def train_grid(args: argparse.Namespace) -> None:
         raise ValueError(f"--only {args.only}: no cell has this in its name; one is {cells()[-1].key}")
     train, test = load_data(args.data, budget, args.test_images)
     results = Results(args.results, budget, len(test[1]))
-    while missing := left(wanted, results, args.out):
+    diverged: dict[str, str] = {}
+    while missing := [cell for cell in left(wanted, results, args.out) if not descends_from(cell, diverged)]:
         for cell in missing:
             if cell.start in missing:
                 continue  # another process trains what it starts from
             with locked(args.out / cell.key / "lock", wait=False) as got:
                 if not got or cell not in left(wanted, results, args.out):
                     continue
-                record = train_cell(cell, budget, train, test, args.out)
+                try:
+                    record = train_cell(cell, budget, train, test, args.out)
+                except DivergedError as error:
+                    diverged[cell.key] = str(error)
+                    break
                 results.add(cell, record)
                 (args.out / cell.key / DONE).touch()
                 print(f"{cell.key}: top-1 {record['top1']:.4f}, {record['cpu_s']:.0f} s", flush=True)
                 break  # look again from the first: others have gone on meanwhile
         else:
             time.sleep(POLL_S)
+    if diverged:
+        raise DivergedError("; ".join(diverged.values()))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,10 @@ from models.train.recipe import PhaseSpec, Recipe
 LOG_EVERY = 25  # steps
 
 
+class DivergedError(ValueError):
+    """The loss is infinite or not a number."""
+
+
 class TrainingTask(Protocol):
     """What the loop needs of a task."""
 
@@ -183,10 +187,10 @@ def _check_finite(loss: float, title: str, step: int, rate: float) -> None:
     """Stop a run that diverged: nothing brings its weights back, and it would be evaluated to the end.
 
     Raises:
-        ValueError: the loss is infinite or not a number.
+        DivergedError: the loss is infinite or not a number.
     """
     if not math.isfinite(loss):
-        raise ValueError(
+        raise DivergedError(
             f"{title}, step {step}: the loss is {loss} (learning rate {rate:g}): the run diverged here or in the "
             f"{LOG_EVERY - 1} steps before; start again in another folder with a lower rate, or from other weights"
         )

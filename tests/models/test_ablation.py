@@ -20,6 +20,7 @@ from models.ablation.results import Results, locked
 from models.ablation.task import SmallImages, load_folder
 from models.arch.config import STRUCTURES
 from models.binarize.base import Phase
+from models.train.loop import DivergedError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -304,6 +305,27 @@ def test_half_trained_weights_are_no_start(
     assert run(monkeypatch, images, tmp_path, "--only", second) == 0
     printed_lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in printed_lines] == ["res18-real-relu-seed1", second]
+
+
+def test_a_cell_that_diverges_does_not_keep_the_others_from_being_trained(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, relu = "plain18-real-clip-seed1", "plain18-real-relu-seed1"
+    train_cell = command.train_cell
+
+    def diverging(cell: Cell, *rest: object) -> object:
+        if cell.key == clip:
+            raise DivergedError("the loss is nan")
+        return train_cell(cell, *rest)
+
+    monkeypatch.setattr(command, "train_cell", diverging)
+    assert run(monkeypatch, images, tmp_path, "--only", "plain18-real") == 2
+    said = capsys.readouterr()
+    assert [line.split(":")[0] for line in said.out.splitlines()] == [relu]
+    assert said.err == "error: the loss is nan\n"
+    after_it = combination(18, "plain", "clip", "magnitude", "approxsign")
+    assert command.descends_from(after_it, {clip})
+    assert not command.descends_from(after_it, {"res18-real-clip-seed1"})
 
 
 def test_processes_share_the_grid(tmp_path: Path) -> None:
