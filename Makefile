@@ -62,8 +62,8 @@ test: setup ## all tests, on up to four CPUs at once (PYTEST_ARGS="-k depth"; PY
 
 kserve: $(KSERVE)/.stamp ## KServe's client, whose test is skipped without it, in an environment of its own
 
-lint: $(STAMPS)/dev ## ruff check, ruff format --check, mypy --strict service
-	@status=0; for check in "ruff check" "ruff format --check" "mypy --strict service"; do \
+lint: $(STAMPS)/dev $(STAMPS)/torch ## ruff check, ruff format --check, mypy --strict
+	@status=0; for check in "ruff check" "ruff format --check" "mypy"; do \
 	  echo "$$check"; $(PY) -m $$check || status=1; done; exit $$status
 
 format: $(STAMPS)/dev ## let ruff fix and format what it can

@@ -188,9 +188,10 @@ def _table(answers: Sequence[Answer], arguments: argparse.Namespace, document: L
                 f"{(item.memory_bytes or 0) / 1e6:11.0f}"
             )
     cores = {item.name.split()[1]: item.cores for item in answers}
-    if cores.get("binary") and cores.get("full"):
+    full, binary = cores.get("full"), cores.get("binary")
+    if full and binary:
         yield ""
-        yield f"The full-precision network needs {cores['full'] / cores['binary']:.1f} times the cores."
+        yield f"The full-precision network needs {full / binary:.1f} times the cores."
     yield ""
     yield "Replicas of one core each, Poisson arrivals, a balancer that does not look at their queues (M/G/1)."
     off = ", ".join(f"{item.name} {item.calibration:g}" for item in answers if item.calibration > 1)

@@ -231,7 +231,7 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _interrupt(process: subprocess.Popen[str]) -> None:
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
     """Ends `serve run`, which takes the applications down first; not for long, as the cluster goes with it."""
     process.send_signal(signal.SIGINT)
     try:

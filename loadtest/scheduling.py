@@ -25,13 +25,19 @@ from loadtest.machine import describe_machine
 from loadtest.options import count, deliver, file_to_write, positive
 from loadtest.records.schema import Machine
 from models.command_line import Parser
+from service.card import TaskName
 from service.errors import ServiceError
 from service.host import usable_cpus
 from service.registry import Handle, Registry
 from service.scheduler import Scheduler
 from service.settings import SHIPPED_MODELS, load_settings
 
-NETWORKS = (("classify", "binary"), ("classify", "full"), ("depth", "binary"), ("depth", "full"))
+NETWORKS: tuple[tuple[TaskName, str], ...] = (
+    ("classify", "binary"),
+    ("classify", "full"),
+    ("depth", "binary"),
+    ("depth", "full"),
+)
 
 
 class Row(BaseModel):

@@ -94,7 +94,8 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
 def _watch(process: Popen[str], seconds: float) -> tuple[np.ndarray, np.ndarray]:
     """Times, s, and resident memory, bytes, for so long or until the process ends; one of each at least."""
     begun = time.monotonic()
-    times, memory = [], []
+    times: list[float] = []
+    memory: list[int] = []
     with tqdm(total=round(seconds), unit="s", file=sys.stderr) as bar:
         while True:
             used = Usage.of(process.pid).resident_bytes

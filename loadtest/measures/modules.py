@@ -192,7 +192,7 @@ def _builds(workload: Workload, images: Images, folder: str) -> tuple[dict[str, 
         "binary unfused": unfused_packed(workload.packed),
         "full unfused": unfused_full(body),
     }
-    feeds = {"image": images, body.graph.input[0].name: run_front(front, images)}
+    feeds: Mapping[str, np.ndarray] = {"image": images, body.graph.input[0].name: run_front(front, images)}
     builds = {}
     for name, model in models.items():
         disabled = NO_FUSION if name == "full unfused" else ()

@@ -157,7 +157,8 @@ def _scaling(rows: Sequence[Row]) -> list[str]:
         batched[f"batch {batch}, 1 thread"] = [
             _ratio(found.get((name, 1, 1)), found.get((name, 1, batch)), batch) for name in names
         ]
-    said, columns = [], {}
+    said: list[str] = []
+    columns: dict[str, list[float | None]] = {}
     for sentence, kind in (
         ("How many times faster several threads are than one.", threaded),
         ("How many times as many images a second a batch makes as batch 1 does, on one thread.", batched),

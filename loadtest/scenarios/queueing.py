@@ -102,7 +102,7 @@ def sojourn(service: Service, rate_per_s: float) -> Sojourn:
     cells = 1 << math.ceil(math.log2(reach / step))
     # Both are rounded to the nearest multiple of the step, so that sums of many are not short of half a step each.
     in_core = np.bincount(np.rint(times_ms / step).astype(int), minlength=cells) / len(times_ms)
-    residual = np.diff(_shorter(times_ms, (np.arange(cells + 1) - 0.5) * step)) / mean
+    residual = np.diff(_shorter(times_ms, (np.arange(cells + 1, dtype=np.float64) - 0.5) * step)) / mean
     service_t, residual_t = np.fft.rfft(in_core), np.fft.rfft(residual)
     waiting_t = (1 - utilisation) / (1 - utilisation * residual_t)
     total = np.fft.irfft(waiting_t * service_t, cells)

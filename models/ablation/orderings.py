@@ -121,8 +121,9 @@ def sentence(figures: Figures, ordering: Ordering) -> str:
     if verdict is Verdict.NOT_TOLD:
         return f"{verdict.value}: {ordering.what}; the difference is below {noise(figures) * 100:.1f} points ({told})."
     if verdict is Verdict.DOES_NOT:
-        seeds = {len(figures.seeds(cell)) for cell in (ordering.first, ordering.second)}
-        trained = {(1,): "one seed", (2,): "two seeds"}.get(tuple(seeds), "one seed of the one, two of the other")
+        first, second = (len(figures.seeds(cell)) for cell in (ordering.first, ordering.second))
+        alike = {1: "one seed", 2: "two seeds"}.get(first)
+        trained = alike if first == second and alike else "one seed of the one, two of the other"
         other_way = "they differ" if ordering.claim is Claim.EQUAL else "it is the other way round"
         return f"{verdict.value} with this budget and {trained}: {ordering.what}; {other_way} ({told})."
     return f"{verdict.value}: {ordering.what} ({told})."

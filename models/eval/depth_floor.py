@@ -43,7 +43,7 @@ def row_medians(drive: Path) -> NDArray[np.float32]:
     medians = [float(np.median(part)) for part in np.split(depth_m[order], starts[1:])]
     every = np.arange(heights.pop())
     nearest = np.abs(every[:, None] - present[None, :]).argmin(axis=1)
-    return np.array(medians, np.float32)[nearest]
+    return np.asarray(np.array(medians, np.float32)[nearest])
 
 
 def floor(train: Path, data: Path) -> dict[str, float]:

@@ -66,7 +66,7 @@ def measure(cards: list[Card], data: Path, now: Occasion) -> Findings:
     """
     found: Findings = {}
     for card in cards:
-        printed = {
+        printed: dict[str, dict[str, Any]] = {
             variant: evaluate(card.directory, variant, data, *_against(variant), occasion=now)
             for variant in card.variants
         }

@@ -54,13 +54,14 @@ def street() -> list[Block]:
         while z < FARTHEST_M:
             length, set_back, tall = rng.uniform(8, 15), rng.uniform(8, 10.5), rng.uniform(5.5, 10)
             end = min(z + length, FARTHEST_M)
-            x = sorted((side * set_back, side * (set_back + 9)))
-            tint = tuple(0.45 + 0.4 * rng.random(3) * np.array([1, 0.9, 0.78]))
-            blocks.append(Block((x[0], CAMERA_M - tall, z), (x[1], CAMERA_M, end), tint, windows=True))
+            left, right = sorted((side * set_back, side * (set_back + 9)))
+            red, green, blue = 0.45 + 0.4 * rng.random(3) * np.array([1, 0.9, 0.78])
+            walls = (float(red), float(green), float(blue))
+            blocks.append(Block((left, CAMERA_M - tall, z), (right, CAMERA_M, end), walls, windows=True))
             z += length + rng.uniform(0.5, 5)
     cars = ((-4.6, 8, 0.6, 0.1, 0.1), (-4.7, 16, 0.8, 0.8, 0.8), (-4.6, 33, 0.2, 0.2, 0.4), (2.9, 12, 0.2, 0.3, 0.5))
-    cars += ((2.8, 24, 0.1, 0.1, 0.1), (0.6, 46, 0.7, 0.7, 0.7), (2.9, 52, 0.5, 0.1, 0.1))
-    for x, z, *paint in cars:
+    cars_further_on = ((2.8, 24, 0.1, 0.1, 0.1), (0.6, 46, 0.7, 0.7, 0.7), (2.9, 52, 0.5, 0.1, 0.1))
+    for x, z, *paint in (*cars, *cars_further_on):
         colour = (paint[0], paint[1], paint[2])
         blocks.append(Block((x, CAMERA_M - 0.95, z), (x + 1.75, CAMERA_M - 0.25, z + 4.2), colour))
         blocks.append(Block((x + 0.15, CAMERA_M - 1.5, z + 0.5), (x + 1.6, CAMERA_M - 0.95, z + 3), (0.12, 0.14, 0.17)))
@@ -116,7 +117,7 @@ def _grain(points: Floats) -> Floats:
     """A rough surface: a value 0..1 for each point [..., 3], the same wherever it is seen from."""
     cell = np.floor(points * np.array([6.0, 6.0, 3.0])).astype(np.int64)
     mixed = (cell @ np.array([73856093, 19349663, 83492791])) % 1009
-    return (mixed * 577 % 1009) / 1009.0
+    return np.asarray((mixed * 577 % 1009) / 1009.0)
 
 
 def _ground(ray_x: Floats, depth: Floats) -> Floats:

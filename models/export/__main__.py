@@ -44,8 +44,8 @@ def divide_logits(network: nn.Module, temperature: float) -> None:
     if not isinstance(layer, nn.Linear) or not temperature > 0:
         raise ValueError(f"--temperature {temperature:g}: a classifier's must be a positive number")
     with torch.no_grad():
-        layer.weight /= temperature
-        layer.bias /= temperature
+        layer.weight.div_(temperature)
+        layer.bias.div_(temperature)
 
 
 def calibration(temperature: float) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +71,7 @@ def layers(network: BiRealNet, x: Tensor) -> list[Capability]:
         hook.remove()
     product = 1
     for number, stage in enumerate(network.stages):
-        for index, block in enumerate(stage):  # type: ignore[arg-type]  # a Sequential of blocks
+        for index, block in enumerate(cast("Iterable[nn.Module]", stage)):
             assert isinstance(block, BiRealBasic)
             conv = block.body.conv
             each = choices(conv.in_channels, conv.kernel_size[0])
@@ -88,7 +90,7 @@ def distinct_sums(network: BiRealNet, x: Tensor) -> dict[str, tuple[int, int]]:
     def count(name: str, conv: BinaryConv2d) -> None:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
             sums = nn.functional.conv2d(inputs[0], sign(conv.weight), None, conv.stride, conv.padding)
-            found[name] = (len(sums.round().unique()), choices(conv.in_channels, conv.kernel_size[0]))
+            found[name] = (len(torch.unique(sums.round())), choices(conv.in_channels, conv.kernel_size[0]))
 
         hooks.append(conv.register_forward_hook(hook))
 

@@ -57,6 +57,8 @@ class PretrainedDepth(nn.Module):
         nn.init.zeros_(self.score.bias)
         self.log_min = math.log(MIN_DISPARITY_PX)
         self.log_span = math.log(config.max_disparity_px) - self.log_min
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 

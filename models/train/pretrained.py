@@ -40,4 +40,4 @@ def _keep_float32(module: nn.Module) -> None:
             y: Tensor = compute(x.float())
         return y
 
-    module.forward = forward  # type: ignore[method-assign]  # keeps the names of its weights, as a wrapper would not
+    module.forward = forward  # keeps the names of its weights, as a wrapper would not

@@ -48,7 +48,7 @@ def calibrate(network: nn.Module, images: Tensor) -> None:
         entry[1] += x.square().mean(dim=(0, 2, 3))
 
     hooks = [m.register_forward_pre_hook(record) for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    batches = images.split(max(1, 128 * 64 * 64 // images[0, 0].numel()))
+    batches = torch.split(images, max(1, 128 * 64 * 64 // images[0, 0].numel()))
     for batch in batches:
         network(normalise(batch))
     for hook in hooks:
@@ -93,12 +93,13 @@ def recovered(args: argparse.Namespace) -> None:
     get = Weights(onnx.load(args.model / card.file))
     encoder = network.encoder if isinstance(network, DepthNet) else network
     if isinstance(encoder, BiRealNet):
-        magnitudes = None
+        magnitudes: BiRealNet | None = None
         if args.twin:
             lender = build(arch)
             initialise_from(lender, args.twin)
-            magnitudes = lender.encoder if isinstance(lender, DepthNet) else lender
-            assert isinstance(magnitudes, BiRealNet)
+            lending = lender.encoder if isinstance(lender, DepthNet) else lender
+            assert isinstance(lending, BiRealNet)
+            magnitudes = lending
         fill_bireal(encoder, get, magnitudes)
     else:
         assert isinstance(encoder, ResNet)

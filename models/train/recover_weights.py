@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import numpy as np
 import onnx
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 
 from models.arch import BiRealNet, DepthNet, ResNet
 from models.arch.bireal import BiRealBasic, BiRealBottleneck
+from models.arch.resnet import BasicBlock, Bottleneck
 from models.binarize.layer import SignConvBn
 from models.data.normalise import MEAN, STD
 from service.backends.bits import unpack_signs
@@ -36,7 +40,7 @@ class Weights:
             raise ValueError(f"the graph has no {name!r}: only graphs of models.export are read")
         stored = np.array(value, np.float32)
         if value.dtype == np.int8:
-            stored *= self._values[name.removesuffix("_weight") + "_scale"]
+            stored *= self._values[name.removesuffix("_weight") + "_scale"].astype(np.float32)
         return torch.from_numpy(stored)
 
     def scale(self, name: str) -> Tensor | float:
@@ -85,11 +89,11 @@ def fill_resnet(network: ResNet, get: Weights) -> None:
     """Weights of an exported full-precision network, without its last layer."""
     set_conv_bn(network.stem, get("stem_weight"), get("stem_bias"))
     for s, stage in enumerate(network.stages):
-        for b, block in enumerate(stage):  # type: ignore[arg-type]  # a Sequential of blocks
+        for b, block in enumerate(cast("Iterable[BasicBlock | Bottleneck]", stage)):
             hint = f"stage{s + 1}_{b}"
             if block.downsample is not None:
                 set_conv_bn(block.downsample, get(f"{hint}_down_weight"), get(f"{hint}_down_bias"))
-            for i, conv_bn in enumerate(block.convs):
+            for i, conv_bn in enumerate(cast("Iterable[nn.Sequential]", block.convs)):
                 set_conv_bn(conv_bn, get(f"{hint}_conv{i + 1}_weight"), get(f"{hint}_conv{i + 1}_bias"))
 
 
@@ -102,7 +106,7 @@ def fill_bireal(network: BiRealNet, get: Weights, magnitudes: BiRealNet | None) 
     assert offset < 1.0, "the stem's mean is not the normalisation's"
     set_conv_bn(network.stem, weight, get("stem_bias"))
     for s, stage in enumerate(network.stages):
-        for b, block in enumerate(stage):  # type: ignore[arg-type]  # a Sequential of blocks
+        for b, block in enumerate(cast("Iterable[BiRealBasic | BiRealBottleneck]", stage)):
             hint = f"stage{s + 1}_{b}"
             twin = None if magnitudes is None else magnitudes.stages[s][b]  # type: ignore[index]  # likewise
             for name, layer in block.named_children():
@@ -150,7 +154,9 @@ def fill_scores(network: DepthNet, get: Weights) -> None:
         score.weight.copy_(weight.view_as(score.weight))
         score.bias.zero_()
     # upsampling keeps constants: the one bias of the graph may stand at any of the maps
-    network.scores[0].bias.copy_(get("score_bias"))
+    last = network.scores[0]
+    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    last.bias.copy_(get("score_bias"))
 
 
 @torch.no_grad()

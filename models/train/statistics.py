@@ -36,7 +36,7 @@ def measure_statistics(network: nn.Module, images: Tensor) -> None:
             module.reset_running_stats()
             module.momentum = None  # the plain mean of all batches
     network.train()
-    for batch in images.split(BATCH):
+    for batch in torch.split(images, BATCH):
         network(normalise(batch))
     network.eval()
 

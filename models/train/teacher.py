@@ -150,7 +150,7 @@ def label_view(
     """Logits float16 [N,classes] of one view of every training image; ``ask`` answers [B,3,S,S] in 0..255."""
     crops = view_crops(len(data), min_scale, seed, view)
     out = []
-    for index in tqdm(torch.arange(len(data)).split(BATCH), desc=f"view {view}", mininterval=5.0):
+    for index in tqdm(torch.split(torch.arange(len(data)), BATCH), desc=f"view {view}", mininterval=5.0):
         images = cut(torch.from_numpy(data.images[index.numpy()]), crops[index], SIZE)
         out.append(ask(images).half())
     return torch.cat(out).numpy()
