@@ -1,13 +1,13 @@
-"""How a model's variants run: one backend a file, behind the protocols of `base`.
+"""The backends that run a model's variants, one per file, behind the protocols of `base`.
 
 - `binary` (bitpacked.py): the packed graph on the bit-packed operator.
-- `reference` (float_.py): the same weights in stock float32 operators, derived when loaded (derive.py).
-- `full` (float_.py): a full-precision model's graph.
+- `reference` (float_.py): the same weights in stock float32 operators, derived at load time (derive.py).
+- `full` (float_.py): the graph of a full-precision model.
 """
 
 import os
 
-# ONNX Runtime's Linux wheel carries a telemetry client; it reads this when it is first imported, which happens below.
+# ONNX Runtime's Linux wheel contains a telemetry client, which reads this variable on import, so set it first.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from service.backends.base import Backend, Description, LoadedModel

@@ -1,17 +1,17 @@
 """Parity of the bit-packed operator with stock ONNX Runtime, layer by layer.
 
-A serving graph is fused and runs in place; what happens inside it cannot be seen. The audit builds two graphs of its
-own from the same packed file:
+The layers of a serving graph are fused and write their outputs in place, so its intermediate values cannot be read.
+The audit therefore builds two separate graphs from the same packed file:
 
-- **tapped**: the packed graph, with every custom operator's inputs and outputs as outputs of the graph, and beside each
-  binary convolution a second one on the same bits with scale 1, bias 0 and no residual: its integer sums.
-- **isolated**: every custom operator alone, converted to stock operators (derive.py) and fed with the very values that
-  the operator got in the tapped run. Nothing that happened before a layer can blur its comparison, so integer sums must
-  be equal, packed signs must be equal bit for bit, and real values may differ by rounding only.
+- **tapped**: the packed graph, with the inputs and outputs of every custom operator exposed as graph outputs. Each
+  binary convolution is duplicated with scale 1, bias 0 and no residual, which exposes its integer sums.
+- **isolated**: every custom operator on its own, converted to stock operators (derive.py) and fed exactly the values
+  that the operator received in the tapped run. Errors of earlier layers cannot affect the comparison, so integer sums
+  and packed signs must be equal bit for bit, and real values may differ by rounding only.
 
-Both run unoptimised: a BatchNorm folded into a convolution of signs would leave no integers to compare. Run freely,
-from the image on, the two sides can drift apart, because a value within rounding of zero may get either sign;
-`Audit.integer_sums` gives the free-running sums of either side for statistics.
+Both graphs run unoptimised, because folding a BatchNorm into a convolution of signs would leave no integers to compare.
+When both sides run freely from the image on, they can drift apart, because a value within rounding of zero may get
+either sign. `Audit.integer_sums` returns these free-running sums for statistics.
 """
 
 from dataclasses import dataclass
@@ -41,16 +41,16 @@ _EPS = float(np.finfo(np.float32).eps)
 
 @dataclass(frozen=True)
 class LayerParity:
-    """What the audit found in one custom operator.
+    """The audit's findings for one custom operator.
 
     Attributes:
-        layer: the node's name.
-        op: its type.
-        sums: integer sums compared; 0 for operators that have none.
-        sum_mismatches: those that differ.
-        words: words of packed signs compared, borders and unused bits included; 0 for operators that pack none.
-        word_mismatches: those that differ from the signs of the operator's own real values.
-        rounding: largest difference of a real value from the stock operators', as a share of what rounding can cause.
+        layer: name of the node.
+        op: type of the operator.
+        sums: number of integer sums compared; 0 for operators without sums.
+        sum_mismatches: number of sums that differ.
+        words: number of words of packed signs compared, including borders and unused bits; 0 if it packs none.
+        word_mismatches: number of words that differ from the signs of the operator's own real values.
+        rounding: largest difference of a real value from the stock operators, divided by the bound on rounding errors.
     """
 
     layer: str
@@ -63,7 +63,7 @@ class LayerParity:
 
     @property
     def exact(self) -> bool:
-        """Whether all integers agree and all real values do within rounding."""
+        """Whether all integers are equal and all real values agree within rounding."""
         return self.sum_mismatches == 0 and self.word_mismatches == 0 and self.rounding <= 1.0
 
 
@@ -72,8 +72,8 @@ class Audit:
 
     Args:
         model: the packed model.
-        name: how to call it in errors.
-        intra_op_threads: threads that one run may use.
+        name: the model's name in error messages.
+        intra_op_threads: number of threads that one run may use.
 
     Raises:
         ModelBrokenError: the graph breaks the dialect's rules.
@@ -91,7 +91,7 @@ class Audit:
 
     @classmethod
     def of_card(cls, card: Card) -> Self:
-        """Audits the file of a binary model.
+        """Creates the audit for a binary model's file.
 
         Raises:
             ModelBrokenError: the file cannot be read or breaks the dialect's rules.
@@ -103,13 +103,13 @@ class Audit:
         return cls(model, card.name)
 
     def compare(self, images: NDArray[np.uint8]) -> tuple[LayerParity, ...]:
-        """Compares every custom operator with stock operators that are fed the same values.
+        """Compares every custom operator with stock operators on the same input values.
 
         Args:
             images: uint8 [N, H, W, 3] RGB of the model's input size.
 
         Returns:
-            One finding for each custom operator, in the graph's order.
+            One finding per custom operator, in graph order.
 
         Raises:
             ModelBrokenError: a graph does not load or fails.
@@ -127,17 +127,17 @@ class Audit:
         return tuple(self._layer(node, tapped, isolated) for node in self._graph.custom_nodes)
 
     def integer_sums(self, images: NDArray[np.uint8], side: Side = "binary") -> dict[str, NDArray[np.int32]]:
-        """Integer sums of every binary convolution in a free run from the image on.
+        """Returns the integer sums of every binary convolution in a free run from the image on.
 
         Args:
             images: uint8 [N, H, W, 3] RGB of the model's input size.
-            side: whose: the operator's, or the float reference's.
+            side: which network to run: `binary` (the custom operator) or `reference`.
 
         Returns:
             int32 [N, OH, OW, O] by layer name.
 
         Raises:
-            ModelBrokenError: a graph does not load or fails, or a sum is no integer.
+            ModelBrokenError: a graph does not load or fails, or a sum is not an integer.
             OpUnavailableError: the operator's library is missing or cannot be loaded.
         """
         if side == "binary":
@@ -154,7 +154,7 @@ class Audit:
         return sums
 
     def _layer(self, node: CustomNode, tapped: Tensors, isolated: Tensors) -> LayerParity:
-        """Judges one operator; see `LayerParity`."""
+        """Compares one operator; see `LayerParity`."""
         sums = sum_mismatches = words = word_mismatches = 0
         rounding = 0.0
         if node.layer in self._isolated.sums:
@@ -176,9 +176,9 @@ class Audit:
         return LayerParity(node.layer, node.op, sums, sum_mismatches, words, word_mismatches, rounding)
 
     def _bound(self, node: CustomNode, tapped: Tensors) -> NDArray[np.float64]:
-        """How far two correct float32 evaluations of an operator can lie apart, broadcastable to its output.
+        """Bound on the difference of two correct float32 evaluations of an operator, broadcastable to its output.
 
-        A sum of n terms, each rounded, is off by at most n eps/2 times the sum of the terms' magnitudes; two such
+        The rounding error of a sum of n terms is at most n eps/2 times the sum of the terms' magnitudes, so two
         evaluations differ by at most twice that.
         """
         if node.op in (dialect.AVG_POOL2, dialect.GLOBAL_MEAN):
@@ -195,13 +195,13 @@ class Audit:
         if node.op == dialect.POINTWISE:
             stored = self._graph.constant(node, 1, "weight", (None, None))
             x = np.abs(tapped[node.input(0)].astype(np.float64))
-            if stored.dtype == np.int8:  # the sums are exact: a few steps behind them round
+            if stored.dtype == np.int8:  # the sums are exact: only the few operations after them round
                 x = np.broadcast_to(x.max(axis=-1, keepdims=True), x.shape)
             terms = 4 if stored.dtype == np.int8 else len(stored) + 4
             return np.asarray(terms * _EPS * (x @ np.abs(stored.astype(np.float64)) * scale + bias))
         weight = np.abs(self._graph.constant(node, 1, "weight", (None, None, None, 3)).astype(np.float64))
         mean = self._graph.constant(node, 4, "mean", (3,)).astype(np.float64)
-        terms = (weight * np.maximum(np.abs(mean), np.abs(255 - mean))).sum(axis=(1, 2, 3))  # [O], pooling keeps it
+        terms = (weight * np.maximum(np.abs(mean), np.abs(255 - mean))).sum(axis=(1, 2, 3))  # [O]; pooling keeps it
         return np.asarray((weight[0].size + 4) * _EPS * (terms * scale + bias))
 
     def _run(self, session: ort.InferenceSession, feeds: Tensors) -> Tensors:
@@ -227,7 +227,7 @@ class Audit:
 
     @cached_property
     def _reference_session(self) -> tuple[ort.InferenceSession, dict[str, str]]:
-        """The derived reference with its sums as outputs, and their names by layer."""
+        """Session of the derived reference with its integer sums as outputs, and the outputs' names by layer."""
         try:
             reference = derive_reference(self._model)
         except GraphError as error:

@@ -1,4 +1,4 @@
-"""The two graphs that the audit runs, built from a packed model: see audit.py for what they are for."""
+"""Builds the two graphs that the audit runs from a packed model; audit.py explains their purpose."""
 
 from dataclasses import dataclass
 
@@ -24,14 +24,14 @@ _BITS = TensorProto.INT32
 
 @dataclass(frozen=True)
 class Isolated:
-    """Every custom operator alone, in stock operators.
+    """Every custom operator on its own, converted to stock operators.
 
     Attributes:
-        model: the graph. Its inputs are the values that the operators read, under their own names, in NHWC; of packed
-            bits the signs instead, float32 [N,C,H,W] under `signs_input(name)`.
-        sums: for each binary convolution, by layer, the output with its integer sums: float32 [N,O,OH,OW].
-        values: for each operator with a real output, by layer, that output: float32 [N,OH,OW,O].
-        signs: each packed input and its number of channels.
+        model: the graph. Its inputs are the values that the operators read, in NHWC and under their own names. Packed
+            bits are replaced by their signs, float32 [N,C,H,W], under the name `signs_input(name)`.
+        sums: name of the output with the integer sums of each binary convolution, by layer: float32 [N,O,OH,OW].
+        values: name of the real output of each operator that has one, by layer: float32 [N,OH,OW,O].
+        signs: number of channels of each packed input.
     """
 
     model: onnx.ModelProto
@@ -41,22 +41,22 @@ class Isolated:
 
 
 def signs_input(bits: str) -> str:
-    """Name of the isolated graph's input that stands for packed bits."""
+    """Name of the isolated graph's input that replaces packed bits."""
     return f"{bits}::signs"
 
 
 def sum_output(layer: str) -> str:
-    """Name of the tapped graph's output with a binary convolution's integer sums, float32 [N,OH,OW,O]."""
+    """Name of the tapped graph's output that holds a binary convolution's integer sums, float32 [N,OH,OW,O]."""
     return f"{layer}::sum"
 
 
 def computed_inputs(node: CustomNode) -> list[str]:
-    """Names of a custom operator's inputs that are computed, not stored."""
+    """Names of a custom operator's computed (not stored) inputs."""
     return [node.input(index) for index in _COMPUTED_INPUTS[node.op] if node.input(index)]
 
 
 def tapped_graph(graph: PackedGraph) -> onnx.ModelProto:
-    """The packed graph with all that its custom operators read and write among its outputs, and with integer sums.
+    """Returns the packed graph with every input and output of its custom operators, and integer sums, as outputs.
 
     Raises:
         GraphError: a weight does not fit its node.
@@ -69,7 +69,7 @@ def tapped_graph(graph: PackedGraph) -> onnx.ModelProto:
             if name:
                 outputs[name] = _BITS if node.op == dialect.PACK or index == 1 else _REAL
         for name in computed_inputs(node):
-            outputs.setdefault(name, _REAL)  # bits are an output of an earlier custom operator, seen already
+            outputs.setdefault(name, _REAL)  # bits are outputs of an earlier custom operator and already entered
         if node.op == dialect.BCONV:
             outputs[sum_output(node.layer)] = _REAL
             _add_sum(model, graph, node)
@@ -78,7 +78,7 @@ def tapped_graph(graph: PackedGraph) -> onnx.ModelProto:
 
 
 def isolated_graph(graph: PackedGraph) -> Isolated:
-    """Converts each custom operator alone; operators that only pack signs have nothing to convert.
+    """Converts each custom operator on its own; operators that only pack signs are left out.
 
     Raises:
         GraphError: a node breaks the dialect's rules.
@@ -114,7 +114,7 @@ def isolated_graph(graph: PackedGraph) -> Isolated:
 
 
 def add_outputs(model: onnx.ModelProto, kinds: dict[str, int]) -> None:
-    """Makes tensors, named with their element types, outputs of a graph; those that it has or is given are left out."""
+    """Adds tensors (element types by name) to a graph's outputs, except those that are already inputs or outputs."""
     there = {value.name for value in (*model.graph.output, *model.graph.input)}
     known = {value.name: value for value in model.graph.value_info}
     for name, kind in kinds.items():
@@ -123,7 +123,7 @@ def add_outputs(model: onnx.ModelProto, kinds: dict[str, int]) -> None:
 
 
 def _add_sum(model: onnx.ModelProto, graph: PackedGraph, node: CustomNode) -> None:
-    """Adds a binary convolution of the same bits and weights whose real output is the integer sum."""
+    """Adds a binary convolution of the same bits and weights that outputs its integer sums."""
     channels = graph.constant(node, 1, "weight", (None, None, None, None)).shape[0]
     names = []
     for what, value in (("ones", 1), ("zeros", 0)):
@@ -139,6 +139,6 @@ def _add_sum(model: onnx.ModelProto, graph: PackedGraph, node: CustomNode) -> No
         domain=dialect.DOMAIN,
     )
     tap.attribute.extend(node.proto.attribute)
-    # Behind the node that it copies, so that the graph stays sorted.
+    # Insert after the copied node, so that the graph stays in topological order.
     position = next(i for i, other in enumerate(model.graph.node) if other.output[:1] == node.proto.output[:1])
     model.graph.node.insert(position + 1, tap)

@@ -1,4 +1,4 @@
-"""What a backend is: it loads a variant of a model, and what it loaded runs batches of images."""
+"""The backend protocols: a `Backend` loads a variant of a model, and the `LoadedModel` runs batches of images."""
 
 from typing import Protocol, TypedDict
 
@@ -9,18 +9,18 @@ from service.card import Card
 
 
 class Description(TypedDict):
-    """What a loaded model says about itself; figures are in bytes.
+    """Description of a loaded model; sizes are in bytes.
 
     Attributes:
         variant: `binary`, `reference` or `full`.
-        kernel: what computes the convolutions: the operator's instruction set, or `onnxruntime` for a float variant.
-        binary_weight_bytes: the 1-bit weights, counted once. The operator lays out a copy for its kernel; that and what
-            the runtime keeps of the file's are both part of `session_bytes`.
-        real_weight_bytes: the real-valued parameters, as they run; in a float variant these are all of them.
-        artefact_bytes: the model's file.
-        session_bytes: by how much the process's resident memory grew while the model was loaded and warmed up: the
-            weights, the runtime's copies of them, and the activations of one image. None where the system does not say.
-            Another load, or traffic, at the same moment is counted too.
+        kernel: instruction set of the operator's convolutions, or `onnxruntime` for a float variant.
+        binary_weight_bytes: size of the 1-bit weights, counted once. The operator makes a copy in its kernel's layout;
+            that copy and the runtime's own copy are both part of `session_bytes`.
+        real_weight_bytes: size of the real-valued parameters at run time; in a float variant, of all parameters.
+        artefact_bytes: size of the model's file.
+        session_bytes: growth of the process's resident memory while the model was loaded and warmed up: the weights,
+            the runtime's copies of them, and the activations of one image. Other loads or requests at the same time
+            are included. None where the system does not report it.
     """
 
     variant: str
@@ -38,7 +38,7 @@ class LoadedModel(Protocol):
         """Runs the network.
 
         Args:
-            batch: uint8 [N, H, W, 3] RGB, N >= 1, of the size that the model's card names.
+            batch: uint8 [N, H, W, 3] RGB, N >= 1, of the input size in the model's card.
 
         Returns:
             float32 [N, classes] of logits, or [N, H, W] of metres.
@@ -50,15 +50,15 @@ class LoadedModel(Protocol):
         ...
 
     def warm_up(self) -> None:
-        """Runs one image of zeros, so that the first request finds its memory allocated."""
+        """Runs one image of zeros, so that memory is allocated before the first request."""
         ...
 
     def describe(self) -> Description:
-        """What runs where, and how much memory it takes."""
+        """Returns what runs, on which kernel, and its memory use."""
         ...
 
     def close(self) -> None:
-        """Lets go of the weights; runs in progress finish first, later ones fail. Closing twice is allowed."""
+        """Releases the weights. Runs in progress finish first, later ones fail. May be called more than once."""
         ...
 
 
@@ -69,13 +69,13 @@ class Backend(Protocol):
         """Loads a variant of a model.
 
         Args:
-            card: the card of the model whose file holds the weights; for `full`, the full-precision model's own.
-            variant: which way to run it.
-            intra_op_threads: threads that one run may use, at least 1.
+            card: the card of the model whose file holds the weights; for `full`, that of the full-precision model.
+            variant: the variant to load.
+            intra_op_threads: number of threads that one run may use, at least 1.
 
         Raises:
-            VariantNotServedError: the card's file does not run as this variant.
-            ModelBrokenError: the file is missing, damaged, or not what the card says.
-            OpUnavailableError: the custom operator is needed and cannot be loaded here.
+            VariantNotServedError: the card does not list this variant.
+            ModelBrokenError: the file is missing, damaged, or does not match the card.
+            OpUnavailableError: the custom operator is needed but cannot be loaded here.
         """
         ...

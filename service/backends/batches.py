@@ -1,8 +1,8 @@
-"""Batches in parts: how many images a packed graph is best given at once.
+"""The number of images to pass to a packed graph in one run.
 
-A 1-bit layer computes so fast that bringing its real-valued map from memory costs more than the arithmetic. One image's
-maps stay in the caches from layer to layer; those of a batch, all images of a layer before the next layer, do not.
-docs/adr/0055 has the figures.
+A 1-bit layer computes so fast that loading its real-valued map from memory costs more than the arithmetic. The maps of
+one image stay in the caches from layer to layer. Those of a large batch do not, because each layer processes all
+images before the next layer starts. docs/adr/0055 has the measurements.
 """
 
 import math
@@ -10,7 +10,7 @@ import math
 from service.card import Card
 
 MOST_MAP_BYTES = 8 << 20
-"""Most that one float map of all images of a run may take: a fraction of a last-level cache that others use, too."""
+"""Maximum size of one float map over all images of a run: a fraction of the last-level cache, which is shared."""
 
 _FLOAT_BYTES = 4
 _STEM_STRIDE = 4
@@ -19,9 +19,9 @@ _EXPANSION = {50: 4, 152: 4}  # bottlenecks widen their output; basic blocks do 
 
 
 def largest_map_bytes(card: Card) -> int:
-    """Size of the largest float map of one image: what the first stage's blocks pass on.
+    """Size of the largest float map of one image: the output of the first stage's blocks.
 
-    Told by the card, not read from the graph: a service that runs `binary` alone need not carry `onnx` in memory.
+    Computed from the card, not from the graph, so that a service that only runs `binary` need not import `onnx`.
     """
     pixels = math.ceil(card.input.height / _STEM_STRIDE) * math.ceil(card.input.width / _STEM_STRIDE)
     channels = _STEM_CHANNELS * card.network.width * _EXPANSION.get(card.network.depth, 1)
@@ -29,5 +29,5 @@ def largest_map_bytes(card: Card) -> int:
 
 
 def images_a_run(map_bytes: int) -> int:
-    """How many images of such maps to run at once, at least 1."""
+    """Number of images with maps of this size to run at once, at least 1."""
     return max(1, MOST_MAP_BYTES // max(1, map_bytes))

@@ -1,4 +1,4 @@
-"""The variant `binary`: the packed graph, as it is on disk, on the bit-packed operator."""
+"""The variant `binary`: runs the packed graph from the model's file with the bit-packed operator."""
 
 from service import xnor_op
 from service.backends.base import Description, LoadedModel

@@ -1,8 +1,8 @@
-"""The packed sign format in NumPy: 32 signs a word, as the operator reads and writes them.
+"""The operator's packed sign format in NumPy: 32 signs per word.
 
-A sign is one bit: 1 says that the value is -1, 0 that it is +1. Sign 32*j + i of a pixel is bit i of word j; the unused
-bits of a last word are 0. An activation map carries a border of one pixel of zero words, which the kernels may read
-and never count (padding is zero after the sign, so that a border tap adds nothing to a sum).
+A sign is one bit: 1 stands for -1 and 0 for +1. Sign 32*j + i of a pixel is bit i of word j; the unused bits of the
+last word are 0. An activation map has a border of one pixel of zero words. The kernels may read the border but never
+count it: padding is zero after the sign, so a border tap adds nothing to a sum.
 """
 
 import numpy as np
@@ -50,14 +50,14 @@ def unpack_signs(words: NDArray[np.int32], channels: int) -> NDArray[np.float32]
 
 
 def pack_map(x: NDArray[np.float32], threshold: NDArray[np.float32] | float = 0.0) -> NDArray[np.int32]:
-    """Takes and packs the signs of an activation map: -1 where x < threshold; ties and NaN give +1 (paper, Eq. 1).
+    """Packs the signs of an activation map: -1 where x < threshold; ties and NaN give +1 (paper, Eq. 1).
 
     Args:
         x: float32 [N, H, W, C].
         threshold: a number or float32 [C].
 
     Returns:
-        int32 [N, H+2, W+2, ceil(C/32)], border and unused bits zero.
+        int32 [N, H+2, W+2, ceil(C/32)]; border and unused bits are zero.
     """
     inside = ((0, 0), (BORDER, BORDER), (BORDER, BORDER), (0, 0))
     return np.pad(pack_signs(np.less(x, threshold)), inside)

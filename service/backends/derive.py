@@ -1,22 +1,22 @@
 """Derives the float reference from a packed graph, in stock ONNX operators.
 
-The packed file is the one source of a binary model's weights. The reference spells out, in float32 and with nothing but
-standard operators, what the bit-packed operator computes, so that ONNX Runtime's own kernels can judge ours:
+The packed file is the only source of a binary model's weights. The reference computes the same function as the
+bit-packed operator in float32, with standard operators only, so that ONNX Runtime's kernels can verify ours:
 
-    sign          Where(x < t, -1, 1)                       (not Sign, which has sign(0) = 0)
+    sign          Where(x < t, -1, 1)                       (not Sign, because Sign(0) = 0)
     binary conv   Conv with weights -1 and +1, zero padding after the sign, then Mul scale, Add bias, Add residual
     stem          Cast, Sub mean, Conv, Mul scale, Add bias, MaxPool
     downsample    AveragePool(ceil_mode=1, count_include_pad=0)
     real 1x1      Conv; with 8-bit weights each pixel's values are rounded first: m = max |v| over its channels, then
-                  Conv of Round(v * (127 / m)), times m / 127, all products and sums being integers below 2^24 for up to
-                  1040 channels and so exact
+                  Conv of Round(v * (127 / m)), times m / 127. Products and sums are integers below 2^24 for up to
+                  1040 channels, hence exact
 
-Each Conv of signs therefore yields the integer sum itself, exact in float32 (|sum| <= 9 C < 2^24). A session with
-optimisation folds Mul and Add into it, as any float network has them; the audit graph (audit.py) forbids that.
+Each Conv of signs therefore yields the integer sum, exact in float32 (|sum| <= 9 C < 2^24). An optimised session folds
+Mul and Add into the Conv, as in any float network; the audit (audit.py) therefore disables optimisation.
 
-Layout: the packed graph is NHWC, ONNX's Conv and pools are NCHW. Every value keeps its name in NHWC and gets a second,
-NCHW, form the first time that a converted operator asks for it, so that a chain of converted operators has no Transpose
-inside and stock nodes between them see what they saw in the packed graph.
+Layout: the packed graph is NHWC, while ONNX's Conv and pooling are NCHW. Every value keeps its name in NHWC and gets a
+second, NCHW form when a converted operator first needs it. A chain of converted operators thus contains no Transpose,
+and the stock nodes between them read the same values as in the packed graph.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from service.backends.dialect import CustomNode, GraphError, PackedGraph
 _TO_NCHW = [0, 3, 1, 2]
 _TO_NHWC = [0, 2, 3, 1]
 _MIN_OPSET = 13
-_AXES_ARE_AN_INPUT = 18  # of ReduceMax, from this version of the standard operators on
+_AXES_ARE_AN_INPUT = 18  # since this opset, ReduceMax takes its axes as an input
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Reference:
 
     Attributes:
         model: the graph in stock operators, with the packed graph's inputs and outputs.
-        sums: for each binary convolution, by layer name, the tensor of its integer sums: float32 [N, O, OH, OW].
+        sums: name of the tensor with each binary convolution's integer sums, by layer: float32 [N, O, OH, OW].
     """
 
     model: onnx.ModelProto
@@ -54,17 +54,17 @@ def derive_reference(model: onnx.ModelProto) -> Reference:
     """Rewrites a packed graph into stock operators.
 
     Args:
-        model: the packed model; it is left as it is.
+        model: the packed model; not modified.
 
     Returns:
-        The reference and the names of its integer sums. Stock nodes are kept as they are.
+        The reference and the names of its integer sums. Stock nodes are kept unchanged.
 
     Raises:
         GraphError: the graph breaks the dialect's rules; the message names the node.
     """
     opset = dialect.default_opset(model)
     if opset < _MIN_OPSET:
-        raise GraphError(f"The graph imports version {opset} of the standard operators; {_MIN_OPSET} is the oldest.")
+        raise GraphError(f"The graph imports opset {opset} of the standard operators; at least {_MIN_OPSET} is needed.")
     graph = PackedGraph(model)
     writer = GraphWriter(opset=opset)
     sums: dict[str, str] = {}
@@ -81,7 +81,7 @@ def derive_reference(model: onnx.ModelProto) -> Reference:
                 sums[node.layer] = summed
     for output in model.graph.output:
         if output.name in writer.sign_values:
-            raise GraphError(f"The graph's output {output.name} is packed bits, which the reference does not have.")
+            raise GraphError(f"The graph's output {output.name} holds packed bits, which the reference cannot output.")
         writer.nhwc(output.name)
 
     used = {name for node in writer.nodes for name in node.input}
@@ -102,10 +102,10 @@ class GraphWriter:
 
     Attributes:
         opset: version of the standard operators.
-        prefix: put before every name that this writer makes, so that several can fill one graph.
+        prefix: prefix of every name that this writer creates, so that several writers can fill one graph.
         nodes: the nodes, in topological order.
         initializers: the constants.
-        sign_values: values that were packed bits and exist here as signs only.
+        sign_values: name of the signs that replace each value of packed bits.
     """
 
     opset: int
@@ -140,48 +140,48 @@ class GraphWriter:
         return full
 
     def nhwc(self, value: str) -> str:
-        """Name of the NHWC form of a value, made if it exists in NCHW only; any other tensor keeps its name."""
+        """Returns the name of a value's NHWC form and creates it if only NCHW exists; other tensors keep their name."""
         if value not in self._nhwc and value in self._nchw:
             self._nhwc[value] = self.op("Transpose", [self._nchw[value]], value, perm=_TO_NHWC)
         return self._nhwc.get(value, value)
 
     def nchw(self, value: str) -> str:
-        """Name of the NCHW form of a value, made from its NHWC form if needed."""
+        """Returns the name of a value's NCHW form and creates it from the NHWC form if needed."""
         if value not in self._nchw:
-            self._nhwc[value] = self.nhwc(value)  # it exists, and a stock node may read it again
+            self._nhwc[value] = self.nhwc(value)  # keep it: a stock node may read it later
             self._nchw[value] = self.op("Transpose", [self._nhwc[value]], f"{value}::nchw", perm=_TO_NCHW)
         return self._nchw[value]
 
     def signs(self, node: CustomNode, index: int) -> str:
-        """Name of the float32 [N,C,H,W] signs behind an input that is packed bits.
+        """Name of the signs, float32 [N,C,H,W], that replace an input of packed bits.
 
         Raises:
-            GraphError: nothing converted so far made these bits.
+            GraphError: no operator converted so far outputs these bits.
         """
         value = node.input(index)
         if value not in self.sign_values:
-            raise GraphError(f"Node {node.layer} ({node.op}): {value!r} is not the bits of an operator before it.")
+            raise GraphError(f"Node {node.layer} ({node.op}): {value!r} is not a bits output of an earlier operator.")
         return self.sign_values[value]
 
     def bind_nchw(self, value: str, name: str) -> None:
-        """Declares an NCHW tensor of this graph to be a value of the packed graph."""
+        """Registers an NCHW tensor of this graph as a value of the packed graph."""
         self._nchw[value] = name
 
     def bind_signs(self, value: str, name: str) -> None:
-        """Declares an NCHW tensor of -1 and +1 to be packed bits of the packed graph."""
+        """Registers an NCHW tensor of -1 and +1 as packed bits of the packed graph."""
         self.sign_values[value] = name
 
 
 def convert(graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> str | None:
-    """Writes the stock operators that stand for one custom node.
+    """Writes the stock operators that replace one custom node.
 
     Args:
-        graph: where the node's constants are.
+        graph: the graph with the node's constants.
         node: the node.
         writer: receives the operators and the node's outputs.
 
     Returns:
-        For a binary convolution the name of its integer sums, float32 [N, O, OH, OW]; else None.
+        The name of the integer sums, float32 [N, O, OH, OW], of a binary convolution; None for other operators.
 
     Raises:
         GraphError: the node breaks the dialect's rules.
@@ -205,12 +205,12 @@ def unpacked_weight(graph: PackedGraph, node: CustomNode) -> NDArray[np.float32]
 def _per_channel(
     graph: PackedGraph, node: CustomNode, index: int, what: str, channels: int | None
 ) -> NDArray[np.float32]:
-    """A constant of one number a channel, shaped [C, 1, 1] to broadcast over NCHW."""
+    """Reads a constant with one number per channel, as [C, 1, 1] to broadcast over NCHW."""
     return graph.constant(node, index, what, (channels,)).astype(np.float32).reshape(-1, 1, 1)
 
 
 def _affine(graph: PackedGraph, node: CustomNode, writer: GraphWriter, sums: str, first: int, channels: int) -> str:
-    """BatchNorm and scaling as the packed graph stores them: sums * scale + bias."""
+    """Writes BatchNorm and scaling as the packed graph stores them: sums * scale + bias."""
     scale = writer.constant(f"{node.layer}::scale", _per_channel(graph, node, first, "scale", channels))
     bias = writer.constant(f"{node.layer}::bias", _per_channel(graph, node, first + 1, "bias", channels))
     scaled = writer.op("Mul", [sums, scale], f"{node.layer}::scaled")
@@ -225,7 +225,7 @@ def _sign(writer: GraphWriter, x: str, threshold: str, bits: str) -> None:
 
 
 def _finish(node: CustomNode, writer: GraphWriter, y: str) -> None:
-    """Declares the two outputs that Stem and BConv have: the real values and, if asked for, their signs."""
+    """Registers a node's outputs: the real values and, if the node outputs them, their signs."""
     writer.bind_nchw(node.output(0), y)
     if node.output(1):
         _sign(writer, y, writer.constant("sign::zero", 0.0), node.output(1))
@@ -235,9 +235,9 @@ def _stem(graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> None:
     weight = graph.constant(node, 1, "weight", (None, None, None, 3))
     channels, kernel = weight.shape[0], weight.shape[1]
     if weight.shape[2] != kernel or kernel % 2 == 0:
-        raise GraphError(f"Node {node.layer} (Stem): weight is {list(weight.shape)}; a window is square and odd.")
+        raise GraphError(f"Node {node.layer} (Stem): weight is {list(weight.shape)}; windows must be square and odd.")
     stride = node.integer("stride")
-    # The mean is subtracted before the convolution pads, so that padding is zero in the subtracted domain.
+    # The mean is subtracted before the convolution pads, so padding equals the mean.
     mean = writer.constant(f"{node.layer}::mean", _per_channel(graph, node, 4, "mean", 3))
     pixels = writer.op("Cast", [writer.nchw(node.input(0))], f"{node.layer}::pixels", to=TensorProto.FLOAT)
     centred = writer.op("Sub", [pixels, mean], f"{node.layer}::centred")
@@ -321,7 +321,7 @@ def _pointwise(graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> Non
 
 
 def _rounded_to_8_bits(writer: GraphWriter, values: str, layer: str) -> tuple[str, str]:
-    """Names of q [N,C,H,W], integers from -127 to 127, and of their step [N,1,H,W]: values ~ q * step."""
+    """Returns the names of q [N,C,H,W], integers from -127 to 127, and step [N,1,H,W]: values ~ q * step."""
     magnitudes = writer.op("Abs", [values], f"{layer}::magnitudes")
     if writer.opset < _AXES_ARE_AN_INPUT:
         largest = writer.op("ReduceMax", [magnitudes], f"{layer}::largest", axes=[1], keepdims=1)
@@ -335,7 +335,7 @@ def _rounded_to_8_bits(writer: GraphWriter, values: str, layer: str) -> tuple[st
     inverse = writer.op("Div", [limit, largest], f"{layer}::inverse")
     factor = writer.op("Where", [too_small, zero, inverse], f"{layer}::factor")
     product = writer.op("Mul", [values, factor], f"{layer}::product")
-    return writer.op("Round", [product], f"{layer}::q"), step  # halves to even, as the operator
+    return writer.op("Round", [product], f"{layer}::q"), step  # rounds half to even, like the operator
 
 
 def _global_mean(_graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> None:
@@ -344,13 +344,13 @@ def _global_mean(_graph: PackedGraph, node: CustomNode, writer: GraphWriter) -> 
 
 
 def _check_stock(node: onnx.NodeProto, writer: GraphWriter) -> None:
-    """Stock nodes are passed through; two kinds cannot be."""
+    """Rejects stock nodes that read packed bits or have a subgraph; all others are kept unchanged."""
     who = f"Node {node.name or node.output[0]} ({node.op_type})"
     bits = [name for name in node.input if name in writer.sign_values]
     if bits:
         raise GraphError(f"{who} reads the packed bits {bits[0]!r} directly; only operators of {dialect.DOMAIN} can.")
     if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
-        # A subgraph may capture any outer value by name, in a layout that this rewriting cannot see.
+        # A subgraph may capture any outer value by name, in a layout that this code does not track.
         raise GraphError(f"{who} has a subgraph, which is not supported.")
 
 

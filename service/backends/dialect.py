@@ -1,7 +1,7 @@
-"""The packed graph's dialect of ONNX: which custom operators there are, and how to read their nodes.
+"""The ONNX dialect of packed graphs: the custom operators, and access to their nodes.
 
-A packed graph is an ordinary ONNX graph in which the binary parts are nodes of the domain `bireal`. Between custom
-operators, activations are float32 [N, H, W, C]; "bits" are packed signs (service/backends/bits.py). In the graph:
+A packed graph is an ordinary ONNX graph whose binary parts are nodes of the domain `bireal`. Activations between custom
+operators are float32 [N, H, W, C]; "bits" are packed signs (service/backends/bits.py). The operators:
 
     Stem(image u8 [N,H,W,3], weight [O,K,K,3], scale [O], bias [O], mean [3]; stride, pool) -> y, bits?
     Pack(x [N,H,W,C], threshold? [C]) -> bits
@@ -10,8 +10,8 @@ operators, activations are float32 [N, H, W, C]; "bits" are packed signs (servic
     Pointwise(x [N,H,W,C], weight f32|f16|i8 [C,O], scale [O], bias [O], slope? [1]) -> y, bits?
     GlobalMean(x [N,H,W,C]) -> y [N,1,1,C]
 
-A real-valued 1x1 convolution with 8-bit weights also rounds its values to 8 bits, each pixel with a scale of its own;
-derive.py spells it out.
+A real-valued 1x1 convolution with 8-bit weights also rounds its input to 8 bits, with one scale per pixel; derive.py
+gives the formula.
 """
 
 import os
@@ -48,7 +48,7 @@ class CustomNode:
 
     Attributes:
         proto: the node itself.
-        layer: the name by which reports call it: its own, or that of its first output.
+        layer: the node's name in reports: its own if unique, else the name of its first output.
         op: operator type, one of `OPERATORS`.
     """
 
@@ -57,11 +57,11 @@ class CustomNode:
     op: str
 
     def input(self, index: int) -> str:
-        """Name of an input, empty when it is optional and absent."""
+        """Name of an input; empty if it is absent."""
         return self.proto.input[index] if index < len(self.proto.input) else ""
 
     def output(self, index: int) -> str:
-        """Name of an output, empty when it is optional and absent."""
+        """Name of an output; empty if it is absent."""
         return self.proto.output[index] if index < len(self.proto.output) else ""
 
     def integer(self, name: str) -> int:
@@ -80,12 +80,12 @@ class PackedGraph:
     """Read access to a packed graph: its custom nodes and its constants.
 
     Args:
-        model: the model; it is read, never changed.
+        model: the model; not modified.
 
     Attributes:
-        model: the same.
+        model: the model.
         constants: tensors that are stored in the file rather than computed, by name.
-        custom_nodes: nodes of the domain `bireal`, in the graph's order.
+        custom_nodes: nodes of the domain `bireal`, in graph order.
 
     Raises:
         GraphError: a node of the domain `bireal` is of an unknown type.
@@ -95,7 +95,7 @@ class PackedGraph:
         self.model = model
         self.constants: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         for node in model.graph.node:
-            # ONNX Runtime turns Constant nodes into initializers before a kernel sees them; so do we.
+            # ONNX Runtime turns Constant nodes into initializers before a kernel sees them; do the same here.
             if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
                 for attribute in node.attribute:
                     if attribute.name == "value":
@@ -106,32 +106,32 @@ class PackedGraph:
         self.custom_nodes: tuple[CustomNode, ...] = tuple(self._custom_nodes())
 
     def custom(self, proto: onnx.NodeProto) -> CustomNode | None:
-        """The custom node behind a node of the graph, or None when the node is a stock one.
+        """Returns the custom node for a node of the graph, or None for a stock node.
 
         Raises:
-            GraphError: the node is of the domain `bireal` and of an unknown type.
+            GraphError: the node is of the domain `bireal` but of an unknown type.
         """
         if proto.domain != DOMAIN:
             return None
         layer = proto.name if proto.name in self._unique_names else proto.output[0]
         if proto.op_type not in OPERATORS:
             raise GraphError(
-                f"Node {layer} is of the unknown operator {DOMAIN}.{proto.op_type}; this version knows "
+                f"Node {layer} uses the unknown operator {DOMAIN}.{proto.op_type}; this version supports "
                 f"{', '.join(OPERATORS)}."
             )
         return CustomNode(proto, layer, proto.op_type)
 
     def constant(self, node: CustomNode, index: int, what: str, shape: tuple[int | None, ...]) -> NDArray[np.generic]:
-        """Value of a constant input.
+        """Returns the value of a constant input.
 
         Args:
             node: the node.
-            index: the input's position.
-            what: how to call the input in a message.
+            index: position of the input.
+            what: name of the input in error messages.
             shape: expected shape; None stands for any length.
 
         Raises:
-            GraphError: the input is computed, absent, or of another shape.
+            GraphError: the input is computed, absent, or has another shape.
         """
         name = node.input(index)
         if name not in self.constants:
@@ -155,19 +155,19 @@ class PackedGraph:
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """Reads a graph's file.
+    """Reads a model from its file.
 
     Raises:
-        GraphError: the file is missing, or no ONNX graph can be read from it.
+        GraphError: the file is missing, or does not contain an ONNX graph.
     """
     try:
         model = onnx.load(path)
-    except (OSError, DecodeError, onnx.checker.ValidationError) as error:  # the last: of data in files beside it
-        # Clients are told, and need not know where models lie.
+    except (OSError, DecodeError, onnx.checker.ValidationError) as error:  # ValidationError: external data files
+        # Clients see this message, so it must not contain the folder.
         reason = error.strerror if isinstance(error, OSError) else str(error).replace(f"{path.parent}{os.sep}", "")
         raise GraphError(f"{path.name} cannot be read as an ONNX file: {reason}.") from error
     if not model.graph.node:
-        raise GraphError(f"{path.name} holds no ONNX graph; it may have been cut short.")
+        raise GraphError(f"{path.name} contains no ONNX graph; the file may be truncated.")
     return model
 
 

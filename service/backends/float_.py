@@ -1,7 +1,7 @@
 """The variants that run in stock float32 operators: `full`, and `reference`, derived from the packed file.
 
-`full` is the graph of a full-precision model as it is on disk; its weights may be stored as float16 behind Cast nodes,
-which ONNX Runtime folds, so that it computes in float32. `reference` never exists as a file.
+`full` is the graph in a full-precision model's file. Its weights may be stored as float16 with Cast nodes, which ONNX
+Runtime folds, so that it computes in float32. `reference` never exists as a file.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ class FloatBackend:
             if variant == "reference":
                 graph, real_bytes = _derived(card, name)
             session = open_session(graph, name=name, intra_op_threads=intra_op_threads)
-            del graph  # tens of megabytes, which must not count as the session's
+            del graph  # tens of megabytes, which must not count towards the session
         description: Description = {
             "variant": variant,
             "kernel": "onnxruntime",
@@ -38,12 +38,12 @@ class FloatBackend:
 
 
 def _derived(card: Card, name: str) -> tuple[bytes, int]:
-    """The reference of a binary model, serialised, and the bytes that its weights take.
+    """Returns the serialised reference of a binary model, and the size of its weights in bytes.
 
     Raises:
         ModelBrokenError: the packed file cannot be read or breaks the dialect's rules.
     """
-    # Imported here, because a service that runs `binary` alone need not carry `onnx` in memory.
+    # Imported here, so that a service that only runs `binary` does not load `onnx`.
     from service.backends.derive import derive_reference
     from service.backends.dialect import GraphError, read_model
     from service.backends.weights import count_weights

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: how they are opened, and a loaded model on top of one."""
+"""Opens and runs ONNX Runtime sessions, and implements `LoadedModel` on one."""
 
 import contextlib
 import ctypes
@@ -17,11 +17,11 @@ from service.errors import BadParameterError, ModelBrokenError, OpUnavailableErr
 from service.host import resident_memory_bytes
 
 OUTPUT_NAMES = {"classify": "logits", "depth": "depth"}
-"""Name of a graph's one output, by task."""
+"""Name of the graph's only output, by task."""
 
 SPIN_US = 20
-"""Microseconds for which a thread of a run looks for the next operator's work before it sleeps; 0 where this version of
-ONNX Runtime cannot bound them. docs/adr/0053."""
+"""Microseconds that an intra-op thread spins for the next operator's work before it sleeps; 0 (no spinning) where this
+version of ONNX Runtime cannot limit the time. See docs/adr/0053."""
 if tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 26):
     SPIN_US = 0
 
@@ -42,11 +42,11 @@ def open_session(
     """Opens a session on the CPU.
 
     Args:
-        model: the graph's file, or the graph itself, serialised.
-        name: how to call the model in errors.
-        intra_op_threads: threads that one run may use.
-        op_library: a library of custom operators to register.
-        optimise: whether ONNX Runtime may rewrite the graph; without, every node runs as it is written.
+        model: path of the model's file, or the serialised model.
+        name: the model's name in error messages.
+        intra_op_threads: number of threads that one run may use.
+        op_library: library of custom operators to register.
+        optimise: whether ONNX Runtime may optimise the graph; if not, every node runs as written.
 
     Raises:
         ModelBrokenError: the graph cannot be loaded.
@@ -54,17 +54,17 @@ def open_session(
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
-    options.inter_op_num_threads = 1  # the graphs are chains: there is nothing to run side by side
+    options.inter_op_num_threads = 1  # the graphs are chains, so there are no operators to run in parallel
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # Waking a sleeping thread takes as long as a whole 1-bit operator, so threads wait for the next one awake; but not
-    # for long, and never between runs: spinning threads take the CPU from their neighbours.
+    # Waking a sleeping thread takes as long as a whole 1-bit operator, so threads spin between operators. They spin
+    # only briefly, and never between runs, because spinning threads take CPU time from other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if SPIN_US else "0")
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Whatever goes wrong is raised, and reported by whoever catches it; ORT would print it as well.
+    # Errors are raised and reported by the caller; ONNX Runtime would also print them.
     options.log_severity_level = _FATAL
     if op_library is not None:
         try:
@@ -79,8 +79,8 @@ def open_session(
         )
     except Exception as error:  # ONNX Runtime's exceptions have no other common base
         raise _load_error(name, model, error) from error
-    # The wrapper keeps the serialised graph in case another execution provider has to be tried. There is one provider
-    # here, and the graph is as large as all its weights.
+    # The Python wrapper keeps the serialised graph for a retry with another execution provider. Only one provider is
+    # used here, so free this copy of all the weights.
     if getattr(session, "_model_bytes", None):
         session._model_bytes = b""  # noqa: SLF001
     return session
@@ -92,13 +92,13 @@ def run_session(
     """Runs a session.
 
     Args:
-        session: what to run.
+        session: the session to run.
         outputs: names of the outputs to return.
         feeds: the inputs, by name.
-        name: how to call the model in errors.
+        name: the model's name in error messages.
 
     Returns:
-        The outputs, in the order of their names.
+        The outputs, in the order of `outputs`.
 
     Raises:
         ModelBrokenError: a node failed.
@@ -113,17 +113,17 @@ def run_session(
 def run_images(
     session: ort.InferenceSession, output: str, images: NDArray[np.uint8], most: int | None, *, name: str
 ) -> NDArray[np.float32]:
-    """Runs a batch, in parts of at most so many images.
+    """Runs a batch, split into parts of at most `most` images.
 
     Args:
-        session: what to run; its input is `image`.
+        session: the session to run; its input is `image`.
         output: name of the output to return.
         images: uint8 [N,H,W,3], N >= 1.
-        most: images of a part; None for all at once.
-        name: how to call the model in errors.
+        most: maximum number of images per run; None for no limit.
+        name: the model's name in error messages.
 
     Returns:
-        The output for all images, in their order, [N,...].
+        The output for all images, in order, float32 [N,...].
 
     Raises:
         ModelBrokenError: a node failed.
@@ -142,9 +142,9 @@ class OrtModel:
 
     Args:
         card: the model's card.
-        session: its session; runs of one session may overlap.
-        description: what `describe` tells; `session_bytes` as measured for the session alone.
-        images_a_run: most images that the session is given at once; None for a whole batch.
+        session: the model's session; concurrent runs are allowed.
+        description: the result of `describe`; `session_bytes` is that of opening the session.
+        images_a_run: maximum number of images per run of the session; None for no limit.
 
     Raises:
         ModelBrokenError: the graph's inputs and outputs are not those of the card's task.
@@ -163,15 +163,15 @@ class OrtModel:
 
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `LoadedModel.run`."""
-        session = self._session  # a local reference keeps the session alive if another thread closes the model
+        session = self._session  # keeps the session alive if another thread closes the model
         if session is None:
-            raise ModelBrokenError(self._name, "the model was unloaded.", remedy="Ask for a model that is loaded.")
+            raise ModelBrokenError(self._name, "the model was unloaded.", remedy="Request a model that is loaded.")
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != self._rows or batch.shape[0] < 1:
             raise BadParameterError(
                 "image",
                 f"{self._name} takes uint8 [N, {', '.join(map(str, self._rows))}] with N >= 1; "
                 f"this is {batch.dtype} {list(batch.shape)}.",
-                remedy="Scale and crop the image to that size before it is sent as a tensor.",
+                remedy="Scale and crop the image to that size before you send it as a tensor.",
             )
         return run_images(session, self._output, batch, self._images_a_run, name=self._name)
 
@@ -193,10 +193,10 @@ class OrtModel:
 
 
 class ResidentGrowth:
-    """By how much the process's resident memory grew inside a `with` block, in `bytes` afterwards.
+    """Measures the growth of the process's resident memory in a `with` block; read `bytes` afterwards.
 
-    The allocator's free pages are given back to the system before and after, so that what was allocated and freed in
-    between, such as a derived graph, does not count. Never negative; None where the system does not say.
+    The allocator's free pages are returned to the system before and after, so that memory that was allocated and freed
+    in the block, such as a derived graph, does not count. Never negative; None where the system does not report it.
     """
 
     bytes: int | None = None
@@ -214,10 +214,10 @@ class ResidentGrowth:
 
 
 def check_variant(card: Card, variant: str) -> None:
-    """Refuses a variant that a card's file does not run as.
+    """Checks that a card lists a variant.
 
     Raises:
-        VariantNotServedError: always then.
+        VariantNotServedError: it does not.
     """
     if variant not in card.variants:
         raise VariantNotServedError(card.name, variant, card.variants, counterpart=card.full)
@@ -242,34 +242,34 @@ def _check_interface(name: str, card: Card, session: ort.InferenceSession) -> No
 
 
 def _fits(shape: list[int | str | None], wanted: list[int | str]) -> bool:
-    """Whether a shape with perhaps unknown (not int) sizes can be the wanted one; the batch must not be fixed."""
+    """Whether a shape, whose unknown sizes are not int, matches the wanted one; the batch size must not be fixed."""
     if len(shape) != len(wanted) or isinstance(shape[0], int):
         return False
     return all(not isinstance(n, int) or n == m for n, m in zip(shape[1:], wanted[1:], strict=True))
 
 
 def _load_error(name: str, model: Path | bytes, error: Exception) -> ModelBrokenError:
-    """Puts ONNX Runtime's reason into words for the person who runs the service."""
+    """Translates a load error of ONNX Runtime into a message for the operator of the service."""
     what = "the derived graph" if isinstance(model, bytes) else model.name
     kind, message = type(error).__name__, _message(error, *([model] if isinstance(model, Path) else []))
     missing = re.search(r"(\S+?)(?:\(-?\d+\))? is not a registered function/op", message)
     if isinstance(model, Path) and not model.is_file():
         return ModelBrokenError(name, f"{what} does not exist, or is not a file.")
     if kind == "InvalidProtobuf" or "No graph was found in the protobuf" in message:
-        return ModelBrokenError(name, f"{what} is not an ONNX file, or was cut short.")
+        return ModelBrokenError(name, f"{what} is not an ONNX file, or is truncated.")
     if missing:
         return ModelBrokenError(
             name,
-            f"{what} needs the operator {missing[1]}, unknown to ONNX Runtime {ort.__version__} and to this service.",
+            f"{what} needs the operator {missing[1]}, which ONNX Runtime {ort.__version__} and this service lack.",
             remedy="Export the model with this version of the service, or install the version that exported it.",
         )
     return ModelBrokenError(name, f"{what} cannot be loaded: {message}.")
 
 
 def _message(error: Exception, *files: Path) -> str:
-    """ONNX Runtime's message without its prefix, in one line and without a final stop.
+    """Returns ONNX Runtime's message in one line, without its prefix and the final full stop.
 
-    Clients are told it: the folders of the files that it may name, and of its own sources, are left out.
+    Clients see it, so the folders of `files` and of ONNX Runtime's own sources are removed.
     """
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
     for file in files:

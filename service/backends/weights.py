@@ -1,4 +1,4 @@
-"""What the weights of a graph take, counted from its constants: 1-bit weights and real ones apart."""
+"""Counts the weights of a graph and their size from its constants, separately for 1-bit and real weights."""
 
 from dataclasses import dataclass
 
@@ -14,16 +14,16 @@ _FLOAT32_BYTES = 4
 
 @dataclass(frozen=True)
 class WeightCount:
-    """Weights of a graph.
+    """Number and size of a graph's weights.
 
     Attributes:
-        binary_params: 1-bit weights, those that are convolved with; the unused bits of a last word do not count.
-        real_params: real-valued parameters: float constants of any precision, and the integer weights of a stem and of
-            1x1 convolutions.
-        binary_bytes: of the 1-bit weights as the runtime holds them, in words of 32; here the unused bits do count.
-        real_bytes: of the real-valued parameters as the runtime holds them: float32, whatever precision they are stored
-            in, but the weights of a stem and of 1x1 convolutions in their own. The copies that operators make for
-            their kernel, which may be wider, are not in these (docs/adr/0007).
+        binary_params: number of 1-bit weights, without the unused bits of last words.
+        real_params: number of real-valued parameters: float constants of any precision, and the integer weights of the
+            stem and of 1x1 convolutions.
+        binary_bytes: size of the 1-bit weights in memory, in words of 32 including unused bits.
+        real_bytes: size of the real-valued parameters in memory: float32 whatever their stored precision, except the
+            weights of the stem and of 1x1 convolutions, which keep theirs. The copies that operators make for their
+            kernel, which may be wider, are not included (docs/adr/0007).
     """
 
     binary_params: int
@@ -35,15 +35,15 @@ class WeightCount:
 def count_weights(model: onnx.ModelProto) -> WeightCount:
     """Counts the weights of a packed or a float graph.
 
-    BatchNorm counts as what is left of it in the graph: a scale and a bias for each channel. Constants that are not
+    BatchNorm counts as what remains of it in the graph: one scale and one bias per channel. Constants that are not
     floats (axes, shapes) do not count. A constant that several nodes share counts once.
 
     Raises:
         GraphError: the graph breaks the packed dialect's rules.
     """
     graph = PackedGraph(model)
-    packed: dict[str, int] = {}  # weight tensor -> channels
-    as_stored: set[str] = set()  # weights that no Cast widens
+    packed: dict[str, int] = {}  # channels by name of the weight tensor
+    as_stored: set[str] = set()  # names of weights that keep their stored precision in memory
     for node in graph.custom_nodes:
         if node.op == dialect.BCONV:
             packed[node.input(1)] = node.integer("channels")
