@@ -203,7 +203,7 @@ def test_png16_round_trip(tmp_path: Path) -> None:
 
 def test_ground_truth_of_8_bits_is_refused(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "x.png")
-    with pytest.raises(DataError, match="not 16-bit grey"):
+    with pytest.raises(DataError, match="16-bit greyscale"):
         read_depth_png(tmp_path / "x.png")
 
 
@@ -211,7 +211,7 @@ def test_ground_truth_that_is_damaged_is_named(tmp_path: Path) -> None:
     write_png16(tmp_path / "x.png", full(1.0))
     for content in ((tmp_path / "x.png").read_bytes()[:60], b"not a picture"):
         (tmp_path / "x.png").write_bytes(content)
-        with pytest.raises(DataError, match=r"x\.png is no PNG that can be read"):
+        with pytest.raises(DataError, match=r"x\.png cannot be read as a PNG"):
             read_depth_png(tmp_path / "x.png")
 
 
@@ -254,7 +254,7 @@ def test_kittis_cameras(width: int, fx: float) -> None:
 
 
 def test_unknown_cameras_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"add a calib\.json"):
+    with pytest.raises(DataError, match=r"Add a calib\.json"):
         camera_of(None, 640)
 
 

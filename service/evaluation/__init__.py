@@ -1,7 +1,7 @@
-"""How good answers are: against labels, against measured depth, and against each other; with readers of their data.
+"""Quality metrics of predictions against labels and measured depth, and readers of evaluation data.
 
-Used by the command line, by the comparisons of the API and by the offline evaluation of models, so that one figure
-means one thing everywhere. Fractions are 0..1, lengths in metres.
+The command line, the API's comparisons and the offline evaluation of models all use them, so that a metric means the
+same everywhere. Fractions are 0..1, lengths are in metres.
 """
 
 from service.evaluation.classes import LabelledImage, TopK, labelled_images

@@ -1,4 +1,4 @@
-"""How often a classifier is right, and folders of labelled images: `<root>/<class>/<file>`."""
+"""Top-k accuracy of a classifier, and folders of labelled images: `<root>/<class>/<file>`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from service.evaluation.folders import IMAGE_SUFFIXES, DataError, entries, files
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """One image of a folder of classes: its file and the name of its folder."""
+    """A labelled image: its file and the name of its class folder."""
 
     path: Path
     folder: str
 
 
 def labelled_images(root: Path) -> list[LabelledImage]:
-    """Lists `<root>/<class>/**/<file>` by class, then by file; a file is an image by its suffix, in any case.
+    """Lists `<root>/<class>/**/<file>`, sorted by class and file; `is_image` decides which files are images.
 
     Raises:
-        DataError: There is none.
+        DataError: There are no images.
     """
     found = [
         LabelledImage(path, folder.name)
@@ -30,18 +30,18 @@ def labelled_images(root: Path) -> list[LabelledImage]:
     ]
     if not found:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{root} has no images in folders of classes, <class>/<file>: files that end in {suffixes}.")
+        raise DataError(f"{root} has no images in class folders, <class>/<file>: no files that end in {suffixes}.")
     return found
 
 
 @dataclass(slots=True)
 class TopK:
-    """Counts how often the right class is among the best, from ranked answers.
+    """Counts how often the true class is among the best-ranked predictions.
 
     Attributes:
-        n: Images seen.
-        top1: Of these, with the right class first.
-        top5: Of these, with the right class among the first five.
+        n: Number of images.
+        top1: Number of images whose true class is ranked first.
+        top5: Number of images whose true class is among the first five.
     """
 
     n: int = 0
@@ -49,12 +49,12 @@ class TopK:
     top5: int = 0
 
     def add(self, wnids: Sequence[str], truth: str) -> None:
-        """Adds one image: its classes by falling probability, and the right one."""
+        """Adds one image: its predicted classes by decreasing probability, and its true class."""
         self.n += 1
         self.top1 += truth in wnids[:1]
         self.top5 += truth in wnids[:5]
 
     def summary(self) -> dict[str, float]:
-        """`n`, `top1` and `top5`, the latter as fractions."""
+        """Returns `n`, and `top1` and `top5` as fractions."""
         count = max(self.n, 1)
         return {"n": self.n, "top1": self.top1 / count, "top5": self.top5 / count}

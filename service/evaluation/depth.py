@@ -1,13 +1,13 @@
-"""How good predicted depth is, by the Eigen protocol.
+"""Errors of predicted depth by the Eigen protocol.
 
-D. Eigen, C. Puhrsch and R. Fergus, 2014; the crop is that of R. Garg et al., 2016. A prediction is scaled bilinearly to
-the size of the ground truth, compared inside the Garg crop where the truth is known and less than a cap (80 m, and
-50 m), after clipping it to the cap; the errors are means over an image's points, and a data set's figure is the mean of
-its images' errors, so that every image counts the same.
+The protocol is that of D. Eigen, C. Puhrsch and R. Fergus, 2014, with the crop of R. Garg et al., 2016. A prediction is
+scaled bilinearly to the size of the ground truth and clipped to a cap (80 m or 50 m). It is compared at the points
+inside the Garg crop whose truth is known and below the cap. The errors of an image are means over its points, and those
+of a data set are means over its images, so that every image has the same weight.
 
-The prediction is metric, and errors are those of the metres as predicted. Beside them stand the errors after each
-prediction was multiplied by median(truth) / median(prediction), as papers do whose networks know no scale (T. Zhou et
-al., 2017). Such a figure has read the truth: it says how good the shape is, not how good the metres are.
+The networks predict metric depth, and the main errors are those of the metres as predicted. The median-scaled errors
+multiply each prediction by median(truth) / median(prediction) first, as is usual for networks that predict depth only
+up to scale (T. Zhou et al., 2017). They use the truth, so they measure the shape of the depth map, not its scale.
 """
 
 import math
@@ -25,21 +25,21 @@ Mask = npt.NDArray[np.bool_]
 #: Caps of the Eigen protocol, metres: 80 in most papers, 50 in Garg's.
 CAPS_M = (80.0, 50.0)
 
-#: Least depth of the protocol, metres: the truth must exceed it, predictions are clipped to it.
+#: Minimum depth of the protocol, metres: the truth must exceed it, and predictions are clipped to it.
 MIN_DEPTH_M = 1e-3
 
 #: Garg's crop as fractions of height and width: top, bottom, left, right.
 GARG_CROP = (0.40810811, 0.99189189, 0.03594771, 0.96405229)
 
-#: Names of the depth errors, in the order in which papers print them.
+#: Names of the depth errors, in the order used in papers.
 DEPTH_METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
 
-#: Edges of the distances by which errors are told apart, metres.
+#: Edges of the distance bins for `errors_by_distance`, metres.
 DISTANCES_M = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
 
 
 def garg_mask(height: int, width: int) -> Mask:
-    """Points of an image that the protocol compares: bool [height, width]."""
+    """Mask of the points inside Garg's crop: bool [height, width]."""
     top, bottom = int(GARG_CROP[0] * height), int(GARG_CROP[1] * height)
     left, right = int(GARG_CROP[2] * width), int(GARG_CROP[3] * width)
     mask = np.zeros((height, width), dtype=np.bool_)
@@ -48,10 +48,10 @@ def garg_mask(height: int, width: int) -> Mask:
 
 
 def _known(prediction_m: Floats, truth_m: Floats, cap_m: float) -> tuple[Mask, Mask]:
-    """Points inside crop and cap whose truth is known, and those of them that the network saw: bool [H, W] each."""
+    """Masks of the known truth inside crop and cap, and of the part of it that has a prediction: bool [H, W] each."""
     if prediction_m.shape != truth_m.shape:
         raise ValueError(f"prediction {prediction_m.shape} and truth {truth_m.shape} must have the same size")
-    # A truth that is NaN compares false: it is no truth.
+    # NaN compares false, so a truth of NaN counts as unknown.
     known = garg_mask(*truth_m.shape) & (truth_m > MIN_DEPTH_M) & (truth_m < cap_m)
     return known, known & ~np.isnan(prediction_m)
 
@@ -59,17 +59,17 @@ def _known(prediction_m: Floats, truth_m: Floats, cap_m: float) -> tuple[Mask, M
 def depth_errors(
     prediction_m: Floats, truth_m: Floats, cap_m: float = CAPS_M[0], *, scale: float = 1.0
 ) -> dict[str, float] | None:
-    """Errors of one image.
+    """Computes the errors of one image.
 
     Args:
-        prediction_m: float32 [H, W], metres, at the truth's size; NaN where the network saw nothing (not compared).
-        truth_m: float32 [H, W], metres, 0 or NaN where there is none.
-        cap_m: Points whose truth is not less than this are left out, and predictions are clipped to it.
-        scale: Multiplies the prediction before it is clipped; see `median_scale`.
+        prediction_m: float32 [H, W], metres, at the truth's size; NaN outside the network's view (not compared).
+        truth_m: float32 [H, W], metres; 0 or NaN where it is unknown.
+        cap_m: Maximum depth, metres: only points with a truth below it count, and predictions are clipped to it.
+        scale: Factor applied to the prediction before it is clipped; see `median_scale`.
 
     Returns:
         Each of DEPTH_METRICS: abs_rel, sq_rel (metres), rmse (metres), rmse_log, and delta1..3, the fractions of
-        points whose ratio to the truth is below 1.25, 1.25^2, 1.25^3; None for an image without a point to compare.
+        points whose ratio to the truth is below 1.25, 1.25^2, 1.25^3. None for an image without points to compare.
 
     Raises:
         ValueError: The sizes differ.
@@ -93,7 +93,7 @@ def depth_errors(
 
 
 def median_scale(prediction_m: Floats, truth_m: Floats, cap_m: float = CAPS_M[0]) -> float | None:
-    """median(truth) / median(prediction) over the points that `depth_errors` compares; None where there is none.
+    """median(truth) / median(prediction) over the points that `depth_errors` compares; None without such points.
 
     The medians are taken before the prediction is clipped to the cap.
     """
@@ -107,16 +107,16 @@ def median_scale(prediction_m: Floats, truth_m: Floats, cap_m: float = CAPS_M[0]
 def errors_at_caps(
     prediction_m: Floats, truth_m: Floats, caps_m: Sequence[float] = CAPS_M, *, median_scaled: bool = False
 ) -> dict[str, float]:
-    """Errors of one image at every cap, named as in model cards: `abs_rel_80m`, `delta1_50m`, ...
+    """Computes the errors of one image at every cap, named as in model cards: `abs_rel_80m`, `delta1_50m`, ...
 
     Args:
         prediction_m: As for `depth_errors`.
         truth_m: As for `depth_errors`.
         caps_m: The caps, metres.
-        median_scaled: Whether to scale by the medians, at each cap by those of its own points.
+        median_scaled: Whether to apply median scaling, separately for each cap.
 
     Returns:
-        The errors; those of a cap below which there is no point are absent.
+        The errors; a cap without points to compare has none.
     """
     named: dict[str, float] = {}
     for cap_m in caps_m:
@@ -130,15 +130,15 @@ def errors_at_caps(
 def errors_by_distance(
     prediction_m: Floats, truth_m: Floats, edges_m: Sequence[float] = DISTANCES_M
 ) -> list[tuple[int, float, float]]:
-    """Errors of one image by the true distance of its points.
+    """Computes the errors of one image by the true distance of its points.
 
     Args:
         prediction_m: As for `depth_errors`.
         truth_m: As for `depth_errors`.
-        edges_m: [B + 1] rising distances, metres; the last is the cap.
+        edges_m: [B + 1] increasing distances, metres; the last is the cap.
 
     Returns:
-        For each of the B bins [from, to): its number of points, abs_rel and delta1 there (NaN without a point).
+        For each of the B bins [from, to): its number of points, abs_rel and delta1 (NaN without points).
     """
     _, compared = _known(prediction_m, truth_m, edges_m[-1])
     truth = truth_m[compared].astype(np.float64)
@@ -157,15 +157,15 @@ def errors_by_distance(
 
 @dataclass(frozen=True, slots=True)
 class FrameErrors:
-    """Everything that is told of one image.
+    """All errors of one image.
 
     Attributes:
-        known: Points whose truth is known inside the crop and the first cap.
-        seen: Of these, points that the network saw.
-        errors: As `errors_at_caps`; empty for an image without a point.
+        known: Number of points with a known truth inside the crop and the first cap.
+        seen: Number of these points that have a prediction.
+        errors: Result of `errors_at_caps`; empty for an image without points to compare.
         median_scaled: The same after median scaling.
-        scale: What the prediction was multiplied by at the first cap; None for an image without a point.
-        by_distance: As `errors_by_distance`.
+        scale: Factor of the median scaling at the first cap; None for an image without points to compare.
+        by_distance: Result of `errors_by_distance`.
     """
 
     known: int
@@ -177,7 +177,7 @@ class FrameErrors:
 
 
 def frame_errors(prediction_m: Floats, truth_m: Floats) -> FrameErrors:
-    """Errors of one image at every cap, with and without median scaling, and by distance.
+    """Computes the errors of one image at every cap, with and without median scaling, and by distance.
 
     Args:
         prediction_m: As for `depth_errors`.
@@ -195,7 +195,7 @@ def frame_errors(prediction_m: Floats, truth_m: Floats) -> FrameErrors:
 
 
 def mean_errors(images: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Means over images of each of their errors; an image that lacks one does not count for it. Empty for none."""
+    """Averages each error over the images that have it. Empty without images."""
     values: dict[str, list[float]] = {}
     for errors in images:
         for name, value in errors.items():

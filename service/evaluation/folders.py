@@ -1,4 +1,4 @@
-"""What evaluation data is made of: folders of images."""
+"""Folders of images as evaluation data."""
 
 import os
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 
 
 class DataError(ValueError):
-    """Evaluation data is missing or not as described; the message names the file and the remedy."""
+    """Evaluation data is missing or malformed; the message names the file and the remedy."""
 
 
 def entries(root: Path) -> Iterator[Path]:
-    """What lies in a folder.
+    """Lists the entries of a folder.
 
     Raises:
-        DataError: There is no such folder.
+        DataError: The folder does not exist.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: name one with <class>/<file>, or with left/ and its measured depth.")
@@ -23,11 +23,11 @@ def entries(root: Path) -> Iterator[Path]:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """Every file in a folder and in those below it, in no order; links are followed.
+    """Yields every file in a folder and its subfolders, in arbitrary order; links are followed.
 
-    A link to a folder that it lies in is passed over, as is a folder that cannot be read.
+    Links to a parent folder and folders that cannot be read are skipped.
     """
-    # With the folders that lead to each, by device and inode.
+    # Each folder with the device and inode of its parents, to detect cycles.
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
     while waiting:
         folder, above = waiting.pop()
@@ -40,12 +40,12 @@ def files_below(root: Path) -> Iterator[Path]:
         if identity in above:
             continue
         for path in found:
-            if os.path.isdir(path):  # noqa: PTH112  no where pathlib's raises: what a link points to may be forbidden
+            if os.path.isdir(path):  # noqa: PTH112  pathlib's raises if the target of a link may not be read
                 waiting.append((path, above | {identity}))
             else:
                 yield path
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image, by its suffix in any case."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(path)  # noqa: PTH113  a forbidden link is none
+    """Whether a path is a file with an image suffix, in upper or lower case."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(path)  # noqa: PTH113  pathlib's raises: see above

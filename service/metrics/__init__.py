@@ -1,4 +1,4 @@
-"""Every Prometheus object of the service, one area a file. The registry is injected: each test has its own."""
+"""The service's Prometheus metrics, one area per file. The registry is injected, so that each test has its own."""
 
 from collections.abc import Callable
 
@@ -51,15 +51,15 @@ class Metrics:
     """The service's metrics; docs/metrics.md describes each of them.
 
     Args:
-        registry: Where they are registered.
+        registry: Registry for the metrics.
 
     Attributes:
-        requests: Of requests, and of the queue.
-        models: Of what is served.
-        experiments: Of experiments.
-        feedback: Of feedback and its store.
-        parity: Of the parity monitor.
-        process: Of the process.
+        requests: Metrics of requests and of the queue.
+        models: Metrics of models.
+        experiments: Metrics of experiments.
+        feedback: Metrics of feedback and its store.
+        parity: Metrics of the parity monitor.
+        process: Metrics of the process.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -74,10 +74,10 @@ class Metrics:
         self._runs: dict[tuple[object, ...], Callable[[int], None]] = {}
 
     def runs_of(self, card: Card, variant: VariantName, kernel: str) -> Callable[[int], None]:
-        """What counts the runs of one network, each by its number of images; for who keeps it. From any thread."""
+        """Returns a function that counts one run of a network, given its number of images. Callable from any thread."""
         work = self.models.work_of(card, variant, kernel)
         run = RunLabels(task=card.task, model=card.name, version=card.version, variant=variant, kernel=kernel)
-        # The figures too: a version that is loaded again may have others.
+        # The amounts are part of the key, because they may change when a version is loaded again.
         key = (*run.values(), *(amount for _, amount in work.each_image), work.weight_bytes)
         if key not in self._runs:
 
@@ -89,17 +89,17 @@ class Metrics:
         return self._runs[key]
 
     def remove_model(self, model: str, version: str) -> None:
-        """Takes a model that is no longer served out of the gauges; its counters stay, as counters must."""
+        """Removes a model that is no longer served from the gauges; its counters stay, as counters must."""
         self.models.remove(model, version)
         self.parity.remove(model, version)
 
     def documentation(self) -> list[MetricDoc]:
-        """Every metric of the service itself, in order."""
+        """Returns the documentation of the service's own metrics, in order."""
         return list(self._registrar.docs)
 
 
 def markdown_table() -> str:
-    """The table of docs/metrics.md: `python -c "import service.metrics as m; print(m.markdown_table())"`."""
+    """Returns the table of docs/metrics.md: `python -c "import service.metrics as m; print(m.markdown_table())"`."""
     lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
     for doc in Metrics(CollectorRegistry()).documentation():
         labels = ", ".join(f"`{label}`" for label in doc.labels) or "none"

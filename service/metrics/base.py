@@ -1,8 +1,8 @@
-"""What every area of the metrics is made with: label types, buckets, and the registrar that keeps their documentation.
+"""Common parts of the metrics: label types, buckets, and the registrar that keeps their documentation.
 
-Labels are bounded: models and versions come from the zoo, variants, tasks, stages, outcomes and error codes from
-fixed lists, kernels from the operator's table, experiments and arms from their declarations, and HTTP paths are route
-templates, never what the client typed.
+The set of label values is bounded: models and versions come from the zoo; variants, tasks, stages, outcomes and error
+codes from fixed lists; kernels from the operator's table; experiments and arms from their declarations. HTTP paths are
+route templates, never the path in the request.
 """
 
 from bisect import bisect_left
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from service.metrics.later import Settling
 
-# The client's gauges of when each counter and histogram was made: a series more for each, which no rule asks for.
+# Without the `_created` series of each counter and histogram, which no rule or dashboard uses.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 Stage = Literal["decode", "preprocess", "queue", "inference", "postprocess", "total"]
@@ -25,33 +25,33 @@ RequestOutcome = Literal["ok", "client_error", "server_error", "rejected", "expi
 STAGES: tuple[Stage, ...] = get_args(Stage)
 OUTCOMES: tuple[RequestOutcome, ...] = get_args(RequestOutcome)
 
-#: Upper bounds of every time histogram, seconds: 100 us, growing by half, up to 28.8 s.
+#: Upper bounds of every time histogram, seconds: from 100 us to 28.8 s, each 1.5 times the one before.
 TIME_BUCKETS: tuple[float, ...] = tuple(float(f"{1e-4 * 1.5**i:.3g}") for i in range(32))
 
-#: Upper bounds of the deadlines that clients set, seconds: each third of `TIME_BUCKETS`, and thus what latency promises
-#: are made at (deploy/prometheus/rules/slo.yml).
+#: Upper bounds of the deadlines that clients set, seconds: every third of `TIME_BUCKETS`, which includes the bounds of
+#: the latency objectives (deploy/prometheus/rules/slo.yml).
 DEADLINE_BUCKETS: tuple[float, ...] = TIME_BUCKETS[1::3]
 
 BATCH_BUCKETS: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
 
-#: Labels of what was asked for, of what ran, and of a model whatever its variant.
+#: Label names of a requested target, of a run, and of a model regardless of its variant.
 TARGET = ("task", "model", "version", "variant")
 RUN = (*TARGET, "kernel")
 MODEL = ("task", "model", "version")
 
 
 class Histogram(prometheus_client.Histogram):
-    """Prometheus' histogram, its bucket found by halving: there are 32 of them, and eight values a request."""
+    """Prometheus' histogram with a binary search for the bucket: a request observes eight values in 32 buckets."""
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        """Counts a value in the first bucket that holds it."""
+        """Counts a value in the first bucket that contains it."""
         if exemplar is not None:
-            raise ValueError("these histograms keep no exemplars")
+            raise ValueError("these histograms do not support exemplars")
         self._sum.inc(amount)
         self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
 
     def observe_all(self, amounts: Sequence[float]) -> None:
-        """Counts values; a bucket that holds several is counted up once."""
+        """Counts several values; each bucket is incremented only once."""
         bounds = self._upper_bounds
         self._sum.inc(sum(amounts))
         for bucket, count in Counts(bisect_left(bounds, amount) for amount in amounts).items():
@@ -62,7 +62,7 @@ MetricT = TypeVar("MetricT", Counter, Histogram)
 
 
 class TargetLabels(TypedDict):
-    """What a request asked for: labels of what may happen before it runs."""
+    """Labels of a requested target, for events before the run."""
 
     task: str
     model: str
@@ -71,16 +71,16 @@ class TargetLabels(TypedDict):
 
 
 class RunLabels(TargetLabels):
-    """What ran: the target, and the instruction set of its kernel (`onnxruntime` for float networks)."""
+    """Labels of a run: the target, and the instruction set of its kernel (`onnxruntime` for float networks)."""
 
     kernel: str
 
 
 class Children(Generic[MetricT]):
-    """The children of a metric by their labels, each looked up in the metric once.
+    """Cache of a metric's children by their labels.
 
-    For what is counted several times a request and never removed: the metric itself checks and copies the labels
-    each time, under a lock.
+    For series that are counted several times per request and never removed: `Metric.labels` checks and copies the
+    labels under a lock on every call.
 
     Args:
         metric: A counter or histogram with labels.
@@ -91,7 +91,7 @@ class Children(Generic[MetricT]):
         self._known: dict[tuple[tuple[str, object], ...], MetricT] = {}
 
     def __call__(self, **labels: object) -> MetricT:
-        """The child of these labels."""
+        """Returns the child with these labels."""
         key = tuple(labels.items())
         child = self._known.get(key)
         if child is None:
@@ -100,12 +100,12 @@ class Children(Generic[MetricT]):
 
 
 def replace_series(gauge: Gauge, shown: set[tuple[str, ...]], values: Mapping[tuple[str, ...], float]) -> None:
-    """Shows new values of a gauge, and takes away series that have none: in this order, so that a scrape misses none.
+    """Sets new values of a gauge, then removes old series without a value, so that no scrape misses a series.
 
     Args:
-        gauge: With labels.
-        shown: Values of the labels of the series that may be taken away; becomes those that are shown.
-        values: By the values of the labels.
+        gauge: A gauge with labels.
+        shown: Label values of the series that were set last; updated in place.
+        values: The new values by label values.
     """
     for labels, value in values.items():
         gauge.labels(*labels).set(value)
@@ -116,7 +116,7 @@ def replace_series(gauge: Gauge, shown: set[tuple[str, ...]], values: Mapping[tu
 
 
 class MetricDoc(NamedTuple):
-    """One metric as docs/metrics.md shows it."""
+    """Documentation of one metric in docs/metrics.md."""
 
     name: str
     type: str
@@ -125,10 +125,10 @@ class MetricDoc(NamedTuple):
 
 
 class Registrar:
-    """Makes metrics, registers them and remembers how docs/metrics.md describes them.
+    """Creates and registers metrics, and keeps their documentation for docs/metrics.md.
 
     Args:
-        registry: Where they are registered.
+        registry: Registry for the metrics.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -137,26 +137,26 @@ class Registrar:
         self.docs: list[MetricDoc] = []
 
     def counter(self, name: str, description: str, labels: tuple[str, ...]) -> Counter:
-        """A figure that only grows; its name ends in `_total`."""
+        """Creates a counter; its name ends in `_total`."""
         self.docs.append(MetricDoc(name, "counter", labels, description))
         return Counter(name, description, labels, registry=self.registry)
 
     def gauge(self, name: str, description: str, labels: tuple[str, ...] = ()) -> Gauge:
-        """A figure that rises and falls."""
+        """Creates a gauge."""
         self.docs.append(MetricDoc(name, "gauge", labels, description))
         return Gauge(name, description, labels, registry=self.registry)
 
     def histogram(self, name: str, description: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
-        """Counts of values by upper bound."""
+        """Creates a histogram with these upper bounds."""
         self.docs.append(MetricDoc(name, "histogram", labels, description))
         return Histogram(name, description, labels, registry=self.registry, buckets=buckets)
 
     def collector(self, collector: Collector) -> None:
-        """Registers figures that are read when Prometheus asks; gauges without labels."""
+        """Registers a collector whose gauges, without labels, are read at each scrape."""
         self.registry.register(collector)
         self.docs += [MetricDoc(family.name, "gauge", (), family.documentation) for family in collector.collect()]
 
 
 def flag(value: bool) -> str:
-    """A label's value for yes and no."""
+    """Returns the label value for a boolean."""
     return "true" if value else "false"

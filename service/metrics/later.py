@@ -1,7 +1,7 @@
-"""Values that requests leave behind, counted together: when Prometheus asks, or when some have gathered.
+"""Deferred counting: values of requests are counted in batches, at a scrape or when enough have accumulated.
 
-A request leaves some twenty figures. Each in a counter at once takes a lock and three calls, which together cost more
-than the sum of hundreds of values does.
+A request produces about twenty values. Counting each at once takes a lock and three calls, which costs more than
+summing hundreds of values.
 """
 
 import threading
@@ -19,34 +19,34 @@ _MOST = 128
 
 
 class Later(Generic[ValueT]):
-    """Values of one kind that are yet to be counted, at most some hundred.
+    """Buffer of values that are yet to be counted, about a hundred at most.
 
     Args:
-        count: Counts values. Never called from two threads at once.
+        count: Function that counts the values. Never called from two threads at once.
     """
 
     def __init__(self, count: Callable[[list[ValueT]], None]) -> None:
         self._count, self._values, self._lock = count, deque[ValueT](), threading.Lock()
 
     def add(self, value: ValueT) -> None:
-        """Leaves a value behind. From any thread."""
+        """Adds a value. May be called from any thread."""
         self._values.append(value)
         if len(self._values) >= _MOST:
             self.settle()
 
     def settle(self) -> None:
-        """Counts what has been left so far. From any thread."""
+        """Counts all values added so far. May be called from any thread."""
         with self._lock:
-            taken = [self._values.popleft() for _ in range(len(self._values))]  # only here is anything taken out
+            taken = [self._values.popleft() for _ in range(len(self._values))]  # values are only removed here
             if taken:
                 self._count(taken)
 
 
 class Settling(Collector):
-    """Has everything counted before the figures are read: registered first, asked first, and has none of its own.
+    """Collector that counts all deferred values before a scrape: registered first, so collected first.
 
     Args:
-        registry: Of the metrics that are counted later.
+        registry: Registry of the deferred metrics.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -54,17 +54,17 @@ class Settling(Collector):
         registry.register(self)
 
     def later(self, count: Callable[[list[ValueT]], None]) -> Later[ValueT]:
-        """A place for values that are counted by a function. It is kept for good: make a bounded number of them."""
+        """Creates a buffer for a counting function. It is never removed, so create a bounded number of them."""
         made: Later[ValueT] = Later(count)
         self._settle.append(made.settle)
         return made
 
     def describe(self) -> Iterable[Metric]:
-        """No figures of its own."""
+        """Returns nothing: this collector has no metrics itself."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Counts what is pending; see `describe`."""
+        """Counts what is pending and returns nothing; see `describe`."""
         for settle in list(self._settle):
             settle()
         return ()

@@ -1,4 +1,4 @@
-"""Metrics of the process: its memory, its limit, and what it was built of."""
+"""Metrics of the process: its memory, its memory limit, and its build."""
 
 from collections.abc import Iterator
 
@@ -11,14 +11,14 @@ from service.metrics.base import Registrar
 
 
 class MemoryCollector(Collector):
-    """This process's memory and its limit, read from /proc and the cgroup when Prometheus asks."""
+    """This process's memory and its limit, read from /proc and the cgroup at each scrape."""
 
     def collect(self) -> Iterator[Metric]:
-        """Yields the figures that the machine states."""
+        """Yields the gauges; those that the system does not report have no value."""
         for name, description, value in (
-            ("bireal_process_resident_memory_bytes", "Memory of the process in RAM.", host.resident_memory_bytes()),
-            ("bireal_process_peak_memory_bytes", "The most it ever was.", host.peak_memory_bytes()),
-            ("bireal_memory_limit_bytes", "Limit of the container; absent without one.", host.memory_limit_bytes()),
+            ("bireal_process_resident_memory_bytes", "Resident memory.", host.resident_memory_bytes()),
+            ("bireal_process_peak_memory_bytes", "Peak of the resident memory.", host.peak_memory_bytes()),
+            ("bireal_memory_limit_bytes", "Memory limit; absent without one.", host.memory_limit_bytes()),
         ):
             family = GaugeMetricFamily(name, description)
             if value is not None:
@@ -27,23 +27,23 @@ class MemoryCollector(Collector):
 
 
 class ProcessMetrics:
-    """What runs the service.
+    """Metrics of the process that runs the service.
 
     Args:
-        metrics: Where they are made.
+        metrics: Registrar for the metrics.
     """
 
     def __init__(self, metrics: Registrar) -> None:
         self._build = metrics.gauge(
             "bireal_build_info",
-            "1; the versions, the kernel in use and those that this CPU could run.",
+            "Always 1; labels are the versions, the kernel in use and all kernels that this CPU can run.",
             ("version", "python", "onnxruntime", "kernel", "kernels"),
         )
         metrics.collector(MemoryCollector())
         ProcessCollector(registry=metrics.registry)
 
     def set_build(self, *, version: str, python: str, onnxruntime: str, kernel: str, kernels: str) -> None:
-        """Shows versions, the kernel in use and those that this CPU could run, separated by commas."""
+        """Sets the versions, the kernel in use and those that this CPU can run, separated by commas."""
         self._build.clear()
         self._build.labels(version=version, python=python, onnxruntime=onnxruntime, kernel=kernel, kernels=kernels).set(
             1

@@ -27,7 +27,7 @@ from service.metrics.base import (
     flag,
 )
 
-#: What a request for an answer may end with that promises and alerts ask about.
+#: Status codes of requests to a network that the service-level objectives and alerts use.
 _WATCHED_STATUSES = (200, 429, 500, 503, 504)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -37,14 +37,14 @@ class AnswerMeter:
     """Counts the answers of one network.
 
     Args:
-        answers: How many there were.
-        stages: Their stages' times.
-        metrics: Where they are made.
+        answers: Counter of answers.
+        stages: Histogram of the time of each stage.
+        metrics: Registrar of the metrics.
     """
 
     def __init__(self, answers: Counter, stages: dict[Stage, Histogram], metrics: Registrar) -> None:
         self._answers, self._stages = answers, stages
-        #: Takes the seconds of each stage of an image that was answered, and counts it. The mapping must not change.
+        #: Counts one answered image, given the seconds of each stage. The mapping must not be modified afterwards.
         self.answered: Callable[[Mapping[Stage, float]], None] = metrics.later(self._count).add
 
     def _count(self, answers: list[Mapping[Stage, float]]) -> None:
@@ -54,7 +54,7 @@ class AnswerMeter:
 
 
 class _Http(NamedTuple):
-    """A request that was answered, by the labels that it is counted with."""
+    """An answered request: its labels and its time."""
 
     method: str
     route: str
@@ -63,14 +63,14 @@ class _Http(NamedTuple):
 
 
 class RequestMetrics:
-    """What became of the images that clients sent.
+    """Metrics of requests and their images.
 
     Args:
-        metrics: Where they are made.
+        metrics: Registrar for the metrics.
 
     Attributes:
-        queue_depth: Images that wait for a worker now: `.set`, `.inc`, `.dec`.
-        in_flight: Requests that are being answered now.
+        queue_depth: Gauge of the images that are waiting for a worker.
+        in_flight: Gauge of the requests that are being answered.
     """
 
     def __init__(self, metrics: Registrar) -> None:
@@ -79,50 +79,52 @@ class RequestMetrics:
             "bireal_stage_seconds", "Time of one stage of one image.", (*RUN, "stage"), TIME_BUCKETS
         )
         self._requests = metrics.counter(
-            "bireal_requests_total", "Images by how their request ended.", (*RUN, "outcome")
+            "bireal_requests_total", "Images by the outcome of their request.", (*RUN, "outcome")
         )
-        self._rejected = metrics.counter("bireal_rejected_total", "Refused because the queue was full.", TARGET)
-        self._expired = metrics.counter("bireal_expired_total", "Dropped because their deadline passed.", TARGET)
-        self._cancelled = metrics.counter("bireal_cancelled_total", "Dropped because the client had gone.", TARGET)
-        self._problems = metrics.counter("bireal_problems_total", "Errors answered, by their code.", ("code",))
+        self._rejected = metrics.counter("bireal_rejected_total", "Images rejected because the queue was full.", TARGET)
+        self._expired = metrics.counter("bireal_expired_total", "Images dropped because their deadline passed.", TARGET)
+        self._cancelled = metrics.counter(
+            "bireal_cancelled_total", "Images dropped because the client disconnected.", TARGET
+        )
+        self._problems = metrics.counter("bireal_problems_total", "Error responses, by their code.", ("code",))
         self._images = metrics.counter(
             "bireal_images_total",
-            "Images decoded, by format and whether they had to be converted.",
+            "Images decoded, by format and by whether they had to be converted to 8-bit RGB.",
             ("format", "converted"),
         )
         self._comparisons = metrics.counter(
             "bireal_comparisons_total",
-            "Images answered by two variants, by whether these agreed.",
+            "Images that two variants answered, by whether the variants agreed.",
             ("task", "model_a", "variant_a", "model_b", "variant_b", "agree"),
         )
         self._fallback = metrics.counter(
             "bireal_fallback_total",
-            "Images answered by another variant than the one asked for, because the operator cannot run.",
+            "Images answered by another variant than the requested one, because the operator cannot run.",
             (*MODEL, "requested", "ran"),
         )
         self._http = metrics.counter(
-            "bireal_http_requests_total", "HTTP requests; route is the template.", ("method", "route", "status")
+            "bireal_http_requests_total", "HTTP requests; route is its template.", ("method", "route", "status")
         )
         self._http_seconds = metrics.histogram(
-            "bireal_http_request_seconds", "Time from request to end of response.", ("method", "route"), TIME_BUCKETS
+            "bireal_http_request_seconds", "Time until the end of the response.", ("method", "route"), TIME_BUCKETS
         )
         self._client_deadline = metrics.histogram(
             "bireal_client_deadline_seconds",
-            "Deadlines that passed (504) and that clients had set, below the service's own limit, by their length.",
+            "Length of the deadlines that passed (504), of those that clients set below the service's own limit.",
             ("route",),
             DEADLINE_BUCKETS,
         )
 
         # Queue
-        self.queue_depth = metrics.gauge("bireal_queue_depth", "Images that wait for a worker.")
+        self.queue_depth = metrics.gauge("bireal_queue_depth", "Images that are waiting for a worker.")
         self.in_flight = metrics.gauge("bireal_in_flight", "Requests that are being answered.")
         self._queue_limit = metrics.gauge(
-            "bireal_queue_limit", "Images that may wait for one variant of one model; beyond it, 429."
+            "bireal_queue_limit", "Images that may wait for one variant of one model; more are rejected with 429."
         )
         self._workers = metrics.gauge("bireal_workers", "Networks that can run at the same time.")
-        self._batch = metrics.histogram("bireal_batch_size", "Images run together.", RUN, BATCH_BUCKETS)
+        self._batch = metrics.histogram("bireal_batch_size", "Images per run.", RUN, BATCH_BUCKETS)
 
-        # What every image is counted by.
+        # Caches for the metrics that every image is counted in.
         self._stage_of, self._batch_of = Children(self._stage), Children(self._batch)
         self._requests_of, self._images_of = Children(self._requests), Children(self._images)
         self._http_of, self._http_seconds_of = Children(self._http), Children(self._http_seconds)
@@ -132,12 +134,12 @@ class RequestMetrics:
         self._images_later = metrics.later(self._count_images)
 
     def set_capacity(self, *, queue_limit: int, workers: int) -> None:
-        """Shows how much may wait and run, so that rules can compare the queue with what it holds."""
+        """Sets the limits of the queue and the workers, so that alert rules can compare the queue with them."""
         self._queue_limit.set(queue_limit)
         self._workers.set(workers)
 
     def begin(self, **run: Unpack[RunLabels]) -> None:
-        """Shows the counters of what is served from 0 on: `rate` misses the first of what appears with a value of 1."""
+        """Creates the series of a served network at 0, because `rate` misses the first event of a new series."""
         target = {name: run[name] for name in TARGET}  # type: ignore[literal-required]
         for counter in (self._rejected, self._expired, self._cancelled):
             counter.labels(**target)
@@ -146,18 +148,18 @@ class RequestMetrics:
         self._stage_of(**run, stage="total")
 
     def begin_routes(self, routes: Iterable[str]) -> None:
-        """The same of the routes that answer with a network; see `begin`."""
+        """Does the same for the routes that run a network; see `begin`."""
         for route in routes:
             for status in _WATCHED_STATUSES:
                 self._http_of(method="POST", route=route, status=str(status))
             self._client_deadline.labels(route=route)
 
     def begin_fallback(self, *, task: str, model: str, version: str) -> None:
-        """The same of a binary model's answers by its reference; see `begin`."""
+        """Does the same for a binary model's answers by its reference; see `begin`."""
         self._fallback.labels(task=task, model=model, version=version, requested="binary", ran="reference")
 
     def answered_by(self, **run: Unpack[RunLabels]) -> "AnswerMeter":
-        """What counts the answers of one network, for who keeps it: the labels are looked up once."""
+        """Returns the meter of one network's answers, whose labels are looked up only once."""
         key = tuple(run.items())
         if key not in self._meters:
             stages = {stage: self._stage_of(**run, stage=stage) for stage in STAGES}
@@ -165,11 +167,11 @@ class RequestMetrics:
         return self._meters[key]
 
     def count_request(self, outcome: RequestOutcome, **run: Unpack[RunLabels]) -> None:
-        """Counts one image by how its request ended."""
+        """Counts one image by the outcome of its request."""
         self._requests_of(**run, outcome=outcome).inc()
 
     def count_rejected(self, **target: Unpack[TargetLabels]) -> None:
-        """Counts an image that was refused because the queue was full."""
+        """Counts an image that was rejected because the queue was full."""
         self._rejected.labels(**target).inc()
 
     def count_expired(self, **target: Unpack[TargetLabels]) -> None:
@@ -177,11 +179,11 @@ class RequestMetrics:
         self._expired.labels(**target).inc()
 
     def count_cancelled(self, **target: Unpack[TargetLabels]) -> None:
-        """Counts an image whose client had gone before it ran."""
+        """Counts an image whose client disconnected before it ran."""
         self._cancelled.labels(**target).inc()
 
     def count_problem(self, code: str) -> None:
-        """Counts an error that was answered, by its `ServiceError.code`."""
+        """Counts an error response by its `ServiceError.code`."""
         self._problems.labels(code=code).inc()
 
     def count_image(self, report: ImageReport) -> None:
@@ -199,17 +201,17 @@ class RequestMetrics:
         ).inc()
 
     def count_fallback(self, *, task: str, model: str, version: str, requested: str, ran: str) -> None:
-        """Counts an image that another variant than the one asked for answered."""
+        """Counts an image that another variant than the requested one answered."""
         self._fallback.labels(task=task, model=model, version=version, requested=requested, ran=ran).inc()
 
     def observe_http(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Records one HTTP request.
 
         Args:
-            method: As sent; unknown ones are counted together.
-            route: The template of the route that matched, or None.
-            status: Of the response.
-            seconds: From the request to the end of the response.
+            method: Method of the request; unknown methods are counted together.
+            route: Template of the matched route, or None.
+            status: Status code of the response.
+            seconds: Time from the request to the end of the response.
         """
         method = method if method in _METHODS else "other"
         self._http_later.add(_Http(method, route or "unmatched", status, seconds))
@@ -224,9 +226,9 @@ class RequestMetrics:
             self._http_of(method=method, route=route, status=str(status)).inc(count)
 
     def observe_client_deadline(self, route: str | None, seconds: float) -> None:
-        """Records a deadline of a client's own that passed; `route` as for `observe_http`."""
+        """Records a deadline that a client had set and that passed; `route` as for `observe_http`."""
         self._client_deadline.labels(route=route or "unmatched").observe(seconds)
 
     def observe_batches(self, sizes: list[int], **run: Unpack[RunLabels]) -> None:
-        """Records of several runs of one network how many images were run together."""
+        """Records the batch sizes of several runs of one network."""
         self._batch_of(**run).observe_all(sizes)

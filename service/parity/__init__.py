@@ -1,1 +1,1 @@
-"""Whether the bit-packed network in memory still computes what the float reference does."""
+"""Checks that the bit-packed network in memory still computes the same as the float reference."""

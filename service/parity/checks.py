@@ -1,4 +1,4 @@
-"""The three checks of parity; each takes outputs or images and says how far the two sides are apart."""
+"""The three parity checks: of outputs, of single layers, and of fixed test images."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class OutputParity:
-    """Two outputs for one image.
+    """Comparison of two outputs for one image.
 
     Attributes:
-        agree: By `Task.agree`.
-        difference: Largest difference as a share of the range of the reference's output. Rounding alone gives some
-            1e-7; an activation within rounding of zero, whose sign fell the other way, up to some 1e-2.
+        agree: Whether they agree, by `Task.agree`.
+        difference: Largest difference as a share of the range of the reference's output. Rounding alone causes about
+            1e-7; an activation within rounding of zero whose sign is flipped, up to about 1e-2.
     """
 
     agree: bool
@@ -30,7 +30,7 @@ class OutputParity:
 
 
 def compare_outputs(task: str, binary: Floats, reference: Floats) -> OutputParity:
-    """Compares logits [classes], or maps [H, W] in metres."""
+    """Compares logits [classes], or depth maps [H, W] in metres."""
     spread = max(float(reference.max() - reference.min()), float(np.finfo(np.float32).tiny))
     difference = float(np.abs(binary.astype(np.float64) - reference).max()) / spread
     return OutputParity(TASKS[task].agree(binary, reference).agree, difference)
@@ -38,13 +38,13 @@ def compare_outputs(task: str, binary: Floats, reference: Floats) -> OutputParit
 
 @dataclass(frozen=True, slots=True)
 class LayerFinding:
-    """One layer on one image.
+    """Result of the check of one layer on one image.
 
     Attributes:
-        layer: Its name in the graph.
-        exact: Alone, fed the same values: whether all integers are equal and all real values are within rounding.
-        sign_agreement: In free runs from the image on: share of the integer sums that have the reference's sign, 0..1;
-            None for layers without sums.
+        layer: The layer's name in the graph.
+        exact: Whether, on the same input values, all integers are equal and all real values agree within rounding.
+        sign_agreement: Share of the integer sums, 0..1, that have the reference's sign when both networks run freely
+            from the image on; None for layers without sums.
     """
 
     layer: str
@@ -53,17 +53,17 @@ class LayerFinding:
 
 
 class LayerCheck:
-    """Layer by layer, in audit graphs of the model's file (service/backends/audit.py): slow, and takes memory.
+    """Checks every layer in audit graphs of the model's file (service/backends/audit.py). Slow, and takes memory.
 
     Args:
-        card: A binary model's.
+        card: Card of a binary model.
     """
 
     def __init__(self, card: Card) -> None:
         self._audit = Audit.of_card(card)
 
     def run(self, image: npt.NDArray[np.uint8]) -> list[LayerFinding]:
-        """Checks every layer on uint8 [H, W, 3]. Blocks, for seconds where the network is large.
+        """Checks every layer on an image, uint8 [H, W, 3]. Blocks, for seconds if the network is large.
 
         Raises:
             ModelBrokenError: A graph does not load or fails.
@@ -77,23 +77,23 @@ class LayerCheck:
         ]
 
 
-#: Sides in pixels of the squares that the probe's images are made of: noise, and patches that deep layers see as such.
+#: Patch sizes in pixels of the probe's random images: noise, and patches large enough to reach deep layers.
 _PATCHES = (1, 1, 1, 1, 4, 8, 16, 32)
 
 
 class Probe:
-    """Fixed images and what the network makes of them, bit for bit, when it is loaded from an intact file.
+    """Fixed test images with the exact outputs of a network that is loaded from an intact file.
 
-    A bit-packed network is deterministic, so weights that change in memory change its outputs; unlike a comparison with
-    the reference this needs no tolerance, under which the last layers of a deep network could hide. There are several
-    images because one changed bit can vanish in the rounding of what follows it, more so where that is 8 bits wide.
+    A bit-packed network is deterministic, so weights that change in memory change its outputs. Unlike a comparison with
+    the reference, this check needs no tolerance, which could hide errors in the last layers of a deep network. Several
+    images are used because one flipped bit can vanish in later rounding, especially in rounding to 8 bits.
 
     Args:
-        card: A binary model's. Its file is verified and loaded once more, and let go of again.
-        intra_op_threads: Threads of that run.
+        card: Card of a binary model. Its file is verified, loaded once more, and released.
+        intra_op_threads: Number of threads for that run.
 
     Attributes:
-        images: uint8 [H, W, 3] each.
+        images: The test images, uint8 [H, W, 3] each.
 
     Raises:
         ServiceError: The file is not intact, or does not load.
@@ -115,5 +115,5 @@ class Probe:
             fresh.close()
 
     def same(self, outputs: Sequence[Floats]) -> bool:
-        """Whether the outputs for the probe's images, in their order, are what an intact network gives."""
+        """Whether the outputs for the probe's images, in order, are bit-identical to those of the intact network."""
         return [output.tobytes() for output in outputs] == self._expected

@@ -1,13 +1,14 @@
-"""The parity monitor: a sampled share of `binary` answers is computed again, when nothing else wants the CPU.
+"""The parity monitor, which checks a sample of the `binary` answers when the CPU is idle.
 
-Off by default: it then costs one comparison a request and no memory. On, three things happen in the background:
+It is off by default and then costs one comparison per request and no memory. If on, it does three checks in the
+background:
 
-* a sampled image is run on `reference`, and the outputs are compared;
-* on a part of these every layer is compared with stock operators, in graphs of its own, loaded for the first check and
-  kept as long as the network;
-* fixed images are run on the serving network now and then, whose outputs must never change by a bit.
+* It runs a sampled image on `reference` and compares the outputs.
+* On some of these images, it compares every layer with stock operators in the audit graphs. These are loaded for the
+  first check and kept as long as the network.
+* From time to time, it runs fixed images on the serving network, whose outputs must always be bit-identical.
 
-The last two are exact, so that one deviation is a finding: `bireal_parity_ok` goes to 0, and the log says what it was.
+The last two checks are exact, so any deviation is an error: `bireal_parity_ok` becomes 0, and the log names the cause.
 """
 
 import asyncio
@@ -31,14 +32,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ParitySettings:
-    """How much is checked.
+    """How much the monitor checks.
 
     Attributes:
-        sample: Share of the answers of `binary` that are computed again; 0 turns the monitor off.
-        layer_sample: Share of these on which every layer is checked.
-        probe_s: Seconds between runs of the fixed images, at least, and between checks of a model's layers; both come
-            with sampled answers.
-        intra_op_threads: As the serving networks have.
+        sample: Share of the `binary` answers that are computed again; 0 turns the monitor off.
+        layer_sample: Share of the sampled answers on which every layer is checked.
+        probe_s: Minimum seconds between two runs of the fixed images, and between two checks of a model's layers. Both
+            are only done along with a sampled answer.
+        intra_op_threads: Number of threads per run of the serving networks.
     """
 
     sample: float
@@ -49,7 +50,7 @@ class ParitySettings:
 
 @dataclass(slots=True)
 class _Watched:
-    """One loaded network."""
+    """State of the checks of one loaded network."""
 
     ok: bool = True
     probe: Probe | None = None
@@ -59,14 +60,14 @@ class _Watched:
 
 
 class ParityMonitor:
-    """See the module's text.
+    """Checks a sample of the `binary` answers; see the module's docstring.
 
     Args:
-        settings: How much is checked.
-        registry: Has the reference of a model.
-        scheduler: Runs it.
-        background: Does it when there is room.
-        metrics: Shows what was found.
+        settings: How much to check.
+        registry: Resolves the reference of a model.
+        scheduler: Runs the networks.
+        background: Runs the checks when there is room.
+        metrics: Receives the results.
     """
 
     def __init__(
@@ -81,11 +82,11 @@ class ParityMonitor:
         self._settings = settings
         self._registry, self._scheduler = registry, scheduler
         self._background, self._metrics = background, metrics
-        self._watched: WeakKeyDictionary[LoadedModel, _Watched] = WeakKeyDictionary()  # a reload starts anew
+        self._watched: WeakKeyDictionary[LoadedModel, _Watched] = WeakKeyDictionary()  # reset by a reload
 
     def __call__(self, handle: Handle, image: Image, outcome: Outcome) -> None:
-        """Told of every image that was run; in the event loop, and quick."""
-        if handle.variant != "binary" or random.random() >= self._settings.sample:  # noqa: S311  no secret
+        """Called in the event loop after every run of an image; returns quickly."""
+        if handle.variant != "binary" or random.random() >= self._settings.sample:  # noqa: S311  not a secret
             return
         labels = _labels(handle.card)
 
@@ -111,7 +112,7 @@ class ParityMonitor:
         if watched.probe is None or time.monotonic() - watched.probe_at >= self._settings.probe_s:
             await self._probe(handle, watched)
         due = time.monotonic() - watched.layers_at >= self._settings.probe_s
-        if due and random.random() < self._settings.layer_sample:  # noqa: S311  no secret
+        if due and random.random() < self._settings.layer_sample:  # noqa: S311  not a secret
             await self._layers(handle, watched, image)
         self._metrics.count_image("ok", **labels)
 
@@ -125,9 +126,7 @@ class ParityMonitor:
         same = probe.same([outcome.output for outcome in outcomes])
         self._metrics.count_probe(same=same, **_labels(handle.card))
         if not same:
-            self._found(
-                handle, watched, "the network in memory no longer gives the output that its file gives for a test image"
-            )
+            self._found(handle, watched, "the network in memory and its file give different outputs for a test image")
 
     async def _layers(self, handle: Handle, watched: _Watched, image: Image) -> None:
         findings = await asyncio.to_thread(_check_layers, handle.card, watched, image)
@@ -140,16 +139,16 @@ class ParityMonitor:
         wrong = [finding.layer for finding in findings if not finding.exact]
         if wrong:
             self._found(
-                handle, watched, f"layers differ from stock operators that are fed the same: {', '.join(wrong)}"
+                handle, watched, f"these layers differ from stock operators on the same inputs: {', '.join(wrong)}"
             )
 
     def _found(self, handle: Handle, watched: _Watched, what: str) -> None:
-        """Tells of a corruption, once for each loaded network."""
+        """Reports a corruption, and logs it once for each loaded network."""
         self._metrics.set_ok(False, **_labels(handle.card))
         if watched.ok:
             watched.ok = False
             log.error(
-                "parity of %s@%s is broken: %s. Reload the model; if it comes back, suspect memory or kernel.",
+                "parity of %s@%s is broken: %s. Reload the model; if this recurs, suspect the memory or the kernel.",
                 handle.card.name,
                 handle.card.version,
                 what,

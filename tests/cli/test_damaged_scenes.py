@@ -40,4 +40,4 @@ def test_evaluate_depth_leaves_out_a_damaged_file(run, road, damage):
 
 def test_evaluate_depth_ends_where_no_picture_has_a_camera(capsys, road):
     (road / "drive_0001" / "calib.json").write_text("{}")
-    assert "must state fx" in error_of(capsys, "evaluate", "--data", road, "--variant", "full")
+    assert "must contain fx" in error_of(capsys, "evaluate", "--data", road, "--variant", "full")
