@@ -1,1 +1,1 @@
-"""Experiments: which arm answers, what is kept of it, and what it says of the arms."""
+"""Experiments: they choose the arm that answers, store observations and feedback, and compare the arms."""

@@ -1,7 +1,8 @@
-"""The experiments that there are, and which of them a request takes part in.
+"""The current experiments, and the choice of the one that a request takes part in.
 
-Declared in a file, changed by an administrator. His changes are in the store, where every replica that shares it finds
-them within seconds and where they outlive a restart; they stand over the file's declaration of the same name.
+Experiments are declared in a file, and an administrator can change them. The changes are kept in the store: they
+survive a restart, reach every replica that shares the store within seconds, and override the file's declarations of the
+same name.
 """
 
 import logging
@@ -25,15 +26,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How an experiment has a request answered.
+    """How an experiment answers a request.
 
     Attributes:
         declaration: The experiment.
-        revision: What is compared: see `Declaration.revision`.
-        arm: What answers.
-        handle: Its network.
-        other: The network of the other arm, where that may run too (`shadow`, `paired`).
-        subject: Whom `split` assigned; None in the other modes.
+        revision: Identifier of what is compared; see `Declaration.revision`.
+        arm: The arm that answers.
+        handle: The network of that arm.
+        other: The network of the other arm, if it may run too (`shadow`, `paired`).
+        subject: The subject that `split` assigned; None in the other modes.
     """
 
     declaration: Declaration
@@ -45,17 +46,17 @@ class Route:
 
     def sampled(self) -> bool:
         """Draws whether the other arm runs on an image."""
-        return self.other is not None and random.random() < self.declaration.sample  # noqa: S311  no secret
+        return self.other is not None and random.random() < self.declaration.sample  # noqa: S311  not a secret
 
 
 class Experiments:
-    """See the module's text.
+    """The current experiments; see the module's docstring.
 
     Args:
-        declared: Those of the file.
-        store: Where an administrator's changes are.
-        registry: What runs the arms.
-        metrics: Shows state and weights.
+        declared: Declarations of the file.
+        store: Store of an administrator's changes.
+        registry: Resolves the networks of the arms.
+        metrics: Receives the state and weights of the experiments.
     """
 
     def __init__(
@@ -64,24 +65,24 @@ class Experiments:
         self._file = {declaration.name: declaration for declaration in declared}
         self._store, self._registry, self._metrics = store, registry, metrics
         self._lock = threading.Lock()
-        self._changing = threading.Lock()  # a change is made of what is there: one after the other
+        self._changing = threading.Lock()  # serialises changes, which depend on the current state
         self._complaints: dict[str, str] = {}
         self._changes: dict[str, str | None] | None = None
         self._all: dict[str, Declaration] = {}
         self._running: dict[tuple[TaskName, str | None], Declaration] = {}
         self.refresh()
 
-    # ---- what there is ---------------------------------------------------------------------------------------------
+    # ---- current experiments ---------------------------------------------------------------------------------------
 
     def all(self) -> list[Declaration]:
-        """Every experiment, by name."""
+        """Returns every experiment, sorted by name."""
         return [self._all[name] for name in sorted(self._all)]
 
     def get(self, name: str) -> Declaration:
-        """One experiment.
+        """Returns one experiment.
 
         Raises:
-            UnknownExperimentError: There is none of this name.
+            UnknownExperimentError: There is no experiment with this name.
         """
         found = self._all.get(name)
         if found is None:
@@ -89,21 +90,20 @@ class Experiments:
         return found
 
     def handles(self, declaration: Declaration) -> tuple[Handle, Handle]:
-        """The networks of baseline and candidate.
+        """Returns the networks of baseline and candidate.
 
         Raises:
-            ServiceError: One of them is not served, is replaced by its fallback, or they do not take the same input
-                or name the same classes.
+            ServiceError: One of them is not served or is replaced by its fallback, or their inputs or classes differ.
         """
         baseline, candidate = (
             self._registry.resolve(declaration.task, arm.model or declaration.model, arm.variant)
             for arm in declaration.arms
         )
         for handle in (baseline, candidate):
-            if handle.fallback is not None:  # its figures would be told of a network that never ran
+            if handle.fallback is not None:  # results would be attributed to a network that never ran
                 raise NotReadyError(
                     f"An arm of {declaration.name!r} does not run here: {handle.fallback}",
-                    remedy="Make the operator loadable (GET /models says what is wrong), or compare other variants.",
+                    remedy="Fix the loading of the operator (GET /models shows the error), or compare other variants.",
                 )
         if (baseline.card.input, baseline.card.depth) != (candidate.card.input, candidate.card.depth):
             raise InvalidExperimentError(
@@ -112,21 +112,21 @@ class Experiments:
                 remedy="Compare models whose cards have the same `input` (and `depth`).",
             )
         if baseline.card is not candidate.card and baseline.card.wnids != candidate.card.wnids:
-            raise InvalidExperimentError(  # arms are compared by the number of the class
-                f"{baseline.card.name} and {candidate.card.name} have different classes, or in another order.",
+            raise InvalidExperimentError(  # arms are compared by class index
+                f"{baseline.card.name} and {candidate.card.name} have different classes or class orders.",
                 remedy="Compare models whose cards list the same `classes` in the same order.",
             )
         return baseline, candidate
 
     def revision(self, declaration: Declaration) -> str:
-        """What is compared now; raises as `handles` does."""
+        """Returns the current revision (see `Declaration.revision`); raises as `handles` does."""
         baseline, candidate = self.handles(declaration)
         return declaration.revision((baseline.card.version, candidate.card.version))
 
-    # ---- changing it -----------------------------------------------------------------------------------------------
+    # ---- changes ---------------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Takes over what an administrator changed, here or at another replica, and shows which experiments run.
+        """Applies an administrator's changes, made here or on another replica, and updates the metrics.
 
         Blocks: call it in a thread.
 
@@ -138,13 +138,13 @@ class Experiments:
             if changes != self._changes:
                 self._changes = changes
                 self._take(changes)
-            self._show()  # models come and go without a change of a declaration
+            self._show()  # models may come and go without a change to a declaration
 
     def put(self, declaration: Declaration) -> Declaration:
-        """Creates an experiment, or replaces it. Blocks.
+        """Creates or replaces an experiment. Blocks.
 
         Raises:
-            InvalidExperimentError: It contradicts another one, or its arms take different inputs.
+            InvalidExperimentError: It conflicts with another experiment, or the arms' inputs or classes differ.
             ServiceError: One of its arms is not served.
             FeedbackStoreError: The change could not be stored.
         """
@@ -152,11 +152,11 @@ class Experiments:
         return self._change(declaration.name, lambda _: declaration)
 
     def change(self, name: str, change: Change) -> Declaration:
-        """Changes an experiment while it goes on; raises as `put` does. Blocks."""
+        """Changes an existing experiment; raises as `put` does. Blocks."""
         return self._change(name, lambda current: change.apply(current or self.get(name)))
 
     def remove(self, name: str) -> None:
-        """Ends an experiment; what it found stays in the store until it is too old. Blocks."""
+        """Removes an experiment; its data stay in the store until retention removes them. Blocks."""
         with self._changing:
             self.refresh()
             self.get(name)
@@ -165,7 +165,7 @@ class Experiments:
 
     def _change(self, name: str, change: Callable[[Declaration | None], Declaration]) -> Declaration:
         with self._changing:
-            self.refresh()  # another replica may have changed a part of it a moment ago
+            self.refresh()  # another replica may have just changed it
             changed = change(self._all.get(name))
             others = [declaration for declaration in self.all() if declaration.name != name]
             if len(others) >= MAX_EXPERIMENTS:
@@ -177,7 +177,7 @@ class Experiments:
             return changed
 
     def _take(self, changes: dict[str, str | None]) -> None:
-        """Makes the experiments of the file, with these changes, the current ones."""
+        """Makes the file's experiments, with these changes applied, the current ones."""
         current = dict(self._file)
         for name, document in changes.items():
             if document is None:
@@ -186,18 +186,18 @@ class Experiments:
             try:
                 current[name] = Declaration.model_validate_json(document)
             except ValidationError:  # written by another version of the service
-                log.warning("the stored declaration of experiment %s is not valid here; it is passed over", name)
+                log.warning("the stored declaration of experiment %s is not valid here and is ignored", name)
         for name in self._all.keys() - current.keys():
             self._metrics.remove(name)
         running: dict[tuple[TaskName, str | None], Declaration] = {}
         for declaration in current.values():
             if declaration.state == "running":
-                # Two replicas may have changed at once what contradicts itself together: one of them wins everywhere.
+                # Simultaneous changes on two replicas may conflict; the same one wins on every replica.
                 running.setdefault((declaration.task, declaration.model), declaration)
         self._all, self._running = current, running
 
     def _show(self) -> None:
-        """Shows the weights of every experiment, and whether it takes requests."""
+        """Updates the metrics of every experiment's weights and state."""
         for declaration in self._all.values():
             runs = self._running.get((declaration.task, declaration.model)) is declaration and self._can_run(
                 declaration
@@ -214,16 +214,16 @@ class Experiments:
     # ---- routing ---------------------------------------------------------------------------------------------------
 
     def route(self, task: TaskName, model: str | None, variant: str | None, subject: str) -> Route | None:
-        """Says how a request is answered as part of an experiment; None when it is not part of one.
+        """Returns how an experiment answers a request, or None if the request is not part of one.
 
-        A request that names a variant gets that variant. An experiment whose candidate cannot run is left alone, so
-        that it never takes the service down.
+        A request that names a variant gets that variant. An experiment whose arms cannot run is skipped, so that it
+        never takes the service down.
 
         Args:
-            task: What the endpoint does.
-            model: As the client named it.
-            variant: Likewise.
-            subject: Whom `split` gives the same arm again.
+            task: The endpoint's task.
+            model: The model as named by the client, or None.
+            variant: The variant as named by the client, or None.
+            subject: The subject of the request, who always gets the same arm in `split`.
         """
         declaration = self._running.get((task, model)) if variant is None else None
         if declaration is None:
@@ -231,7 +231,7 @@ class Experiments:
         try:
             baseline, candidate = self.handles(declaration)
         except ServiceError as error:
-            if self._complaints.get(declaration.name) != str(error):  # once, not with each request
+            if self._complaints.get(declaration.name) != str(error):  # log once, not on every request
                 self._complaints[declaration.name] = str(error)
                 log.warning("experiment %s does not run: %s", declaration.name, error)
             return None

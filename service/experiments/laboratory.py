@@ -1,4 +1,4 @@
-"""All of experiments and feedback in one place, as the service uses it; what there is of it is made here."""
+"""The facade of experiments and feedback; it creates and connects their parts."""
 
 import logging
 import threading
@@ -28,18 +28,18 @@ from service.tasks import TASKS
 log = logging.getLogger(__name__)
 
 _FRESH_S = 1.0
-_SHOW_S = 10.0  # gauges are scraped no more often than that
+_SHOW_S = 10.0  # Prometheus rarely scrapes more often
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an experiment found.
+    """Results of an experiment.
 
     Attributes:
-        results: None where it cannot run, as the verdict.
-        verdict: What the results mean.
-        networks: Name and version of the models that run the arms, baseline and candidate; empty where it cannot run.
-        problem: Why it cannot run.
+        results: The results; None if the experiment cannot run.
+        verdict: What the results mean; None if the experiment cannot run.
+        networks: Name and version of the models of baseline and candidate; empty if the experiment cannot run.
+        problem: Why the experiment cannot run, or None.
     """
 
     results: Results | None = None
@@ -49,7 +49,7 @@ class Report:
 
 
 class _Kept(NamedTuple):
-    """A report, of which declaration and state of the store, and when it was made."""
+    """A cached report with its declaration, the state of the store and the time when it was created."""
 
     declaration: Declaration
     changes: tuple[int, int]
@@ -61,15 +61,15 @@ class Laboratory:
     """Experiments and feedback.
 
     Args:
-        declared: Experiments of the file.
-        store: Where feedback and observations are.
-        secrets: For feedback tokens.
-        retention: What the store keeps.
-        registry: What runs the arms.
-        scheduler: Runs them.
+        declared: Experiments declared in the file.
+        store: Store of feedback and observations.
+        secrets: Secrets that sign feedback tokens.
+        retention: How much the store keeps.
+        registry: Resolves the networks of the arms.
+        scheduler: Runs the networks.
         background: Runs mirrored images.
-        metrics: Shows it all.
-        watch: Hears of every run beside an answer with its input and output; for the parity monitor.
+        metrics: Receives results and counts.
+        watch: Called with the input and output of every run that is not the answer; for the parity monitor.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Laboratory:
         self._revisions: dict[str, str] = {}
 
     def start(self) -> None:
-        """Starts to record."""
+        """Starts the recorder."""
         self.recorder.start()
 
     def close(self) -> None:
@@ -113,25 +113,25 @@ class Laboratory:
         return self.experiments.route(task, model, variant, subject)
 
     def trial(self, route: Route) -> Trial:
-        """A request's part in an experiment."""
+        """Creates the trial that runs a request as part of an experiment."""
         experiments = self._metrics.experiments
         return Trial(route, self._scheduler, self._background, self.recorder, experiments, self._watch)
 
-    # ---- what was found --------------------------------------------------------------------------------------------
+    # ---- results ---------------------------------------------------------------------------------------------------
 
     def report(self, declaration: Declaration, *, fresh_s: float = _FRESH_S) -> Report:
-        """What an experiment found. Blocks for as long as `analyse` takes: call it in a thread.
+        """Returns an experiment's results. Blocks as long as `analyse` does: call it in a thread.
 
         Args:
-            declaration: Of the experiment.
-            fresh_s: How many seconds old the answer may be where more has been written since.
+            declaration: The experiment.
+            fresh_s: Maximum age in seconds of a cached report if the store has changed since.
 
         Raises:
             FeedbackStoreError: The store cannot be read.
         """
-        with self._lock:  # one at a time: pollers do not multiply the work
+        with self._lock:  # one at a time, so that many pollers do not multiply the work
             try:
-                baseline, candidate = self.experiments.handles(declaration)  # that are served at this moment
+                baseline, candidate = self.experiments.handles(declaration)
             except ServiceError as error:
                 return Report(problem=error.detail)
             networks = tuple((handle.card.name, handle.card.version) for handle in (baseline, candidate))
@@ -151,8 +151,8 @@ class Laboratory:
             return report
 
     def _show(self) -> None:
-        """Brings the gauges up to date if anything was written, or something else is compared, since."""
-        with self._showing:  # an older state must not be written over a newer one
+        """Updates the gauges if the store or what is compared has changed since the last call."""
+        with self._showing:  # an older state must not overwrite a newer one
             declarations = self.experiments.all()
             state = self.store.changes(), [self._revision(declaration) for declaration in declarations]
             if state == self._shown:
@@ -167,7 +167,7 @@ class Laboratory:
             self._shown = state
 
     def _revision(self, declaration: Declaration) -> str | None:
-        """What an experiment compares now; None while it cannot run: its models may still be loading."""
+        """Returns an experiment's current revision, or None if it cannot run, for example while its models load."""
         try:
             return self.experiments.revision(declaration)
         except ServiceError:
@@ -180,7 +180,7 @@ class Laboratory:
             self._revisions.pop(name, None)
             shown.clear_results(name)
             return
-        if self._revisions.get(name) != results.revision:  # figures of what was compared before
+        if self._revisions.get(name) != results.revision:  # the gauges show an earlier revision
             self._revisions[name] = results.revision
             shown.clear_results(name)
         if results.agreement is not None:
@@ -208,7 +208,7 @@ class Laboratory:
 
 
 def in_words(declaration: Declaration, results: Results) -> Verdict:
-    """The verdict on an experiment's results."""
+    """Returns the verdict on an experiment's results."""
     evidence = results.evidence
     watched = evidence.difference_watched if evidence is not None else None
     baseline, candidate = results.arms
@@ -230,7 +230,7 @@ def in_words(declaration: Declaration, results: Results) -> Verdict:
 
 
 def _scores(live: Live) -> LiveScores:
-    """What feedback says of a variant."""
+    """Computes a variant's scores from its feedback."""
     found = {"top1": st.proportion(live.top1, live.n), "top5": st.proportion(live.top5, live.n)}
     if live.task == "depth":
         found = {"abs_rel": frames(live.abs_rel), "delta1": frames(live.delta1, share=True)}

@@ -1,4 +1,4 @@
-"""What is kept of one image in an experiment, what a client's feedback adds, and their sums: no image among them."""
+"""Records of experiments and feedback, and their sums. They never contain an image."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,20 +8,20 @@ from service.card import TaskName
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One image that an experiment saw.
+    """Record of one image in an experiment.
 
     Attributes:
-        id: Of the answer, the same as in its feedback token.
-        at: Seconds since 1970.
-        experiment: Its name.
-        revision: Of the experiment: see `Declaration.revision`.
-        arm: What answered.
-        baseline_s: Inference time of the baseline, seconds; None where it did not run.
-        candidate_s: Likewise of the candidate.
-        agree: Whether the arms agreed; None where only one ran.
+        id: ID of the answer, as in its feedback token.
+        at: Time of the answer, seconds since 1970.
+        experiment: Name of the experiment.
+        revision: Revision of the experiment; see `Declaration.revision`.
+        arm: Label of the arm that answered.
+        baseline_s: Inference time of the baseline, seconds; None if it did not run.
+        candidate_s: Inference time of the candidate, seconds; None if it did not run.
+        agree: Whether the arms agreed; None if only one ran.
         within: Depth: share of the pixels within a factor of 1.25.
         abs_rel: Depth: mean of |candidate - baseline| / baseline.
-        candidate_class: Classification: the candidate's best class, where it ran beside the baseline.
+        candidate_class: Classification: the candidate's best class, if both arms ran.
     """
 
     id: str
@@ -39,11 +39,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How good one prediction was.
+    """Scores of one prediction.
 
     Attributes:
         top1: Classification: whether the best class was right.
-        top5: Whether the right class was among the best five (or as many as were answered).
+        top5: Classification: whether the true class was among the best five (or all that were answered, if fewer).
         abs_rel: Depth: mean of |prediction - truth| / truth.
         delta1: Depth: share of the points within a factor of 1.25 of the truth.
     """
@@ -59,20 +59,20 @@ class Judgement:
     """A client's feedback on one answer.
 
     Attributes:
-        id: Of the answer.
-        at: Seconds since 1970, of the feedback.
-        task: Of the answer, as are the next three.
-        model: What answered.
-        version: Its version.
-        variant: Its variant.
-        said: What the client said, to tell a repetition from a contradiction: `class:3`, or a digest of the truth.
-        score: Of the prediction that was answered.
-        label: Classification: index of the right class.
-        experiment: That the answer was part of, as are the next two; None where it was not.
-        revision: Of the experiment.
-        arm: What answered.
-        other: Score of the arm that ran beside it, where that is known.
-        subject: In a split, whose image it was: a keyed hash; None counts as a subject of its own.
+        id: ID of the answer.
+        at: Time of the feedback, seconds since 1970.
+        task: Task of the answer.
+        model: Model that answered.
+        version: Version of the model.
+        variant: Variant that answered.
+        said: The feedback's content, to distinguish a repetition from a conflict: `class:3`, or a digest of the truth.
+        score: Score of the answered prediction.
+        label: Classification: index of the true class.
+        experiment: Experiment that the answer was part of; None, as the next two, if there was none.
+        revision: Revision of the experiment.
+        arm: Label of the arm that answered.
+        other: Score of the other arm, if known.
+        subject: In a split, a keyed hash of the subject; None counts as a separate subject.
     """
 
     id: str
@@ -92,7 +92,7 @@ class Judgement:
 
 
 class Live(NamedTuple):
-    """Feedback on one variant of a model: counts for classification, errors image by image for depth."""
+    """Feedback on one variant of a model: counts for classification, errors of each image for depth."""
 
     task: str
     model: str
@@ -106,12 +106,12 @@ class Live(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Classifications of one arm that were judged.
+    """Numbers of one arm's classifications with feedback.
 
     Attributes:
-        right: How many were right, of those that count.
-        counted: How many count: in a split the first of each subject, else all.
-        labelled: How many there are.
+        right: Number of right ones among those that count.
+        counted: Number that counts: in a split the first of each subject, else all.
+        labelled: Number in total.
     """
 
     right: int

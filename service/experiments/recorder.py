@@ -1,4 +1,4 @@
-"""The thread that writes observations, forgets what is old, and keeps gauges and declarations fresh."""
+"""The thread that writes observations, removes old rows, and keeps gauges and declarations up to date."""
 
 import logging
 import threading
@@ -28,7 +28,7 @@ class Retention(NamedTuple):
 
 @dataclass(slots=True)
 class _Refresher:
-    """Something to be called every so often."""
+    """A function to call at regular intervals."""
 
     call: Callable[[], None]
     every_s: float
@@ -41,12 +41,12 @@ class _Refresher:
 
 
 class Recorder:
-    """See the module's text.
+    """Writes observations and maintains the store in a thread.
 
     Args:
-        store: Where observations go.
-        retention: What is kept of them.
-        metrics: Shows the store.
+        store: Store for the observations.
+        retention: How much the store keeps.
+        metrics: Receives the counts of removed and lost rows.
     """
 
     def __init__(self, store: Store, retention: Retention, metrics: FeedbackMetrics) -> None:
@@ -59,11 +59,11 @@ class Recorder:
         self._thread = threading.Thread(target=self._work, name="bireal-recorder", daemon=True)
 
     def on_refresh(self, refresh: Callable[[], None], *, every_s: float = 2.0) -> None:
-        """Has something called now and then in the recorder's thread; it may raise `FeedbackStoreError`."""
+        """Calls a function at regular intervals in the recorder's thread; it may raise `FeedbackStoreError`."""
         self._refreshers.append(_Refresher(refresh, every_s))
 
     def start(self) -> None:
-        """Starts to write."""
+        """Starts the thread."""
         self._thread.start()
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Recorder:
         self.flush()
 
     def put(self, observation: Observation) -> None:
-        """Takes an observation; it is written within half a second. Does not block."""
+        """Queues an observation, which is written within half a second. Does not block."""
         with self._lock:
             if len(self._pending) < _MOST_PENDING:
                 self._pending.append(observation)
@@ -82,7 +82,7 @@ class Recorder:
         self._metrics.count_lost(1)
 
     def flush(self) -> None:
-        """Writes what is pending; what cannot be written is counted as lost. Blocks."""
+        """Writes pending observations; those that cannot be written are counted as lost. Blocks."""
         with self._writing:
             with self._lock:
                 pending, self._pending = self._pending, []
@@ -93,7 +93,7 @@ class Recorder:
                 log.error("%d observations of experiments are lost: %s", len(pending), error)  # noqa: TRY400
 
     def prune(self) -> None:
-        """Removes what is too old or too much. Blocks."""
+        """Removes rows that exceed the maximum age or number. Blocks."""
         removed = self._store.prune(max_age_s=self._retention.max_age_s, max_rows=self._retention.max_rows)
         for reason, rows in removed.items():
             self._metrics.count_removed(reason, rows)
@@ -106,6 +106,6 @@ class Recorder:
                 for refresher in self._refreshers:
                     refresher.run_if_due()
             except FeedbackStoreError as error:
-                log.error("%s", error)  # noqa: TRY400  says it all
-            except Exception:  # the thread must outlive whatever a refresh does
+                log.error("%s", error)  # noqa: TRY400  the message needs no traceback
+            except Exception:  # a failing refresh must not end the thread
                 log.exception("a refresh failed")

@@ -1,4 +1,4 @@
-"""What an experiment found so far: the wire types of its results, and how they are computed from the store."""
+"""An experiment's results so far: their wire types, and their computation from the store."""
 
 import math
 import sqlite3
@@ -12,21 +12,21 @@ from service.experiments import statistics as st
 from service.experiments.declaration import Declaration
 from service.experiments.store import Store
 
-#: Newest observations from which times are compared: this is computed beside requests, and a bootstrap of these takes
-#: some 50 ms of a CPU.
+#: Number of newest observations whose times are compared. A bootstrap of these takes about 50 ms of CPU time, which
+#: requests cannot use.
 _TIMES = 1000
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Wire(BaseModel):
-    """Base of the wire types."""
+    """Base class of the wire types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class IntervalInfo(_Wire):
-    """An estimate with its 95 % interval; null where there is too little to say."""
+    """An estimate with its 95 % confidence interval; null where there are too few data."""
 
     estimate: Number | None
     lower: Number | None
@@ -34,16 +34,16 @@ class IntervalInfo(_Wire):
 
 
 class ArmResult(_Wire):
-    """One arm."""
+    """Results of one arm."""
 
     name: str
-    images: int = Field(description="That it answered, as far as they are kept.")
+    images: int = Field(description="Images that the arm answered, as far as they are still stored.")
     inference_ms_median: Number | None = Field(
-        description="Of the newest images. In `shadow` the candidate's is of idle moments, and not to be compared."
+        description="Median over the newest images. Not comparable in `shadow`, where the candidate runs when idle."
     )
-    labelled: int = Field(description="Images with feedback for which its answer is known.")
+    labelled: int = Field(description="Images with feedback for which the arm's answer is known.")
     counted: int = Field(
-        description="Those of them that scores and evidence rest on: in `split` the first of each subject, else all."
+        description="Labelled images that scores and evidence use: in `split` the first of each subject, else all."
     )
     accuracy: IntervalInfo | None = Field(
         description="`top1` with its exact interval, or the mean share of points within a factor of 1.25 (delta1)."
@@ -52,7 +52,7 @@ class ArmResult(_Wire):
 
 
 class PairCounts(_Wire):
-    """Labelled images that both arms ran, by which of them was right; the middle two are the discordant ones."""
+    """Labelled images that both arms ran, by which arm was right; `baseline` and `candidate` are discordant pairs."""
 
     both: int
     baseline: int
@@ -63,45 +63,47 @@ class PairCounts(_Wire):
 class Evidence(_Wire):
     """Whether the arms' accuracies differ."""
 
-    difference: IntervalInfo = Field(description="Candidate less baseline; valid for one look at a chosen moment.")
+    difference: IntervalInfo = Field(description="Candidate minus baseline; valid for one look, planned beforehand.")
     difference_watched: IntervalInfo | None = Field(
-        description="The same with an interval that may be looked at all the time; the verdict rests on it."
+        description="The same with an anytime-valid interval, which may be looked at repeatedly. The verdict uses it."
     )
-    p_value: Number | None = Field(description="Exact: McNemar's test on pairs, Fisher's on a split. For one look.")
-    e_value: Number | None = Field(description="Pairs: anytime-valid; 20 and more is significant at 5 %.")
+    p_value: Number | None = Field(
+        description="Exact test, valid for one look: McNemar's on pairs, Fisher's on a split."
+    )
+    e_value: Number | None = Field(description="Pairs: anytime-valid; 20 or more is significant at 5 %.")
 
 
 class Results(_Wire):
-    """What was seen."""
+    """Results of an experiment."""
 
     revision: str
     arms: list[ArmResult]
-    pairs: int = Field(description="Images that both arms ran, as far as they are kept.")
-    agreement: IntervalInfo | None = Field(description="Share of the pairs in which they agree; exact interval.")
+    pairs: int = Field(description="Images that both arms ran, as far as they are still stored.")
+    agreement: IntervalInfo | None = Field(description="Share of the pairs in which the arms agree; exact interval.")
     within_1_25: IntervalInfo | None = Field(
-        default=None, description="Depth: share of pixels within 1.25, a pair's mean."
+        default=None, description="Depth: share of pixels within a factor of 1.25, mean over pairs."
     )
     latency_ratio: IntervalInfo | None = Field(
-        description="Inference time of the candidate / the baseline, geometric mean: below 1 where it is faster. Null "
-        "in `shadow`, where the candidate runs when nothing waits and the baseline beside other requests."
+        description="Inference time of the candidate / the baseline, geometric mean; below 1 if the candidate is "
+        "faster. Null in `shadow`, where the candidate runs when idle but the baseline alongside other requests."
     )
     labelled_pairs: PairCounts | None
     evidence: Evidence | None
 
 
 def interval(found: st.Interval) -> IntervalInfo:
-    """On the wire: what is not finite becomes null."""
+    """Converts an interval to its wire type; values that are not finite become null."""
     return IntervalInfo(**{name: (value if math.isfinite(value) else None) for name, value in found._asdict().items()})
 
 
 def frames(values: Sequence[float], *, share: bool = False) -> st.Interval:
-    """The mean of figures of depth maps with an interval from blocks of consecutive ones (ADR 43).
+    """Mean of a score over depth maps, with an interval from blocks of consecutive maps (docs/adr/0043).
 
-    Whoever sends the frames of a drive sends neighbours that resemble each other; nobody says which those are.
+    Consecutive frames of a drive resemble each other, and clients do not say which images belong to one drive.
 
     Args:
-        values: In the order in which they came.
-        share: Whether they are shares, whose mean is nowhere but in 0 to 1.
+        values: Scores in the order of arrival.
+        share: Whether the scores are shares, so that the interval is limited to 0..1.
     """
     found = st.mean_of_sequence(values, st.BLOCK_FRAMES)
     return _share(found) if share else found
@@ -114,9 +116,9 @@ def _share(found: st.Interval) -> st.Interval:
 
 
 def analyse(declaration: Declaration, revision: str, store: Store) -> Results:
-    """Computes the results of an experiment from all that is kept of it.
+    """Computes an experiment's results from all of its stored data.
 
-    Takes a second or two where all of 200,000 rows are kept, on one slow CPU: call it in a thread.
+    Takes one or two seconds for 200,000 rows on a slow CPU: call it in a thread.
 
     Raises:
         FeedbackStoreError: The store cannot be read.
@@ -137,7 +139,7 @@ def _analyse(declaration: Declaration, revision: str, store: Store) -> Results:
     ratio = None
     if declaration.mode == "split":
         ratio = st.unpaired_latency_ratio(times[candidate], times[baseline])
-    elif declaration.mode == "paired":  # in `shadow` the baseline runs beside other requests, and the candidate alone
+    elif declaration.mode == "paired":  # not `shadow`: there only the baseline runs alongside other requests
         both = np.array(
             [(row["candidate_s"], row["baseline_s"]) for row in rows if row["candidate_s"] and row["baseline_s"]]
         ).reshape(-1, 2)
@@ -169,10 +171,10 @@ def _analyse(declaration: Declaration, revision: str, store: Store) -> Results:
 
 
 class _Scores:
-    """Feedback on the arms of one experiment.
+    """Scores of the arms of one experiment by feedback.
 
-    A split assigns subjects and not images, and the images of a subject resemble each other. Of each subject the first
-    label counts: these are independent, which every interval and test here asks for.
+    A split assigns subjects, not images, and the images of one subject resemble each other. Only the first label of
+    each subject counts, because the intervals and tests require independent observations.
     """
 
     def __init__(self, declaration: Declaration, revision: str, store: Store) -> None:
@@ -183,7 +185,7 @@ class _Scores:
         name = declaration.name
         self._pairs = {} if self._depth or self._split else store.pairs(name, revision)
         self._right_by_arm = store.right(name, revision) if self._split and not self._depth else {}
-        # Of depth: (delta1, abs_rel) of every image that an arm was judged on; of pairs, both arms on the same images.
+        # Depth: (delta1, abs_rel) of every image that counts, by arm; pairs have the same images in both arms.
         self._depths: dict[str, list[tuple[float, float]]] = {self._baseline: [], self._candidate: []}
         self._depths_labelled = dict.fromkeys(self._depths, 0)
         self._differences: list[float] = []
@@ -201,7 +203,7 @@ class _Scores:
                 self._differences.append(row["other_delta1"] - row["delta1"])
 
     def _right(self, label: str) -> tuple[int, int]:
-        """Images on which an arm was right, and those that count. Of pairs, those judged on both."""
+        """Number of right images of an arm, and number of images that count (for pairs, those judged on both arms)."""
         if self._split:
             judged = self._right_by_arm.get(label)
             return (judged.right, judged.counted) if judged is not None else (0, 0)
@@ -225,7 +227,7 @@ class _Scores:
         return interval(st.proportion(*self._right(label)))
 
     def _mean(self, values: list[float], *, share: bool = False) -> st.Interval:
-        """Of a split's images, each of another subject, or of images in the order of their feedback."""
+        """Mean over independent images (in a split, one per subject), or over images in the order of their feedback."""
         return (_share(st.mean(values)) if share else st.mean(values)) if self._split else frames(values, share=share)
 
     def abs_rel(self, label: str) -> IntervalInfo | None:

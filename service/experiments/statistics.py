@@ -1,36 +1,36 @@
-"""What can be said of two arms from what was seen of them: intervals, exact tests, and evidence that may be watched.
+"""Statistics for the comparison of two arms: confidence intervals, exact tests, and anytime-valid evidence.
 
-Everything is scipy's but three formulas that it lacks, each a few lines with its source. All counts may be arrays:
-the simulations that validate these functions (tests/experiments/test_statistics.py) run them on thousands of
+The functions use scipy where it has the method; the others are a few lines with their source. All counts may be arrays,
+because the simulations that validate these functions (tests/experiments/test_statistics.py) run them on thousands of
 experiments at once.
 
-An interval and a p-value hold for one look, at a moment chosen beforehand. Whoever looks every day and stops at the
-first good one needs the e-value: it is a bet against "the arms are equally accurate" whose wealth, were that true,
-would pass 20 at any time with a probability of at most 1/20 (Ville's inequality).
+Intervals and p-values hold for one look at a time planned beforehand. Whoever looks every day and stops at the first
+good result needs the e-value or an interval sequence. The e-value is the wealth of a bet against "the arms are equally
+accurate". If that is true, the wealth ever exceeds 20 with a probability of at most 1/20 (Ville's inequality).
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # its parts are loaded when first used: half a second of every start would go to statistics
+import scipy  # loads its submodules on first use, which saves half a second at start-up
 
 Counts = int | npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 
-#: Resamples of a bootstrap: the ends of a 95 % interval then rest on 50 values each.
+#: Number of bootstrap resamples: 50 of them lie beyond each end of a 95 % interval.
 RESAMPLES = 1999
 
-#: Consecutive frames of a drive that count as one observation: a second of KITTI's ten a second.
+#: Number of consecutive frames that count as one observation: one second of a drive at KITTI's ten frames per second.
 BLOCK_FRAMES = 10
 
 _BISECTIONS = 60
 
 
 class Interval(NamedTuple):
-    """An estimate with its confidence interval; each a number, or an array of one for each experiment."""
+    """An estimate with its confidence interval; each is a number, or an array with one number per experiment."""
 
     estimate: float
     lower: float
@@ -38,12 +38,12 @@ class Interval(NamedTuple):
 
 
 def proportion(successes: Counts, trials: Counts, confidence: float = CONFIDENCE) -> Interval:
-    """A share with its exact interval (C. Clopper and E. Pearson, 1934): never covers less than it says.
+    """A share with its exact interval (C. Clopper and E. Pearson, 1934), whose coverage is never below `confidence`.
 
     Args:
-        successes: How many of the trials.
-        trials: How many in all; for 0 the estimate is NaN and the interval all of [0, 1].
-        confidence: Of the interval.
+        successes: Number of successes.
+        trials: Number of trials; for 0, the estimate is NaN and the interval is [0, 1].
+        confidence: Confidence level of the interval.
 
     Returns:
         Fractions 0..1.
@@ -59,59 +59,60 @@ def proportion(successes: Counts, trials: Counts, confidence: float = CONFIDENCE
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact test that two arms, seen on the same images, are equally accurate (Q. McNemar, 1947).
+    """Exact test of the hypothesis that two arms are equally accurate on the same images (Q. McNemar, 1947).
 
     Args:
-        only_a: Images on which only one arm was right.
-        only_b: Images on which only the other was.
+        only_a: Number of images on which only the first arm was right.
+        only_b: Number of images on which only the second arm was right.
 
     Returns:
-        The two-sided p-value: of the discordant pairs, each is as likely to favour either arm.
+        The two-sided p-value. Under the hypothesis, each discordant pair favours either arm with probability 1/2.
     """
     discordant = only_a + only_b
     return float(scipy.stats.binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
 
 
 def fisher(right_a: int, n_a: int, right_b: int, n_b: int) -> float:
-    """Exact test that two arms, seen on different images, are equally accurate (R. Fisher, 1922): two-sided p-value."""
+    """Exact test of equal accuracy of two arms on different images (R. Fisher, 1922). Returns the two-sided p-value."""
     if not n_a or not n_b:
         return 1.0
     return float(scipy.stats.fisher_exact([[right_a, n_a - right_a], [right_b, n_b - right_b]]).pvalue)
 
 
 def log_e_value(only_a: Counts, only_b: Counts) -> Floats:
-    """Logarithm of the anytime-valid evidence that two arms, seen on the same images, differ in accuracy.
+    """Logarithm of the anytime-valid evidence that two arms differ in accuracy on the same images.
 
-    A beta-binomial mixture on the discordant pairs: the likelihood of a favourable share p, averaged over all p in
-    0..1, over that of p = 1/2: E = 2^n B(a + 1, b + 1) with a and b the pairs of either direction and n = a + b. Before
-    each pair its expected growth is 1 if p is 1/2, so E is a martingale and may be looked at after every pair.
+    The e-value is a beta-binomial mixture over the discordant pairs: the likelihood of the share p of pairs in favour
+    of the first arm, averaged over all p in 0..1, divided by the likelihood of p = 1/2. With a and b pairs in favour of
+    the arms and n = a + b, E = 2^n B(a + 1, b + 1). If p = 1/2, E is a martingale with expected value 1, so it may be
+    looked at after every pair.
 
     Args:
-        only_a: Discordant pairs in favour of one arm.
-        only_b: Those in favour of the other.
+        only_a: Number of discordant pairs in favour of the first arm.
+        only_b: Number of discordant pairs in favour of the second arm.
 
     Returns:
-        ln E: 0 without data; above ln 20 is significant at 5 %, however often one looked.
+        ln E: 0 without data; above ln 20 is significant at 5 %, regardless of the number of looks.
     """
     a, b = np.asarray(only_a, dtype=np.float64), np.asarray(only_b, dtype=np.float64)
     return np.asarray((a + b) * np.log(2.0) + scipy.special.betaln(a + 1, b + 1))
 
 
 def e_value(only_a: int, only_b: int) -> float:
-    """The e-value; see `log_e_value`. At most 1e300, to stay a number that JSON and Prometheus can hold."""
+    """The e-value; see `log_e_value`. Limited to 1e300, so that it stays a finite number in JSON and Prometheus."""
     return float(np.exp(min(float(log_e_value(only_a, only_b)), np.log(1e300))))
 
 
 def share_sequence(successes: Counts, trials: Counts, confidence: float = CONFIDENCE) -> Interval:
-    """A share with an interval that may be watched: with the stated confidence, it covers the truth at every look.
+    """A share with an anytime-valid interval, which covers the true share at all looks with the given confidence.
 
-    All p that a beta-binomial mixture has not refuted by now (H. Robbins, 1970): those whose likelihood is more than
-    1 - confidence times its average over all p.
+    The interval contains all p that a beta-binomial mixture has not yet refuted (H. Robbins, 1970): those whose
+    likelihood is more than 1 - confidence times the average likelihood over all p.
 
     Args:
-        successes: How many of the trials so far.
-        trials: How many in all so far.
-        confidence: Of the whole sequence of intervals.
+        successes: Number of successes so far.
+        trials: Number of trials so far.
+        confidence: Confidence level of the whole sequence of intervals.
     """
     k, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -131,14 +132,15 @@ def share_sequence(successes: Counts, trials: Counts, confidence: float = CONFID
 
 
 def paired_difference_sequence(only_a: Counts, only_b: Counts, n: Counts, confidence: float = CONFIDENCE) -> Interval:
-    """As `paired_difference`, with an interval that may be watched.
+    """Like `paired_difference`, with an anytime-valid interval.
 
-    An image gives x = +1, 0 or -1, and the difference is the mean of x. Who bets a share l of his wealth against "the
-    mean is at most d" has, after these images, the product of 1 + l (x - d), which is a martingale at worst (I.
-    Waudby-Smith and A. Ramdas, 2024). It stays positive where l < 1 / (1 + d), so bets are shares of that: most could
-    be lost by an x of -1, and less boldly nothing is learnt from few images. With l = c / (1 + d) each factor falls
-    with d, so what is refuted is all below one d. The interval holds all d against which neither an equal mixture of
-    bets upwards nor one of bets downwards has earned 2 / (1 - confidence).
+    An image gives x = +1, 0 or -1, and the difference is the mean of x. A bet of size l against "the mean of x is at
+    most d" has the wealth prod(1 + l (x - d)) after these images, which is a supermartingale if the statement is true
+    (I. Waudby-Smith and A. Ramdas, 2024). The wealth stays positive for l < 1 / (1 + d), so the bets are l = c /
+    (1 + d) with c < 1. Large c learn quickly from few images but lose most of their wealth to an x of -1, so the wealth
+    is averaged over many c. Each factor decreases with d, so the refuted d are all those below some value. The interval
+    contains all d against which neither the mixture of upward bets nor that of downward bets has reached
+    2 / (1 - confidence).
     """
     a, b, total = (np.asarray(count, dtype=np.float64) for count in (only_a, only_b, n))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -150,14 +152,14 @@ def paired_difference_sequence(only_a: Counts, only_b: Counts, n: Counts, confid
 
 
 def _refuted_below(up: Floats, down: Floats, total: Floats, error: float) -> Floats:
-    """The d below which every "the mean of x is at most d" is refuted; -1 where none is."""
+    """Returns the d below which every "the mean of x is at most d" is refuted; -1 if none is."""
     shares = np.geomspace(0.002, 0.99, 32)
     ups, downs, ties = (count[..., None] for count in (up, down, total - up - down))
     low, high = np.full(up.shape, -1.0), np.where(total > 0, (up - down) / np.maximum(total, 1), -1.0)
     for _ in range(_BISECTIONS // 2):
         middle = (low + high) / 2
         d = middle[..., None]
-        bets = shares / np.maximum(1 + d, 1e-9)  # at -1 only where every x was -1, and nothing is refuted
+        bets = shares / np.maximum(1 + d, 1e-9)  # d reaches -1 only if every x is -1, when nothing is refuted
         logs = (
             scipy.special.xlogy(ups, 1 + bets * (1 - d))
             + scipy.special.xlogy(downs, 1 - shares)
@@ -169,25 +171,25 @@ def _refuted_below(up: Floats, down: Floats, total: Floats, error: float) -> Flo
 
 
 def difference_sequence(right_a: int, n_a: int, right_b: int, n_b: int, confidence: float = CONFIDENCE) -> Interval:
-    """As `unpaired_difference`, with an interval that may be watched."""
+    """Like `unpaired_difference`, with an anytime-valid interval."""
     a, b = (share_sequence(right, n, (1 + confidence) / 2) for right, n in ((right_a, n_a), (right_b, n_b)))
     return Interval(a.estimate - b.estimate, a.lower - b.upper, a.upper - b.lower)
 
 
 def paired_difference(only_a: Counts, only_b: Counts, n: Counts, confidence: float = CONFIDENCE) -> Interval:
-    """Accuracy of one arm less that of another on the same images, with a score interval (T. Tango, 1998).
+    """Difference of the accuracies of two arms on the same images, with a score interval (T. Tango, 1998).
 
-    Score intervals keep their coverage where one direction, or both, has no pair, as is usual at the start of an
-    experiment; Wald's do not.
+    Unlike Wald intervals, score intervals keep their coverage if there are no discordant pairs in one or both
+    directions, which is common at the start of an experiment.
 
     Args:
-        only_a: Images on which only the first arm was right.
-        only_b: Images on which only the second was.
-        n: All images, concordant ones included.
-        confidence: Of the interval.
+        only_a: Number of images on which only the first arm was right.
+        only_b: Number of images on which only the second arm was right.
+        n: Number of all images, including concordant pairs.
+        confidence: Confidence level of the interval.
 
     Returns:
-        A difference of fractions, -1..1; without images NaN and all of [-1, 1].
+        First minus second, a difference of fractions in -1..1; without images, NaN with the interval [-1, 1].
     """
     x, y, total = (np.asarray(count, dtype=np.float64) for count in (only_a, only_b, n))
     z = scipy.special.ndtri((1 + confidence) / 2)
@@ -195,7 +197,7 @@ def paired_difference(only_a: Counts, only_b: Counts, n: Counts, confidence: flo
         estimate = (x - y) / total
 
     def excess(delta: Floats, bound: float) -> Floats:
-        """(x - y - n delta) / its standard error if delta were true, less a bound; falls with delta."""
+        """Decreasing function of delta with the sign of (x - y - n delta) / (its standard error at delta) - bound."""
         a, b = 2 * total, -x - y + (2 * total - x + y) * delta
         c = -y * delta * (1 - delta)
         only_b_share = (np.sqrt(np.maximum(b * b - 4 * a * c, 0)) - b) / np.maximum(2 * a, 1e-300)
@@ -208,7 +210,7 @@ def paired_difference(only_a: Counts, only_b: Counts, n: Counts, confidence: flo
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             over = excess(middle, bound)
-            # Without discordant pairs it is 0 at 0, where the standard error vanishes too: no end lies there.
+            # Without discordant pairs, it is 0 at delta = 0, where the standard error is 0 too; that is not an end.
             above = over > 0 if bound > 0 else over >= 0
             low, high = np.where(above, middle, low), np.where(above, high, middle)
         ends.append((low + high) / 2)
@@ -217,10 +219,10 @@ def paired_difference(only_a: Counts, only_b: Counts, n: Counts, confidence: flo
 
 
 def unpaired_difference(right_a: int, n_a: int, right_b: int, n_b: int, confidence: float = CONFIDENCE) -> Interval:
-    """Accuracy of one arm less that of another on different images (R. Newcombe, 1998, method 10).
+    """Difference of the accuracies of two arms on different images, with an interval (R. Newcombe, 1998, method 10).
 
     Returns:
-        A difference of fractions, -1..1; NaN and all of [-1, 1] while an arm has no image.
+        First minus second, a difference of fractions in -1..1; NaN with [-1, 1] while an arm has no images.
     """
     if not n_a or not n_b:
         return Interval(float("nan"), -1.0, 1.0)
@@ -237,19 +239,19 @@ def unpaired_difference(right_a: int, n_a: int, right_b: int, n_b: int, confiden
 def latency_ratio(
     candidate_s: npt.ArrayLike, baseline_s: npt.ArrayLike, *, seed: int = 0, confidence: float = CONFIDENCE
 ) -> Interval:
-    """How long one arm takes as a multiple of another, on the same images.
+    """Ratio of the inference times of two arms on the same images.
 
-    The geometric mean of the ratios, as times differ by factors; a bootstrap over the images for the interval, as
-    times have long tails and no known distribution.
+    The estimate is the geometric mean of the ratios, because times differ by factors. The interval is a bootstrap over
+    the images, because times have long tails and no known distribution.
 
     Args:
         candidate_s: [..., N] seconds, above 0.
         baseline_s: [..., N] seconds of the same images.
-        seed: Of the resampling: the same data give the same interval.
-        confidence: Of the interval.
+        seed: Seed of the resampling, so that the same data give the same interval.
+        confidence: Confidence level of the interval.
 
     Returns:
-        Below 1 where the candidate is faster; the interval is (0, inf) for fewer than two images.
+        Candidate / baseline, below 1 if the candidate is faster; the interval is (0, inf) for fewer than two images.
     """
     logs = np.log(np.asarray(candidate_s, dtype=np.float64)) - np.log(np.asarray(baseline_s, dtype=np.float64))
     if logs.shape[-1] < 2:
@@ -261,7 +263,7 @@ def latency_ratio(
 def unpaired_latency_ratio(
     candidate_s: npt.ArrayLike, baseline_s: npt.ArrayLike, *, confidence: float = CONFIDENCE
 ) -> Interval:
-    """As `latency_ratio` for arms that ran different images: Welch's interval on the logarithms."""
+    """Like `latency_ratio` for arms that ran different images, with Welch's interval of the logarithms."""
     candidate, baseline = (np.log(np.asarray(side, dtype=np.float64)) for side in (candidate_s, baseline_s))
     if min(candidate.size, baseline.size) < 2:
         return Interval(float("nan"), 0.0, float("inf"))
@@ -269,11 +271,11 @@ def unpaired_latency_ratio(
 
 
 def mean(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """The mean with Student's interval: per-image depth errors, or the paired differences of two arms' errors.
+    """The mean with Student's interval, for depth errors of images or for paired differences of two arms' errors.
 
     Args:
-        values: [N]; for fewer than two the interval is all numbers.
-        confidence: Of the interval.
+        values: [N]; for fewer than two, the interval is (-inf, inf).
+        confidence: Confidence level of the interval.
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.size < 2:
@@ -284,19 +286,19 @@ def mean(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
 
 
 def mean_of_sequence(values: npt.ArrayLike, block: int, confidence: float = CONFIDENCE) -> Interval:
-    """The mean of values that come one after the other and resemble their neighbours, such as the frames of a drive.
+    """The mean of autocorrelated values, such as scores of the consecutive frames of a drive.
 
-    `mean` would take each frame for news and state an interval that is too narrow. Here the means of whole blocks of
-    consecutive values are the sample (batch means; A. Law and J. Carson, 1979): with blocks longer than the likeness
-    reaches they are nearly independent, and few blocks give a wide interval, as they should.
+    `mean` assumes independent values, so its interval would be too narrow. Here the sample consists of the means of
+    blocks of consecutive values (batch means; A. Law and J. Carson, 1979). These are nearly independent if the blocks
+    are longer than the correlation reaches, and few blocks give a wide interval, as they should.
 
     Args:
         values: [N], in their order.
-        block: Least number of values a block.
-        confidence: Of the interval.
+        block: Minimum number of values per block.
+        confidence: Confidence level of the interval.
 
     Returns:
-        The mean of all values with Student's interval from the blocks; all numbers for fewer than two blocks.
+        The mean of all values with Student's interval from the blocks; (-inf, inf) for fewer than two blocks.
     """
     sample = np.asarray(values, dtype=np.float64)
     blocks = sample.size // block
@@ -310,7 +312,7 @@ def mean_of_sequence(values: npt.ArrayLike, block: int, confidence: float = CONF
 
 
 def unpaired_mean_difference(a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Mean of one sample less that of another, each of two values or more, with Welch's interval."""
+    """Difference of the means of two samples, of at least two values each, with Welch's interval."""
     sides = [np.asarray(side, dtype=np.float64) for side in (a, b)]
     estimate = float(sides[0].mean() - sides[1].mean())
     if all(side.std() == 0 for side in sides):
@@ -320,16 +322,13 @@ def unpaired_mean_difference(a: npt.ArrayLike, b: npt.ArrayLike, confidence: flo
 
 
 def _bootstrap_mean(values: Floats, seed: int, confidence: float) -> tuple[Floats, Floats]:
-    """Percentile bootstrap of the mean over the last axis.
-
-    A constant sample has a constant bootstrap: the interval is that point.
-    """
+    """Percentile bootstrap of the mean over the last axis; for a constant sample, the interval is a single point."""
     found = scipy.stats.bootstrap(
         (values,),
         np.mean,
         axis=-1,
         n_resamples=RESAMPLES,
-        batch=max(1, int(4e6 // max(values.size, 1))),  # some 32 MB at a time
+        batch=max(1, int(4e6 // max(values.size, 1))),  # about 32 MB at a time
         confidence_level=confidence,
         method="percentile",
         rng=np.random.default_rng(seed),
@@ -338,6 +337,6 @@ def _bootstrap_mean(values: Floats, seed: int, confidence: float) -> tuple[Float
 
 
 def _interval(estimate: npt.ArrayLike, lower: npt.ArrayLike, upper: npt.ArrayLike) -> Interval:
-    """Numbers for numbers, arrays for arrays."""
+    """Builds an interval of numbers from scalars, or of arrays from arrays."""
     parts = [np.asarray(part, dtype=np.float64) for part in (estimate, lower, upper)]
     return Interval(*(float(part) if part.ndim == 0 else part for part in parts))  # type: ignore[arg-type]

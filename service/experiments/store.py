@@ -1,12 +1,12 @@
-"""The store of feedback and observations: one SQLite file on a volume, or memory.
+"""The store of feedback and observations: an SQLite file on a volume, or in memory.
 
-In write-ahead mode with full synchronisation: what was acknowledged is on the disk and outlives a SIGKILL, and several
-processes on one machine may share the file. Images are never in it. Observations of experiments are written in batches
-by the recorder, without a promise; feedback one by one, before it is acknowledged. A file is read through a connection
-of its own: what takes a second to sum up does not keep feedback waiting.
+It uses write-ahead logging with full synchronisation. Acknowledged data are on disk and survive a SIGKILL, and several
+processes on one machine may share the file. It never contains images. Feedback is written before it is acknowledged.
+The recorder writes observations in batches, which may be lost. A file is read through a separate connection, so that
+feedback does not wait for a long query.
 """
 
-# ruff: noqa: S608 - statements are put together from constants of this module; values are always bound
+# ruff: noqa: S608 - statements are composed from constants of this module; values are always bound
 
 import sqlite3
 import threading
@@ -23,18 +23,18 @@ from service.experiments.tables import BEREAVED, HEIR, SCHEMA, judged, labelled_
 
 Stored = Literal["stored", "repeated", "conflicting"]
 
-_BUSY_S = 5.0  # how long a process waits for another one's write
-_PAGES = 2000  # of 4 kB, that one pruning gives back at most
+_BUSY_S = 5.0  # how long a process waits for another process's write
+_PAGES = 2000  # maximum number of 4 kB pages that one call of `shrink` frees
 _OBSERVATION = tuple(field.name for field in fields(Observation))
 
 
 class Store:
-    """See the module's text. Every method may be called from any thread, and blocks: call it off the event loop.
+    """The store; see the module's docstring. All methods are thread-safe and block: call them off the event loop.
 
-    In memory there is one connection for all, and feedback waits while a method reads.
+    A store in memory has only one connection, so feedback waits while another method reads.
 
     Args:
-        path: The file, made where it is missing; None keeps everything in memory, for this process's life.
+        path: The file, created if missing; None keeps everything in memory until the process ends.
 
     Raises:
         FeedbackStoreError: The file cannot be opened or written.
@@ -45,12 +45,12 @@ class Store:
         self._lock = threading.RLock()
         try:
             self._connection = _connect(path)
-            # of a new file, before there is anything in it; an older one stays as large as it ever was
+            # Only has an effect on a new, empty file; files created without it never shrink.
             self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(SCHEMA)
-            # What is in memory is seen by one connection only.
+            # An in-memory database is only visible to its own connection.
             self._reader, self._reading = self._connection, self._lock
             if path is not None:
                 self._reader, self._reading = _connect(path), threading.RLock()
@@ -59,7 +59,7 @@ class Store:
             raise FeedbackStoreError(f"The feedback store {path} cannot be opened: {error}.") from error
 
     def close(self) -> None:
-        """Closes the file; what was written is in it."""
+        """Closes the connections."""
         with self._reading, self._lock:
             self._reader.close()
             self._connection.close()
@@ -67,10 +67,10 @@ class Store:
     # ---- writing ---------------------------------------------------------------------------------------------------
 
     def add_feedback(self, judgement: Judgement) -> Stored:
-        """Keeps a client's feedback; it is on the disk when this returns. The first word on an answer stands.
+        """Stores a client's feedback durably. The first feedback on an answer is kept; later ones are only compared.
 
         Raises:
-            FeedbackStoreError: It could not be written, so it must not be acknowledged.
+            FeedbackStoreError: The feedback could not be written, so it must not be acknowledged.
         """
         other = judgement.other or Score()
         row = (
@@ -92,13 +92,13 @@ class Store:
 
     @staticmethod
     def _count_subject(connection: sqlite3.Connection, judgement: Judgement) -> None:
-        """Notes a subject's label, and that it does not count where the subject has one that does."""
+        """Records a subject's label; if the subject already has one that counts, the new one is marked as `again`."""
         key = judgement.experiment, judgement.revision, judgement.subject
         top1 = judgement.score.top1
         known = connection.execute(
             "SELECT first FROM subject WHERE (experiment, revision, subject) = (?, ?, ?)", key
         ).fetchone()
-        if known is not None and top1 is None:  # of depth only what is kept counts: see `HEIR`
+        if known is not None and top1 is None:  # for depth, only rows that are still stored count: see `HEIR`
             known = connection.execute("SELECT id AS first FROM feedback WHERE id = ?", (known["first"],)).fetchone()
         first = judgement.id if known is None else known["first"]
         connection.execute("INSERT OR REPLACE INTO subject VALUES (?, ?, ?, ?, ?)", (*key, judgement.at, first))
@@ -107,10 +107,10 @@ class Store:
             connection.execute(f"INSERT INTO again VALUES ({_marks(row)})", row)
 
     def add_observations(self, observations: Iterable[Observation]) -> None:
-        """Keeps what experiments saw.
+        """Stores observations of experiments.
 
         Raises:
-            FeedbackStoreError: None of it could be written.
+            FeedbackStoreError: The observations could not be written; none were.
         """
         rows = [astuple(observation) for observation in observations]
         if rows:
@@ -118,19 +118,19 @@ class Store:
                 connection.executemany(f"INSERT OR REPLACE INTO observation VALUES ({_marks(_OBSERVATION)})", rows)
 
     def put_declaration(self, name: str, document: str | None) -> None:
-        """Keeps an administrator's declaration, as JSON, over that of the file; None for one that was removed."""
+        """Stores an administrator's declaration as JSON, which overrides the file's; None if it was removed."""
         with self._transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO declaration VALUES (?, ?)", (name, document))
 
     def prune(self, *, max_age_s: float, max_rows: int, now: float | None = None) -> dict[Literal["age", "count"], int]:
-        """Removes what is too old, then the oldest of what is too much, in either table.
+        """Removes rows that are too old, then the oldest rows beyond `max_rows`, from both tables.
 
-        What it says about experiments is remembered as counts: the e-value, and intervals that may be watched, rest on
-        all that was ever seen, and forgetting a part of it would break their guarantee. Feedback that goes before its
-        token expires is remembered as given, so that it does not count again when it is sent again.
+        Labels of experiments are kept as counts: the e-value and the anytime-valid intervals use all labels ever
+        received, and dropping some would break their guarantee. The ids of feedback that is removed before its token
+        expires are kept in `spent`, so that it does not count again if it is sent again.
 
         Returns:
-            Rows removed, by reason.
+            Number of removed rows by reason.
         """
         removed: dict[Literal["age", "count"], int] = {"age": 0, "count": 0}
         oldest = (time.time() if now is None else now) - max_age_s
@@ -155,7 +155,7 @@ class Store:
                         connection.execute("DELETE FROM again WHERE at < ?", (before,))
                     for subject in bereaved:
                         self._count_heir(connection, tuple(subject))
-            # a token is issued before its feedback is given, and lives as long as feedback is kept
+            # Feedback older than this has no valid token: tokens are issued earlier, and expire at the same age.
             connection.execute("DELETE FROM spent WHERE at < ?", (oldest,))
             connection.execute("DELETE FROM subject WHERE at < ?", (oldest,))
         return removed
@@ -170,27 +170,27 @@ class Store:
             connection.execute("DELETE FROM again WHERE id = ?", (heir["id"],))
 
     def shrink(self) -> None:
-        """Gives space that retention made free back to the disk, so much at a time that feedback hardly waits.
+        """Returns space freed by retention to the disk, in small portions so that feedback hardly waits.
 
         Raises:
-            FeedbackStoreError: It could not be given back.
+            FeedbackStoreError: The space could not be returned.
         """
         with self._lock:
             try:
-                # as a script: a page is a step, and `execute` makes one step where no rows come back
+                # Each step of this statement frees one page, and `execute` would only make one step without rows.
                 self._connection.executescript(f"PRAGMA incremental_vacuum({_PAGES})")
             except sqlite3.Error as error:
                 raise FeedbackStoreError(f"The feedback store cannot be written: {error}.") from error
 
     @staticmethod
     def _remember_counts(connection: sqlite3.Connection, table: str, before: float) -> None:
-        """Keeps what rows that are about to go say about labelled pairs, and about each arm.
+        """Saves the counts of labelled pairs, and of each arm's labels, before rows are removed.
 
-        A pair whose feedback goes becomes a count. One whose observation goes first stays a pair: what the candidate
-        said is moved to the feedback.
+        A pair whose feedback is removed becomes a count. If its observation is removed first, the pair is kept: the
+        candidate's score is copied to the feedback.
         """
         if table == "feedback":
-            # by age: the index that the planner takes would have all of the table read, while feedback waits
+            # Force the index by age: with the planner's choice, the whole table would be read while feedback waits.
             pairs = labelled_pairs("feedback AS f INDEXED BY feedback_at")
             connection.execute(
                 f"INSERT INTO tally SELECT experiment, revision, baseline, candidate, count(*) FROM ({pairs}) "
@@ -218,7 +218,7 @@ class Store:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All that is read of a file within is of one moment. Of memory each method's figures are: see `Store`.
+        """Makes all reads of a file inside the block see the same state; in memory, only those of one method do.
 
         Raises:
             FeedbackStoreError: The store cannot be read.
@@ -237,24 +237,24 @@ class Store:
                     self._rows("COMMIT")
 
     def changes(self) -> tuple[int, int]:
-        """Differs from its last value when anything was written, by this process or another one."""
+        """Returns a value that changes when this or another process writes to the store."""
         with self._reading:
             ((version,),) = self._rows("PRAGMA data_version")
             return version, self._reader.total_changes
 
     def declarations(self) -> dict[str, str | None]:
-        """The administrator's declarations, as JSON by name; None for those removed."""
+        """Returns the administrator's declarations as JSON by name; None for removed ones."""
         return {row["name"]: row["document"] for row in self._rows("SELECT name, document FROM declaration")}
 
     def observations(self, experiment: str, revision: str, limit: int) -> list[sqlite3.Row]:
-        """The newest observations of an experiment."""
+        """Returns the newest observations of an experiment, newest first."""
         return self._rows(
             "SELECT * FROM observation WHERE experiment = ? AND revision = ? ORDER BY at DESC LIMIT ?",
             (experiment, revision, limit),
         )
 
     def answered(self, experiment: str, revision: str) -> dict[str, int]:
-        """Images that each arm answered, as far as they are kept."""
+        """Counts the stored images that each arm answered."""
         rows = self._rows(
             "SELECT arm, count(*) AS n FROM observation WHERE experiment = ? AND revision = ? GROUP BY arm",
             (experiment, revision),
@@ -262,7 +262,7 @@ class Store:
         return {row["arm"]: int(row["n"]) for row in rows}
 
     def agreement(self, experiment: str, revision: str) -> tuple[int, int]:
-        """Pairs that are kept, and those of them that agree."""
+        """Counts the stored pairs, and those of them that agree."""
         (row,) = self._rows(
             "SELECT count(agree), COALESCE(sum(agree), 0) FROM observation WHERE experiment = ? AND revision = ?",
             (experiment, revision),
@@ -270,9 +270,9 @@ class Store:
         return int(row[0]), int(row[1])
 
     def pairs(self, experiment: str, revision: str) -> dict[tuple[bool, bool], int]:
-        """Labelled pairs ever seen, by whether the baseline and the candidate were right."""
+        """Counts all labelled pairs ever stored, by whether the baseline and the candidate were right."""
         counts: dict[tuple[bool, bool], int] = {}
-        with self._reading, self.snapshot():  # retention makes rows into counts: neither is met twice
+        with self._reading, self.snapshot():  # retention turns rows into counts; none must be counted twice
             for source in (
                 f"SELECT baseline, candidate, 1 AS pairs, experiment, revision FROM ({labelled_pairs()})",
                 "SELECT * FROM tally",
@@ -287,10 +287,10 @@ class Store:
         return counts
 
     def right(self, experiment: str, revision: str) -> dict[str, Judged]:
-        """Classifications ever judged, by the arm that gave them."""
+        """Counts all classifications with feedback ever stored, by arm."""
         of = "experiment = ?1 AND revision = ?2"
         counts: dict[str, Judged] = {}
-        with self._reading, self.snapshot():  # retention makes rows into counts: neither is met twice
+        with self._reading, self.snapshot():  # retention turns rows into counts; none must be counted twice
             for source, tally, sign in (("feedback", "arm_tally", 1), ("again", "again_tally", -1)):
                 for row in self._rows(
                     f"SELECT arm, sum(top1) AS top1, sum(n) AS n FROM (SELECT arm, {judged(source)} AND {of} "
@@ -304,9 +304,9 @@ class Store:
         return counts
 
     def depth_scores(self, experiment: str, revision: str) -> list[sqlite3.Row]:
-        """Depth maps that were judged: arm, `delta1` and `abs_rel`, those of the arm that ran beside it, and `counts`.
+        """Returns the scores of depth maps: the arm, `delta1` and `abs_rel` of it and of the other arm, and `counts`.
 
-        `counts` is 0 where a map of the same subject that is kept came before, in a split.
+        `counts` is 0 if an earlier map of the same subject is stored, in a split.
         """
         return self._rows(
             "SELECT arm, delta1, abs_rel, other_delta1, other_abs_rel, id NOT IN (SELECT id FROM again) AS counts "
@@ -315,7 +315,7 @@ class Store:
         )
 
     def live(self) -> list[Live]:
-        """Feedback by variant."""
+        """Returns the feedback by variant."""
         groups = "task, model, version, variant"
         counts = self._rows(
             f"SELECT {groups}, count(*) AS n, COALESCE(sum(top1), 0) AS top1, COALESCE(sum(top5), 0) AS top5 "
@@ -342,7 +342,7 @@ class Store:
         return found
 
     def size(self) -> tuple[dict[str, int], int]:
-        """Rows by table, and bytes on disk (0 in memory)."""
+        """Returns the number of rows by table, and the size on disk in bytes (0 in memory)."""
         rows = {
             "feedback": int(self._rows("SELECT count(*) FROM feedback")[0][0]),
             "observations": int(self._rows("SELECT count(*) FROM observation")[0][0]),

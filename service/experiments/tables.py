@@ -1,6 +1,6 @@
-"""The tables of the store, and a write to them from begin to commit."""
+"""The tables and queries of the store, and its write transactions."""
 
-# ruff: noqa: S608 - statements are put together from constants of this package
+# ruff: noqa: S608 - statements are composed from constants of this package
 
 import sqlite3
 import threading
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from service.errors import FeedbackStoreError
 
-#: `subject`: whose label was counted in a split, and which (`first`). `again`: feedback of a subject that was counted
-#: before, which is in `feedback` as well. Both are tables of their own and no columns, so that a file can be shared
-#: with, and given back to, a version of the service that does not know them.
+#: `subject` contains the subjects with a counted label in a split, and the id of that feedback (`first`). `again`
+#: contains further feedback of these subjects, which is also in `feedback`. Both are separate tables, not columns, so
+#: that older versions of the service, which do not know them, can still use the file.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS feedback (
     id TEXT PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
@@ -59,12 +59,12 @@ CREATE TABLE IF NOT EXISTS again_tally (
 
 
 def labelled_pairs(source: str = "feedback f") -> str:
-    """A query of labelled pairs: what both arms said of an image whose class is known.
+    """Returns a query of labelled pairs: whether each arm was right on an image with a known class.
 
-    In `shadow` the candidate ran after the answer, so its class is in the observation and not in the token.
+    In `shadow`, the candidate runs after the answer, so its class is in the observation, not in the token.
 
     Args:
-        source: The table of feedback, called `f`; with an index for a query that the planner would give another.
+        source: The table of feedback with the alias `f`, and optionally an index to override the query planner.
     """
     return f"""
         SELECT f.experiment AS experiment, f.revision AS revision, f.at AS at, f.id AS id, f.top1 AS baseline,
@@ -76,22 +76,22 @@ def labelled_pairs(source: str = "feedback f") -> str:
 
 
 def judged(source: str) -> str:
-    """The end of a query of classifications in an experiment: how many were right, and how many there are.
+    """Returns the end of a query that counts an experiment's classifications: those that were right, and all.
 
     Args:
-        source: `feedback`, or `again` for those whose subject was counted before; see `labelled_pairs`.
+        source: `feedback`, or `again` for further feedback of a counted subject; may name an index.
     """
     return f"sum(top1) AS top1, count(top1) AS n FROM {source} WHERE experiment IS NOT NULL AND top1 IS NOT NULL"
 
 
-# Of depth no sums outlive the maps: of each subject the first map that is kept counts, and where that goes the next one
-# takes its place.
-#: Subjects whose map that counts is about to go.
+# Depth scores are not kept as counts when their rows are removed. Only the first stored map of each subject counts,
+# and when it is removed, the next one takes its place.
+#: Subjects whose counted map is about to be removed.
 BEREAVED = """
     SELECT s.experiment, s.revision, s.subject
     FROM feedback AS f INDEXED BY feedback_at JOIN subject AS s ON s.first = f.id WHERE f.at < ? AND f.task = 'depth'
 """
-#: The next map of one of them.
+#: The next stored map of one of these subjects.
 HEIR = """
     SELECT id FROM again WHERE experiment = ? AND revision = ? AND subject = ? AND top1 IS NULL ORDER BY at, id LIMIT 1
 """
@@ -99,10 +99,10 @@ HEIR = """
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, lock: threading.RLock) -> Iterator[sqlite3.Connection]:
-    """A write from begin to commit. Takes the file's lock at once: it cannot fail half-way for another's.
+    """Runs a write transaction. It takes the file's write lock at the start, so that it cannot fail halfway for it.
 
     Raises:
-        FeedbackStoreError: It failed, and nothing was written.
+        FeedbackStoreError: The transaction failed, and nothing was written.
     """
     with lock:
         try:

@@ -1,4 +1,4 @@
-"""Feedback tokens: what was predicted, signed, so that any replica can judge it later and none has to remember it."""
+"""Feedback tokens: signed predictions, so that any replica can score them later without storing them."""
 
 import base64
 import hashlib
@@ -20,10 +20,10 @@ from service.randomness import random_bytes
 
 log = logging.getLogger(__name__)
 
-_SALT = "bireal-feedback-1"  # another version of the token's content gets another salt
+_SALT = "bireal-feedback-1"  # change it when the format of the content changes
 _MAX_LENGTH = 4096
 _COMPRESS_FROM = 400
-_CLOCKS_S = 300  # how far the clock of the replica that signed may be ahead
+_CLOCKS_S = 300  # how far the signing replica's clock may be ahead
 
 
 class Target(NamedTuple):
@@ -35,20 +35,20 @@ class Target(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a token says.
+    """The content of a token.
 
     Attributes:
-        id: Of the answer; random.
-        request_id: Of the request, for people.
-        task: What was done.
-        target: What answered.
-        classes: Classification: indices of the classes answered, best first, at most five.
-        picture: Depth: SHA-256 of the upload, so that another picture cannot be scored in its place.
-        fx_px: Depth: the focal length that was sent.
-        experiment: Name, revision and arm, where the answer was part of an experiment.
-        other: What ran beside it.
-        other_classes: What that said.
-        subject: In a split, who was assigned: see `Tokens.pseudonym`.
+        id: Random ID of the answer.
+        request_id: ID of the request, for people.
+        task: Task of the answer.
+        target: Network that answered.
+        classes: Classification: indices of the answered classes, best first, at most five.
+        picture: Depth: SHA-256 of the upload, so that no other picture can be scored in its place.
+        fx_px: Depth: the focal length that the client sent.
+        experiment: Name, revision and arm, if the answer was part of an experiment.
+        other: Network of the other arm, if it ran too.
+        other_classes: Classification: classes of the other arm, best first.
+        subject: In a split, pseudonym of the subject; see `Tokens.pseudonym`.
     """
 
     id: str
@@ -65,7 +65,7 @@ class Prediction(NamedTuple):
 
 
 def new_id() -> str:
-    """An id for an answer: 96 random bits."""
+    """Creates an ID for an answer from 96 random bits."""
     return base64.b64encode(random_bytes(12), b"-_").decode()
 
 
@@ -73,7 +73,7 @@ _FIELDS = Prediction._fields
 
 
 class _Signer(TimestampSigner):
-    """Signs as itsdangerous does with its defaults; what stays the same between two signatures is made once."""
+    """Signs like itsdangerous with its defaults, but caches the keyed hash and the encoded timestamp."""
 
     def __init__(self, secrets: list[bytes]) -> None:
         super().__init__(secrets, salt=_SALT)
@@ -96,16 +96,16 @@ class Tokens:
     """Signs and reads tokens.
 
     Args:
-        secrets: The first signs, all are accepted: a new one is put in front of the old one. Without any, a random one
-            of this process.
-        max_age_s: How old a token may be.
+        secrets: The first one signs, and all are accepted, so put a new secret before the old one. If empty, a random
+            secret of this process is used.
+        max_age_s: Maximum age of a token, seconds.
     """
 
     def __init__(self, secrets: Sequence[str], *, max_age_s: float) -> None:
         if not secrets:
             log.warning(
-                "no BIREAL_FEEDBACK_SECRETS: feedback tokens are signed with a random secret, and neither other "
-                "replicas nor this service after a restart will accept them"
+                "BIREAL_FEEDBACK_SECRETS is not set: feedback tokens are signed with a random secret, so other "
+                "replicas, and this one after a restart, will reject them"
             )
             secrets = [os.urandom(32).hex()]
         # itsdangerous signs with the last key of its list.
@@ -114,15 +114,15 @@ class Tokens:
         self._max_age_s = max_age_s
 
     def pseudonym(self, experiment: str, subject: str) -> str:
-        """Names a subject within an experiment, 16 characters.
+        """Returns a pseudonym of a subject within an experiment, 16 characters, the same on every replica.
 
-        Keyed, so that neither the token nor the store tells whether somebody took part, and the same at every replica.
+        It is a keyed hash, so that neither the token nor the store reveals who took part.
         """
         made = hashlib.blake2b(f"{experiment}\x1f{subject}".encode(), key=self._subject_key, digest_size=12)
         return base64.b64encode(made.digest(), b"-_").decode()
 
     def sign(self, prediction: Prediction) -> str:
-        """The token of a prediction: ASCII without spaces, some 300 characters."""
+        """Returns the token of a prediction: ASCII without spaces, about 300 characters."""
         content: dict[str, object] = {name: value for name, value in zip(_FIELDS, prediction, strict=True) if value}
         content["target"] = prediction.target._asdict()
         if prediction.other is not None:
@@ -133,33 +133,33 @@ class Tokens:
         return self._signer.sign(base64.b64encode(data, b"-_").rstrip(b"=")).decode()
 
     def read(self, token: str) -> Prediction:
-        """What a token says.
+        """Verifies a token and returns its content.
 
         Raises:
-            BadTokenError: It was not signed by this service, or by a replica whose clock is far ahead.
-            ExpiredTokenError: It is too old.
+            BadTokenError: The token was not signed by this service, or by a replica whose clock is far ahead.
+            ExpiredTokenError: The token is too old.
         """
         if len(token) > _MAX_LENGTH or not token.isascii():
-            raise BadTokenError("The feedback token is too long, or is not text of this service.")
+            raise BadTokenError("The feedback token is too long or contains non-ASCII characters.")
         try:
             signed, at = self._signer.unsign(token, return_timestamp=True)
         except BadSignature:
-            raise BadTokenError("The signature of the feedback token does not fit its content.") from None
+            raise BadTokenError("The signature of the feedback token does not match its content.") from None
         age_s = self._signer.get_timestamp() - at.timestamp()
         if age_s > self._max_age_s:
             raise ExpiredTokenError(self._max_age_s)
         if age_s < -_CLOCKS_S:
             raise BadTokenError(
-                f"The answer is dated {-age_s / 60:.0f} minutes ahead of this service's clock.",
-                remedy="Who runs the service should set the clocks of its replicas; then send the feedback again.",
+                f"The feedback token is dated {-age_s / 60:.0f} minutes ahead of this service's clock.",
+                remedy="The service's operator should synchronise the clocks of its replicas; then send it again.",
             )
         data = base64.urlsafe_b64decode(signed + b"=" * (-len(signed) % 4))
-        content = json.loads(zlib.decompress(data[1:]) if data.startswith(b".") else data)  # ours: the signature fits
+        content = json.loads(zlib.decompress(data[1:]) if data.startswith(b".") else data)  # ours: it is signed
         for name in ("target", "other"):
             if name in content:
                 content[name] = Target(**content[name])
         for name in ("classes", "other_classes", "experiment"):
             if name in content:
                 content[name] = tuple(content[name])
-        # Of a later version's members nothing is known here: a rolling update has both versions answer for a while.
+        # Ignore members of later versions: during a rolling update, two versions of the service answer.
         return Prediction(**{name: content[name] for name in _FIELDS if name in content})

@@ -1,7 +1,7 @@
-"""One request in an experiment: runs what has to run beside the answer, and notes what was seen.
+"""One request as part of an experiment: runs the arms and records what was observed.
 
-Stands in the place of the scheduler between the pipeline and the networks: images go in, the answering arm's outcomes
-come out. All that an arm is compared by is read off the networks' own outputs, before they are made into answers.
+A trial takes the scheduler's place between the pipeline and the networks: it takes images and returns the outcomes of
+the arm that answers. The arms are compared by their networks' outputs, before these are turned into answers.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from service.registry import Handle
 from service.scheduler import Deadline, Image, Outcome, Runnable, Scheduler
 from service.tasks import TASKS
 
-# Share of the requests with too little time for both that run both all the same, the candidate second: nothing else
-# would show that it has become faster.
+# Share of the requests with too little time for both arms that run both anyway, the candidate second. Otherwise, the
+# service would never notice that the candidate has become faster.
 _TRIED_AGAIN = 0.02
 
 
 @dataclass(slots=True)
 class Seen:
-    """What an experiment saw of one image.
+    """Outcomes of the arms on one image.
 
     Attributes:
-        id: Of the answer.
-        outcome: Of the arm that answers.
-        other: Of the other arm, where it ran before the answer.
-        other_classes: Classification: what that said, best first.
+        id: ID of the answer.
+        outcome: Outcome of the arm that answers.
+        other: Outcome of the other arm, if it ran before the answer.
+        other_classes: Classification: classes of the other arm, best first.
     """
 
     id: str
@@ -44,15 +44,15 @@ class Seen:
 
 
 class Trial:
-    """See the module's text.
+    """Runs one request as part of an experiment; see the module's docstring.
 
     Args:
         route: How the request is answered.
         scheduler: Runs the networks.
         background: Runs mirrored images.
-        recorder: Keeps what was seen.
-        metrics: Counts it.
-        watch: Hears of every run of the arm that does not answer, as the pipeline's does of the one that answers.
+        recorder: Stores the observations.
+        metrics: Counts the runs.
+        watch: Called after every run of the arm that does not answer; the pipeline's own `watch` covers the other arm.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Trial:
     async def submit_many(
         self, target: Runnable, images: Sequence[Image], deadline: Deadline | None = None
     ) -> list[Outcome]:
-        """As `Scheduler.submit_many`, for the arm that answers; in `paired` mode the other arm runs, too."""
+        """Like `Scheduler.submit_many` for the arm that answers; in `paired` mode, the other arm runs too."""
         declaration = self.route.declaration
         paired = declaration.mode == "paired"
         with_other = [self.route.sampled() for _ in images]
@@ -104,7 +104,7 @@ class Trial:
 
     @property
     def other_target(self) -> Target | None:
-        """What may have run beside the answer."""
+        """The network of the other arm, if it may run too."""
         other = self.route.other
         return None if other is None else Target(other.card.name, other.card.version, other.variant)
 
@@ -112,16 +112,16 @@ class Trial:
         return Seen(new_id(), await self._scheduler.submit(target, image, deadline))
 
     def _time_for_both(self, target: Runnable, images: int, deadline: Deadline) -> bool:
-        """Whether both arms' runs take no more than half of the time that is left, as far as that can be told."""
+        """Whether the runs of both arms are expected to take at most half of the remaining time."""
         assert self.route.other is not None
         costs_s = (self._scheduler.cost_s(target) or 0.0) + (self._scheduler.cost_s(self.route.other.model) or 0.0)
         return images * costs_s + 2 * self._scheduler.expected_wait_s() <= deadline.remaining_s / 2
 
     async def _both(self, target: Runnable, image: Image, deadline: Deadline | None, *, hurry: bool) -> Seen:
-        """Runs both arms one after the other, in an order that is drawn, so that neither always finds warm caches.
+        """Runs both arms one after the other in random order, so that neither always finds warm caches.
 
-        In a hurry the one that does not answer runs second, and so does one whose cost is not known yet: its run could
-        keep the only worker from the one that answers.
+        If time is short, or its cost is not known yet, the arm that does not answer runs second, because its run could
+        occupy the only worker.
         """
         other = self.route.other
         assert other is not None
@@ -136,9 +136,9 @@ class Trial:
         return Seen(new_id(), outcome, beside, () if beside is None else other.task.best(beside.output))
 
     async def _beside(self, other: Handle, image: Image, deadline: Deadline | None) -> Outcome | None:
-        """Runs the arm that does not answer: whatever goes wrong with it, the client gets the other one's answer.
+        """Runs the arm that does not answer; its errors do not affect the client's answer.
 
-        It has half of the time that is left: the rest is for the run that answers, or for making the answer of it.
+        It gets half of the remaining time. The rest is for the run of the arm that answers, or for its response.
         """
         if deadline is not None:
             deadline = deadline._replace(at=deadline.at - deadline.remaining_s / 2)
@@ -154,7 +154,7 @@ class Trial:
             self._watch(other, image, outcome)
 
     def _mirror(self, seen: Seen, image: Image) -> None:
-        """Has the candidate run on an image that is answered already."""
+        """Runs the candidate in the background on an image that has been answered."""
         name, candidate = self.route.declaration.name, self.route.declaration.candidate.label
 
         async def run() -> None:
@@ -176,7 +176,7 @@ class Trial:
         self._background.offer(run, dropped)
 
     def _note(self, seen: Seen, other: Outcome | None, *, mirrored: bool = False) -> None:
-        """Keeps what was seen of an image."""
+        """Records the observation of an image."""
         declaration, arm = self.route.declaration, self.route.arm
         own_s, other_s = seen.outcome.inference_s, None if other is None else other.inference_s
         is_baseline = arm == declaration.baseline

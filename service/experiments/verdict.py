@@ -1,4 +1,4 @@
-"""What the figures mean, in words for somebody who has to decide: is the candidate good enough?"""
+"""Verdicts: an experiment's results in plain sentences, and whether the candidate is good enough."""
 
 from typing import Literal
 
@@ -10,20 +10,20 @@ Conclusion = Literal["better", "good_enough", "worse", "undecided", "no_labels",
 
 
 class Verdict(BaseModel):
-    """A conclusion and the sentences that it rests on."""
+    """A conclusion and the findings that support it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     conclusion: Conclusion = Field(
-        description="`better`: more accurate; `good_enough`: not worse by more than the margin; `worse`: by more than "
-        "the margin; `undecided`: needs more labels; `no_labels`: agreement is known, accuracy is not; `no_data`."
+        description="`better`: more accurate; `good_enough`: not worse by more than the margin; `worse`: worse by more "
+        "than the margin; `undecided`: needs more labels; `no_labels`: only agreement is known; `no_data`: no images."
     )
     summary: str = Field(description="The conclusion as a sentence.")
-    sentences: list[str] = Field(description="What it rests on, a sentence each.")
+    sentences: list[str] = Field(description="The findings that support it, one sentence each.")
 
 
 def decide(difference: IntervalInfo | None, margin: float) -> Conclusion:
-    """Holds the interval of candidate less baseline against the accepted loss."""
+    """Compares the interval of the accuracy difference, candidate minus baseline, with the accepted loss."""
     if difference is None or difference.lower is None or difference.upper is None:
         return "undecided"
     if difference.lower > 0:
@@ -50,26 +50,26 @@ def verdict(
     watched: bool,
     split: bool = False,
 ) -> Verdict:
-    """Puts results into words.
+    """Writes the verdict on results.
 
     Args:
         candidate: Name of the arm that is judged.
         baseline: Name of the arm that it is compared with.
-        depth: Whether accuracy is the share of points within a factor of 1.25 of the truth, and not of right classes.
+        depth: Whether accuracy is the share of points within a factor of 1.25 of the truth, not that of right classes.
         margin: Accepted loss of accuracy, a fraction.
-        images: Images that were seen at all.
+        images: Number of images that can be compared, with or without labels.
         agreement: Share of the images on which the arms agree.
-        latency_ratio: Time of the candidate / that of the baseline.
-        accuracies: Of candidate and baseline.
-        labelled: Images with a known truth that count (of the arm that has fewer).
-        difference: Candidate less baseline, with the interval to decide by.
-        watched: Whether that interval may be looked at all the time.
-        split: Whether each arm has images, and subjects, of its own, of each of which one image counts.
+        latency_ratio: Inference time of the candidate / the baseline.
+        accuracies: Accuracies of candidate and baseline.
+        labelled: Number of labelled images that count (for the arm that has fewer).
+        difference: Accuracy of the candidate minus the baseline, with the interval to decide by.
+        watched: Whether that interval is anytime-valid.
+        split: Whether the arms have different subjects, of each of which only one image counts.
     """
     sentences = []
     if agreement is not None:
-        kind = "agree (90 % of the pixels within a factor of 1.25)" if depth else "give the same best class"
-        sentences.append(f"The two {kind} on {_share(agreement)} of {counted(images, 'image')}.")
+        kind = "agree (at least 90 % of the pixels within a factor of 1.25)" if depth else "give the same best class"
+        sentences.append(f"{candidate} and {baseline} {kind} on {_share(agreement)} of {counted(images, 'image')}.")
     if latency_ratio is not None and latency_ratio.estimate is not None:
         sentences.append(_speed(candidate, baseline, latency_ratio))
     own, other = accuracies
@@ -85,24 +85,24 @@ def verdict(
     else:
         conclusion = decide(difference, margin)
     less = difference is not None and difference.upper is not None and difference.upper < 0
-    more = f"labels of more subjects than {labelled} an arm" if split else f"more labelled images than {labelled}"
+    more = f"labels of more than {labelled} subjects per arm" if split else f"more than {labelled} labelled images"
     summary = _summary(conclusion, candidate, baseline, margin=margin, more=more, less=less)
     return Verdict(conclusion=conclusion, summary=summary, sentences=sentences)
 
 
 def _summary(conclusion: Conclusion, candidate: str, baseline: str, *, margin: float, more: str, less: bool) -> str:
-    """A conclusion as a sentence; `more`: what would decide; `less`: the candidate is less accurate at any margin."""
+    """Writes a conclusion as a sentence; `more`: what is needed to decide; `less`: whether the interval is below 0."""
     points = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
-    doubt = f"whether {candidate} loses less than {points} of accuracy to {baseline}"
+    doubt = f"it takes {more} to tell whether {candidate} loses less than {points} of accuracy to {baseline}"
     if less:
-        doubt = f"{candidate} is less accurate than {baseline}, but whether by less than {points}"
+        doubt = f"{candidate} is less accurate than {baseline}; it takes {more} to tell whether by less than {points}"
     return {
         "better": f"Yes: {candidate} is more accurate than {baseline} on these images.",
         "good_enough": f"Yes: {candidate} is good enough; it loses less than {points} of accuracy to {baseline}.",
         "worse": f"No: {candidate} loses more than {points} of accuracy to {baseline}.",
-        "undecided": f"Not decided yet: {doubt} needs {more}.",
-        "no_labels": f"Unknown: without labels one sees how often {candidate} and {baseline} agree, not who is right.",
-        "no_data": "Nothing that can be compared was seen yet.",
+        "undecided": f"Not decided yet: {doubt}.",
+        "no_labels": f"Unknown: without labels, only the agreement of {candidate} and {baseline} is known.",
+        "no_data": "There are no images to compare yet.",
     }[conclusion]
 
 
@@ -119,11 +119,11 @@ def _accuracy(
     if depth:
         on = counted(labelled, "image")
         return (
-            f"On {on} with a ground truth{each} {name} puts {_share(own)} of the points within a factor of 1.25 of "
-            f"it and {other_name} {_share(other)}."
+            f"On {on} with ground truth{each} {name} puts {_share(own)} of the points within a factor of 1.25 of "
+            f"the truth, and {other_name} {_share(other)}."
         )
     of = counted(labelled, "labelled image")
-    return f"Of {of}{each} {name} gets {_share(own)} right and {other_name} {_share(other)}."
+    return f"Of {of}{each} {name} gets {_share(own)} right, and {other_name} {_share(other)}."
 
 
 def _difference(found: IntervalInfo, *, watched: bool) -> str:
@@ -131,7 +131,7 @@ def _difference(found: IntervalInfo, *, watched: bool) -> str:
     text = f"The difference is {100 * found.estimate:+.1f} points"
     if found.lower is None or found.upper is None:
         return f"{text}; there are too few labels for an interval."
-    when = "valid whenever you look" if watched else "for one look"
+    when = "valid at every look" if watched else "valid for one look"
     return f"{text} (95 % interval {100 * found.lower:+.1f} to {100 * found.upper:+.1f}, {when})."
 
 
@@ -157,5 +157,5 @@ def _share(found: IntervalInfo) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """A number of things for a sentence: 1 image, 2 images."""
+    """Returns a count with its noun: 1 image, 2 images."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -30,8 +30,8 @@ class TwoModels:
     [
         ({}, None),
         ({"input": 96}, "a and b take different inputs"),
-        ({"wnids": ("n1", "n3")}, "a and b have different classes, or in another order"),
-        ({"wnids": ("n2", "n1")}, "a and b have different classes, or in another order"),
+        ({"wnids": ("n1", "n3")}, "a and b have different classes or class orders"),
+        ({"wnids": ("n2", "n1")}, "a and b have different classes or class orders"),
     ],
 )
 def test_arms_have_one_input_and_the_same_classes(differs: dict[str, object], refused: str | None) -> None:

@@ -37,7 +37,7 @@ def test_a_file_of_yaml_or_json(tmp_path, write):
     [
         ("{", "neither YAML nor JSON"),
         ("experiments: 2024-13-45", "neither YAML nor JSON: a value cannot be read"),
-        ("[]", "does not declare experiments"),
+        ("[]", "is not a valid experiments file"),
         ("experiments: [{name: e}]", "experiments.0.task"),
         (yaml.safe_dump({"experiments": [{**GOOD, "weight": 2}]}), "experiments.0.weight"),
         (yaml.safe_dump({"experiments": [{**GOOD, "wieght": 1}]}), "experiments.0.wieght"),

@@ -47,18 +47,18 @@ def test_a_verdict_reads_as_a_sentence():
     found = words()
     assert found.summary == "Yes: binary is good enough; it loses less than 2 points of accuracy to full."
     assert found.sentences == [
-        "The two give the same best class on 90.0 % (87.0 to 93.0) of 400 images.",
+        "binary and full give the same best class on 90.0 % (87.0 to 93.0) of 400 images.",
         "binary is 4.00 times as fast as full (95 % interval 3.33 to 5.00).",
-        "Of 100 labelled images binary gets 70.0 % (60.0 to 80.0) right and full 71.0 % (60.0 to 80.0).",
-        "The difference is -1.0 points (95 % interval -1.5 to +1.0, valid whenever you look).",
+        "Of 100 labelled images binary gets 70.0 % (60.0 to 80.0) right, and full 71.0 % (60.0 to 80.0).",
+        "The difference is -1.0 points (95 % interval -1.5 to +1.0, valid at every look).",
     ]
 
 
 def test_a_split_counts_subjects():
     found = words(difference=info(-0.01, -0.05, 0.03), agreement=None, split=True)
     assert found.sentences[1].startswith("Of 100 labelled images, the first of each subject, binary gets 70.0 %")
-    assert found.summary.endswith("needs labels of more subjects than 100 an arm.")
-    assert "with a ground truth, the first of each subject, binary" in words(depth=True, split=True).sentences[2]
+    assert "it takes labels of more than 100 subjects per arm to tell whether" in found.summary
+    assert "with ground truth, the first of each subject, binary" in words(depth=True, split=True).sentences[2]
 
 
 def test_one_is_not_many():
