@@ -211,7 +211,7 @@ def test_a_model_without_versions_is_none(zoo):
 def test_requests_that_name_no_model_go_to_another_one_by_force_only(tmp_path):
     registry, changes = opened(write_zoo(tmp_path))
     assert registry.default("classify") == "tiny-bireal"
-    with pytest.raises(ModelInUseError, match="would be answered by tiny-colours"):
+    with pytest.raises(ModelInUseError, match="tiny-colours would answer requests"):
         changes.unload("tiny-bireal")
     assert registry.default("classify") == "tiny-bireal"
     changes.unload("tiny-bireal", force=True)

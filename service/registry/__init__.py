@@ -1,4 +1,4 @@
-"""The models of a folder, loaded apart from each other, and the rules by which a request finds its network."""
+"""Loads the models of a folder independently of each other, and resolves requests to networks."""
 
 from service.registry.changes import Changes, VersionState
 from service.registry.entries import Entry, Handle, Loaded, Readiness

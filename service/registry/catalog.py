@@ -1,4 +1,4 @@
-"""What is served at one moment, as a value: who reads it sees one state, whatever is loaded or taken away meanwhile."""
+"""An immutable snapshot of what is served, so that readers see a consistent state while models are changed."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -7,18 +7,18 @@ from service.card import Card
 from service.errors import ServiceError
 from service.registry.entries import Entry, version_key
 
-#: The label that says which version a model's name alone stands for.
+#: The label of the version that a model's name without a version refers to.
 DEFAULT_LABEL = "default"
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Models, their versions and labels. Never changed: each change makes another one.
+    """Models with their versions and labels. Immutable: changes return a new catalog.
 
     Attributes:
         entries: Versions of each model, newest first.
-        labels: Of each model: the version that each label stands for.
-        broken: What cannot be read, loaded or reloaded, by `name@version` (or the file of labels), and why.
+        labels: For each model, the version of each label.
+        broken: Errors of what cannot be read, loaded or reloaded, by `name@version` or labels file.
     """
 
     entries: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
@@ -26,21 +26,21 @@ class Catalog:
     broken: Mapping[str, ServiceError] = field(default_factory=dict)
 
     def all(self) -> Iterator[Entry]:
-        """Every version of every model."""
+        """Iterates over every version of every model."""
         for versions in self.entries.values():
             yield from versions
 
     def version(self, name: str, version: str) -> Entry | None:
-        """A version of a model."""
+        """Returns a version of a model, or None."""
         return next((entry for entry in self.entries.get(name, ()) if entry.card.version == version), None)
 
     def select(self, name: str, version: str = "") -> Entry | None:
-        """The version that a request means.
+        """Returns the version that a request refers to, or None.
 
         Args:
-            name: Of the model.
-            version: A version or a label. Empty: the label `default` where there is one; else the newest version that
-                has a network, so that a broken new version takes down nobody; else the newest.
+            name: Name of the model.
+            version: A version or a label. If empty, the version labelled `default` if there is one; else the newest
+                version that runs, so that a broken new version does no harm; else the newest version.
         """
         labels = self.labels.get(name, {})
         if version:
@@ -51,13 +51,13 @@ class Catalog:
         return next((entry for entry in versions if entry.runs), versions[0] if versions else None)
 
     def labels_of(self, card: Card) -> list[str]:
-        """The labels of one version."""
+        """Returns the labels of a version."""
         return sorted(label for label, version in self.labels.get(card.name, {}).items() if version == card.version)
 
     # ---- changes ---------------------------------------------------------------------------------------------------
 
     def with_entry(self, entry: Entry) -> "Catalog":
-        """With a version that is new, or in place of the one that has its name."""
+        """Returns a catalog with a version added or replaced."""
         others = [other for other in self.entries.get(entry.card.name, ()) if other.card.version != entry.card.version]
         versions = sorted([*others, entry], key=lambda each: version_key(each.card.version), reverse=True)
         return replace(
@@ -67,7 +67,7 @@ class Catalog:
         )
 
     def without(self, name: str, version: str) -> "Catalog":
-        """Without a version."""
+        """Returns a catalog without a version."""
         left = tuple(entry for entry in self.entries.get(name, ()) if entry.card.version != version)
         entries = {other: versions for other, versions in self.entries.items() if other != name}
         if left:
@@ -79,10 +79,10 @@ class Catalog:
         )
 
     def with_labels(self, name: str, labels: Mapping[str, str]) -> "Catalog":
-        """With other labels of a model."""
+        """Returns a catalog with other labels for a model."""
         return replace(self, labels={**self.labels, name: dict(labels)})
 
     def with_broken(self, label: str, error: ServiceError | None) -> "Catalog":
-        """With something that cannot be served; without it where there is no error."""
+        """Returns a catalog with the error of something that cannot be served, or without one if `error` is None."""
         broken = {other: kept for other, kept in self.broken.items() if other != label}
         return replace(self, broken=broken if error is None else {**broken, label: error})

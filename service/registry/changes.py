@@ -1,9 +1,9 @@
-"""Changes to what is served while requests are answered: load, unload, reload, labels, new versions in the folder.
+"""Changes to the served models at run time: load, unload, reload, labels, and new versions in the folder.
 
-Each change builds what is new beside what is served, and then serves the new catalog in one step. A request holds the
-network that it found; the old one is freed when the last of them is answered, so none is dropped. A version that does
-not load, or that has lost a variant which runs, leaves the one that runs in its place, and says why at `/models`.
-Changes come one after the other; each blocks for as long as loading takes, so they are called in threads.
+Each change prepares the new networks while the old ones are served, and then replaces the catalog in one step. Requests
+keep the network that they have resolved, and it is freed after the last of them, so no request is dropped. If a new
+version does not load, or lacks a variant that runs now, the running one is kept and `/models` shows the error. Changes
+are made one at a time. Each blocks as long as loading takes, so call them in threads.
 """
 
 import logging
@@ -29,20 +29,20 @@ from service.registry.registry import Registry
 
 log = logging.getLogger(__name__)
 
-#: A version of the folder: it runs, is there and cannot, or is there and is not asked to.
+#: State of a version: it runs, it failed to load, or it is in the folder but not loaded.
 State = Literal["ready", "failed", "unloaded"]
 
 
 @dataclass(frozen=True, slots=True)
 class VersionState:
-    """One version of one model.
+    """State of one version of a model.
 
     Attributes:
-        name: Of the model.
-        version: Its version.
+        name: Name of the model.
+        version: The version.
         state: Whether it runs.
-        labels: That stand for it.
-        reason: Why it cannot run, or why its latest reload was not taken.
+        labels: Its labels.
+        reason: Why it cannot run, or why its latest reload failed.
     """
 
     name: str
@@ -53,30 +53,30 @@ class VersionState:
 
 
 class Changes:
-    """Changes a registry.
+    """Changes the catalog of a registry.
 
     Args:
-        registry: What is changed; its models have been loaded.
+        registry: The registry; changes are only possible after its models have been loaded.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._lock = threading.Lock()
-        self._held_back: set[str] = set()  # unloaded on purpose: not for the folder's watch to load again
-        self._labels_wait: set[str] = set()  # models whose file of labels was read and is for a version to come
-        self._tried: dict[Path, int] = {}  # folders that were broken: when they were last changed
+        self._held_back: set[str] = set()  # unloaded on purpose: `refresh` must not load them again
+        self._labels_wait: set[str] = set()  # models whose labels file refers to a version that is not loaded yet
+        self._tried: dict[Path, int] = {}  # modification times of folders that failed to load
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """One change at a time, and none before the models are loaded."""
+        """Allows one change at a time, and none before the models are loaded."""
         self._registry.check_loaded()
         with self._lock, _folder_read():
             yield
 
-    # ---- what there is ---------------------------------------------------------------------------------------------
+    # ---- state -----------------------------------------------------------------------------------------------------
 
     def states(self, name: str | None = None) -> list[VersionState]:
-        """Every version of the folder and of memory, or those of one model.
+        """Lists every version in the folder or in memory, of all models or of one.
 
         Raises:
             UnknownModelError: There is no such model.
@@ -103,11 +103,11 @@ class Changes:
     # ---- load, unload, reload --------------------------------------------------------------------------------------
 
     def load(self, name: str, version: str | None = None) -> None:
-        """Loads a version, or every one of a model that is not loaded yet, and takes up its labels where they changed.
+        """Loads a version, or all versions of a model that are not loaded yet, and applies changed labels.
 
         Raises:
-            UnknownModelError: There is none in the folder.
-            ModelBrokenError: It cannot be read, or none of its variants runs; the others are loaded.
+            UnknownModelError: The folder contains no such model or version.
+            ModelBrokenError: A version cannot be read, or none of its variants runs; other versions are loaded.
         """
         with self._changing():
             known = {path.name: path for path in self._folders(name, version)}
@@ -115,22 +115,22 @@ class Changes:
             self._all(name, missing)
 
     def reload(self, name: str, version: str | None = None) -> None:
-        """Loads a version again from the folder, or every one of a model, in place of the one that runs.
+        """Loads a version, or all versions of a model, again from the folder, and replaces the running ones.
 
         Raises:
-            UnknownModelError: There is none in the folder.
-            ModelBrokenError: It cannot be read or does not run; the one that ran goes on.
+            UnknownModelError: The folder contains no such model or version.
+            ModelBrokenError: A version cannot be read or does not run; the running one is kept.
         """
         with self._changing():
             self._all(name, self._folders(name, version))
 
     def unload(self, name: str, version: str | None = None, *, force: bool = False) -> None:
-        """Takes a version out of service, or every one of a model.
+        """Unloads a version, or all versions of a model.
 
         Raises:
-            UnknownModelError: None is loaded.
-            ModelInUseError: Without it the service would not be ready, or another model would answer requests that
-                name none; and `force` is not set.
+            UnknownModelError: No such version is loaded.
+            ModelInUseError: Without it, the service would not be ready or another model would become the default, and
+                `force` is not set.
         """
         with self._changing():
             catalog = self._registry.catalog
@@ -147,7 +147,7 @@ class Changes:
             task = entries[0].card.task
             before, after = self._registry.default(task), self._registry.default(task, left)
             if name == before and after not in (None, before):
-                lost.add(f"/{task} without a model's name would be answered by {after}.")
+                lost.add(f"{after} would answer requests to /{task} that name no model.")
             if lost and not force:
                 raise ModelInUseError(", ".join(entry.label for entry in entries), sorted(lost))
             for entry in entries:
@@ -160,14 +160,14 @@ class Changes:
         return folder.versions_of(name) if version is None else [folder.version_of(name, version)]
 
     def _all(self, name: str, folders: list[Path]) -> None:
-        """Loads folders of a model, all of them, and its labels where they changed; then raises the first error."""
+        """Loads all given folders of a model and applies changed labels, then raises the first error."""
         errors = [error for folder in folders if (error := self._take(folder)) is not None]
         self._registry.change(self._with_labels(self._registry.catalog, name))
         if errors:
             raise errors[0]
 
     def _take(self, folder: Path) -> ServiceError | None:
-        """Loads one version and serves it, or returns what is wrong with it."""
+        """Loads one version and serves it, or returns its error."""
         label = f"{folder.parent.name}@{folder.name}"
         registry = self._registry
         old = registry.catalog.version(folder.parent.name, folder.name)
@@ -180,7 +180,7 @@ class Changes:
         failure = None if entry.runs else next(entry.errors())
         if old is not None and old.runs and (lost := failure or _lost(old, entry)) is not None:
             registry.change(registry.catalog.with_broken(label, lost))
-            log.error("model %s was not reloaded, the old one runs on: %s", label, lost)
+            log.error("model %s was not reloaded, the previous one is kept: %s", label, lost)
             return lost
         self._held_back.discard(label)
         registry.change(self._with_labels(registry.catalog.with_entry(entry), entry.card.name), old=old, new=entry)
@@ -195,11 +195,11 @@ class Changes:
     # ---- labels ----------------------------------------------------------------------------------------------------
 
     def _with_labels(self, catalog: Catalog, name: str) -> Catalog:
-        """A catalog with the labels of a model's file where that changed.
+        """Returns a catalog with a model's labels from its labels file, if that has changed.
 
-        With a new version and its labels in one step: a file that keeps `default` on the old version was written to
-        keep requests from the new one. A `default` for a version that is not loaded waits until it is, and is told
-        meanwhile: the name goes on to be answered.
+        The labels take effect in the same step as a new version, so that a `default` label on the old version keeps
+        requests away from the new one from the start. While `default` refers to a version that is not loaded, the old
+        labels are kept, so that requests are still answered, and the error is shown.
         """
         known = name in catalog.labels
         if known and name not in self._labels_wait and not self._registry.folder.labels_changed(name):
@@ -210,20 +210,20 @@ class Changes:
             version = labelled.labels[name][DEFAULT_LABEL]
             waits = ModelBrokenError(
                 name,
-                f"{LABELS_FILE}: `default` is for version {version}, which is not loaded; the labels are as they were.",
-                remedy=f"Load version {version}, or name another one.",
+                f"{LABELS_FILE}: `default` refers to version {version}, which is not loaded; the old labels are kept.",
+                remedy=f"Load version {version}, or set `default` to another one.",
             )
             return catalog.with_broken(f"{name}/{LABELS_FILE}", waits)
         self._labels_wait.discard(name)
         return labelled
 
     def set_label(self, name: str, label: str, version: str) -> None:
-        """Lets a label stand for a version that runs; the next request that names it goes there.
+        """Assigns a label to a version that runs, for all requests from now on.
 
         Raises:
             UnknownModelError: No such version is loaded.
-            ModelBrokenError: It does not run.
-            BadParameterError: The label is no name, or that of a version.
+            ModelBrokenError: The version does not run.
+            BadParameterError: The label is not a valid name, or is the name of a version.
         """
         with self._changing():
             catalog = self._registry.catalog
@@ -233,21 +233,21 @@ class Changes:
             if not is_name(label) or catalog.version(name, label) is not None:
                 raise BadParameterError(
                     "label",
-                    f"{label[:64]!r} cannot be a label: it is no name, or the name of a version.",
+                    f"{label[:64]!r} cannot be a label: it is not a valid name, or it is the name of a version.",
                     remedy="Use lower-case letters, digits, dots and dashes: stable, canary, default.",
                 )
             if not entry.runs:
                 raise next(entry.errors())
             labels = {**catalog.labels.get(name, {}), label: version}
             self._registry.change(catalog.with_labels(name, labels))
-            log.info("the label %s of %s stands for version %s", label, name, version)
+            log.info("the label %s of %s was set to version %s", label, name, version)
 
     def remove_label(self, name: str, label: str) -> None:
-        """Takes a label away.
+        """Removes a label.
 
         Raises:
             UnknownModelError: There is no such model.
-            UnknownVersionLabelError: It has no such label.
+            UnknownVersionLabelError: The model has no such label.
         """
         with self._changing():
             catalog = self._registry.catalog
@@ -260,17 +260,17 @@ class Changes:
             self._registry.change(catalog.with_labels(name, labels))
             log.info("the label %s of %s was removed", label, name)
 
-    # ---- the folder's watch ----------------------------------------------------------------------------------------
+    # ---- watching the folder ---------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Takes up what the folder has new: versions, and files of labels. Raises for no model.
+        """Loads new versions and changed labels from the folder. A broken model raises nothing.
 
-        A version that could not be read is tried again once its folder was changed, because it may have been copied
-        at that moment. Versions that were unloaded by hand, or whose folder is gone, are left as they are.
+        A version that failed to load is retried when its folder changes, because it may have been read while it was
+        being copied. Versions that were unloaded by request, or whose folder was removed, are not touched.
         """
         with self._changing():
             for folder in self._new_folders():
-                changed = last_changed(folder)  # before: a copy that ends during the attempt is a change since
+                changed = last_changed(folder)  # read it first, so that a change during the attempt causes a retry
                 if self._take(folder) is None:
                     self._tried.pop(folder, None)
                 else:
@@ -293,7 +293,7 @@ class Changes:
 
 
 def _lost(old: Entry, new: Entry) -> ServiceError | None:
-    """Why a variant that runs would not run any more; None where all of them would."""
+    """Returns the error of a variant that runs in `old` but not in `new`, or None."""
     for variant, loaded in new.variants.items():
         before = old.variants.get(variant)
         if loaded.error is not None and before is not None and before.handle is not None:
@@ -303,12 +303,12 @@ def _lost(old: Entry, new: Entry) -> ServiceError | None:
 
 @contextmanager
 def _folder_read() -> Iterator[None]:
-    """Tells in words that the folder of models cannot be read: a volume that went, or rights that were taken."""
+    """Turns an OSError of the model folder into a ModelBrokenError, for example after a volume was unmounted."""
     try:
         yield
     except OSError as error:
         raise ModelBrokenError(
             "the folder of models",
             f"it cannot be read: {error.strerror}.",
-            remedy="Check the folder that BIREAL_MODEL_DIR names; what is in memory goes on being served.",
+            remedy="Check the folder that BIREAL_MODEL_DIR names. Models in memory are still served.",
         ) from error

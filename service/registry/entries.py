@@ -1,4 +1,4 @@
-"""One model on disk and in memory: its card, its variants, and the handle that a request runs."""
+"""A model version in memory: its card, its variants, and the handles that requests run."""
 
 import re
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ State = Literal["starting", "ready", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """A network that is ready to run, and how it came to be chosen.
+    """A network that is ready to run.
 
     Attributes:
-        card: of the model that runs; for `full` of a binary model that is the twin's.
+        card: card of the model that runs; for `full` of a binary model, that of its full-precision twin.
         variant: the variant that runs.
         model: the loaded network.
         kernel: instruction set of the bit-packed kernel, or `onnxruntime`.
-        fallback: why another variant than the one asked for runs; None normally.
-        kept: what whoever answers with it makes once, by its type.
+        fallback: why this variant runs instead of the requested one; normally None.
+        kept: cache for users of the handle, by type.
     """
 
     card: Card
@@ -35,13 +35,13 @@ class Handle:
 
     @property
     def task(self) -> Task[Any, Any]:
-        """What the network does."""
+        """The network's task."""
         return TASKS[self.card.task]
 
 
 @dataclass(slots=True)
 class Loaded:
-    """One variant of one model: a handle, or the reason why there is none."""
+    """One variant of a model: its handle, or the error that prevents it from running."""
 
     handle: Handle | None = None
     error: ServiceError | None = None
@@ -53,7 +53,7 @@ class Entry:
 
     card: Card
     variants: dict[VariantName, Loaded] = field(default_factory=dict)
-    seconds: dict[VariantName, float] = field(default_factory=dict)  # that each took to load
+    seconds: dict[VariantName, float] = field(default_factory=dict)  # load time of each variant
 
     @property
     def label(self) -> str:
@@ -62,11 +62,11 @@ class Entry:
 
     @property
     def runs(self) -> bool:
-        """Whether there is a network to run at all."""
+        """Whether at least one variant runs."""
         return any(loaded.handle is not None for loaded in self.variants.values())
 
     def errors(self) -> Iterator[ServiceError]:
-        """What is wrong with its variants."""
+        """Iterates over the errors of its variants."""
         return (loaded.error for loaded in self.variants.values() if loaded.error is not None)
 
 
@@ -75,9 +75,9 @@ class Readiness:
     """Whether requests can be answered, and what is missing if not.
 
     Attributes:
-        state: `starting` while models load; `failed` when what must be served cannot be.
+        state: `starting` while models load; `failed` if something that must be served cannot run.
         reasons: one sentence for each thing that is missing.
-        models: every model variant, `name@version/variant`, and whether it runs.
+        models: whether each variant, `name@version/variant`, runs.
     """
 
     state: State
@@ -86,5 +86,5 @@ class Readiness:
 
 
 def version_key(version: str) -> list[tuple[int, int | str]]:
-    """Orders versions as people do: 2 before 10, 1.9 before 1.10."""
+    """Sort key for versions in natural order: 2 before 10, 1.9 before 1.10."""
     return [(1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", version) if part]

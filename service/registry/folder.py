@@ -1,7 +1,7 @@
 """The folder of models on disk: `<name>/<version>/` with card and file, and `<name>/labels.yaml`.
 
-Names come from clients, so no path is made of one that is not a plain name, and what a link leads to must lie inside
-the folder: `..`, absolute paths and links to elsewhere are nowhere.
+Clients send names, so paths are only built from plain names, and the targets of links must lie inside the folder. This
+excludes `..`, absolute paths and links to the outside.
 """
 
 import re
@@ -19,7 +19,7 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def is_name(text: str) -> bool:
-    """Whether a text can be the name of a model, a version or a label: it is then no path."""
+    """Whether a text is a valid name of a model, a version or a label, and thus not a path."""
     return _SLUG.fullmatch(text) is not None
 
 
@@ -32,10 +32,10 @@ class ModelFolder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._labels_read: dict[str, int] = {}  # when each file of labels was last changed, as it was read
+        self._labels_read: dict[str, int] = {}  # modification time of each labels file when it was last read
 
     def versions(self) -> list[Path]:
-        """Every `<name>/<version>` folder, sorted; hidden ones and files are passed over.
+        """Lists every `<name>/<version>` folder, sorted; files and hidden folders are skipped.
 
         Raises:
             OSError: The folder cannot be read.
@@ -43,14 +43,14 @@ class ModelFolder:
         return [version for name in _folders(self._root) for version in _folders(name)]
 
     def names(self) -> list[str]:
-        """The names of the models that have a version; see `versions`."""
+        """Lists the names of the models that have a version; see `versions`."""
         return [path.name for path in _folders(self._root) if _folders(path)]
 
     def versions_of(self, name: str) -> list[Path]:
-        """The folders of one model's versions, at least one.
+        """Lists the folders of a model's versions, at least one.
 
         Raises:
-            UnknownModelError: There is no such model, or no version of it.
+            UnknownModelError: There is no such model, or it has no version.
         """
         versions = _folders(self._root / name) if is_name(name) else []
         if not versions:
@@ -58,7 +58,7 @@ class ModelFolder:
         return versions
 
     def version_of(self, name: str, version: str) -> Path:
-        """The folder of one version.
+        """Returns the folder of a version.
 
         Raises:
             UnknownModelError: There is no such version.
@@ -69,10 +69,10 @@ class ModelFolder:
         return folders[version]
 
     def read(self, folder: Path) -> Card:
-        """Loads a card, and checks that it and its file lie where they say they do.
+        """Loads a card, and checks that its name and version match the folder and that no link leads outside.
 
         Raises:
-            ModelBrokenError: They do not.
+            ModelBrokenError: One of these checks failed.
             CardError: The card cannot be read.
         """
         label = f"{folder.parent.name}@{folder.name}"
@@ -82,17 +82,17 @@ class ModelFolder:
         if (card.name, card.version) != (folder.parent.name, folder.name):
             raise ModelBrokenError(
                 label,
-                f"the card names the model {card.name!r}, version {card.version!r}, and lies in another folder.",
+                f"the card is for model {card.name!r}, version {card.version!r}, which does not match its folder.",
                 remedy="Rename the folder to <name>/<version>, or correct the card.",
             )
         self._check_inside(card.path, label)
         return card
 
     def labels(self, name: str) -> Mapping[str, str]:
-        """The labels that a model's `labels.yaml` declares; none where there is no such file.
+        """Reads the labels in a model's `labels.yaml`; empty without such a file.
 
         Raises:
-            ModelBrokenError: It cannot be read, or is no mapping of labels to versions.
+            ModelBrokenError: The file cannot be read, or is not a mapping of labels to versions.
         """
         file = self._root / name / LABELS_FILE
         self._labels_read[name] = last_changed(file)
@@ -103,21 +103,21 @@ class ModelFolder:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise _bad_labels(name, f"it cannot be read: {type(error).__name__}") from error
         if not isinstance(content, dict):
-            raise _bad_labels(name, "it is no mapping")
+            raise _bad_labels(name, "it is not a mapping")
         for word in (*content, *content.values()):
             if not (isinstance(word, str) and is_name(word)):
-                raise _bad_labels(name, f"{str(word)[:64]!r} is no name")
+                raise _bad_labels(name, f"{str(word)[:64]!r} is not a valid name")
         return content
 
     def labels_changed(self, name: str) -> bool:
-        """Whether a model's `labels.yaml` is another one than was read."""
+        """Whether a model's `labels.yaml` has changed since it was read."""
         return last_changed(self._root / name / LABELS_FILE) != self._labels_read.get(name, 0)
 
     def _check_inside(self, path: Path, label: str) -> None:
-        """A file's own folder may be a link, as Kubernetes makes them; it may not lead out of the folder of models."""
+        """Rejects a path that links lead out of the model folder. Links inside are allowed: Kubernetes uses them."""
         try:
             inside = path.resolve(strict=True).is_relative_to(self._root.resolve())
-        except (OSError, RuntimeError):  # nothing there, or a circle of links: reading it will tell
+        except (OSError, RuntimeError):  # missing, or a cycle of links: reading it will raise an error
             return
         if not inside:
             raise ModelBrokenError(
@@ -128,7 +128,7 @@ class ModelFolder:
 
 
 def last_changed(path: Path) -> int:
-    """When a file, or a folder and what lies right in it, was last changed, nanoseconds; 0 where it is not there."""
+    """Modification time of a file, or of a folder and its direct entries, nanoseconds; 0 if it does not exist."""
     try:
         inside = [child.stat().st_mtime_ns for child in path.iterdir()] if path.is_dir() else []
         return max([path.stat().st_mtime_ns, *inside])
@@ -146,5 +146,5 @@ def _bad_labels(name: str, what: str) -> ModelBrokenError:
     return ModelBrokenError(
         name,
         f"{LABELS_FILE}: {what}.",
-        remedy='It is a line for each label: `stable: "1"`. `default` is what the name alone stands for.',
+        remedy='Write one line per label, such as `stable: "1"`. `default` is the version of the name alone.',
     )

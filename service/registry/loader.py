@@ -1,4 +1,4 @@
-"""From a card to networks that run: verify the file, load each variant, warm it up; keep why what cannot run."""
+"""Turns a card into running networks: verifies the file, loads and warms up each variant, and keeps errors."""
 
 import logging
 import time
@@ -15,18 +15,18 @@ log = logging.getLogger(__name__)
 
 
 class OnLoaded(Protocol):
-    """Told of each variant that was tried."""
+    """Callback for each variant that was tried."""
 
     def __call__(self, card: Card, variant: VariantName, handle: Handle | None, seconds: float) -> None:
-        """A variant was loaded and warmed up in so many seconds; `handle` is None when it cannot run."""
+        """Called after a variant was loaded and warmed up in `seconds`; `handle` is None if it cannot run."""
 
 
 class Loader:
-    """Brings up models.
+    """Loads the variants of models.
 
     Args:
-        settings: The threads of a run.
-        find_backend: What loads a variant.
+        settings: Settings with the number of threads per run.
+        find_backend: Returns the backend that loads a variant.
     """
 
     def __init__(self, settings: Settings, find_backend: Callable[[VariantName], Backend]) -> None:
@@ -40,13 +40,13 @@ class Loader:
         told: OnLoaded | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Loads variants of a model version into its entry; never raises for the model. Blocks for seconds.
+        """Loads variants of a model version into its entry. A broken model raises nothing. Blocks for seconds.
 
         Args:
-            entry: Of the version.
-            wanted: The variants.
-            told: Of each.
-            stop: Asked before each whether to go on.
+            entry: Entry of the version.
+            wanted: The variants to load.
+            told: Called after each variant.
+            stop: Called before each variant; loading stops if it returns True.
         """
         card = entry.card
         try:
@@ -54,7 +54,7 @@ class Loader:
         except ServiceError as error:
             entry.variants = {variant: Loaded(error=error) for variant in wanted}
             log.error("model %s in %s cannot be served: %s", entry.label, card.directory, error)  # noqa: TRY400
-            if told is not None:  # or no gauge, and so no alert, would say that they do not run
+            if told is not None:  # needed for the gauges, and thus for alerts
                 for variant in wanted:
                     told(card, variant, None, 0.0)
             return
@@ -74,9 +74,9 @@ class Loader:
         except ServiceError as error:
             log.error("%s of %s in %s cannot run: %s", variant, entry.label, entry.card.directory, error)  # noqa: TRY400
             return Loaded(error=error)
-        except Exception as error:  # whatever a runtime raises about one model, the others are served
+        except Exception as error:  # an unexpected error in one model must not affect the others
             log.exception("%s of %s in %s cannot run", variant, entry.label, entry.card.directory)
-            reason = f"{variant} does not load: {type(error).__name__}, described in the service's log."
+            reason = f"{variant} does not load: {type(error).__name__}; see the service's log."
             return Loaded(error=ModelBrokenError(entry.card.name, reason))
         log.info("%s of model %s is ready (%s)", variant, entry.label, handle.kernel)
         return Loaded(handle)

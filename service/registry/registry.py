@@ -1,9 +1,9 @@
-"""From a folder of models to handles that answer: scan, verify, load, warm up, and the rules of resolution.
+"""The registry of models: it scans, verifies, loads and warms up the models of a folder, and resolves requests.
 
-`Registry.load` walks `<model_dir>/<name>/<version>/` and brings up every variant of every model. One broken model
-never takes down the others: what is wrong with it is kept and told at `/models`, and whether the service may call
-itself ready is decided by `readiness`. `resolve` answers "which network runs for this task, model and variant?" by the
-rules of `service.registry.resolution`. What changes while requests are answered is in `service.registry.changes`.
+`Registry.load` walks `<model_dir>/<name>/<version>/` and loads every variant of every model. A broken model does not
+affect the others: its error is kept and shown at `/models`. `readiness` decides whether the service is ready. `resolve`
+finds the network for a task, model and variant by the rules of `service.registry.resolution`. Changes at run time are
+in `service.registry.changes`.
 """
 
 import logging
@@ -28,8 +28,8 @@ class Registry:
     """The models of one folder. Every method may be called from any thread.
 
     Args:
-        settings: where they are, which are the defaults, the fallback policy and the threads of a run.
-        find_backend: what loads a variant; tests and other runtimes give their own.
+        settings: the model folder, the default models, the fallback policy and the threads per run.
+        find_backend: returns the backend that loads a variant; tests and other runtimes pass their own.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Registry:
     # ---- loading ---------------------------------------------------------------------------------------------------
 
     def scan(self) -> None:
-        """Reads the card of every model; loads none. Never raises for a model, nor for the folder."""
+        """Reads the card of every model, but loads none. Errors of models or of the folder are logged, not raised."""
         self._scanned = True
         try:
             folders = self.folder.versions()
@@ -69,25 +69,25 @@ class Registry:
                 catalog = catalog.with_entry(Entry(self.folder.read(folder)))
             except ServiceError as error:
                 catalog = catalog.with_broken(label, error)
-                log.error("model %s in %s cannot be served: %s", label, folder, error)  # noqa: TRY400  says it all
+                log.error("model %s in %s cannot be served: %s", label, folder, error)  # noqa: TRY400
         for name in list(catalog.entries):
             catalog = self.relabelled(catalog, name)
         self._catalog = catalog
 
     def relabelled(self, catalog: Catalog, name: str) -> Catalog:
-        """A catalog with the labels that a model's file declares now."""
+        """Returns a catalog with the labels in a model's labels file now."""
         file = f"{name}/{LABELS_FILE}"
         try:
             return catalog.with_labels(name, self.folder.labels(name)).with_broken(file, None)
         except ServiceError as error:
-            log.error("the labels of %s are not read: %s", name, error)  # noqa: TRY400  says it all
+            log.error("the labels of %s cannot be read: %s", name, error)  # noqa: TRY400
             return catalog.with_broken(file, error)
 
     def load(self, select: Callable[[Card, VariantName], bool] = lambda card, variant: True) -> None:  # noqa: ARG005
-        """Scans, loads and warms up; never raises for a model. Blocks for seconds: call it in a thread.
+        """Scans, loads and warms up. A broken model raises nothing. Blocks for seconds: call it in a thread.
 
         Args:
-            select: which variants of which models to load; by default all.
+            select: whether to load a variant of a model; by default, all are loaded.
         """
         if self._finished.is_set():
             return
@@ -100,11 +100,11 @@ class Registry:
         self._finished.set()
 
     def observe(self, on_loaded: OnLoaded, on_retired: Callable[[Entry], None] | None = None) -> None:
-        """Has every variant that is tried from now on reported, and those that are loaded already at once.
+        """Sets the callbacks for loaded and retired models; variants that are already loaded are reported at once.
 
         Args:
-            on_loaded: told of each variant.
-            on_retired: told of a version that no request will find any more; some may still be running.
+            on_loaded: called for each variant that was tried.
+            on_retired: called for a version that is no longer served; requests may still run on it.
         """
         self._on_loaded, self._on_retired = on_loaded, on_retired
         for entry in self.catalog.all():
@@ -116,14 +116,14 @@ class Registry:
                 self._on_loaded(entry.card, variant, loaded.handle, entry.seconds.get(variant, 0.0))
 
     def change(self, catalog: Catalog, *, old: Entry | None = None, new: Entry | None = None) -> None:
-        """Serves another catalog from now on: the one way in which anything changes once models are loaded.
+        """Replaces the served catalog. All changes after the models are loaded go through this method.
 
-        Requests that have their network already keep it: it is freed when the last of them is answered.
+        Requests keep the network that they have resolved, and it is freed after the last of them.
 
         Args:
-            catalog: what is served from now on.
-            old: a version that it no longer has.
-            new: a version that it has in addition.
+            catalog: the catalog to serve from now on.
+            old: a version that is no longer in it.
+            new: a version that was added to it.
         """
         self._catalog = catalog
         if old is not None and self._on_retired is not None:
@@ -132,7 +132,7 @@ class Registry:
             self._tell(new)
 
     def close(self) -> None:
-        """Releases every network, and stops loading after the one under way. Runs in progress finish first."""
+        """Releases every network and stops loading after the current variant. Runs in progress finish first."""
         self._closing.set()
         entries = list(self.catalog.all())
         self._catalog = Catalog()
@@ -141,19 +141,19 @@ class Registry:
                 if loaded.handle is not None:
                     loaded.handle.model.close()
 
-    # ---- what there is ---------------------------------------------------------------------------------------------
+    # ---- contents --------------------------------------------------------------------------------------------------
 
     @property
     def catalog(self) -> Catalog:
-        """What is served right now."""
+        """The catalog that is served now."""
         return self._catalog
 
     def entries(self) -> list[Entry]:
-        """Every model version, by name, newest first."""
+        """Lists every model version, by name, newest first."""
         return sorted(self.catalog.all(), key=lambda entry: entry.card.name)
 
     def broken(self) -> Mapping[str, ServiceError]:
-        """What could not even be read, or has no variant that runs: `name@version` and what is wrong."""
+        """Returns the errors of versions that cannot be read or have no variant that runs, by `name@version`."""
         catalog = self.catalog
         found = dict(catalog.broken)
         for entry in catalog.all():
@@ -163,15 +163,15 @@ class Registry:
         return found
 
     def versions(self, name: str) -> list[str]:
-        """The versions of a model, newest first."""
+        """Lists the versions of a model, newest first."""
         return [entry.card.version for entry in self.catalog.entries.get(name, ())]
 
     def default(self, task: TaskName, catalog: Catalog | None = None) -> str | None:
-        """Name of the model that answers a task when none is named, in this or another catalog; None: there is none."""
+        """Returns the name of a task's default model in the served or another catalog, or None."""
         return Resolution(self._settings, self.catalog if catalog is None else catalog).default(task)
 
     def is_default(self, entry: Entry) -> bool:
-        """Whether a version answers its task when no model is named."""
+        """Whether a version answers requests for its task that name no model."""
         resolution = Resolution(self._settings, self.catalog)
         try:
             return resolution.entry(entry.card.task, None) is entry
@@ -184,31 +184,31 @@ class Registry:
         """Finds the network that runs a request.
 
         Args:
-            task: what the endpoint does.
-            model: `NAME`, `NAME@VERSION` or `NAME@LABEL`; None takes the task's default.
-            variant: `binary`, `reference` or `full`; None takes the default.
+            task: the endpoint's task.
+            model: `NAME`, `NAME@VERSION` or `NAME@LABEL`; None for the task's default.
+            variant: `binary`, `reference` or `full`; None for the default.
 
         Raises:
-            NotReadyError: models are still being loaded, or the task has no default that is served.
-            UnknownModelError: no such model, or it does something else.
-            UnknownVariantError: no such variant exists.
-            VariantNotServedError: the model has no such variant; names the model that has, if one does.
-            OpUnavailableError: the op cannot load and no fallback is set.
-            ModelBrokenError: the model is there and cannot be run.
+            NotReadyError: models are still being loaded, or the task has no default model.
+            UnknownModelError: there is no such model, or it has another task.
+            UnknownVariantError: there is no such variant.
+            VariantNotServedError: the model does not have this variant; the error names a model that has, if any.
+            OpUnavailableError: the operator cannot be loaded and no fallback is set.
+            ModelBrokenError: the model exists but cannot run.
         """
         return self._resolution(variant).handle(task, model, variant)
 
     def find(self, model: str) -> Entry:
-        """The model version of a name, whatever its task; see `resolve`.
+        """Finds a model version by name, regardless of its task; see `resolve`.
 
         Raises:
             NotReadyError: models are still being loaded.
-            UnknownModelError: no such model.
+            UnknownModelError: there is no such model.
         """
         return self._resolution().any_task(model)
 
     def resolve_model(self, model: str, variant: str | None = None) -> Handle:
-        """Finds the network that runs a request which names its model and not its task; see `resolve`."""
+        """Finds the network for a request that names its model but not its task; see `resolve`."""
         resolution = self._resolution(variant)
         return resolution.handle(resolution.any_task(model).card.task, model, variant)
 
@@ -226,7 +226,7 @@ class Registry:
     # ---- readiness -------------------------------------------------------------------------------------------------
 
     def readiness(self) -> Readiness:
-        """Says whether what must be served is served: every task's default, and the op wherever a model is binary."""
+        """Returns whether everything that must be served is: each task's default model, and every binary model."""
         models = {
             f"{entry.label}/{variant}": variant in entry.variants and entry.variants[variant].handle is not None
             for entry in self.entries()
@@ -239,7 +239,7 @@ class Registry:
         return Readiness("failed" if reasons else "ready", tuple(reasons), models)
 
     def missing(self, catalog: Catalog) -> list[str]:
-        """What a catalog lacks of what must be served, a sentence each."""
+        """Lists what a catalog lacks of what must be served, one sentence each."""
         return list(dict.fromkeys(self._missing(catalog)))
 
     def _missing(self, catalog: Catalog) -> Iterator[str]:
@@ -269,6 +269,6 @@ class Registry:
             try:
                 resolution.handle(task, None, None)
             except OpUnavailableError:
-                continue  # said above
+                continue  # already reported above
             except ServiceError as error:
                 yield f"/{task} cannot answer: {error}"

@@ -1,10 +1,12 @@
-"""The rules by which a request finds its network, on a catalog.
+"""The rules that resolve a request to a network, on a catalog.
 
-* no model named: the task's default; `NAME` is its default version; `NAME@VERSION` and `NAME@LABEL` that one;
-* no variant named: the default variant if the model has it, else the model's own;
-* `full` of a binary model is its twin, named by the card; `binary` of a full-precision model is an error that names
-  the binary counterpart;
-* `binary` where the op cannot load is an error; with `fallback=reference` the reference runs, and the handle says so.
+* Without a model, the task's default model runs. `NAME` is its default version; `NAME@VERSION` and `NAME@LABEL` are
+  that version.
+* Without a variant, the default variant runs if the model has it, else the model's own.
+* `full` of a binary model is its twin, named in the card. `binary` of a full-precision model is an error that names the
+  binary counterpart.
+* `binary` is an error if the operator cannot be loaded. With `fallback=reference`, the reference runs instead, and the
+  handle says so.
 """
 
 from service.card import VARIANTS, TaskName, VariantName
@@ -21,20 +23,21 @@ from service.settings import Settings
 
 
 class Resolution:
-    """The rules, for one state of what is served.
+    """The rules, applied to one catalog.
 
     Args:
-        settings: Defaults and the fallback policy.
-        catalog: What is served.
+        settings: Default models and variant, and the fallback policy.
+        catalog: The catalog.
     """
 
     def __init__(self, settings: Settings, catalog: Catalog) -> None:
         self._settings, self._catalog = settings, catalog
 
     def default(self, task: TaskName) -> str | None:
-        """Name of the model that answers a task when none is named; None when there is none.
+        """Returns the name of a task's default model, or None.
 
-        The one in the settings. Where that was left as it is and is not served, the only (binary) model of the task.
+        This is the one in the settings. If the setting was not changed and its model is not served, it is the task's
+        only binary model, or its only model.
         """
         setting = f"default_{task}_model"
         name: str = getattr(self._settings, setting)
@@ -45,14 +48,14 @@ class Resolution:
         return candidates[0] if len(candidates) == 1 else None
 
     def default_remedy(self, task: TaskName) -> str:
-        """What the operator can do about a task without a default."""
+        """Returns what the service's operator can do if a task has no default model."""
         names = sorted({entry.card.name for entry in self._catalog.all() if entry.card.task == task})
         if not names:
             return f"Put a {task} model into the folder that BIREAL_MODEL_DIR names."
         return f"Set BIREAL_DEFAULT_{task.upper()}_MODEL to one of: {', '.join(names)}."
 
     def handle(self, task: TaskName, model: str | None, variant: str | None) -> Handle:
-        """The network that runs a request; see `Registry.resolve`."""
+        """Returns the network that runs a request; see `Registry.resolve`."""
         if variant is not None and variant not in VARIANTS:
             raise UnknownVariantError(variant)
         entry = self.entry(task, model)
@@ -70,12 +73,12 @@ class Resolution:
         return self._run(entry, wanted)
 
     def entry(self, task: TaskName, model: str | None) -> Entry:
-        """The model version that a request means; see `Registry.resolve`."""
+        """Returns the model version that a request refers to; see `Registry.resolve`."""
         named = self.default(task) if model is None else model
         if named is None:
             raise NotReadyError(f"No model for /{task} is being served.", remedy=self.default_remedy(task))
         name, at, version = named.partition("@")
-        # `NAME@` is what is left of `NAME@$VERSION` where that was not set: no version, rather than any.
+        # `NAME@` is probably `NAME@$VERSION` with an unset variable: reject it instead of taking any version.
         entry = None if at and not version else self._catalog.select(name, version)
         if entry is not None and entry.card.task == task:
             return entry
@@ -89,7 +92,7 @@ class Resolution:
         raise UnknownModelError(named, dict.fromkeys(available), other_task=None if elsewhere == task else elsewhere)
 
     def any_task(self, model: str) -> Entry:
-        """The model version of a name, whatever its task; see `Registry.find`."""
+        """Returns the model version of a name, regardless of its task; see `Registry.find`."""
         entries = self._catalog.entries.get(model.partition("@")[0])
         if not entries:
             self._raise_broken(model)
@@ -97,7 +100,7 @@ class Resolution:
         return self.entry(entries[0].card.task, model)
 
     def fallback(self, entry: Entry, variant: VariantName) -> Handle | None:
-        """The reference run in place of a `binary` whose op cannot load, if the settings allow it."""
+        """Returns the reference that replaces a `binary` whose operator cannot load, if the settings allow it."""
         error = entry.variants.get(variant, Loaded()).error
         if variant != "binary" or self._settings.fallback != "reference" or not isinstance(error, OpUnavailableError):
             return None
@@ -109,7 +112,7 @@ class Resolution:
             "reference",
             reference.model,
             reference.kernel,
-            fallback=f"`binary` was asked for and cannot run here, so `reference` ran: {error.detail}",
+            fallback=f"`binary` cannot run here, so `reference` ran instead: {error.detail}",
         )
 
     def _run(self, entry: Entry, variant: VariantName) -> Handle:
@@ -133,11 +136,11 @@ class Resolution:
         return self._run(selected, "full")
 
     def _raise_broken(self, model: str) -> None:
-        """Raises what is wrong with a model, or with the version that is named, if it could not be read."""
+        """Raises the error of a model, or of the named version, if it is broken."""
         for label, error in self._catalog.broken.items():
             if model in (label, label.partition("@")[0]):
                 raise error
 
     def _counterpart(self, full: str) -> str | None:
-        """The binary model whose twin is `full`."""
+        """Returns the binary model whose twin is `full`, or None."""
         return next((entry.card.name for entry in self._catalog.all() if entry.card.full == full), None)

@@ -1,19 +1,19 @@
-"""Bounded, fair, deadline-aware execution of model runs; knows no HTTP and no ONNX Runtime.
+"""Bounded, fair, deadline-aware execution of model runs, independent of HTTP and ONNX Runtime.
 
 A `Scheduler` owns a fixed number of worker threads. Each worker takes one batch at a time and calls
 `target.run(batch)`; the run releases the GIL, so N workers keep N cores busy. Work waits in one *lane* per target:
 
-* **Bounded.** A lane holds at most `queue_size` waiting images; beyond that `submit` raises `OverloadedError` at once,
-  with an estimate of when to come back. A lane of its own means that a full queue of slow depth requests never turns a
-  classify request away.
+* **Bounded.** A lane holds at most `queue_size` waiting images. Beyond that, `submit` raises `OverloadedError` at once,
+  with an estimate of when to retry. Because each target has its own lane, a full queue of slow depth requests never
+  causes a classify request to be rejected.
 * **Fair by time.** The next batch comes from the lane that has received the least run time (start-time fair queueing),
   not from the oldest job, so 30 ms depth runs cannot starve 3 ms classify runs.
-* **Opportunistic batching, delay 0.** A worker takes up to `max_batch` jobs of the lane that happen to wait; it never
-  waits for more. The default is 1: a 1-bit network on a CPU is compute-bound at batch 1 already.
-* **At once where nobody is before it.** A thread that has just made an image ready may run it itself (`run_here`) if a
-  worker is idle and the run is short: the two hand-overs between threads would cost more CPU than they are worth.
-* **Every future is finished**, whatever fails: a raising run, a run with the wrong number of rows, a passed deadline, a
-  cancelled waiter, a closed scheduler.
+* **Opportunistic batching without delay.** A worker takes up to `max_batch` jobs that are already waiting in the lane.
+  It never waits for more. The default is 1, because a 1-bit network on a CPU is already compute-bound at batch 1.
+* **Direct runs.** A thread that has just prepared an image may run it itself (`run_here`) if nothing waits, a worker is
+  idle and the run is short. Handing the image to a worker and back would cost more CPU time than it is worth.
+* **Every future is completed**, even if a run fails or returns the wrong number of rows, a deadline passes, a waiter is
+  cancelled, or the scheduler is closed.
 """
 
 import asyncio
@@ -48,20 +48,20 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
-# What takes longer is worth the way to a worker: the thread that would run it has other work to do. As long as the
-# decoding of a photograph, for which that thread may be away anyhow.
+# Longer runs are handed to a worker, because the calling thread has other work. The limit is the time to decode a
+# photograph, for which that thread may be blocked anyway.
 _SHORT_S = 0.010
 _COST_SMOOTHING = 0.2  # weight of the newest run in the moving average of a lane's cost
 
 
 class Scheduler:
-    """Runs submitted images on worker threads. See the module's text for the policy.
+    """Runs submitted images on worker threads. See the module's docstring for the policy.
 
     Args:
-        workers: threads, each running one batch at a time.
-        queue_size: waiting images per target before `OverloadedError`.
-        max_batch: most images of one run.
-        observer: told of batches and drops.
+        workers: number of threads, each of which runs one batch at a time.
+        queue_size: maximum number of waiting images per target.
+        max_batch: maximum number of images per run.
+        observer: notified of runs and dropped images.
     """
 
     def __init__(self, *, workers: int, queue_size: int, max_batch: int = 1, observer: Observer | None = None) -> None:
@@ -76,7 +76,7 @@ class Scheduler:
         self._numbers = itertools.count()
         self._virtual_s = 0.0
         self._waiting = 0
-        self._busy = 0  # runs under way, whatever thread they are in; never more than `workers`
+        self._busy = 0  # number of runs in progress in any thread; at most `workers`
         self._closing = False
         self._threads = [
             threading.Thread(target=self._work, name=f"bireal-worker-{index}", daemon=True) for index in range(workers)
@@ -93,26 +93,27 @@ class Scheduler:
     async def submit_many(
         self, target: Runnable, images: Sequence[Image], deadline: Deadline | None = None
     ) -> list[Outcome]:
-        """Runs the images of one request, admitted all or none, and returns their outcomes in order.
+        """Runs the images of one request and returns their outcomes in order. Either all are admitted or none.
 
-        Cancelling the awaiting task drops what still waits; a run that has begun is finished and its result discarded.
+        If the awaiting task is cancelled, waiting images are dropped. Runs in progress finish, and their results are
+        discarded.
 
         Args:
-            target: what runs them.
+            target: the network that runs them.
             images: uint8 [H,W,3] each.
-            deadline: after which nobody wants the answer; None waits for ever.
+            deadline: the time to give up; None waits forever.
 
         Raises:
             OverloadedError: the target's queue is full.
-            DeadlineExceededError: the deadline passed before the answer was there.
+            DeadlineExceededError: the deadline passed before all images had run.
             NotReadyError: the scheduler is closing.
-            Exception: whatever the run itself raised.
+            Exception: any exception of the run itself.
         """
         jobs = self._enqueue(target, images, deadline)
         why: Drop = "cancelled"
         try:
             async with nullcontext() if deadline is None else deadline.enforced():
-                if len(jobs) == 1:  # nearly always: without what gathering costs
+                if len(jobs) == 1:  # the usual case, without the cost of `gather`
                     return [await asyncio.wrap_future(jobs[0].future)]
                 return list(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs)))
         except DeadlineExceededError:
@@ -122,21 +123,21 @@ class Scheduler:
             self._withdraw(target, jobs, why)
 
     def run_here(self, target: Runnable, image: Image, deadline: Deadline | None = None) -> Outcome | None:
-        """Runs an image in the calling thread, if it would be its turn at once and the run is short.
+        """Runs an image in the calling thread, if it would not have to wait and the run is short.
 
-        It counts as a worker's run: never more than `workers` are under way, and its time is charged to the target.
+        The run counts as a worker's: at most `workers` runs are in progress, and its time is charged to the target.
 
         Args:
-            target: what runs it.
+            target: the network that runs it.
             image: uint8 [H,W,3].
-            deadline: as for `submit`.
+            deadline: as for `submit_many`.
 
         Returns:
-            The outcome; None where something waits, no worker is idle, or the run takes long: `submit` it then.
+            The outcome. None if other images wait, no worker is idle, or the run is long; use `submit` then.
 
         Raises:
             DeadlineExceededError: the deadline has passed.
-            Exception: whatever the run itself raised.
+            Exception: any exception of the run itself.
         """
         now = time.monotonic()
         if deadline is not None and deadline.at <= now:
@@ -158,44 +159,44 @@ class Scheduler:
         return Outcome(output, started - now, seconds, 1, started)
 
     def waiting(self) -> int:
-        """Images that wait for a worker, over all targets."""
+        """Number of images that wait for a worker, over all targets."""
         return self._waiting
 
     def expected_wait_s(self) -> float:
-        """Seconds until the images waiting now will have been run, by the moving average of what each target costs."""
+        """Estimated seconds until all images that wait now have run, by the moving average of each target's cost."""
         with self._changed:
             return sum(len(lane.jobs) * lane.cost_s for lane in self._lanes.values()) / self.workers
 
     def cost_s(self, target: Runnable) -> float | None:
-        """Seconds that a run of one image takes, by the moving average of what was measured; None before the first."""
-        with self._changed:  # both of one run
+        """Moving average of the seconds that a run takes per image; None before the first run."""
+        with self._changed:  # read both values of the same run
             lane = self._lanes.get(target)
             if lane is None or not lane.runs:
                 return None
             cost_s, runs = lane.cost_s, lane.runs
-        guessed = (1 - _COST_SMOOTHING) ** runs  # what is left of the guess that the average began with
+        guessed = (1 - _COST_SMOOTHING) ** runs  # remaining weight of the average's initial guess
         return (cost_s - guessed * FIRST_COST_GUESS_S) / (1 - guessed)
 
     def check_room(self, target: Runnable) -> None:
-        """Raises `OverloadedError` if the target's queue is full: asked before decoding, to spare a reject its cost."""
+        """Raises `OverloadedError` if the target's queue is full. Called early, to reject images before decoding."""
         lane = self._lanes.get(target)
-        if lane is not None and len(lane.jobs) >= self.queue_size:  # of this moment: the queue itself counts again
+        if lane is not None and len(lane.jobs) >= self.queue_size:  # a snapshot: `submit` checks again under the lock
             self._observer.dropped(target, "rejected", 1)
             raise self._overloaded()
 
     def forget(self, target: Runnable) -> None:
-        """Lets go of a target that was unloaded: now, or when what waits for it has been run or withdrawn."""
+        """Releases a target that was unloaded, once no image waits for it."""
         with self._changed:
             self._forgotten.add(target)
             self._drop_if_idle(self._lanes.get(target))
 
     def _drop_if_idle(self, lane: "Lane | None") -> None:
-        """Called with the lock held, wherever a lane may have become empty."""
+        """Removes the lane of a forgotten target if it is empty. Called with the lock held."""
         if lane is not None and not lane.jobs and lane.target in self._forgotten:
             self._lanes.pop(lane.target, None)
 
     def close(self, timeout_s: float = 0.0) -> None:
-        """Refuses new images, runs what waits for up to `timeout_s` seconds, then fails the rest (`NotReadyError`)."""
+        """Rejects new images, runs waiting ones for up to `timeout_s` seconds, and fails the rest (`NotReadyError`)."""
         give_up = time.monotonic() + timeout_s
         with self._changed:
             self._closing = True
@@ -209,7 +210,7 @@ class Scheduler:
             self._waiting = 0
         for job in left:
             if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(NotReadyError("The server is shutting down and did not come to this image."))
+                job.future.set_exception(NotReadyError("The server shut down before this image was run."))
 
     # ---- admission and withdrawal ----------------------------------------------------------------------------------
 
@@ -225,10 +226,10 @@ class Scheduler:
             lane = self._lanes.get(target)
             if lane is None:
                 lane = self._lanes[target] = Lane(target)
-            # A request of more images than the queue holds is let into an empty lane: it could never be admitted else.
+            # An empty lane admits a request with more images than the queue holds, which could never run otherwise.
             full = bool(lane.jobs) and len(lane.jobs) + len(jobs) > self.queue_size
             if not full:
-                if not lane.jobs:  # idle time earns no credit
+                if not lane.jobs:  # an idle lane must not accumulate credit
                     lane.served_s = max(lane.served_s, self._virtual_s)
                 lane.jobs.update((job.number, job) for job in jobs)
                 self._waiting += len(jobs)
@@ -242,7 +243,7 @@ class Scheduler:
         return OverloadedError(self.queue_size, retry_after_s=self.expected_wait_s())
 
     def _withdraw(self, target: Runnable, jobs: Sequence[Job], why: Drop) -> None:
-        """Takes the jobs that still wait out of the queue; those that ran or run are left to their worker."""
+        """Removes jobs that still wait from the queue; those that a worker has started are left to it."""
         left = [job for job in jobs if job.future.cancel()]
         if not left:
             return
@@ -251,7 +252,7 @@ class Scheduler:
             gone = [job for job in left if lane is not None and lane.jobs.pop(job.number, None) is not None]
             self._waiting -= len(gone)
             self._drop_if_idle(lane)
-        if gone:  # a job that a worker took out first was counted there
+        if gone:  # if a worker removed a cancelled job first, the worker has counted it
             self._observer.dropped(target, why, len(gone))
 
     # ---- the worker's side -----------------------------------------------------------------------------------------
@@ -264,14 +265,14 @@ class Scheduler:
             lane, batch, charged_s = taken
             if batch:
                 self._run(lane, batch, charged_s)
-            del taken, lane, batch  # while this thread waits, it must not keep a network that was unloaded
+            del taken, lane, batch  # so that this thread does not keep an unloaded network alive while it waits
 
     def _take(self) -> tuple[Lane, list[Job], float] | None:
         """Waits for work.
 
         Returns:
-            The jobs to run, already marked as running, and the seconds charged for them; None when closed and nothing
-            waits.
+            The lane, the jobs to run, already marked as running, and the seconds charged for them; None when the
+            scheduler is closed and nothing waits.
         """
         expired: list[Job] = []
         cancelled = 0
@@ -307,22 +308,22 @@ class Scheduler:
         return lane, batch, charged_s
 
     def _start(self, lane: Lane, images: int) -> float:
-        """Books a run that is about to begin; called with the lock held. No images: there is nothing to run.
+        """Accounts for a run that is about to start; called with the lock held. With 0 images, nothing runs.
 
         Returns:
-            The seconds that it was charged.
+            The seconds charged to the lane.
         """
         self._virtual_s = max(self._virtual_s, lane.served_s)
-        # Charged in advance by the estimate, so that several workers do not all pick this lane; `_ended` corrects it.
+        # Charge the estimated cost in advance, so that several workers do not all pick this lane; `_ended` corrects it.
         lane.served_s += lane.cost_s * images
         self._busy += bool(images)
         return lane.cost_s * images
 
     def _ended(self, lane: Lane, images: int, seconds: float, charged_s: float) -> None:
-        """Books a run that has ended, in place of what `_start` charged: the estimate may have changed since."""
+        """Replaces the charge of `_start` by the measured time of a run that has ended."""
         with self._changed:
             self._busy -= 1
-            if self._waiting:  # a worker may have found all of them busy
+            if self._waiting:  # a worker may be waiting because all runs were taken
                 self._changed.notify()
             elif self._closing:
                 self._changed.notify_all()
@@ -331,7 +332,7 @@ class Scheduler:
             lane.runs += 1
 
     def _tell(self, hear: Callable[P, None], *what: P.args, **named: P.kwargs) -> None:
-        """Tells the observer from a worker: whatever it does with that, the worker lives on."""
+        """Notifies the observer; its exceptions are logged, so that they do not end the worker."""
         try:
             hear(*what, **named)
         except Exception:
@@ -343,8 +344,8 @@ class Scheduler:
         started = time.monotonic()
         try:
             outputs = list(_run_batch(lane.target, [job.image for job in batch]))
-        except BaseException as error:  # noqa: BLE001  whatever it raises, waiters get an answer and the worker lives on
-            # An exit raised in a worker must not travel through a future into the event loop and end that.
+        except BaseException as error:  # noqa: BLE001  waiters must get an answer and the worker must survive
+            # A SystemExit raised in a worker must not reach the event loop through the future and end it.
             failure = error if isinstance(error, Exception) else RuntimeError(f"the run ended with {error!r}")
         seconds = time.monotonic() - started
         self._ended(lane, len(batch), seconds, charged_s)
@@ -357,8 +358,8 @@ class Scheduler:
 
 
 def _run_batch(target: Runnable, images: list[Image]) -> npt.NDArray[Any]:
-    """Runs images of one shape, uint8 [H,W,3] each, and returns a row for each; one image is not copied."""
+    """Runs images of the same shape, uint8 [H,W,3], and returns one row per image; a single image is not copied."""
     rows = target.run(images[0][np.newaxis] if len(images) == 1 else np.stack(images))
     if len(rows) != len(images):
-        raise BadOutputError(f"The network answered {len(rows)} rows to a batch of {len(images)} images.")
+        raise BadOutputError(f"The network returned {len(rows)} rows for a batch of {len(images)} images.")
     return rows

@@ -1,4 +1,4 @@
-"""What a scheduler works with: images that wait, what runs them, what comes of it, and who is told."""
+"""Data types and protocols of the scheduler."""
 
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ Image = npt.NDArray[np.uint8]  # [H,W,3]
 Output = npt.NDArray[Any]  # one row of a model's output: [classes] or [H,W]
 Drop = Literal["rejected", "expired", "cancelled"]
 
-#: What a run is taken to cost before the first one, seconds.
+#: Assumed cost of a run before the first one, seconds.
 FIRST_COST_GUESS_S = 0.05
 
 
 class Runnable(Protocol):
-    """What a lane runs; a backend's loaded model is one. Compared by identity."""
+    """A network that a lane runs, such as a backend's `LoadedModel`. Compared by identity."""
 
     def run(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Runs uint8 [N,H,W,3] and returns N rows. Must be safe to call from several threads at once."""
@@ -26,20 +26,20 @@ class Runnable(Protocol):
 
 
 class Observer(Protocol):
-    """Told what happens; called under no lock, from the event loop or a worker thread, and must not raise.
+    """Receives the scheduler's events, in the event loop or a worker thread, without a lock held. Must not raise.
 
-    Queue depth is not among it: two threads could report it out of order, so its gauge reads `waiting()`.
+    The queue's depth is not an event, because two threads could report it out of order; its gauge reads `waiting()`.
     """
 
     def batch_run(self, target: Runnable, size: int) -> None:
-        """A batch of `size` images was run, with or without success."""
+        """Called after a batch of `size` images was run, successfully or not."""
 
     def dropped(self, target: Runnable, why: Drop, count: int) -> None:
-        """`count` images left without a run: the queue was full, the deadline passed, or the waiter went away."""
+        """Called after `count` images were dropped: the queue was full, the deadline passed, or the waiter left."""
 
 
 class SilentObserver:
-    """The observer that is told and says nothing."""
+    """An observer that ignores all events."""
 
     def batch_run(self, target: Runnable, size: int) -> None:
         """See `Observer`."""
@@ -49,14 +49,14 @@ class SilentObserver:
 
 
 class Outcome(NamedTuple):
-    """One image's answer.
+    """Outcome of one image.
 
     Attributes:
         output: the image's row of the model's output.
         queue_s: seconds between submission and the start of the run.
-        inference_s: seconds the whole batch's run took.
-        batch_size: how many images shared the run.
-        started: of the run, by `time.monotonic()`, which is the clock of `time.perf_counter()` on Linux and macOS.
+        inference_s: seconds that the run of the whole batch took.
+        batch_size: number of images in the run.
+        started: start of the run by `time.monotonic()`, the same clock as `time.perf_counter()` on Linux and macOS.
     """
 
     output: Output
@@ -68,7 +68,7 @@ class Outcome(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One image that waits, and the future that its outcome finishes."""
+    """A waiting image, and the future of its outcome."""
 
     number: int
     image: Image
@@ -79,10 +79,10 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The waiting jobs of one target, and what it has cost so far."""
+    """The waiting jobs of one target, and the target's cost so far."""
 
     target: Runnable
     jobs: dict[int, Job] = field(default_factory=dict)  # insertion-ordered: a queue with O(1) removal anywhere
     served_s: float = 0.0  # virtual time of start-time fair queueing
     cost_s: float = FIRST_COST_GUESS_S  # moving average of run seconds per image
-    runs: int = 0  # that it is the average of
+    runs: int = 0  # number of runs in that average

@@ -263,7 +263,7 @@ async def test_a_change_of_nothing_is_refused(anyio_backend, zoo, tmp_path, op, 
     async with running(zoo, experiments_file=declare(tmp_path, experiment(mode)), **OPTIONS) as client:
         refused = await client.patch(f"/admin/experiments/{mode}-test", json=change, headers=ADMIN)
         assert (refused.status_code, refused.json()["code"]) == (422, "invalid-experiment")
-        assert "nothing to change" in refused.json()["detail"]
+        assert "no change to" in refused.json()["detail"]
         assert f"`state`, `{takes}`, `margin`" in refused.json()["help"]
 
 
