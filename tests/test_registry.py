@@ -277,7 +277,7 @@ def test_a_card_that_is_not_valid_is_told(zoo, text):
 def test_a_card_in_the_wrong_folder_is_refused(zoo):
     (zoo / "tiny-ramp" / "1").rename(zoo / "tiny-ramp" / "2")
     error = load(zoo, find_backend=without_op, fallback="reference").broken()["tiny-ramp@2"]
-    assert "lies in another folder" in str(error)
+    assert "does not match its folder" in str(error)
 
 
 def test_a_twin_that_is_missing_is_told(zoo):

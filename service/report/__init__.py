@@ -1,1 +1,1 @@
-"""The offline comparison's report: is the candidate good enough on a folder of one's own?"""
+"""The report of an offline comparison: is the candidate good enough on the user's own images?"""

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else."""
+"""The report as one self-contained HTML file."""
 
 import base64
 import io
@@ -26,13 +26,13 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def render(document: dict[str, Any], pairs: Sequence[Pair], most: Sequence[Pair], names: Names) -> str:
-    """Writes the report.
+    """Renders the report as HTML.
 
     Args:
-        document: As the JSON report.
-        pairs: Every image.
-        most: The images on which the two differ most, worst first.
-        names: Of candidate and baseline.
+        document: The JSON report.
+        pairs: Results on every image.
+        most: Results on the images on which the variants differ most, worst first.
+        names: Names of candidate and baseline.
     """
     depth = document["task"] == "depth"
     template = _ENVIRONMENT.get_template("report.html.j2")
@@ -40,7 +40,7 @@ def render(document: dict[str, Any], pairs: Sequence[Pair], most: Sequence[Pair]
         d=document,
         names=names,
         depth=depth,
-        shares=interval_plot(_rows(document, names), "Agreement and accuracy with their 95 % intervals"),
+        shares=interval_plot(_rows(document, names), "Agreement and accuracy with 95 % confidence intervals"),
         latency=histogram(
             [
                 (names.a, "a", [1000 * pair.a.inference_s for pair in pairs]),
@@ -64,7 +64,7 @@ def _rows(document: dict[str, Any], names: Names) -> list[Row]:
 
 
 def _points(pairs: Sequence[Pair], names: Names, *, depth: bool) -> Markup | None:
-    """One point an image: both sides' confidence, or their share of points near the truth."""
+    """Plots one point per image: both sides' confidence, or their share of points near the truth."""
     step = max(1, len(pairs) // _MOST_POINTS)
     points = []
     for pair in pairs[::step]:
@@ -73,17 +73,17 @@ def _points(pairs: Sequence[Pair], names: Names, *, depth: bool) -> Markup | Non
             points.append((b, a, "agree" if pair.agree else "differ"))
     if not points:
         return None
-    what = "share of points within 1.25 of the truth" if depth else "probability of the best class"
+    what = "share of points within a factor of 1.25 of the truth" if depth else "probability of the best class"
     return scatter(points, f"Each image: {what}", f"{names.b}: {what}", names.a)
 
 
 def thumbnail(path: Path | None) -> str:
-    """A small copy of a picture as a data URI; empty where it cannot be read, or is not known."""
+    """Returns a small copy of a picture as a data URI; empty if the path is unknown or cannot be read."""
     if path is None:
         return ""
     try:
         image = decode(path.read_bytes(), None, ImageLimits(max_pixels=178_000_000), hint=_THUMBNAIL).image
-    except (ServiceError, OSError):  # it was read before: gone meanwhile
+    except (ServiceError, OSError):  # the file was readable before, but has been changed or removed
         return ""
     image = image.copy()
     image.thumbnail(_THUMBNAIL, Image.Resampling.BILINEAR)

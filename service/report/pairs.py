@@ -1,4 +1,4 @@
-"""What two variants made of one image of a folder."""
+"""Results of two variants on one image of a folder."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +12,14 @@ from service.tasks import ClassifyResult
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One variant on one image.
+    """Result of one variant on one image.
 
     Attributes:
-        inference_s: Time of the network's run, seconds.
-        says: Its answer in words: a class, or the median depth.
-        confidence: Classification: probability of its best class, 0..1.
-        right: Classification with labels: whether that class is the right one.
-        errors: Depth with a ground truth: `abs_rel`, `delta1` and the others of `service.evaluation.depth_errors`.
+        inference_s: Inference time, seconds.
+        says: The answer in words: a class, or the median depth.
+        confidence: Classification: probability of the best class, 0..1.
+        right: Classification with labels: whether the best class is right.
+        errors: Depth with ground truth: the errors of `service.evaluation.depth_errors`.
     """
 
     inference_s: float
@@ -31,20 +31,20 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Both variants on one image.
+    """Results of both variants on one image.
 
     Attributes:
-        file: Its path, as the report names it.
-        a: The candidate.
-        b: The baseline.
-        agree: Whether they agree: the same best class, or 90 % of the pixels within a factor of 1.25.
-        divergence: How far apart they are, 0..1: total variation of the class probabilities, or the share of pixels
-            beyond a factor of 1.25.
-        truth: What it shows, in words, where that is known.
+        file: Name of the image's file in the report.
+        a: Result of the candidate.
+        b: Result of the baseline.
+        agree: Whether they agree: the same best class, or at least 90 % of the pixels within a factor of 1.25.
+        divergence: How far they are apart, 0..1: total variation distance of the class probabilities, or share of the
+            pixels beyond a factor of 1.25.
+        truth: The true class in words, if known.
         within: Depth: share of the pixels within a factor of 1.25 of each other.
         abs_rel: Depth: mean of |a - b| / b.
         maps: Depth: both maps, float32 [H, W] metres, for the picture of their difference.
-        path: Of its file, where a report is to show it: `file` may be spelt otherwise.
+        path: Path of the file, if the report shows the image; `file` may be spelt differently.
     """
 
     file: str
@@ -59,7 +59,7 @@ class Pair:
     path: Path | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Without the maps; members that are not known are left out."""
+        """Returns the pair for the JSON report, without the maps and without unknown members."""
         known: dict[str, Any] = {
             "file": self.file,
             "agree": self.agree,
@@ -79,5 +79,5 @@ class Pair:
 
 
 def total_variation(a: ClassifyResult, b: ClassifyResult) -> float:
-    """How far apart two distributions over the same classes are: 0 where equal, 1 where they share no class."""
+    """Total variation distance of two distributions over the same classes: 0 if equal, 1 if they share no class."""
     return float(np.abs(a.probabilities - b.probabilities).sum() / 2)

@@ -1,4 +1,4 @@
-"""Plots as inline SVG: no script, no font and no file from elsewhere; colours come from the page's style sheet."""
+"""Plots as inline SVG without scripts, fonts or external files; the page's style sheet defines the colours."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _LEFT, _RIGHT = 150, 90
 
 
 class Row(NamedTuple):
-    """A share with its interval, 0..1."""
+    """A row of `interval_plot`: a share with its interval, 0..1."""
 
     label: str
     kind: str
@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
 
 def interval_plot(rows: Sequence[Row], title: str) -> Markup:
-    """Points with whiskers on an axis of 0 to 100 %."""
+    """Plots shares as points with whiskers, on an axis from 0 to 100 %."""
     height = 34 * len(rows) + 34
 
     def x(share: float) -> float:
@@ -43,12 +43,12 @@ def interval_plot(rows: Sequence[Row], title: str) -> Markup:
 
 
 def histogram(series: Sequence[tuple[str, str, Sequence[float]]], title: str, unit: str) -> Markup:
-    """Distributions of positive values on a logarithmic axis, with their medians.
+    """Plots distributions of positive values on a logarithmic axis, with their medians.
 
     Args:
-        series: Label, style (`a` or `b`) and values of each.
-        title: What it shows.
-        unit: Of the values.
+        series: Label, style (`a` or `b`) and values of each distribution.
+        title: Title of the plot.
+        unit: Unit of the values.
     """
     values = np.concatenate([np.asarray(each[2], dtype=np.float64) for each in series])
     low, high = float(values.min()) / 1.1, float(values.max()) * 1.1
@@ -84,7 +84,7 @@ def histogram(series: Sequence[tuple[str, str, Sequence[float]]], title: str, un
 
 
 def scatter(points: Sequence[tuple[float, float, str]], title: str, x_label: str, y_label: str) -> Markup:
-    """Points in a unit square with its diagonal: (x, y, style), each 0..1."""
+    """Plots points (x, y, style) with coordinates 0..1 in a unit square with its diagonal."""
     size, left, top = 300, 60, 12
 
     def place(value: float) -> float:
@@ -102,12 +102,12 @@ def scatter(points: Sequence[tuple[float, float, str]], title: str, x_label: str
         parts.append(f'<text x="{left + place(tick):.0f}" y="{top + size + 18}" text-anchor="middle">{tick:g}</text>')
         parts.append(f'<text x="{left - 8}" y="{top + size - place(tick) + 5:.0f}" text-anchor="end">{tick:g}</text>')
     parts.append(f'<text x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(f'<text x="{left + size + 16}" y="{top + size / 2}">{escape(y_label)} upwards</text>')
+    parts.append(f'<text x="{left + size + 16}" y="{top + size / 2}">{escape(y_label)} (vertical axis)</text>')
     return _svg(top + size + 48, title, parts)
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten that lie on an axis."""
+    """Returns 1, 2 and 5 times the powers of ten within a range."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [tick for decade in decades for step in (1, 2, 5) if low <= (tick := step * 10.0**decade) <= high]
 
@@ -121,7 +121,7 @@ def _grid(ticks: Sequence[tuple[float, str]], top: float, bottom: float) -> str:
 
 
 def _svg(height: float, title: str, parts: Sequence[Any]) -> Markup:
-    return Markup(  # noqa: S704  every text in it is escaped above
+    return Markup(  # noqa: S704  all texts are escaped
         f'<svg viewBox="0 0 {_WIDTH} {height:g}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
         + "".join(map(str, parts))
         + "</svg>"

@@ -1,4 +1,4 @@
-"""Figures of a compared folder, each with its interval, and the verdict. One look: the intervals are those for one."""
+"""Scores of a folder comparison with confidence intervals, and the verdict. All intervals are valid for one look."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,24 +15,24 @@ _DEPTH_FIGURES = ("abs_rel", "rmse", "delta1")
 
 
 class Names(NamedTuple):
-    """What the two sides are called."""
+    """Names of the candidate (a) and the baseline (b)."""
 
     a: str
     b: str
 
 
 def summarise(pairs: Sequence[Pair], names: Names, *, task: str, margin: float) -> dict[str, Any]:
-    """Computes everything that the report states of the images.
+    """Computes all results over the images for the report.
 
     Args:
-        pairs: At least one.
-        names: Of candidate and baseline.
+        pairs: Results on each image, at least one.
+        names: Names of candidate and baseline.
         task: `classify` or `depth`.
         margin: Accepted loss of accuracy, a fraction.
 
     Returns:
-        JSON-ready: `n`, `agreement`, `disagreement`, `latency`, `accuracy` and `pairs` where there are labels,
-        `depth` where there is ground truth, `verdict`.
+        JSON-ready: `n`, `agreement`, `agreement_interval`, `latency`, `margin`, `labelled` and `verdict`; with labels
+        also `accuracy`, `pairs` and the tests; for depth also `within_1_25`, `abs_rel` and, with truth, `depth`.
     """
     agreeing = sum(pair.agree for pair in pairs)
     times = {side: np.array([getattr(pair, side).inference_s for pair in pairs]) for side in ("a", "b")}
@@ -70,7 +70,7 @@ def summarise(pairs: Sequence[Pair], names: Names, *, task: str, margin: float) 
 
 
 class _Scored(NamedTuple):
-    """What labels or ground truth say."""
+    """Results with labels or ground truth."""
 
     document: dict[str, Any]
     labelled: int = 0
@@ -121,12 +121,12 @@ def _depth(pairs: Sequence[Pair]) -> _Scored:
 
 
 def _over_frames(values: npt.NDArray[np.float64]) -> IntervalInfo:
-    """Mean over frames in their order, which resemble their neighbours (docs/adr/0043)."""
+    """Mean over frames in order, with an interval that allows for similar neighbours (docs/adr/0043)."""
     return interval(st.mean_of_sequence(values, st.BLOCK_FRAMES))
 
 
 def _latency(times_s: Any) -> dict[str, float]:
-    """Milliseconds of inference."""
+    """Quantiles of the inference time, milliseconds."""
     quantiles = np.percentile(1000 * times_s, (50, 90, 99))
     return {name: round(float(value), 4) for name, value in zip(("p50_ms", "p90_ms", "p99_ms"), quantiles, strict=True)}
 

@@ -1,4 +1,4 @@
-"""The tasks: a file each, found here by name."""
+"""The tasks, by name."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from service.tasks.depth_formats import ColorOptions, DepthFormat, EncodedDepth,
 CLASSIFY = ClassifyTask()
 DEPTH = DepthTask()
 
-#: Every task by the name that cards, URLs and metric labels use.
+#: Every task by its name in cards, URLs and metric labels.
 TASKS: dict[str, Task[Any, Any]] = {CLASSIFY.name: CLASSIFY, DEPTH.name: DEPTH}
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What a task is: how pixels become a network's input, and its output an answer."""
+"""The interface of tasks, which turn pictures into a network's input and its output into an answer."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -15,17 +15,17 @@ ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
 class Geometry(NamedTuple):
-    """Which part of the uploaded picture the network saw, and at which size.
+    """The region of the uploaded picture that the network saw, and the size it was scaled to.
 
     Attributes:
         picture_width: Width of the uploaded picture, pixels.
-        picture_height: Its height, pixels.
-        left: Left edge of the part that the network saw, pixels of the uploaded picture, as are the next three.
-        top: Its top edge.
-        width: Its width.
-        height: Its height.
-        input_width: Width at which the network saw it, pixels.
-        input_height: Height at which the network saw it, pixels.
+        picture_height: Height of the uploaded picture, pixels.
+        left: Left edge of the region, in pixels of the uploaded picture.
+        top: Top edge of the region, in pixels of the uploaded picture.
+        width: Width of the region, in pixels of the uploaded picture.
+        height: Height of the region, in pixels of the uploaded picture.
+        input_width: Width of the network's input, pixels.
+        input_height: Height of the network's input, pixels.
     """
 
     picture_width: int
@@ -50,11 +50,11 @@ class Geometry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ExifFocal:
-    """The focal length that a picture's EXIF tells.
+    """The focal length from a picture's EXIF data.
 
     Attributes:
-        fx_px: Pixels of the uploaded picture; None where it tells none that holds for this picture.
-        reason: How it was found, or why it is none: a sentence for people.
+        fx_px: Focal length in pixels of the uploaded picture; None if EXIF has none that is valid for this picture.
+        reason: A sentence for users: how it was computed, or why there is none.
     """
 
     fx_px: float | None
@@ -66,8 +66,8 @@ class Prepared(NamedTuple):
 
     Attributes:
         tensor: uint8 [H, W, 3] RGB, contiguous, of the card's input size.
-        geometry: Where it came from.
-        exif_focal: What the picture's EXIF tells of its focal length; None where the task does not ask.
+        geometry: The region of the picture that it shows.
+        exif_focal: The focal length from the picture's EXIF data; None if the task does not need it.
     """
 
     tensor: npt.NDArray[np.uint8]
@@ -76,12 +76,12 @@ class Prepared(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How far two networks agree on an image.
+    """Agreement of two networks on an image.
 
     Attributes:
-        agree: Whether they say the same.
+        agree: Whether their answers agree.
         within: Depth: share of the pixels whose depths are within a factor of 1.25.
-        abs_rel: Depth: mean of the differences, each as a share of the other network's depth.
+        abs_rel: Depth: mean of |a - b| / b.
     """
 
     agree: bool
@@ -99,31 +99,31 @@ class Task(Protocol[OptionsT_contra, ResultT_co]):
 
     @property
     def main_score(self) -> str:
-        """The score that experiments decide by, a share of what is right: `top1`, `delta1`."""
+        """The score that decides experiments, a share of right results: `top1` or `delta1`."""
         ...
 
     @property
     def slow_answer(self) -> bool:
-        """Whether `postprocess` takes milliseconds, so that it is called off the event loop."""
+        """Whether `postprocess` takes milliseconds and must be called off the event loop."""
         ...
 
     @property
     def measured_again(self) -> bool:
-        """Whether feedback sends the picture again and has the network run on it, rather than naming a class."""
+        """Whether feedback contains the picture, on which the network runs again, instead of a class."""
         ...
 
     def decode_hint(self, card: Card) -> tuple[int, int]:
-        """(height, width), pixels, to pass to `imaging.decode`: the decoded picture keeps at least twice that."""
+        """Returns (height, width) in pixels for `imaging.decode`, which keeps at least twice that."""
         ...
 
     def preprocess(self, image: DecodedImage, card: Card) -> Prepared:
-        """Makes the network's input from a decoded image."""
+        """Converts a decoded image to the network's input."""
         ...
 
     def postprocess(
         self, output: npt.NDArray[np.float32], prepared: Prepared, card: Card, options: OptionsT_contra
     ) -> ResultT_co:
-        """Makes the answer from one row of the network's output.
+        """Converts one row of the network's output to the answer.
 
         Raises:
             BadOutputError: The output has the wrong shape or is not finite.
@@ -132,19 +132,19 @@ class Task(Protocol[OptionsT_contra, ResultT_co]):
         ...
 
     def agree(self, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Agreement:
-        """Compares two networks' outputs for one image, a row each; `b` is what `a` is held against."""
+        """Compares two networks' outputs for one image, one row each; `b` is the reference for `a`."""
         ...
 
     def best(self, output: npt.NDArray[Any]) -> tuple[int, ...]:
-        """Indices of the best classes of a row of the output, best first, at most five; empty without classes."""
+        """Returns the indices of the best classes of an output row, best first, at most five; empty without classes."""
         ...
 
 
 def resize_region(image: DecodedImage, geometry: Geometry) -> npt.NDArray[np.uint8]:
-    """Resamples the geometry's region to the network's input: bilinear, with antialiasing when it shrinks.
+    """Resamples the geometry's region to the network's input: bilinear, with antialiasing when shrinking.
 
     Args:
-        image: A decoded image; when it was decoded at 1/r of its size, the region is scaled by exactly that.
+        image: A decoded image; if it was decoded at 1/r of its size, the region is scaled by 1/r.
         geometry: The region, in pixels of the uploaded picture.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Classification: shorter side scaled, centre crop (paper, section 4.1), softmax."""
+"""Classification: scaling of the shorter side, centre crop (paper, section 4.1), softmax."""
 
 import math
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from service.errors import BadOutputError, BadParameterError
 from service.imaging import DecodedImage
 from service.tasks.base import Agreement, Geometry, Prepared, resize_region
 
-#: Classes of an image that are remembered for feedback: what `top5` asks for.
+#: Number of classes that feedback needs for `top5`.
 _MOST_BEST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifyOptions:
-    """What a client asks of a classification.
+    """Options of a classification request.
 
     Attributes:
-        top_k: Number of classes in the answer, at least 1; all of them when the model has fewer.
-        min_probability: The answer is marked uncertain when its best probability is below this, 0..1.
+        top_k: Number of classes in the answer, at least 1; all classes if the model has fewer.
+        min_probability: The answer is marked as uncertain if its best probability is below this, 0..1.
 
     Raises:
         BadParameterError: A value is out of range.
@@ -34,12 +34,12 @@ class ClassifyOptions:
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise BadParameterError(
-                "top_k", f"top_k is {self.top_k}; it must be 1 or more.", remedy="Leave it out for the default."
+                "top_k", f"top_k is {self.top_k}; it must be at least 1.", remedy="Leave it out for the default."
             )
         if not 0 <= self.min_probability <= 1:  # also refuses NaN
             raise BadParameterError(
                 "min_probability",
-                f"min_probability is {self.min_probability}; it must lie in 0..1.",
+                f"min_probability is {self.min_probability}; it must be between 0 and 1.",
                 remedy="Leave it out, or send a fraction such as 0.5.",
             )
 
@@ -55,13 +55,13 @@ class Prediction:
 
 
 class ClassifyResult(NamedTuple):
-    """The answer: classes by falling probability.
+    """The answer: classes by decreasing probability.
 
     Attributes:
-        predictions: The best `top_k`; of equal ones the first in the card's order comes first.
+        predictions: The best `top_k` classes; equal probabilities are in the card's order.
         uncertain: Whether the best probability is below `min_probability`.
-        min_probability: That threshold.
-        probabilities: float64 [classes], all of them, in the card's order.
+        min_probability: The threshold of the request.
+        probabilities: float64 [classes], of all classes in the card's order.
     """
 
     predictions: tuple[Prediction, ...]
@@ -75,22 +75,22 @@ class ClassifyTask:
 
     name: TaskName = "classify"
     main_score = "top1"
-    slow_answer = False  # a list of classes is less work than the way to a thread and back
+    slow_answer = False  # a list of classes costs less than handing it to a thread
     measured_again = False
 
     def decode_hint(self, card: Card) -> tuple[int, int]:
-        """Both sides at least `resize_shorter`, pixels: whichever is the shorter one is scaled to it."""
+        """Returns `resize_shorter` for both sides, because the shorter one is scaled to it."""
         shorter = _resize_shorter(card)
         return shorter, shorter
 
     def preprocess(self, image: DecodedImage, card: Card) -> Prepared:
-        """Scales the shorter side to `card.input.resize_shorter` and cuts height x width from the centre.
+        """Scales the shorter side to `card.input.resize_shorter` and crops height x width from the centre.
 
-        Both in one step: the crop is mapped back into the picture, and only that region is resampled (bilinear, with
-        antialiasing). The centre is exact, where scaling to whole pixels first would shift it by up to half a pixel.
+        Both are done in one step: the crop is mapped back to the picture, and only that region is resampled (bilinear,
+        with antialiasing). The centre is exact; scaling to whole pixels first would shift it by up to half a pixel.
 
         Args:
-            image: A decoded image, reduced or not.
+            image: A decoded image, possibly at a reduced size.
             card: The model's card.
 
         Returns:
@@ -114,31 +114,31 @@ class ClassifyTask:
     def postprocess(
         self,
         output: npt.NDArray[np.float32],
-        prepared: Prepared | None,  # noqa: ARG002  the protocol's: where the crop lay does not change the classes
+        prepared: Prepared | None,  # noqa: ARG002  part of the protocol; the crop does not affect the classes
         card: Card,
         options: ClassifyOptions,
     ) -> ClassifyResult:
         """Turns logits into the best classes.
 
         Args:
-            output: float32 [classes].
+            output: Logits, float32 [classes].
             prepared: The input that they were computed from.
             card: The model's card.
-            options: What the client asked.
+            options: Options of the request.
 
         Returns:
             The answer.
 
         Raises:
-            BadOutputError: Not one finite logit a class.
+            BadOutputError: The output is not one finite logit per class.
         """
         logits = output.astype(np.float64)
         if logits.shape != (len(card.classes),):
-            raise BadOutputError(f"{card.name}: logits of shape {logits.shape} for {len(card.classes)} classes.")
-        # Ufuncs themselves: NumPy's methods for the same are Python around them, and cost as much as 100 classes.
+            raise BadOutputError(f"{card.name}: the logits have shape {logits.shape} for {len(card.classes)} classes.")
+        # Ufuncs are called directly, because the overhead of NumPy's methods equals the work for about 100 classes.
         most, least = np.maximum.reduce(logits), np.minimum.reduce(logits)
-        if not (math.isfinite(most) and math.isfinite(least)):  # NaN anywhere is both
-            raise BadOutputError(f"{card.name}: logits that are not finite.")
+        if not (math.isfinite(most) and math.isfinite(least)):  # a NaN propagates to both
+            raise BadOutputError(f"{card.name}: the logits are not all finite.")
         probabilities = np.exp(logits - most)
         probabilities /= np.add.reduce(probabilities)
         order = (-logits).argsort(kind="stable")[: options.top_k].tolist()
@@ -148,16 +148,16 @@ class ClassifyTask:
         return ClassifyResult(predictions, uncertain, options.min_probability, probabilities)
 
     def agree(self, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Agreement:
-        """Whether the best class of two networks' logits, [classes] each, is the same."""
+        """Compares the best classes of two networks' logits, [classes] each."""
         return Agreement(bool(a.argmax() == b.argmax()))
 
     def best(self, output: npt.NDArray[Any]) -> tuple[int, ...]:
-        """Indices of the best of [classes] logits or probabilities, best first, at most five."""
+        """Returns the indices of the best of [classes] logits or probabilities, best first, at most five."""
         return tuple(int(index) for index in np.argsort(-output, kind="stable")[:_MOST_BEST])
 
 
 def _resize_shorter(card: Card) -> int:
     shorter = card.input.resize_shorter
     if shorter is None:
-        raise ValueError(f"{card.name} is no classifier: its card has no input.resize_shorter")
+        raise ValueError(f"{card.name} is not a classifier: its card has no input.resize_shorter")
     return shorter

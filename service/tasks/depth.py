@@ -1,8 +1,8 @@
-"""Depth: the largest centred region of the card's aspect, scaled to the network's input; metres out.
+"""Depth: the largest centred region of the card's aspect ratio, scaled to the network's input; the output is in metres.
 
-The network learnt depth from the sizes of things in pixels, seen by one camera. What another camera shows at the same
-size in pixels is nearer or farther in proportion to its focal length, so where that is known metres are right:
-depth = output * (fx of the picture, in network pixels) / (fx of the training camera, in network pixels).
+The network infers depth from the sizes of objects in pixels, as seen by the training camera. An object with the same
+size in pixels in another camera is nearer or farther in proportion to the focal length. If that is known, depth is
+corrected: output * (fx of the picture, in network pixels) / (fx of the training camera, in network pixels).
 """
 
 import math
@@ -20,25 +20,25 @@ from service.imaging import DecodedImage
 from service.tasks.base import Agreement, Geometry, Prepared, resize_region
 from service.tasks.focal import Focal, check_fx, exif_focal, resolve
 
-#: Percentiles of each row of the network's map that a summary states.
+#: Percentiles of each row of the network's map in a summary.
 ROW_PERCENTILES = (10.0, 50.0, 90.0)
 
-#: Share of pixels within a factor of 1.25 from which two maps are said to agree.
+#: Minimum share of pixels within a factor of 1.25 for two maps to agree.
 AGREEMENT = 0.9
 
-#: Values that are made at once of a map at the picture's own size: what it takes in memory does not grow with it.
+#: Number of values per band of a map at the picture's original size, which limits the memory for large pictures.
 _BAND_VALUES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class DepthOptions:
-    """What a client asks of a depth map.
+    """Options of a depth request.
 
     Attributes:
-        fx_px: Horizontal focal length of the camera, in pixels of the uploaded picture; None takes the one that its
-            EXIF tells, else the one that the model was trained for.
-        size: `network`: the map at the network's size; `original`: in the pixels of the uploaded picture, of which
-            those that the network did not see have no depth.
+        fx_px: Horizontal focal length of the camera, in pixels of the uploaded picture; None for the one from its EXIF
+            data, or else the training camera's.
+        size: `network` for a map at the network's size; `original` for the size of the uploaded picture, where pixels
+            that the network did not see have no depth.
 
     Raises:
         BadParameterError: A value is out of range.
@@ -58,14 +58,14 @@ class DepthOptions:
 
 @dataclass(frozen=True, slots=True)
 class DepthSummary:
-    """Figures of a map, metres.
+    """Summary of a depth map, metres.
 
     Attributes:
-        min_m: Least depth.
+        min_m: Minimum depth.
         median_m: Median depth.
-        max_m: Largest depth.
-        percentiles: Which percentiles `row_percentiles_m` holds.
-        row_percentiles_m: For each row of the NETWORK's map, top first, its percentiles.
+        max_m: Maximum depth.
+        percentiles: The percentiles in `row_percentiles_m`.
+        row_percentiles_m: Percentiles of each row of the network's map, top row first.
     """
 
     min_m: float
@@ -89,12 +89,12 @@ class DepthResult:
     """The answer.
 
     Attributes:
-        depth_m: float32 [H, W], metres, at the network's size whatever `size` is.
-        pixels: uint8 [H, W, 3] RGB: what the network saw.
-        summary: Figures of the map at the network's size.
+        depth_m: float32 [H, W], metres, at the network's size regardless of `size`.
+        pixels: The network's input, uint8 [H, W, 3] RGB.
+        summary: Summary of the map at the network's size.
         geometry: The region of the uploaded picture that the map covers.
-        focal: The focal length on which the metres rest, and where it came from.
-        size: The size that was asked for: see `DepthOptions`.
+        focal: The focal length used for the metres, and its source.
+        size: The requested size; see `DepthOptions`.
     """
 
     depth_m: npt.NDArray[np.float32]
@@ -106,22 +106,22 @@ class DepthResult:
 
     @property
     def map_size(self) -> tuple[int, int]:
-        """(height, width) of the map at the size that was asked for, pixels."""
+        """(height, width) of the map at the requested size, pixels."""
         if self.size == "original":
             return self.geometry.picture_height, self.geometry.picture_width
         return self.geometry.input_height, self.geometry.input_width
 
     @property
     def valid(self) -> Box:
-        """Where the map of that size has depth: all of it, or the region of the picture that the network saw."""
+        """The part of the map at the requested size that has depth: all of it, or the region that the network saw."""
         height, width = self.map_size
         return region_box(self.geometry) if self.size == "original" else Box(0, 0, width, height)
 
     def bands(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """The valid part of the map at the size that was asked for, from the top, a few rows at a time.
+        """Iterates over the valid part of the map at the requested size, a few rows at a time, from the top.
 
         Yields:
-            Its first row, counted from the top of the valid part, and float32 [rows, valid width], metres.
+            The band's first row, counted from the top of the valid part, and float32 [rows, valid width], metres.
         """
         _, _, width, height = self.valid
         rows = max(1, _BAND_VALUES // width)
@@ -140,19 +140,19 @@ class DepthTask:
     measured_again = True
 
     def decode_hint(self, card: Card) -> tuple[int, int]:
-        """The network's input, pixels, enlarged so that it still holds when the other side is the one that is cut."""
+        """Returns the input size in pixels, enlarged so that it suffices whichever side is cropped."""
         aspect = _camera(card).aspect
         height = max(card.input.height, math.ceil(card.input.width / aspect))
         return height, max(card.input.width, math.ceil(card.input.height * aspect))
 
     def preprocess(self, image: DecodedImage, card: Card) -> Prepared:
-        """Cuts the largest centred region of the card's aspect and scales it to the network's input.
+        """Crops the largest centred region of the card's aspect ratio and scales it to the network's input.
 
-        The region has whole pixels, so that a map of its size fits onto the picture. Scaling is anisotropic when the
-        card's aspect is not its input's (KITTI: 1242 x 375 onto 608 x 160), exactly as in training.
+        The region has whole pixels, so that a map of its size fits the picture exactly. Scaling is anisotropic if the
+        card's aspect ratio differs from the input's (KITTI: 1242 x 375 to 608 x 160), exactly as in training.
 
         Args:
-            image: A decoded image, reduced or not.
+            image: A decoded image, possibly at a reduced size.
             card: The model's card.
 
         Returns:
@@ -177,20 +177,20 @@ class DepthTask:
     def postprocess(
         self, output: npt.NDArray[np.float32], prepared: Prepared, card: Card, options: DepthOptions
     ) -> DepthResult:
-        """Turns the network's map into the answer.
+        """Converts the network's map to the answer.
 
         Args:
             output: float32 [H, W], metres for the training camera.
             prepared: The input that it was computed from.
             card: The model's card.
-            options: What the client asked.
+            options: Options of the request.
 
         Returns:
-            The answer; with another focal length than the card's its metres may lie outside the card's range.
+            The answer; with another focal length than the card's, depths may be outside the card's range.
 
         Raises:
-            BadOutputError: Not a finite, positive map of the card's size.
-            BadParameterError: The focal length cannot be that of this picture.
+            BadOutputError: The output is not a finite, positive map of the card's size.
+            BadParameterError: The focal length is impossible for this picture.
         """
         camera = _camera(card)
         geometry = prepared.geometry
@@ -205,28 +205,28 @@ class DepthTask:
         found = depth_agreement(a, b)
         return Agreement(found.agree, *found)
 
-    def best(self, output: npt.NDArray[Any]) -> tuple[int, ...]:  # noqa: ARG002  the protocol's
-        """None: a map has no classes."""
+    def best(self, output: npt.NDArray[Any]) -> tuple[int, ...]:  # noqa: ARG002  part of the protocol
+        """Returns an empty tuple, because a map has no classes."""
         return ()
 
     def check_output(self, output: npt.NDArray[np.float32], card: Card) -> npt.NDArray[np.float32]:
-        """Passes on a network's map, float32 [H, W] metres.
+        """Checks a network's map and returns it as float32 [H, W], metres.
 
         Raises:
-            BadOutputError: Not a finite, positive map of the card's size.
+            BadOutputError: The output is not a finite, positive map of the card's size.
         """
         depth_m = np.asarray(output, dtype=np.float32)
         if depth_m.shape != (card.input.height, card.input.width):
             raise BadOutputError(
-                f"{card.name}: a map of shape {depth_m.shape} for an input of {card.input.height} x {card.input.width}."
+                f"{card.name}: the map has shape {depth_m.shape}, expected {card.input.height} x {card.input.width}."
             )
         if not (np.isfinite(depth_m).all() and (depth_m > 0).all()):
-            raise BadOutputError(f"{card.name}: depths that are not finite and above 0.")
+            raise BadOutputError(f"{card.name}: the depths are not all finite and above 0.")
         return depth_m
 
 
 class DepthAgreement(NamedTuple):
-    """How far two maps of one picture agree.
+    """Agreement of two maps of one picture.
 
     Attributes:
         within: Share of the pixels whose depths are within a factor of 1.25.
@@ -238,7 +238,7 @@ class DepthAgreement(NamedTuple):
 
     @property
     def agree(self) -> bool:
-        """Whether the two are said to agree."""
+        """Whether the maps agree."""
         return self.within >= AGREEMENT
 
 
@@ -250,7 +250,7 @@ def depth_agreement(a_m: npt.NDArray[np.float32], b_m: npt.NDArray[np.float32]) 
 
 
 def summarise(depth_m: npt.NDArray[np.float32]) -> DepthSummary:
-    """Figures of a map, float32 [H, W] metres."""
+    """Summarises a map, float32 [H, W] metres."""
     rows = np.percentile(depth_m, ROW_PERCENTILES, axis=1).T  # [H, percentiles]
     return DepthSummary(
         min_m=float(depth_m.min()),
@@ -264,14 +264,14 @@ def summarise(depth_m: npt.NDArray[np.float32]) -> DepthSummary:
 def resize_depth(
     depth_m: npt.NDArray[np.float32], height: int, width: int, *, rows: tuple[float, float] | None = None
 ) -> npt.NDArray[np.float32]:
-    """Scales a map bilinearly, pixel centres at halves (the Eigen protocol's "bilinear to native size").
+    """Scales a map bilinearly, with pixel centres at half-integers (the Eigen protocol's "bilinear to native size").
 
     Args:
         depth_m: float32 [H, W], metres.
         height: Rows of the result.
         width: Columns of the result.
-        rows: First and last edge of the part that is scaled, in rows of the map; None for all of it. Its neighbours
-            are looked at as well, so that parts fit together.
+        rows: Top and bottom edge of the part to scale, in rows of the map; None for the whole map. Rows next to the
+            part are used for interpolation, so that parts join seamlessly.
 
     Returns:
         float32 [height, width], metres.
@@ -282,16 +282,16 @@ def resize_depth(
 
 
 def region_box(geometry: Geometry) -> Box:
-    """The region that a depth network saw, as `DepthTask.preprocess` cuts it: whole pixels of the uploaded picture."""
+    """Returns the region that a depth network saw, in whole pixels; see `DepthTask.preprocess`."""
     return Box(int(geometry.left), int(geometry.top), int(geometry.width), int(geometry.height))
 
 
 def place_in_picture(depth_m: npt.NDArray[np.float32], geometry: Geometry) -> npt.NDArray[np.float32]:
-    """Puts a map at its place in the uploaded picture.
+    """Scales a map to its region of the uploaded picture.
 
     Args:
         depth_m: float32 [H, W], metres, of any size.
-        geometry: The region that it covers, whole pixels as `DepthTask.preprocess` makes them.
+        geometry: The region that it covers, in whole pixels; see `DepthTask.preprocess`.
 
     Returns:
         float32 [picture_height, picture_width], metres; NaN outside the region.
@@ -304,5 +304,5 @@ def place_in_picture(depth_m: npt.NDArray[np.float32], geometry: Geometry) -> np
 
 def _camera(card: Card) -> DepthSpec:
     if card.depth is None:
-        raise ValueError(f"{card.name} is no depth model: its card has no depth")
+        raise ValueError(f"{card.name} is not a depth model: its card has no depth")
     return card.depth

@@ -1,4 +1,4 @@
-"""A depth map as a picture in colours, with a scale bar in metres below it."""
+"""Colour pictures of depth maps, with a scale bar in metres."""
 
 import math
 
@@ -9,11 +9,11 @@ from service.errors import BadParameterError
 from service.tasks import scale_bar
 from service.tasks.depth import DepthResult
 
-#: Percentiles of a map that bound its colours when the client names no range.
+#: Percentiles of a map that limit the colour range if the client sets none.
 _COLOR_PERCENTILES = (2.0, 98.0)
 
-# The colour map viridis (S. van der Walt and N. Smith, 2015; CC0), perceptually uniform and readable by colour-blind
-# people: every fifth of its 256 colours. Between them the channels are linear to within 1 of 255.
+# Every fifth colour of viridis (S. van der Walt and N. Smith, 2015; CC0), which is perceptually uniform and readable by
+# colour-blind people. Linear interpolation of the other colours is accurate to 1 of 255.
 _VIRIDIS = (
     "440154 46085c 471063 481769 481d6f 482475 472a7a 46307e 453781 433d84 414287 3f4889 3d4e8a "
     "3a538b 38598c 355e8d 33638d 31688e 2e6d8e 2c718e 2a768e 297b8e 27808e 25848e 23898e 218e8d "
@@ -23,16 +23,16 @@ _VIRIDIS = (
 
 
 def draw_colors(result: DepthResult, near_m: float, far_m: float, *, with_bar: bool) -> npt.NDArray[np.uint8]:
-    """Draws a map at the size that was asked for.
+    """Draws a map at the requested size.
 
     Args:
         result: The map.
-        near_m: Depth of the brightest colour, metres, and nearer.
-        far_m: Depth of the darkest colour, metres, and farther.
-        with_bar: Adds the scale bar below; the map stays at the top left, pixel for pixel.
+        near_m: Depth of the brightest colour, metres; nearer pixels have the same colour.
+        far_m: Depth of the darkest colour, metres; farther pixels have the same colour.
+        with_bar: Whether to add a scale bar below the map, whose pixels are not moved.
 
     Returns:
-        uint8 [H, W, 3] RGB, or [H, W, 4] RGBA where part of the map has no depth and is transparent.
+        uint8 [H, W, 3] RGB, or [H, W, 4] RGBA if a part of the map has no depth and is transparent.
     """
     (height, width), valid = result.map_size, result.valid
     if with_bar:
@@ -54,12 +54,12 @@ def draw_colors(result: DepthResult, near_m: float, far_m: float, *, with_bar: b
 
 
 def colorize(depth_m: npt.NDArray[np.float32], near_m: float, far_m: float) -> npt.NDArray[np.uint8]:
-    """Colours a map on an axis that is linear in 1 / depth, as disparity is: most of the colours go to what is near.
+    """Colours a map on a scale that is linear in 1 / depth, like disparity, so that near depths get most colours.
 
     Args:
         depth_m: float32 [H, W], metres.
-        near_m: Depth of the brightest colour, metres, and nearer.
-        far_m: Depth of the darkest colour, metres, and farther.
+        near_m: Depth of the brightest colour, metres; nearer pixels have the same colour.
+        far_m: Depth of the darkest colour, metres; farther pixels have the same colour.
 
     Returns:
         uint8 [H, W, 3] RGB.
@@ -71,10 +71,10 @@ def colorize(depth_m: npt.NDArray[np.float32], near_m: float, far_m: float) -> n
 
 
 def color_range(depth_m: npt.NDArray[np.float32], near_m: float | None, far_m: float | None) -> tuple[float, float]:
-    """The range of the colours, metres: what the client names, else percentiles of the map.
+    """Returns the range of the colours, metres: the client's values, or percentiles of the map.
 
     Raises:
-        BadParameterError: It is empty, or an end is not above 0.
+        BadParameterError: The range is empty, or a value is not above 0.
     """
     low, high = (float(value) for value in np.percentile(depth_m, _COLOR_PERCENTILES))
     near = low if near_m is None else near_m
@@ -88,15 +88,15 @@ def color_range(depth_m: npt.NDArray[np.float32], near_m: float | None, far_m: f
         if near_m is not None or far_m is not None:
             raise BadParameterError(
                 "near" if near_m is not None else "far",
-                f"The colours would run from {near:g} m to {far:g} m, which is no range.",
+                f"The colours would range from {near:g} m to {far:g} m, but near must be below far.",
                 remedy="Send near below far, or leave both out for the map's own range.",
             )
-        far = near * 1.001  # a map of one single depth: any range will do
+        far = near * 1.001  # the whole map has the same depth: any range will do
     return near, far
 
 
 def _palette() -> npt.NDArray[np.uint8]:
-    """The 256 colours, uint8 [256, 3], dark to bright."""
+    """Returns the 256 colours, uint8 [256, 3], from dark to bright."""
     anchors = np.array([list(bytes.fromhex(color)) for color in _VIRIDIS.split()], dtype=np.float64)
     at = np.linspace(0, 255, len(anchors))
     channels = [np.interp(np.arange(256), at, anchors[:, channel]) for channel in range(3)]

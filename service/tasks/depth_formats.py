@@ -1,7 +1,7 @@
-"""A depth map as a file: KITTI's 16-bit PNG, NumPy's .npy, a picture in colours, or a point cloud.
+"""File formats of depth maps: KITTI's 16-bit PNG, NumPy's .npy, a colour picture, or a point cloud.
 
-What has no depth, outside the valid part of a map at the picture's own size, is 0 in the 16-bit PNG (as in KITTI's
-files), NaN in .npy, transparent in colours, and no point in the cloud.
+In a map at the picture's original size, pixels outside the valid part have no depth. They are 0 in the 16-bit PNG (as
+in KITTI's files), NaN in .npy and transparent in colour pictures.
 """
 
 import io
@@ -23,21 +23,21 @@ DepthFormat = Literal["png16", "npy", "color", "ply"]
 #: KITTI's depth files: uint16 = metres * 256, 0 = no depth (its development kit's readme).
 KITTI_SCALE = 256.0
 
-#: Most values that a map in JSON has: text takes ten times the memory of the numbers.
+#: Maximum number of values of a map in JSON, where text takes ten times the memory of the numbers.
 MAX_JSON_VALUES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedDepth:
-    """A file.
+    """An encoded depth map.
 
     Attributes:
-        chunks: Its bytes, in order; a large array is made while it is sent, so that it is never whole in memory.
-        length: How many bytes these are.
-        media_type: Its content type.
-        suffix: Its usual file name suffix, such as `.png`.
-        near_m: Depth of the brightest colour, metres; None unless coloured.
-        far_m: Depth of the darkest colour, metres; None unless coloured.
+        chunks: The file's bytes, in order; a large array is encoded while it is sent, so it is never fully in memory.
+        length: Size of the file in bytes.
+        media_type: Content type of the file.
+        suffix: Usual file name suffix, such as `.png`.
+        near_m: Depth of the brightest colour, metres; None for formats without colours.
+        far_m: Depth of the darkest colour, metres; None for formats without colours.
     """
 
     chunks: Iterable[bytes]
@@ -55,12 +55,12 @@ class EncodedDepth:
 
 @dataclass(frozen=True, slots=True)
 class ColorOptions:
-    """How a picture in colours is drawn.
+    """Options of a colour picture.
 
     Attributes:
-        near_m: Depth of the brightest colour and nearer; None for the map's 2nd percentile.
-        far_m: Depth of the darkest colour and farther; None for the map's 98th percentile.
-        scale_bar: Whether figures stand below it.
+        near_m: Depth of the brightest colour, metres; None for the map's 2nd percentile.
+        far_m: Depth of the darkest colour, metres; None for the map's 98th percentile.
+        scale_bar: Whether to add a scale bar below the map.
     """
 
     near_m: float | None = None
@@ -73,17 +73,17 @@ def encode_depth(
     format: DepthFormat,  # noqa: A002  the name that users know from the query
     colors: ColorOptions | None = None,
 ) -> EncodedDepth:
-    """Writes a map as a file, at the size that was asked for.
+    """Encodes a map at the requested size.
 
     Args:
         result: The map.
-        format: `png16`: uint16 = metres * 256, at most 255.996 m, as KITTI's; `npy`: float32 metres; `color`: an 8-bit
-            RGB or RGBA picture, bright near and dark far; `ply`: a point for each of the network's pixels.
-        colors: For `color`; None for the defaults.
+        format: `png16`: uint16 = metres * 256 as in KITTI, at most 255.996 m; `npy`: float32 metres; `color`: 8-bit RGB
+            or RGBA, bright is near and dark is far; `ply`: one point per pixel of the network.
+        colors: Options for `color`; None for the defaults.
 
     Raises:
-        BadParameterError: The format does not exist, the range of colours is empty, or a point cloud is asked for at
-            the picture's own size.
+        BadParameterError: The format does not exist, the colour range is empty, or a point cloud was requested at the
+            picture's original size.
     """
     if format == "png16":
         return _whole(encode_png(_kitti_map(result)), "image/png", ".png")
@@ -97,35 +97,35 @@ def encode_depth(
     if format == "ply":
         return _whole(encode_ply(result), "application/x-ply", ".ply")
     raise BadParameterError(
-        "format", f"There is no format {format!r}.", remedy=f"Ask for one of: json, {', '.join(get_args(DepthFormat))}."
+        "format", f"There is no format {format!r}.", remedy=f"Use one of: json, {', '.join(get_args(DepthFormat))}."
     )
 
 
 def to_kitti(depth_m: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """Metres to KITTI's uint16, [H, W]; at least 1, because 0 says that there is no depth."""
+    """Converts metres to KITTI's uint16, [H, W]; at least 1, because 0 means that there is no depth."""
     scaled: npt.NDArray[np.float32] = np.clip(np.rint(depth_m * KITTI_SCALE), 1, 65535)
     return scaled.astype(np.uint16)
 
 
 def encode_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
-    """Pixels [H, W], [H, W, 3] or [H, W, 4] as a PNG."""
+    """Encodes pixels [H, W], [H, W, 3] or [H, W, 4] as a PNG."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="PNG", compress_level=3)  # half the time of level 6
     return stream.getvalue()
 
 
 def json_values(result: DepthResult) -> str:
-    """The map as JSON: an array of rows, metres to the millimetre, null where there is no depth.
+    """Encodes the map as JSON: an array of rows, in metres rounded to millimetres, null where there is no depth.
 
     Raises:
-        BadParameterError: It would be too large.
+        BadParameterError: The map is too large.
     """
     height, width = result.map_size
     if height * width > MAX_JSON_VALUES:
         raise BadParameterError(
             "values",
-            f"The map has {width} x {height} values; JSON is given up to {MAX_JSON_VALUES:,}.",
-            remedy="Ask for format=npy or png16, or leave out size=original.",
+            f"The map has {width} x {height} values; JSON is limited to {MAX_JSON_VALUES:,}.",
+            remedy="Use format=npy or png16, or leave out size=original.",
         )
     valid = result.valid
     before, after = "null," * valid.left, ",null" * (width - valid.left - valid.width)
@@ -155,7 +155,7 @@ def _npy(result: DepthResult) -> EncodedDepth:
 
 
 def _npy_chunks(header: bytes, result: DepthResult) -> Iterator[bytes]:
-    """The header, the rows above the valid part, its bands, and the rows below."""
+    """Yields the header, the rows above the valid part, its bands, and the rows below."""
     (height, width), valid = result.map_size, result.valid
     nothing = np.full(width, np.nan, dtype="<f4")
     yield header

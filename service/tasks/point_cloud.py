@@ -1,4 +1,4 @@
-"""A depth map as a point cloud: PLY, in the camera's coordinates."""
+"""Point clouds of depth maps in camera coordinates, as PLY."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,20 +6,20 @@ import numpy.typing as npt
 from service.errors import BadParameterError
 from service.tasks.depth import DepthResult
 
-#: A vertex as it lies in the file, and how the header names its members.
+#: Layout of a vertex in the file, and the header's names of its types.
 VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
 _NAMES = {"<f4": "float", "|u1": "uchar"}
 
 
 def encode_ply(result: DepthResult) -> bytes:
-    """Writes the cloud as binary PLY: x right, y down, z forward, metres, and the picture's colours.
+    """Encodes the cloud as binary PLY: x right, y down, z forward, metres, with the picture's colours.
 
-    A point for each pixel of the network: between them there is no depth but interpolation, which would hang points
-    between a car and the wall behind it. The pixels are taken as square and the camera's axis as going through the
-    centre of the uploaded picture.
+    There is one point per pixel of the network. Interpolated depths would add false points, for example between a car
+    and the wall behind it. Pixels are assumed to be square, and the optical axis to pass through the centre of the
+    uploaded picture.
 
     Raises:
-        BadParameterError: The answer was asked for at the picture's own size.
+        BadParameterError: The requested size is the picture's original size.
     """
     if result.size == "original":
         raise interpolated_cloud()
@@ -43,18 +43,18 @@ def encode_ply(result: DepthResult) -> bytes:
 
 
 def interpolated_cloud() -> BadParameterError:
-    """What to say to whoever asks for more points than there are depths."""
+    """Returns the error for a point cloud at the picture's original size."""
     return BadParameterError(
         "size",
         "A point cloud has one point for each pixel of the network; size=original would only interpolate.",
-        remedy="Leave size out, or ask for format=npy&size=original and make the points from it.",
+        remedy="Leave size out, or request format=npy&size=original and compute the points from it.",
     )
 
 
 def points(result: DepthResult) -> npt.NDArray[np.void]:
-    """The points of the network's map, row by row: `VERTEX` [H * W].
+    """Returns the points of the network's map, row by row: `VERTEX` [H * W].
 
-    A point of depth z that is seen at pixel (u, v) lies at x = z (u - cx) / fx, y = z (v - cy) / fy.
+    A point with depth z at pixel (u, v) has x = z (u - cx) / fx and y = z (v - cy) / fy.
     """
     geometry, depth_m = result.geometry, result.depth_m
     height, width = depth_m.shape

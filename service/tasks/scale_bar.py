@@ -1,4 +1,4 @@
-"""A bar of colours with figures beside it, for below a picture: what a colour stands for can be read off."""
+"""A colour bar with labels, which goes below a picture to show the meaning of its colours."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -8,36 +8,36 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-#: Narrowest bar, pixels: three labels fit. A picture that is narrower stands at the left above it.
+#: Minimum width of the bar, pixels, which fits three labels. A narrower picture is left-aligned above it.
 MIN_WIDTH_PX = 140
 
 _FONT_MIN_PX, _FONT_MAX_PX = 11, 96
-#: The letters grow with the picture, which is then looked at in a window of some width.
+#: Picture size per font size: large pictures are shrunk for display, so their labels must be larger.
 _WIDTH_PER_FONT, _HEIGHT_PER_FONT = 50, 10
 
-#: First digits of the depths that are shown, in the order in which they are wanted.
+#: Leading digits of the depths to label, by decreasing preference.
 _ROUND = ((1.0,), (2.0, 5.0), (3.0, 4.0, 6.0, 8.0), (1.2, 1.5, 2.5, 7.0))
-#: The same where a range is too narrow for them.
+#: The same for a range that is too narrow for `_ROUND`.
 _TENTHS = (tuple(1 + step / 10 for step in range(90)),)
 
 _INK, _FRAME, _PAPER = (0, 0, 0), (110, 110, 110), (255, 255, 255)
 
 
 class Tick(NamedTuple):
-    """A figure beside the bar: where, from 0 at the left to 1 at the right, and its text."""
+    """A label of the bar: its position, from 0 at the left to 1 at the right, and its text."""
 
     at: float
     label: str
 
 
 def bar(width: int, height: int, colors: npt.NDArray[np.uint8], ticks: Iterable[Tick]) -> npt.NDArray[np.uint8]:
-    """Draws it.
+    """Draws a bar.
 
     Args:
-        width: Of the picture, pixels.
-        height: Likewise: the letters of a panorama are not as large as those of another picture of its width.
+        width: Width of the picture, pixels.
+        height: Height of the picture, pixels; it limits the font size, for example for a panorama.
         colors: uint8 [N, 3] RGB, from left to right.
-        ticks: The more important ones first: those are left out that would touch one before them.
+        ticks: Labels, the most important first; a label that would touch an earlier one is left out.
 
     Returns:
         uint8 [height, max(width, MIN_WIDTH_PX), 3] RGB.
@@ -45,7 +45,7 @@ def bar(width: int, height: int, colors: npt.NDArray[np.uint8], ticks: Iterable[
     width = max(width, MIN_WIDTH_PX)
     size = min(max(round(min(width / _WIDTH_PER_FONT, height / _HEIGHT_PER_FONT)), _FONT_MIN_PX), _FONT_MAX_PX)
     font = ImageFont.load_default(size)
-    gap, thick = max(3, size // 3), size  # below the picture and around; of the bar
+    gap, thick = max(3, size // 3), size  # margin around the bar, and its height
     image = Image.new("RGB", (width, gap + thick + gap + math.ceil(1.35 * size) + gap), _PAPER)
     draw = ImageDraw.Draw(image)
     left, right, bottom = gap, width - 1 - gap, gap + thick - 1
@@ -57,7 +57,7 @@ def bar(width: int, height: int, colors: npt.NDArray[np.uint8], ticks: Iterable[
     for tick in ticks:
         x = left + tick.at * (right - left)
         wide = draw.textlength(tick.label, font=font)
-        start = min(max(x - wide / 2, 1.0), width - 1 - wide)  # at the ends the label moves inwards
+        start = min(max(x - wide / 2, 1.0), width - 1 - wide)  # labels at the ends are moved inwards
         if any(start < end + size and begin < start + wide + size for begin, end in taken):
             continue
         taken.append((start, start + wide))
@@ -67,15 +67,15 @@ def bar(width: int, height: int, colors: npt.NDArray[np.uint8], ticks: Iterable[
 
 
 def depth_ticks(near_m: float, far_m: float) -> Iterator[Tick]:
-    """Round depths of a range, metres, on an axis that is linear in 1 / depth, the roundest first.
+    """Yields labels for round depths in a range, metres, on an axis that is linear in 1 / depth, roundest first.
 
     Yields:
-        At least two that do not touch on a bar of the least width: where there are no round figures, the ends.
+        Labels, of which at least two do not touch on the narrowest bar: the ends of the range if no round depths do.
     """
     ticks = [_tick(depth_m, near_m, far_m) for depth_m in _round_depths(near_m, far_m, _ROUND)]
     if max((tick.at for tick in ticks), default=0.0) - min((tick.at for tick in ticks), default=0.0) < 0.5:
-        # Two of them may be all that fits, side by side.
-        digits = max(0, math.ceil(-math.log10(far_m - near_m) - 1e-6))  # as many as tell the ends apart
+        # The round depths are too close together, so label the ends first.
+        digits = max(0, math.ceil(-math.log10(far_m - near_m) - 1e-6))  # enough to distinguish the ends
         yield Tick(0.0, f"{near_m:.{digits}f} m")
         yield Tick(1.0, f"{far_m:.{digits}f} m")
         ticks += [_tick(depth_m, near_m, far_m) for depth_m in _round_depths(near_m, far_m, _TENTHS)]
@@ -87,7 +87,7 @@ def _tick(depth_m: float, near_m: float, far_m: float) -> Tick:
 
 
 def _round_depths(near_m: float, far_m: float, steps: Iterable[tuple[float, ...]]) -> Iterator[float]:
-    """The depths of a range whose first digits are in `steps`, of all decades; those of the first step first."""
+    """Yields the depths in a range whose leading digits are in `steps`, in all decades, step by step."""
     decades = range(math.floor(math.log10(near_m)), math.ceil(math.log10(far_m)) + 1)
     for mantissas in steps:
         for decade in decades:

@@ -1,1 +1,1 @@
-"""The page at `/`: static, without a build step, a framework or anything from another host."""
+"""The web page at `/`: static files, without a build step, a framework or resources from other hosts."""

@@ -1,5 +1,5 @@
 "use strict";
-// Swagger UI's dark colours hang on a class, which follows the system here.
+// Swagger UI uses its dark colours if the page has this class. Make it follow the system's setting.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
 dark.addEventListener("change", follow);
@@ -11,5 +11,5 @@ SwaggerUIBundle({
   deepLinking: true,
   defaultModelsExpandDepth: 0,
   displayRequestDuration: true,
-  validatorUrl: null, // it would send the document's address to another host
+  validatorUrl: null, // the validator would send the document's URL to another host
 });

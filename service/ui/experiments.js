@@ -1,23 +1,22 @@
-// What experiments on live traffic found, in the service's words; and telling it what a picture really shows.
+// The results of experiments on live traffic, and feedback on what a picture really shows.
 import { ask, byId, make, number, send } from "./service.js";
 
 const MODES = {
-  split: "each subject is answered by one arm",
-  shadow: "the candidate runs behind the answers",
+  split: "each subject always gets the same arm",
+  shadow: "the candidate runs in the background, after the answer",
   paired: "both arms run on the same pictures",
 };
-const AGAIN_MS = [1000, 4000]; // after a label
-let known = null; // whether this service has experiments and feedback; null before it has told
+const AGAIN_MS = [1000, 4000]; // when to refresh the results after a label
+let known = null; // whether this service has experiments and feedback; null while unknown
 
 function card(found) {
   const [baseline, candidate] = found.arms, lines = found.verdict?.sentences ?? [];
-  const state = found.state === "running" ? "running" : found.state;
   return make("article", { class: "panel experiment" },
-    make("h3", {}, `${found.name} (${state})`),
-    make("p", { class: "summary" }, found.verdict?.summary ?? found.problem ?? "It cannot run."),
+    make("h3", {}, `${found.name} (${found.state})`),
+    make("p", { class: "summary" }, found.verdict?.summary ?? found.problem ?? "This experiment cannot run."),
     make("ul", {}, ...lines.map((line) => make("li", {}, line))),
-    make("p", { class: "quiet" }, `${found.description ? `${found.description} ` : ""}${found.task}: is ${candidate.name} good enough in place of ${baseline.name}? `
-      + `In mode ${found.mode}, ${MODES[found.mode]}; up to ${number(100 * found.margin, 1)} points of accuracy may be lost.`
+    make("p", { class: "quiet" }, `${found.description ? `${found.description} ` : ""}Task ${found.task}: is ${candidate.name} good enough to replace ${baseline.name}? `
+      + `Mode ${found.mode}: ${MODES[found.mode]}. Accepted loss of accuracy: ${number(100 * found.margin, 1)} points.`
       + `${found.problem && found.verdict ? ` ${found.problem}` : ""}`));
 }
 
@@ -27,7 +26,7 @@ export async function showExperiments() {
     const { experiments } = await (await ask("experiments")).json();
     known = true;
     place.replaceChildren(...(experiments.length ? experiments.map(card)
-      : [make("p", { class: "empty" }, "No experiment is declared. One that compares binary with full on live traffic is a few lines in a file: see the setting experiments_file.")]));
+      : [make("p", { class: "empty" }, "No experiment is declared. To compare binary with full on live traffic, add a few lines to a file: see the setting experiments_file.")]));
   } catch (error) {
     if (error.status === 404) known = false;
     byId("experiments").hidden = error.status === 404;
@@ -35,12 +34,12 @@ export async function showExperiments() {
   }
 }
 
-/** Asks again where the service has not told yet: without its key, it does not. */
+/** Loads the experiments if that has not succeeded yet, for example because the key was missing. */
 export async function knowExperiments() {
   if (known === null) await showExperiments();
 }
 
-/** Buttons that say what the picture shows; sends nothing until one of them is pressed. */
+/** Shows buttons to label the picture. Nothing is sent until one of them is pressed. */
 export function offerFeedback(task, found, file) {
   const place = byId("judge");
   place.hidden = !known || task !== "classify";
@@ -53,12 +52,12 @@ export function offerFeedback(task, found, file) {
     busy = true;
     said.textContent = "Sending ...";
     try {
-      // Answers, not comparisons, carry tokens; without a variant the answer is part of a running experiment.
+      // Only answers, not comparisons, have tokens. Requests without a variant take part in a running experiment.
       const answer = await (await send("classify", file)).json();
       const told = await (await send("feedback", JSON.stringify({ token: answer.feedback_token, label: label.trim() }), "application/json")).json();
-      said.textContent = `${told.status === "stored" ? "Thank you, it is stored" : "This was stored before"}: ${told.variant} was ${told.correct ? "right" : "wrong"}.`;
+      said.textContent = `${told.status === "stored" ? "Thank you, your label is stored" : "This label was stored before"}: ${told.variant} was ${told.correct ? "right" : "wrong"}.`;
       await showExperiments();
-      // In a pair the other arm may still be running: it counts with the label when it is done.
+      // The other arm may still be running; the label counts for it when it is done.
       for (const wait of AGAIN_MS) setTimeout(showExperiments, wait);
     } catch (error) {
       said.textContent = error.message;
@@ -78,5 +77,5 @@ export function offerFeedback(task, found, file) {
   });
   place.replaceChildren(make("h3", {}, "Who is right? Tell the service what the picture shows"),
     make("div", { class: "labels" }, ...buttons), form, said,
-    make("p", { class: "quiet" }, "Counts in the accuracy of live traffic. The label is kept, the picture is not."));
+    make("p", { class: "quiet" }, "Your label counts towards the accuracy on live traffic. The label is stored, the picture is not."));
 }

@@ -1,20 +1,20 @@
-// Depth maps as pictures: one scale for both, a divider between them, and where and by how much they differ.
+// Depth maps as pictures: both on one scale with a divider between them, and a map of their differences.
 import { figure, make, number, send } from "./service.js";
 
 const DEPTH = [[12, 8, 38], [64, 18, 107], [140, 41, 129], [214, 71, 104], [251, 135, 97], [254, 238, 190]];
 const ERROR = [[24, 28, 34], [60, 50, 90], [170, 50, 70], [250, 170, 60], [255, 250, 210]];
 const ERROR_MAX = 0.5; // relative difference at the bright end of the scale
 
-/** A float32 array [height, width] out of a .npy file. */
+/** Reads a float32 array [height, width] from a .npy file. */
 export function readNpy(buffer) {
   const view = new DataView(buffer), length = view.getUint16(8, true);
   const header = new TextDecoder().decode(new Uint8Array(buffer, 10, length));
   const [, height, width] = header.match(/'shape': \((\d+), (\d+)\)/);
-  if (!header.includes("'<f4'")) throw new Error("The service sent a map in another format.");
+  if (!header.includes("'<f4'")) throw new Error("The service sent the depth map in an unexpected format.");
   return { width: +width, height: +height, metres: new Float32Array(buffer.slice(10 + length)) };
 }
 
-/** Colour at 0 .. 1 of a palette, by linear interpolation. */
+/** Returns the colour at position 0 .. 1 of a palette, by linear interpolation. */
 function colour(palette, at) {
   const place = Math.min(Math.max(at, 0), 1) * (palette.length - 1), low = Math.min(Math.floor(place), palette.length - 2);
   return palette[low].map((from, channel) => from + (palette[low + 1][channel] - from) * (place - low));
@@ -32,7 +32,7 @@ function paint(width, height, palette, valueAt, label) {
   return canvas;
 }
 
-/** A bar of colours between its ends; `ticks` are [share of the way, text] below it. */
+/** Creates a colour bar with labels at its ends; `ticks` are [position 0 .. 1, text, minor] below it. */
 function scale(palette, left, right, ticks = []) {
   const canvas = paint(256, 1, palette, (pixel) => pixel / 255, `Scale: from ${left} to ${right}`);
   const below = make("div", ticks.length ? { class: "ticks" } : {}, ...ticks.map(([at, text, minor]) => {
@@ -43,7 +43,7 @@ function scale(palette, left, right, ticks = []) {
   return make("div", { class: "scale" }, left, make("div", {}, canvas, below), right);
 }
 
-/** Round depths between two, the roundest first, where they do not crowd; the minor ones would on a narrow screen. */
+/** Picks round depths for ticks that do not overlap; minor ticks would overlap on a narrow screen. */
 function depthTicks(near, far) {
   const ticks = [];
   for (const mantissas of [[1], [2, 5], [3, 4, 6, 8], [1.2, 1.5, 2.5, 7]]) {
@@ -62,7 +62,7 @@ function depthTicks(near, far) {
 
 const FILES = [["ply", "Points (.ply)", "ply"], ["png16", "16-bit PNG", "png"], ["npy", "NumPy (.npy)", "npy"], ["color", "Colours (.png)", "png"]];
 
-/** Buttons that fetch the map of a variant as a file and save it; a link could not send the key. */
+/** Creates buttons that download a variant's map as a file. Links cannot be used because they do not send the key. */
 function downloads(file, name, readout) {
   const buttons = FILES.map(([format, text, suffix]) => {
     const button = make("button", { type: "button", "aria-label": `Save the depth by ${name} as ${text}` }, text);
@@ -81,7 +81,7 @@ function downloads(file, name, readout) {
   return make("div", { class: "labels" }, make("span", {}, `Save ${name}:`), ...buttons);
 }
 
-/** The part of the picture that the map covers, from a file of a picture. */
+/** Draws the part of the picture that the map covers. */
 async function seen(file, { left, top, width, height }) {
   const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
   const canvas = make("canvas", { width: Math.round(width), height: Math.round(height), role: "img", "aria-label": "The part of the picture that both networks saw" });
@@ -90,12 +90,12 @@ async function seen(file, { left, top, width, height }) {
   return canvas;
 }
 
-/** Fills `place` with picture, maps and error map. `found` is the comparison, `maps` one `readNpy` a side. */
+/** Fills `place` with the picture, the maps and the error map. `found` is the comparison, `maps` the two maps. */
 export async function showMaps(place, file, found, maps) {
   const { a, b } = maps, names = { a: found.a.variant, b: found.b.variant }, { width, height } = a;
   const sorted = Float32Array.from([...a.metres, ...b.metres]).sort();
   const near = sorted[Math.floor(0.01 * sorted.length)], far = sorted[Math.floor(0.99 * sorted.length)];
-  // Bright is near: by 1 / depth, in which networks see.
+  // The scale is linear in 1 / depth, like disparity; bright is near.
   const bright = (metres) => (1 / metres - 1 / far) / (1 / near - 1 / far || 1);
   const relative = (pixel) => Math.abs(a.metres[pixel] - b.metres[pixel]) / b.metres[pixel];
 
@@ -110,7 +110,7 @@ export async function showMaps(place, file, found, maps) {
   };
   input.addEventListener("input", cut);
   cut();
-  const readout = make("p", { class: "readout quiet" }, "Point at a map to read it.");
+  const readout = make("p", { class: "readout quiet" }, "Point at a map to read its depth.");
   const errors = make("div", { class: "stack" }, paint(width, height, ERROR, (pixel) => relative(pixel) / ERROR_MAX,
     `Where they differ: ${number(100 * found.abs_rel, 1)} % on average`));
   for (const area of [stack, errors]) {
@@ -128,9 +128,9 @@ export async function showMaps(place, file, found, maps) {
       make("figcaption", {}, `What both networks saw: ${number(region.width, 0)} x ${number(region.height, 0)} of the picture's ${image.width} x ${image.height} pixels.`)),
     make("figure", {}, stack, make("div", { class: "slider" }, names.a, input, names.b),
       scale([...DEPTH].reverse(), `${figure(near)} m`, `${figure(far)} m`, depthTicks(near, far)),
-      make("figcaption", {}, "Depth on one scale for both; bright is near.")),
+      make("figcaption", {}, "Both depth maps on the same scale; bright is near.")),
     make("figure", {}, errors, scale(ERROR, "0 %", `${100 * ERROR_MAX} % and more`),
-      make("figcaption", {}, `Where they differ: |${names.a} - ${names.b}| / ${names.b}, ${number(100 * found.abs_rel, 1)} % on average; this is not the error to the truth.`)),
+      make("figcaption", {}, `Where they differ: |${names.a} - ${names.b}| / ${names.b}, ${number(100 * found.abs_rel, 1)} % on average. This is not the error against ground truth.`)),
     readout,
     ...[...new Set(Object.values(names))].map((name) => downloads(file, name, readout)));
   place.hidden = false;

@@ -1,4 +1,4 @@
-// The page: choosing a picture, asking for the comparison, and what the service's state is.
+// The page: the service's state, the choice of a picture, and the request for the comparison.
 import { ask, base, byId, send } from "./service.js";
 import { knowExperiments, offerFeedback, showExperiments } from "./experiments.js";
 import { readNpy, showMaps } from "./maps.js";
@@ -6,9 +6,9 @@ import { show } from "./result.js";
 
 const form = byId("try"), button = byId("send"), drop = byId("drop"), preview = byId("preview");
 let chosen = null; // a File, or a Blob of one of our drawings
-let choices = 0; // so far: a drawing that arrives late does not take the place of a later choice
-let running = null; // what is being compared
-let next = false; // whether something else is to be compared after that
+let choices = 0; // number of choices so far, so that a drawing that loads late does not replace a later choice
+let running = null; // the comparison in progress
+let next = false; // whether another comparison was requested meanwhile
 
 for (const place of document.querySelectorAll(".origin")) place.textContent = base;
 
@@ -21,14 +21,14 @@ async function watchReadiness() {
     ready = found.ready;
     text = ready ? "Ready" : `Not ready: ${found.reasons.join(" ")}`;
     if (ready) offerVariants(found.models);
-  } catch { /* told by the text */ }
+  } catch { /* `text` says so */ }
   const state = byId("state");
   state.classList.toggle("ready", ready);
-  if (state.textContent !== text) state.textContent = text; // else it would be read out again
+  if (state.textContent !== text) state.textContent = text; // otherwise, screen readers would announce it again
   setTimeout(watchReadiness, ready ? 15000 : 2000);
 }
 
-/** Variants that no model has cannot be chosen. */
+/** Disables the variants that no model can run. */
 function offerVariants(models) {
   const served = new Set(Object.entries(models).filter(([, runs]) => runs).map(([name]) => name.split("/").pop()));
   for (const option of form.querySelectorAll("option")) option.disabled = !served.has(option.value);
@@ -36,7 +36,7 @@ function offerVariants(models) {
 
 // ---- choosing a picture ----------------------------------------------------------------------------------------
 
-/** Shows a picture. What was said of the one before it goes: a label must not be given to another picture than is shown. */
+/** Shows a picture and removes the previous answer, so that a label cannot be given to a picture that is not shown. */
 function choose(file, name) {
   chosen = file;
   choices += 1;
@@ -84,7 +84,7 @@ for (const sample of document.querySelectorAll(".sample")) {
   });
 }
 
-// ---- asking ----------------------------------------------------------------------------------------------------
+// ---- comparing -------------------------------------------------------------------------------------------------
 
 function tellProblem(text) {
   byId("problem").textContent = text;
@@ -107,7 +107,7 @@ async function askBoth({ file, task, a, b }) {
   await knowExperiments();
   byId("maps").hidden = true;
   if (task === "depth") await showMaps(byId("maps"), file, found, maps);
-  if (file !== chosen) return; // another picture is shown by now
+  if (file !== chosen) return; // another picture has been chosen meanwhile
   offerFeedback(task, found, file);
   show(task, found, models);
 }
@@ -118,7 +118,7 @@ async function compare() {
     return;
   }
   if (!chosen) return tellProblem("Choose a picture first, or one of the drawings.");
-  button.setAttribute("aria-disabled", "true"); // not `disabled`, which would take the focus away
+  button.setAttribute("aria-disabled", "true"); // not `disabled`, which would remove the focus
   button.textContent = byId("said").textContent = "Comparing ...";
   do {
     next = false;
@@ -131,7 +131,7 @@ async function compare() {
     }
   } while (next);
   running = null;
-  if (byId("answer").hidden) byId("said").textContent = ""; // a problem is told by its own element
+  if (byId("answer").hidden) byId("said").textContent = ""; // problems have a separate element
   button.removeAttribute("aria-disabled");
   button.textContent = "Compare";
 }

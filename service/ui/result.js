@@ -1,13 +1,13 @@
-// Showing a comparison: what was said, what it cost, and what the models' cards say about accuracy.
+// Shows a comparison: the answers, their costs, and the accuracy from the models' cards.
 import { byId, figure, make, number } from "./service.js";
 
 const MEASURES = { top1: "Top-1 accuracy", delta1: "Points within 1.25x of the truth" };
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const median = (values) => [...values].sort((x, y) => x - y)[Math.floor(values.length / 2)];
 const runs = (so) => (so.a.length === 1 ? "one run" : `median of ${so.a.length} runs`);
-const seenSoFar = new Map(); // of this page, by task and pair of variants
+const seenSoFar = new Map(); // comparisons on this page, by task and pair of variants
 
-/** A row of a table of bars. The figure stands beside the bar, which is for the eye only. */
+/** A row of a table with bars. The bar is hidden from screen readers; the value is next to it. */
 function row(name, value, share, side) {
   const fill = make("i");
   fill.style.setProperty("--share", `${100 * Math.min(Math.max(share, 0), 1)}%`);
@@ -37,9 +37,9 @@ function tiles(found, so) {
   const times = (ratio, more, less) => (ratio >= 1 ? [`${figure(ratio)}x`, more] : [`${figure(1 / ratio)}x`, less]);
   const files = weights.b_artefact_bytes / weights.a_artefact_bytes;
   const shown = [
-    times(speedup, `faster is ${a.variant} (${runs(so)})`, `slower is ${a.variant} (${runs(so)})`),
-    times(weights.ratio, `smaller is ${a.variant} in memory`, `larger is ${a.variant} in memory`),
-    times(files, `smaller is its file`, `larger is its file`),
+    times(speedup, `faster with ${a.variant} (${runs(so)})`, `slower with ${a.variant} (${runs(so)})`),
+    times(weights.ratio, `smaller weights in memory with ${a.variant}`, `larger weights in memory with ${a.variant}`),
+    times(files, `smaller file with ${a.variant}`, `larger file with ${a.variant}`),
     [`${figure(found.a.timings_ms.decode)} ms`, "to decode the picture, once for both"],
   ];
   return shown.map(([value, what]) => make("li", {}, make("strong", {}, value), make("span", {}, what)));
@@ -57,7 +57,7 @@ function side(task, found, which) {
       if (item.wnid === best) line.querySelector("th").classList.add("same-class");
       return line;
     })));
-    parts.push(make("p", { class: "quiet" }, `In bold: what ${other.variant} says first.`));
+    parts.push(make("p", { class: "quiet" }, `Bold: the first choice of ${other.variant}.`));
   } else {
     const most = Math.max(found.a.max_m, found.b.max_m);
     parts.push(table("Depth", ...["min", "median", "max"].map((name) => {
@@ -69,7 +69,7 @@ function side(task, found, which) {
   return make("article", { class: `panel side-${which}` }, ...parts);
 }
 
-/** What the cards say: measured on named data, which is not the picture above. */
+/** Accuracy from the models' cards, measured on the named data sets, not on the picture above. */
 function accuracy(found, models) {
   const values = {}, notes = new Set();
   let measure;
@@ -85,7 +85,7 @@ function accuracy(found, models) {
   return [table(`${MEASURES[measure]} (card: ${[...notes].join("; ")})`, ...rows)];
 }
 
-/** Adds a comparison to those of the same kind on this page. */
+/** Adds a comparison to those of the same task and variants on this page. */
 function remember(task, found) {
   const key = [task, found.a.variant, found.b.variant].join(" ");
   const so = seenSoFar.get(key) ?? { agreed: 0, a: [], b: [] };
@@ -97,9 +97,9 @@ function remember(task, found) {
 
 function tally(so) {
   const count = so.a.length;
-  const text = count === 1 ? "One run says little about time: compare again, and medians are shown."
-    : `${count} comparisons on this page: agreed in ${so.agreed}; times are medians of these.`;
-  return `${text} Accuracy is from the models' cards; it was not measured on your picture.`;
+  const text = count === 1 ? "One run says little about speed. Compare again to see medians."
+    : `${count} comparisons on this page, ${so.agreed} of them in agreement. Times are medians.`;
+  return `${text} Accuracy is from the models' cards and was not measured on your picture.`;
 }
 
 export function show(task, found, models) {

@@ -1,10 +1,10 @@
-// Asking the service. Every address is made from the page's own, so that the page also works below a path of a proxy.
+// Requests to the service. All URLs are relative to the page, so that it also works under a path prefix of a proxy.
 export const base = new URL(".", location.href).href;
 export const byId = (id) => document.getElementById(id);
 export const number = (value, digits) => value.toLocaleString("en", { maximumFractionDigits: digits });
 export const figure = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
 
-/** An element with text and children; attributes are set, never parsed. */
+/** Creates an element with attributes and children. Values are set, never parsed as HTML. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -12,7 +12,7 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Asks; throws what the service says is wrong, in its own words. */
+/** Sends a request. Throws an error with the service's own message if it fails. */
 export async function ask(path, options = {}) {
   const key = byId("key").value;
   const headers = { ...options.headers, ...(key ? { "x-api-key": key } : {}) };
@@ -27,7 +27,7 @@ export async function ask(path, options = {}) {
   try {
     problem = await response.json();
   } catch {
-    throw new Error(`The service answered ${response.status} without a reason: is there a proxy in between?`);
+    throw new Error(`The service answered with status ${response.status} and no message. Is there a proxy in between?`);
   }
   if (response.status === 401) byId("key-row").hidden = false;
   const error = new Error(`${problem.detail} ${problem.help}`);

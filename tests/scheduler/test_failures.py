@@ -39,7 +39,7 @@ def test_a_run_with_too_few_rows_fails_all_instead_of_mixing_them_up(make):
         def run(self, batch: np.ndarray) -> np.ndarray:
             return np.zeros((len(batch) - 1, 1), np.float32)
 
-    with pytest.raises(BadOutputError, match="0 rows to a batch of 1"):
+    with pytest.raises(BadOutputError, match="0 rows for a batch of 1"):
         asyncio.run(make().submit(Short(), image(1)))
 
 

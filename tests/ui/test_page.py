@@ -123,7 +123,7 @@ def test_by_keyboard_alone(open_page):
             break
     assert order == ["", "picture", "coffee", "ladybird", "ball", "road", "task", "a", "b", "send"]
     page.keyboard.press("Enter")
-    page.get_by_text("2 comparisons on this page: agreed in 2").wait_for()
+    page.get_by_text("2 comparisons on this page, 2 of them in agreement").wait_for()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -162,7 +162,7 @@ def test_experiment_and_feedback(open_page):
     article.wait_for()
     compare(page, "Ladybird")
     page.locator("#judge").get_by_role("button", name="ladybug").click()
-    page.get_by_text("Thank you, it is stored: full was right.").wait_for()
+    page.get_by_text("Thank you, your label is stored: full was right.").wait_for()
     page.wait_for_function("() => document.querySelector('#experiment-list').innerText.includes('1 labelled')")
     assert "Of 1 labelled image " in article.inner_text()
     page.get_by_label("Another class").fill("no such class")
@@ -252,13 +252,13 @@ def test_what_was_asked_twice_is_compared_once(open_page):
 def test_experiments_and_feedback_come_with_the_key(open_page, locked, told):
     page = open_page(of=locked, refused=(401,))
     article = page.get_by_role("article").filter(has_text="binary-in-place-of-full (running)")
-    page.get_by_label("Key of this service").wait_for()
+    page.get_by_label("API key of this service").wait_for()
     assert article.count() == 0
     if told == "by comparing":  # set as password managers do, without an event
         page.locator("#key").evaluate("field => { field.value = 'a-key-of-this-service'; }")
         page.get_by_role("button", name="Coffee", exact=True).click()
         page.locator("#judge").wait_for()
     else:
-        page.get_by_label("Key of this service").fill("a-key-of-this-service")
-        page.get_by_label("Key of this service").press("Tab")
+        page.get_by_label("API key of this service").fill("a-key-of-this-service")
+        page.get_by_label("API key of this service").press("Tab")
     article.wait_for()
