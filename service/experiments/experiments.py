@@ -137,7 +137,7 @@ class Experiments:
         with self._lock:
             if changes != self._changes:
                 self._changes = changes
-                self._take(changes)
+                self._apply(changes)
             self._show()  # models may come and go without a change to a declaration
 
     def put(self, declaration: Declaration) -> Declaration:
@@ -176,7 +176,7 @@ class Experiments:
             self.refresh()
             return changed
 
-    def _take(self, changes: dict[str, str | None]) -> None:
+    def _apply(self, changes: dict[str, str | None]) -> None:
         """Makes the file's experiments, with these changes applied, the current ones."""
         current = dict(self._file)
         for name, document in changes.items():

@@ -48,7 +48,7 @@ class Report:
     problem: str | None = None
 
 
-class _Kept(NamedTuple):
+class _CachedReport(NamedTuple):
     """A cached report with its declaration, the state of the store and the time when it was created."""
 
     declaration: Declaration
@@ -93,7 +93,7 @@ class Laboratory:
         self.recorder.on_refresh(self._show, every_s=_SHOW_S)
         self._scheduler, self._background, self._metrics = scheduler, background, metrics
         self._watch = watch
-        self._reports: dict[str, _Kept] = {}
+        self._reports: dict[str, _CachedReport] = {}
         self._lock = threading.Lock()
         self._showing = threading.Lock()
         self._shown: object = None
@@ -147,7 +147,7 @@ class Laboratory:
             revision = declaration.revision((baseline.card.version, candidate.card.version))
             results = analyse(declaration, revision, self.store)
             report = Report(results, in_words(declaration, results), networks)
-            self._reports[declaration.name] = _Kept(declaration, changes, now, report)
+            self._reports[declaration.name] = _CachedReport(declaration, changes, now, report)
             return report
 
     def _show(self) -> None:

@@ -23,7 +23,7 @@ from service.tasks import TASKS
 
 # Share of the requests with too little time for both arms that run both anyway, the candidate second. Otherwise, the
 # service would never notice that the candidate has become faster.
-_TRIED_AGAIN = 0.02
+_RUN_BOTH_ANYWAY = 0.02
 
 
 @dataclass(slots=True)
@@ -77,16 +77,16 @@ class Trial:
         paired = declaration.mode == "paired"
         with_other = [self.route.sampled() for _ in images]
         both = paired and any(with_other)
-        hurry = both and deadline is not None and not self._time_for_both(target, len(images), deadline)
-        if hurry and random.random() >= _TRIED_AGAIN:  # noqa: S311  no secret
+        hurry = both and deadline is not None and not self._has_time_for_both(target, len(images), deadline)
+        if hurry and random.random() >= _RUN_BOTH_ANYWAY:  # noqa: S311  not a secret
             both, with_other = False, [False] * len(images)
         if both:
             self.seen = list(
                 await asyncio.gather(
                     *(
-                        self._both(target, image, deadline, hurry=hurry)
+                        self._run_both(target, image, deadline, hurry=hurry)
                         if sampled
-                        else self._alone(target, image, deadline)
+                        else self._run_alone(target, image, deadline)
                         for image, sampled in zip(images, with_other, strict=True)
                     )
                 )
@@ -99,7 +99,7 @@ class Trial:
             if mirrored and not paired:
                 self._mirror(seen, image)
             else:
-                self._note(seen, seen.other)
+                self._record(seen, seen.other)
         return [seen.outcome for seen in self.seen]
 
     @property
@@ -108,16 +108,16 @@ class Trial:
         other = self.route.other
         return None if other is None else Target(other.card.name, other.card.version, other.variant)
 
-    async def _alone(self, target: Runnable, image: Image, deadline: Deadline | None) -> Seen:
+    async def _run_alone(self, target: Runnable, image: Image, deadline: Deadline | None) -> Seen:
         return Seen(new_id(), await self._scheduler.submit(target, image, deadline))
 
-    def _time_for_both(self, target: Runnable, images: int, deadline: Deadline) -> bool:
+    def _has_time_for_both(self, target: Runnable, images: int, deadline: Deadline) -> bool:
         """Whether the runs of both arms are expected to take at most half of the remaining time."""
         assert self.route.other is not None
         costs_s = (self._scheduler.cost_s(target) or 0.0) + (self._scheduler.cost_s(self.route.other.model) or 0.0)
         return images * costs_s + 2 * self._scheduler.expected_wait_s() <= deadline.remaining_s / 2
 
-    async def _both(self, target: Runnable, image: Image, deadline: Deadline | None, *, hurry: bool) -> Seen:
+    async def _run_both(self, target: Runnable, image: Image, deadline: Deadline | None, *, hurry: bool) -> Seen:
         """Runs both arms one after the other in random order, so that neither always finds warm caches.
 
         If time is short, or its cost is not known yet, the arm that does not answer runs second, because its run could
@@ -125,17 +125,17 @@ class Trial:
         """
         other = self.route.other
         assert other is not None
-        beside: Outcome | None = None
-        first = random.random() < 0.5  # noqa: S311  no secret
+        other_run: Outcome | None = None
+        first = random.random() < 0.5  # noqa: S311  not a secret
         if first and not hurry and self._scheduler.cost_s(other.model) is not None:
-            beside = await self._beside(other, image, deadline)
+            other_run = await self._run_other(other, image, deadline)
             outcome = await self._scheduler.submit(target, image, deadline)
         else:
             outcome = await self._scheduler.submit(target, image, deadline)
-            beside = await self._beside(other, image, deadline)
-        return Seen(new_id(), outcome, beside, () if beside is None else other.task.best(beside.output))
+            other_run = await self._run_other(other, image, deadline)
+        return Seen(new_id(), outcome, other_run, () if other_run is None else other.task.best(other_run.output))
 
-    async def _beside(self, other: Handle, image: Image, deadline: Deadline | None) -> Outcome | None:
+    async def _run_other(self, other: Handle, image: Image, deadline: Deadline | None) -> Outcome | None:
         """Runs the arm that does not answer; its errors do not affect the client's answer.
 
         It gets half of the remaining time. The rest is for the run of the arm that answers, or for its response.
@@ -146,10 +146,10 @@ class Trial:
             outcome = await self._scheduler.submit(other.model, image, deadline)
         except ServiceError:
             return None
-        self._tell(other, image, outcome)
+        self._notify_watch(other, image, outcome)
         return outcome
 
-    def _tell(self, other: Handle, image: Image, outcome: Outcome) -> None:
+    def _notify_watch(self, other: Handle, image: Image, outcome: Outcome) -> None:
         if self._watch is not None:
             self._watch(other, image, outcome)
 
@@ -163,19 +163,19 @@ class Trial:
                 other = await self._scheduler.submit(self.route.other.model, image)
             except ServiceError:
                 self._metrics.count_shadow(name, candidate, "failed")
-                self._note(seen, None)
+                self._record(seen, None)
                 return
-            self._tell(self.route.other, image, other)
+            self._notify_watch(self.route.other, image, other)
             self._metrics.count_shadow(name, candidate, "ok", other.inference_s)
-            self._note(seen, other, mirrored=True)
+            self._record(seen, other, mirrored=True)
 
         def dropped() -> None:
             self._metrics.count_shadow(name, candidate, "dropped")
-            self._note(seen, None)
+            self._record(seen, None)
 
         self._background.offer(run, dropped)
 
-    def _note(self, seen: Seen, other: Outcome | None, *, mirrored: bool = False) -> None:
+    def _record(self, seen: Seen, other: Outcome | None, *, mirrored: bool = False) -> None:
         """Records the observation of an image."""
         declaration, arm = self.route.declaration, self.route.arm
         own_s, other_s = seen.outcome.inference_s, None if other is None else other.inference_s

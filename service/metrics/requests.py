@@ -110,7 +110,7 @@ class RequestMetrics:
         )
         self._client_deadline = metrics.histogram(
             "bireal_client_deadline_seconds",
-            "Length of the deadlines that passed (504), of those that clients set below the service's own limit.",
+            "Length of the deadlines that passed (504) and that clients had set, below the service's own limit.",
             ("route",),
             DEADLINE_BUCKETS,
         )

@@ -126,7 +126,7 @@ class ParityMonitor:
         same = probe.same([outcome.output for outcome in outcomes])
         self._metrics.count_probe(same=same, **_labels(handle.card))
         if not same:
-            self._found(handle, watched, "the network in memory and its file give different outputs for a test image")
+            self._report(handle, watched, "the network in memory and its file give different outputs for a test image")
 
     async def _layers(self, handle: Handle, watched: _Watched, image: Image) -> None:
         findings = await asyncio.to_thread(_check_layers, handle.card, watched, image)
@@ -138,11 +138,11 @@ class ParityMonitor:
                 self._metrics.set_sign_agreement(finding.layer, finding.sign_agreement, **labels)
         wrong = [finding.layer for finding in findings if not finding.exact]
         if wrong:
-            self._found(
+            self._report(
                 handle, watched, f"these layers differ from stock operators on the same inputs: {', '.join(wrong)}"
             )
 
-    def _found(self, handle: Handle, watched: _Watched, what: str) -> None:
+    def _report(self, handle: Handle, watched: _Watched, what: str) -> None:
         """Reports a corruption, and logs it once for each loaded network."""
         self._metrics.set_ok(False, **_labels(handle.card))
         if watched.ok:

@@ -112,7 +112,7 @@ class Changes:
         with self._changing():
             known = {path.name: path for path in self._folders(name, version)}
             missing = [path for each, path in known.items() if not self._loaded(name, each)]
-            self._all(name, missing)
+            self._load_all(name, missing)
 
     def reload(self, name: str, version: str | None = None) -> None:
         """Loads a version, or all versions of a model, again from the folder, and replaces the running ones.
@@ -122,7 +122,7 @@ class Changes:
             ModelBrokenError: A version cannot be read or does not run; the running one is kept.
         """
         with self._changing():
-            self._all(name, self._folders(name, version))
+            self._load_all(name, self._folders(name, version))
 
     def unload(self, name: str, version: str | None = None, *, force: bool = False) -> None:
         """Unloads a version, or all versions of a model.
@@ -159,14 +159,14 @@ class Changes:
         folder = self._registry.folder
         return folder.versions_of(name) if version is None else [folder.version_of(name, version)]
 
-    def _all(self, name: str, folders: list[Path]) -> None:
+    def _load_all(self, name: str, folders: list[Path]) -> None:
         """Loads all given folders of a model and applies changed labels, then raises the first error."""
-        errors = [error for folder in folders if (error := self._take(folder)) is not None]
+        errors = [error for folder in folders if (error := self._load_version(folder)) is not None]
         self._registry.change(self._with_labels(self._registry.catalog, name))
         if errors:
             raise errors[0]
 
-    def _take(self, folder: Path) -> ServiceError | None:
+    def _load_version(self, folder: Path) -> ServiceError | None:
         """Loads one version and serves it, or returns its error."""
         label = f"{folder.parent.name}@{folder.name}"
         registry = self._registry
@@ -178,7 +178,7 @@ class Changes:
             return error
         registry.loader.fill(entry, list(entry.card.variants))
         failure = None if entry.runs else next(entry.errors())
-        if old is not None and old.runs and (lost := failure or _lost(old, entry)) is not None:
+        if old is not None and old.runs and (lost := failure or _lost_variant(old, entry)) is not None:
             registry.change(registry.catalog.with_broken(label, lost))
             log.error("model %s was not reloaded, the previous one is kept: %s", label, lost)
             return lost
@@ -271,7 +271,7 @@ class Changes:
         with self._changing():
             for folder in self._new_folders():
                 changed = last_changed(folder)  # read it first, so that a change during the attempt causes a retry
-                if self._take(folder) is None:
+                if self._load_version(folder) is None:
                     self._tried.pop(folder, None)
                 else:
                     self._tried[folder] = changed
@@ -292,7 +292,7 @@ class Changes:
                 yield folder
 
 
-def _lost(old: Entry, new: Entry) -> ServiceError | None:
+def _lost_variant(old: Entry, new: Entry) -> ServiceError | None:
     """Returns the error of a variant that runs in `old` but not in `new`, or None."""
     for variant, loaded in new.variants.items():
         before = old.variants.get(variant)

@@ -108,9 +108,9 @@ class Registry:
         """
         self._on_loaded, self._on_retired = on_loaded, on_retired
         for entry in self.catalog.all():
-            self._tell(entry)
+            self._report_loaded(entry)
 
-    def _tell(self, entry: Entry) -> None:
+    def _report_loaded(self, entry: Entry) -> None:
         if self._on_loaded is not None:
             for variant, loaded in entry.variants.items():
                 self._on_loaded(entry.card, variant, loaded.handle, entry.seconds.get(variant, 0.0))
@@ -129,7 +129,7 @@ class Registry:
         if old is not None and self._on_retired is not None:
             self._on_retired(old)
         if new is not None:
-            self._tell(new)
+            self._report_loaded(new)
 
     def close(self) -> None:
         """Releases every network and stops loading after the current variant. Runs in progress finish first."""

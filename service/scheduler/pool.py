@@ -155,7 +155,7 @@ class Scheduler:
         finally:
             seconds = time.monotonic() - started
             self._ended(lane, 1, seconds, charged_s)
-            self._tell(self._observer.batch_run, target, 1)
+            self._notify(self._observer.batch_run, target, 1)
         return Outcome(output, started - now, seconds, 1, started)
 
     def waiting(self) -> int:
@@ -302,9 +302,9 @@ class Scheduler:
             assert job.deadline is not None
             job.future.set_exception(job.deadline.error())
         if expired:
-            self._tell(self._observer.dropped, lane.target, "expired", len(expired))
+            self._notify(self._observer.dropped, lane.target, "expired", len(expired))
         if cancelled:
-            self._tell(self._observer.dropped, lane.target, "cancelled", cancelled)
+            self._notify(self._observer.dropped, lane.target, "cancelled", cancelled)
         return lane, batch, charged_s
 
     def _start(self, lane: Lane, images: int) -> float:
@@ -331,10 +331,10 @@ class Scheduler:
             lane.cost_s += _COST_SMOOTHING * (seconds / images - lane.cost_s)
             lane.runs += 1
 
-    def _tell(self, hear: Callable[P, None], *what: P.args, **named: P.kwargs) -> None:
+    def _notify(self, event: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Notifies the observer; its exceptions are logged, so that they do not end the worker."""
         try:
-            hear(*what, **named)
+            event(*args, **kwargs)
         except Exception:
             log.exception("the scheduler's observer failed")
 
@@ -354,7 +354,7 @@ class Scheduler:
                 job.future.set_exception(failure)
             else:
                 job.future.set_result(Outcome(outputs[index], started - job.submitted, seconds, len(batch), started))
-        self._tell(self._observer.batch_run, lane.target, len(batch))
+        self._notify(self._observer.batch_run, lane.target, len(batch))
 
 
 def _run_batch(target: Runnable, images: list[Image]) -> npt.NDArray[Any]:
