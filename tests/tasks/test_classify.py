@@ -120,7 +120,7 @@ def test_variants_of_a_model_share_hint_and_input() -> None:
 
 
 def test_cards_of_another_task_are_refused() -> None:
-    with pytest.raises(ValueError, match="no classifier"):
+    with pytest.raises(ValueError, match="not a classifier"):
         CLASSIFY.preprocess(picture(64, 64), depth_card())
 
 

@@ -81,7 +81,7 @@ def test_kitti_frames_are_decoded_in_full() -> None:
 
 
 def test_cards_of_another_task_are_refused() -> None:
-    with pytest.raises(ValueError, match="no depth model"):
+    with pytest.raises(ValueError, match="not a depth model"):
         DEPTH.preprocess(picture(64, 64), classify_card())
 
 
