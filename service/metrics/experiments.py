@@ -83,7 +83,7 @@ class ExperimentMetrics:
         )
         self._labelled = metrics.gauge(
             "bireal_experiment_labelled_pairs",
-            "Stored pairs with a label, by which arm was right: `both`, `baseline`, `candidate` or `neither`.",
+            "All labelled pairs so far, by which arm was right: `both`, `baseline`, `candidate` or `neither`.",
             ("experiment", "result"),
         )
         self._e_value = metrics.gauge(
@@ -181,7 +181,7 @@ class FeedbackMetrics:
             "and `abs_rel`.",
             (*TARGET, "metric", "bound"),
         )
-        self._images = metrics.gauge("bireal_live_accuracy_images", "Images that this score is computed from.", TARGET)
+        self._images = metrics.gauge("bireal_live_accuracy_images", "Images behind `bireal_live_accuracy`.", TARGET)
         self._rows = metrics.gauge(
             "bireal_feedback_rows",
             "Rows in the store: `feedback`; `observations` of experiments; `spent`, ids of feedback that was removed "

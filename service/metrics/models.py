@@ -50,7 +50,9 @@ class ModelMetrics:
             (*TARGET, "precision"),
         )
         self._parameters = metrics.gauge(
-            "bireal_model_parameters", "Number of parameters; precision as above.", (*MODEL, "precision")
+            "bireal_model_parameters",
+            "Number of parameters; precision is `binary` or `real`.",
+            (*MODEL, "precision"),
         )
         self._artefact_bytes = metrics.gauge("bireal_model_artefact_bytes", "Size of the model's file.", MODEL)
         self._session_bytes = metrics.gauge(
@@ -62,7 +64,7 @@ class ModelMetrics:
             (*TARGET, "dataset", "metric"),
         )
         self._accuracy_images = metrics.gauge(
-            "bireal_model_accuracy_images", "Images that this score is computed from.", (*TARGET, "dataset")
+            "bireal_model_accuracy_images", "Images behind `bireal_model_accuracy`.", (*TARGET, "dataset")
         )
         self._binary_macs = metrics.counter("bireal_work_binary_macs_total", "1-bit multiply-accumulates done.", RUN)
         self._real_macs = metrics.counter("bireal_work_real_macs_total", "Real multiply-accumulates done.", RUN)

@@ -26,7 +26,7 @@ class ParityMetrics:
         )
         self._agreement = metrics.counter(
             "bireal_parity_agreement_total",
-            "Images run again, by whether `reference` agreed: the same best class, or the same depth map within 25 %.",
+            "Images run again, by whether `reference` agreed (for depth: 90 % of the pixels within a factor of 1.25).",
             (*MODEL, "agree"),
         )
         self._difference = metrics.histogram(
