@@ -6,9 +6,11 @@ import re
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from service import image_cost
 from service.errors import ImageTooComplexError
 from service.imaging import ImageLimits, decode
 from tests.pictures import encode, photo_of, repeated_scans
@@ -63,6 +65,13 @@ def test_scans_hide_behind_no_marker_that_has_no_length() -> None:
     first = data.index(b"\xff\xda")
     for hiding in (b"\xff\xbf\xff\xff", b"\xff\xf0\xff\xff", b"\xff\xd0\xff\xff", b"\xff\xff\xff"):
         assert_refused(data[: first + 12] + hiding + data[first + 12 :], 100, "scans of 16 x 16 pixels")
+
+
+@pytest.mark.parametrize("length", range(2, 40))
+def test_pairs_are_counted_at_even_and_odd_places(length: int, rng: np.random.Generator) -> None:
+    for _ in range(50):
+        data = rng.choice([0x00, 0xDA, 0xFF], length).astype(np.uint8).tobytes()
+        assert image_cost._count_pair(data, b"\xff\xda") == data.count(b"\xff\xda")
 
 
 def test_markers_are_not_walked_without_end() -> None:

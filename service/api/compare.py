@@ -12,7 +12,8 @@ from service.api.findings import PLAIN_DIGITS, refuse_repeated
 from service.api.openapi import problem_responses
 from service.api.pipeline import Answered, Job, Side
 from service.api.predict import FX_SCHEMA, STATUSES
-from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
+from service.api.presence import while_connected
+from service.api.services import DeadlineOf, Services, ServicesOf
 from service.api.uploads import read_one, request_body
 from service.api.wire import classify_comparison, depth_comparison, json_response
 from service.card import TaskName

@@ -18,7 +18,8 @@ from service.api.feedback_form import DEPTH_FORM, DepthForm, read_depth_form, re
 from service.api.findings import refuse_doubled_members, refuse_unknown
 from service.api.openapi import problem_responses
 from service.api.pipeline import Answered, Job
-from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
+from service.api.presence import while_connected
+from service.api.services import DeadlineOf, Services, ServicesOf
 from service.api.uploads import Upload
 from service.api.wire import json_response
 from service.card import Card, TaskName

@@ -22,7 +22,8 @@ from service.api.oip_request import HEADER_LENGTH, Parsed, check_parameters, ima
 from service.api.openapi import oip_responses
 from service.api.ops import readiness
 from service.api.pipeline import Job
-from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
+from service.api.presence import while_connected
+from service.api.services import DeadlineOf, Services, ServicesOf
 from service.api.uploads import Upload, read_body
 from service.api.wire import network_headers
 from service.card import Card

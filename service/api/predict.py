@@ -15,7 +15,8 @@ from service.api.findings import PLAIN_DIGITS, refuse_repeated
 from service.api.negotiation import best_media_type
 from service.api.openapi import problem_responses
 from service.api.pipeline import Answered, Job
-from service.api.services import DeadlineOf, Services, ServicesOf, while_connected
+from service.api.presence import while_connected
+from service.api.services import DeadlineOf, Services, ServicesOf
 from service.api.uploads import Uploads, read_uploads, request_body
 from service.api.wire import (
     JsonAnswer,

@@ -1,13 +1,11 @@
 """What the handlers work with, made once by the composition root, and how a handler gets at it."""
 
-import asyncio
 import re
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 from fastapi import Depends, Header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from service.api.auth import Auth
 from service.api.context import contradicts
@@ -19,10 +17,7 @@ from service.registry import Changes, Registry
 from service.scheduler import Deadline
 from service.settings import Settings
 
-T = TypeVar("T")
 TIMEOUT_HEADER = "x-timeout-ms"
-# When a request begins to look whether its client is still there, seconds after its body was read.
-_WATCH_AFTER_S = 0.005
 _TIMEOUT = re.compile(r"0*[1-9][0-9]{0,9}")
 _TIMEOUT_NAME = TIMEOUT_HEADER.encode()
 _LONGEST_TIMEOUT = "9999999999"
@@ -91,60 +86,6 @@ async def deadline_of(
         )
     timeout_s = float(timeout_ms) / 1000  # int() refuses text that is very long, be it for zeros in front
     return Deadline.after(timeout_s, by_client=True) if timeout_s < limit_s else Deadline.after(limit_s)
-
-
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Awaits work for a client, and cancels it when the client goes away: what waits in the queue is dropped.
-
-    Args:
-        request: Its body has been read.
-        work: What to await.
-
-    Raises:
-        ClientDisconnect: The client went away first.
-    """
-    watch = _Watch(request)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if watch.gone:
-            raise ClientDisconnect from None
-        raise
-    finally:
-        watch.end()
-
-
-class _Watch:
-    """Cancels the current task when the client goes away; looks for that only once the answer takes its time.
-
-    Most answers are there before: they are spared a task and its switches.
-    """
-
-    __slots__ = ("_request", "_task", "_timer", "_watcher", "gone")
-
-    def __init__(self, request: Request) -> None:
-        self.gone = False
-        self._request, self._task = request, asyncio.current_task()
-        self._watcher: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
-
-    def end(self) -> None:
-        """Stops watching; a cancellation that it caused is over."""
-        self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if self.gone and self._task is not None:
-            self._task.uncancel()
-
-    def _begin(self) -> None:
-        self._watcher = asyncio.ensure_future(self._look())
-
-    async def _look(self) -> None:
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
-        if self._task is not None:
-            self.gone = True
-            self._task.cancel()
 
 
 ServicesOf = Annotated[Services, Depends(services_of)]

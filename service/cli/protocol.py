@@ -8,6 +8,7 @@
   before it, in the event loop, so that one connection with a header without end would hold up all the others. Trailers
   after a chunked body are headers to the parser and have the same limit; their time is the body's.
 * A request that asks for an upgrade, which nobody grants here, is read to its end (`service.cli.continued`).
+* A request that is being answered is told at once when its connection ends (`service.api.presence`).
 * What is no HTTP is answered as every other error is, by a problem document.
 """
 
@@ -22,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.context import REQUEST_ID_HEADER, request_id_from
 from service.api.linger import LINGER_BYTES, LINGER_S
+from service.api.presence import PRESENCE_KEY, Presence
 from service.api.problems import PROBLEM_MEDIA_TYPE
 from service.cli.continued import announces_body, parser_of_rest
 from service.errors import HeadTimeoutError, HeadTooLargeError, MalformedRequestError, ServiceError
@@ -109,11 +111,13 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called when a client has connected."""
         super().connection_made(OnePiece(transport, self.loop))  # type: ignore[arg-type]
+        self._presence = Presence()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is closed, by whichever side."""
         self._stop_timer()
         super().connection_lost(exc)
+        self._presence.leave()
 
     def data_received(self, data: bytes) -> None:
         """Called with what has arrived."""
@@ -152,6 +156,7 @@ class Protocol(HttpToolsProtocol):
         """Called with the first byte of a request."""
         self._head_begun = True
         super().on_message_begin()
+        self.scope[PRESENCE_KEY] = self._presence  # type: ignore[literal-required]  # a key of our own
 
     def on_headers_complete(self) -> None:
         """Called at the end of a request's headers."""
@@ -186,6 +191,8 @@ class Protocol(HttpToolsProtocol):
         self._unfinished = 0
         if not self._body_follows:  # the parser says so, too, where a request to upgrade has a body to come
             super().on_message_complete()
+        if not self.pipeline:  # who does not read notices no end of the connection; what is pipelined has to wait
+            self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         """Called when a request has been answered: if the next one was begun meanwhile, its time starts anew."""
@@ -231,6 +238,7 @@ class Protocol(HttpToolsProtocol):
             # Within its own body: to the application the client has gone.
             self.cycle.disconnected = self.cycle.response_complete = True
             self.cycle.message_event.set()
+            self._presence.leave()
             if self.cycle.response_started:
                 self.transport.close()
                 return

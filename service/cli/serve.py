@@ -8,6 +8,7 @@ SIGINT (Ctrl-C) leaves out the wait. A second signal ends the process at once.
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import math
@@ -129,6 +130,9 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
             print(json.dumps({"url": url, "pid": os.getpid(), "model_dir": str(settings.model_dir)}), flush=True)
 
     server = DrainingServer(config, services, announce)
+    # What the start has made stays. A full collection of garbage, for which all threads wait, is spared walking it.
+    gc.collect()
+    gc.freeze()
     server.run(sockets=[listener])
     if server.forced is not None:
         logging.shutdown()

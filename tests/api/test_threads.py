@@ -1,8 +1,10 @@
 """The pool of threads for decoding: bounded by lane, fair between lanes, and no thread is ever lost."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -102,3 +104,42 @@ async def test_a_closed_pool_says_so(pool):
     for _ in range(3):
         with pytest.raises(NotReadyError):
             await pool.run("depth", int)
+
+
+async def test_a_thread_takes_the_next_call_without_the_event_loop(pool, gate):
+    ran = threading.Event()
+    first = await started(pool.run("depth", gate.wait, 5))
+    waiting = await started(pool.run("depth", ran.set))
+    gate.set()
+    assert ran.wait(5), "the event loop is held up here"
+    await asyncio.gather(*first, *waiting)
+
+
+async def test_a_pool_that_closes_tells_those_who_wait(pool, gate):
+    (running,) = await started(pool.run("depth", gate.wait, 5))
+    waiting = await started(*(pool.run(lane, int) for lane in ("depth", "classify")))
+    pool.close()
+    for call in waiting:
+        with pytest.raises(NotReadyError):
+            await call
+    gate.set()
+    assert await running is True, "what has begun is finished"
+
+
+async def test_a_thread_that_waits_keeps_nothing_of_its_last_call(pool):
+    class Picture:
+        def given(self, other: object) -> object:
+            return other
+
+    pictures = [Picture(), Picture(), Picture()]
+    kept = [weakref.ref(one) for one in pictures]
+    assert await pool.run("classify", pictures[0].given, pictures[1]) is pictures[1]
+    with pytest.raises(TypeError):
+        await pool.run("classify", pictures[2].given)
+    pictures.clear()
+    for _ in range(100):
+        gc.collect()  # an error and its traceback hold each other
+        if not any(one() for one in kept):
+            break
+        await asyncio.sleep(0.01)
+    assert [one() for one in kept] == [None, None, None]

@@ -164,3 +164,18 @@ def test_an_output_that_is_full_or_closed(tmp_path, quick_zoo, redirection, argu
     assert ended.stderr.count(b"\n") <= 1
     if redirection.startswith("2"):
         json.loads(ended.stdout)
+
+
+def test_what_the_start_has_made_is_no_matter_for_garbage_collection(slow_zoo):
+    """A full collection would walk it each time, with Python's lock held: 60 ms in which nothing is answered."""
+    code = """
+import gc, sys
+from service.cli import serve
+serve.DrainingServer.run = lambda self, sockets: print(gc.get_freeze_count() > len(gc.get_objects()))
+from service.cli.main import main
+sys.exit(main(["serve", "--port", "0"]))
+"""
+    variables = environment(BIREAL_MODEL_DIR=str(slow_zoo))
+    whole = [sys.executable, "-c", code]
+    done = subprocess.run(whole, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
