@@ -50,12 +50,14 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
     wrong: list[str] = []
     with service(options) as server:
         done = threading.Event()
+        ready = threading.Barrier(arguments.clients + 1)  # the time counts from when all have made their images
         clients = [
-            threading.Thread(target=_client, args=(server.url, number, done, counts[number], wrong), daemon=True)
+            threading.Thread(target=_client, args=(server.url, number, ready, done, counts[number], wrong), daemon=True)
             for number in range(arguments.clients)
         ]
         for client in clients:
             client.start()
+        ready.wait()
         try:
             times, memory = _watch(server.process, seconds)
         finally:
@@ -110,12 +112,20 @@ def _watch(process: Popen[str], seconds: float) -> tuple[np.ndarray, np.ndarray]
     return np.array(times), np.array(memory, dtype=np.float64)
 
 
-def _client(url: str, number: int, done: threading.Event, counts: Counter[str], wrong: list[str]) -> None:
+def _client(
+    url: str,
+    number: int,
+    ready: threading.Barrier,
+    done: threading.Event,
+    counts: Counter[str],
+    wrong: list[str],
+) -> None:
     """Asks until it is told to stop; each client has pictures of its own."""
     pictures = [photo_like(seed=number, width=320 + 40 * (number % 7)), photo_like(1242, 375, seed=number)]
     paths = ["/classify", "/classify?variant=full", "/depth?variant=binary", "/compare/classify", "cut", "text"]
     weights = [16, 4, 2, 2, 1, 1]
     rng = np.random.default_rng(number)
+    ready.wait()
     with httpx.Client(base_url=url, timeout=60) as http:
         while not done.is_set():
             path = paths[rng.choice(len(paths), p=np.array(weights) / sum(weights))]

@@ -18,7 +18,18 @@ pytestmark = pytest.mark.slow
 def test_a_saturated_service_answers_rightly(zoo, tmp_path):
     out = tmp_path / "soak.json"
     # Seconds are too short to tell a leak from a cache that fills: the slope is the ten minutes' to judge.
-    arguments = ["--minutes", "0.1", "--clients", "12", "--model-dir", str(zoo), "--max-slope", "1e9"]
+    arguments = [
+        "--minutes",
+        "0.1",
+        "--clients",
+        "12",
+        "--queue-size",
+        "2",
+        "--model-dir",
+        str(zoo),
+        "--max-slope",
+        "1e9",
+    ]
     assert soak.main([*arguments, "--out", str(out)]) == 0
     report = json.loads(out.read_text())
     assert report["wrong"] == []
