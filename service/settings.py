@@ -184,8 +184,8 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description="Share of these answers whose layers are compared one by one, at most once per "
-        "`BIREAL_PARITY_PROBE_S`. The graphs for it are loaded at the first check and kept. A check takes 0.03 s of CPU "
-        "time and 0.16 GB for Bi-Real-18, 5 s and 0.7 GB for Bi-Real-50 at 160 x 608.",
+        "`BIREAL_PARITY_PROBE_S`. The graphs for it are loaded at the first check and kept. A check takes 0.03 s of a "
+        "CPU and 0.16 GB for Bi-Real-18, 5 s and 0.7 GB for Bi-Real-50 at 160 x 608.",
     )
     parity_probe_s: float = Field(
         60.0,

@@ -256,4 +256,4 @@ async def test_the_watch_goes_on_after_a_look_that_failed(anyio_backend, zoo, tm
         write(client)
         registry = client.app.state.services.registry
         await until(lambda: registry.versions(NAME) == ["2", "1"])
-    assert "could not be looked through" in caplog.text
+    assert "could not be checked" in caplog.text

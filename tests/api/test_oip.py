@@ -205,7 +205,7 @@ SIZE = {"binary_data_size": len(ELEMENT)}
         (request({**FILE, "data": ["not base64!"]}), {}, 400, "not all base64"),
         (request({**FILE, "data": [7]}), {}, 400, "not all base64"),
         (request({**FILE, "data": ["", ""]}), {}, 400, "2 elements"),
-        (request({**FILE, "data": [""]}), {}, 400, "The image has no bytes"),
+        (request({**FILE, "data": [""]}), {}, 400, "The image is empty"),
         (request(pixels()), {BINARY: "-1"}, 400, "Inference-Header-Content-Length is '-1'"),
         (request(pixels()), {BINARY: "999999999"}, 400, "for a body of"),
         (request(pixels()), {BINARY: "9" * 40}, 400, "for a body of"),
