@@ -99,9 +99,7 @@ def _form(sent: Sequence[tuple[str, tuple[bytes, str | None] | str]]) -> DepthFo
             name, f"The form has an unknown part {name[:40]!r}.", remedy="Send token, picture and truth."
         )
     if len(parts) < len(sent):
-        raise BadParameterError(
-            "body", "A part of the form is repeated.", remedy="Send token, picture and truth once each."
-        )
+        raise BadParameterError("body", "The form has a part twice.", remedy="Send token, picture and truth once each.")
     token = parts.get("token")
     if not isinstance(token, str):
         raise BadParameterError(

@@ -92,7 +92,7 @@ async def unload(
         await asyncio.to_thread(services.changes.unload, model)
     except ModelInUseError as error:
         # The error's default remedy mentions `force`, which this protocol does not have.
-        remedy = f"Load or name another model first, or force it: POST /admin/models/{model}/unload?force=true."
+        remedy = f"Load or name another model first; POST /admin/models/{model}/unload?force=true unloads it anyway."
         raise ModelInUseError(error.model, error.reasons, remedy=remedy) from None
     return Response(b"{}", media_type="application/json")
 
