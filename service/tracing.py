@@ -111,14 +111,14 @@ class StageSpans:
         context = context_of(scope)
         context.images = []
 
-        async def tell(message: Message) -> None:
+        async def send_with_attributes(message: Message) -> None:
             if message["type"] == "http.response.start":  # FastAPI ends the span with the last byte of the body
                 _name_direct_route(span, scope)
                 span.set_attributes(_attributes(context))
             await send(message)
 
         try:
-            await self._app(scope, receive, tell)
+            await self._app(scope, receive, send_with_attributes)
         finally:
             if span.is_recording():  # no response was sent, because the client disconnected
                 _name_direct_route(span, scope)
@@ -129,13 +129,13 @@ class StageSpans:
         """Adds the stage spans. Called after the response is sent, so that no client waits for it."""
         surrounding = trace.set_span_in_context(parent)
         clock_ns = time.time_ns() - time.perf_counter_ns()
-        told = set()
+        recorded = set()
         for number, image in enumerate(images):
             attributes = {**_run_attributes([image]), "bireal.image": number}
             for times in image.stages:
-                if times in told:  # a comparison decodes its image once for both networks
+                if times in recorded:  # a comparison decodes its image once for both networks
                     continue
-                told.add(times)
+                recorded.add(times)
                 name, begun, seconds = times
                 begun_ns = clock_ns + round(begun * 1e9)
                 stage = self._tracer.start_span(name, surrounding, attributes=attributes, start_time=begun_ns)

@@ -165,15 +165,15 @@ def _write_report(report: Path, document: dict[str, Any], folder: Folder, names:
     try:
         for place, text in contents.items():
             target = place.resolve()  # replace the target of a symbolic link, not the link
-            beside = target.with_name(f".{os.getpid()}{target.suffix}")
-            written[beside] = target
-            beside.write_bytes(text.encode())
-        for beside, target in written.items():
-            beside.replace(target)
+            temporary = target.with_name(f".{os.getpid()}{target.suffix}")
+            written[temporary] = target
+            temporary.write_bytes(text.encode())
+        for temporary, target in written.items():
+            temporary.replace(target)
     except OSError as error:
-        for beside in written:
+        for temporary in written:
             with contextlib.suppress(OSError):
-                beside.unlink()
+                temporary.unlink()
         raise _unwritable(report, error.strerror) from error
 
 
