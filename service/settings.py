@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free port.")
     model_dir: Path = Field(
-        SHIPPED_MODELS, description="Folder of models: card.yaml and model.onnx of each one in NAME/VERSION/."
+        SHIPPED_MODELS, description="Folder of models, each in NAME/VERSION/ with card.yaml and model.onnx."
     )
     model_poll_s: float = Field(
         0.0,
@@ -294,7 +294,7 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None =
     `load_settings(settings_overrides(namespace))` turns the parsed options into settings. Values stay text here, so
     that `Settings` validates options and variables with the same messages.
     """
-    group = parser.add_argument_group("settings", "The environment variable in brackets sets the same.")
+    group = parser.add_argument_group("settings", "Each can also be set by the environment variable in brackets.")
     for doc in documentation():
         if doc.name not in _SECRET and (names is None or doc.name in names):
             text = f"{doc.description} Default: {doc.default}. [{doc.variable}]"

@@ -94,10 +94,12 @@ def _add_serve(commands: Commands) -> None:
 def _add_predict(commands: Commands) -> None:
     parser = _command(commands, "predict", predict, "run a network on image files")
     parser.add_argument("images", nargs="+", type=_path, metavar="PATH", help="an image, or a folder of images")
-    parser.add_argument("--task", choices=("classify", "depth"), default="classify")
+    parser.add_argument("--task", choices=("classify", "depth"), default="classify", help="default: classify")
     _network(parser)
     parser.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: focal length of your camera")
-    parser.add_argument("--size", choices=("network", "original"), default="network", help="depth: size of the map")
+    parser.add_argument(
+        "--size", choices=("network", "original"), default="network", help="depth: size of the map (default: network)"
+    )
     parser.add_argument(
         "--output",
         "--out",
@@ -113,7 +115,7 @@ def _add_predict(commands: Commands) -> None:
 def _add_compare(commands: Commands) -> None:
     parser = _command(commands, "compare", compare, "compare two variants on an image or a folder of images")
     parser.add_argument(
-        "path", type=_path, metavar="PATH", help="an image or a folder of images; labelled: <wnid or name>/<image>"
+        "path", type=_path, metavar="PATH", help="an image, or a folder; with labels: <wnid or name>/<image>"
     )
     parser.add_argument("--task", choices=("classify", "depth"), help="default: depth if PATH has left/, else classify")
     parser.add_argument("--model", help="a binary model (default: the task's default model)")
@@ -146,7 +148,7 @@ def _add_evaluate(commands: Commands) -> None:
         "lidar_depth/ or disp_noc_0/ and, optionally, calib.json",
     )
     parser.add_argument(
-        "--task", choices=("classify", "depth"), help="default: the task of --model, else depth if DIR has left/"
+        "--task", choices=("classify", "depth"), help="default: that of --model, else depth if DIR has left/"
     )
     _network(parser)
     parser.add_argument(
@@ -174,7 +176,7 @@ def _command(commands: Commands, name: str, command: Command, text: str) -> argp
 
 def _network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="NAME or NAME@VERSION (default: the task's default model)")
-    parser.add_argument("--variant", help="binary, reference or full (default: the default variant)")
+    parser.add_argument("--variant", help="binary, reference or full (default: the configured default variant)")
 
 
 def _service(parser: argparse.ArgumentParser) -> None:
