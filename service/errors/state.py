@@ -7,7 +7,7 @@ class OverloadedError(ServiceError):
     """429: the queue is full.
 
     Args:
-        queue_size: The queue's limit, requests.
+        queue_size: The queue's limit, images.
         retry_after_s: Seconds after which to try again; sent as `Retry-After`, rounded up to whole seconds.
     """
 
@@ -18,7 +18,7 @@ class OverloadedError(ServiceError):
     def __init__(self, queue_size: int, retry_after_s: float = 1.0) -> None:
         seconds = max(1, -int(-retry_after_s // 1))
         super().__init__(
-            f"The queue is full: {queue_size} requests are already waiting.",
+            f"The queue is full: at most {queue_size} images may wait.",
             remedy=f"Try again in {seconds} s, and back off if it happens again.",
             headers={"Retry-After": str(seconds)},
             extensions={"queue_size": queue_size, "retry_after_s": seconds},
