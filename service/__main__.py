@@ -7,15 +7,15 @@ from types import FrameType
 
 
 def _end(sig: int, frame: FrameType | None) -> None:  # noqa: ARG001  a handler's arguments
-    os._exit(128 + sig)  # nothing is up yet that would have to be ended
+    os._exit(128 + sig)  # nothing is running yet that needs a clean shutdown
 
 
-# A container's first process gets no signal that it does not handle: a stop during the imports, which take seconds,
-# would wait for its grace period to pass. The server's own handler replaces this one.
+# The kernel delivers to PID 1 of a container only the signals that it handles. Without this handler, a stop during the
+# imports, which take seconds, would wait out the whole grace period. The server's own handler replaces this one.
 if os.getpid() == 1:
     signal.signal(signal.SIGTERM, _end)
 
-# Ctrl-C meanwhile would be a traceback through whatever was being imported. Where it is ignored it stays so.
+# Ctrl-C during the imports would print a long traceback. If SIGINT is ignored, it stays ignored.
 _interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
 if _interruptible:
     signal.signal(signal.SIGINT, _end)

@@ -1,4 +1,4 @@
-"""The composition root: `create_app` is the only place where the parts of the service are put together."""
+"""The composition root: `create_app` is the only place that wires the parts of the service together."""
 
 import asyncio
 import logging
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DESCRIPTION = """
-Bi-Real Net, a 1-bit convolutional network, served beside its float `reference` and its `full`-precision twin.
+Bi-Real Net, a 1-bit convolutional network, served alongside its float `reference` and its `full`-precision twin.
 
 Images are decoded in memory; they are **never stored and never logged**. Every error is `application/problem+json`
-(RFC 9457) with a stable `code` and a sentence of `help`. Every response carries `x-request-id`, and answers carry
-`Server-Timing`.
+(RFC 9457) with a stable `code`, and with `help` on what to do. Every response carries `x-request-id`, and answers
+carry `Server-Timing`.
 """
 
 _REQUEST_HEADERS = (KEY_HEADER, REQUEST_ID_HEADER, TIMEOUT_HEADER, SUBJECT_HEADER, "traceparent", "tracestate")
@@ -80,7 +80,7 @@ _EXPOSED_HEADERS = (
 
 
 def service_version() -> str:
-    """Version of the installed distribution; `0+unknown` where the source tree runs without being installed."""
+    """Version of the installed distribution; `0+unknown` if the source tree runs without being installed."""
     try:
         return metadata.version("bireal-serve")
     except metadata.PackageNotFoundError:
@@ -88,20 +88,20 @@ def service_version() -> str:
 
 
 def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
-    """Puts the service together.
+    """Builds the application.
 
-    Models are loaded by the application's lifespan, in a thread: the process answers `/healthz` and `/readyz` from the
-    first moment, and requests once `/readyz` says so.
+    The application's lifespan loads the models in a thread. The process answers `/healthz` and `/readyz` immediately,
+    and inference requests once `/readyz` reports that it is ready.
 
     Args:
-        settings: Of this service.
-        registry: Models that are loaded already, or a registry with other backends; by default that of the settings.
+        settings: The service's settings.
+        registry: A registry with loaded models or with other backends; by default one made from the settings.
 
     Returns:
         An ASGI application; `app.state.services` holds its parts.
 
     Raises:
-        SettingsError: Traces are wanted and what makes them is not installed.
+        SettingsError: Tracing is enabled, but OpenTelemetry is not installed.
     """
     export_kernel(settings)
     version = service_version()
@@ -147,9 +147,9 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         version=version,
         description=DESCRIPTION,
         lifespan=lambda _: _running(services, telemetry, scheduler, background, pool, tracing),
-        docs_url=None,  # FastAPI's pages load their scripts from another host: see service.api.pages
+        docs_url=None,  # FastAPI's pages load scripts from another host; service.api.pages has local ones
         redoc_url=None,
-        redirect_slashes=False,  # a client that follows would send its picture twice
+        redirect_slashes=False,  # a client that follows the redirect would send its image twice
         middleware=_middleware(services, tracing),
         telemetry=tracing.telemetry if tracing is not None else {"tracing": False, "metrics": False, "logs": False},
     )
@@ -172,7 +172,7 @@ async def _running(
     pool: ThreadPool,
     tracing: "Tracing | None",
 ) -> AsyncIterator[None]:
-    """Starts what goes on beside the requests; at the end closes all, what others lean on last."""
+    """Starts the background activities, and at the end closes everything in order of dependence."""
     loading = asyncio.create_task(_load(services, telemetry))
     watching = asyncio.create_task(_watch(services))
     background.start()
@@ -201,7 +201,7 @@ def _laboratory(
     metrics: Metrics,
     watch: Callable[[Handle, Image, Outcome], None] | None,
 ) -> Laboratory:
-    """Experiments and feedback, as the settings want them."""
+    """Experiments and feedback, as configured by the settings."""
     return Laboratory(
         read_declarations(settings.experiments_file) if settings.experiments_file is not None else (),
         Store(settings.feedback_store),
@@ -216,20 +216,20 @@ def _laboratory(
 
 
 def _answering(*routers: APIRouter) -> list[str]:
-    """Templates of the routes that answer with a network."""
+    """Path templates of the routes that run a network."""
     routes = (route for router in routers for route in router.routes)
     return [route.path for route in routes if isinstance(route, APIRoute) and "POST" in (route.methods or ())]
 
 
 def _middleware(services: Services, tracing: "Tracing | None") -> list[Middleware]:
-    """From the outside in."""
+    """The middleware, from the outside in."""
     settings, metrics, lifecycle = services.settings, services.metrics, services.lifecycle
     layers = [
         Middleware(LingeringClose, max_bytes=max(LINGER_BYTES, settings.max_body_bytes), max_s=LINGER_S),
         Middleware(AccessMiddleware, metrics=metrics.requests, draining=lambda: lifecycle.draining),
     ]
     if tracing is not None:
-        from service.tracing import StageSpans  # loads the SDK: only where traces are wanted
+        from service.tracing import StageSpans  # loads the SDK, so only if tracing is enabled
 
         layers.append(Middleware(StageSpans, tracer=tracing.tracer))
     if settings.cors_origins:
@@ -251,22 +251,22 @@ def _middleware(services: Services, tracing: "Tracing | None") -> list[Middlewar
 
 
 def _tracing(settings: Settings, version: str) -> "Tracing | None":
-    """What makes traces, where there is a collector to send them to."""
+    """The tracing of the application, if a collector is configured."""
     if settings.otlp_endpoint is None:
         return None
     try:
-        from service.tracing import Tracing  # loads the SDK: only where traces are wanted
+        from service.tracing import Tracing  # loads the SDK, so only if tracing is enabled
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"BIREAL_OTLP_ENDPOINT is set, and OpenTelemetry is not installed ({error.name} is missing).",
-            remedy="Install the extra `otel`: pip install --require-hashes -r requirements/otel.lock, or "
-            "pip install 'bireal-serve[otel]'; or leave the setting out.",
+            f"BIREAL_OTLP_ENDPOINT is set, but OpenTelemetry is not installed ({error.name} is missing).",
+            remedy="Install the extra `otel` (pip install --require-hashes -r requirements/otel.lock, or "
+            "pip install 'bireal-serve[otel]'), or remove the setting.",
         ) from error
     return Tracing(settings.otlp_endpoint, sample=settings.trace_sample, version=version)
 
 
 async def _load(services: Services, telemetry: Telemetry) -> None:
-    """Loads and warms up the models off the event loop, and says how it went."""
+    """Loads and warms up the models off the event loop, and logs the result."""
     await asyncio.to_thread(services.registry.load)
     await asyncio.to_thread(telemetry.show_build, services.version)
     found = ops.readiness(services)
@@ -278,19 +278,19 @@ async def _load(services: Services, telemetry: Telemetry) -> None:
 
 
 async def _watch(services: Services) -> None:
-    """Takes up what is new in the folder of models, now and then."""
+    """Periodically checks the model folder for changes."""
     period_s = services.settings.model_poll_s
     while period_s > 0:
         await asyncio.sleep(period_s)
         if services.registry.readiness().state != "starting":
             try:
                 await asyncio.to_thread(services.changes.refresh)
-            except Exception:  # the next look must come, whatever this one met
-                log.exception("the folder of models could not be looked through; it is tried again in %g s", period_s)
+            except Exception:  # whatever fails, the next check must still run
+                log.exception("the model folder could not be checked; trying again in %g s", period_s)
 
 
 def _retirement(telemetry: Telemetry, scheduler: Scheduler) -> Callable[[Entry], None]:
-    """What is to be done about a version that is no longer served."""
+    """What to do when a version is no longer served."""
 
     def retired(entry: Entry) -> None:
         telemetry.version_retired(entry)

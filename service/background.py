@@ -1,4 +1,4 @@
-"""Work that nobody waits for: bounded, run when nothing else wants the networks, and the first to be dropped."""
+"""Background work: bounded, run only while the networks are idle, and the first to be dropped."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,14 @@ _PATIENCE_S = 2.0
 
 
 class Background:
-    """Runs offered work one at a time, whenever no request waits for the networks.
+    """Runs one piece of work at a time, whenever no request waits for the networks.
 
-    A piece that finds the queue full, or that would not get its turn for two seconds, is dropped. At most one piece is
-    with the scheduler at any time, so that a request that comes meanwhile waits for one run at the most.
+    A piece is dropped if the queue is full, or if its turn does not come within two seconds. The scheduler has at most
+    one piece at any time, so that a request that arrives meanwhile waits for one run at most.
 
     Args:
-        scheduler: What must be idle.
-        capacity: Pieces that may wait.
+        scheduler: Must be idle for work to start.
+        capacity: The most pieces that may wait.
     """
 
     def __init__(self, scheduler: Scheduler, *, capacity: int) -> None:
@@ -34,11 +34,11 @@ class Background:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Starts to work; called in the event loop."""
+        """Starts the worker task; call it in the event loop."""
         self._task = asyncio.create_task(self._work())
 
     async def close(self) -> None:
-        """Stops; what waits is dropped."""
+        """Stops, and drops all waiting work."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -47,11 +47,11 @@ class Background:
             self._queue.get_nowait()[2]()
 
     def offer(self, work: Work, dropped: Callable[[], None]) -> None:
-        """Takes a piece of work, or drops it.
+        """Queues a piece of work, or drops it.
 
         Args:
-            work: What to await; must handle its own errors.
-            dropped: Called if it will never be.
+            work: What to await; it should handle its own errors.
+            dropped: Called if the work is dropped.
         """
         if self._task is None or self._task.done() or self._queue.full():
             dropped()
@@ -59,7 +59,7 @@ class Background:
             self._queue.put_nowait((time.monotonic() + _PATIENCE_S, work, dropped))
 
     def waiting(self) -> int:
-        """Pieces that wait."""
+        """The number of waiting pieces."""
         return self._queue.qsize()
 
     async def _work(self) -> None:
@@ -72,5 +72,5 @@ class Background:
                 continue
             try:
                 await work()
-            except Exception:  # one piece of work never ends the others
-                log.exception("work in the background failed")
+            except Exception:  # a failed piece of work must not stop the others
+                log.exception("background work failed")

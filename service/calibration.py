@@ -1,8 +1,8 @@
-"""Whether stated probabilities hold, which classes are confused, and how sure one can be of an accuracy.
+"""Calibration of probabilities, confusions between classes, and confidence intervals of accuracies.
 
-A classifier is calibrated when, of the answers that it gives with probability p, the fraction p is right. The expected
-calibration error (C. Guo et al., 2017) is the mean gap between the two over bins of equal width, weighted by how many
-answers fall into each.
+A classifier is calibrated if a fraction p of its answers with probability p is right. The expected calibration error
+(C. Guo et al., 2017) is the mean gap between the two over bins of equal width, weighted by the number of answers in
+each bin.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Bin:
     """Answers whose probability lies in one bin.
 
     Attributes:
-        n: Of these, how many there are.
+        n: Number of answers.
         probability: Their mean probability.
         accuracy: The fraction of them that is right.
     """
@@ -36,12 +36,12 @@ class Bin:
 
 
 def reliability(probabilities: npt.ArrayLike, right: npt.ArrayLike, bins: int = BINS) -> list[Bin]:
-    """Bins of equal width that hold an answer, by rising probability.
+    """The non-empty bins of equal width, by rising probability.
 
     Args:
-        probabilities: [N], of the first class of each answer, 0..1.
-        right: bool [N], whether it is the right one.
-        bins: How many of equal width; a probability on an edge belongs to the lower bin.
+        probabilities: [N], probability of the first class of each answer, 0..1.
+        right: bool [N], whether that class is the right one.
+        bins: Number of bins; a probability on an edge belongs to the lower bin.
 
     Raises:
         ValueError: The lengths differ.
@@ -55,7 +55,7 @@ def reliability(probabilities: npt.ArrayLike, right: npt.ArrayLike, bins: int = 
 
 
 def expected_calibration_error(probabilities: npt.ArrayLike, right: npt.ArrayLike, bins: int = BINS) -> float:
-    """Weighted mean of |accuracy - probability| over the bins of `reliability`, 0..1; 0 for no answer."""
+    """Weighted mean of |accuracy - probability| over the bins of `reliability`, 0..1; 0 without answers."""
     found = reliability(probabilities, right, bins)
     total = sum(item.n for item in found)
     return sum(item.n * abs(item.accuracy - item.probability) for item in found) / max(total, 1)
@@ -66,10 +66,10 @@ class ClassifyScores:
     """Scores of a classifier, image by image.
 
     Attributes:
-        counts: Top-1 and top-5.
-        truths: WordNet id of each image's class.
-        said: Of the class that was named first.
-        probabilities: With which.
+        counts: Top-1 and top-5 counts.
+        truths: WordNet id of each image's true class.
+        said: WordNet id of each image's first class.
+        probabilities: Probability of each image's first class.
     """
 
     counts: TopK = field(default_factory=TopK)
@@ -78,18 +78,18 @@ class ClassifyScores:
     probabilities: list[float] = field(default_factory=list)
 
     def add(self, wnids: Sequence[str], truth: str, probability: float) -> None:
-        """Adds one image: its classes by falling probability, the right one, and the first one's probability."""
+        """Adds one image: its classes by falling probability, the true class, and the first class's probability."""
         self.counts.add(wnids, truth)
         self.truths.append(truth)
         self.said.append(wnids[0])
         self.probabilities.append(probability)
 
     def right(self) -> npt.NDArray[np.bool_]:
-        """Whether each image's class was named first: bool [N]."""
+        """Whether each image's first class is the true one: bool [N]."""
         return np.array([a == b for a, b in zip(self.truths, self.said, strict=True)], dtype=np.bool_)
 
     def summary(self) -> dict[str, float]:
-        """`n`, `top1`, `top5`, their exact 95 % intervals (`top1_low`, `top1_high`, ...), `ece`: fractions."""
+        """`n`, and as fractions `top1`, `top5`, their exact 95 % intervals (`top1_low`, `top1_high`, ...) and `ece`."""
         figures = self.counts.summary()
         for name, hits in (("top1", self.counts.top1), ("top5", self.counts.top5)):
             found = proportion(hits, self.counts.n)

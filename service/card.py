@@ -1,7 +1,7 @@
-"""The model card: what a model is, how to feed it, what it weighs, how it was trained and what it scores.
+"""The model card: a model's architecture, input, size, training and accuracy.
 
 A model lives in `<zoo>/<name>/<version>/` as `model.onnx` and `card.yaml`. The exporter writes the card and the
-service reads it: preprocessing, class names, accounting and accuracy gauges all come from here and nowhere else.
+service reads it. It is the only source of preprocessing, class names, accounting and accuracy gauges.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ TaskName = Literal["classify", "depth"]
 Precision = Literal["binary", "full"]
 VariantName = Literal["binary", "reference", "full"]
 
-#: Every variant that exists, in the order in which they are listed to users.
+#: All variants, in the order in which users see them.
 VARIANTS: tuple[VariantName, ...] = ("binary", "reference", "full")
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -33,7 +33,7 @@ Rgb = tuple[float, float, float]
 
 
 class _Part(BaseModel):
-    """Base of the card's parts: immutable, unknown fields refused, so that a misspelt one is not lost."""
+    """Base of the card's parts: immutable, and without unknown fields, so that a misspelt one is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -42,11 +42,11 @@ class Network(_Part):
     """The architecture: enough to rebuild the network in PyTorch.
 
     Attributes:
-        arch: Family.
-        depth: Layers with weights, as the family counts them.
+        arch: The family of architectures.
+        depth: Number of layers with weights, by the family's convention.
         structure: `bireal` (a shortcut around every 1-bit convolution), `res` (around every pair) or `plain` (none).
         method: How weights and activations are binarised; `none` for a full-precision network.
-        width: Multiple of the family's channel counts.
+        width: Factor on the family's channel counts.
     """
 
     arch: Literal["resnet"]
@@ -62,10 +62,10 @@ class InputSpec(_Part):
     Attributes:
         height: Rows, pixels.
         width: Columns, pixels.
-        resize_shorter: Length to which the image's shorter side is scaled before the centre crop, pixels; None for
-            depth, where a centre crop of the card's aspect is scaled to height x width instead.
-        mean: Mean of each channel, 0..1 units. Documentation only: normalisation is inside the graph.
-        std: Standard deviation of each channel, 0..1 units. Documentation only.
+        resize_shorter: Length to which the image's shorter side is scaled before the centre crop, pixels. None for
+            depth, where a centre crop with the card's aspect ratio is scaled to height x width instead.
+        mean: Mean of each channel, in units of 0..1. For documentation only: the graph itself normalises.
+        std: Standard deviation of each channel, in units of 0..1. For documentation only.
     """
 
     height: Positive
@@ -79,13 +79,13 @@ class InputSpec(_Part):
         if self.resize_shorter is not None and self.resize_shorter < max(self.height, self.width):
             raise ValueError(
                 f"resize_shorter {self.resize_shorter} is less than the crop {self.height} x {self.width}: "
-                "the crop would reach outside the image"
+                "the crop would extend beyond the image"
             )
         return self
 
 
 class ClassLabel(_Part):
-    """One class: its WordNet id (the folder's name in data sets) and its name for people."""
+    """One class: its WordNet id (the name of its folder in data sets) and its readable name."""
 
     wnid: Annotated[str, Field(min_length=1)]
     name: Annotated[str, Field(min_length=1)]
@@ -95,13 +95,13 @@ class DepthSpec(_Part):
     """The camera that a depth network was trained for.
 
     Attributes:
-        max_m: Largest depth that the network states, metres.
-        min_m: Smallest depth that the network states, metres.
-        fx_px: Horizontal focal length for which the output is metric, in pixels of the NETWORK's width (KITTI's
-            721.5 px at 1242 px is 353.2 px at 608 px).
-        baseline_m: Distance between the cameras of the training rig, metres.
-        aspect: Width / height of the region of a photo that is scaled to the network's input; the scaling is
-            anisotropic when it differs from input.width / input.height.
+        max_m: Largest depth that the network outputs, metres.
+        min_m: Smallest depth that the network outputs, metres.
+        fx_px: Horizontal focal length for which the output is metric, in pixels at the NETWORK's width (KITTI's
+            721.5 px at 1242 px width is 353.2 px at 608 px).
+        baseline_m: Baseline of the stereo cameras of the training data, metres.
+        aspect: Width / height of the image region that is scaled to the network's input. The scaling is anisotropic
+            if it differs from input.width / input.height.
     """
 
     max_m: Annotated[float, Field(gt=0)]
@@ -118,13 +118,13 @@ class DepthSpec(_Part):
 
 
 class Weights(_Part):
-    """What the model weighs.
+    """The number and size of the model's parameters.
 
     Attributes:
         binary_params: Number of 1-bit weights.
         real_params: Number of real-valued parameters.
-        binary_bytes: Bytes that the 1-bit weights take in memory when they run.
-        real_bytes: Bytes that the real-valued parameters take in memory when they run.
+        binary_bytes: Bytes of the 1-bit weights in memory at run time.
+        real_bytes: Bytes of the real-valued parameters in memory at run time.
         artefact_bytes: Size of the model's file.
     """
 
@@ -144,7 +144,7 @@ class Work(_Part):
 
 
 class Training(_Part):
-    """How the weights were made: enough to make them again and to know what may be done with them."""
+    """How the weights were trained: enough to reproduce them, and to know under which terms they may be used."""
 
     data: str
     terms: str
@@ -159,13 +159,13 @@ class Training(_Part):
 
 
 class Metric(_Part):
-    """What one variant of the model scores on a named data set; fractions are 0..1, lengths in metres.
+    """The scores of one variant on a named data set; fractions are 0..1, lengths in metres.
 
     Attributes:
         dataset: Name and split, such as `tiny100a-dev`.
-        variant: The variant that was evaluated.
+        variant: The evaluated variant.
         n: Number of images.
-        values: Score by name: `top1`, `top5`; or `abs_rel_80m`, `delta1_50m`, ...
+        values: Scores by name: `top1`, `top5`; or `abs_rel_80m`, `delta1_50m`, ...
     """
 
     dataset: Annotated[str, Field(min_length=1)]
@@ -183,16 +183,16 @@ class Metric(_Part):
 
 
 class Card(_Part):
-    """A model card; see the parts for what the fields mean.
+    """A model card; the parts document their own fields.
 
     Attributes:
         full: Name of the full-precision twin; required for a binary model, absent for a full-precision one.
-        file: Name of the model's file, beside the card.
-        sha256: Of that file, hexadecimal.
-        stem_precision: How the first convolution computes: `float32`, `int16`, ...
-        pointwise_precision: How the real-valued 1x1 convolutions inside a binary network compute: `float32` or `int8`.
-        limits: What the model is not good for, one sentence each.
-        license: Under which terms the weights may be used.
+        file: Name of the model's file, next to the card.
+        sha256: Checksum of that file, hexadecimal.
+        stem_precision: Arithmetic of the first convolution: `float32`, `int16`, ...
+        pointwise_precision: Arithmetic of the real-valued 1x1 convolutions in a binary network: `float32` or `int8`.
+        limits: What the model is not suitable for, one sentence each.
+        license: The terms under which the weights may be used.
     """
 
     schema_version: Literal[1]
@@ -227,33 +227,33 @@ class Card(_Part):
     def _task_parts(self) -> Self:
         if self.task == "classify":
             if not self.classes:
-                raise ValueError("classes: a classifier lists its classes, in the order of its outputs")
+                raise ValueError("classes: a classifier must list its classes, in the order of its outputs")
             if self.input.resize_shorter is None:
-                raise ValueError("input.resize_shorter: a classifier states it, pixels")
+                raise ValueError("input.resize_shorter: required for a classifier, pixels")
             if self.depth is not None:
-                raise ValueError("depth: only a depth model has it")
+                raise ValueError("depth: allowed only for a depth model")
             wnids = [label.wnid for label in self.classes]
             if len(set(wnids)) != len(wnids):
                 raise ValueError("classes: a wnid is listed twice")
         else:
             if self.depth is None:
-                raise ValueError("depth: a depth model states its camera and range")
+                raise ValueError("depth: a depth model must state its camera and range")
             if self.input.resize_shorter is not None or self.classes:
-                raise ValueError("input.resize_shorter and classes: only a classifier has them")
+                raise ValueError("input.resize_shorter and classes: allowed only for a classifier")
         return self
 
     @model_validator(mode="after")
     def _precision_parts(self) -> Self:
         if self.precision == "binary":
             if self.full is None:
-                raise ValueError("full: a binary model names its full-precision twin")
+                raise ValueError("full: a binary model must name its full-precision twin")
             if self.network.method == "none":
-                raise ValueError("network.method: a binary model names its binarisation")
+                raise ValueError("network.method: a binary model must name its binarisation method")
         else:
             if self.full is not None:
-                raise ValueError("full: only a binary model names a twin")
+                raise ValueError("full: allowed only for a binary model")
             if self.network.method != "none":
-                raise ValueError("network.method: a full-precision model has none")
+                raise ValueError("network.method: must be `none` for a full-precision model")
         for metric in self.metrics:
             if metric.variant not in self.variants:
                 raise ValueError(f"metrics: the model has no variant {metric.variant!r}; it has {self.variants}")
@@ -261,15 +261,15 @@ class Card(_Part):
 
     @property
     def variants(self) -> tuple[VariantName, ...]:
-        """The variants that this model's own file runs as; a binary model's `full` is its twin's."""
+        """The variants that run from this model's own file; a binary model's `full` is its twin."""
         return ("binary", "reference") if self.precision == "binary" else ("full",)
 
     @property
     def directory(self) -> Path:
-        """The folder that the card was loaded from.
+        """The folder that contains the card.
 
         Raises:
-            CardError: The card was made in memory and not yet written.
+            CardError: The card was created in memory and not yet written.
         """
         if self._directory is None:
             raise CardError(self.name, "the card was not loaded from a folder.", remedy="Use Card.load or Card.write.")
@@ -291,7 +291,7 @@ class Card(_Part):
             The card, which remembers the folder.
 
         Raises:
-            CardError: It is missing, not YAML, or not valid; the message names file, field and remedy.
+            CardError: It is missing, not YAML, or not valid. The message names the file, the field and the remedy.
         """
         file = directory / CARD_FILE
         where = f"{directory.parent.name}/{directory.name}"
@@ -302,7 +302,7 @@ class Card(_Part):
         except yaml.YAMLError as error:
             raise CardError(where, f"{CARD_FILE} is not YAML: {error}.") from error
         if not isinstance(content, dict):
-            raise CardError(where, f"{CARD_FILE} holds {type(content).__name__}, not a mapping of fields.")
+            raise CardError(where, f"{CARD_FILE} contains a {type(content).__name__}, not a mapping of fields.")
         try:
             card = cls.model_validate(content)
         except ValidationError as error:
@@ -311,7 +311,7 @@ class Card(_Part):
         return card
 
     def write(self, directory: Path) -> Self:
-        """Writes `card.yaml` into a model's folder, which is made if need be.
+        """Writes `card.yaml` into a model's folder, and creates the folder if it does not exist.
 
         Returns:
             The same card, which remembers the folder.
@@ -325,10 +325,10 @@ class Card(_Part):
         return card
 
     def verify_file(self) -> None:
-        """Compares the model's file with the card's checksum, and looks whether the file is all of the network.
+        """Checks the model's file against the card's checksum, and that the file contains the whole network.
 
         Raises:
-            ModelBrokenError: The file is missing or differs, or some of its weights lie in other files.
+            ModelBrokenError: The file is missing or differs, or some weights are in other files.
         """
         try:
             with self.path.open("rb") as stream:
@@ -339,24 +339,24 @@ class Card(_Part):
         if actual != self.sha256:
             raise ModelBrokenError(
                 self.name,
-                f"{self.file} has sha256 {actual}, its card says {self.sha256}.",
-                remedy="The file was changed or cut short: copy or export the model again.",
+                f"{self.file} has sha256 {actual}, but its card says {self.sha256}.",
+                remedy="The file was changed or truncated: copy or export the model again.",
             )
         if not whole:
             raise ModelBrokenError(
                 self.name,
-                f"{self.file} has weights in other files, which the checksum of its card does not cover.",
-                remedy="Save all in one file (onnx.save with save_as_external_data=False), and its sha256 in the card.",
+                f"{self.file} has weights in other files, which the card's checksum does not cover.",
+                remedy="Save one file (onnx.save with save_as_external_data=False) and put its sha256 into the card.",
             )
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
-    """Why a file cannot be read, without its path: clients are told, and need not know where models lie."""
+    """Why a file cannot be read, without its path: clients see this, and need not know where models are stored."""
     return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
 
 
 def _field_messages(error: ValidationError) -> str:
-    """Puts pydantic's findings into one line: "field: message; field: message"."""
+    """Formats pydantic's findings on one line: "field: message; field: message"."""
     parts = []
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         field = ".".join(str(step) for step in item["loc"])

@@ -1,7 +1,7 @@
-"""What a file may cost beyond its pixels: a small picture may take minutes by what is put around its pixels.
+"""Limits on decoding cost beyond the number of pixels: a crafted small image can take minutes to decode.
 
-The decoders below have no deadline, and a thread that decodes cannot be stopped. So what is ordinary is counted from
-the bytes before they run. The limits are far above what cameras and programs write, and bound a decode to seconds.
+The decoders have no deadline, and a decoding thread cannot be stopped. So the parts of a file are counted from its
+bytes before a decoder runs. The limits are far above what cameras and programs write, and bound a decode to seconds.
 """
 
 import re
@@ -12,46 +12,46 @@ import numpy as np
 from service.errors import ImageTooComplexError
 from service.image_header import bmp_is_run_length, gif_first_frame
 
-#: Pillow reads the markers before a JPEG's pixels one by one; a photo has a few dozen, of 64 kB at most.
+#: Pillow reads the segments before a JPEG's pixels one by one; a photo has a few dozen, of 64 kB at most.
 _JPEG_SEGMENTS = 1000
-#: Bytes between markers, which Pillow reads one by one too. Ordinary files have none.
+#: Pillow also reads bytes between segments one by one. Ordinary files have none.
 _JPEG_FILLING = 65_536
-#: EXIF ends at 64 kB by its standard; Pillow joins what is in several segments, in a time that grows by the square.
+#: The standard limits EXIF to 64 kB. Pillow joins EXIF from several segments in quadratic time.
 _JPEG_EXIF_BYTES = 1_000_000
 
-#: Each scan of a progressive JPEG visits every block of the picture, even with nothing to add. Programs write up to 18.
+#: Each scan of a progressive JPEG visits every block, even with nothing to add. Programs write up to 18 scans.
 _JPEG_SCANS = 100
-#: Scans of the largest picture; smaller ones may have more. 20 x 50 million pixels take one to five seconds.
+#: Scans for an image of `max_pixels`; smaller images may have more. 20 x 50 million pixels take one to five seconds.
 _JPEG_SCANS_OF_LARGEST = 20
-#: Markers that are walked to count scans, each of which has a few tables before it.
+#: Markers to walk while counting scans; a few tables precede each scan.
 _JPEG_MARKERS = 10_000
 
-#: Chunks that hold pixels: libpng writes 8 kB in one.
+#: Chunks that hold pixels; libpng writes 8 kB into each.
 _PNG_PIXEL_CHUNKS = 20_000
 _PNG_PIXEL_NAMES = frozenset({b"IDAT", b"fdAT", b"fcTL"})
-#: Chunks that do not. Each may unpack to 1 MB.
+#: All other chunks. Each may decompress to 1 MB.
 _PNG_OTHER_CHUNKS = 500
 
 #: Bytes before a GIF's first frame: comments, a colour profile, XMP, in blocks of 255 bytes at most.
 _GIF_BYTES_BEFORE_FRAME = 2_000_000
 
-#: Pillow undoes a BMP's run lengths in Python: bytes of the file, and pixels of the picture.
+#: Pillow decodes a run-length encoded BMP in Python. Limits both the file's bytes and the image's pixels.
 _BMP_RUN_LENGTH = 4_000_000
 
 _START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
-_MARKER = re.compile(rb"\xff[\x01-\xfe]")  # FF 00 stands for a byte FF of data, FF FF is filling
+_MARKER = re.compile(rb"\xff[\x01-\xfe]")  # FF 00 is an escaped data byte FF; FF FF is fill
 _MARKER_AFTER_PIXELS = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # D0..D7 restart the decoder within a scan
 
 
 def check_file(data: bytes, kind: str) -> None:
-    """Refuses a file that would be slow to open. Takes milliseconds at most.
+    """Rejects a file that would be slow to open. Takes milliseconds at most.
 
     Args:
         data: The file's bytes.
-        kind: JPEG, PNG, WEBP, BMP or GIF, as `sniff` says.
+        kind: JPEG, PNG, WEBP, BMP or GIF, from `sniff`.
 
     Raises:
-        ImageTooComplexError: It has more parts than ordinary files have (413).
+        ImageTooComplexError: It has far more parts than ordinary files (413).
     """
     if kind == "JPEG":
         _check_jpeg_header(data)
@@ -62,20 +62,20 @@ def check_file(data: bytes, kind: str) -> None:
         if (len(data) if first is None else first) > _GIF_BYTES_BEFORE_FRAME:
             raise ImageTooComplexError("GIF", "bytes before its first frame", _GIF_BYTES_BEFORE_FRAME)
     elif kind == "BMP" and bmp_is_run_length(data) and len(data) > _BMP_RUN_LENGTH:
-        raise ImageTooComplexError("BMP", "bytes of run lengths", _BMP_RUN_LENGTH)
+        raise ImageTooComplexError("BMP", "bytes of run-length data", _BMP_RUN_LENGTH)
 
 
 def check_pixels(data: bytes, kind: str, size: tuple[int, int], max_pixels: int) -> None:
-    """Refuses a file whose pixels would be slow to decode.
+    """Rejects a file whose pixels would be slow to decode.
 
     Args:
         data: The file's bytes.
-        kind: As above.
-        size: Width and height, pixels; their product is within `max_pixels`.
-        max_pixels: The limit on pixels of any picture.
+        kind: JPEG, PNG, WEBP, BMP or GIF, from `sniff`.
+        size: Width and height, pixels; their product is at most `max_pixels`.
+        max_pixels: The limit on the pixels of any image.
 
     Raises:
-        ImageTooComplexError: A JPEG has too many scans for its size, or a BMP of run lengths too many pixels (413).
+        ImageTooComplexError: A JPEG has too many scans for its size, or a run-length BMP too many pixels (413).
     """
     pixels = max(1, size[0] * size[1])
     if kind == "JPEG":
@@ -83,11 +83,11 @@ def check_pixels(data: bytes, kind: str, size: tuple[int, int], max_pixels: int)
         if _has_more_scans(data, limit):
             raise ImageTooComplexError("JPEG", f"scans of {size[0]} x {size[1]} pixels", limit)
     elif kind == "BMP" and bmp_is_run_length(data) and pixels > _BMP_RUN_LENGTH:
-        raise ImageTooComplexError("BMP", "pixels in run lengths", _BMP_RUN_LENGTH)
+        raise ImageTooComplexError("BMP", "run-length encoded pixels", _BMP_RUN_LENGTH)
 
 
 def _check_jpeg_header(data: bytes) -> None:
-    """Walks the markers before the pixels as Pillow does."""
+    """Walks the segments before the pixels as Pillow does."""
     at, filling, exif = 2, 0, 0
     for number, (code, start, end) in enumerate(_jpeg_markers(data, _MARKER)):
         filling += start - at
@@ -101,18 +101,18 @@ def _check_jpeg_header(data: bytes) -> None:
         if exif > _JPEG_EXIF_BYTES:
             raise ImageTooComplexError("JPEG", "bytes of EXIF", _JPEG_EXIF_BYTES)
     else:
-        filling += len(data) - at  # no pixels follow, and all of the rest is read
+        filling += len(data) - at  # without pixels, Pillow reads all of the rest
     if filling > _JPEG_FILLING:
         raise ImageTooComplexError("JPEG", "bytes between its segments", _JPEG_FILLING)
 
 
 def _has_more_scans(data: bytes, limit: int) -> bool:
-    """Whether a JPEG has more scans than the limit, or more markers than are walked to tell.
+    """Whether a JPEG has more scans than the limit, or too many markers to count them.
 
-    Its thumbnails and what follows its end do not count.
+    Scans in thumbnails and after the end of the image do not count.
     """
     if _count_pair(data, b"\xff\xda") <= limit:
-        return False  # an upper bound, and quick: nearly all files end here
+        return False  # a quick upper bound, sufficient for nearly all files
     scans = 0
     for number, (code, _, _) in enumerate(_jpeg_markers(data, _MARKER_AFTER_PIXELS)):
         if code == _END_OF_IMAGE:
@@ -141,14 +141,14 @@ def _jpeg_markers(data: bytes, pattern: re.Pattern[bytes]) -> Iterator[tuple[int
     while found := pattern.search(data, at):
         at = found.end()
         code = data[at - 1]
-        # All others stand alone or stop the decoder, which may read on right behind them; C8 and D8 are among these.
+        # Only these have a length. The others, C8 and D8 among them, stand alone or stop the decoder.
         if (0xC0 <= code <= 0xEF and code != 0xC8 and not 0xD0 <= code <= 0xD9) or code == 0xFE:
             at += max(2, int.from_bytes(data[at : at + 2], "big"))
         yield code, found.start(), at
 
 
 def _check_png(data: bytes) -> None:
-    """Walks the chunks to the end, as Pillow does: those after the pixels cost the same."""
+    """Walks the chunks to the end as Pillow does: those after the pixels cost as much as those before."""
     at, pixels, others = 8, 0, 0
     while at < len(data):
         name = data[at + 4 : at + 8]
@@ -161,5 +161,5 @@ def _check_png(data: bytes) -> None:
         if pixels > _PNG_PIXEL_CHUNKS:
             raise ImageTooComplexError("PNG", "chunks of pixels", _PNG_PIXEL_CHUNKS)
         if others > _PNG_OTHER_CHUNKS:
-            raise ImageTooComplexError("PNG", "chunks beside its pixels", _PNG_OTHER_CHUNKS)
+            raise ImageTooComplexError("PNG", "chunks other than pixels", _PNG_OTHER_CHUNKS)
         at += 12 + int.from_bytes(data[at : at + 4], "big")

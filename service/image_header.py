@@ -1,17 +1,17 @@
-"""What can be told from a file's first bytes, before any decoder sees it: the format, and a few things that it hides.
+"""What a file's first bytes reveal before any decoder runs: its format, and some properties that Pillow hides.
 
-Kept apart from Pillow on purpose: which plugin may run at all is decided here, by content and not by the client's
-word, and a WebP canvas is measured here because its decoder allocates the canvas as soon as it is created.
+Deliberately independent of Pillow. The content, not the client's claim, decides here which decoder may run, and the
+canvas of a WebP is measured here because its decoder allocates the canvas as soon as it is created.
 """
 
 from collections.abc import Iterator
 
-#: Sizes of the BMP headers that exist; "BM" alone also starts English words.
+#: Sizes of all BMP headers; "BM" alone also starts ordinary text.
 _BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-#: Formats that people do send, and that are named in the refusal so that they know what to convert.
+#: Unsupported formats that people send. The error names them, so that the sender knows what to convert.
 _OTHER_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"II*\0", "a TIFF image"),
     (0, b"MM\0*", "a TIFF image"),
@@ -33,18 +33,18 @@ _OTHER_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x93NUMPY", "a NumPy array"),
 )
 
-#: How many GIF blocks are walked to count frames: an ordinary 20 MB file has 80,000, a hostile one ten million.
+#: Most GIF blocks to walk while counting frames: an ordinary 20 MB file has 80,000, a hostile one ten million.
 _GIF_BLOCK_BUDGET = 100_000
 
 
 def sniff(data: bytes) -> str | None:
-    """The image format by content.
+    """Detects the image format from the content.
 
     Args:
         data: The file's bytes; the first 18 decide.
 
     Returns:
-        JPEG, PNG, WEBP, BMP or GIF, or None.
+        JPEG, PNG, WEBP, BMP or GIF, or None for anything else.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
@@ -60,12 +60,12 @@ def sniff(data: bytes) -> str | None:
 
 
 def lost_line_breaks(data: bytes) -> bool:
-    """Whether content begins like a PNG from which a transfer as text took line breaks: PNG's signature tells that."""
+    """Whether this is a PNG damaged by a transfer as text, which its signature is designed to reveal."""
     return data.startswith(b"\x89PNG") and not _PNG_SIGNATURE.startswith(data[: len(_PNG_SIGNATURE)])
 
 
 def looks_like(data: bytes) -> str:
-    """Says in words what content that is no readable image seems to be: "a PDF document", "text"."""
+    """Describes content that is not a supported image: "a PDF document", "text"."""
     if lost_line_breaks(data):
         return "a PNG image that lost its line breaks on the way"
     for offset, signature, words in _OTHER_SIGNATURES:
@@ -83,7 +83,7 @@ def looks_like(data: bytes) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether the bytes are UTF-8 without control characters; a character may be cut off at the end."""
+    """Whether the bytes are UTF-8 text without control characters; the last character may be incomplete."""
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -93,7 +93,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def webp_canvas(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a WebP file's canvas, pixels, from its first chunk; None if it has none of the known ones.
+    """Width and height of a WebP file's canvas, pixels, from its first chunk; None if that chunk is unknown.
 
     Layouts: VP8X, 24-bit sizes minus 1; VP8L, two 14-bit fields minus 1 after a signature byte; VP8 (a key frame of
     RFC 6386), two 14-bit fields after its 3-byte tag and start code.
@@ -112,28 +112,28 @@ def webp_canvas(data: bytes) -> tuple[int, int] | None:
 
 
 def png_bit_depth(data: bytes) -> int:
-    """Bits a channel that a PNG's header states: 1, 2, 4, 8 or 16."""
+    """Bits per channel according to a PNG's header: 1, 2, 4, 8 or 16; 0 if the header is incomplete."""
     return data[24] if len(data) > 24 else 0
 
 
 def bmp_is_run_length(data: bytes) -> bool:
-    """Whether a BMP's header says that its pixels are stored as run lengths, of 8 or 4 bits."""
+    """Whether a BMP's header declares run-length encoded pixels, of 8 or 4 bits."""
     has_field = int.from_bytes(data[14:18], "little") >= 40
     return has_field and int.from_bytes(data[30:34], "little") in {1, 2}
 
 
 def gif_first_frame(data: bytes) -> int | None:
-    """Where a GIF's first frame begins, bytes; None if there is none, or more blocks before it than are walked."""
+    """Offset of a GIF's first frame, bytes; None if there is none within the blocks that are walked."""
     return next((at for label, at in _gif_blocks(data) if label == 0x2C), None)
 
 
 def gif_frames(data: bytes) -> int:
-    """Frames of a GIF, without decoding them; a lower bound for a file of more blocks than are worth walking."""
+    """Number of frames of a GIF, without decoding; a lower bound if the file has too many blocks to walk."""
     return sum(1 for label, _ in _gif_blocks(data) if label == 0x2C)
 
 
 def gif_canvas(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a GIF's canvas, pixels: its screen, grown to hold its first frame, as decoders do."""
+    """Width and height of a GIF's canvas, pixels: its screen, enlarged to hold its first frame, as in decoders."""
     if len(data) < 10:
         return None
     width, height = _uint16(data, 6), _uint16(data, 8)
@@ -149,19 +149,19 @@ def _uint16(data: bytes, at: int) -> int:
 
 
 def _gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields label and position of each block: 0x2C is an image, 0x21 an extension."""
+    """Yields label and offset of each block: 0x2C is an image, 0x21 an extension."""
     position = 13 + _color_table_bytes(data, 10)
     budget = _GIF_BLOCK_BUDGET
     while position < len(data):
         label, start = data[position], position
-        if label == 0x2C:  # image: position and size, flags, colour table, code size, then its data
+        if label == 0x2C:  # image: position and size, flags, colour table, code size, then data
             position += 11 + _color_table_bytes(data, position + 9)
         elif label == 0x21:
             position += 2
-        else:  # 0x3B ends the file; anything else is damage
+        else:  # 0x3B ends the file; anything else means that it is damaged
             return
         yield label, start
-        while position < len(data) and data[position]:  # sub-blocks, a length byte each, until an empty one
+        while position < len(data) and data[position]:  # sub-blocks: a length byte and data, until an empty one
             position += 1 + data[position]
             budget -= 1
             if budget == 0:
@@ -173,6 +173,6 @@ def _gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _color_table_bytes(data: bytes, flags_at: int) -> int:
-    """Size of the colour table that follows, from its flags: bit 7 says that there is one, bits 0..2 how large."""
+    """Bytes of the colour table that follows its flags: bit 7 says whether there is one, bits 0..2 how large it is."""
     flags = data[flags_at] if flags_at < len(data) else 0
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0

@@ -1,11 +1,11 @@
-"""From uploaded bytes to RGB pixels: the one place where images from strangers are opened, and all limits on them.
+"""From uploaded bytes to RGB pixels: the only place that opens untrusted images, with all limits on them.
 
 The same bytes give the same pixels for every variant of a model: the hint that allows a reduced decode comes from
 the card's input size, which a model shares with its twin. Colour profiles are not applied, as in the training data.
 
-Pillow's own guard against decompression bombs, `Image.MAX_IMAGE_PIXELS`, is a process-wide variable and is not relied
-upon: plugins are called directly, and sizes are compared with the limit before pixels exist. It still stops a WebP or
-GIF of more than 178,956,970 pixels, so a limit beyond that means nothing (`Settings.max_pixels` ends before it).
+Pillow's own guard against decompression bombs, `Image.MAX_IMAGE_PIXELS`, is a process-wide variable. This module does
+not rely on it: it calls the decoders directly and checks sizes before pixels are allocated. The guard still stops a
+WebP or GIF of more than 178,956,970 pixels, so `Settings.max_pixels` must stay below that.
 """
 
 import io
@@ -21,7 +21,7 @@ from service import exif, image_cost
 from service.errors import BrokenImageError, EmptyBodyError, ImageTooLargeError, ServiceError, UnsupportedImageError
 from service.image_header import gif_canvas, gif_frames, looks_like, lost_line_breaks, png_bit_depth, sniff, webp_canvas
 
-# How many times the needed size a reduced JPEG keeps: the scaling that follows then hides which way it was decoded.
+# A reduced JPEG keeps this many times the needed size, so that the subsequent scaling hides the reduction.
 _OVERSAMPLING = 2
 
 _PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
@@ -32,10 +32,10 @@ _PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "GIF": GifImagePlugin.GifImageFile,
 }
 
-# Declared by clients that do not know what they send: says nothing either way.
+# Types declared by clients that do not know what they send.
 _NEUTRAL_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 
-#: EXIF orientation -> (Pillow operation, mirrored first, then rotated clockwise by degrees) that makes it upright.
+#: EXIF orientation -> (Pillow operation that makes it upright, whether it mirrors, clockwise rotation in degrees).
 _UPRIGHT: dict[int, tuple[Image.Transpose, bool, int]] = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT, True, 0),
     3: (Image.Transpose.ROTATE_180, False, 180),
@@ -50,38 +50,38 @@ _SIDEWAYS = frozenset({5, 6, 7, 8})
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What is decoded at most.
+    """Limits on what is decoded.
 
     Attributes:
-        max_pixels: Width x height as the header states it, checked before anything is decoded.
+        max_pixels: Largest width x height, according to the header, checked before anything is decoded.
     """
 
     max_pixels: int = 50_000_000
 
     def check(self, width: int, height: int) -> None:
-        """Raises ImageTooLargeError for a size, in pixels, beyond the limit."""
+        """Raises ImageTooLargeError if a size, in pixels, exceeds the limit."""
         if width * height > self.max_pixels:
             raise ImageTooLargeError(width, height, self.max_pixels)
 
 
 class ImageReport(NamedTuple):
-    """What the upload was, and what was done to it.
+    """The properties of an upload, and how it was converted.
 
     Attributes:
         format: `JPEG`, `PNG`, `WEBP`, `BMP` or `GIF`, by content.
-        width: Width of the picture at full resolution and upright (after EXIF rotation), pixels. All coordinates
-            in answers refer to this picture.
+        width: Width of the image at full resolution and upright (after EXIF rotation), pixels. All coordinates
+            in answers refer to this image.
         height: Its height, pixels.
         mode: The file's own pixel format: `RGB`, `L`, `LA`, `P`, `RGBA`, `CMYK`, `1`, `I;16`, `RGB;16`, ...
-        converted: What was done to get 8-bit RGB ("alpha composited on white", ...), or None.
-        exif_orientation: The EXIF tag, 1..8; 1 where there is none.
+        converted: The conversion to 8-bit RGB ("alpha composited on white", ...), or None.
+        exif_orientation: The EXIF tag, 1..8; 1 if there is none.
         exif_rotation: Clockwise rotation that was applied, degrees: 0, 90, 180 or 270.
-        exif_mirrored: Whether the picture was mirrored left to right before the rotation.
-        exif_focal_35mm: The EXIF tag `FocalLengthIn35mmFilm`, mm; None where there is none.
-        exif_cropped: EXIF states a size of another aspect: the picture was cut after it was taken, or stitched.
-        frames: Number of frames; 1 for a still picture.
-        frames_dropped: Frames that were not looked at: all but the first.
-        reduction: The JPEG was decoded at 1/reduction of its size (1, 2, 4 or 8), as the network sees less anyway.
+        exif_mirrored: Whether the image was mirrored left to right before the rotation.
+        exif_focal_35mm: The EXIF tag `FocalLengthIn35mmFilm`, mm; None if there is none.
+        exif_cropped: EXIF states a different aspect ratio: the image was cropped after it was taken, or stitched.
+        frames: Number of frames; 1 for a still image.
+        frames_dropped: Frames that were ignored: all but the first.
+        reduction: The JPEG was decoded at 1/reduction of its size (1, 2, 4 or 8), because the network needs no more.
     """
 
     format: str
@@ -104,8 +104,8 @@ class DecodedImage:
     """A decoded upload: upright, RGB, at 1/report.reduction of its full size.
 
     Attributes:
-        image: The pixels as a Pillow image of mode RGB; not to be changed.
-        report: What the upload was.
+        image: The pixels as a Pillow image of mode RGB; do not modify it.
+        report: The properties of the upload.
     """
 
     image: Image.Image
@@ -128,31 +128,31 @@ def decode(
 
     Args:
         data: The file's bytes.
-        content_type: As the client declared it, or None. It is refused when it says that this is no image, and never
-            trusted: the format is found from the content.
+        content_type: The type that the client declared, or None. A type that is not an image's is rejected. It is
+            never trusted otherwise: the content determines the format.
         limits: Limits on what is decoded; None for the defaults.
-        hint: (height, width) in pixels, from `Task.decode_hint(card)`: a large JPEG may be decoded at 1/2, 1/4 or 1/8
-            as long as the upright picture keeps twice that in both directions.
+        hint: (height, width) in pixels, from `Task.decode_hint(card)`. A large JPEG may be decoded at 1/2, 1/4 or 1/8
+            of its size if the upright image keeps at least twice the hint in both directions.
 
     Returns:
-        Upright RGB pixels and a report of what was done to get them.
+        Upright RGB pixels, and a report of how they were obtained.
 
     Raises:
-        EmptyBodyError: No bytes (400).
-        UnsupportedImageError: No JPEG, PNG, WebP, BMP or GIF, or declared as something else than an image (415).
-        BrokenImageError: Truncated or corrupt (422).
-        ImageTooLargeError: More pixels than the limit (413), found before decoding.
-        ImageTooComplexError: More parts than ordinary files have (413), found before decoding.
+        EmptyBodyError: There are no bytes (400).
+        UnsupportedImageError: Not a JPEG, PNG, WebP, BMP or GIF, or not declared as an image (415).
+        BrokenImageError: The file is truncated or corrupt (422).
+        ImageTooLargeError: It has more pixels than the limit (413); found before decoding.
+        ImageTooComplexError: It has far more parts than ordinary files (413); found before decoding.
     """
     limits = limits or ImageLimits()
     if not data:
-        raise EmptyBodyError("The image has no bytes.", remedy="Check that the file was read, and send its bytes.")
+        raise EmptyBodyError("The image is empty.", remedy="Check that the file was read, and send its bytes.")
     _check_declared(content_type)
     kind = sniff(data)
     if kind is None:
         remedy = UnsupportedImageError.curl_remedy if lost_line_breaks(data) else None
         raise UnsupportedImageError(f"The content seems to be {looks_like(data)}.", remedy=remedy)
-    # Two decoders would allocate, or refuse by Pillow's own limit, before they say their size.
+    # These two decoders allocate, or fail by Pillow's own limit, before they report their size.
     canvas = webp_canvas(data) if kind == "WEBP" else gif_canvas(data) if kind == "GIF" else None
     if canvas is not None:
         limits.check(*canvas)
@@ -162,7 +162,7 @@ def decode(
     except (ServiceError, MemoryError):
         raise
     except Exception as error:
-        # A decoder fed with strangers' bytes raises whatever it trips over: all of it is the file's fault.
+        # A decoder fed untrusted bytes may raise anything, and the file is always to blame.
         raise BrokenImageError(f"The {kind} file is truncated or corrupt ({error}).") from error
 
 
@@ -177,11 +177,11 @@ def _decode(data: bytes, kind: str, limits: ImageLimits, hint: tuple[int, int] |
     frames = gif_frames(data) if kind == "GIF" else int(getattr(image, "n_frames", 1))
     image.load()
     if kind == "PNG":
-        tags = exif.read(image)  # its chunk may follow the pixels
+        tags = exif.read(image)  # the EXIF chunk may follow the pixels
         orientation = tags.orientation
     mode, rgb, converted = image.mode, *_to_rgb(image)
     if kind == "PNG" and png_bit_depth(data) == 16 and not mode.startswith("I"):
-        mode = f"{mode};16"  # Pillow keeps the high bytes of 16-bit colour and does not say so
+        mode = f"{mode};16"  # Pillow silently keeps only the high bytes of 16-bit colour
         converted = _join("16 bits a channel reduced to 8", converted)
     mirrored, rotation = False, 0
     if orientation in _UPRIGHT:
@@ -210,14 +210,14 @@ def _check_declared(content_type: str | None) -> None:
     declared = (content_type or "").partition(";")[0].strip().lower()
     if declared in _NEUTRAL_TYPES or declared.startswith("image/"):
         return
-    raise UnsupportedImageError(f"The content type {declared[:100]!r} is not an image's.")
+    raise UnsupportedImageError(f"The content type {declared[:100]!r} is not an image type.")
 
 
 def _reduce(image: ImageFile.ImageFile, orientation: int, hint: tuple[int, int] | None) -> int:
-    """Asks the JPEG decoder for the smallest size that keeps the oversampling.
+    """Makes the JPEG decoder use the smallest size that keeps the oversampling.
 
-    A reduced decode takes whole 8x8 blocks down to 4x4, 2x2 or 1x1: pixel x of the result is exactly the pixels
-    [x * reduction, (x + 1) * reduction) of the full picture.
+    A reduced decode shrinks whole 8x8 blocks to 4x4, 2x2 or 1x1, so pixel x of the result covers exactly the pixels
+    [x * reduction, (x + 1) * reduction) of the full image.
 
     Returns:
         The reduction: 1, 2, 4 or 8.
@@ -234,7 +234,7 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
     """Converts a loaded image of any mode to RGB.
 
     Returns:
-        The image, and what was done in words; None when nothing was.
+        The image, and a description of the conversion; None if there was none.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         return _wide_to_rgb(image)
@@ -253,7 +253,7 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
 
 def _composite_on_white(image: Image.Image) -> tuple[Image.Image, str | None]:
     if image.mode == "RGB" and isinstance(key := image.info.get("transparency"), tuple) and max(key) > 255:
-        image.info["transparency"] = tuple(part >> 8 for part in key)  # stated in 16 bits; the pixels have 8 by now
+        image.info["transparency"] = tuple(part >> 8 for part in key)  # the key has 16 bits, the pixels only 8
     rgba = image.convert("RGBA")
     alpha = rgba.getchannel("A")
     white = Image.new("RGB", rgba.size, "white")
@@ -264,7 +264,7 @@ def _composite_on_white(image: Image.Image) -> tuple[Image.Image, str | None]:
 
 
 def _wide_to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
-    """16-bit grey: the high byte, as Pillow does for 16-bit colour; its own conversion of these modes clips at 255."""
+    """Converts 16-bit grey by its high byte, as Pillow does for colour; Pillow's conversion of grey clips at 255."""
     wide = np.asarray(image)
     grey = (np.clip(wide, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
     words = "16-bit grey reduced to 8 bits and copied to three channels"
@@ -276,5 +276,5 @@ def _wide_to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
 
 
 def _join(*parts: str | None) -> str | None:
-    """Joins the parts that there are: "a, b"; None when there are none."""
+    """Joins the parts that are not None: "a, b"; None if all are."""
     return ", ".join(part for part in parts if part) or None

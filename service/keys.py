@@ -1,4 +1,4 @@
-"""Keys and secrets as text: what can be one, and how files of them are read, by the service and by its clients."""
+"""Keys and secrets as text: their rules, and how the service and its clients read key files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from service.errors import SettingsError
 
-_LENGTH = 16  # characters at least
+_LENGTH = 16  # minimum, characters
 
 
 def fits_header(key: str) -> bool:
@@ -16,16 +16,16 @@ def fits_header(key: str) -> bool:
 
 
 def key_problem(key: str) -> str | None:
-    """What is wrong with a key, without naming it; None for a good one."""
+    """What is wrong with a key, without revealing it; None for a valid one."""
     if len(key) < _LENGTH:
-        return f"has {len(key)} characters; it must have at least {_LENGTH}, as `openssl rand -hex 24` makes them"
+        return f"has {len(key)} characters; it must have at least {_LENGTH} (try `openssl rand -hex 24`)"
     if not fits_header(key):
         return "has characters that a header cannot carry; use letters, digits and punctuation"
     return None
 
 
 def keys_in_file(path: Path) -> list[str]:
-    """The keys of a file, one a line; empty lines and those that begin with #, indented or not, are passed over.
+    """The keys in a file, one per line; empty lines and lines that begin with #, indented or not, are ignored.
 
     Raises:
         OSError: The file cannot be read.
@@ -36,15 +36,15 @@ def keys_in_file(path: Path) -> list[str]:
 
 
 def keys_of(given: Iterable[SecretStr], file: Path | None, variable: str) -> list[str]:
-    """The keys of a setting, then those of the file that may be named beside it.
+    """The keys of a setting, followed by those of the corresponding key file.
 
     Args:
-        given: Of the setting, which has checked them.
-        file: The file, if one is named.
-        variable: That names it, for errors.
+        given: The keys of the setting, already validated.
+        file: The key file, if one is set.
+        variable: The variable that sets the file, for error messages.
 
     Raises:
-        SettingsError: The file cannot be read, holds no key, or one that is too weak.
+        SettingsError: The file cannot be read, holds no key, or holds an invalid one.
     """
     keys = [key.get_secret_value() for key in given]
     if file is None:
@@ -55,7 +55,7 @@ def keys_of(given: Iterable[SecretStr], file: Path | None, variable: str) -> lis
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise SettingsError(f"{variable}={str(file)!r}: the file cannot be read: {reason}.") from error
     if not found:
-        raise SettingsError(f"{variable}={str(file)!r}: the file holds no key.", remedy="Put one key on each line.")
+        raise SettingsError(f"{variable}={str(file)!r}: the file contains no key.", remedy="Put one key on each line.")
     for number, key in enumerate(found, 1):
         if problem := key_problem(key):
             raise SettingsError(f"{variable}={str(file)!r}: key {number} {problem}.")

@@ -1,14 +1,14 @@
-"""Whether an ONNX file is the whole network: its weights may lie in other files, which no checksum of the card covers.
+"""Checks that an ONNX file is self-contained: weights in other files are not covered by the card's checksum.
 
-The file is walked by hand, because a service that runs `binary` alone need not carry `onnx` in memory. Only the headers
-of its messages are read, so that this takes milliseconds whatever the weights take.
+The protobuf messages are parsed by hand, so that a service that runs only `binary` need not load `onnx`. Only message
+headers are read, so this takes milliseconds whatever the size of the weights.
 """
 
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Message of ONNX -> number of a field -> message in it, for all that leads to a tensor.
+#: ONNX message -> field number -> message in that field, for all fields that lead to a tensor.
 MESSAGES: dict[str, dict[int, str]] = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
     "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
@@ -27,7 +27,7 @@ MESSAGES: dict[str, dict[int, str]] = {
     "TensorProto": {},
 }
 
-#: The field of `TensorProto` that says where its values lie, and its value for another file.
+#: The field of `TensorProto` that says where its values are stored, and its value for an external file.
 DATA_LOCATION, EXTERNAL = 14, 1
 
 _VARINT, _BYTES = 0, 2
@@ -37,11 +37,11 @@ _Data = bytes | mmap.mmap
 
 
 class _MalformedError(Exception):
-    """The bytes are no protobuf message; ONNX Runtime will say so, and better."""
+    """The bytes are not a protobuf message. ONNX Runtime reports that with a better message."""
 
 
 def has_external_data(file: Path) -> bool:
-    """Whether a tensor of an ONNX file has its values in another file. False for what is no ONNX file.
+    """Whether a tensor of an ONNX file has its values in another file. False if the file is not an ONNX file.
 
     Raises:
         OSError: The file cannot be read.
@@ -49,7 +49,7 @@ def has_external_data(file: Path) -> bool:
     with file.open("rb") as stream:
         size = stream.seek(0, 2)
         if size == 0:
-            return False  # and cannot be mapped
+            return False  # an empty file cannot be mapped
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 return _is_external("ModelProto", data, 0, size)
@@ -68,7 +68,7 @@ def _is_external(message: str, data: _Data, start: int, end: int) -> bool:
 
 
 def _fields(data: _Data, at: int, end: int) -> Iterator[tuple[int, int, int | None]]:
-    """Yields number, value and None of each integer, and number, begin and length of each field of bytes."""
+    """Yields (field number, value, None) for integers, and (field number, offset, length) for bytes."""
     while at < end:
         tag, at = _varint(data, at, end)
         number, wire_type = tag >> 3, tag & 7
@@ -88,7 +88,7 @@ def _fields(data: _Data, at: int, end: int) -> Iterator[tuple[int, int, int | No
 
 
 def _varint(data: _Data, at: int, end: int) -> tuple[int, int]:
-    """An integer, seven bits a byte, and where it ends."""
+    """Decodes a varint (seven bits per byte); returns its value and the offset after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:

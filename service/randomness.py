@@ -1,6 +1,6 @@
-"""Random bytes for ids, by the page: the system is asked once for some hundred ids.
+"""Random bytes for ids, read from the system in pages of a few hundred ids.
 
-A call of the system for each id lets go of Python's lock, and under load a thread waits long until it has it again.
+A system call per id would release the GIL each time, and under load a thread waits long to acquire it again.
 """
 
 import os
@@ -10,7 +10,7 @@ _PAGE_BYTES = 4096
 
 
 def _source() -> Callable[[int], bytes]:
-    pages: list[tuple[bytes, int]] = []  # at most a few: a thread takes a page out while it cuts from it
+    pages: list[tuple[bytes, int]] = []  # only a few: a thread removes a page while it uses it
 
     def cut(count: int) -> bytes:
         try:
@@ -23,9 +23,9 @@ def _source() -> Callable[[int], bytes]:
         pages.append((page, at + count))
         return taken
 
-    os.register_at_fork(after_in_child=pages.clear)  # parent and child must not give the same ids
+    os.register_at_fork(after_in_child=pages.clear)  # parent and child must not produce the same ids
     return cut
 
 
-#: So many random bytes, from the system's generator, none of them given twice. May be called from any thread.
+#: Returns `count` random bytes from the system's generator, never the same ones twice. Thread-safe.
 random_bytes: Callable[[int], bytes] = _source()

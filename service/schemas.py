@@ -1,4 +1,4 @@
-"""The wire types of every answer; the OpenAPI document is made from them. Times are in ms, depths in metres."""
+"""The wire types of every response, from which the OpenAPI document is made. Times are in ms, depths in metres."""
 
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ class _Wire(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error (RFC 9457, application/problem+json); some kinds have further members."""
+    """An error (RFC 9457, application/problem+json); some kinds have additional members."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -24,45 +24,46 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    code: str = Field(description="Stable name of the error, for programs.")
+    code: str = Field(description="Stable identifier of the error, for programs.")
     help: str = Field(description="What to do about it.")
     instance: str | None = None
     request_id: str | None = None
 
 
 class ProblemKind(_Wire):
-    """What a problem's `type` stands for."""
+    """The meaning of a problem's `type`."""
 
     code: str
     status: int
     title: str
-    help: str = Field(description="What usually helps; a problem says what helps in its case.")
+    help: str = Field(description="What usually helps; each problem document says what helps in its case.")
 
 
 class ImageInfo(_Wire):
-    """What the upload was and what was done to it."""
+    """The properties of the uploaded image, and how it was converted."""
 
     format: Literal["JPEG", "PNG", "WEBP", "BMP", "GIF"]
-    width: int = Field(description="Of the upright picture, pixels.")
-    height: int = Field(description="Of the upright picture, pixels.")
+    width: int = Field(description="Width of the upright image, pixels.")
+    height: int = Field(description="Height of the upright image, pixels.")
     mode: str = Field(description="The file's pixel format, such as RGB, L, CMYK, P, I;16.")
-    converted: str | None = Field(description="What was done to get RGB; null when nothing was.")
-    exif_orientation: int = Field(ge=1, le=8, description="The EXIF tag; 1 where there is none.")
+    converted: str | None = Field(description="The conversion to RGB; null if none was needed.")
+    exif_orientation: int = Field(ge=1, le=8, description="The EXIF tag; 1 if there is none.")
     exif_rotation: int = Field(description="Clockwise rotation that was applied, degrees.")
-    exif_mirrored: bool = Field(description="Whether it was mirrored left to right before the rotation.")
+    exif_mirrored: bool = Field(description="Whether the image was mirrored left to right before the rotation.")
     exif_focal_35mm: int | None = Field(
-        default=None, description="FocalLengthIn35mmFilm, mm; null where EXIF has none."
+        default=None, description="The EXIF tag FocalLengthIn35mmFilm, mm; null if there is none."
     )
     exif_cropped: bool = Field(
-        default=False, description="EXIF states a size of another aspect: cut after it was taken, or stitched."
+        default=False,
+        description="EXIF states a different aspect ratio: the image was cropped after it was taken, or stitched.",
     )
-    frames: int = Field(description="Frames in the file.")
-    frames_dropped: int = Field(description="Frames that were not looked at: all but the first.")
-    reduction: int = Field(description="A large JPEG is decoded at 1/reduction of its size.")
+    frames: int = Field(description="Number of frames in the file.")
+    frames_dropped: int = Field(description="Number of frames that were ignored: all but the first.")
+    reduction: int = Field(description="The image was decoded at 1/reduction of its size; above 1 for large JPEGs.")
 
 
 class Timings(_Wire):
-    """Time spent in each stage, milliseconds. `total` is from the whole body read to the answer ready."""
+    """Time spent in each stage, milliseconds. `total` starts when the body is read and ends with the answer."""
 
     decode: float
     preprocess: float
@@ -73,7 +74,7 @@ class Timings(_Wire):
 
 
 class ExperimentPart(_Wire):
-    """Which arm of which experiment answered: `GET /experiments/{name}` says what it is and what it found."""
+    """The experiment and the arm that answered. `GET /experiments/{name}` describes it and its results."""
 
     name: str
     mode: Literal["split", "shadow", "paired"]
@@ -81,27 +82,29 @@ class ExperimentPart(_Wire):
 
 
 class Run(_Wire):
-    """What answered, and how: part of every answer."""
+    """What ran, and how: part of every answer."""
 
-    model: str = Field(description="The model that ran; for `full` of a binary model, its full-precision twin.")
+    model: str = Field(description="The model that ran; for the variant `full` of a binary model, its twin.")
     version: str
     variant: VariantName = Field(description="The variant that ran.")
     kernel: str = Field(description="Instruction set of the bit-packed kernel, or `onnxruntime` for float networks.")
-    fallback: str | None = Field(default=None, description="Why another variant than the one asked for ran.")
+    fallback: str | None = Field(default=None, description="Why a variant other than the requested one ran.")
     request_id: str
-    batch_size: int = Field(description="Images that were run together with this one, itself included.")
+    batch_size: int = Field(description="Number of images in the batch, including this one.")
     timings_ms: Timings
     image: ImageInfo
-    experiment: ExperimentPart | None = Field(default=None, description="Null where the answer is part of none.")
+    experiment: ExperimentPart | None = Field(
+        default=None, description="The experiment that this answer is part of; null if there is none."
+    )
     feedback_token: str | None = Field(
-        default=None, description="To be sent to /feedback with the truth. Null in comparisons."
+        default=None, description="Send it to /feedback together with the ground truth. Null in comparisons."
     )
 
 
 class ClassPrediction(_Wire):
     """One class."""
 
-    index: int = Field(description="Position in the network's output.")
+    index: int = Field(description="Index in the network's output.")
     wnid: str = Field(description="WordNet id.")
     name: str
     probability: Probability
@@ -116,7 +119,7 @@ class ClassifyAnswer(Run):
 
 
 class RegionInfo(_Wire):
-    """The part of the uploaded picture that the network saw, pixels of the upright picture."""
+    """The region of the image that the network saw, in pixels of the upright image."""
 
     left: float
     top: float
@@ -125,7 +128,7 @@ class RegionInfo(_Wire):
 
 
 class CropInfo(_Wire):
-    """What was cut from the uploaded picture at each side, pixels of the upright picture."""
+    """What was cropped at each side of the image, in pixels of the upright image."""
 
     left: int
     top: int
@@ -134,16 +137,16 @@ class CropInfo(_Wire):
 
 
 class NetworkInput(_Wire):
-    """The size at which the network saw the region, and how it was scaled to it."""
+    """The size of the network's input, and the scale from the region to it."""
 
     width: int = Field(description="Pixels.")
     height: int = Field(description="Pixels.")
-    scale_x: float = Field(description="Pixels of the network for each pixel of the picture, horizontally.")
-    scale_y: float = Field(description="Vertically: another one where the region's aspect is not the network's.")
+    scale_x: float = Field(description="Horizontal scale: input pixels per image pixel.")
+    scale_y: float = Field(description="Vertical scale; differs if the region and the input differ in aspect ratio.")
 
 
 class ValidInfo(_Wire):
-    """Where the map has depth, pixels of the map: all of it at the network's size."""
+    """The part of the map that has depth, in pixels of the map; all of it at the network's size."""
 
     left: int
     top: int
@@ -152,15 +155,15 @@ class ValidInfo(_Wire):
 
 
 class FocalInfo(_Wire):
-    """The focal length on which metric depth rests."""
+    """The focal length from which metric depth is computed."""
 
-    fx_px: float = Field(description="Horizontal, pixels of the uploaded picture.")
-    assumed: bool = Field(description="True: the training camera's. Send `fx` for metres of your own camera.")
+    fx_px: float = Field(description="Horizontal focal length, in pixels of the uploaded image.")
+    assumed: bool = Field(description="True if it is the training camera's. Send `fx` of your camera for true metres.")
     fx_source: Literal["query", "exif", "assumed"] = Field(
-        description="`query`: the request's `fx`; `exif`: the picture's FocalLengthIn35mmFilm; `assumed`: the training "
+        description="`query`: the request's `fx`; `exif`: the image's FocalLengthIn35mmFilm; `assumed`: the training "
         "camera's field of view."
     )
-    reason: str = Field(description="Why that one, for people.")
+    reason: str = Field(description="Why this focal length was chosen, in words.")
 
 
 class RowPercentiles(_Wire):
@@ -171,11 +174,11 @@ class RowPercentiles(_Wire):
 
 
 class DepthAnswer(Run):
-    """The depth of one image, in figures; with `values=true` the map too. The other formats are smaller."""
+    """The depth of one image, in figures; with `values=true`, also the map. The other formats are smaller."""
 
     unit: Literal["m"] = "m"
-    width: int = Field(description="Of the map at the size that was asked for, pixels.")
-    height: int = Field(description="Of the map at the size that was asked for, pixels.")
+    width: int = Field(description="Width of the map at the requested size, pixels.")
+    height: int = Field(description="Height of the map at the requested size, pixels.")
     valid: ValidInfo
     min_m: float
     median_m: float
@@ -191,7 +194,7 @@ class DepthAnswer(Run):
 
 
 class ClassifyList(_Wire):
-    """Answers to the images of one request, in their order; a problem stands where one failed."""
+    """The answers for the images of one request, in their order; a failed image has a problem instead."""
 
     request_id: str
     count: int
@@ -199,7 +202,7 @@ class ClassifyList(_Wire):
 
 
 class DepthList(_Wire):
-    """Answers to the images of one request, in their order; a problem stands where one failed."""
+    """The answers for the images of one request, in their order; a failed image has a problem instead."""
 
     request_id: str
     count: int
@@ -207,35 +210,35 @@ class DepthList(_Wire):
 
 
 class ComparedWeights(_Wire):
-    """What the weights of the two sides take."""
+    """The size of the weights of both sides."""
 
     a_bytes: int = Field(description="In memory.")
     b_bytes: int = Field(description="In memory.")
     a_artefact_bytes: int
     b_artefact_bytes: int
-    ratio: float = Field(description="b_bytes / a_bytes: above 1 where `a` is smaller.")
+    ratio: float = Field(description="b_bytes / a_bytes; above 1 if `a` is smaller.")
 
 
 class Comparison(_Wire):
-    """What two variants said of one decoded image: the part that does not depend on the task."""
+    """The answers of two variants for one image: the part that does not depend on the task."""
 
     request_id: str
     agree: bool
-    order: list[Literal["a", "b"]] = Field(description="In which order they ran: it is random.")
-    speedup: float = Field(description="Inference time of b / that of a: above 1 where `a` is faster.")
+    order: list[Literal["a", "b"]] = Field(description="The order in which they ran; it is random.")
+    speedup: float = Field(description="Inference time of `b` / inference time of `a`; above 1 if `a` is faster.")
     weights: ComparedWeights
     image: ImageInfo
 
 
 class ClassifyComparison(Comparison):
-    """Two variants on one image; they agree when their best class is the same."""
+    """Two variants on one image; they agree if their best class is the same."""
 
     a: ClassifyAnswer
     b: ClassifyAnswer
 
 
 class DepthComparison(Comparison):
-    """Two variants on one image; they agree when 90 % of pixels are within a factor of 1.25."""
+    """Two variants on one image; they agree if the depths of 90 % of the pixels are within a factor of 1.25."""
 
     a: DepthAnswer
     b: DepthAnswer
@@ -244,15 +247,15 @@ class DepthComparison(Comparison):
 
 
 class FeedbackAnswer(_Wire):
-    """What became of feedback."""
+    """The result of sending feedback."""
 
-    status: Literal["stored", "repeated"] = Field(description="`repeated`: the same was said before; nothing changed.")
-    request_id: str = Field(description="Of the request whose answer was judged.")
+    status: Literal["stored", "repeated"] = Field(description="`repeated`: already stored, so nothing changed.")
+    request_id: str = Field(description="Id of the request whose answer the feedback is about.")
     model: str
     version: str
     variant: VariantName
-    correct: bool | None = Field(default=None, description="Classification: whether the best class was right.")
-    correct_top5: bool | None = Field(default=None, description="Classification: whether one of the best five was.")
+    correct: bool | None = Field(default=None, description="Classification: whether the best class is right.")
+    correct_top5: bool | None = Field(default=None, description="Classification: whether one of the best five is.")
     abs_rel: float | None = Field(default=None, description="Depth: mean of |prediction - truth| / truth.")
     delta1: float | None = Field(default=None, description="Depth: share of points within a factor of 1.25.")
 
@@ -265,19 +268,19 @@ class VariantStatus(_Wire):
     kernel: str | None = None
     reason: str | None = Field(default=None, description="Why it is not ready, or what runs in its place.")
     memory_bytes: dict[str, int] = Field(default_factory=dict, description="Weight bytes in memory by precision.")
-    session_bytes: int | None = Field(default=None, description="Growth of the process's memory by loading it.")
+    session_bytes: int | None = Field(default=None, description="Growth of the process's memory while loading.")
 
 
 class ModelInfo(_Wire):
-    """One model, from its card, and its state."""
+    """One model: its card, and its state."""
 
     name: str
     version: str
     task: TaskName
     precision: Precision
-    default: bool = Field(description="Whether its task uses it when no model is named.")
-    labels: list[str] = Field(default_factory=list, description="That stand for this version, such as `stable`.")
-    full: str | None = Field(description="Its full-precision twin.")
+    default: bool = Field(description="Whether its task uses it when the request names no model.")
+    labels: list[str] = Field(default_factory=list, description="Labels of this version, such as `stable`.")
+    full: str | None = Field(description="Name of its full-precision twin.")
     variants: list[VariantStatus]
     network: Network
     input: dict[str, Any]
@@ -293,28 +296,28 @@ class ModelInfo(_Wire):
 
 
 class BrokenModel(_Wire):
-    """A model that is in the folder and cannot be served."""
+    """A model in the folder that cannot be served."""
 
     name: str
     problem: Problem
 
 
 class ModelList(_Wire):
-    """Every model."""
+    """All models."""
 
     models: list[ModelInfo]
     broken: list[BrokenModel]
 
 
 class Health(_Wire):
-    """The process lives."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
     version: str
 
 
 class Readiness(_Wire):
-    """Whether requests are answered, and, if not, what is missing."""
+    """Whether the service is ready to answer requests and, if not, why."""
 
     ready: bool
     state: Literal["starting", "ready", "draining", "failed"]

@@ -1,7 +1,7 @@
-"""The one frozen, validated `Settings`, and the only reader of the environment.
+"""The frozen, validated `Settings`, and the only code that reads the environment.
 
-The fields of `Settings` are the one list of settings: environment variables, command-line options, docs/settings.md
-and the test that all of them are documented are derived from it.
+The fields of `Settings` are the single list of settings. The environment variables, the command-line options,
+docs/settings.md and the test that every setting is documented are derived from it.
 """
 
 import argparse
@@ -21,197 +21,199 @@ from service.keys import key_problem
 
 ENV_PREFIX = "BIREAL_"
 
-#: The models that come with the source tree, beside the `service` package.
+#: The models in the source tree, next to the `service` package.
 SHIPPED_MODELS = Path(__file__).resolve().parent.parent / "models" / "zoo"
 
-# How defaults that are computed on the machine are shown to people.
+# How the documentation shows defaults that depend on the machine.
 _SHOWN_DEFAULTS = {
-    "model_dir": "models/zoo beside the service package",
+    "model_dir": "models/zoo next to the service package",
     "decode_threads": "usable CPUs",
     "intra_op_threads": "usable CPUs",
     "workers": "usable CPUs / intra_op_threads",
 }
 
-# Set by a variable only: the options of a process are shown to everybody on the machine.
+# Only environment variables can set these: everybody on the machine can see the options of a process.
 _SECRET = ("api_keys", "admin_keys", "feedback_secrets")
 
 _ONE_ORIGIN_EACH = "give origins as https://host or https://host:port, separated by commas, or * for all"
 
 
 def _default_workers(fields: dict[str, Any]) -> int:
-    """As many runs at a time as fill the CPUs: threads beyond them only take turns."""
+    """The number of concurrent runs that fills the CPUs; more threads would only take turns."""
     return max(1, usable_cpus() // int(fields.get("intra_op_threads", 1)))
 
 
 class Settings(BaseSettings):
-    """Everything about the service that can be set. Times are in seconds, sizes in bytes."""
+    """All settings of the service. Times are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(frozen=True, env_prefix=ENV_PREFIX, extra="forbid", protected_namespaces=())
 
     host: str = Field(
-        "127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all, as a container needs."
+        "127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all interfaces, as in a container."
     )
-    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free port.")
     model_dir: Path = Field(
-        SHIPPED_MODELS, description="Folder of models: NAME/VERSION/ with card.yaml and model.onnx each."
+        SHIPPED_MODELS, description="Folder of models, each in NAME/VERSION/ with card.yaml and model.onnx."
     )
     model_poll_s: float = Field(
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description="How often the folder of models is looked through for new versions and changed labels, seconds; 0 "
-        "for never.",
+        description="Interval at which the model folder is checked for new versions and changed labels, seconds; 0 "
+        "turns the check off.",
     )
     default_classify_model: str = Field(
-        "bireal18-tiny100", min_length=1, description="Model of /classify when the request names none."
+        "bireal18-tiny100", min_length=1, description="Model that /classify uses when the request names none."
     )
     default_depth_model: str = Field(
-        "bireal50-kitti-depth", min_length=1, description="Model of /depth when the request names none."
+        "bireal50-kitti-depth", min_length=1, description="Model that /depth uses when the request names none."
     )
     default_variant: Literal["binary", "reference", "full"] = Field(
-        "binary", description="Variant when the request names none. A full-precision model always runs as `full`."
+        "binary",
+        description="Variant to run when the request names none. A full-precision model always runs as `full`.",
     )
     fallback: Literal["none", "reference"] = Field(
         "none",
-        description="When the bit-packed operator cannot load: `none` keeps the service not ready, `reference` answers "
-        "with the float network of the same weights and says so in each answer and in a metric.",
+        description="What to do when the bit-packed operator cannot load. `none`: the service does not become ready. "
+        "`reference`: the float network with the same weights answers; each answer and a metric say so.",
     )
     kernel: str = Field(
         "auto",
         min_length=1,
-        description="Kernel of the operator: `auto` takes the best for this CPU; `bireal-serve models` and /metrics "
-        "name the one that runs. A name that this CPU cannot run is an error.",
+        description="Kernel of the operator. `auto` picks the best one for this CPU; `bireal-serve models` and "
+        "/metrics name it. A kernel that this CPU cannot run is an error.",
     )
     max_body_bytes: int = Field(
-        20_000_000, gt=0, description="Largest body of one request, counted while it arrives; beyond it, 413."
+        20_000_000, gt=0, description="Largest body of a request, counted while it arrives; a larger one gets 413."
     )
     max_pixels: int = Field(
         50_000_000,
         gt=0,
-        le=178_000_000,  # beyond it Pillow refuses some formats by a limit of its own
-        description="Largest image, width x height, read from its header before it is decoded; beyond it, 413. "
-        "An image being decoded takes 4 to 13 bytes a pixel in each of decode_threads.",
+        le=178_000_000,  # above this, Pillow's own limit refuses some formats
+        description="Largest image, width x height, read from its header before decoding; a larger one gets 413. "
+        "Decoding takes 4 to 13 bytes per pixel in each of the decode_threads.",
     )
-    max_images_per_request: int = Field(16, gt=0, description="Most images in one multipart request; beyond it, 413.")
+    max_images_per_request: int = Field(16, gt=0, description="Most images in one multipart request; more get 413.")
     decode_threads: int = Field(
-        default_factory=usable_cpus, gt=0, description="Threads that decode and prepare images, off the event loop."
+        default_factory=usable_cpus, gt=0, description="Threads that decode and preprocess images."
     )
     intra_op_threads: int = Field(
         default_factory=usable_cpus,
         gt=0,
-        description="Threads within one run of a network. 1, with more workers, gives the most throughput; all CPUs "
-        "and one worker the least latency of a lone request.",
+        description="Threads within one run of a network. 1 with more workers gives the highest throughput; all CPUs "
+        "with one worker give the lowest latency of a single request.",
     )
     workers: int = Field(default_factory=_default_workers, gt=0, description="Networks that run at the same time.")
-    queue_size: int = Field(64, gt=0, description="Images that may wait for a worker; beyond it, 429 with Retry-After.")
+    queue_size: int = Field(
+        64, gt=0, description="Images that may wait for a worker; when the queue is full, 429 with Retry-After."
+    )
     max_batch: int = Field(
         1,
         gt=0,
-        description="Most images that are run together when they wait already; nothing ever waits for a batch to fill.",
+        description="Most images in one batch. Only images that are already waiting are batched; no image ever waits "
+        "for a batch to fill.",
     )
     default_timeout_s: float = Field(
-        30.0, gt=0, allow_inf_nan=False, description="Time that a request has when it does not say; then 504. Seconds."
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Timeout of a request that sets none, seconds; it gets 504 when the time is up.",
     )
     drain_s: float = Field(
         5.0,
         ge=0,
         allow_inf_nan=False,
-        description="After SIGTERM: seconds in which requests are still taken while /readyz says 503, so that a load "
-        "balancer notices; then those in flight are finished.",
+        description="Seconds after SIGTERM during which requests are still accepted while /readyz returns 503, so that "
+        "a load balancer notices. Then the requests in flight are finished.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Origins whose web pages may call the service, separated by commas; * for all, none by default."
+        (), description="Origins whose web pages may call the service, separated by commas; * for all."
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="Keys that clients must send to have pictures answered, separated by commas; without any, "
-        "everybody may ask. At least 16 characters each; several, so that they can be changed one after the other.",
+        description="API keys of clients, separated by commas, at least 16 characters each. With none, the service is "
+        "open to everybody. Several keys are possible, so that a new one can be introduced before the old one goes.",
     )
     api_keys_file: Path | None = Field(
         None,
-        description="File with the keys of clients, one a line, read at start; those of `BIREAL_API_KEYS` count too.",
+        description="File with API keys of clients, one per line, read at startup, in addition to `BIREAL_API_KEYS`.",
     )
     admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="Keys for administration, separated by commas: /admin and /v2/repository. Without any, nobody can "
+        description="Keys for administration (/admin and /v2/repository), separated by commas. With none, nobody can "
         "change the service over HTTP.",
     )
     admin_keys_file: Path | None = Field(
         None,
-        description="File with the keys for administration, one a line, read at start; those of `BIREAL_ADMIN_KEYS` "
-        "count too.",
+        description="File with keys for administration, one per line, read at startup, in addition to "
+        "`BIREAL_ADMIN_KEYS`.",
     )
     experiments_file: Path | None = Field(
-        None, description="File that declares experiments, YAML or JSON; read at start. None without it."
+        None, description="YAML or JSON file that declares experiments, read at startup."
     )
     feedback_store: Path | None = Field(
         None,
-        description="SQLite file of feedback and observations, on a volume that can be written; made where it is "
-        "missing. Without it they are kept in memory and lost with the process. Images are never in it.",
+        description="SQLite file for feedback and observations, on a writable volume; created if it does not exist. "
+        "Without it, they are kept in memory and lost when the process ends. It never contains images.",
     )
     feedback_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="What feedback tokens are signed with, separated by commas; all replicas need the same. The first "
-        "signs, all are accepted. At least 16 characters each; without any, a random one of the process.",
+        description="Secrets that sign feedback tokens, separated by commas, at least 16 characters each. The first "
+        "one signs, all are accepted. All replicas need the same ones. With none, each process uses a random one.",
     )
     feedback_secrets_file: Path | None = Field(
         None,
-        description="File with the secrets that sign feedback tokens, one a line; those of `BIREAL_FEEDBACK_SECRETS` "
+        description="File with secrets that sign feedback tokens, one per line; those in `BIREAL_FEEDBACK_SECRETS` "
         "come first.",
     )
     feedback_days: float = Field(
-        90.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="Days that feedback is kept, and tokens are accepted.",
+        90.0, gt=0, allow_inf_nan=False, description="Days for which feedback is kept and its tokens are accepted."
     )
     feedback_rows: int = Field(
-        200_000,
-        gt=0,
-        description="Most feedback that is kept, and most observations; the oldest go first.",
+        200_000, gt=0, description="Most rows of feedback, and of observations, to keep; the oldest are removed first."
     )
     parity_sample: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Share of the answers of `binary` that are computed again on `reference` when workers are idle, "
-        "and compared; 0 turns the parity monitor off, and it takes no memory then.",
+        description="Share of `binary` answers that the parity monitor recomputes on `reference` while workers are "
+        "idle, and compares. 0 turns the monitor off; it then uses no memory.",
     )
     parity_layer_sample: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="Share of these on which every layer is compared, in graphs loaded for the first check and kept: "
-        "0.03 s of a CPU and 0.16 GB for Bi-Real-18, 5 s and 0.7 GB for Bi-Real-50 on 160 x 608; at most every "
-        "`BIREAL_PARITY_PROBE_S`.",
+        description="Share of these answers whose layers are compared one by one, at most once per "
+        "`BIREAL_PARITY_PROBE_S`. The graphs for it are loaded at the first check and kept. A check takes 0.03 s of a "
+        "CPU and 0.16 GB for Bi-Real-18, 5 s and 0.7 GB for Bi-Real-50 at 160 x 608.",
     )
     parity_probe_s: float = Field(
         60.0,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds, at least, between runs of fixed images whose outputs must not change by a bit, and "
-        "between checks of a model's layers.",
+        description="Least time between runs of fixed images, whose outputs must stay identical to the bit, and "
+        "between checks of a model's layers, seconds.",
     )
     background_queue: int = Field(
-        8, gt=0, description="Mirrored images and parity checks that may wait for idle workers; beyond it, dropped."
+        8, gt=0, description="Mirrored images and parity checks that may wait for idle workers; more are dropped."
     )
-    top_k: int = Field(5, gt=0, description="Classes in an answer when the request does not say.")
+    top_k: int = Field(5, gt=0, description="Number of classes in an answer when the request does not set it.")
     min_probability: float = Field(
-        0.0, ge=0, le=1, description="Best probability below which an answer is marked uncertain; 0..1."
+        0.0, ge=0, le=1, description="An answer whose best probability is below this is marked uncertain; 0..1."
     )
     otlp_endpoint: str | None = Field(
         None,
-        description="Collector of OpenTelemetry traces, by OTLP over HTTP, such as http://collector:4318. Without it "
-        "there are none, and nothing of OpenTelemetry is loaded; with it the extra `otel` must be installed.",
+        description="OpenTelemetry collector that receives traces by OTLP over HTTP, such as http://collector:4318; "
+        "requires the extra `otel`. Without it, nothing is traced and OpenTelemetry is not loaded.",
     )
     trace_sample: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="Share of the requests that are traced; those that bring a `traceparent` follow its flag instead.",
+        description="Share of requests that are traced. For requests with a `traceparent`, its flag decides instead.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
-    log_format: Literal["text", "json"] = Field("text", description="A log record as a line of text or of JSON.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Format of the log: lines of text or of JSON.")
 
     @field_validator("cors_origins", "api_keys", "admin_keys", "feedback_secrets", mode="before")
     @classmethod
@@ -235,7 +237,7 @@ class Settings(BaseSettings):
         if endpoint is not None and (
             urlsplit(endpoint).scheme not in {"http", "https"} or not urlsplit(endpoint).hostname
         ):
-            raise ValueError("give the collector as http://host:4318 or https://host")
+            raise ValueError("give the collector's address as http://host:4318 or https://host")
         return endpoint
 
     @field_validator("api_keys", "admin_keys", "feedback_secrets")
@@ -248,7 +250,7 @@ class Settings(BaseSettings):
 
 
 class SettingDoc(NamedTuple):
-    """One setting as users meet it."""
+    """One setting as documentation and help show it."""
 
     name: str
     variable: str
@@ -259,16 +261,16 @@ class SettingDoc(NamedTuple):
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Makes the settings from defaults, the environment, and overrides (which win).
+    """Builds the settings; overrides win over the environment, and the environment wins over the defaults.
 
     Args:
-        overrides: Values by field name, such as those given on the command line; None values are not set.
+        overrides: Values by field name, such as those from the command line. None means not set.
 
     Returns:
         The settings.
 
     Raises:
-        SettingsError: A value is not valid; the message names the variable and what is accepted.
+        SettingsError: A value is not valid. The message names the variable and what is accepted.
     """
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
@@ -276,23 +278,23 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     except ValidationError as error:
         findings = []
         for item in error.errors(include_url=False, include_context=False):
-            if item["type"] == "default_factory_not_called":  # follows from another finding, says nothing itself
+            if item["type"] == "default_factory_not_called":  # only a consequence of another finding
                 continue
             name = str(item["loc"][0]) if item["loc"] else "settings"
             source = _option(name) if name in given else _variable(name)
             message = item["msg"].removeprefix("Value error, ")
             shown = "..." if name in _SECRET else repr(item["input"])
             findings.append(f"{source}={shown}: {message}.")
-        raise SettingsError(" ".join(findings)) from None  # its own text would tell every value, keys among them
+        raise SettingsError(" ".join(findings)) from None  # pydantic's text would reveal all values, including keys
 
 
 def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
-    """Adds an option `--field-name` for each setting (or those named), unset (None) unless given.
+    """Adds an option `--field-name` for each setting, or for those in `names`; the default is None.
 
-    `load_settings(settings_overrides(namespace))` turns the parsed options into settings. Values stay text here:
-    `Settings` checks them, with the same messages for options and variables.
+    `load_settings(settings_overrides(namespace))` turns the parsed options into settings. Values stay text here, so
+    that `Settings` validates options and variables with the same messages.
     """
-    group = parser.add_argument_group("settings", "Each can also be set by the variable in brackets.")
+    group = parser.add_argument_group("settings", "Each can also be set by the environment variable in brackets.")
     for doc in documentation():
         if doc.name not in _SECRET and (names is None or doc.name in names):
             text = f"{doc.description} Default: {doc.default}. [{doc.variable}]"
@@ -300,13 +302,13 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None =
 
 
 def settings_overrides(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were given on the command line, for `load_settings`."""
+    """The settings from the command line, for `load_settings`."""
     values = vars(namespace)
     return {name: values[name] for name in Settings.model_fields if values.get(name) is not None}
 
 
 def export_kernel(settings: Settings) -> None:
-    """Hands `kernel` to the operator, which reads BIREAL_KERNEL when its library is loaded: call it before that."""
+    """Passes `kernel` to the operator, which reads BIREAL_KERNEL when its library is loaded: call this first."""
     if settings.kernel == "auto":
         os.environ.pop(_variable("kernel"), None)
     else:
@@ -314,10 +316,10 @@ def export_kernel(settings: Settings) -> None:
 
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """One sentence for each `BIREAL_` variable that is no setting, with the nearest name: to be logged at start.
+    """One warning for each `BIREAL_` variable that is not a setting, with the most similar name, for the log.
 
-    They are no error: Kubernetes gives every pod variables such as BIREAL_SERVICE_HOST when a Service is called
-    `bireal`.
+    They are not an error, because Kubernetes sets variables such as BIREAL_SERVICE_HOST in every pod if a Service is
+    called `bireal`.
     """
     known = [_variable(name) for name in Settings.model_fields]
     sentences = []
@@ -325,12 +327,12 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
         if variable.upper().startswith(ENV_PREFIX) and variable.upper() not in known:
             near = difflib.get_close_matches(variable.upper(), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists every setting."
-            sentences.append(f"The variable {variable} is no setting and has no effect: {hint}")
+            sentences.append(f"The variable {variable} is not a setting and has no effect: {hint}")
     return sentences
 
 
 def documentation() -> list[SettingDoc]:
-    """Every setting in order, as shown in docs/settings.md and in --help."""
+    """Every setting, in the order of docs/settings.md and --help."""
     docs = []
     for name, field in Settings.model_fields.items():
         shown = _SHOWN_DEFAULTS.get(name) or _shown(field.get_default(call_default_factory=False))

@@ -1,9 +1,10 @@
-"""Traces by OpenTelemetry: the only module that imports its SDK, and itself imported only where traces are wanted.
+"""OpenTelemetry tracing. The only module that imports the SDK; it is imported only if tracing is enabled.
 
 FastAPI makes the server span of each request by the semantic conventions for HTTP, and honours the caller's
-`traceparent`. Here is the rest: where spans go, which are kept, what ran as attributes of the server span, a child span
-for each stage of each image, and the trace's id in the log. The SDK's own variables (`OTEL_EXPORTER_OTLP_HEADERS`,
-`OTEL_RESOURCE_ATTRIBUTES`, `OTEL_BSP_*`, ...) have their usual meaning. docs/adr/0033 says why it is done this way.
+`traceparent`. This module adds the export and sampling of spans, attributes of the server span that say what ran, a
+child span for each stage of each image, and the trace id in the log. The SDK's own variables
+(`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_BSP_*`, ...) have their usual meaning. See
+docs/adr/0033 for the reasons.
 """
 
 import logging
@@ -27,21 +28,21 @@ from service.api.direct import DirectRoute
 log = logging.getLogger(__name__)
 
 _SIGNAL_PATH = "/v1/traces"
-# What the end of the process waits for a collector, seconds: one that is up takes milliseconds.
+# Longest wait for the collector at shutdown, seconds; a working one takes milliseconds.
 _FLUSH_S = 3.0
 
 
 class Tracing:
-    """Where the spans of one application go.
+    """Samples and exports the spans of one application.
 
-    Spans are sent in batches by a thread of their own. Its queue is bounded: when the collector is away or slow, the
-    oldest are dropped, and no request waits.
+    A separate thread sends the spans in batches from a bounded queue. If the collector is slow or unreachable, the
+    oldest spans are dropped, and no request waits.
 
     Args:
-        endpoint: Of the collector, as `http://host:4318`; the path `/v1/traces` is added where it is missing.
-        sample: Share of the traces that begin here; a request with a `traceparent` follows its flag.
-        version: Of the service.
-        flush_s: Longest that `close` waits for the collector, seconds.
+        endpoint: The collector's address, as `http://host:4318`; the path `/v1/traces` is appended if missing.
+        sample: Share of requests without a `traceparent` that are traced; for the others, its flag decides.
+        version: The service's version.
+        flush_s: Longest time that `close` waits for the collector, seconds.
     """
 
     def __init__(self, endpoint: str, *, sample: float, version: str, flush_s: float = _FLUSH_S) -> None:
@@ -50,15 +51,15 @@ class Tracing:
         self._exporter = OTLPSpanExporter(url if url.endswith(_SIGNAL_PATH) else url + _SIGNAL_PATH)
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(sample)),
-            resource=Resource.create().merge(ours).merge(OTELResourceDetector().detect()),  # the operator's words win
-            shutdown_on_exit=False,  # `close` does it, with a limit
+            resource=Resource.create().merge(ours).merge(OTELResourceDetector().detect()),  # the operator's values win
+            shutdown_on_exit=False,  # `close` does it, with a time limit
         )
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._filter = _TraceIds()
         self._handlers: list[logging.Handler] = []
         self._flush_s = flush_s
         self.tracer = self._provider.get_tracer("bireal-serve", version)
-        #: For FastAPI, which makes the server spans.
+        #: Configuration for FastAPI, which makes the server spans.
         self.telemetry: TelemetryConfig = {
             "tracer_provider": self._provider,
             "tracing": True,
@@ -70,32 +71,32 @@ class Tracing:
         }
 
     def start(self) -> None:
-        """Lets log records name the trace in which they were written."""
+        """Adds trace ids to log records."""
         self._handlers = list(logging.getLogger().handlers)
         for handler in self._handlers:
             handler.addFilter(self._filter)
 
     def close(self) -> None:
-        """Sends what is left, within `flush_s`; then gives up. Blocks: to be called in a thread."""
+        """Sends the remaining spans, or gives up after `flush_s`. Blocks: call it in a thread."""
         for handler in self._handlers:
             handler.removeFilter(self._filter)
-        # The SDK waits for as long as its exporter tries again, 30 s: too long for a process that was told to stop.
+        # The SDK would wait while its exporter retries, up to 30 s: too long for a process that must stop.
         last = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         last.start()
         last.join(self._flush_s)
         if last.is_alive():
-            log.warning("the collector of traces did not answer within %g s: the last spans are lost", self._flush_s)
+            log.warning("the trace collector did not answer within %g s: the last spans are lost", self._flush_s)
             self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 class StageSpans:
-    """Says in the request's span what ran, and adds a child span for each stage of each image.
+    """Adds to the request's span what ran, and a child span for each stage of each image.
 
-    Within `AccessMiddleware`, which makes the request's context.
+    Must be inside `AccessMiddleware`, which creates the request's context.
 
     Args:
-        app: The application within.
-        tracer: Makes the child spans.
+        app: The inner application.
+        tracer: Creates the child spans.
     """
 
     def __init__(self, app: ASGIApp, *, tracer: trace.Tracer) -> None:
@@ -110,31 +111,31 @@ class StageSpans:
         context = context_of(scope)
         context.images = []
 
-        async def tell(message: Message) -> None:
+        async def send_with_attributes(message: Message) -> None:
             if message["type"] == "http.response.start":  # FastAPI ends the span with the last byte of the body
                 _name_direct_route(span, scope)
                 span.set_attributes(_attributes(context))
             await send(message)
 
         try:
-            await self._app(scope, receive, tell)
+            await self._app(scope, receive, send_with_attributes)
         finally:
-            if span.is_recording():  # there was no answer: the client has gone
+            if span.is_recording():  # no response was sent, because the client disconnected
                 _name_direct_route(span, scope)
                 span.set_attributes(_attributes(context))
             self._add_stages(span, context.images)
 
     def _add_stages(self, parent: trace.Span, images: Iterable[ImageTimes]) -> None:
-        """Once the answer is sent, so that no client waits for it."""
+        """Adds the stage spans. Called after the response is sent, so that no client waits for it."""
         surrounding = trace.set_span_in_context(parent)
         clock_ns = time.time_ns() - time.perf_counter_ns()
-        told = set()
+        recorded = set()
         for number, image in enumerate(images):
             attributes = {**_run_attributes([image]), "bireal.image": number}
             for times in image.stages:
-                if times in told:  # an image that two networks share was decoded once
+                if times in recorded:  # a comparison decodes its image once for both networks
                     continue
-                told.add(times)
+                recorded.add(times)
                 name, begun, seconds = times
                 begun_ns = clock_ns + round(begun * 1e9)
                 stage = self._tracer.start_span(name, surrounding, attributes=attributes, start_time=begun_ns)
@@ -145,7 +146,7 @@ class _TraceIds(logging.Filter):
     """Adds the ids of the current trace and span to a record's fields."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets every record pass."""
+        """Keeps every record."""
         current = trace.get_current_span().get_span_context()
         if current.is_valid:
             ids = {
@@ -161,7 +162,7 @@ def _is_probe(scope: MutableMapping[str, Any]) -> bool:
 
 
 def _name_direct_route(span: trace.Span, scope: Scope) -> None:
-    """Does what FastAPI does for the routes that it finds itself: a direct one it never sees."""
+    """Names the span of a `DirectRoute`, which FastAPI never sees, as FastAPI does for its own routes."""
     route = scope.get("route")
     if isinstance(route, DirectRoute):
         span.set_attribute("http.route", route.path)
@@ -169,7 +170,7 @@ def _name_direct_route(span: trace.Span, scope: Scope) -> None:
 
 
 def _attributes(context: RequestContext) -> dict[str, str | int]:
-    """What the server span says beside HTTP's own attributes."""
+    """Attributes of the server span besides those of HTTP."""
     attributes: dict[str, str | int] = {"bireal.request_id": context.request_id}
     if context.problem is not None:
         attributes["bireal.problem"] = context.problem
@@ -179,7 +180,7 @@ def _attributes(context: RequestContext) -> dict[str, str | int]:
 
 
 def _run_attributes(images: list[ImageTimes]) -> dict[str, str | int]:
-    """What ran; of a comparison, both sides' values with a comma between."""
+    """What ran; for a comparison, the values of both sides, separated by a comma."""
     attributes: dict[str, str | int] = {
         f"bireal.{name}": ",".join(dict.fromkeys(str(image.labels[name]) for image in images))
         for name in images[0].labels

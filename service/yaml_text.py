@@ -1,4 +1,4 @@
-"""Reading YAML that people write by hand, so that whatever is wrong with it is one kind of error."""
+"""Parses hand-written YAML, with a single exception type for everything that can be wrong with it."""
 
 import yaml
 
@@ -6,16 +6,15 @@ import yaml
 def parse_yaml(text: str, *, as_text: bool = False) -> object:
     """Parses one YAML (or JSON) document.
 
-    PyYAML raises a bare ValueError for what looks like a date and is none (`2024-13-45`), and RecursionError for deep
-    nesting: callers that expect `YAMLError` alone would be ended by a typing mistake in one file of many.
+    PyYAML raises a plain ValueError for an invalid date (`2024-13-45`) and RecursionError for deep nesting. A caller
+    that expects only `YAMLError` would then fail on one bad file among many.
 
     Args:
         text: The document.
-        as_text: Leaves every scalar the text that it is in the file. `1.10` is otherwise the number 1.1, which is
-            another version.
+        as_text: Keeps every scalar as text. Otherwise `1.10` becomes the number 1.1, which is a different version.
 
     Raises:
-        yaml.YAMLError: It cannot be parsed.
+        yaml.YAMLError: The document cannot be parsed.
     """
     loader = yaml.BaseLoader if as_text else yaml.SafeLoader
     try:

@@ -70,11 +70,11 @@ def test_a_card_made_in_memory_has_no_folder() -> None:
         ({"network": {"method": "none"}}, "network.method", "binarisation"),
         ({"full": None}, "full", "twin"),
         ({"input": {"height": 0}}, "input.height", "greater than 0"),
-        ({"input": {"resize_shorter": 55}}, "input", "outside the image"),
+        ({"input": {"resize_shorter": 55}}, "input", "beyond the image"),
         ({"input": {"resize_shorter": None}}, "input.resize_shorter", "classifier"),
         ({"classes": []}, "classes", "classifier"),
         ({"classes": [{"wnid": "n1", "name": "a"}, {"wnid": "n1", "name": "b"}]}, "classes", "twice"),
-        ({"depth": {"max_m": 80, "min_m": 1, "fx_px": 1, "baseline_m": 1, "aspect": 1}}, "depth", "only a depth model"),
+        ({"depth": {"max_m": 80, "min_m": 1, "fx_px": 1, "baseline_m": 1, "aspect": 1}}, "depth", "for a depth model"),
         ({"weights": {"artefact_bytes": 0}}, "weights.artefact_bytes", "greater than 0"),
         ({"work": {"bops": -1}}, "work.bops", "greater than or equal to 0"),
         ({"training": {"wall_time_s": float("nan")}}, "training.wall_time_s", "finite"),
@@ -105,10 +105,10 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], field: str,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"depth": None}, "depth: a depth model states its camera"),
+        ({"depth": None}, "depth: a depth model must state its camera"),
         ({"depth": {"min_m": 80.0}}, "min_m 80 must be less than max_m 80"),
-        ({"input": {"resize_shorter": 64}}, "only a classifier has them"),
-        ({"classes": [{"wnid": "n1", "name": "a"}]}, "only a classifier has them"),
+        ({"input": {"resize_shorter": 64}}, "allowed only for a classifier"),
+        ({"classes": [{"wnid": "n1", "name": "a"}]}, "allowed only for a classifier"),
     ],
 )
 def test_mistakes_in_depth_cards_are_named(changes: dict[str, Any], message: str) -> None:
@@ -118,7 +118,7 @@ def test_mistakes_in_depth_cards_are_named(changes: dict[str, Any], message: str
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"full": "x"}, "only a binary model names a twin"), ({"network": {"method": "bireal"}}, "network.method")],
+    [({"full": "x"}, "allowed only for a binary model"), ({"network": {"method": "bireal"}}, "network.method")],
 )
 def test_mistakes_in_full_precision_cards_are_named(changes: dict[str, Any], message: str) -> None:
     document = full_card().model_dump(mode="json")
@@ -153,8 +153,8 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"name: [unclosed", "is not YAML"),
-        (b"- a\n- list\n", "holds list, not a mapping"),
-        (b"", "holds NoneType"),
+        (b"- a\n- list\n", "contains a list, not a mapping"),
+        (b"", "contains a NoneType"),
         (b"\xff\xfe\x00binary", "cannot be read"),
         (b"!!python/object/apply:os.system ['true']", "is not YAML"),
         (b"notes: 2024-13-45", "is not YAML: a value cannot be read"),  # a date to PyYAML, which then raises ValueError
@@ -177,4 +177,4 @@ def test_checksum_of_the_model_file(tmp_path: Path) -> None:
     card.path.write_bytes(content[:-1])
     with pytest.raises(ModelBrokenError, match=r"sha256 .* its card says") as caught:
         card.verify_file()
-    assert "cut short" in caught.value.remedy
+    assert "truncated" in caught.value.remedy

@@ -103,8 +103,8 @@ def test_messages_name_limits_and_alternatives() -> None:
     assert "'bireal18-tiny100'" in refused.remedy
     assert refused.problem()["counterpart"] == "bireal18-tiny100"
     assert "counterpart" not in errors.VariantNotServedError("m", "full", ["binary", "reference"]).problem()
-    assert errors.UnknownModelError("alexnet").remedy.startswith("There is none to ask for. GET /models says")
-    assert errors.UnknownModelError("x", other_task="depth").remedy.startswith("There is none to ask for; ask /depth")
+    assert errors.UnknownModelError("alexnet").remedy.startswith("No model is available. GET /models lists")
+    assert errors.UnknownModelError("x", other_task="depth").remedy.startswith("No model is available; use /depth")
 
 
 def test_a_given_remedy_replaces_the_default() -> None:

@@ -20,7 +20,7 @@ SMALL = Image.new("L", (16, 16), 128)
 
 def assert_refused(data: bytes, limit: int, parts: str, limits: ImageLimits | None = None) -> None:
     """A file is refused by this limit, and the error says so."""
-    with pytest.raises(ImageTooComplexError, match=f"more than {limit} {re.escape(parts)}") as caught:
+    with pytest.raises(ImageTooComplexError, match=f"more than the limit of {limit} {re.escape(parts)}") as caught:
         decode(data, limits=limits)
     assert (caught.value.status, caught.value.problem()["limit"]) == (413, limit)
 
@@ -136,7 +136,7 @@ def chunk(name: bytes, content: bytes = b"") -> bytes:
 @pytest.mark.parametrize("end", [33, -12], ids=["before", "after"])
 def test_chunks_beside_the_pixels_of_a_png_are_counted(part: bytes, end: int) -> None:
     plain = encode(SMALL, "PNG")
-    assert_refused(plain[:end] + part * 501 + plain[end:], 500, "chunks beside its pixels")
+    assert_refused(plain[:end] + part * 501 + plain[end:], 500, "chunks other than pixels")
     assert decode(plain[:end] + part * 400 + plain[end:]).image.size == (16, 16)
 
 
@@ -182,8 +182,8 @@ def run_length_bmp(width: int, height: int, runs: bytes) -> bytes:
 
 def test_run_lengths_of_a_bmp_are_limited() -> None:
     assert decode(run_length_bmp(4, 2, b"\4\5\0\0\4\7\0\1")).pixels[:, 0, 0].tolist() == [7, 5]
-    assert_refused(run_length_bmp(4, 2, b"\4\5" * 2_000_000), 4_000_000, "bytes of run lengths")
-    assert_refused(run_length_bmp(2001, 2000, b"\1\5\0\0" * 2000), 4_000_000, "pixels in run lengths")
+    assert_refused(run_length_bmp(4, 2, b"\4\5" * 2_000_000), 4_000_000, "bytes of run-length data")
+    assert_refused(run_length_bmp(2001, 2000, b"\1\5\0\0" * 2000), 4_000_000, "run-length encoded pixels")
 
 
 def test_a_large_bmp_without_run_lengths_passes() -> None:

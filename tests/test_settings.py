@@ -156,7 +156,9 @@ def test_options_can_be_limited_to_some() -> None:
 
 @pytest.mark.parametrize("endpoint", ["collector:4318", "grpc://collector:4317", "http://", "/v1/traces"])
 def test_an_endpoint_for_traces_that_is_none_is_refused(endpoint: str) -> None:
-    with pytest.raises(SettingsError, match=re.escape(f"--otlp-endpoint={endpoint!r}: give the collector as http://")):
+    with pytest.raises(
+        SettingsError, match=re.escape(f"--otlp-endpoint={endpoint!r}: give the collector's address as http://")
+    ):
         load_settings({"otlp_endpoint": endpoint})
     assert load_settings({"otlp_endpoint": "https://collector"}).otlp_endpoint == "https://collector"
 

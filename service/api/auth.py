@@ -1,11 +1,12 @@
-"""Keys: who may have pictures answered, and who may change the service.
+"""Authentication by keys: one set for inference, one for administration.
 
-Two sets of keys, each of any number so that a new one can be handed out before the old one goes. Without inference
-keys everybody may ask; without admin keys nobody may administer. A key comes as `Authorization: Bearer KEY` or as
-`X-API-Key: KEY`. Keys are kept as SHA-256 digests, compared in constant time, and never logged: the log names a key by
-the first digits of its digest, which is enough to see whether an old one is still in use.
+Each set may have several keys, so that a new one can be issued before the old one is revoked. Without inference keys,
+inference is open to everybody; without admin keys, administration is off. A request sends its key as
+`Authorization: Bearer KEY` or `X-API-Key: KEY`. Keys are stored as SHA-256 digests, compared in constant time, and
+never logged: the log identifies a key by the first digits of its digest, which shows whether an old one is in use.
 
-The guard is middleware, before the body is read, and closed by default: what is not listed as open needs a key.
+The guard is middleware that runs before the body is read. It is closed by default: a path that is not listed as open
+needs a key.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from service.settings import Settings
 KEY_HEADER = "x-api-key"
 Surface = Literal["open", "inference", "admin"]
 
-# Probes and scrapers have no keys; the page and the documents are the same for everybody and hold no data.
+# Probes and scrapers have no keys. The page and the documentation are the same for everybody and contain no data.
 _OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/favicon.ico", "/v2"})
 _OPEN_BELOW = ("/ui/", "/docs/", "/problems/", "/v2/health/")
 _ADMIN = frozenset({"/admin"})
@@ -34,7 +35,7 @@ _ADMIN_BELOW = ("/admin/", "/v2/repository/")
 
 
 def surface_of(path: str) -> Surface:
-    """Which keys a path needs, by the decoded path that routing sees too."""
+    """The set of keys that a path needs, by the decoded path, as in routing."""
     if path in _ADMIN or path.startswith(_ADMIN_BELOW):
         return "admin"
     if path in _OPEN or path.startswith(_OPEN_BELOW):
@@ -43,10 +44,10 @@ def surface_of(path: str) -> Surface:
 
 
 class KeyRing:
-    """Keys of one surface, as digests.
+    """The keys of one surface, as digests.
 
     Args:
-        keys: The keys.
+        keys: The keys as text.
     """
 
     def __init__(self, keys: list[str]) -> None:
@@ -56,7 +57,7 @@ class KeyRing:
         return bool(self._digests)
 
     def name_of(self, key: str) -> str | None:
-        """What the log calls a key; None for one that is not known. Takes the same time whichever key it is."""
+        """The log's name of a key; None if it is unknown. Takes the same time for every key."""
         digest = _digest(key)
         known = False
         for candidate in self._digests:
@@ -69,8 +70,8 @@ class Auth:
     """The keys of a service.
 
     Attributes:
-        inference: Empty where everybody may ask.
-        admin: Empty where nobody may administer.
+        inference: Keys for inference; if empty, no key is needed.
+        admin: Keys for administration; if empty, administration is off.
     """
 
     inference: KeyRing
@@ -78,10 +79,10 @@ class Auth:
 
     @classmethod
     def of(cls, settings: Settings) -> "Auth":
-        """Reads the keys of the settings.
+        """Reads the keys from the settings.
 
         Raises:
-            SettingsError: A key file cannot be read, holds no key, or one that is too weak.
+            SettingsError: A key file cannot be read, holds no key, or holds an invalid one.
         """
         return cls(
             inference=KeyRing(keys_of(settings.api_keys, settings.api_keys_file, "BIREAL_API_KEYS_FILE")),
@@ -89,11 +90,11 @@ class Auth:
         )
 
     def check(self, scope: Scope) -> None:
-        """Lets a request pass or raises.
+        """Checks that a request may proceed.
 
         Raises:
-            UnauthorizedError: It needs a key and has none that is known.
-            AdminDisabledError: It is for administration, which is turned off.
+            UnauthorizedError: It needs a key, but has none or an unknown one.
+            AdminDisabledError: It is for administration, which is off.
         """
         surface = surface_of(scope["path"])
         if surface == "admin":
@@ -102,17 +103,17 @@ class Auth:
             _check(self.inference, "inference", scope)
 
     def check_admin(self, scope: Scope) -> None:
-        """Lets an administrator pass or raises; see `check`."""
+        """Checks that a request has an admin key; see `check`."""
         if not self.admin:
             raise AdminDisabledError
         _check(self.admin, "admin", scope)
 
 
 class KeyGuard:
-    """Middleware that asks for keys before anything of a body is read.
+    """Middleware that checks keys before any of the body is read.
 
     Args:
-        app: The application within.
+        app: The inner application.
         auth: The keys.
     """
 
@@ -127,7 +128,7 @@ class KeyGuard:
 
 
 async def require_admin(request: Request) -> None:
-    """A route's dependency: only an administrator passes. For routes outside /admin, and as a second lock within."""
+    """A dependency that requires an admin key: for routes outside /admin, and as a second check within it."""
     auth: Auth = request.app.state.services.auth
     auth.check_admin(request.scope)
 
@@ -145,7 +146,7 @@ def _check(ring: KeyRing, surface: str, scope: Scope) -> None:
 
 
 def _key(headers: Headers) -> str | None:
-    """The key that a request carries, in either form."""
+    """The key of a request, from either header."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()

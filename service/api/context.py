@@ -1,4 +1,4 @@
-"""What belongs to one request: its id, its clock, the time spent in each stage, and what answered it."""
+"""The context of a request: its id, its clock, the time spent in each stage, and what answered it."""
 
 import re
 import time
@@ -13,22 +13,22 @@ from service.randomness import random_bytes
 
 SCOPE_KEY = "bireal.context"
 REQUEST_ID_HEADER = "x-request-id"
-#: Asked every few seconds by machines: logged only when debugging, and never traced.
+#: Paths that monitoring polls every few seconds: logged only at debug level, and never traced.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _HEADERS = "bireal.headers"
 
-# Ids go into log lines and headers of other systems: a short alphabet without separators, quotes or control characters.
+# Ids end up in log lines and in headers of other systems, so separators, quotes and control characters are excluded.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTimes:
-    """One image's way through one network, for a trace.
+    """The stages of one image in one network, for a trace.
 
     Attributes:
         labels: What ran: task, model, version, variant, kernel.
-        batch_size: Images that shared the run.
-        stages: Each stage's name, its begin by `time.perf_counter()`, and its seconds.
+        batch_size: Number of images in the batch.
+        stages: Name, start by `time.perf_counter()` and duration in seconds of each stage.
     """
 
     labels: Mapping[str, object]
@@ -38,16 +38,16 @@ class ImageTimes:
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request.
+    """The state of one request.
 
     Attributes:
-        request_id: The client's `x-request-id` where that is well-formed, else a new one.
+        request_id: The client's `x-request-id` if that is well-formed, else a new one.
         started: `time.perf_counter()` at the request's arrival.
-        stages: Seconds spent in each stage so far, in the order in which the stages came; sums over several images.
+        stages: Seconds spent in each stage so far, summed over the images, in the order of the stages.
         labels: What answered (task, model, variant, ...), for the log line.
-        problem: Code of the error that was answered, if one was.
-        client_deadline_s: Where that was a deadline of the client's own which passed: its length, seconds.
-        images: Of a request that is traced: each image's stages; None for the others.
+        problem: Code of the error that was sent, if any.
+        client_deadline_s: Length of the deadline, seconds, if the client set it itself and it passed.
+        images: The stages of each image if the request is traced; else None.
     """
 
     request_id: str
@@ -64,12 +64,12 @@ class RequestContext:
         return time.perf_counter() - self.started
 
     def add(self, stage: str, seconds: float) -> None:
-        """Adds time to a stage."""
+        """Adds seconds to a stage."""
         self.stages[stage] = self.stages.get(stage, 0.0) + seconds
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time of a block to a stage, also when it raises."""
+        """Adds the duration of a block to a stage, even if the block raises."""
         begun = time.perf_counter()
         try:
             yield
@@ -83,41 +83,41 @@ class RequestContext:
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """A request's header, the first of its name; what every layer asks for, without a view of all of them each.
+    """The first header of this name. The lookup table is built once per request and shared by all layers.
 
     Args:
-        scope: Of the request; servers hand over names in lower case.
-        name: In lower case.
+        scope: The request's scope; servers pass header names in lower case.
+        name: The header's name in lower case.
     """
     headers: dict[bytes, bytes] | None = scope.get(_HEADERS)
     if headers is None:
-        headers = scope[_HEADERS] = dict(reversed(list(scope["headers"])))  # of several of a name the first stays
+        headers = scope[_HEADERS] = dict(reversed(list(scope["headers"])))  # reversed, so that the first one wins
     value = headers.get(name)
     return None if value is None else str(value, "latin-1")
 
 
 def contradicts(scope: Scope, name: bytes) -> bool:
-    """Whether a request has a header more than once, with different values.
+    """Whether a request repeats a header with different values.
 
     Args:
-        scope: Of the request.
-        name: In lower case.
+        scope: The request's scope.
+        name: The header's name in lower case.
     """
     headers = scope["headers"]
-    if len(scope.get(_HEADERS, ())) == len(headers):  # no name is there twice: nearly always
+    if len(scope.get(_HEADERS, ())) == len(headers):  # no header is repeated, as in nearly all requests
         return False
     return len({value for each, value in headers if each == name}) > 1
 
 
 def request_id_from(given: str | None) -> str:
-    """The client's id if it can be echoed and logged safely, else a new one."""
+    """The client's id if it is safe to echo and to log, else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return random_bytes(16).hex()
 
 
 def context_of(where: HTTPConnection | Scope) -> RequestContext:
-    """The context that `AccessMiddleware` gave to a request."""
+    """The context that `AccessMiddleware` attached to a request."""
     scope = where.scope if isinstance(where, HTTPConnection) else where
     context: RequestContext = scope[SCOPE_KEY]
     return context

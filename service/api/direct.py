@@ -1,13 +1,13 @@
-"""Routes that answer ordinary requests without the framework: without its routing, and without its dependencies.
+"""Routes that answer ordinary requests without the framework's routing and dependency injection.
 
-The framework walks the dependencies, and the type of each parameter, anew for every request, which took about a quarter
-of the CPU that the service spent beside its work on a small picture; its search for the route is no cheaper. What a
-route of this class takes is known, so its parameters are read in one step. The endpoint's signature stays as it is: the
-OpenAPI document comes from it, and a request that does not fit (an unknown parameter, one sent twice, a value out of
-range) goes the framework's way, whose findings its error is made of.
+For every request, the framework resolves the dependencies and the type of each parameter again. For a small image,
+that took about a quarter of the CPU time outside of inference, and its search for the route is no cheaper. The
+parameters of a `DirectRoute` are known in advance and read in one step. The endpoint keeps its signature, from which
+the OpenAPI document is made. A request that does not fit (an unknown parameter, one sent twice, a value out of range)
+takes the framework's path, whose findings become the error.
 
-`Shortcut` leads to these routes from within the middleware: all that guards the service (limits, keys, ids, logs, the
-last catch of errors) lies before it, and only the framework's own layers are left out.
+`Shortcut` dispatches to these routes as the innermost middleware. Everything that guards the service (limits, keys,
+ids, logs, the error boundary) runs before it; only the framework's own layers are skipped.
 """
 
 import inspect
@@ -31,14 +31,14 @@ _TAKES = ("request", "services", "deadline", "subject", "query")
 
 
 class DirectRoute(APIRoute):
-    """A route whose endpoint takes `request`, `services`, `deadline`, `subject` and `query`, a model of its query.
+    """A route whose endpoint takes `request`, `services`, `deadline`, `subject` and `query` (a pydantic model).
 
     Raises:
-        TypeError: The endpoint takes something else.
+        TypeError: The endpoint has other parameters.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What answers a request."""
+        """The handler that the framework calls: the direct one, or the framework's if the parameters do not fit."""
         framework, direct = super().get_route_handler(), self.direct_handler()
 
         async def handle(request: Request) -> Response:
@@ -47,14 +47,14 @@ class DirectRoute(APIRoute):
         return handle
 
     def direct_handler(self) -> Callable[[Request, Services], Coroutine[Any, Any, Response | None]]:
-        """What answers a request whose parameters fit; None, with nothing of its body read, where they do not."""
+        """The handler for requests whose parameters fit. It returns None, without reading the body, if they do not."""
         endpoint = self.endpoint
         parameters = inspect.signature(endpoint).parameters
         if tuple(parameters) != _TAKES:
-            raise TypeError(f"{endpoint.__name__} takes {tuple(parameters)}; a DirectRoute's takes {_TAKES}")
+            raise TypeError(f"{endpoint.__name__} takes {tuple(parameters)}; a DirectRoute's endpoint takes {_TAKES}")
         model: type[BaseModel] = parameters["query"].annotation.__origin__  # of Annotated[model, Query()]
 
-        default = model()  # of most requests; never changed
+        default = model()  # for requests without a query, which are most; shared, so never modify it
 
         async def handle(request: Request, services: Services) -> Response | None:
             try:
@@ -72,12 +72,12 @@ class DirectRoute(APIRoute):
 
 
 class Shortcut:
-    """Middleware, the innermost: takes POST requests to their `DirectRoute`, and all others to the framework.
+    """The innermost middleware: dispatches POST requests to their `DirectRoute`, and all others to the framework.
 
     Args:
-        app: The framework's router, with what it puts around it.
-        services: Of the application.
-        routes: Those of the application's routers that are direct are found among them.
+        app: The framework's router and its own layers.
+        services: The services of the application.
+        routes: The routes to search for direct ones.
     """
 
     def __init__(self, app: ASGIApp, *, services: Services, routes: Iterable[BaseRoute]) -> None:
@@ -103,7 +103,7 @@ class Shortcut:
 
 
 def _query(request: Request, default: BaseModel) -> BaseModel | None:
-    """The query's parameters; None where one is sent twice, of which only the framework knows what to say."""
+    """The query's parameters; None if one is sent twice, because the framework builds the error for that."""
     if not request.scope["query_string"]:
         return default
     given = request.query_params

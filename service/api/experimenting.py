@@ -1,4 +1,4 @@
-"""Where experiments meet a request: whose it is, which arm answers it, and the token that its answer carries."""
+"""Experiments in a request: its subject, the arm that answers it, and the feedback token of its answer."""
 
 import hashlib
 import re
@@ -29,10 +29,10 @@ async def subject_of(
         str | None,
         Header(
             alias=SUBJECT_HEADER,
-            description="Whom a `split` experiment gives the same arm each time: a user's or a camera's id, 1 to 128 "
-            "printable ASCII characters without spaces. Only a hash of it is used, and it is not logged. Without it "
-            "each request is a subject of its own.",
-            json_schema_extra={"pattern": f"^{_SUBJECT.pattern}$"},  # checked below, for an error that helps
+            description="Id of the user or the camera. A `split` experiment always assigns the same arm to the same "
+            "subject. 1 to 128 printable ASCII characters without spaces; only a hash of it is used, and it is not "
+            "logged. Without it, each request is a separate subject.",
+            json_schema_extra={"pattern": f"^{_SUBJECT.pattern}$"},  # checked below, for a more helpful error
         ),
     ] = None,
 ) -> str:
@@ -43,7 +43,7 @@ async def subject_of(
         raise BadParameterError(
             SUBJECT_HEADER,
             f"The header {SUBJECT_HEADER} is not 1 to 128 printable ASCII characters without spaces.",
-            remedy="Send an id, or a hash of it in hexadecimal digits.",
+            remedy="Send an id, or a hexadecimal hash of it.",
         )
     return subject
 
@@ -52,14 +52,14 @@ SubjectOf = Annotated[str, Depends(subject_of)]
 
 
 class Routed(NamedTuple):
-    """What answers a request: a network, and the trial that this is part of, if it is."""
+    """The network that answers a request, and the trial that the request is part of, if any."""
 
     handle: Handle
     trial: Trial | None = None
 
 
 def route(services: Services, task: TaskName, model: str | None, variant: str | None, subject: str) -> Routed:
-    """Says what answers; raises as `Registry.resolve` does."""
+    """Chooses what answers a request; raises the errors of `Registry.resolve`."""
     laboratory = services.laboratory
     found = laboratory.route(task, model, variant, subject)
     if found is None:
@@ -75,14 +75,14 @@ async def signed(
     context: RequestContext,
     fx_px: float | None = None,
 ) -> list[Answered | ServiceError]:
-    """Gives each answer its feedback token, and says which arm of which experiment it is."""
+    """Adds to each answer its feedback token, and the experiment and arm that it belongs to."""
     if len(answers) == 1 and routed.trial is None and not routed.handle.task.measured_again:  # nearly always
         answer = answers[0]
         return [_signed(services, None, None, answer, context, None, None) if isinstance(answer, Answered) else answer]
-    # not by position: an image whose answer could not be made was run, and seen, all the same
+    # Matched by outcome, not by position: an image may have been run and recorded although its answer failed.
     seen = {id(each.outcome): each for each in routed.trial.seen} if routed.trial is not None else {}
     pictures: list[str | None] = [None] * len(uploads)
-    if routed.handle.task.measured_again:  # a picture has megabytes: off the event loop
+    if routed.handle.task.measured_again:  # hashing megabytes would block the event loop
         pictures = await services.pipeline.in_thread(lambda: [picture_digest(upload.data) for upload in uploads])
     return [
         _signed(services, routed.trial, seen.get(id(answer.outcome)), answer, context, picture, fx_px)
@@ -106,9 +106,9 @@ def _signed(
     if trial is not None:
         declaration, arm = trial.route.declaration, trial.route.arm.label
         experiment = (declaration.name, trial.route.revision, arm)
-        # In `shadow` the candidate may run later: it counts where feedback has the picture measured again.
+        # In `shadow` mode the candidate may run later, so it counts only if feedback measures the image again.
         other = trial.other_target if task.measured_again or (seen is not None and seen.other_classes) else None
-        if trial.route.subject is not None:  # the images of one request are one subject's, with the header or without
+        if trial.route.subject is not None:  # all images of one request have the same subject
             subject = services.laboratory.tokens.pseudonym(declaration.name, trial.route.subject)
     prediction = Prediction(
         id=seen.id if seen is not None else new_id(),
@@ -130,12 +130,12 @@ def _signed(
 
 
 def _classes(result: ClassifyResult) -> tuple[int, ...]:
-    """The best five, whatever number the client asked for."""
+    """The best five classes, whatever number the client requested."""
     if len(result.predictions) >= 5:
         return tuple([item.index for item in result.predictions[:5]])
     return CLASSIFY.best(result.probabilities)
 
 
 def picture_digest(data: bytes) -> str:
-    """Names an upload without keeping it."""
+    """A digest that identifies an upload without storing it."""
     return hashlib.sha256(data).hexdigest()[:32]

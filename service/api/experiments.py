@@ -1,4 +1,4 @@
-"""`/experiments`: what is compared and what was found; `/admin/experiments`: changing it without a restart."""
+"""`/experiments`: the experiments and their results. `/admin/experiments`: changes without a restart."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,20 +26,20 @@ Name = Annotated[str, Path(description="Name of the experiment.", max_length=200
 
 
 class ArmInfo(BaseModel):
-    """One arm as it is declared, and what runs it now."""
+    """One arm as declared, and what runs it now."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     role: str = Field(description="`baseline` or `candidate`.")
-    model: str | None = Field(description="The model that runs it; null where it cannot run.")
+    model: str | None = Field(description="The model that runs it; null if it cannot run.")
     version: str | None
     variant: VariantName
-    weight: float = Field(description="Share of the images that it answers (`split`), or that it runs.")
+    weight: float = Field(description="Share of the images that it answers (`split`) or on which it runs.")
 
 
 class ExperimentInfo(BaseModel):
-    """An experiment: what it compares, what it found, and what that means."""
+    """An experiment: its declaration, its results, and a verdict."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,7 +50,7 @@ class ExperimentInfo(BaseModel):
     description: str
     margin: float = Field(description="Accepted loss of accuracy, a fraction.")
     arms: list[ArmInfo] = Field(description="Baseline, then candidate.")
-    problem: str | None = Field(description="Why it cannot run; null where it can.")
+    problem: str | None = Field(description="Why it cannot run; null if it can.")
     results: Results | None
     verdict: Verdict | None
 
@@ -58,26 +58,26 @@ class ExperimentInfo(BaseModel):
 class ExperimentChanged(ExperimentInfo):
     """An experiment after a change."""
 
-    notice: str | None = Field(description="That the comparison begins anew, and why; null where the data stay.")
+    notice: str | None = Field(description="Why the comparison starts over; null if the data are kept.")
 
 
 class ExperimentList(BaseModel):
-    """Every experiment, by name."""
+    """All experiments, sorted by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     experiments: list[ExperimentInfo]
-    stored: bool = Field(description="Whether feedback and observations outlive the process.")
+    stored: bool = Field(description="Whether feedback and observations are kept when the process ends.")
 
 
 @router.get(
     "/experiments",
-    summary="What is being compared on live traffic, and what was found",
+    summary="All experiments on live traffic, with their results",
     response_model=ExperimentList,
     responses=problem_responses(503),
 )
 async def experiments(services: ServicesOf) -> Response:
-    """Lists every experiment with its results and a verdict in plain words; they are a second old at the most."""
+    """Lists every experiment with its results and a verdict in plain words. Results are at most one second old."""
     laboratory = services.laboratory
     found = await asyncio.to_thread(lambda: [_info(services, each) for each in laboratory.experiments.all()])
     return json_response(ExperimentList(experiments=found, stored=laboratory.store.path is not None))
@@ -90,7 +90,7 @@ async def experiments(services: ServicesOf) -> Response:
     responses=problem_responses(404, 422, 503),
 )
 async def experiment(services: ServicesOf, name: Name) -> Response:
-    """Tells what one experiment compares, what it found and what that means."""
+    """Returns the declaration, the results and the verdict of one experiment."""
     declaration = services.laboratory.experiments.get(name)
     return json_response(await asyncio.to_thread(_info, services, declaration))
 
@@ -106,15 +106,15 @@ _CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
     dependencies=[RequireAdmin, Depends(refuse_unknown), Depends(refuse_doubled_members)],
 )
 async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Response:
-    """Takes effect at once here, and within seconds at every replica that shares the store."""
+    """Takes effect on this replica at once, and within seconds on every replica that shares the store."""
     if declaration.name != name:
         raise InvalidExperimentError(
-            f"The declaration is of {declaration.name!r} and the path names {name[:70]!r}.",
-            remedy="Give both the same name.",
+            f"The declaration names {declaration.name!r}, but the path names {name[:70]!r}.",
+            remedy="Use the same name in both.",
         )
     if (member := declaration.without_effect) is not None:
         raise InvalidExperimentError(
-            f"{no_effect(member, declaration)}; nothing was changed.", remedy=f"Leave `{member}` out."
+            f"{no_effect(member, declaration)}; nothing was changed.", remedy=f"Leave out `{member}`."
         )
     return json_response(
         await asyncio.to_thread(_changed, services, name, lambda experiments: experiments.put(declaration))
@@ -129,10 +129,10 @@ async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Res
     dependencies=[RequireAdmin, Depends(refuse_unknown), Depends(refuse_doubled_members)],
 )
 async def patch(services: ServicesOf, name: Name, change: Change) -> Response:
-    """Changes what the body names and leaves the rest.
+    """Changes the members that the body names, and keeps the others.
 
-    The data so far stay with the experiment, but for another `weight` of a `split`: that begins the comparison anew,
-    as figures of periods with different weights cannot be put together.
+    The experiment keeps its data, except if the `weight` of a `split` changes. Then the comparison starts over, because
+    periods with different weights cannot be combined.
     """
     return json_response(
         await asyncio.to_thread(_changed, services, name, lambda experiments: experiments.change(name, change))
@@ -147,22 +147,24 @@ async def patch(services: ServicesOf, name: Name, change: Change) -> Response:
     dependencies=[RequireAdmin, Depends(refuse_unknown)],
 )
 async def delete(services: ServicesOf, name: Name) -> Response:
-    """Ends it; what was kept of it is forgotten in its time."""
+    """Ends the experiment. Its stored data are removed when their retention time ends."""
     await asyncio.to_thread(services.laboratory.experiments.remove, name)
     return Response(status_code=204)
 
 
 def _changed(services: Services, name: str, change: Callable[[Experiments], Declaration]) -> ExperimentChanged:
-    """Makes a change, and says where another revision of the experiment begins."""
+    """Makes a change, and adds a notice if a new revision of the experiment begins."""
     experiments = services.laboratory.experiments
     before = next((each for each in experiments.all() if each.name == name), None)
     after = change(experiments)
     notice = None
     if before is not None and before.identity() != after.identity():
-        reason = "what it compares is declared otherwise"
+        reason = "the declaration compares something else"
         if before.model_copy(update={"weight": after.weight}).identity() == after.identity():
-            reason = "periods of a `split` with different weights cannot be put together"
-        notice = f"The comparison begins anew: {reason}. The data so far are found again by declaring it as before."
+            reason = "periods of a `split` with different weights cannot be combined"
+        notice = (
+            f"The comparison starts over: {reason}. To get the earlier data back, declare the experiment as before."
+        )
     return ExperimentChanged(**dict(_info(services, after)), notice=notice)
 
 

@@ -1,4 +1,4 @@
-"""The form of `/feedback/depth`: token, picture and ground truth; and how a ground truth is read."""
+"""The form of `/feedback/depth` (token, picture and ground truth), and the reader of ground truth."""
 
 import io
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ from service.errors import (
 from service.scheduler import Deadline
 
 _FILES = {"picture": "the same picture, byte for byte", "truth": "the ground truth"}
-_REMEDY = "Send metres as a 16-bit grey PNG (metres * 256, 0 where unknown) or as a float32 .npy of the picture's size."
+_REMEDY = "Send metres, in the picture's size, as a 16-bit grey PNG (metres * 256, 0 if unknown) or a float32 .npy."
 _NPY_MAGIC = b"\x93NUMPY"
 
 DEPTH_FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "The answer's `feedback_token`, the same picture, and the ground truth of the picture's size in "
-        "metres: a 16-bit grey PNG (metres x 256, 0 where unknown, as KITTI's) or a float32 .npy.",
+        "description": "The answer's `feedback_token`, the same picture, and the ground truth in metres at the size of "
+        "the picture: a 16-bit grey PNG as in KITTI (metres x 256, 0 where unknown) or a float32 .npy.",
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -61,18 +61,18 @@ async def read_depth_form(request: Request, deadline: Deadline) -> DepthForm:
     """Reads the form.
 
     Raises:
-        MalformedBodyError: It is none, or cannot be taken apart.
-        BadParameterError: A part is missing, or there is another one.
-        EmptyBodyError: A part has no bytes.
-        UploadTimeoutError: It was not complete in time.
-        UnsupportedEncodingError: It is compressed.
+        MalformedBodyError: The body is not a multipart form, or cannot be parsed.
+        BadParameterError: A part is missing, unknown or repeated.
+        EmptyBodyError: A part is empty.
+        UploadTimeoutError: The body was not complete in time.
+        UnsupportedEncodingError: The body is compressed.
     """
     refuse_encoded(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise MalformedBodyError(
-            "The body is no multipart form.",
-            remedy="curl -F token=... -F picture=@road.jpg -F truth=@depth.png builds one.",
+            "The body is not a multipart form.",
+            remedy="Build one with curl -F token=... -F picture=@road.jpg -F truth=@depth.png.",
         )
     parser = InMemoryParser(request.headers, request.stream(), max_files=len(_FILES), max_fields=1 + len(_FILES))
     try:
@@ -88,7 +88,7 @@ async def read_depth_form(request: Request, deadline: Deadline) -> DepthForm:
     except DeadlineExceededError:
         raise UploadTimeoutError(deadline.timeout_s) from None
     except MultiPartException as error:
-        raise MalformedBodyError(f"The multipart body cannot be taken apart: {error.message.rstrip('.')}.") from None
+        raise MalformedBodyError(f"The multipart body cannot be parsed: {error.message.rstrip('.')}.") from None
     return _form(parts)
 
 
@@ -96,10 +96,10 @@ def _form(sent: Sequence[tuple[str, tuple[bytes, str | None] | str]]) -> DepthFo
     parts = dict(sent)
     for name in parts.keys() - {"token", *_FILES}:
         raise BadParameterError(
-            name, f"The form has a part called {name[:40]!r}.", remedy="Send token, picture and truth."
+            name, f"The form has an unknown part {name[:40]!r}.", remedy="Send token, picture and truth."
         )
     if len(parts) < len(sent):
-        raise BadParameterError("body", "The form has a part twice.", remedy="Send token, picture and truth once.")
+        raise BadParameterError("body", "The form has a part twice.", remedy="Send token, picture and truth once each.")
     token = parts.get("token")
     if not isinstance(token, str):
         raise BadParameterError(
@@ -117,17 +117,17 @@ def _form(sent: Sequence[tuple[str, tuple[bytes, str | None] | str]]) -> DepthFo
 
 
 def read_truth(upload: Upload, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Reads a ground truth; its size is checked before its pixels are decoded.
+    """Reads a ground truth. Its size is checked before its pixels are decoded.
 
     Args:
         upload: A 16-bit PNG or an .npy.
-        size: Height and width that it must have, pixels: those of the upright picture.
+        size: Required height and width, pixels: those of the upright picture.
 
     Returns:
         float32 [H, W], metres, 0 where there is none.
 
     Raises:
-        GroundTruthError: It is neither, is damaged, or has another size.
+        GroundTruthError: It is neither format, is damaged, or has a different size.
     """
     truth_m = _read_npy(upload.data, size) if upload.data.startswith(_NPY_MAGIC) else _read_png(upload.data, size)
     return np.where(np.isfinite(truth_m) & (truth_m > 0), truth_m, np.float32(0))
@@ -140,8 +140,8 @@ def _read_png(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.float32]:
             values = np.asarray(image).astype(np.float32)
     except GroundTruthError:
         raise
-    except Exception as error:  # Pillow raises many kinds for damaged files
-        raise GroundTruthError("The ground truth is no PNG that can be read, and no .npy.", remedy=_REMEDY) from error
+    except Exception as error:  # Pillow raises many types for damaged files
+        raise GroundTruthError("The ground truth is neither a readable PNG nor an .npy.", remedy=_REMEDY) from error
     return values / np.float32(256)
 
 
@@ -156,15 +156,15 @@ def _read_npy(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)  # the header only: what it claims is not allocated
-    except Exception as error:  # NumPy reads it as a Python literal: TokenError, TypeError, IndexError, SyntaxError
+        shape, fortran, dtype = read(file)  # reads only the header, and allocates nothing of what it claims
+    except Exception as error:  # NumPy parses it as a Python literal: TokenError, TypeError, IndexError, SyntaxError
         raise GroundTruthError("The .npy of the ground truth has a damaged header.", remedy=_REMEDY) from error
     if dtype.hasobject or dtype.kind != "f":
-        raise GroundTruthError(f"The .npy holds {dtype}, not floating-point metres.", remedy=_REMEDY)
+        raise GroundTruthError(f"The .npy contains {dtype}, not floating-point metres.", remedy=_REMEDY)
     _check_size(shape, size)
     body = data[file.tell() :]
     if len(body) != dtype.itemsize * size[0] * size[1]:
-        raise GroundTruthError("The .npy has another length than its header says.", remedy=_REMEDY)
+        raise GroundTruthError("The length of the .npy does not match its header.", remedy=_REMEDY)
     with np.errstate(over="ignore", invalid="ignore"):
         values = np.frombuffer(body, dtype).reshape(size, order="F" if fortran else "C").astype(np.float32)
     return np.asarray(values)
@@ -174,5 +174,5 @@ def _check_size(found: tuple[int, ...], size: tuple[int, int]) -> None:
     if tuple(found) != size:
         shown = " x ".join(str(length)[:20] for length in found[:4]) or "a single value"
         raise GroundTruthError(
-            f"The ground truth is {shown} (height x width) and the picture {size[0]} x {size[1]}.", remedy=_REMEDY
+            f"The ground truth is {shown} (height x width), but the picture is {size[0]} x {size[1]}.", remedy=_REMEDY
         )

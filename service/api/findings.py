@@ -1,4 +1,4 @@
-"""What the framework finds wrong with a request's query, headers and JSON body, as errors of ours."""
+"""Turns the framework's findings about a request's query, headers and JSON body into the service's errors."""
 
 import asyncio
 import re
@@ -18,25 +18,25 @@ _JSON_REMEDY = "Send a JSON object in UTF-8, with Content-Type: application/json
 
 
 def _plain(value: object) -> object:
-    """What pydantic would read as a number beside plain digits: `1_0` as ten, ` 3`, `3.0`, digits of other scripts."""
+    """Rejects what pydantic also accepts as an integer: `1_0` as ten, ` 3`, `3.0`, digits of other scripts."""
     if isinstance(value, str) and not _PLAIN.fullmatch(value):
-        raise ValueError("a whole number is written in the digits 0 to 9 alone")
+        raise ValueError("a whole number must be written with the digits 0 to 9 only")
     return value
 
 
-#: Of a whole number in a query; after its `Field`, whose limits would else be missing in the OpenAPI document.
+#: For integers in a query. Put it after the `Field`, or its limits will be missing in the OpenAPI document.
 PLAIN_DIGITS = BeforeValidator(_plain)
 
 
 def request_error(findings: Sequence[Mapping[str, Any]]) -> ServiceError:
-    """The error of a request that does not fit what the route takes.
+    """The error for a request that does not match the route's parameters.
 
     Args:
-        findings: pydantic's, as FastAPI hands them on: `loc` begins with `query`, `header`, `path` or `body`.
+        findings: pydantic's findings as passed on by FastAPI: `loc` begins with `query`, `header`, `path` or `body`.
 
     Returns:
-        400 where the body is no JSON; else 422 with a sentence for each finding, the first of which names the
-        error's parameter.
+        400 if the body is not JSON; else 422 with one sentence per finding. The error's parameter is that of the
+        first finding.
     """
     for finding in findings:
         if finding["type"] == "json_invalid":
@@ -52,52 +52,50 @@ def request_error(findings: Sequence[Mapping[str, Any]]) -> ServiceError:
 
 
 def malformed_json(reason: str) -> MalformedBodyError:
-    """400: a body that is taken as JSON and is none."""
+    """400: a body that should be JSON but is not."""
     return MalformedBodyError(f"The body is not JSON: {reason}.", remedy=_JSON_REMEDY)
 
 
 async def refuse_repeated(request: Request) -> None:
-    """A dependency of routes with a query: which of two values counts must not depend on who reads them.
+    """A dependency that rejects repeated query parameters: readers of a query differ in which value they use.
 
     Raises:
-        BadParameterError: A name stands twice in the query.
+        BadParameterError: A query parameter is repeated.
     """
     counts = Counter(name for name, _ in request.query_params.multi_items())
     name, times = max(counts.items(), key=lambda item: item[1], default=("", 0))
     if times > 1:
         raise BadParameterError(
-            name[:40], f"The query parameter {name[:40]!r} is there {times} times.", remedy="Send it once."
+            name[:40], f"The query parameter {name[:40]!r} occurs {times} times.", remedy="Send it once."
         )
 
 
 async def refuse_unknown(request: Request) -> None:
-    """A dependency of routes that change or run something: FastAPI passes over names that a route does not declare.
+    """A dependency that rejects query parameters which the route does not declare; FastAPI ignores them.
 
-    A misspelt `version` would then take every version of a model out of service. Routes whose query is one model with
-    `extra="forbid"` need it not; probes and scrapers may add what they like.
+    For routes that change or run something: a misspelt `version` would take every version of a model out of service.
+    Routes whose query is a model with `extra="forbid"` do not need it, and probes and scrapers may add parameters.
 
     Raises:
-        BadParameterError: A name in the query is none of the route's.
+        BadParameterError: The route has no such query parameter.
     """
     known = [field.alias for field in request.scope["route"].dependant.query_params]
     unknown = next((name for name in request.query_params if name not in known), None)
     if unknown is not None:
         raise BadParameterError(
             unknown[:40],
-            f"There is no query parameter {unknown[:40]!r} of this path.",
-            remedy=f"It takes {', '.join(known)}."
-            if known
-            else "It takes none; GET /docs says what goes into the body.",
+            f"This path has no query parameter {unknown[:40]!r}.",
+            remedy=f"It accepts {', '.join(known)}." if known else "It accepts none; GET /docs describes the body.",
         )
 
 
 async def refuse_doubled_members(request: Request) -> None:
-    """A dependency of routes that take JSON: the framework keeps the last of two members of one name.
+    """A dependency that rejects repeated members of a JSON body, of which the framework would use the last.
 
     Raises:
-        BadParameterError: The body has a member twice.
+        BadParameterError: A member of the body is repeated.
     """
-    body = await request.body()  # which the framework has read
+    body = await request.body()  # the framework has already read it
     if len(body) < LARGE_BYTES:
         refuse_doubled(body)
     else:
@@ -106,7 +104,7 @@ async def refuse_doubled_members(request: Request) -> None:
 
 def _name(finding: Mapping[str, Any]) -> str:
     place, *path = (str(step) for step in finding["loc"])
-    return ".".join(path) if path else place  # a name may be empty: `?=1`
+    return ".".join(path) if path else place  # the name may be empty, as in `?=1`
 
 
 def _sentence(finding: Mapping[str, Any]) -> str:
@@ -118,22 +116,22 @@ def _sentence(finding: Mapping[str, Any]) -> str:
     if finding["type"] == "missing":
         return f"The {what} {name!r} is missing."
     if finding["type"] == "extra_forbidden":
-        return f"There is no {what} {name!r}." if place != "body" else f"The body can have no member {name!r}."
+        return f"There is no {what} {name!r}." if place != "body" else f"The body must not have a member {name!r}."
     message = finding["msg"].removeprefix("Value error, ")
     return f"The {what} {name}={_shown(finding.get('input'))}: {message}."
 
 
 def _sentence_of_body(finding: Mapping[str, Any]) -> str:
-    """Of the body as a whole: absent, of another type, or of members that do not go together."""
+    """The sentence for a finding about the whole body: missing, of the wrong type, or with conflicting members."""
     if finding["type"] == "missing":
         return "The body is empty."
     if finding["type"] == "value_error":
-        return f"The body cannot be used: {finding['msg'].removeprefix('Value error, ')}."
-    return "The body is no JSON object."
+        return f"The body is not valid: {finding['msg'].removeprefix('Value error, ')}."
+    return "The body is not a JSON object."
 
 
 def _shown(value: object) -> str:
-    """A client's value for an error message: quoted, and cut where it is long."""
+    """A client's value for an error message: quoted, and truncated if it is long."""
     limit = 40
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "..."

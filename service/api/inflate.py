@@ -1,32 +1,32 @@
-"""Compressed bodies, undone with a bound: 20 kB of gzip can hold 20 MB of zeros."""
+"""Bounded decompression of bodies: 20 kB of gzip can contain 20 MB of zeros."""
 
 import zlib
 
 from service.errors import BodyTooLargeError, MalformedBodyError, UnsupportedEncodingError
 
-#: Values of `Content-Encoding` by which a body is as it is.
+#: Values of `Content-Encoding` that mean no compression.
 IDENTITY = ("", "identity")
-# Of zlib's `wbits`: gzip's header, or zlib's (which HTTP calls deflate, RFC 9110 section 8.4.1.2).
+# zlib's `wbits`: for the gzip header, or the zlib header (which HTTP calls deflate, RFC 9110 section 8.4.1.2).
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 _AVAILABLE = ("gzip", "deflate")
 
 
 def inflate(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
-    """Undoes a body's `Content-Encoding`.
+    """Decompresses a body according to its `Content-Encoding`.
 
     Args:
-        body: As it was sent.
-        encoding: The header's value; empty where there is none.
-        max_bytes: Most bytes of the result; no more are ever made.
+        body: The body as sent.
+        encoding: The header's value; empty if there is none.
+        max_bytes: Limit on the size of the result; never exceeded, not even temporarily.
 
     Returns:
-        The body before it was compressed.
+        The decompressed body.
 
     Raises:
-        UnsupportedEncodingError: Neither gzip nor deflate, or several at once.
+        UnsupportedEncodingError: The encoding is neither gzip nor deflate, or there are several.
         BodyTooLargeError: The result has more bytes than the limit.
-        MalformedBodyError: The body is not of this encoding, or was cut short.
+        MalformedBodyError: The body does not have this encoding, or is truncated.
     """
     name = encoding.strip().lower()
     if name in IDENTITY:
@@ -43,12 +43,12 @@ def inflate(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
     if not inflater.eof:
         raise _malformed(name, "it ends too early")
     if inflater.unused_data:
-        raise _malformed(name, "something follows after its end")
+        raise _malformed(name, "there is more data after its end")
     return content
 
 
 def _malformed(name: str, what: str) -> MalformedBodyError:
     return MalformedBodyError(
-        f"The body is said to be encoded as {name}: {what}.",
-        remedy="Compress the whole body once, or send it as it is.",
+        f"The body does not match its encoding {name}: {what}.",
+        remedy="Compress the whole body once, or send it uncompressed.",
     )

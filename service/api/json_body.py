@@ -1,6 +1,6 @@
-"""Bodies of JSON: members that are there once, and pictures as `{"image": "<base64>"}`.
+"""JSON bodies: the check for repeated members, and images as `{"image": "<base64>"}`.
 
-The latter are for clients that can send nothing but JSON; they are a third larger than they need be.
+The latter are for clients that can send only JSON; base64 makes an image a third larger.
 """
 
 import base64
@@ -13,19 +13,19 @@ from service.errors import BadParameterError, EmptyBodyError, MalformedBodyError
 
 JSON_TYPE = "application/json"
 FIELD = "image"
-#: From here on it is taken apart in a thread: 20 MB take some 50 ms, which the event loop has not.
+#: Larger bodies are parsed in a thread: 20 MB take about 50 ms, which would block the event loop.
 LARGE_BYTES = 200_000
 _MARK = ";base64,"
 _LEAST_DOUBLED = len(b'{"image":0,"image":""}')
 
 
 def refuse_doubled(body: bytes) -> None:
-    """Refuses a document in which a member stands twice: readers of JSON differ in which of the two counts (RFC 8259).
+    """Rejects a document with repeated members, because parsers differ in which one they use (RFC 8259, section 4).
 
-    What is no JSON is left to those who read it.
+    Malformed JSON is left to the actual parser.
 
     Raises:
-        BadParameterError: An object has two members of one name.
+        BadParameterError: An object has two members with the same name.
     """
 
     def look(members: list[tuple[str, object]]) -> None:
@@ -44,15 +44,15 @@ def refuse_doubled(body: bytes) -> None:
 
 
 def image_from_json(body: bytes) -> bytes:
-    """The picture in a JSON document.
+    """The image in a JSON document.
 
     Args:
-        body: `{"image": "<base64>"}`; the text may be a whole `data:` URL. Line breaks inside are passed over.
+        body: `{"image": "<base64>"}`; the value may also be a `data:` URL. Line breaks in it are ignored.
 
     Raises:
-        EmptyBodyError: There is no picture in it.
-        MalformedBodyError: It is no JSON, or the text no base64.
-        BadParameterError: It has other members, or one twice, or the picture is not a text.
+        EmptyBodyError: There is no image in it.
+        MalformedBodyError: The body is not JSON, or the value is not base64.
+        BadParameterError: There are other or repeated members, or the value is not a string.
     """
     if not body:
         raise EmptyBodyError
@@ -61,17 +61,17 @@ def image_from_json(body: bytes) -> bytes:
     except ValueError as error:
         raise MalformedBodyError(f"The body is not JSON: {error}.") from None
     remedy = (
-        f'Send {{"{FIELD}": "<base64>"}}, or the picture itself with its own Content-Type; options go into the query.'
+        f'Send {{"{FIELD}": "<base64>"}}, or the image itself with its own Content-Type; options go into the query.'
     )
     if not isinstance(document, dict):
         raise BadParameterError("body", "The JSON body is not an object.", remedy=remedy)
     unknown = next((str(name) for name in document if name != FIELD), None)
     if unknown is not None:
-        raise BadParameterError(unknown[:40], f"The JSON body has a member {unknown[:40]!r}.", remedy=remedy)
+        raise BadParameterError(unknown[:40], f"The JSON body has an unknown member {unknown[:40]!r}.", remedy=remedy)
     text = document.get(FIELD)
     if not isinstance(text, str):
-        raise BadParameterError(FIELD, f"The JSON body has no text {FIELD!r}.", remedy=remedy)
-    if len(body) - len(text) >= _LEAST_DOUBLED:  # else there is no room for two, and all of it need not be read again
+        raise BadParameterError(FIELD, f"The JSON body has no string {FIELD!r}.", remedy=remedy)
+    if len(body) - len(text) >= _LEAST_DOUBLED:  # a shorter body has no room for a repeated member
         refuse_doubled(body)
     if text.startswith("data:") and _MARK in text[:200]:
         text = text.partition(_MARK)[2]
@@ -79,9 +79,9 @@ def image_from_json(body: bytes) -> bytes:
         data = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):  # ValueError: characters beyond ASCII
         raise MalformedBodyError(
-            f"The text {FIELD!r} of the JSON body is not base64.",
-            remedy="Encode the bytes of the picture's file, with padding: base64 photo.jpg.",
+            f"The string {FIELD!r} in the JSON body is not base64.",
+            remedy="Encode the bytes of the image file, with padding: base64 photo.jpg.",
         ) from None
     if not data:
-        raise EmptyBodyError(f"The text {FIELD!r} of the JSON body is empty.")
+        raise EmptyBodyError(f"The string {FIELD!r} in the JSON body is empty.")
     return data

@@ -1,10 +1,9 @@
-"""What a client still sends once it has been refused: read for a while, so that it sees why, and then no more.
+"""Lingering close: keeps reading for a while after a request was refused, so that the client sees the response.
 
-Closing a connection at once, with bytes of the client unread, makes its system throw away the answer too: it would see
-"connection reset" in place of 413. Reading on to the end, as HTTP servers do that keep the connection, lets a client
-send for ever. In between lies what is done here, the "lingering close" of older servers: the answer is sent, marked
-`Connection: close`; what comes then is thrown away, up to a limit in bytes and one in time; then the connection is
-closed.
+If a server closes a connection with unread bytes, the client's system discards the response too, and the client sees
+"connection reset" instead of 413. If it reads to the end, as servers that keep the connection do, a client can send
+forever. The "lingering close" of older servers is in between: send the response with `Connection: close`, discard
+what still arrives up to a limit in bytes and in time, then close the connection.
 """
 
 import asyncio
@@ -15,18 +14,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.context import header
 
-#: What a client may still send once it has been refused, bytes and seconds: enough for most to finish and to see why.
+#: Limits on what a refused client may still send, bytes and seconds: enough for most clients to finish.
 LINGER_BYTES = 64_000_000
 LINGER_S = 10.0
 
 
 class LingeringClose:
-    """Bounds what is read after an answer that came before the end of the request's body. The outermost layer.
+    """The outermost layer: bounds what is read after a response that precedes the end of the request's body.
 
     Args:
-        app: The application within.
-        max_bytes: Most bytes that are thrown away.
-        max_s: Longest time that is spent with it, seconds.
+        app: The inner application.
+        max_bytes: Most bytes to discard.
+        max_s: Longest time to spend on discarding, seconds.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, max_s: float) -> None:
@@ -53,7 +52,7 @@ class LingeringClose:
                 MutableHeaders(scope=message)["connection"] = "close"
             last = message["type"] == "http.response.body" and not message.get("more_body", False)
             if closing and unread and last:
-                await send({**message, "more_body": True})  # all of the answer is on its way now
+                await send({**message, "more_body": True})  # sends the whole response, but does not end it yet
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._max_s):
                         await discard()
@@ -69,5 +68,5 @@ class LingeringClose:
 
 
 def _has_body(scope: Scope) -> bool:
-    """Whether a request says that it has a body."""
+    """Whether a request's headers announce a body."""
     return (header(scope, b"content-length") or "0").strip("0") != "" or header(scope, b"transfer-encoding") is not None

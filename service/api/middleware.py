@@ -1,6 +1,6 @@
-"""Pure ASGI middleware: request ids, access log and metrics, limits on bodies, and the last catch of every error.
+"""Pure ASGI middleware: request ids, access log and metrics, the limit on bodies, and the error boundary.
 
-Pure, because Starlette's BaseHTTPMiddleware hides a client's disconnect from the application.
+Starlette's BaseHTTPMiddleware is not used because it hides a client's disconnect from the application.
 """
 
 import logging
@@ -26,23 +26,23 @@ from service.metrics import RequestMetrics
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("service.access")
 
-#: Status in logs and metrics of a request whose client went away before the answer (as nginx has it).
+#: Status in logs and metrics of a request whose client disconnected before the response, as in nginx.
 CLIENT_CLOSED_REQUEST = 499
 _REQUEST_ID = REQUEST_ID_HEADER.encode()
 
 
 class AccessMiddleware:
-    """The second layer: gives each request its context, answers with its id and timings, logs and counts it.
+    """The second layer: creates the request's context, adds its id and timings to the response, logs and counts it.
 
     Args:
-        app: The application within.
-        metrics: Count each request.
-        draining: Whether the service is about to stop; clients are then told to close their connections.
+        app: The inner application.
+        metrics: Counts each request.
+        draining: Whether the service is about to stop; responses then tell clients to close their connections.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: RequestMetrics, draining: Callable[[], bool]) -> None:
         self._app, self._metrics, self._draining = app, metrics, draining
-        self._in_flight = 0  # only the event loop changes it
+        self._in_flight = 0  # changed only in the event loop
         metrics.in_flight.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +74,7 @@ class AccessMiddleware:
             self._finished(scope, context, status)
 
     def _finished(self, scope: Scope, context: RequestContext, status: int) -> None:
-        # The template, never what the client typed: paths that scanners try must not become label values.
+        # The path template, never the client's path: the paths that scanners try must not become label values.
         seconds, route = context.elapsed_s, getattr(scope.get("route"), "path", None)
         self._metrics.observe_http(scope["method"], route, status, seconds)
         if context.problem is not None:
@@ -98,7 +98,7 @@ class AccessMiddleware:
 
 
 class ErrorBoundary:
-    """Turns whatever escapes the application into a problem document, and logs it; a stack trace never leaves."""
+    """Turns every exception that escapes the application into a problem document and logs it; sends no traceback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -118,24 +118,24 @@ class ErrorBoundary:
         try:
             await self._app(scope, receive, watch)
         except ClientDisconnect:
-            log.info("the client went away", extra={"fields": {"request_id": context_of(scope).request_id}})
-        except Exception as error:  # the last catch: whatever it is, the client gets an answer and the service lives on
+            log.info("the client disconnected", extra={"fields": {"request_id": context_of(scope).request_id}})
+        except Exception as error:  # whatever it is, the client gets a response and the service keeps running
             if isinstance(error, ServiceError):
                 log_failure(error)
             else:
-                log.exception("unforeseen error", extra={"fields": {"request_id": context_of(scope).request_id}})
+                log.exception("unexpected error", extra={"fields": {"request_id": context_of(scope).request_id}})
                 error = internal_error()
             if started:
-                raise  # too late for a document: the server closes the connection, which the client sees
+                raise  # too late for a document: the server closes the connection, which the client notices
             await problem_response(error, scope)(scope, receive, send)
 
 
 class BodyLimit:
-    """Refuses bodies above a limit before they are buffered: by their declared length, else while they arrive.
+    """Rejects bodies above a limit before they are buffered: by their declared length, else while they arrive.
 
     Args:
-        app: The application within.
-        max_bytes: The limit.
+        app: The inner application.
+        max_bytes: The limit, bytes.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
@@ -163,7 +163,7 @@ class BodyLimit:
 
 
 class HeadAsGet:
-    """Answers HEAD as GET without the body (RFC 9110 section 9.3.2): load balancers and uptime checks ask that way."""
+    """Answers HEAD like GET, without the body (RFC 9110 section 9.3.2), for load balancers and uptime checks."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -177,7 +177,7 @@ class HeadAsGet:
         async def without_body(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        as_get = {**scope, "method": "GET"}  # a copy: the server and the log must go on to see HEAD
+        as_get = {**scope, "method": "GET"}  # a copy, because the server and the log must still see HEAD
         try:
             await self._app(as_get, receive, without_body)
         finally:

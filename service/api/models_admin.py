@@ -1,4 +1,4 @@
-"""Administration of the models that are served: load, unload, reload, labels. For administrators only."""
+"""Administration of the served models: load, unload, reload, labels. Requires an admin key."""
 
 import asyncio
 from typing import Annotated
@@ -19,43 +19,45 @@ router = APIRouter(
 )
 
 _STATUSES = (404, 409, 422, 500, 503)
-Name = Annotated[str, Path(description="Of a model: its folder's name.", max_length=64)]
-Label = Annotated[str, Path(description="Such as `stable` or `canary`; `default` is what the name alone stands for.")]
-Version = Annotated[str | None, Query(description="One version; all of the model where not given.", max_length=64)]
+Name = Annotated[str, Path(description="Name of the model, which is the name of its folder.", max_length=64)]
+Label = Annotated[
+    str, Path(description="A label such as `stable` or `canary`; the name alone stands for the label `default`.")
+]
+Version = Annotated[str | None, Query(description="One version; if omitted, all versions.", max_length=64)]
 
 
 class ManagedVersion(BaseModel):
-    """One version of one model, in memory or in the folder."""
+    """One version of one model, loaded or only in the folder."""
 
     name: str
     version: str
     state: str = Field(description="`ready`, `failed` or `unloaded`.")
     labels: list[str]
-    reason: str | None = Field(description="Why it cannot run, or why its latest reload was not taken.")
+    reason: str | None = Field(description="Why it cannot run, or why its latest reload failed.")
 
 
 class ManagedModels(BaseModel):
-    """Versions, by name and version."""
+    """Versions, sorted by name and version."""
 
     versions: list[ManagedVersion]
 
 
-@router.get("", summary="What is in the folder, and what runs?", responses=problem_responses(422, 503))
+@router.get("", summary="All versions and their states", responses=problem_responses(422, 503))
 async def index(services: ServicesOf) -> ManagedModels:
-    """Every version, those that are not loaded too."""
+    """Lists every version in the folder or in memory, including those that are not loaded."""
     return await _states(services, None)
 
 
 @router.post("/{name}/load", summary="Load a version", responses=problem_responses(*_STATUSES))
 async def load(services: ServicesOf, name: Name, version: Version = None) -> ManagedModels:
-    """Loads what is in the folder and does not run yet. What runs is left alone."""
+    """Loads what is in the folder and not yet loaded. Loaded versions are not touched."""
     await asyncio.to_thread(services.changes.load, name, version)
     return await _states(services, name)
 
 
 @router.post("/{name}/reload", summary="Load a version again", responses=problem_responses(*_STATUSES))
 async def reload(services: ServicesOf, name: Name, version: Version = None) -> ManagedModels:
-    """Loads what is in the folder beside what runs, and then takes its place: no request is dropped."""
+    """Loads the version from the folder again, then replaces the loaded one with it. No request is dropped."""
     await asyncio.to_thread(services.changes.reload, name, version)
     return await _states(services, name)
 
@@ -65,30 +67,28 @@ async def unload(
     services: ServicesOf,
     name: Name,
     version: Version = None,
-    force: Annotated[bool, Query(description="Even if the default changes or nothing is left.")] = False,
+    force: Annotated[bool, Query(description="Unload even if the default changes or no version remains.")] = False,
 ) -> ManagedModels:
-    """What it still runs is finished, and then its memory is freed."""
+    """Finishes the version's pending requests, then frees its memory."""
     await asyncio.to_thread(lambda: services.changes.unload(name, version, force=force))
     return await _states(services, None if force else name)
 
 
-@router.put(
-    "/{name}/labels/{label}", summary="Let a label stand for a version", responses=problem_responses(*_STATUSES)
-)
+@router.put("/{name}/labels/{label}", summary="Assign a label to a version", responses=problem_responses(*_STATUSES))
 async def set_label(
     services: ServicesOf,
     name: Name,
     label: Label,
-    version: Annotated[str, Query(description="A version that runs.", max_length=64)],
+    version: Annotated[str, Query(description="A loaded version.", max_length=64)],
 ) -> ManagedModels:
-    """The next request that asks for `NAME@LABEL` gets this version. Lasts until the service ends."""
+    """From the next request on, `NAME@LABEL` means this version. Lasts until the service stops."""
     await asyncio.to_thread(services.changes.set_label, name, label, version)
     return await _states(services, name)
 
 
-@router.delete("/{name}/labels/{label}", summary="Take a label away", responses=problem_responses(*_STATUSES))
+@router.delete("/{name}/labels/{label}", summary="Remove a label", responses=problem_responses(*_STATUSES))
 async def remove_label(services: ServicesOf, name: Name, label: Label) -> ManagedModels:
-    """Requests that name it are refused from now on."""
+    """Requests that use the label are refused from now on."""
     await asyncio.to_thread(services.changes.remove_label, name, label)
     return await _states(services, name)
 
@@ -99,7 +99,7 @@ async def _states(services: Services, name: str | None) -> ManagedModels:
 
 
 def managed(state: VersionState) -> ManagedVersion:
-    """A version's state, on the wire."""
+    """Converts a version's state to its wire type."""
     return ManagedVersion(
         name=state.name, version=state.version, state=state.state, labels=list(state.labels), reason=state.reason
     )

@@ -9,11 +9,11 @@ _QUALITY = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
 
 
 def best_media_type(accept: str | None, offered: Sequence[str]) -> str:
-    """The media type that a client likes best among those that there are.
+    """The offered media type that the client prefers.
 
     Args:
-        accept: The header; None or empty accepts anything.
-        offered: `type/subtype` each; the first wins a tie.
+        accept: The `Accept` header; None or empty accepts anything.
+        offered: The available media types as `type/subtype`; the first wins a tie.
 
     Raises:
         NotAcceptableError: The client accepts none of them.
@@ -28,7 +28,7 @@ def best_media_type(accept: str | None, offered: Sequence[str]) -> str:
 
 
 def _media_ranges(accept: str) -> dict[str, float]:
-    """The quality of each range, such as `image/*`; what cannot be read is passed over."""
+    """The quality of each media range, such as `image/*`; malformed ranges are ignored."""
     ranges = {}
     for element in accept.split(","):
         name, *parameters = (part.strip().lower() for part in element.split(";"))
@@ -39,6 +39,6 @@ def _media_ranges(accept: str) -> dict[str, float]:
 
 
 def _quality(media_type: str, ranges: dict[str, float]) -> float:
-    """That of the most specific range that holds the media type; 0 where none does."""
+    """The quality of the most specific range that matches the media type; 0 if none does."""
     group = media_type.partition("/")[0] + "/*"
     return next((ranges[name] for name in (media_type, group, "*/*") if name in ranges), 0.0)

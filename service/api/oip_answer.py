@@ -1,4 +1,4 @@
-"""Answers of the Open Inference Protocol: a model's outputs as tensors, and tensors as a body."""
+"""Responses of the Open Inference Protocol: a model's outputs as tensors, and tensors as a body."""
 
 import json
 import math
@@ -23,7 +23,7 @@ _OF_OUTPUTS = ("binary_data", "classification")
 
 @dataclass(frozen=True, slots=True)
 class TensorKind:
-    """A tensor as metadata describe it; -1 stands for the number of images."""
+    """A tensor as in the model's metadata; a length of -1 stands for the number of images."""
 
     name: str
     datatype: str
@@ -32,12 +32,12 @@ class TensorKind:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """An output that is wanted, and how.
+    """A requested output, and its form.
 
     Attributes:
-        name: Of the output.
-        binary: Whether its data follow the document.
-        classes: So many best classes in place of all values; 0 for the values.
+        name: The output's name.
+        binary: Whether its data follow the JSON document.
+        classes: Number of best classes to return instead of the values; 0 for the values.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An output: float32 values, or texts of the given shape in C order."""
+    """An output: float32 values, or strings of the given shape in C order."""
 
     name: str
     shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class Tensor:
 
 
 def inputs_of(card: Card) -> list[TensorKind]:
-    """What a model takes: one of these."""
+    """The inputs of a model, of which a request sends exactly one."""
     return [
         TensorKind(IMAGE, "UINT8", (-1, card.input.height, card.input.width, 3)),
         TensorKind(ENCODED, "BYTES", (-1,)),
@@ -64,7 +64,7 @@ def inputs_of(card: Card) -> list[TensorKind]:
 
 
 def outputs_of(card: Card) -> list[TensorKind]:
-    """What a model answers."""
+    """The outputs of a model."""
     if card.task == "classify":
         classes = len(card.classes)
         return [
@@ -77,10 +77,10 @@ def outputs_of(card: Card) -> list[TensorKind]:
 
 
 def wishes(parsed: Parsed, card: Card) -> list[Wish]:
-    """Which outputs a request wants: all of them where it names none.
+    """The outputs that a request wants; all of them if it names none.
 
     Raises:
-        BadTensorError: There is no such output, or a parameter of it has a wrong value.
+        BadTensorError: There is no such output, or one of its parameters has an invalid value.
     """
     names = [kind.name for kind in outputs_of(card)]
     all_binary = _flag(parsed.document.parameters, "binary_data_output", default=False)
@@ -89,7 +89,7 @@ def wishes(parsed: Parsed, card: Card) -> list[Wish]:
         return [Wish(name, all_binary) for name in names]
     found = [_wish(output, names, all_binary=all_binary) for output in asked]
     if len({wish.name for wish in found}) != len(found):
-        raise BadTensorError("An output is asked for twice.", remedy="Name each output once.")
+        raise BadTensorError("An output is requested twice.", remedy="Name each output once.")
     return found
 
 
@@ -98,14 +98,14 @@ def _wish(output: OutputWish, names: Sequence[str], *, all_binary: bool) -> Wish
     if output.name not in names:
         raise BadTensorError(
             f"The model has no output {output.name[:40]!r}.",
-            remedy=f"It has {', '.join(names)}; leave them out for all.",
+            remedy=f"It has {', '.join(names)}; leave out `outputs` to get all.",
         )
     check_parameters(parameters, _OF_OUTPUTS, of=f"the output {output.name}")
     classes = parameters.get("classification", 0)
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 0:
-        raise BadTensorError(f"The classification of the output {output.name} is not a whole number.")
+        raise BadTensorError(f"The parameter classification of the output {output.name} is not a whole number.")
     if classes and output.name not in ("logits", "probabilities"):
-        raise BadTensorError(f"The output {output.name} has no classes: leave out its classification.")
+        raise BadTensorError(f"The output {output.name} has no classes: leave out the parameter classification.")
     return Wish(output.name, _flag(parameters, "binary_data", default=all_binary), classes)
 
 
@@ -117,21 +117,21 @@ def _flag(parameters: Any, name: str, *, default: bool) -> bool:
 
 
 def tensors(card: Card, rows: Sequence[Output], wanted: Sequence[Wish]) -> list[Tensor]:
-    """Makes the outputs that are wanted.
+    """Builds the requested outputs.
 
     Args:
-        card: Of the model that ran.
+        card: The card of the model that ran.
         rows: Its output for each image: float32 [classes] or [H, W].
-        wanted: The outputs.
+        wanted: The requested outputs.
 
     Raises:
-        BadOutputError: An output has another shape or is not finite.
+        BadOutputError: An output has the wrong shape or is not finite.
     """
     if card.task == "classify":
         return _classes(card, rows, wanted)
     for row in rows:
         DEPTH.check_output(row, card)
-    assert card.depth is not None  # the card's own check
+    assert card.depth is not None  # validated by the card
     depth_m: Floats = np.stack(rows).astype(np.float32, copy=False)
     made: dict[str, Floats] = {"depth": depth_m}
     if any(wish.name == "disparity" for wish in wanted):
@@ -160,20 +160,20 @@ def _classes(card: Card, rows: Sequence[Output], wanted: Sequence[Wish]) -> list
 
 
 def _best(row: Floats, card: Card, count: int) -> list[bytes]:
-    """As the classification extension has it: `value:index:name`, the best first."""
+    """The best classes in the format of the classification extension, `value:index:name`, best first."""
     order = np.argsort(-row, kind="stable")[:count]
     return [f"{row[index]:f}:{index}:{card.classes[index].name}".encode() for index in order]
 
 
 def encode(document: dict[str, Any], outputs: Sequence[Tensor]) -> tuple[bytes, int | None]:
-    """Writes an answer.
+    """Serialises a response.
 
     Args:
-        document: Everything but the outputs.
+        document: Everything except the outputs.
         outputs: The outputs.
 
     Returns:
-        The body, and the length of its JSON document where data of tensors follow it.
+        The body, and the length of its JSON document if binary tensor data follow it, else None.
     """
     described = []
     tail = []
@@ -194,7 +194,7 @@ def encode(document: dict[str, Any], outputs: Sequence[Tensor]) -> tuple[bytes, 
 
 
 def _raw(values: Floats | list[bytes]) -> bytes:
-    """A tensor's data as they follow the document: little-endian floats, or texts with their lengths before them."""
+    """A tensor's binary data: little-endian floats, or strings, each preceded by its length."""
     if isinstance(values, list):
         return b"".join(struct.pack("<I", len(text)) + text for text in values)
     return values.astype("<f4", copy=False).tobytes()

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's extension for model repositories, as Triton has it. For administrators only."""
+"""The model repository extension of the Open Inference Protocol, as in Triton. Requires an admin key."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ router = APIRouter(
 )
 
 _STATUSES = (400, 404, 408, 409, 413, 422, 500, 503)
-_NAME = Path(description="Of a model: its folder's name.", max_length=64)
+_NAME = Path(description="Name of the model, which is the name of its folder.", max_length=64)
 
 
 class RepositoryEntry(BaseModel):
@@ -34,25 +34,25 @@ class RepositoryEntry(BaseModel):
 
 
 class IndexWish(BaseModel):
-    """What the index is to hold."""
+    """Which models the index should list."""
 
     ready: bool = False
 
 
 class ChangeWish(BaseModel):
-    """What a change is to mind; Triton's clients send `{}`, or `unload_dependents`, with each."""
+    """Parameters of a change; Triton's clients always send `{}` or `unload_dependents`."""
 
     parameters: dict[str, JsonValue] | None = None
 
 
-@router.post("/index", summary="Which models are there?", responses=oip_responses(*_STATUSES))
+@router.post("/index", summary="All models in the repository", responses=oip_responses(*_STATUSES))
 async def index(request: Request, services: ServicesOf, deadline: DeadlineOf) -> list[RepositoryEntry]:
-    """Every version in the folder; with `{"ready": true}` those that run."""
+    """Lists every version in the folder; with `{"ready": true}`, only those that are loaded."""
     body = await read_body(request, deadline)
     try:
         wish = IndexWish.model_validate_json(body or b"{}")
     except ValueError:
-        raise BadTensorError("The body is no JSON object with `ready`.", remedy="Send {} or nothing.") from None
+        raise BadTensorError("The body is not a JSON object with `ready`.", remedy="Send {} or nothing.") from None
     states = await asyncio.to_thread(services.changes.states)
     return [
         RepositoryEntry(
@@ -66,13 +66,13 @@ async def index(request: Request, services: ServicesOf, deadline: DeadlineOf) ->
     ]
 
 
-@router.post("/models/{model}/load", summary="Load a model, or load it again", responses=oip_responses(*_STATUSES))
+@router.post("/models/{model}/load", summary="Load or reload a model", responses=oip_responses(*_STATUSES))
 async def load(request: Request, services: ServicesOf, deadline: DeadlineOf, model: Annotated[str, _NAME]) -> Response:
-    """Every version of the model in the folder takes the place of the one that runs."""
+    """Loads every version of the model from the folder, and replaces those that are loaded."""
     await _check_parameters(
         await read_body(request, deadline),
         (),
-        remedy="A model is what its folder has, its card too: put it there, and send {} or nothing.",
+        remedy="Models come only from the model folder: put the model and its card there, and send {} or nothing.",
     )
     await asyncio.to_thread(services.changes.reload, model)
     return Response(b"{}", media_type="application/json")
@@ -82,32 +82,32 @@ async def load(request: Request, services: ServicesOf, deadline: DeadlineOf, mod
 async def unload(
     request: Request, services: ServicesOf, deadline: DeadlineOf, model: Annotated[str, _NAME]
 ) -> Response:
-    """Every version; refused where the service would then not be ready."""
+    """Unloads every version. Refused if the service would then no longer be ready."""
     await _check_parameters(
         await read_body(request, deadline),
-        ("unload_dependents",),  # no model depends on another: the same with and without
-        remedy="Send {} or nothing: every version is unloaded.",
+        ("unload_dependents",),  # has no effect, because no model depends on another
+        remedy="Send {} or nothing; every version is unloaded.",
     )
     try:
         await asyncio.to_thread(services.changes.unload, model)
     except ModelInUseError as error:
-        # The protocol has no `force`, which the error's own remedy is about.
-        remedy = f"Load or name another one first; POST /admin/models/{model}/unload?force=true takes it all the same."
+        # The error's default remedy mentions `force`, which this protocol does not have.
+        remedy = f"Load or name another model first; POST /admin/models/{model}/unload?force=true unloads it anyway."
         raise ModelInUseError(error.model, error.reasons, remedy=remedy) from None
     return Response(b"{}", media_type="application/json")
 
 
 async def _check_parameters(body: bytes, known: Sequence[str], *, remedy: str) -> None:
-    """Refuses what Triton would do and this service does not, such as to load other files than the folder's.
+    """Rejects parameters of Triton that this service does not support, such as files to load from the request.
 
     Raises:
-        BadTensorError: The body is no JSON object, or has other parameters.
+        BadTensorError: The body is not a JSON object, or has unsupported parameters.
     """
     try:
-        # In a thread: files that are sent along are megabytes.
+        # In a thread, because a request for Triton may contain megabytes of files.
         wish = await asyncio.to_thread(ChangeWish.model_validate_json, body or b"{}")
     except ValueError:
-        raise BadTensorError("The body is no JSON object with `parameters`.", remedy="Send {} or nothing.") from None
+        raise BadTensorError("The body is not a JSON object with `parameters`.", remedy="Send {} or nothing.") from None
     unknown = next((name for name in wish.parameters or {} if name not in known), None)
     if unknown is not None:
         raise BadTensorError(f"The parameter {unknown[:40]!r} is not supported.", remedy=remedy)

@@ -1,10 +1,10 @@
-"""Requests of the Open Inference Protocol: from a body to images and to what is wanted of them.
+"""Requests of the Open Inference Protocol: from a body to images and requested outputs.
 
-A request is a JSON document; with the binary tensor extension the data of its tensors follow the document, whose length
-is then in the header `Inference-Header-Content-Length`. A model takes one of two inputs:
+A request is a JSON document. With the binary tensor extension, the tensors' data follow the document, whose length is
+then in the header `Inference-Header-Content-Length`. A model accepts one of two inputs:
 
-* `image`, UINT8 [N,H,W,3]: pixels of exactly the network's size, as its graph takes them;
-* `encoded_image`, BYTES [N]: files, prepared as those of `/classify` and `/depth` are. In JSON they are base64.
+* `image`, UINT8 [N,H,W,3]: pixels of exactly the network's input size;
+* `encoded_image`, BYTES [N]: image files, preprocessed as in `/classify` and `/depth`. In JSON they are base64.
 """
 
 import base64
@@ -27,7 +27,7 @@ HEADER_LENGTH = "inference-header-content-length"
 IMAGE, ENCODED = "image", "encoded_image"
 
 Parameters = dict[str, StrictBool | StrictInt | StrictFloat | StrictStr] | None
-#: `content_type` is what MLServer's codecs add by themselves; a tensor's datatype says the same here.
+#: MLServer's codecs add `content_type`; it is ignored, because the tensor's datatype says the same.
 _OF_INPUTS = ("binary_data_size", "content_type")
 _SHOWN = 40
 
@@ -40,31 +40,32 @@ class InputTensor(BaseModel):
     datatype: Annotated[
         str,
         Field(
-            description="`UINT8` for `image`, `BYTES` for the other.", json_schema_extra={"enum": ["UINT8", "BYTES"]}
+            description="`UINT8` for `image`, `BYTES` for `encoded_image`.",
+            json_schema_extra={"enum": ["UINT8", "BYTES"]},
         ),
     ]
     parameters: Annotated[
-        Parameters, Field(description="`binary_data_size`: bytes of its data after the document.")
+        Parameters, Field(description="`binary_data_size`: number of bytes of its data after the document.")
     ] = None
     data: Annotated[
         Any,
         Field(
-            description="Row by row, nested or flat; for `encoded_image` a file in base64 each. Left out when the data "
-            "follow the document.",
+            description="The values in row-major order, nested or flat; for `encoded_image`, one base64 file per "
+            "element. Omitted if the data follow the document.",
             json_schema_extra={"type": "array"},
         ),
     ] = None
 
 
 class OutputWish(BaseModel):
-    """One output that is wanted."""
+    """One requested output."""
 
     name: str
     parameters: Annotated[
         Parameters,
         Field(
-            description="`binary_data`: its data follow the document. `classification`: so many best classes, as "
-            "`value:index:name`."
+            description="`binary_data`: whether its data follow the document. `classification`: number of best classes "
+            "to return, as `value:index:name`."
         ),
     ] = None
 
@@ -74,12 +75,12 @@ class InferRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore")  # clients send more, such as the model's name
 
-    id: Annotated[str | None, Field(max_length=256, description="Comes back in the answer.")] = None
+    id: Annotated[str | None, Field(max_length=256, description="Returned in the response.")] = None
     parameters: Annotated[
         Parameters,
         Field(
-            description="`variant`: which network runs. `timeout`: time that the request has, microseconds. "
-            "`binary_data_output`: all outputs follow the document."
+            description="`variant`: the variant to run. `timeout`: timeout of the request, microseconds. "
+            "`binary_data_output`: whether the data of all outputs follow the document."
         ),
     ] = None
     inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=2)]
@@ -88,32 +89,32 @@ class InferRequest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A request, taken apart.
+    """A parsed request.
 
     Attributes:
-        document: What was asked.
-        tail: What followed the document: data of tensors.
+        document: The JSON document.
+        tail: The binary tensor data that followed the document.
     """
 
     document: InferRequest
     tail: memoryview
 
     def parameter(self, name: str) -> object:
-        """A parameter of the request; None where it was not given."""
+        """A parameter of the request; None if it was not sent."""
         return (self.document.parameters or {}).get(name)
 
 
 def parse(body: bytes, header_length: str | None) -> Parsed:
-    """Takes a body apart.
+    """Parses a body.
 
     Args:
-        body: Of the request, decompressed.
-        header_length: The header `Inference-Header-Content-Length`, where it was sent.
+        body: The decompressed body of the request.
+        header_length: The header `Inference-Header-Content-Length`, if it was sent.
 
     Raises:
-        EmptyBodyError: There is none.
-        MalformedBodyError: The document's length is not a number within the body.
-        BadTensorError: The document is not JSON, or not a request.
+        EmptyBodyError: The body is empty.
+        MalformedBodyError: The document's length is not a number, or exceeds the body.
+        BadTensorError: The document is not JSON, or not a valid request.
     """
     if not body:
         raise EmptyBodyError(remedy="Send a document with `inputs`; GET /v2/models/MODEL names them.")
@@ -122,8 +123,8 @@ def parse(body: bytes, header_length: str | None) -> Parsed:
         known = header_length.isascii() and header_length.isdecimal() and len(header_length) < len(str(2**63))
         if not known or int(header_length) > length:
             raise MalformedBodyError(
-                f"Inference-Header-Content-Length is {header_length[:_SHOWN]!r}, for a body of {length} bytes.",
-                remedy="Send the length of the JSON document in bytes; what follows it are the data of the tensors.",
+                f"Inference-Header-Content-Length is {header_length[:_SHOWN]!r}, but the body has {length} bytes.",
+                remedy="Send the length of the JSON document, bytes; the tensors' data follow it.",
             )
         length = int(header_length)
     try:
@@ -136,25 +137,25 @@ def parse(body: bytes, header_length: str | None) -> Parsed:
 
 
 def check_parameters(given: Parameters, known: Sequence[str], *, of: str) -> None:
-    """Refuses parameters that would have no effect, as the protocol lets a server do: a misspelt one is not lost.
+    """Rejects parameters without effect, as the protocol allows, so that a misspelt one does not go unnoticed.
 
     Args:
-        given: Of a request, or of one of its tensors.
-        known: Those that have an effect, or that clients send by themselves.
-        of: Whose they are, for the error.
+        given: The parameters of a request, or of one of its tensors.
+        known: Parameters that have an effect, or that clients add by themselves.
+        of: What the parameters belong to, for the error message.
 
     Raises:
-        BadTensorError: There is another one.
+        BadTensorError: There is an unknown parameter.
     """
     unknown = next((name for name in given if name not in known), None) if given else None
     if unknown is None:
         return
     if unknown.startswith("shared_memory"):
         raise BadTensorError(
-            "Shared memory is not supported.", remedy="Send data with the request, and take them with the answer."
+            "Shared memory is not supported.", remedy="Send the data in the request, and read them from the response."
         )
     raise BadTensorError(
-        f"There is no parameter {unknown[:_SHOWN]!r} of {of}.", remedy=f"There are {', '.join(known)}."
+        f"There is no parameter {unknown[:_SHOWN]!r} of {of}.", remedy=f"Known parameters: {', '.join(known)}."
     )
 
 
@@ -163,15 +164,15 @@ def images(parsed: Parsed, card: Card, max_images: int) -> list[Upload] | npt.ND
 
     Args:
         parsed: The request.
-        card: Of the model that is to run.
-        max_images: Most images of one request.
+        card: The card of the model to run.
+        max_images: Most images in one request.
 
     Returns:
-        Files, or uint8 [N, H, W, 3] of the network's size.
+        Image files, or uint8 [N, H, W, 3] of the network's input size.
 
     Raises:
-        BadTensorError: Not exactly one input that the model takes, or its data are not of its type and shape.
-        TooManyImagesError: More than `max_images`.
+        BadTensorError: There is not exactly one input of the model, or its data do not match its type and shape.
+        TooManyImagesError: There are more than `max_images` images.
     """
     if len(parsed.document.inputs) > 1:
         raise BadTensorError(
@@ -182,19 +183,19 @@ def images(parsed: Parsed, card: Card, max_images: int) -> list[Upload] | npt.ND
     kinds = {IMAGE: "UINT8", ENCODED: "BYTES"}
     if tensor.name not in kinds:
         raise BadTensorError(
-            f"The model has no input {tensor.name[:_SHOWN]!r}.", remedy=f"It takes {IMAGE} or {ENCODED}."
+            f"The model has no input {tensor.name[:_SHOWN]!r}.", remedy=f"It accepts {IMAGE} or {ENCODED}."
         )
     if tensor.datatype != kinds[tensor.name]:
         raise BadTensorError(
             f"The input {tensor.name} is {kinds[tensor.name]}, not {tensor.datatype[:_SHOWN]!r}.",
-            remedy="GET /v2/models/MODEL says which type each input has.",
+            remedy="GET /v2/models/MODEL lists the type of each input.",
         )
     raw = _tail(parsed, tensor)
     if tensor.name == IMAGE:
         _check_shape(tensor, card, max_images)
         return _pixels(tensor, raw)
     if len(tensor.shape) not in (1, 2) or tensor.shape[1:] not in ([], [1]) or tensor.shape[0] < 1:
-        raise BadTensorError(f"The input {ENCODED} has the shape {tensor.shape}; it is [N] or [N, 1], N at least 1.")
+        raise BadTensorError(f"The input {ENCODED} has the shape {tensor.shape}; it must be [N] or [N, 1] with N >= 1.")
     count = tensor.shape[0]
     if count > max_images:
         raise TooManyImagesError(max_images, count)
@@ -205,21 +206,21 @@ def images(parsed: Parsed, card: Card, max_images: int) -> list[Upload] | npt.ND
 
 
 def _tail(parsed: Parsed, tensor: InputTensor) -> memoryview | None:
-    """The data of a tensor that follow the document; None where they are in it."""
+    """The binary data of a tensor after the document; None if its data are in the document."""
     check_parameters(tensor.parameters, _OF_INPUTS, of=f"the input {tensor.name}")
     size = (tensor.parameters or {}).get("binary_data_size")
     if size is None:
         if tensor.data is None:
             raise BadTensorError(f"The input {tensor.name} has no data.", remedy="Send `data`, or `binary_data_size`.")
         if len(parsed.tail):
-            raise BadTensorError(f"{len(parsed.tail)} bytes follow the document, and no input has a binary_data_size.")
+            raise BadTensorError(f"{len(parsed.tail)} bytes follow the document, but no input has a binary_data_size.")
         return None
     if tensor.data is not None:
         raise BadTensorError(f"The input {tensor.name} has both `data` and `binary_data_size`.")
     if isinstance(size, bool) or not isinstance(size, int) or size != len(parsed.tail):
         raise BadTensorError(
-            f"The input {tensor.name} has binary_data_size {str(size)[:_SHOWN]}; {len(parsed.tail)} bytes follow.",
-            remedy="Set binary_data_size and Inference-Header-Content-Length to what is sent, in bytes.",
+            f"The input {tensor.name} has binary_data_size {str(size)[:_SHOWN]}, but {len(parsed.tail)} bytes follow.",
+            remedy="Set binary_data_size and Inference-Header-Content-Length to the actual lengths, bytes.",
         )
     return parsed.tail
 
@@ -228,8 +229,8 @@ def _check_shape(tensor: InputTensor, card: Card, max_images: int) -> None:
     rows = [card.input.height, card.input.width, 3]
     if len(tensor.shape) != 4 or tensor.shape[1:] != rows or tensor.shape[0] < 1:
         raise BadTensorError(
-            f"The input {IMAGE} has the shape {tensor.shape}; {card.name} takes [N, {', '.join(map(str, rows))}], N at "
-            "least 1: rows, columns and RGB of the network's size.",
+            f"The input {IMAGE} has the shape {tensor.shape}; {card.name} accepts [N, {', '.join(map(str, rows))}], "
+            "N >= 1: rows, columns and RGB at the network's input size.",
             remedy=f"Scale the pixels to that size, or send the file itself as {ENCODED}.",
         )
     if tensor.shape[0] > max_images:
@@ -237,12 +238,12 @@ def _check_shape(tensor: InputTensor, card: Card, max_images: int) -> None:
 
 
 def _pixels(tensor: InputTensor, raw: memoryview | None) -> npt.NDArray[np.uint8]:
-    """uint8 of the tensor's shape."""
+    """The pixels of the input `image`: uint8 of the tensor's shape."""
     size = math.prod(tensor.shape)
     if raw is not None:
         if len(raw) != size:
             raise BadTensorError(
-                f"The input {IMAGE} of the shape {tensor.shape} has {size} bytes; {len(raw)} were sent."
+                f"The input {IMAGE} of shape {tensor.shape} has {size} bytes, but {len(raw)} were sent."
             )
         return np.frombuffer(raw, np.uint8).reshape(tensor.shape)
     try:
@@ -251,8 +252,8 @@ def _pixels(tensor: InputTensor, raw: memoryview | None) -> npt.NDArray[np.uint8
         values = np.array(None)
     if values.dtype.kind not in "iu" or values.size != size:
         raise BadTensorError(
-            f"The data of the input {IMAGE} are not {size} whole numbers, as its shape {tensor.shape} says.",
-            remedy="Send them row by row, nested or flat.",
+            f"The data of the input {IMAGE} are not {size} whole numbers, as its shape {tensor.shape} requires.",
+            remedy="Send them in row-major order, nested or flat.",
         )
     if values.min() < 0 or values.max() > np.iinfo(np.uint8).max:
         raise BadTensorError(f"The data of the input {IMAGE} are not all within 0 .. 255.")
@@ -260,7 +261,7 @@ def _pixels(tensor: InputTensor, raw: memoryview | None) -> npt.NDArray[np.uint8
 
 
 def _elements(raw: memoryview) -> Iterator[bytes]:
-    """The elements of a BYTES tensor: each is its length, 4 bytes, little-endian, and its content."""
+    """Yields the elements of a BYTES tensor: each is a 4-byte little-endian length, followed by the content."""
     place = 0
     while place < len(raw):
         if len(raw) - place < 4:
@@ -269,7 +270,7 @@ def _elements(raw: memoryview) -> Iterator[bytes]:
         place += 4
         if length > len(raw) - place:
             raise BadTensorError(
-                f"An element of the input {ENCODED} is said to have {length} bytes; {len(raw) - place} are left."
+                f"An element of the input {ENCODED} declares {length} bytes, but only {len(raw) - place} are left."
             )
         yield bytes(raw[place : place + length])
         place += length
@@ -278,7 +279,7 @@ def _elements(raw: memoryview) -> Iterator[bytes]:
 def _from_base64(tensor: InputTensor) -> Iterator[bytes]:
     data = tensor.data if isinstance(tensor.data, list) else [tensor.data]
     for element in data:
-        text = element[0] if isinstance(element, list) and len(element) == 1 else element  # of the shape [N, 1]
+        text = element[0] if isinstance(element, list) and len(element) == 1 else element  # for the shape [N, 1]
         try:
             yield base64.b64decode(text if isinstance(text, str) else "?", validate=True)
         except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""The OpenAPI document: errors and keys as routes declare them, and what is edited in what FastAPI makes of it all."""
+"""The OpenAPI document: helpers to declare a route's errors, and edits to the document that FastAPI generates."""
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -18,12 +18,12 @@ _PROBLEM_CONTENT = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schema
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route: each status with the errors of ours that have it."""
+    """The `responses` of a route: each status with the service's errors that use it."""
     return _responses(statuses, _PROBLEM_CONTENT)
 
 
 def oip_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The same for a route of the Open Inference Protocol."""
+    """The `responses` of a route of the Open Inference Protocol; see `problem_responses`."""
     return _responses(statuses, _OIP_CONTENT)
 
 
@@ -42,12 +42,12 @@ def _responses(statuses: Iterable[int], content: Mapping[str, Any]) -> dict[int 
 
 
 _RETRY_AFTER: Mapping[str, Any] = {
-    "Retry-After": {"description": "When to try again, seconds.", "schema": {"type": "integer"}}
+    "Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}
 }
 
 
 def describe(app: FastAPI, auth: Auth) -> None:
-    """Adds problems and keys to the OpenAPI document, and takes out FastAPI's own errors, which are never answered."""
+    """Adds problems and keys to the OpenAPI document, and removes FastAPI's own errors, which are never sent."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -68,11 +68,11 @@ def describe(app: FastAPI, auth: Auth) -> None:
             app.openapi_schema = document
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
+    app.openapi = openapi  # type: ignore[method-assign]  # the way documented by FastAPI
 
 
 def _describe_keys(document: dict[str, Any], auth: Auth) -> None:
-    """Adds to an OpenAPI document which operations need a key: administration always, the rest where keys are set."""
+    """Declares which operations need a key: administration always, inference if keys are configured."""
     problems, oip = problem_responses(401, 403), oip_responses(401, 403)
     needed = False
     for path, methods in document["paths"].items():
@@ -94,7 +94,7 @@ def _describe_keys(document: dict[str, Any], auth: Auth) -> None:
 
 
 def _without_null_parameters(document: dict[str, Any]) -> None:
-    """Takes null out of the schemas of parameters: a query or a header can be left out, and cannot hold null."""
+    """Removes null from the schemas of parameters: a query parameter or header can be omitted, but not be null."""
     for operation in (each for methods in document["paths"].values() for each in methods.values()):
         for parameter in operation.get("parameters", ()):
             schema = parameter["schema"]

@@ -1,4 +1,4 @@
-"""What operators and their tools ask: liveness, readiness, metrics, models."""
+"""Endpoints for operators and their tools: liveness, readiness, metrics, models."""
 
 from fastapi import APIRouter, HTTPException, Request
 from prometheus_client import exposition
@@ -16,19 +16,19 @@ router = APIRouter(tags=["operations"])
 METRICS_MEDIA_TYPES = ("text/plain", "application/openmetrics-text")
 
 
-@router.get("/healthz", summary="Does the process live?")
+@router.get("/healthz", summary="Is the process alive?")
 async def healthz(services: ServicesOf) -> Health:
-    """Answers as long as the event loop turns; it says nothing about the models. For liveness probes."""
+    """Answers as long as the event loop runs, whatever the state of the models. For liveness probes."""
     return Health(version=services.version)
 
 
 @router.get(
     "/readyz",
-    summary="Are requests answered?",
-    responses={503: {"model": Readiness, "description": "Starting, draining, or unable; `reasons` says why."}},
+    summary="Is the service ready for requests?",
+    responses={503: {"model": Readiness, "description": "Starting, draining, or failed; `reasons` says why."}},
 )
 async def readyz(services: ServicesOf, response: Response) -> Readiness:
-    """200 once every model that must be served is warm, 503 before, and from the first SIGTERM on."""
+    """Returns 200 once all required models are loaded and warmed up; 503 before that, and after the first SIGTERM."""
     found = readiness(services)
     if not found.ready:
         response.status_code = 503
@@ -36,9 +36,9 @@ async def readyz(services: ServicesOf, response: Response) -> Readiness:
     return found
 
 
-@router.get("/models", summary="Which models are there, and what are they worth?")
+@router.get("/models", summary="All models, with their cards and states")
 async def models(services: ServicesOf) -> ModelList:
-    """Every model from its card: variants, weights, arithmetic, training and measured accuracy; and what is broken."""
+    """Lists every model with its variants, weights, arithmetic, training and measured accuracy, and broken models."""
     return model_list(services.registry)
 
 
@@ -49,7 +49,7 @@ async def models(services: ServicesOf) -> ModelList:
     responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in METRICS_MEDIA_TYPES}}},
 )
 async def metrics(request: Request, services: ServicesOf) -> Response:
-    """In Prometheus' text format, or OpenMetrics where that is accepted."""
+    """Returns the metrics in the Prometheus text format, or as OpenMetrics if the client accepts that."""
     show_readiness(services)
     encode, content_type = exposition.choose_encoder(", ".join(request.headers.getlist("accept")))
     return Response(encode(services.metrics.registry), headers={"content-type": content_type})
@@ -57,7 +57,7 @@ async def metrics(request: Request, services: ServicesOf) -> Response:
 
 @router.get(
     "/problems/{code}",
-    summary="What does a problem's `type` stand for?",
+    summary="The meaning of a problem's `type`",
     responses=problem_responses(404),
 )
 async def problem_kind(code: str) -> ProblemKind:
@@ -69,7 +69,7 @@ async def problem_kind(code: str) -> ProblemKind:
 
 
 def readiness(services: Services) -> Readiness:
-    """Whether the service answers requests."""
+    """Whether the service is ready to answer requests, and if not, why."""
     found = services.registry.readiness()
     if services.lifecycle.draining:
         return Readiness(ready=False, state="draining", reasons=["The service is stopping."], models=found.models)
@@ -77,12 +77,12 @@ def readiness(services: Services) -> Readiness:
 
 
 def show_readiness(services: Services) -> None:
-    """Shows in the metrics whether the service answers requests now."""
+    """Updates the readiness metric."""
     services.metrics.models.set_ready(readiness(services).ready)
 
 
 def model_list(registry: Registry) -> ModelList:
-    """Every model of a registry, from its card, with the state of its variants; and what is broken."""
+    """Every model of a registry, with its card and the state of its variants, and the broken models."""
     return ModelList(
         models=[_model(registry, entry) for entry in registry.entries()],
         broken=[
@@ -121,7 +121,7 @@ def _model(registry: Registry, entry: Entry) -> ModelInfo:
 def _variant(entry: Entry, variant: VariantName) -> VariantStatus:
     loaded = entry.variants.get(variant)
     if loaded is None or loaded.handle is None:
-        reason = "It is being loaded." if loaded is None or loaded.error is None else str(loaded.error)
+        reason = "It is still loading." if loaded is None or loaded.error is None else str(loaded.error)
         return VariantStatus(variant=variant, ready=False, reason=reason)
     described = loaded.handle.model.describe()
     return VariantStatus(

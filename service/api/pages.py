@@ -1,8 +1,8 @@
-"""The pages for people: `/`, which tries a picture, and `/docs`, Swagger UI on the OpenAPI document.
+"""The web pages: `/`, which tries an image, and `/docs`, Swagger UI for the OpenAPI document.
 
-Both work without any other host: Swagger UI's files come out of an installed package, everything else out of
-`service.ui`. No page has a script or a style inside, so that the policy sent with them can forbid those: a browser runs
-nothing that is not a file of this service.
+Neither needs another host: Swagger UI's files come from an installed package, everything else from `service.ui`. The
+pages have no inline scripts or styles, so that the Content-Security-Policy can forbid them: a browser runs only files
+of this service.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ router = APIRouter(tags=["operations"])
 _OWN = ("service.ui", "")
 _SWAGGER = ("fastapi_swagger", "resources/")
 
-#: Pictures to try, which `loadtest.samples` draws.
+#: Images to try; `loadtest.samples` draws them.
 _SAMPLES = ("sample-ladybird.jpg", "sample-coffee.jpg", "sample-ball.jpg", "sample-road.jpg")
 
-#: Every file that the pages load: its package and folder, and its media type. Nothing else can be asked for.
+#: All files that the pages load: package, folder and media type. No other file is served.
 ASSETS: dict[str, tuple[tuple[str, str], str]] = {
     "icon.svg": (_OWN, "image/svg+xml"),
     "page.css": (_OWN, "text/css"),
@@ -40,22 +40,21 @@ _POLICY = (
 _HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 
 
-@router.get("/", summary="A page about this service", response_class=HTMLResponse)
+@router.get("/", summary="The web page of this service", response_class=HTMLResponse)
 async def index() -> HTMLResponse:
-    """A page that tries both variants on a picture, and names the endpoints."""
+    """Returns a page that runs both variants on an image, and lists the endpoints."""
     return _page("index.html", _POLICY.format(styles=""))
 
 
 @router.get("/docs", include_in_schema=False)
 async def docs() -> HTMLResponse:
-    """The OpenAPI document for people."""
-    # Swagger UI writes `style` attributes.
+    """The OpenAPI document in Swagger UI, which writes `style` attributes."""
     return _page("docs.html", _POLICY.format(styles=" 'unsafe-inline'"))
 
 
 @router.get("/ui/{name}", include_in_schema=False)
 def asset(request: Request, name: Annotated[str, Path()]) -> Response:
-    """A file of the pages; to a browser that has it already, that it has not changed."""
+    """A file of the pages, or 304 if the browser's copy is current."""
     if name not in ASSETS:
         raise HTTPException(404)
     (package, folder), media_type = ASSETS[name]

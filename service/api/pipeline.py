@@ -1,7 +1,7 @@
-"""A request's path once its body is read: decode and prepare in threads, run by the scheduler, make the answer.
+"""The path of a request after its body is read: decode and preprocess in threads, run by the scheduler, postprocess.
 
-Knows no wire format: it takes uploads and gives results with their timings. Every step leaves its time in the request's
-context, and the telemetry hears of every image.
+Independent of wire formats: it takes uploads and returns results with their timings. Every step records its time in
+the request's context, and every image is reported to the telemetry.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ Side = Literal["a", "b"]
 
 
 class Answered(NamedTuple):
-    """One image's answer.
+    """The answer for one image.
 
     Attributes:
         handle: The network that ran.
-        result: Of its task: `ClassifyResult` or `DepthResult`.
-        report: What the upload was.
-        stages: Seconds in each of `service.metrics.STAGES`; `total` is from the body read to the answer made.
-        outcome: What the run gave, by which an experiment knows its own.
-        experiment: Name, mode and arm, where the answer is part of an experiment.
-        feedback_token: What a client sends with its feedback.
+        result: The task's result: `ClassifyResult` or `DepthResult`.
+        report: The properties of the upload.
+        stages: Seconds in each of `service.metrics.STAGES`; `total` is from the end of the body to the answer.
+        outcome: The outcome of the run; experiments identify their runs by it.
+        experiment: Name, mode and arm, if the answer is part of an experiment.
+        feedback_token: The token that a client sends with its feedback.
     """
 
     handle: Handle
@@ -54,12 +54,12 @@ class Answered(NamedTuple):
 
     @property
     def batch_size(self) -> int:
-        """Images that shared the run."""
+        """Number of images in the batch."""
         return self.outcome.batch_size
 
 
 class Input(NamedTuple):
-    """A network's input and what it came from, with each step's begin (`time.perf_counter()`) and seconds."""
+    """A network's input and its source, with start (`time.perf_counter()`) and duration in seconds of each step."""
 
     prepared: Prepared
     report: ImageReport
@@ -73,11 +73,11 @@ class Job(NamedTuple):
     """What all images of a request have in common.
 
     Attributes:
-        options: Of the task: `ClassifyOptions` or `DepthOptions`.
-        deadline: When nobody waits for the answer any more.
-        context: Of the request.
+        options: The task's options: `ClassifyOptions` or `DepthOptions`.
+        deadline: The request's deadline.
+        context: The request's context.
         begun: `time.perf_counter()` when the body had been read.
-        trial: The request's part in an experiment: runs what has to run beside the answer.
+        trial: The request's part in an experiment; it runs the additional networks.
     """
 
     options: Any
@@ -89,7 +89,7 @@ class Job(NamedTuple):
 
 @dataclass(slots=True)
 class _Wanted:
-    """Whether somebody still waits for an image that is being prepared."""
+    """Whether a request still waits for an image that a thread prepares."""
 
     still: bool = True
 
@@ -99,10 +99,10 @@ class Pipeline:
 
     Args:
         scheduler: Runs the networks.
-        pool: Decodes, prepares and makes answers, off the event loop.
-        limits: On images.
-        telemetry: Hears of every image.
-        watch: Hears of every run of a network with its input and output, in the event loop; for the parity monitor.
+        pool: Decodes, preprocesses and postprocesses, off the event loop.
+        limits: Limits on images.
+        telemetry: Notified of every image.
+        watch: Called in the event loop after every run of a network, with its input and output; for the parity monitor.
     """
 
     def __init__(
@@ -117,18 +117,18 @@ class Pipeline:
         self._watch = watch
 
     async def predict(self, upload: Upload, handle: Handle, job: Job) -> Answered:
-        """Answers one image; raises what went wrong with it."""
+        """Answers one image; raises the error if it fails."""
         answer = (await self.predict_all([upload], handle, job))[0]
         if isinstance(answer, ServiceError):
             raise answer
         return answer
 
     async def predict_all(self, uploads: Sequence[Upload], handle: Handle, job: Job) -> list[Answered | ServiceError]:
-        """Answers several images in their order; an error stands where one of them cannot be read.
+        """Answers several images, in their order; an image that cannot be read has an error instead.
 
         Raises:
             OverloadedError: The queue has no room for all of them.
-            DeadlineExceededError: There was not enough time.
+            DeadlineExceededError: The deadline passed.
             ServiceError: The network failed.
         """
         if len(uploads) == 1 and job.trial is None:
@@ -148,7 +148,7 @@ class Pipeline:
             if isinstance(item, Input):
                 try:
                     answers.append(await self._finish(item, next(outcomes), handle, job))
-                except BadParameterError as error:  # does not fit this image; it may fit the others
+                except BadParameterError as error:  # the parameter does not fit this image, but may fit the others
                     answers.append(error)
             else:
                 self._telemetry.count("client_error", handle)
@@ -156,7 +156,7 @@ class Pipeline:
         return answers
 
     async def _one(self, upload: Upload, handle: Handle, job: Job) -> Answered | ServiceError:
-        """Answers a lone image: its thread runs the network, too, where nobody is before it."""
+        """Answers a single image: if no other image is waiting, the thread that prepares it also runs the network."""
         wanted = _Wanted()
         with self._telemetry.failures(handle, 1):
             self._scheduler.check_room(handle.model)
@@ -181,7 +181,7 @@ class Pipeline:
     def _prepare_and_run(
         self, upload: Upload, handle: Handle, hint: tuple[int, int], deadline: Deadline, wanted: "_Wanted"
     ) -> tuple[Input | ServiceError, Outcome | None]:
-        """In a thread: as `_prepare`; and the network's run, where that can be at once and is still wanted."""
+        """In a thread: `_prepare`, then the network's run if it can start at once and is still wanted."""
         item = self._prepare(upload, handle, hint)
         if not isinstance(item, Input) or not wanted.still:
             return item, None
@@ -190,11 +190,11 @@ class Pipeline:
     async def compare(
         self, upload: Upload, sides: dict[Side, Handle], job: Job
     ) -> tuple[dict[Side, Answered], list[Side]]:
-        """Runs two networks on one decoded image, one after the other so that neither slows the other.
+        """Runs two networks on one decoded image, one after the other so that neither slows the other down.
 
         Returns:
-            The two answers, and the order in which they ran: drawn for each request, so that neither side always finds
-            the caches warm.
+            The two answers, and the order in which they ran. The order is random, so that neither side always benefits
+            from warm caches.
         """
         hints = [handle.task.decode_hint(handle.card) for handle in sides.values()]
         order: list[Side] = random.sample(list(sides), k=len(sides))
@@ -222,16 +222,16 @@ class Pipeline:
         job: Job,
         answer: Callable[[list[Output]], T],
     ) -> T:
-        """Runs a network on files, or on its own input, and makes one answer of all its outputs; all or nothing.
+        """Runs a network on files or on raw inputs, and makes one answer from all outputs. Fails if any image fails.
 
         Args:
-            images: Files, or uint8 [N, H, W, 3] of the network's size.
+            images: Image files, or uint8 [N, H, W, 3] of the network's input size.
             handle: The network.
-            job: What the request has beside.
+            job: The request's job.
             answer: Called in a thread with the network's output for each image.
 
         Raises:
-            ServiceError: A file cannot be read, there was no room or not enough time, or the network failed.
+            ServiceError: A file cannot be read, the queue was full, the deadline passed, or the network failed.
         """
         with self._telemetry.failures(handle, len(images)):
             self._scheduler.check_room(handle.model)
@@ -265,9 +265,9 @@ class Pipeline:
     async def _prepared(
         self, uploads: Sequence[Upload], handle: Handle, hint: tuple[int, int]
     ) -> list[Input | ServiceError]:
-        """Bytes to inputs, in threads and in order."""
+        """Converts uploads to inputs, in threads; returns them in order."""
         each = [self._pool.run(_lane(handle), self._prepare, upload, handle, hint) for upload in uploads]
-        if len(each) == 1:  # nearly always: without a task of its own
+        if len(each) == 1:  # nearly always; saves creating a task
             return [await each[0]]
         return list(await asyncio.gather(*each))
 
@@ -277,7 +277,7 @@ class Pipeline:
                 self._watch(handle, tensor, outcome)
 
     async def in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls a function that would hold up the event loop in one of the pool's threads."""
+        """Calls a function that would block the event loop in one of the pool's threads."""
         return await self._pool.run(SHARED, call, *args, **kwargs)
 
     def _decode(self, upload: Upload, hint: tuple[int, int]) -> tuple[DecodedImage, float, float]:
@@ -286,14 +286,14 @@ class Pipeline:
         return image, begun, time.perf_counter() - begun
 
     def _prepare(self, upload: Upload, handle: Handle, hint: tuple[int, int]) -> Input | ServiceError:
-        """In a thread: bytes to a network's input. What is wrong with the bytes is returned, not raised."""
+        """In a thread: converts an upload to a network's input. Errors in the upload are returned, not raised."""
         try:
             return _input(*self._decode(upload, hint), handle)
         except ServiceError as error:
             return error
 
     async def _finish(self, item: Input, outcome: Outcome, handle: Handle, job: Job) -> Answered:
-        """Makes the answer and reports every stage."""
+        """Postprocesses an output and reports all stages."""
         begun = time.perf_counter()
         arguments = (outcome.output, item.prepared, handle.card, job.options)
         with self._telemetry.failures(handle, 1):
@@ -309,7 +309,7 @@ class Pipeline:
 
 
 def _noted(item: Input | None, outcome: Outcome, postprocess_s: float, handle: Handle, job: Job) -> dict[Stage, float]:
-    """Notes in the request's context what ran and for how long, and returns the stages."""
+    """Records in the request's context what ran and for how long, and returns the stages."""
     stages: dict[Stage, float] = {
         "decode": 0.0 if item is None else item.decode_s,
         "preprocess": 0.0 if item is None else item.preprocess_s,
@@ -317,7 +317,7 @@ def _noted(item: Input | None, outcome: Outcome, postprocess_s: float, handle: H
         "inference": outcome.inference_s,
         "postprocess": postprocess_s,
     }
-    if job.context.stages:  # of an image before this one
+    if job.context.stages:  # from an earlier image
         for stage, seconds in stages.items():
             job.context.add(stage, seconds)
     else:
@@ -329,7 +329,7 @@ def _noted(item: Input | None, outcome: Outcome, postprocess_s: float, handle: H
 
 
 def _times(item: Input | None, outcome: Outcome, postprocess_s: float, handle: Handle) -> ImageTimes:
-    """When each stage of an image was whose answer has just been made."""
+    """The times of each stage of an image that has just been answered."""
     prepared = (
         ()
         if item is None
@@ -347,12 +347,12 @@ def _times(item: Input | None, outcome: Outcome, postprocess_s: float, handle: H
 
 
 def _lane(handle: Handle) -> str:
-    """Where calls wait that prepare a network's input."""
+    """The lane of calls that prepare a network's input."""
     return handle.card.task
 
 
 def _answer_lane(handle: Handle) -> str:
-    """Where calls wait that make an answer: apart, so that a full queue of inputs fails nothing that has been run."""
+    """The lane of calls that make an answer. Separate, so that a full queue of inputs fails no image that has run."""
     return f"{handle.card.task} answers"
 
 

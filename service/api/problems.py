@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457): one writer for all of them."""
+"""Renders all errors as `application/problem+json` (RFC 9457)."""
 
 import json
 import logging
@@ -27,14 +27,14 @@ from service.errors import (
 from service.schemas import ProblemKind
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
-#: Paths of the Open Inference Protocol, which has a shape of its own for errors.
+#: Prefix of the Open Inference Protocol, which has its own format for errors.
 OIP_PREFIX = "/v2"
 
 log = logging.getLogger(__name__)
 
 
 def problem_response(error: ServiceError, scope: Scope) -> Response:
-    """Renders an error of ours."""
+    """Renders an error of the service."""
     context = context_of(scope)
     context.problem = error.code
     if isinstance(error, DeadlineExceededError) and error.by_client:
@@ -55,12 +55,12 @@ def _oip_error(text: str, status: int, headers: Mapping[str, str] | None) -> Res
 
 
 def internal_error() -> ServiceError:
-    """What a client is told of an error that nobody foresaw: nothing about the code."""
-    return ServiceError("The service met an error of its own; it was logged under the request id.")
+    """The error sent to a client for an unexpected exception; it reveals nothing about the code."""
+    return ServiceError("An internal error occurred; it was logged under the request id.")
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Makes every error that reaches the application a problem document."""
+    """Turns every error that reaches the application into a problem document."""
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -73,13 +73,13 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 
 def log_failure(error: ServiceError) -> None:
-    """Logs an error that is the service's own; those of clients are theirs."""
+    """Logs an error if it is the service's fault (5xx)."""
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("%s: %s", error.code, error)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
-    """FastAPI's findings about query, headers and body, as one of our own errors."""
+    """Converts FastAPI's findings about query, headers and body to one of the service's errors."""
     assert isinstance(error, RequestValidationError)
     findings = error.errors()
     found = request_error(findings)
@@ -89,7 +89,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 
 
 def _by_its_cause(request: Request, error: ServiceError) -> ServiceError:
-    """An error of a request whose body the framework took for JSON; a compressed one is named as what it is."""
+    """The error for a body that the framework could not read as JSON, or one that says that the body is compressed."""
     try:
         refuse_encoded(request)
     except UnsupportedEncodingError as cause:
@@ -98,11 +98,11 @@ def _by_its_cause(request: Request, error: ServiceError) -> ServiceError:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """The framework's own errors: no such path, no such method, a body that is no text."""
+    """Renders the framework's own errors: no such path, no such method, a body that is not text."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    if status == HTTPStatus.BAD_REQUEST:  # of a route that takes JSON, where the bytes are not even UTF-8
-        return problem_response(_by_its_cause(request, malformed_json("it is no text in UTF-8")), request.scope)
+    if status == HTTPStatus.BAD_REQUEST:  # a JSON body that is not even UTF-8
+        return problem_response(_by_its_cause(request, malformed_json("it is not UTF-8 text")), request.scope)
     path = request.scope.get("path", "")
     headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -111,10 +111,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     detail, remedy = {
         HTTPStatus.NOT_FOUND: (f"There is nothing at {path[:100]!r}.", "GET /docs lists every path."),
         HTTPStatus.METHOD_NOT_ALLOWED: (
-            f"{path} does not answer {request.method[:20]}.",
-            f"Use {allowed}; GET /docs lists what each path answers.",
+            f"{path} does not support {request.method[:20]}.",
+            f"Use {allowed}; GET /docs lists the methods of each path.",
         ),
-    }.get(status, (str(error.detail), "GET /docs describes the interface."))
+    }.get(status, (str(error.detail), "GET /docs describes the API."))
     code = status.phrase.lower().replace(" ", "-")
     kind = problem_kinds().get(code)
     context = context_of(request)
@@ -135,10 +135,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> str:
-    """Every method that the path answers: routes of one path, such as PUT and DELETE, are several to the framework."""
+    """All methods of the path. The framework has a separate route for each, such as PUT and DELETE."""
     methods: set[str] = set()
     for included in request.app.routes:
-        router = getattr(included, "original_router", None)  # newer versions of FastAPI keep included routers apart
+        router = getattr(included, "original_router", None)  # newer versions of FastAPI nest included routers
         for route in [included] if router is None else router.routes:
             if route.matches(request.scope)[0] is not Match.NONE:
                 methods |= getattr(route, "methods", None) or set()
@@ -148,7 +148,7 @@ def _allowed(request: Request) -> str:
 
 
 def problem_kinds() -> dict[str, ProblemKind]:
-    """Every kind of problem that can be answered, by its code; `type` refers to them."""
+    """All kinds of problems that can be sent, by code; a problem's `type` refers to them."""
     kinds = {
         "not-found": ProblemKind(
             code="not-found",
@@ -159,14 +159,14 @@ def problem_kinds() -> dict[str, ProblemKind]:
         "method-not-allowed": ProblemKind(
             code="method-not-allowed",
             status=405,
-            title="The path does not answer this method.",
-            help="GET /docs lists what each path answers.",
+            title="The path does not support this method.",
+            help="GET /docs lists the methods of each path.",
         ),
     }
     for error in error_classes():
-        if not issubclass(error, SettingsError):  # raised at start, never sent
-            # A kind without a remedy of its own: the general one, to report a failure, is wrong for a client's mistake.
+        if not issubclass(error, SettingsError):  # raised at startup, never sent
+            # The inherited remedy, to report a failure, is wrong for a client's mistake.
             general = error.status < 500 and error.default_remedy == ServiceError.default_remedy
-            remedy = "The problem's own `help` says what to do in its case." if general else error.default_remedy
+            remedy = "The `help` of each problem says what to do." if general else error.default_remedy
             kinds[error.code] = ProblemKind(code=error.code, status=error.status, title=error.title, help=remedy)
     return kinds

@@ -1,4 +1,4 @@
-"""What the parts of the service report, as metrics: an adapter, so that none of them knows Prometheus."""
+"""The adapter from the service's events to metrics, so that no other part depends on Prometheus."""
 
 import asyncio
 import platform
@@ -20,7 +20,7 @@ from service.scheduler import Drop, Runnable
 
 
 def run_labels(handle: Handle) -> RunLabels:
-    """The metric labels of what ran."""
+    """The metric labels of a network that ran."""
     card = handle.card
     return RunLabels(
         task=card.task, model=card.name, version=card.version, variant=handle.variant, kernel=handle.kernel
@@ -28,14 +28,14 @@ def run_labels(handle: Handle) -> RunLabels:
 
 
 def target_labels(handle: Handle) -> TargetLabels:
-    """The metric labels of what was to run."""
+    """The metric labels of a network that was supposed to run."""
     card = handle.card
     return TargetLabels(task=card.task, model=card.name, version=card.version, variant=handle.variant)
 
 
 @dataclass(slots=True)
 class _Ran:
-    """What is reported of a network that runs; its meters once there is something to count."""
+    """The labels of a loaded network, and its meters, which are created at their first use."""
 
     card: Card
     variant: VariantName
@@ -46,7 +46,7 @@ class _Ran:
 
 
 class Failures:
-    """See `Telemetry.failures`. No generator: each request enters one, and nearly all leave it without an error."""
+    """See `Telemetry.failures`. A class, because a generator would cost more and every request enters one."""
 
     __slots__ = ("_handle", "_images", "_telemetry")
 
@@ -62,35 +62,35 @@ class Failures:
 
 
 def _outcome_of(error: BaseException) -> RequestOutcome | None:
-    """How an image ends that an error ended; None where the whole process ends."""
+    """The outcome of an image that failed with an error; None if the whole process is ending."""
     if isinstance(error, OverloadedError):
         return "rejected"
     if isinstance(error, DeadlineExceededError):
         return "expired"
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
-    if isinstance(error, Exception):  # whatever it is
+    if isinstance(error, Exception):
         theirs = isinstance(error, ServiceError) and error.status < HTTPStatus.INTERNAL_SERVER_ERROR
         return "client_error" if theirs else "server_error"
     return None
 
 
 class Telemetry:
-    """Hears of loaded models, batches, drops, answers and failures.
+    """Records loaded models, batches, drops, answers and failures.
 
     Args:
-        metrics: Where it all goes.
+        metrics: The metrics to record them in.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        # Not the handles: they would keep a network in memory after it was unloaded.
+        # Weak keys, so that an unloaded network does not stay in memory.
         self._ran: weakref.WeakKeyDictionary[Runnable, _Ran] = weakref.WeakKeyDictionary()
         self._shown: set[tuple[str, str]] = set()
 
     def variant_loaded(self, card: Card, variant: VariantName, handle: Handle | None, seconds: float) -> None:
         """See `service.registry.OnLoaded`."""
-        if (card.name, card.version) not in self._shown:  # once: it would replace what the backends counted
+        if (card.name, card.version) not in self._shown:  # only once, or it would overwrite the backends' figures
             self._shown.add((card.name, card.version))
             self._metrics.models.set_card(card)
             if card.precision == "binary":
@@ -129,23 +129,23 @@ class Telemetry:
                 counters[why](**ran.target)
 
     def version_retired(self, entry: Entry) -> None:
-        """A version is no longer served: its gauges go, its counters stay, as counters must."""
+        """Removes the gauges of a version that is no longer served; its counters stay, as counters must."""
         self._shown.discard((entry.card.name, entry.card.version))
         self._metrics.remove_model(entry.card.name, entry.card.version)
 
     def failures(self, handle: Handle, images: int) -> "Failures":
-        """Counts the images of a request that a block gives up on, by what it raises."""
+        """A context manager that counts the images of a request as failed if its block raises."""
         return Failures(self, handle, images)
 
     def count(self, outcome: RequestOutcome, handle: Handle, images: int = 1) -> None:
-        """Counts images by how their request ended."""
+        """Counts images by the outcome of their request."""
         for _ in range(images):
             self._metrics.requests.count_request(outcome, **run_labels(handle))
 
     def answered(self, handle: Handle, report: ImageReport | None, stages: dict[Stage, float]) -> None:
-        """Records an image that was answered: its stages, its format if it was a file, whether another variant ran."""
+        """Records an answered image: its stages, its format if it was a file, and a fallback if there was one."""
         ran = self._ran.get(handle.model)
-        if ran is None:  # loaded before anybody listened, or unloaded meanwhile
+        if ran is None:  # loaded before this observer was attached, or unloaded in the meantime
             self._metrics.requests.answered_by(**run_labels(handle)).answered(stages)
         else:
             if ran.answers is None:
@@ -160,9 +160,9 @@ class Telemetry:
             )
 
     def show_build(self, version: str) -> None:
-        """Shows the versions and the kernels of this process."""
+        """Sets the build metric: versions and kernels of this process."""
         kernel, kernels = "none", ""
-        with suppress(OpUnavailableError):  # of a kernel that is none, the others are known all the same
+        with suppress(OpUnavailableError):  # an unusable kernel setting still leaves the list of usable ones
             kernels = ",".join(xnor_op.usable_kernels())
             kernel = xnor_op.kernel_name()
         self._metrics.process.set_build(

@@ -1,6 +1,6 @@
-"""Images out of a request's body: the raw bytes of one, or the `file` parts of a multipart form.
+"""Reads images from a request's body: the raw bytes of one image, or the `file` parts of a multipart form.
 
-Nothing is ever written to disk: parts stay in memory, which the limit on bodies bounds.
+Nothing is ever written to disk: parts stay in memory, bounded by the limit on bodies.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from service.scheduler import Deadline
 T = TypeVar("T")
 FIELD = "file"
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
-# What curl --data-binary declares when it was not told what it sends: it says nothing about the content.
+# The default of curl --data-binary, which says nothing about the content.
 CURL_DEFAULT_TYPE = "application/x-www-form-urlencoded"
 
 
@@ -41,8 +41,8 @@ class Upload(NamedTuple):
 
     Attributes:
         data: Its bytes.
-        content_type: As declared, without parameters; None where nothing was said about the content.
-        name: How to call it in an error where there are several.
+        content_type: The declared type, without parameters; None if the client declared nothing meaningful.
+        name: Its name in error messages when there are several images.
     """
 
     data: bytes
@@ -51,7 +51,7 @@ class Upload(NamedTuple):
 
 
 class Uploads(NamedTuple):
-    """The images of a request, in their order; `several` says whether a list is to be answered."""
+    """The images of a request, in their order; `several` says whether the response is a list."""
 
     images: Sequence[Upload]
     several: bool
@@ -61,19 +61,19 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
     """Reads the images of a request.
 
     Args:
-        request: Its body has not been read.
-        deadline: When the request must be answered; bodies that trickle in slowly are given up then.
+        request: The request, whose body has not been read yet.
+        deadline: The request's deadline, which also bounds slow uploads.
         max_images: Most parts of a multipart body.
 
     Raises:
-        EmptyBodyError: No bytes, or no part called `file`.
-        MalformedBodyError: The multipart body cannot be taken apart.
-        BadParameterError: A part has another name.
-        TooManyImagesError: More than `max_images` parts.
-        BodyTooLargeError: More bytes than the middleware lets in.
+        EmptyBodyError: The body is empty, or has no part called `file`.
+        MalformedBodyError: The multipart body cannot be parsed.
+        BadParameterError: A part has a different name.
+        TooManyImagesError: There are more than `max_images` parts.
+        BodyTooLargeError: The body has more bytes than the middleware allows.
         UploadTimeoutError: The body was not complete in time.
         UnsupportedEncodingError: The body is compressed.
-        UnsupportedImageError: It is no image, and declared as `curl -d` does.
+        UnsupportedImageError: The body is not an image, and was probably sent by `curl -d`.
     """
     refuse_encoded(request)
     declared = header(request.scope, b"content-type")
@@ -87,7 +87,7 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
         return Uploads([Upload(data, None, "the image")], several=False)
     if not data:
         raise EmptyBodyError
-    if kind == CURL_DEFAULT_TYPE and sniff(data) is None:  # curl -d, most likely: it declares this
+    if kind == CURL_DEFAULT_TYPE and sniff(data) is None:  # most likely curl -d, which declares this type
         raise UnsupportedImageError(
             f"The content seems to be {looks_like(data)}.", remedy=UnsupportedImageError.curl_remedy
         )
@@ -100,17 +100,17 @@ async def read_one(request: Request, deadline: Deadline) -> Upload:
 
 
 async def read_body(request: Request, deadline: Deadline) -> bytes:
-    """Reads a whole body, in the time that the request has.
+    """Reads a whole body before the request's deadline.
 
     Raises:
-        BodyTooLargeError: More bytes than the middleware lets in.
+        BodyTooLargeError: The body has more bytes than the middleware allows.
         UploadTimeoutError: The body was not complete in time.
     """
     return await _in_time(_body(request), deadline)
 
 
 async def _body(request: Request) -> bytes:
-    """As `Request.body`, which goes through a generator and copies even a body that came in one piece."""
+    """Like `Request.body`, but without its generator, and without copying a body that arrives in one piece."""
     chunks = []
     while True:
         message = await request.receive()
@@ -122,7 +122,7 @@ async def _body(request: Request) -> bytes:
 
 
 def refuse_encoded(request: Request) -> None:
-    """Pictures are compressed already, so a body is taken as it is, and a compressed one named as what it is.
+    """Rejects compressed bodies: images are already compressed, so decompression is not supported.
 
     Raises:
         UnsupportedEncodingError: The request has a `Content-Encoding`.
@@ -135,7 +135,7 @@ def refuse_encoded(request: Request) -> None:
 async def _in_time(reading: Coroutine[Any, Any, T], deadline: Deadline) -> T:
     try:
         waits = reading.send(None)
-    except StopIteration as done:  # all of the body had come: no timer is needed, as for nearly all pictures
+    except StopIteration as done:  # the whole body had arrived, as for nearly all images: no timer is needed
         read: T = done.value
         return read
     try:
@@ -146,7 +146,7 @@ async def _in_time(reading: Coroutine[Any, Any, T], deadline: Deadline) -> T:
 
 
 class _Rest(Awaitable[T]):
-    """A coroutine from its first wait on, which it has begun."""
+    """Awaits the rest of a coroutine that was started by hand and has reached its first wait."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], waits: object) -> None:
         self._coroutine, self._waits = coroutine, waits
@@ -160,7 +160,7 @@ class _Rest(Awaitable[T]):
                 except GeneratorExit:
                     self._coroutine.close()
                     raise
-                except BaseException as error:  # noqa: BLE001  whatever it is, the coroutine is told
+                except BaseException as error:  # noqa: BLE001  passed on to the coroutine
                     step: Callable[[], object] = partial(self._coroutine.throw, error)
                 else:
                     step = partial(self._coroutine.send, sent)
@@ -177,7 +177,7 @@ async def _read_multipart(request: Request, max_images: int) -> Uploads:
     except MultiPartException as error:
         if error.message.startswith("Too many"):
             raise TooManyImagesError(max_images) from None
-        raise MalformedBodyError(f"The multipart body cannot be taken apart: {error.message.rstrip('.')}.") from None
+        raise MalformedBodyError(f"The multipart body cannot be parsed: {error.message.rstrip('.')}.") from None
     try:
         return await _parts(form)
     finally:
@@ -208,16 +208,16 @@ async def _parts(form: FormData) -> Uploads:
 
 
 class InMemoryParser(MultiPartParser):
-    """Starlette's parser without its temporary files: an image from a client is never stored, not even for a moment.
+    """Starlette's parser without temporary files, so that a client's image is never stored, not even briefly.
 
-    A body that breaks off is refused: Starlette drops the part that was begun, and hands on those before it.
+    A truncated body is rejected; Starlette would drop the incomplete part and return those before it.
     """
 
     spool_max_size = sys.maxsize
     _open = False  # between the first boundary and the last
 
     def on_part_begin(self) -> None:
-        """Called at each boundary but the last."""
+        """Called at each boundary except the last."""
         self._open = True
         super().on_part_begin()
 
@@ -226,14 +226,14 @@ class InMemoryParser(MultiPartParser):
         self._open = False
 
     async def parse(self) -> FormData:
-        """As Starlette's.
+        """Parses the body; see Starlette's parser.
 
         Raises:
-            MultiPartException: The body cannot be taken apart, or ends too early.
+            MultiPartException: The body cannot be parsed, or ends too early.
         """
         form = await super().parse()
         if self._open:
-            for file in self._files_to_close_on_error:  # that of the part that was begun is not in the form
+            for file in self._files_to_close_on_error:  # the file of the incomplete part is not in the form
                 file.close()
             raise MultiPartException("it ends before its last boundary")
         return form
@@ -244,20 +244,20 @@ def _media_type(content_type: str | None) -> str:
 
 
 def image_type(content_type: str | None) -> str | None:
-    """The declared type where the client meant something by it."""
+    """The declared type; None if the client declared nothing meaningful."""
     media_type = _media_type(content_type)
     return None if media_type in ("", CURL_DEFAULT_TYPE) else media_type
 
 
 def request_body(*, several: bool = True) -> dict[str, Any]:
-    """The OpenAPI description of a body that `read_uploads` (or, for a lone image, `read_one`) reads."""
+    """The OpenAPI description of a body for `read_uploads` or, for a single image, `read_one`."""
     image: dict[str, Any] = {"type": "string", "format": "binary"}
     field = {"type": "array", "items": image, "minItems": 1} if several else image
     form = {"type": "object", "required": [FIELD], "properties": {FIELD: field}}
-    text = {"type": "string", "format": "byte", "description": "The picture's file, in base64."}
+    text = {"type": "string", "format": "byte", "description": "The image file in base64."}
     document = {"type": "object", "required": ["image"], "properties": {"image": text}, "additionalProperties": False}
     content: dict[str, Any] = {kind: {"schema": image} for kind in (*IMAGE_TYPES, "application/octet-stream")}
-    many = f" Several parts called `{FIELD}` are answered by a list, in their order." if several else ""
+    many = f" For several parts called `{FIELD}`, the response is a list in their order." if several else ""
     return {
         "requestBody": {
             "required": True,

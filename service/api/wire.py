@@ -1,4 +1,4 @@
-"""From results to the wire types of `service.schemas`."""
+"""Converts results to the wire types of `service.schemas`."""
 
 from functools import lru_cache
 
@@ -33,7 +33,7 @@ from service.tasks.depth_formats import json_values
 
 
 def classify_answer(answer: Answered, context: RequestContext) -> ClassifyAnswer:
-    """The classes of one image."""
+    """The answer for a classified image."""
     result: ClassifyResult = answer.result
     return ClassifyAnswer(
         **_run(answer, context),
@@ -47,15 +47,15 @@ def classify_answer(answer: Answered, context: RequestContext) -> ClassifyAnswer
 
 
 def classify_body(answer: Answered, context: RequestContext) -> bytes:
-    """`classify_answer` as JSON, without making its wire types: all that is in it was checked where it was made.
+    """`classify_answer` as JSON, without building the wire types, whose validation is not needed here.
 
-    Put together from pieces that many answers share; what is this answer's own is numbers, an id and a token, of which
-    the last two need no escaping.
+    Concatenates pieces that many answers share. Specific to one answer are only numbers, an id and a token; the id and
+    the token need no escaping.
     """
     result, handle, stages = answer.result, answer.handle, answer.stages
     known = _pieces_of(handle)
     best = result.predictions
-    # All at once: a call of the encoder for each would cost more than the numbers.
+    # Encode all numbers at once, because the call costs more than the encoding.
     values = [round(1000 * seconds, 3) for seconds in stages.values()]
     values += [result.min_probability, *[item.probability for item in best]]
     numbers = to_json(values)[1:-1].split(b",")
@@ -87,7 +87,7 @@ def classify_body(answer: Answered, context: RequestContext) -> bytes:
 
 
 class _Pieces:
-    """What is the same in all answers of a classifier: what ran, and its classes' JSON up to their probability."""
+    """The parts that all answers of a classifier share: what ran, and the JSON of each class up to its probability."""
 
     def __init__(self, handle: Handle) -> None:
         self.headers = [(name.encode(), value.encode()) for name, value in network_headers(handle).items()]
@@ -110,12 +110,12 @@ def _encoded_names(stages: tuple[str, ...]) -> list[bytes]:
 
 @lru_cache(maxsize=256)
 def _image_json(report: ImageReport) -> bytes:
-    """Uploads of one camera, or of one data set, have few different ones."""
+    """Cached, because uploads of one camera or data set have few different reports."""
     return to_json(report._asdict())
 
 
 def depth_answer(answer: Answered, context: RequestContext) -> DepthAnswer:
-    """The depth of one image, in figures."""
+    """The depth of one image, as figures."""
     result: DepthResult = answer.result
     height, width = result.map_size
     summary, geometry, focal = result.summary, result.geometry, result.focal
@@ -151,7 +151,7 @@ def depth_answer(answer: Answered, context: RequestContext) -> DepthAnswer:
 
 
 def depth_json(answer: Answered, context: RequestContext, *, values: bool) -> str:
-    """`depth_answer` as text; with the map in it, which as objects would take ten times its memory.
+    """`depth_answer` as JSON. With `values`, the map is inserted as text: as objects it would take ten times as much.
 
     Raises:
         BadParameterError: The map is too large for JSON.
@@ -166,7 +166,7 @@ def depth_json(answer: Answered, context: RequestContext, *, values: bool) -> st
 
 
 def depth_headers(result: DepthResult) -> dict[str, str]:
-    """What a map shows, as headers: the only place for it beside an answer that is a file."""
+    """The figures of a map as headers, the only place for them if the response is a file."""
     summary, geometry, focal = result.summary, result.geometry, result.focal
     height, width = result.map_size
     return {
@@ -205,16 +205,16 @@ def depth_comparison(sides: dict[Side, Answered], order: list[Side], context: Re
 
 
 def json_response(body: BaseModel, status: int = 200) -> Response:
-    """A wire type as it is: FastAPI would check it a second time."""
+    """A wire type as a response, without FastAPI's second validation."""
     return Response(body.model_dump_json(), status, media_type="application/json")
 
 
 class JsonAnswer(Response):
-    """An answer's JSON with the headers of `run_headers`, which are encoded once for each network.
+    """An answer's JSON with the headers of `run_headers`, which are encoded once per network.
 
     Args:
         body: The JSON.
-        answer: What it tells.
+        answer: The answer that the JSON describes.
     """
 
     media_type = "application/json"
@@ -234,7 +234,7 @@ class JsonAnswer(Response):
 
 
 def run_headers(answer: Answered) -> dict[str, str]:
-    """What ran, as headers: the only place for it beside an answer that is an image."""
+    """What ran, as headers, the only place for it if the response is an image."""
     headers = network_headers(answer.handle)
     if answer.experiment is not None:
         headers["x-bireal-experiment"], _, headers["x-bireal-arm"] = answer.experiment
@@ -244,7 +244,7 @@ def run_headers(answer: Answered) -> dict[str, str]:
 
 
 def network_headers(handle: Handle) -> dict[str, str]:
-    """A network, as headers; see `run_headers`."""
+    """The headers that describe a network; see `run_headers`."""
     headers = {
         "x-bireal-model": handle.card.name,
         "x-bireal-version": handle.card.version,
@@ -257,7 +257,7 @@ def network_headers(handle: Handle) -> dict[str, str]:
 
 
 def weight_bytes(handle: Handle) -> int:
-    """Bytes that the weights of a loaded network take in memory."""
+    """Bytes of a loaded network's weights in memory."""
     described = handle.model.describe()
     return described["binary_weight_bytes"] + described["real_weight_bytes"]
 
@@ -313,5 +313,5 @@ def _comparison(sides: dict[Side, Answered], order: list[Side], context: Request
 
 
 def _header_safe(text: str) -> str:
-    """Text with what a header cannot hold replaced."""
+    """Replaces the characters that a header cannot carry."""
     return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)

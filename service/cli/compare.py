@@ -1,4 +1,4 @@
-"""`compare`: two variants on a photo, or on every photo of a folder: is the one good enough in place of the other?"""
+"""`compare`: two variants on one image, or on every image of a folder. Is one good enough to replace the other?"""
 
 import argparse
 import asyncio
@@ -29,16 +29,16 @@ from service.settings import Settings
 from service.tasks import ClassifyOptions, DepthOptions
 from service.tasks.depth import AGREEMENT
 
-#: Loss of accuracy up to which the one variant is called good enough, a fraction.
+#: Largest loss of accuracy at which one variant is called good enough to replace the other, a fraction.
 MARGIN = 0.02
 _SHOWN_DISAGREEMENTS = 20
 
 
 def compare(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Prints both answers for a photo, or what a folder shows, and writes the report. Returns the exit code.
+    """Prints both answers for an image, or a summary of a folder, and writes the report. Returns the exit code.
 
-    The two variants run one after the other, in random order, with nothing of ours beside them: their times can be
-    compared.
+    The two variants run one after the other, in random order and with nothing else in this process, so that their
+    times can be compared.
     """
     path: Path = arguments.path
     task: TaskName = arguments.task or ("depth" if path.is_dir() and is_depth_folder(path) else "classify")
@@ -59,28 +59,28 @@ def compare(settings: Settings, arguments: argparse.Namespace) -> int:
     else:
         print(_summary(document))
         if report is not None:
-            print(f"The report is in {printable(report)}, its figures in {printable(report.with_suffix('.json'))}.")
+            print(f"Wrote the report to {printable(report)}, its figures to {printable(report.with_suffix('.json'))}.")
     return 0
 
 
 def _check_fit(arguments: argparse.Namespace, task: TaskName) -> None:
-    """Tells options that would have no effect: whoever gives them expects another answer.
+    """Rejects options that would have no effect, because whoever sets them expects one.
 
     Raises:
-        BadParameterError: There is one.
+        BadParameterError: There is such an option.
     """
     if arguments.fx is not None and task != "depth":
-        raise BadParameterError("fx", "--fx is for depth maps only.", remedy="Add --task depth.")
+        raise BadParameterError("fx", "--fx applies to depth maps only.", remedy="Add --task depth.")
     if arguments.top_k is not None and task != "classify":
-        raise BadParameterError("top-k", "--top-k is for classes only.", remedy="Leave it out.")
+        raise BadParameterError("top-k", "--top-k applies to classification only.", remedy="Leave it out.")
     given = {"limit": arguments.limit, "margin": arguments.margin}
     name = next((name for name, value in given.items() if value is not None), None)
     if name is not None and arguments.path.is_file():
-        raise BadParameterError(name, f"--{name} is of a folder, not of one picture.", remedy="Name a folder.")
+        raise BadParameterError(name, f"--{name} applies to a folder, not to one image.", remedy="Name a folder.")
 
 
 def _local(settings: Settings, task: TaskName, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both networks run in this process."""
+    """Compares with both networks in this process."""
     path: Path = arguments.path
     with Engine(settings) as engine:
         a, b = engine.handles(task, arguments.model, arguments.a, arguments.b)
@@ -92,7 +92,7 @@ def _local(settings: Settings, task: TaskName, arguments: argparse.Namespace) ->
 
 
 def _remote(_: Settings, task: TaskName, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both networks run in a service, whose settings count."""
+    """Compares with both networks in a running service, whose settings apply."""
     path: Path = arguments.path
     lone = path.is_file()
 
@@ -154,36 +154,36 @@ async def _folder(comparison: Comparison, task: TaskName, arguments: argparse.Na
 
 
 def _write_report(report: Path, document: dict[str, Any], folder: Folder, names: Names) -> None:
-    """The page, and beside it every figure and every image's answers as JSON.
+    """Writes the page, and next to it all figures and every image's answers as JSON.
 
-    Both take the places of older ones once they are complete.
+    Both replace older files only once they are complete.
     """
     page = render(document, folder.pairs, folder.most, names)
     figures = json.dumps({**document, "images": [pair.as_json() for pair in folder.pairs]}, indent=1)
     contents = {report.with_suffix(".json"): figures, report: page}
-    written: dict[Path, Path] = {}  # where it lies so far, and where it belongs
+    written: dict[Path, Path] = {}  # temporary file -> final place
     try:
         for place, text in contents.items():
-            target = place.resolve()  # of a link: what it points to
-            beside = target.with_name(f".{os.getpid()}{target.suffix}")
-            written[beside] = target
-            beside.write_bytes(text.encode())
-        for beside, target in written.items():
-            beside.replace(target)
+            target = place.resolve()  # replace the target of a symbolic link, not the link
+            temporary = target.with_name(f".{os.getpid()}{target.suffix}")
+            written[temporary] = target
+            temporary.write_bytes(text.encode())
+        for temporary, target in written.items():
+            temporary.replace(target)
     except OSError as error:
-        for beside in written:
+        for temporary in written:
             with contextlib.suppress(OSError):
-                beside.unlink()
+                temporary.unlink()
         raise _unwritable(report, error.strerror) from error
 
 
 def _check_report(report: Path, path: Path) -> None:
-    """Says what is wrong with the report's place before minutes are spent on images."""
+    """Fails if the report cannot be written, before minutes are spent on images."""
     if path.is_file():
-        raise BadParameterError("report", "A report is of a folder, not of one picture.", remedy="Name a folder.")
+        raise BadParameterError("report", "--report applies to a folder, not to one image.", remedy="Name a folder.")
     if report.suffix.lower() not in {".html", ".htm"}:
         raise BadParameterError(
-            "report", f"The report {report} would be a web page.", remedy="Let its name end in .html."
+            "report", f"The report is a web page, but {report} does not end in .html.", remedy="Add the ending .html."
         )
     if not report.parent.is_dir():
         raise _unwritable(report, "its folder does not exist")
@@ -194,7 +194,7 @@ def _check_report(report: Path, path: Path) -> None:
 
 def _unwritable(report: Path, reason: str | None) -> BadParameterError:
     return BadParameterError(
-        "report", f"The report {report} cannot be written: {reason}.", remedy="Name a file in a folder that is there."
+        "report", f"The report {report} cannot be written: {reason}.", remedy="Name a file in an existing folder."
     )
 
 
@@ -219,7 +219,7 @@ def _line(document: dict[str, Any]) -> str:
 def _summary(document: dict[str, Any]) -> str:
     agreement = f"{counted(document['n'], 'image')}: the variants agree on {100 * document['agreement']:.1f} %"
     if "within_1_25" in document:
-        # The share of images alone reads as total failure where no two maps agree in nine tenths of their pixels.
+        # Alone, the share of agreeing images looks like total failure when all maps miss the threshold by a little.
         agreement += (
             f" (where {100 * AGREEMENT:.0f} % of the pixels are within a factor of 1.25; "
             f"on average {100 * document['within_1_25']:.1f} % are)"
@@ -237,11 +237,11 @@ def _summary(document: dict[str, Any]) -> str:
         )
     if document["unlabelled_folders"]:
         names = ", ".join(document["unlabelled_folders"])
-        lines.append(f"  no class of the model, so compared without a label: {names}")
+        lines.append(f"  folders that name no class of the model, compared without labels: {names}")
     shown = document["disagreements"][:_SHOWN_DISAGREEMENTS]
     lines += [f"  {item['file']}: {item['a']} / {item['b']}" for item in shown]
     rest = len(document["disagreements"]) - len(shown)
     if rest:
-        lines.append(f"  and {rest} more; --json and --report list all.")
+        lines.append(f"  and {rest} more; --json and --report list all of them.")
     lines += [f"  not compared: {item['file']}: {item['detail']}" for item in document["failed"]]
     return "\n".join(lines)

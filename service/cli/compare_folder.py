@@ -1,4 +1,4 @@
-"""Runs two variants on every image of a folder, one after the other, with what is known of the truth."""
+"""Runs two variants on every image of a folder, and compares them with the ground truth if there is any."""
 
 import heapq
 import itertools
@@ -30,37 +30,37 @@ from service.tasks import ClassifyResult, DepthAgreement, depth_agreement
 from service.tasks.base import Geometry
 from service.tasks.depth import place_in_picture
 
-#: A map at the network's size, float32 [H, W] metres, and the part of the picture that it covers.
+#: A map at the network's size, float32 [H, W] metres, and the part of the image that it covers.
 Placed = tuple[npt.NDArray[np.float32], Geometry]
 
-#: Images that a report shows because the two differ on them most.
+#: Number of images in a report's list of the largest differences.
 SHOWN = 12
 
 
 class Comparison(Protocol):
-    """Two networks, here or in a running service, that answer one image after the other."""
+    """Two networks, here or in a running service, that run on one image after the other."""
 
     @property
     def classes(self) -> Sequence[ClassLabel]:
-        """Of side `a`, in the order of its output; empty for depth."""
+        """The classes of side `a`, in the order of its outputs; empty for depth."""
         ...
 
     async def pair(self, item: "Item", name: str) -> Pair:
-        """What both make of one image; raises `FileError` for what concerns that file alone."""
+        """Both answers for one image; raises `FileError` for errors that concern only this file."""
         ...
 
     def side(self, name: SideName) -> dict[str, Any]:
-        """What runs on one side, `weight_bytes`, `session_bytes` and `artefact_bytes`; None for what is not known."""
+        """What runs on one side, with `weight_bytes`, `session_bytes` and `artefact_bytes`; None for unknown values."""
         ...
 
     def machine(self) -> dict[str, Any]:
-        """Where both run: `cpu`, `threads`, `kernel`, `onnxruntime`, `version`, `url`; None for what is not known."""
+        """Where both run: `cpu`, `threads`, `kernel`, `onnxruntime`, `version`, `url`; None for unknown values."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image to compare, and what is known of it."""
+    """One image to compare, with its label or its ground truth if known."""
 
     path: Path
     label: ClassLabel | None = None
@@ -69,13 +69,13 @@ class Item:
 
 @dataclass(slots=True)
 class Folder:
-    """What a folder holds, and later what came of it.
+    """The images of a folder and, after `run`, the results.
 
     Attributes:
         items: The images.
-        unlabelled_folders: Folders of images that are no class of the model.
-        pairs: What the two variants made of each image that could be read.
-        most: Those on which they differ most, worst first; of depth with their maps.
+        unlabelled_folders: Subfolders whose names are not classes of the model.
+        pairs: The answers of both variants for each image that could be read.
+        most: The pairs that differ most, worst first; for depth, with their maps.
         failed: Files that could not be read, and why.
     """
 
@@ -87,7 +87,7 @@ class Folder:
 
 
 def classify_folder(root: Path, classes: Sequence[ClassLabel], limit: int | None) -> Folder:
-    """Lists images; those in a folder called like a class, by WordNet id or by a name of its own, have a label."""
+    """Lists images. Those in a subfolder named after a class, by WordNet id or unique name, have a label."""
     by_name = classes_by_folder(classes)
     found, unknown = [], set()
     for path in images_of(root):
@@ -101,20 +101,20 @@ def classify_folder(root: Path, classes: Sequence[ClassLabel], limit: int | None
 
 
 def depth_folder(root: Path, limit: int | None) -> Folder:
-    """Lists road scenes: with ground truth where the folder is laid out as `service.evaluation` says."""
+    """Lists road scenes, with ground truth if the folder has the layout of `service.evaluation`."""
     if is_depth_folder(root):
         try:
             return Folder(spread([Item(frame.path, frame=frame) for frame in depth_frames(root)], limit))
-        except DataError:  # pictures without a truth
+        except DataError:  # images without ground truth
             pass
     return Folder(spread([Item(path) for path in images_of(root)], limit))
 
 
 async def run(comparison: Comparison, folder: Folder, root: Path) -> None:
-    """Fills in what came of each image.
+    """Compares every image and fills in the results.
 
     Raises:
-        ServiceError: None of them could be compared.
+        ServiceError: No image could be compared.
     """
     worst: list[tuple[float, int, Pair]] = []
     numbers = itertools.count()
@@ -137,7 +137,7 @@ async def run(comparison: Comparison, folder: Folder, root: Path) -> None:
 def classified(
     item: Item, name: str, results: tuple[ClassifyResult, ClassifyResult], times_s: tuple[float, float]
 ) -> Pair:
-    """Two classifications of one image, with the seconds of each network's run."""
+    """Pairs two classifications of one image; `times_s` are the inference times, seconds."""
     made = []
     for result, inference_s in zip(results, times_s, strict=True):
         best = result.predictions[0]
@@ -163,10 +163,10 @@ def classified(
 
 
 def measured(item: Item, name: str, placed: tuple[Placed, Placed], times_s: tuple[float, float]) -> Pair:
-    """Two depth maps of one image, with the seconds of each network's run, against the truth where there is one.
+    """Pairs two depth maps of one image, scored against the ground truth if any; `times_s` are the inference times.
 
     Raises:
-        FileError: The truth cannot be read, or is not of the picture's size.
+        FileError: The ground truth cannot be read, or does not have the image's size.
     """
     errors: list[dict[str, float] | None] = [None, None]
     if item.frame is not None:
@@ -184,7 +184,7 @@ def measured(item: Item, name: str, placed: tuple[Placed, Placed], times_s: tupl
 
 
 def depth_side(inference_s: float, median_m: float, errors: dict[str, float] | None) -> Side:
-    """One network's depth of one image."""
+    """One network's depth for one image."""
     says = f"median {median_m:.1f} m"
     if errors is not None:
         says += f", delta < 1.25 of {100 * errors['delta1']:.1f} %"
@@ -198,7 +198,7 @@ def depth_pair(
     agreement: DepthAgreement,
     maps: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None,
 ) -> Pair:
-    """Both networks' depth of one image, and how far they agree."""
+    """Both networks' depth for one image, and how well they agree."""
     return Pair(
         file=name,
         a=a,

@@ -1,4 +1,4 @@
-"""Two networks of this process, compared on the images of a folder one after the other."""
+"""Compares two networks of this process on the images of a folder, one image after the other."""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ class LocalComparison:
     """See `service.cli.compare_folder.Comparison`.
 
     Args:
-        engine: Runs both.
+        engine: Runs both networks.
         sides: The two networks.
-        options: Of their task.
+        options: Options of their task.
     """
 
     def __init__(self, engine: Engine, sides: dict[SideName, Handle], options: ClassifyOptions | DepthOptions) -> None:
@@ -34,11 +34,11 @@ class LocalComparison:
 
     @property
     def classes(self) -> Sequence[ClassLabel]:
-        """Of side `a`."""
+        """See `Comparison`."""
         return self._sides["a"].card.classes
 
     async def pair(self, item: Item, name: str) -> Pair:
-        """Runs both on one image."""
+        """See `Comparison`."""
         options = self._options
         if item.frame is not None and isinstance(options, DepthOptions) and options.fx_px is None:
             camera = await asyncio.to_thread(taken_by, item.frame)
@@ -55,7 +55,7 @@ class LocalComparison:
         return await asyncio.to_thread(measured, item, name, (maps[0], maps[1]), times_s)
 
     def side(self, name: SideName) -> dict[str, Any]:
-        """What runs on one side, and what it weighs."""
+        """See `Comparison`."""
         handle = self._sides[name]
         described = handle.model.describe()
         return {
@@ -66,7 +66,7 @@ class LocalComparison:
         }
 
     def machine(self) -> dict[str, Any]:
-        """Where both run."""
+        """See `Comparison`."""
         kernels = (handle.kernel for handle in self._sides.values() if handle.variant == "binary")
         return {
             "cpu": cpu_name(),

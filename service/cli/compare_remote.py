@@ -1,4 +1,4 @@
-"""`compare --url`: two networks of a running service, on a photo or on the images of a folder."""
+"""`compare --url`: two networks of a running service, on one image or on the images of a folder."""
 
 import argparse
 import asyncio
@@ -18,14 +18,14 @@ from service.report.pairs import Pair
 from service.schemas import ClassifyComparison, ComparedWeights, DepthComparison, ModelList
 from service.tasks import DepthAgreement
 
-#: The service states times to the microsecond; none takes no time at all.
+#: The service rounds times to the microsecond; this keeps a time of 0 from dividing by zero.
 _LEAST_S = 5e-7
 
 
 async def compare_one(
     service: AsyncClient, path: Path, task: TaskName, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Both answers to one picture, as the service gives them."""
+    """Both answers for one image, as the service sends them."""
     data = await asyncio.to_thread(read, path)
     answer = await _ask(service, task, data, arguments, fx_px=arguments.fx, top_k=arguments.top_k)
     return answer.model_dump(mode="json")
@@ -34,15 +34,15 @@ async def compare_one(
 class RemoteComparison:
     """See `service.cli.compare_folder.Comparison`.
 
-    Times are those of the networks' runs as the service states them, from `/compare`: whatever else it answers at that
-    moment is in them. Depth maps, where a truth or a report needs them, come from two requests more to `/depth`.
+    Times are the inference times that `/compare` reports; other load on the service affects them. Depth maps, if the
+    ground truth or a report needs them, take two further requests to `/depth`.
 
     Args:
         service: A connected client.
-        arguments: Of the command line.
-        first: The answer to a grey picture.
-        models: What the service has.
-        version: Of the service.
+        arguments: The command line's arguments.
+        first: The answer for a grey image.
+        models: The models of the service.
+        version: The service's version.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RemoteComparison:
 
     @classmethod
     async def open(cls, service: AsyncClient, task: TaskName, arguments: argparse.Namespace) -> Self:
-        """Asks for a grey picture, so that what is wrong with key, model or variants is told at once."""
+        """Sends a grey image first, so that a wrong key, model or variant fails at once."""
         models, health = await service.models(), await service.health()
         first = await _ask(service, task, grey_picture(), arguments, fx_px=None, top_k=MOST_CLASSES)
         if isinstance(first, ClassifyComparison):
@@ -108,7 +108,7 @@ class RemoteComparison:
         return await asyncio.to_thread(measured, item, name, maps, times_s)
 
     async def _map(self, side: SideName, data: bytes, fx_px: float | None) -> Placed:
-        """One network's map of a picture, for which the comparison has figures only."""
+        """One network's depth map of an image: the comparison itself returns only figures."""
         variant = getattr(self._arguments, side)
         found = await self._service.depth_map(data, model=self._arguments.model, variant=variant, fx=fx_px)
         self._same[side].check(found)
@@ -132,7 +132,7 @@ class RemoteComparison:
         return None
 
     def machine(self) -> dict[str, Any]:
-        """See `Comparison`: a service does not tell which machine it runs on."""
+        """See `Comparison`. A service does not say which machine it runs on."""
         described = [same.describe() for same in self._same.values()]
         return {
             "cpu": None,

@@ -1,8 +1,8 @@
-"""The rest of a request that asks for an upgrade, which nobody grants here: its body, and the requests after it.
+"""Parses the rest of a request that asks for an upgrade, which this server never grants.
 
-At the end of such a head httptools takes everything that follows for another protocol and passes over the body that was
-announced. Clients send both: Java's and curl ask for HTTP/2 (`Upgrade: h2c`) with each first request, its body included
-(RFC 9110, Sec. 7.8: a server that does not upgrade answers as if it had not been asked).
+After such a head, httptools takes everything that follows for the other protocol and skips the body. Clients do send
+both: Java's client and curl ask for HTTP/2 (`Upgrade: h2c`) with each first request, body included. A server that does
+not upgrade ignores the header field (RFC 9110 section 7.8), so the body and later requests must still be parsed.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import httptools
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# What says where a body ends. The parser before has seen to it that there is one way only.
+# The headers that say where a body ends. The first parser has already refused a request that has both.
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -25,11 +25,11 @@ def announces_body(headers: Sequence[tuple[bytes, bytes]]) -> bool:
 def parser_of_rest(
     protocol: "HttpToolsProtocol", headers: Sequence[tuple[bytes, bytes]]
 ) -> httptools.HttpRequestParser:
-    """A parser for what follows a head that was read, and whose callbacks were called, already.
+    """A parser for what follows a head that has already been parsed and passed to the callbacks.
 
     Args:
-        protocol: Has the callbacks.
-        headers: Of that head, names in lower case.
+        protocol: Receives the callbacks.
+        headers: The headers of that head, names in lower case.
     """
     calls = _Calls(protocol)
     parser = httptools.HttpRequestParser(calls)
@@ -42,7 +42,7 @@ def parser_of_rest(
 
 
 class _Calls:
-    """Callbacks of a protocol, but for those of the head that is told to a new parser once more."""
+    """Callbacks of a protocol, except those of the head that the new parser is fed a second time."""
 
     def __init__(self, protocol: "HttpToolsProtocol") -> None:
         self._protocol = protocol

@@ -1,4 +1,4 @@
-"""Which files a command line names, and what is in them and belongs to them."""
+"""The files that a command line names: images, their ground truth and their folders."""
 
 import sys
 from collections import Counter
@@ -27,25 +27,25 @@ T = TypeVar("T")
 
 
 class FileError(Exception):
-    """One file of many is not answered, which the others may be; the text says why."""
+    """One file of many failed, while others may succeed. The text says why."""
 
 
-#: Pictures of formats that are not read, by their suffixes.
+#: Suffixes of image formats that are not supported.
 _OTHER_PICTURES = frozenset({".heic", ".heif", ".avif", ".tif", ".tiff", ".svg", ".jxl", ".jp2", ".dng", ".raw"})
 
 
 def printable(text: Path | str) -> str:
-    r"""A path, or a sentence about one, with what is no UTF-8 in a file's name as `\xe9`: documents cannot have it."""
+    r"""A path, or a sentence about one, with bytes that are not UTF-8 shown as `\xe9`: JSON cannot carry them."""
     return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def images_of(path: Path) -> list[Path]:
-    """A file (or a pipe) as it is, or every image below a folder, sorted; in a folder images are known by their suffix.
+    """A file (or a pipe) itself, or every image below a folder, sorted and recognised by suffix.
 
-    The measured depth of road scenes is no image, though it is a PNG: folders called as its own are passed over.
+    The measured depth of road scenes is stored as PNG but is not an image, so its folders are skipped.
 
     Raises:
-        BadParameterError: There is nothing.
+        BadParameterError: The path does not exist, or there is no image below it.
     """
     if path.exists() and not path.is_dir():
         return [path]
@@ -56,7 +56,7 @@ def images_of(path: Path) -> list[Path]:
         raise BadParameterError(
             "path",
             f"There is no image in {printable(path)}.",
-            remedy=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}.",
+            remedy=f"The names of images end in {', '.join(sorted(IMAGE_SUFFIXES))}.",
         )
     return images
 
@@ -66,53 +66,53 @@ def _is_measured_depth(file: Path, root: Path) -> bool:
 
 
 def say_passed_over(path: Path) -> None:
-    """Says on standard error which pictures of a folder are not looked at, for their format."""
+    """Notes on standard error which images of a folder are skipped because of their format."""
     files = files_below(path) if path.is_dir() else ()
     found = Counter(file.suffix.lower() for file in files if file.suffix.lower() in _OTHER_PICTURES)
     if found:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items()))
-        print(f"note: passed over {kinds}: convert them to one of {', '.join(sorted(IMAGE_SUFFIXES))}", file=sys.stderr)
+        print(f"note: skipped {kinds}: convert them to one of {', '.join(sorted(IMAGE_SUFFIXES))}", file=sys.stderr)
 
 
 def is_depth_folder(folder: Path) -> bool:
-    """Whether a folder is a depth data set: it, or a folder in it, has `left/`."""
+    """Whether a folder is a depth data set: it, or one of its subfolders, contains `left/`."""
     return any(path.is_dir() for path in (folder / "left", *folder.glob("*/left")))
 
 
 def classes_by_folder(classes: Sequence[ClassLabel]) -> dict[str, ClassLabel]:
-    """Which class a folder's name means, casefolded: a WordNet id, or a name that no other class has too."""
+    """The class for each casefolded folder name: its WordNet id, or its name if no other class has the same."""
     named = Counter(label.name.casefold() for label in classes)  # ImageNet has two cranes
     by_name = {label.name.casefold(): label for label in classes if named[label.name.casefold()] == 1}
     return by_name | {label.wnid.casefold(): label for label in classes}
 
 
 def check_scenes(folder: Path) -> None:
-    """Sees to it that road scenes are not taken for photos because they lie deeper than they are looked for.
+    """Checks that road scenes are not mistaken for photos because they lie deeper than the command looks.
 
     Raises:
-        BadParameterError: They do.
+        BadParameterError: The folder has road scenes further down.
     """
     meant = [] if is_depth_folder(folder) else folders_to_give(folder)
     if meant:
         raise BadParameterError(
             "path",
-            f"{printable(folder)} has no left/ in it or in a folder of it, but road scenes further down.",
-            remedy=f"Name {' or '.join(map(printable, meant))}; --task classify takes their pictures for photos.",
+            f"{printable(folder)} has no left/ in it or in a subfolder, but it has road scenes further down.",
+            remedy=f"Name {' or '.join(map(printable, meant))}, or add --task classify to treat the images as photos.",
         )
 
 
 def spread(items: Sequence[T], limit: int | None) -> list[T]:
-    """At most `limit` of the items, evenly spread, so that all classes and drives have their share."""
+    """At most `limit` of the items, evenly spread, so that all classes and drives are represented."""
     if limit is None or limit >= len(items):
         return list(items)
     return [items[index * len(items) // limit] for index in range(limit)]
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a picture.
+    """The bytes of an image file.
 
     Raises:
-        BrokenImageError: They cannot be read.
+        BrokenImageError: The file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -123,23 +123,23 @@ def read(path: Path) -> bytes:
 
 
 def taken_by(frame: DepthFrame) -> Camera:
-    """The camera of one picture of many.
+    """The camera of one image of many.
 
     Raises:
-        FileError: The picture cannot be read.
-        DataError: The folder's camera is not known, which all its pictures need.
+        FileError: The image cannot be read.
+        DataError: The folder's camera is not known; all its images need it.
     """
     try:
         return frame.camera()
     except UnidentifiedImageError as error:
-        raise FileError(f"{frame.path} is no image that can be read.") from error
+        raise FileError(f"{frame.path} cannot be read as an image.") from error
 
 
 def truth_of(frame: DepthFrame) -> npt.NDArray[np.float32]:
-    """The ground truth of one picture of many: float32 [H, W], metres, 0 where there is none.
+    """The ground truth of one image of many: float32 [H, W], metres, 0 where there is none.
 
     Raises:
-        FileError: It is damaged, or no 16-bit grey PNG.
+        FileError: It is damaged, or not a 16-bit grey PNG.
     """
     try:
         return frame.truth()
@@ -148,6 +148,6 @@ def truth_of(frame: DepthFrame) -> npt.NDArray[np.float32]:
 
 
 def check_size(frame: DepthFrame, picture_m: npt.NDArray[np.float32], truth_m: npt.NDArray[np.float32]) -> None:
-    """Raises FileError: The ground truth is not of the picture's size."""
+    """Raises FileError if the ground truth and the image differ in size."""
     if picture_m.shape != truth_m.shape:
-        raise FileError(f"{frame.truth_path} is not of the size of {frame.path}.")
+        raise FileError(f"{frame.truth_path} and {frame.path} differ in size.")

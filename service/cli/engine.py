@@ -1,6 +1,6 @@
-"""The service's own path from bytes to answer, without HTTP: what the offline commands run.
+"""The service's path from bytes to answer, without HTTP, for the offline commands.
 
-The same decoder, tasks, scheduler and backends as online, so that a figure printed here is a figure of the service.
+It uses the same decoder, tasks, scheduler and backends as the service, so the printed figures are the service's.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from service.settings import Settings, export_kernel
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-_FOREVER_S = 1e6  # nobody waits for a single image of an offline run
-_CLOSE_S = 10.0  # far longer than a batch or a picture takes
+_FOREVER_S = 1e6  # images of an offline run have no deadline
+_CLOSE_S = 10.0  # far longer than a batch or an image takes
 
 
 class Engine:
     """Models and everything that runs them; a context manager.
 
     Args:
-        settings: Of the service. Use `offline` to fit them to many images and no clients.
+        settings: The service's settings. Use `offline` to adapt them to many images without clients.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -53,26 +53,26 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Where a run was interrupted, threads may be inside a library: one that came back from there while the
-        # interpreter ends would abort the process.
+        # After an interrupt, threads may still be inside a library. One that returns from it during the interpreter's
+        # shutdown would abort the process.
         self._scheduler.close(_CLOSE_S)
         self._pool.close(_CLOSE_S)
         self.registry.close()
 
     def handles(self, task: TaskName, model: str | None, *variants: str | None) -> list[Handle]:
-        """Loads what is needed to run variants of a model, and nothing else.
+        """Loads only what is needed to run these variants of a model.
 
         Raises:
-            ServiceError: As `Registry.resolve`.
+            ServiceError: See `Registry.resolve`.
         """
         return self.networks(task, [(model, variant) for variant in variants])
 
     def networks(self, task: TaskName, wanted: Sequence[tuple[str | None, str | None]]) -> list[Handle]:
-        """Loads what is needed to run these pairs of a model and a variant, and nothing else. Call it once.
+        """Loads only what is needed to run these pairs of a model and a variant. Call it once.
 
         Raises:
-            SettingsError: The folder of models is not there.
-            ServiceError: As `Registry.resolve`.
+            SettingsError: The model folder does not exist.
+            ServiceError: See `Registry.resolve`.
         """
         self._scan()
         variants: dict[str, set[str]] = {}  # of each model
@@ -93,10 +93,10 @@ class Engine:
         return [self.registry.resolve(task, model, variant) for model, variant in wanted]
 
     def task_of(self, model: str) -> TaskName | None:
-        """The task of a model, NAME or NAME@VERSION, by its card; None where there is none of this name.
+        """The task of a model, NAME or NAME@VERSION, from its card; None if no model has this name.
 
         Raises:
-            SettingsError: The folder of models is not there.
+            SettingsError: The model folder does not exist.
         """
         self._scan()
         name = model.partition("@")[0]
@@ -109,31 +109,31 @@ class Engine:
             self._scanned = True
 
     async def predict(self, path: Path, handle: Handle, options: Any) -> Answered:
-        """Answers the image in a file."""
+        """Runs a network on the image in a file."""
         return await self._pipeline.predict(_upload(path), handle, _job(options))
 
     async def compare(
         self, path: Path, sides: dict[Side, Handle], options: Any
     ) -> tuple[dict[Side, Answered], list[Side]]:
-        """Has two networks answer the image in a file."""
+        """Runs two networks on the image in a file."""
         return await self._pipeline.compare(_upload(path), sides, _job(options))
 
 
 def check_model_dir(settings: Settings) -> None:
-    """Tells a folder of models that is not there from one without the model that is wanted.
+    """Checks that the model folder exists: the error should not be about a missing model.
 
     Raises:
-        SettingsError: It is not there, or no folder.
+        SettingsError: It does not exist, or is not a folder.
     """
     if not settings.model_dir.is_dir():
         raise SettingsError(
-            f"The model folder {str(settings.model_dir)!r} does not exist or is no folder.",
-            remedy="Set BIREAL_MODEL_DIR or --model-dir to a folder of <name>/<version>/.",
+            f"The model folder {str(settings.model_dir)!r} does not exist or is not a folder.",
+            remedy="Set BIREAL_MODEL_DIR or --model-dir to a folder that contains <name>/<version>/.",
         )
 
 
 def offline(settings: Settings) -> Settings:
-    """The settings for many images one after the other: single-threaded runs, as many as there are threads."""
+    """Settings for throughput over many images: as many single-threaded runs at a time as there are threads."""
     threads = settings.workers * settings.intra_op_threads
     return settings.model_copy(update={"workers": threads, "intra_op_threads": 1})
 
@@ -141,7 +141,7 @@ def offline(settings: Settings) -> Settings:
 async def in_order(
     items: Iterable[In], call: Callable[[In], Awaitable[Out]], *, at_once: int
 ) -> AsyncIterator[tuple[In, Out]]:
-    """Calls an asynchronous function for each item, some at once, and yields item and answer in the items' order."""
+    """Calls an async function for each item, `at_once` concurrently, and yields item and result in the items' order."""
     pending: list[tuple[In, asyncio.Future[Out]]] = []
     try:
         for item in items:
@@ -171,7 +171,7 @@ def describe(handle: Handle) -> dict[str, str]:
 def _upload(path: Path) -> Upload:
     data = read(path)
     if not data:
-        raise EmptyBodyError(f"{printable(path)} is empty.", remedy="Name the file of a picture.")
+        raise EmptyBodyError(f"{printable(path)} is empty.", remedy="Name an image file.")
     return Upload(data, None, printable(path))
 
 

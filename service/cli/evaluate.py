@@ -1,4 +1,4 @@
-"""`evaluate`: accuracy of a variant on a folder of labelled images, or of road scenes with measured depth."""
+"""`evaluate`: the accuracy of a variant on a folder of labelled images, or of road scenes with measured depth."""
 
 import argparse
 import asyncio
@@ -26,7 +26,7 @@ from service.tasks import ClassifyResult
 
 
 def evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Prints the scores of a folder. Returns the exit code: 1 when an image could not be read."""
+    """Prints the scores on a folder. Returns the exit code: 1 if an image could not be read."""
     if arguments.url is not None:
         document = asyncio.run(_remote(settings, arguments))
     else:
@@ -44,7 +44,7 @@ def evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 async def _remote(settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The networks of a running service."""
+    """Scores networks of a running service."""
     async with connect(arguments) as service:
         name = _named(arguments)
         task = _task(arguments, None if name is None else task_of(await service.models(), name))
@@ -56,7 +56,7 @@ async def _remote(settings: Settings, arguments: argparse.Namespace) -> dict[str
 
 
 def _named(arguments: argparse.Namespace) -> str | None:
-    """The model whose task is to be asked for, if none is given."""
+    """The model that determines the task when `--task` is not given."""
     if arguments.task is not None:
         return None
     other: str = (arguments.against or "").rpartition(":")[0]
@@ -64,10 +64,10 @@ def _named(arguments: argparse.Namespace) -> str | None:
 
 
 def _task(arguments: argparse.Namespace, of_model: TaskName | None) -> TaskName:
-    """What is given, else what the named model does, else what the folder looks like.
+    """The given task, else that of the named model, else the one that the folder's layout suggests.
 
     Raises:
-        BadParameterError: The folder looks like photos only because its road scenes lie further down.
+        BadParameterError: The folder looks like photos only because its road scenes lie deeper.
     """
     known: TaskName | None = arguments.task or of_model
     if known is not None:
@@ -77,7 +77,7 @@ def _task(arguments: argparse.Namespace, of_model: TaskName | None) -> TaskName:
 
 
 def _wanted(arguments: argparse.Namespace, task: TaskName) -> list[tuple[str | None, str | None]]:
-    """Model and variant of each network, as the command line names them."""
+    """Model and variant of each network, as named on the command line."""
     wanted = [(arguments.model, arguments.variant)]
     if arguments.against is not None:
         wanted.append(_other(arguments.against, arguments.model, task))
@@ -96,7 +96,7 @@ async def _scores(task: TaskName, networks: Sequence[Network], arguments: argpar
         **scores,
         **networks[0].describe(),
         "dataset": printable(folder),
-        "speed": {"images_per_second": round(scores["n"] / seconds, 2)},  # apart: it is no score
+        "speed": {"images_per_second": round(scores["n"] / seconds, 2)},  # separate, because it is not a score
     }
 
 
@@ -105,8 +105,8 @@ def _other(against: str, model: str | None, task: TaskName) -> tuple[str | None,
     if task != "depth":
         raise BadParameterError(
             "against",
-            "--against compares depth on road scenes with ground truth.",
-            remedy="Use `compare FOLDER` for classifiers: it pairs the images of labelled folders.",
+            "--against compares depth networks on road scenes with ground truth.",
+            remedy="For classifiers, use `compare FOLDER`, which pairs the images of labelled folders.",
         )
     name, colon, variant = against.rpartition(":")
     return (name if colon else model), variant
@@ -115,22 +115,22 @@ def _other(against: str, model: str | None, task: TaskName) -> tuple[str | None,
 async def _classify(network: Network, folder: Path, limit: int | None) -> dict[str, Any]:
     """Scores on `<class>/<image>`, with intervals, calibration and confusions.
 
-    Classes that the model does not know are refused, not skipped.
+    A folder of a class that the model does not know is an error; it is not skipped.
     """
     found = labelled_images(folder)
     known = classes_by_folder(network.classes)
     unknown = sorted({image.folder for image in found if image.folder.casefold() not in known})
     if unknown:
-        others = f" ({counted(len(unknown) - 1, 'other folder')} likewise)" if len(unknown) > 1 else ""
+        others = f" (the same holds for {counted(len(unknown) - 1, 'other folder')})" if len(unknown) > 1 else ""
         raise DataError(
             f"{unknown[0]!r} in {folder} names no class of {network.describe()['model']}, or more than one{others}: "
-            "folders are called by WordNet id or by name, as the model's card lists them."
+            "name each folder by the WordNet id or the class name in the model's card."
         )
     chosen = spread(found, limit)
     scores, failed = ClassifyScores(), []
 
     async def attempt(image: LabelledImage) -> ClassifyResult | FileError:
-        """One bad file of thousands is reported, and does not end the run."""
+        """Returns the error of a bad file, so that one of thousands does not end the run."""
         try:
             return await network.classify(image.path)
         except FileError as error:
@@ -159,6 +159,6 @@ def _text(document: dict[str, Any]) -> str:
         lines.append(f"  top1 95 % interval {interval}, expected calibration error {document['ece']:.4f}")
     if "median_scaled" in document:
         lines += text_of(document)
-    lines.append(f"  {document['speed']['images_per_second']} images a second")
+    lines.append(f"  {document['speed']['images_per_second']} images per second")
     lines += [f"  not read: {item['file']}: {item['detail']}" for item in document["failed"]]
     return "\n".join(lines)

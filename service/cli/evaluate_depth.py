@@ -1,8 +1,8 @@
-"""`evaluate` on road scenes with measured depth: the Eigen protocol, with what it does not say by itself.
+"""`evaluate` on road scenes with measured depth: the Eigen protocol, and more than it reports.
 
-Beside the means stand their intervals, the errors after median scaling, the errors by distance, what each image gave,
-and on request the paired difference from another network. Frames of a drive resemble each other: intervals rest on
-blocks of consecutive frames (`service.experiments.statistics.mean_of_sequence`).
+Besides the means, there are their intervals, the errors after median scaling, the errors by distance, the figures of
+each image and, on request, the paired difference from another network. Frames of a drive resemble each other, so
+intervals are computed from blocks of consecutive frames (`service.experiments.statistics.mean_of_sequence`).
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from service.experiments.verdict import counted
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One image: its name, and what each network made of it."""
+    """One image: its name, and the errors of each network on it."""
 
     file: str
     found: tuple[FrameErrors, ...]
@@ -48,16 +48,16 @@ async def evaluate_depth(networks: Sequence[Network], folder: Path, limit: int |
     """Scores one network on a folder of scenes, or two on the same images.
 
     Args:
-        networks: The network, and the one that it is compared with if there is one.
-        folder: As `service.evaluation.depth_frames` reads it.
-        limit: At most so many images, evenly spread.
+        networks: The network, and optionally the one to compare it with.
+        folder: Laid out as `service.evaluation.depth_frames` reads it.
+        limit: The most images to use, evenly spread.
 
     Returns:
-        JSON-ready; metrics without a cap in their name are those at 80 m.
+        A JSON-ready document. Metrics without a cap in their name are those at 80 m.
 
     Raises:
         ServiceError: No image could be evaluated.
-        DataError: The folder is not laid out so, or a camera is not known.
+        DataError: The folder has a different layout, or a camera is not known.
     """
     chosen = spread(depth_frames(folder), limit)
     rows: list[_Row] = []
@@ -75,7 +75,7 @@ async def evaluate_depth(networks: Sequence[Network], folder: Path, limit: int |
             else:
                 without.append(name)
     if not rows:
-        reason = failed[0]["detail"] if failed else "No pixel of the ground truth lies where depth is compared."
+        reason = failed[0]["detail"] if failed else "The ground truth has no pixel in the region that is compared."
         raise ServiceError("None of the images could be evaluated.", remedy=reason)
     first = [row.found[0] for row in rows]
     means = mean_errors(one.errors for one in first)
@@ -98,10 +98,10 @@ async def evaluate_depth(networks: Sequence[Network], folder: Path, limit: int |
 
 
 async def _errors(frame: DepthFrame, networks: Sequence[Network]) -> tuple[FrameErrors, ...] | FileError:
-    """What each network makes of one picture; one bad file of thousands is reported, and does not end the run.
+    """Each network's errors on one image, or the error of a bad file, so that one of thousands does not end the run.
 
     Raises:
-        DataError: The folder's camera is not known, which all its pictures need.
+        DataError: The folder's camera is not known; all its images need it.
     """
     found = []
     try:
@@ -116,7 +116,7 @@ async def _errors(frame: DepthFrame, networks: Sequence[Network]) -> tuple[Frame
 
 
 def _interval(values: Sequence[float | None]) -> dict[str, Any]:
-    """Mean of a sequence of images with both intervals; an image that lacks the figure does not count."""
+    """Mean over a sequence of images with both intervals; images without a value do not count."""
     known = [value for value in values if value is not None]
     by_blocks = interval(st.mean_of_sequence(known, st.BLOCK_FRAMES))
     by_frames = interval(st.mean(known))
@@ -130,10 +130,10 @@ def _interval(values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def _median_scaled(frames: Sequence[FrameErrors]) -> dict[str, Any]:
-    """Means after median scaling, and how far the scales differ from image to image."""
+    """Means after median scaling, and how much the scale varies between images."""
     scales = [one.scale for one in frames if one.scale is not None]
     middle = median(scales)
-    spread_of = pstdev([scale / middle for scale in scales])  # as papers print it: of the scales over their median
+    spread_of = pstdev([scale / middle for scale in scales])  # as in papers: of the scales divided by their median
     return {
         **mean_errors(one.median_scaled for one in frames),
         "scale": {"median": middle, "relative_spread": spread_of, "min": min(scales), "max": max(scales)},
@@ -141,7 +141,7 @@ def _median_scaled(frames: Sequence[FrameErrors]) -> dict[str, Any]:
 
 
 def _by_distance(frames: Sequence[FrameErrors]) -> list[dict[str, Any]]:
-    """Per image, then averaged over the images that have points in a bin."""
+    """Errors per distance bin, averaged over the images that have points in the bin."""
     rows = []
     for number, (begin, end) in enumerate(pairwise(DISTANCES_M)):
         bins = [one.by_distance[number] for one in frames if one.by_distance[number][0]]
@@ -159,7 +159,7 @@ def _by_distance(frames: Sequence[FrameErrors]) -> list[dict[str, Any]]:
 
 
 def _image(row: _Row) -> dict[str, Any]:
-    """Figures of one image, and of the other network on it."""
+    """Figures of one image, with those of the other network if there is one."""
     first, *others = row.found
     return {
         "file": row.file,
@@ -175,7 +175,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _paired(pairs: Sequence[Sequence[FrameErrors]], other: Network) -> dict[str, Any]:
-    """Mean of the per-image differences, first network less the other, with intervals."""
+    """Mean of the per-image differences, first network minus the other, with intervals."""
     names = [name for name in pairs[0][0].errors if all(name in one.errors for pair in pairs for one in pair)]
     differences = {
         name: np.array([first.errors[name] - against.errors[name] for first, against in pairs]) for name in names
@@ -197,7 +197,7 @@ def _paired(pairs: Sequence[Sequence[FrameErrors]], other: Network) -> dict[str,
 
 
 def text_of(document: dict[str, Any]) -> list[str]:
-    """Lines for people, beside the headline at 80 m."""
+    """The lines of text below the headline at 80 m."""
     scaled = document["median_scaled"]
     lines = [
         f"  at a cap of 50 m: {_figures(document, '_50m')}",
@@ -213,12 +213,12 @@ def text_of(document: dict[str, Any]) -> list[str]:
         for name in ("abs_rel_80m", "delta1_80m"):
             found = paired["differences"][name]
             lines.append(
-                f"  {name} less that of {other}: {_between(found, '+')}, better on {found['images_better']} images"
+                f"  {name} minus that of {other}: {_between(found, '+')}, better on {found['images_better']} images"
             )
     if document["without_points"]:
         left_out = len(document["without_points"])
-        verb = "has no point to compare and does" if left_out == 1 else "have no point to compare and do"
-        lines.append(f"  {counted(left_out, 'image')} {verb} not count")
+        verb = "has no point to compare and is" if left_out == 1 else "have no point to compare and are"
+        lines.append(f"  {counted(left_out, 'image')} {verb} not counted")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""How a command fails: one sentence on standard error and, with `--json`, one document on standard output."""
+"""Error reports of commands: one sentence on standard error and, with `--json`, one document on standard output."""
 
 import argparse
 import contextlib
@@ -17,14 +17,14 @@ USAGE_ERROR = 2
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, with errors of one sentence in place of the usage of some twenty lines."""
+    """An `ArgumentParser` whose errors are one sentence instead of some twenty lines of usage."""
 
-    as_json = False  # of the class: subcommands have parsers of their own
+    as_json = False  # a class attribute, because each subcommand has its own parser
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with exit code 2."""
         sentence = f"{message[0].upper()}{message[1:]}."
-        remedy = f"`{self.prog} --help` says what there is."
+        remedy = f"See `{self.prog} --help`."
         fail(UsageError(sentence, remedy=remedy), as_json=Parser.as_json)
         raise SystemExit(USAGE_ERROR)
 
@@ -38,17 +38,17 @@ class UsageError(Exception):
 
 
 def fail(error: Exception, *, as_json: bool) -> int:
-    """Says what went wrong.
+    """Reports an error.
 
     Args:
-        error: Of the service, of the client, of the data, or of the system.
-        as_json: Whether whoever called reads a document: a problem (RFC 9457) as the service would answer it, with at
-            least `code` and `detail`.
+        error: An error of the service, the client, the data, or the system.
+        as_json: Whether to print a document as well: a problem (RFC 9457) as the service would send it, with at least
+            `code` and `detail`.
 
     Returns:
         The exit code.
     """
-    # What cannot be told must not hide the exit code behind a traceback.
+    # A closed stream must not replace the exit code with a traceback.
     with contextlib.suppress(OSError):
         print(f"error: {_sentence(error)}", file=sys.stderr)
     if as_json:
@@ -58,7 +58,7 @@ def fail(error: Exception, *, as_json: bool) -> int:
 
 
 def about(path: Path, error: ServiceError) -> ServiceError:
-    """The same error, saying which file it is about: a person at a terminal has named several things."""
+    """Adds the file's name to an error: a command line may name several files."""
     name = printable(path)
     return error if name in error.detail else error.about(name)
 
@@ -67,7 +67,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     if isinstance(error, ProblemError) and error.status == HTTPStatus.UNAUTHORIZED:
-        return f"{error.problem.detail} Name a file with the key by --key-file; who runs the service hands keys out."
+        return f"{error.problem.detail} Name a file with the key: --key-file. The operator of the service issues keys."
     return str(error)
 
 

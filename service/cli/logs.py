@@ -1,6 +1,6 @@
-"""Log records as lines of text for people, or as JSON objects for machines; always on standard error.
+"""Log records as lines of text or as JSON objects, always on standard error.
 
-A record may carry `extra={"fields": {...}}`: what a machine wants to search by. Images never get into a record.
+A record may carry searchable values as `extra={"fields": {...}}`. Images are never part of a record.
 """
 
 import json
@@ -22,17 +22,17 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the base class's name
-        """The line, with the record's fields at its end."""
+        """The line, followed by the record's fields."""
         fields = " ".join(f"{name}={value}" for name, value in _fields(record).items())
         line = super().formatMessage(record)
         return f"{line} {fields}" if fields else line
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record."""
+    """One JSON object per record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record's time, level, logger, message and fields, and its stack trace if it has one."""
+        """The record's time, level, logger, message and fields, and its traceback if it has one."""
         document: dict[str, Any] = {
             "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
@@ -46,14 +46,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(settings: Settings) -> None:
-    """Sends every record of this process to standard error, in the format and from the level that are set.
+    """Sends every record of this process to standard error, in the configured format and from the configured level.
 
-    Warnings of Python's are records too, of the logger `py.warnings`.
+    Python warnings become records of the logger `py.warnings`.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    # Libraries that log every step at INFO or DEBUG, in words of their own.
+    # Libraries that log every step at INFO or DEBUG.
     for name in ("PIL", "asyncio", "multipart", "python_multipart"):
         logging.getLogger(name).setLevel(logging.WARNING)
     pass_over_damaged_metadata()
@@ -61,7 +61,7 @@ def configure_logging(settings: Settings) -> None:
 
 
 def pass_over_damaged_metadata() -> None:
-    """Keeps Pillow's warnings from the log: one for each damaged tag, of which a picture of 60 kB can have 5000."""
+    """Keeps Pillow's warnings out of the log: it warns of every damaged tag, and a 60 kB image can have 5000."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 

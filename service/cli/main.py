@@ -1,7 +1,7 @@
-"""The parser of the command line and the one place where its errors are printed.
+"""The command-line parser, and the one place where its errors are printed.
 
 An error is one sentence on standard error and exit code 2. With `--json`, standard output carries exactly one JSON
-document, of an error too; progress bars and everything else go to standard error.
+document, also for an error. Progress bars and everything else go to standard error.
 """
 
 import argparse
@@ -32,12 +32,12 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001  it h
 
 INTERRUPTED = 130
 
-# What the offline commands may be told about: the rest of the settings concerns clients.
+# The settings that offline commands accept; all others concern serving clients.
 _OFFLINE_SETTINGS = ("model_dir", "fallback", "kernel", "max_pixels", "decode_threads", "intra_op_threads", "workers")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns the exit code: 0, 1 (done, with failures told), 2 (an error) or 130 (Ctrl-C)."""
+    """Runs one command. Returns the exit code: 0, 1 (some failures were reported), 2 (an error) or 130 (Ctrl-C)."""
     outputs.prepare()
     try:
         return _main(argv)
@@ -54,19 +54,19 @@ def _main(argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if getattr(arguments, "key_file", None) is not None and arguments.url is None:
-        parser.error("--key-file is for a running service, which --url names")
+        parser.error("--key-file requires --url: it holds the key of a running service")
     if getattr(arguments, "url", None) is not None:
         given = next((name for name in _OFFLINE_SETTINGS if getattr(arguments, name) is not None), None)
         if given is not None:
-            parser.error(f"--{given.replace('_', '-')} is for networks that run here; with --url those of a service do")
+            parser.error(f"--{given.replace('_', '-')} is for local networks and has no effect with --url")
     command: Command = arguments.command
-    if command is not serve:  # these print their own errors; the log would only repeat them
+    if command is not serve:  # the other commands print their own errors, which the log would only repeat
         logging.basicConfig(level=logging.CRITICAL)
         pass_over_damaged_metadata()
     try:
         code = command(load_settings(settings_overrides(arguments)), arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has stopped reading
         outputs.drop(sys.stdout)
         return 0
     except (ServiceError, DataError, ClientError, OSError) as error:
@@ -76,7 +76,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="bireal-serve", description="Bi-Real Net, 1-bit networks served beside their full-precision twins."
+        prog="bireal-serve", description="Serves Bi-Real Net, 1-bit CNNs, alongside their full-precision twins."
     )
     parser.add_argument("--version", action="version", version=service_version())
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -87,47 +87,50 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_serve(commands: Commands) -> None:
-    parser = _command(commands, "serve", serve, "answer over HTTP until a signal comes")
+    parser = _command(commands, "serve", serve, "serve the models over HTTP until stopped by a signal")
     add_arguments(parser)
 
 
 def _add_predict(commands: Commands) -> None:
-    parser = _command(commands, "predict", predict, "answer image files")
+    parser = _command(commands, "predict", predict, "run a network on image files")
     parser.add_argument("images", nargs="+", type=_path, metavar="PATH", help="an image, or a folder of images")
-    parser.add_argument("--task", choices=("classify", "depth"), default="classify")
+    parser.add_argument("--task", choices=("classify", "depth"), default="classify", help="default: classify")
     _network(parser)
-    parser.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: your camera's focal length")
-    parser.add_argument("--size", choices=("network", "original"), default="network", help="depth: of the map")
+    parser.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: focal length of your camera")
+    parser.add_argument(
+        "--size", choices=("network", "original"), default="network", help="depth: size of the map (default: network)"
+    )
     parser.add_argument(
         "--output",
         "--out",
         type=Path,
         metavar="FILE",
-        help="depth: write it: .png in colours, .png16.png, .npy, .ply (a point cloud) or .json (figures)",
+        help="depth: write the map to this file: .png (in colour), .png16.png (metres x 256), .npy (metres), .ply "
+        "(point cloud) or .json (figures)",
     )
     _service(parser)
     add_arguments(parser, (*_OFFLINE_SETTINGS, "top_k", "min_probability"))
 
 
 def _add_compare(commands: Commands) -> None:
-    parser = _command(commands, "compare", compare, "run two variants on a photo or a folder of photos")
+    parser = _command(commands, "compare", compare, "compare two variants on an image or a folder of images")
     parser.add_argument(
-        "path", type=_path, metavar="PATH", help="an image, a folder of images, or with labels: <wnid or name>/<image>"
+        "path", type=_path, metavar="PATH", help="an image, or a folder; with labels: <wnid or name>/<image>"
     )
-    parser.add_argument("--task", choices=("classify", "depth"), help="found by the folder where not given")
-    parser.add_argument("--model", help="a binary model; the task's default where not given")
-    parser.add_argument("--a", default="binary", metavar="VARIANT", help="one variant (default: binary)")
-    parser.add_argument("--b", default="full", metavar="VARIANT", help="the other (default: full)")
-    parser.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: your camera's focal length")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="at most N images, evenly spread")
+    parser.add_argument("--task", choices=("classify", "depth"), help="default: depth if PATH has left/, else classify")
+    parser.add_argument("--model", help="a binary model (default: the task's default model)")
+    parser.add_argument("--a", default="binary", metavar="VARIANT", help="the first variant (default: binary)")
+    parser.add_argument("--b", default="full", metavar="VARIANT", help="the second variant (default: full)")
+    parser.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: focal length of your camera")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N images, evenly spread")
     parser.add_argument(
         "--margin",
         type=_fraction,
         metavar="FRACTION",
-        help=f"loss of accuracy up to which A is good enough (default: {MARGIN:g}, two points of a hundred)",
+        help=f"largest acceptable loss of accuracy of A against B (default: {MARGIN:g}, two percentage points)",
     )
     parser.add_argument(
-        "--report", type=Path, metavar="FILE.html", help="write a report with plots, and its figures as FILE.json"
+        "--report", type=Path, metavar="FILE.html", help="write a report with plots, and its figures to FILE.json"
     )
     _service(parser)
     add_arguments(parser, (*_OFFLINE_SETTINGS, "top_k"))
@@ -141,29 +144,30 @@ def _add_evaluate(commands: Commands) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="<class>/<image>, by WordNet id or name; or a scene's left/ with lidar_depth/ or disp_noc_0/, calib.json",
+        help="images as <class>/<image>, where <class> is a WordNet id or a name; or road scenes as left/ with "
+        "lidar_depth/ or disp_noc_0/ and, optionally, calib.json",
     )
     parser.add_argument(
-        "--task", choices=("classify", "depth"), help="that of --model, or found by the folder, where not given"
+        "--task", choices=("classify", "depth"), help="default: that of --model, else depth if DIR has left/"
     )
     _network(parser)
     parser.add_argument(
         "--against",
         metavar="[MODEL:]VARIANT",
-        help="depth: also the paired difference from another variant, of the same model where none is named",
+        help="depth: also compute the paired difference from this network (MODEL defaults to --model)",
     )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="at most N images, evenly spread")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N images, evenly spread")
     _service(parser)
     add_arguments(parser, _OFFLINE_SETTINGS)
 
 
 def _add_models(commands: Commands) -> None:
-    parser = _command(commands, "models", models, "load every model and say what runs here")
+    parser = _command(commands, "models", models, "load every model and show what runs on this machine")
     add_arguments(parser, _OFFLINE_SETTINGS)
 
 
 def _command(commands: Commands, name: str, command: Command, text: str) -> argparse.ArgumentParser:
-    # Written out: `--api-keys`, which is no option, must not pass for `--api-keys-file` and its value for a file.
+    # No abbreviations: `--api-keys` is not an option, and argparse must not take it for `--api-keys-file`.
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     parser.set_defaults(command=command)
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
@@ -171,13 +175,13 @@ def _command(commands: Commands, name: str, command: Command, text: str) -> argp
 
 
 def _network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="NAME or NAME@VERSION; the task's default where not given")
-    parser.add_argument("--variant", help="binary, reference or full; the default where not given")
+    parser.add_argument("--model", help="NAME or NAME@VERSION (default: the task's default model)")
+    parser.add_argument("--variant", help="binary, reference or full (default: the configured default variant)")
 
 
 def _service(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", type=_url, help="of a running service that is to answer; nothing is loaded here then")
-    parser.add_argument("--key-file", type=Path, metavar="FILE", help="a file with the key of that service")
+    parser.add_argument("--url", type=_url, help="use the running service at this address instead of loading models")
+    parser.add_argument("--key-file", type=Path, metavar="FILE", help="with --url: a file with the service's API key")
 
 
 def _positive(text: str) -> int:
@@ -188,8 +192,8 @@ def _positive(text: str) -> int:
 
 
 def _path(text: str) -> Path:
-    if not text:  # pathlib takes it for the current folder, and "$UNSET" is not meant so
-        raise argparse.ArgumentTypeError("a path is empty")
+    if not text:  # pathlib would read it as the current folder, which an unset "$VARIABLE" does not mean
+        raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
 
 
@@ -207,7 +211,7 @@ def _fraction(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction above 0, at most 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction above 0 and at most 1")
     return value
 
 
@@ -217,5 +221,5 @@ def _focal(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 1 <= value <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a focal length in pixels, at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a focal length in pixels from 1 to 1000000")
     return value

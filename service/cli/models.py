@@ -1,4 +1,4 @@
-"""`models`: the models of the folder, whether each of their variants runs here, and on what."""
+"""`models`: the models of the folder, whether each variant runs on this machine, and with which kernel."""
 
 import argparse
 import json
@@ -16,13 +16,13 @@ from service.settings import Settings, export_kernel
 
 
 def models(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Loads every model once and prints what came of it. Returns the exit code: 1 when `serve` would not be ready."""
+    """Loads every model once and prints the result. Returns the exit code: 1 if `serve` would not become ready."""
     export_kernel(settings)
     registry = Registry(settings)
     registry.scan()
     total = sum(len(entry.card.variants) for entry in registry.entries())
     with tqdm(total=total, unit="variant", leave=False) as bar:
-        # An observer's signature is the registry's; a progress bar needs half of it.
+
         def loaded(card: Card, variant: VariantName, handle: Handle | None, seconds: float) -> None:  # noqa: ARG001
             bar.set_postfix_str(f"{card.name} {variant}")
             bar.update()
@@ -43,7 +43,7 @@ def models(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _kernels() -> dict[str, Any]:
-    """The kernel in use, None where it cannot run, and those that could: what to name in the place of a wrong one."""
+    """The kernel in use (None if it cannot run), and all kernels that this CPU can run."""
     found: dict[str, Any] = {"kernel": None, "kernels": []}
     with suppress(OpUnavailableError):
         found["kernels"] = xnor_op.usable_kernels()

@@ -1,4 +1,4 @@
-"""What `evaluate` asks of a network, whether it runs here or in a service elsewhere; and the one that runs here."""
+"""What `evaluate` needs of a network, whether it runs here or in a service; and the local implementation."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,33 +16,33 @@ from service.registry import Handle
 from service.tasks import ClassifyOptions, ClassifyResult, DepthOptions, DepthResult
 from service.tasks.depth import place_in_picture
 
-#: Classes that top-5 accuracy looks at.
+#: Classes that top-5 accuracy considers.
 BEST = 5
 
 
 class Network(Protocol):
-    """One variant of one model. The calls raise `FileError` for what concerns one file alone."""
+    """One variant of one model. The calls raise `FileError` for errors that concern only one file."""
 
     @property
     def at_once(self) -> int:
-        """How many files it should be given at once."""
+        """How many files to process concurrently."""
         ...
 
     @property
     def classes(self) -> Sequence[ClassLabel]:
-        """Of a classifier, in the order of its output."""
+        """The classes of a classifier, in the order of its outputs."""
         ...
 
     async def classify(self, path: Path) -> ClassifyResult:
-        """The five best classes of a picture, or all where there are fewer."""
+        """The five best classes of an image, or all if there are fewer."""
         ...
 
     async def depth(self, path: Path, fx_px: float | None) -> npt.NDArray[np.float32]:
-        """Depth in the pixels of a picture, float32 [H, W] in metres; NaN where the network did not look."""
+        """Depth at every pixel of an image: float32 [H, W], metres; NaN outside the region that the network saw."""
         ...
 
     def describe(self) -> dict[str, str]:
-        """What ran: `model`, `version`, `variant`, `kernel`, and `fallback` where another variant was asked for."""
+        """What ran: `model`, `version`, `variant`, `kernel`, and `fallback` if a different variant was requested."""
         ...
 
 
@@ -50,8 +50,8 @@ class LocalNetwork:
     """A network that runs in this process.
 
     Args:
-        engine: Runs it.
-        handle: Of the network.
+        engine: Runs the network.
+        handle: The network's handle.
     """
 
     def __init__(self, engine: Engine, handle: Handle) -> None:
@@ -59,7 +59,7 @@ class LocalNetwork:
 
     @property
     def at_once(self) -> int:
-        """So many that no worker waits for a picture to be decoded."""
+        """Enough that no worker waits for an image to be decoded."""
         return 2 * self._engine.settings.workers
 
     @property

@@ -1,4 +1,4 @@
-"""`predict`: what the service would answer to image files, without starting it."""
+"""`predict`: the service's answers for image files, without starting the service."""
 
 import argparse
 import asyncio
@@ -34,14 +34,15 @@ _ENDINGS: dict[str, DepthFormat | Literal["json"]] = {
 
 
 def predict(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Prints one answer a file, in the service's own form with `--json`.
+    """Prints one answer per file; with `--json`, in the form of the service's response.
 
-    A lone image that cannot be read is an error; among several it is reported in its place, and the exit code is 1.
+    A single image that cannot be read is an error. Among several images it is reported in its place, and the exit code
+    is 1.
     """
     paths = [image for path in arguments.images for image in images_of(path)]
     lone = len(paths) == 1
     _check_fit(arguments, lone=lone)
-    form = None if arguments.output is None else _map_format(arguments.output)  # tells at once what cannot be
+    form = None if arguments.output is None else _map_format(arguments.output)  # fails before anything is loaded
     if form == "ply" and arguments.size == "original":
         raise interpolated_cloud()
     if arguments.url is not None:
@@ -56,29 +57,31 @@ def predict(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _check_fit(arguments: argparse.Namespace, *, lone: bool) -> None:
-    """Tells options that would have no effect: whoever gives them expects another answer.
+    """Rejects options that would have no effect, because whoever sets them expects one.
 
     Raises:
-        BadParameterError: There is one.
+        BadParameterError: There is such an option.
     """
     if arguments.task != "depth":
         given = {"output": arguments.output, "fx": arguments.fx, "size": arguments.size}
         name = next((name for name, value in given.items() if value not in (None, "network")), None)
         if name is not None:
-            raise BadParameterError(name, f"--{name} is for depth maps only.", remedy="Add --task depth.")
+            raise BadParameterError(name, f"--{name} applies to depth maps only.", remedy="Add --task depth.")
     else:
         given = {"top-k": arguments.top_k, "min-probability": arguments.min_probability}
         name = next((name for name, value in given.items() if value is not None), None)
         if name is not None:
-            raise BadParameterError(name, f"--{name} is for classes only.", remedy="Leave it out.")
+            raise BadParameterError(name, f"--{name} applies to classification only.", remedy="Leave it out.")
     if arguments.output is not None and not lone:
         raise BadParameterError(
-            "output", "--output takes the depth map of one image; there are several.", remedy="Call it once an image."
+            "output",
+            "--output writes the depth map of one image, but there are several images.",
+            remedy="Run the command once per image.",
         )
 
 
 def _all_remote(paths: list[Path], arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """The same from a running service."""
+    """Answers every image by a running service."""
     documents = []
     for path, body in remote.documents(arguments, paths):
         documents.append({"file": printable(path), **body})
@@ -129,7 +132,7 @@ def _wire(answer: Answered) -> BaseModel:
 
 
 def _line(path: Path, body: dict[str, Any]) -> str:
-    """An answer, or a problem, for people."""
+    """An answer, or a problem, as a line of text."""
     name = printable(path)
     if "detail" in body:
         return f"{name}: {body['detail']} {body['help']}"
@@ -139,21 +142,21 @@ def _line(path: Path, body: dict[str, Any]) -> str:
     else:
         found = f"{body['min_m']:.1f} to {body['max_m']:.1f} m, median {body['median_m']:.1f} m"
         if body["focal"]["assumed"]:
-            found += " (of the training camera: give --fx)"
+            found += " (assuming the training camera: give --fx)"
     return f"{name}: {found}  [{body['model']}, {body['variant']}, {body['kernel']}]"
 
 
 def _map_format(path: Path) -> DepthFormat | Literal["json"]:
-    """The format that a file's name asks for."""
+    """The format for the ending of a file's name."""
     name = path.name.lower()
     for ending, form in _ENDINGS.items():
         if name.endswith(ending):
             return form
     raise BadParameterError(
         "output",
-        f"{path.name} ends in none of .png (a picture), .png16.png (metres x 256), .npy (metres), .ply (points) and "
-        ".json (figures).",
-        remedy="Choose one of these endings.",
+        f"{path.name} ends in none of .png (in colour), .png16.png (metres x 256), .npy (metres), .ply (point cloud) "
+        "and .json (figures).",
+        remedy="Use one of these endings.",
     )
 
 

@@ -1,4 +1,4 @@
-"""`--url`: a running service answers, and nothing is loaded here. What the commands share, and `predict`."""
+"""`--url`: a running service answers, and no model is loaded here. The commands' shared parts, and `predict`."""
 
 import argparse
 import io
@@ -21,26 +21,26 @@ from service.schemas import ClassifyAnswer, ModelInfo, ModelList
 from service.tasks.classify import ClassifyResult, Prediction
 from service.tasks.depth_formats import DepthFormat
 
-#: Most classes that an answer names: with fewer all of them, and so the whole distribution.
+#: Most classes in one answer. A model with at most this many classes returns its whole distribution.
 MOST_CLASSES = 1000
 
-#: Statuses that the next file would get as well: no key, no such network, not ready.
+#: Statuses that every other file would get as well: no key, no such network, not ready.
 _OF_EVERY_FILE = frozenset(
     {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE}
 )
 
 
 class ServiceChangedError(ClientError):
-    """Another network answered than the one that answered first, so that the answers cannot be counted together."""
+    """A different network answered than at first, so the answers cannot be combined."""
 
 
 def connect(arguments: argparse.Namespace) -> AsyncClient:
-    """The service that a command line names."""
+    """A client of the service that the command line names."""
     return AsyncClient(arguments.url, api_key=_key(arguments.key_file))
 
 
 def grey_picture() -> bytes:
-    """A picture that is asked about first, to learn which network answers and what its classes are."""
+    """An image to send first, to learn which network answers and which classes it has."""
     stream = io.BytesIO()
     Image.new("RGB", (64, 64), (128, 128, 128)).save(stream, "PNG")
     return stream.getvalue()
@@ -48,36 +48,36 @@ def grey_picture() -> bytes:
 
 @contextmanager
 def about_file() -> Iterator[None]:
-    """Makes `FileError` of what concerns one file alone; what the next one would meet as well is passed on."""
+    """Turns errors that concern only one file into `FileError`; those that all files would meet pass through."""
     try:
         yield
     except ProblemError as error:
         if error.status in _OF_EVERY_FILE:
             raise
         raise FileError(error.problem.detail) from error
-    except ServiceError as error:  # of reading the file
+    except ServiceError as error:  # from reading the file
         raise FileError(error.detail) from error
 
 
 def find(models: ModelList, task: TaskName, model: str | None) -> list[ModelInfo]:
-    """The versions that a model's name may mean, or the task's default; empty where there is none."""
+    """The versions of a model, or the task's default model; empty if there is none."""
     name = None if model is None else model.partition("@")[0]
     of_task = [entry for entry in models.models if entry.task == task]
     return [entry for entry in of_task if (entry.default if name is None else entry.name == name)]
 
 
 def task_of(models: ModelList, model: str) -> TaskName | None:
-    """The task of a model, NAME or NAME@VERSION; None where there is none of this name."""
+    """The task of a model, NAME or NAME@VERSION; None if no model has this name."""
     name = model.partition("@")[0]
     return next((entry.task for entry in models.models if entry.name == name), None)
 
 
 def classes_result(answer: ClassifyAnswer, classes: int | None = None) -> ClassifyResult:
-    """An answer as the task makes it.
+    """Converts a service's answer to the task's result.
 
     Args:
-        answer: Of the service.
-        classes: How many the model has; the distribution is left empty where the answer does not name so many.
+        answer: The service's answer.
+        classes: The model's number of classes. The distribution stays empty if the answer names fewer.
     """
     predictions = tuple(Prediction(one.index, one.wnid, one.name, one.probability) for one in answer.predictions)
     ranked = sorted(predictions, key=lambda one: one.index) if len(predictions) == classes else ()
@@ -86,27 +86,27 @@ def classes_result(answer: ClassifyAnswer, classes: int | None = None) -> Classi
 
 
 def check_all_classes(models: ModelList, answer: ClassifyAnswer) -> None:
-    """Sees to it that an answer named every class: labels are compared with them.
+    """Checks that an answer names every class, because labels are matched against them.
 
     Raises:
-        BadParameterError: The model has more than an answer names.
+        BadParameterError: The model has more classes than an answer can name.
     """
     (count, *_) = [entry.classes for entry in models.models if entry.name == answer.model] or [None]
     if count is not None and count > len(answer.predictions):
         raise BadParameterError(
             "url",
-            f"{answer.model} has {count} classes, of which a service names at most {MOST_CLASSES}.",
-            remedy="Leave out --url: without it the model's card is at hand.",
+            f"{answer.model} has {count} classes, but an answer names at most {MOST_CLASSES}.",
+            remedy="Leave out --url, so that the classes are read from the model's card.",
         )
 
 
 def documents(arguments: argparse.Namespace, paths: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """One answer, or problem document, a file, in the files' order.
+    """Yields one answer, or problem document, per file, in the files' order.
 
     Raises:
-        ProblemError: A lone image was refused.
-        ServiceError: A lone image cannot be read.
-        TransportError: There was no answer of the service.
+        ProblemError: The only image was refused.
+        ServiceError: The only image cannot be read.
+        TransportError: The service did not answer.
     """
     lone = len(paths) == 1
     with Client(arguments.url, api_key=_key(arguments.key_file)) as service:
@@ -117,14 +117,14 @@ def documents(arguments: argparse.Namespace, paths: list[Path]) -> Iterator[tupl
                 if lone:
                     raise
                 yield path, error.problem.model_dump(mode="json", exclude_none=True)
-            except ServiceError as error:  # of reading the file here
+            except ServiceError as error:  # from reading the file here
                 if lone:
                     raise
                 yield path, error.problem()
 
 
 def depth_map(arguments: argparse.Namespace, path: Path, form: DepthFormat) -> bytes:
-    """The depth map of a file, as bytes of a format."""
+    """The depth map of an image file, as bytes in the given format."""
     with Client(arguments.url, api_key=_key(arguments.key_file)) as service:
         return service.depth_picture(
             read(path),
@@ -154,14 +154,14 @@ def _ask(service: Client, arguments: argparse.Namespace, path: Path) -> dict[str
 
 
 def _key(path: Path | None) -> str | None:
-    """The key in a file, which may have comments as the service's own: a command line could be read by everybody.
+    """The key in a file, in the format of the service's key files. Not an option: command lines are visible to all.
 
     Raises:
-        BadParameterError: The file cannot be read, or holds no key, or several, or one that cannot be sent.
+        BadParameterError: The file cannot be read, does not hold exactly one key, or the key cannot be sent.
     """
     if path is None:
         return None
-    remedy = "Name a file with one key, as who runs the service hands it out; lines that begin with # are passed over."
+    remedy = "Name a file that holds one key from the operator of the service; lines that begin with # are ignored."
     try:
         found = keys_in_file(path)
     except (OSError, UnicodeDecodeError) as error:

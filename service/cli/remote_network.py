@@ -28,7 +28,7 @@ from service.tasks.depth import place_in_picture
 
 
 class Ran(Protocol):
-    """What every answer says of the network that ran."""
+    """What every answer says about the network that ran."""
 
     @property
     def model(self) -> str: ...  # noqa: D102
@@ -47,13 +47,13 @@ class _Identity(NamedTuple):
 
 
 class Sameness:
-    """Holds every answer to the network of the first one, and gathers the kernels: replicas may have several.
+    """Checks that every answer comes from the same network, and collects the kernels, which may differ by replica.
 
-    A reload, a canary or a balancer in front of unlike replicas would otherwise mix two networks in one figure.
+    Otherwise a reload, a canary or a load balancer in front of different replicas would mix two networks in one figure.
 
     Args:
         first: The first answer.
-        fallback: Why another variant ran than was asked for.
+        fallback: Why a variant other than the requested one ran.
     """
 
     def __init__(self, first: Ran, fallback: str | None) -> None:
@@ -62,28 +62,28 @@ class Sameness:
         self._fallback = fallback
 
     def check(self, answer: Ran) -> None:
-        """Looks at one more answer.
+        """Checks one more answer.
 
         Raises:
-            ServiceChangedError: Another network gave it.
+            ServiceChangedError: It comes from a different network.
         """
         found = _Identity(answer.model, answer.version, answer.variant)
         if found != self._identity:
             first, then = (f"{one.model}@{one.version} ({one.variant})" for one in (self._identity, found))
             raise ServiceChangedError(
-                f"{first} answered at first and {then} later: the service was changed meanwhile, or unlike ones stand "
-                "behind its address. Name --model NAME@VERSION, and run it again."
+                f"{first} answered at first and {then} later: the service was changed in between, or its replicas "
+                "differ. Add --model NAME@VERSION and run the command again."
             )
         self._kernels.add(answer.kernel)
 
     def describe(self) -> dict[str, str]:
-        """`model`, `version`, `variant`, `kernel`, and `fallback` where another variant was asked for."""
+        """`model`, `version`, `variant`, `kernel`, and `fallback` if a different variant was requested."""
         labels = self._identity._asdict() | {"kernel": ", ".join(sorted(self._kernels))}
         return labels | ({"fallback": self._fallback} if self._fallback else {})
 
 
 def geometry_of(found: DepthMap) -> Geometry:
-    """Where a map lies in its picture."""
+    """The part of the image that a map covers."""
     (picture_height, picture_width), (height, width) = found.picture_size, found.metres.shape
     return Geometry(picture_width, picture_height, *found.region, input_width=width, input_height=height)
 
@@ -92,14 +92,14 @@ class RemoteNetwork:
     """See `service.cli.network.Network`.
 
     Args:
-        service: That runs it.
-        model: As the command line names it.
-        variant: Always named: a request that leaves it open may become part of an experiment.
-        first: The answer to a grey picture.
-        classes: Of a classifier.
+        service: A client of the service that runs it.
+        model: The model as named on the command line.
+        variant: Always named, because a request without a variant may become part of an experiment.
+        first: The answer for a grey image.
+        classes: The classes of a classifier.
     """
 
-    #: Enough for a round trip to cost nothing, few enough to leave a service room for others.
+    #: Enough to hide the round trip, and few enough to leave the service room for other clients.
     at_once = 4
 
     def __init__(
@@ -118,14 +118,15 @@ class RemoteNetwork:
     async def open(
         cls, service: AsyncClient, task: TaskName, model: str | None, variant: str | None, default: str
     ) -> Self:
-        """Asks for a grey picture, so that what is wrong with key, model or variant is told at once.
+        """Sends a grey image first, so that a wrong key, model or variant fails at once.
 
         Args:
             service: A connected client.
-            task: Of the network.
-            model: As the command line names it; None for the service's default.
-            variant: Likewise; None for `default` where the model has it, else for its own.
-            default: A variant.
+            task: The network's task.
+            model: The model as named on the command line; None for the service's default.
+            variant: The variant as named on the command line; None for `default` if the model has it, else for the
+                model's first variant.
+            default: The default variant.
         """
         models = await service.models()
         named = variant or _default_variant(find(models, task, model), default)
@@ -162,13 +163,13 @@ class RemoteNetwork:
 
 
 def class_labels(answer: ClassifyAnswer) -> list[ClassLabel]:
-    """The classes of an answer that names all, in the order of the network's output."""
+    """The classes of an answer that names all of them, in the order of the network's outputs."""
     ranked = sorted(answer.predictions, key=lambda one: one.index)
     return [ClassLabel(wnid=one.wnid, name=one.name) for one in ranked]
 
 
 def _default_variant(found: Sequence[ModelInfo], default: str) -> str:
-    """As `service.registry.resolution` chooses; of no model `default`, so that the service says what is wrong."""
+    """The choice of `service.registry.resolution`; `default` for an unknown model, so that the service refuses it."""
     if not found:
         return default
     served = [one.variant for one in found[0].variants]

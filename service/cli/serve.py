@@ -1,9 +1,9 @@
 """`serve`: uvicorn with a drain that load balancers notice.
 
-The first SIGTERM turns `/readyz` to 503 and closes nothing: for `drain_s` seconds requests are still taken, because
-the balancer has not looked yet. Then the port is closed, behind whoever has connected by then; what is in flight, and
-what those send at once, is finished, and the process exits with 0.
-SIGINT (Ctrl-C) leaves out the wait. A second signal ends the process at once.
+The first SIGTERM turns `/readyz` to 503 and closes nothing: for `drain_s` seconds requests are still accepted, because
+the load balancer has not probed yet. Then the port is closed to new connections. Requests in flight, and those that
+open connections send right away, are finished, and the process exits with 0. SIGINT (Ctrl-C) skips the wait. A second
+signal ends the process at once.
 """
 
 import argparse
@@ -33,9 +33,9 @@ from service.settings import Settings, unknown_variables
 log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
-# The event loop's turns from a connection that waits in the system's queue to one that uvicorn knows of.
+# Turns of the event loop that it takes for a connection in the system's queue to reach uvicorn.
 _ACCEPT_TURNS = 4
-# For the requests of connections that were taken last: they are on their way, or not read yet.
+# Time for the requests of the last accepted connections to arrive.
 _LAST_REQUESTS_S = 0.25
 
 
@@ -43,9 +43,9 @@ class DrainingServer(uvicorn.Server):
     """uvicorn's server with a grace period between the first signal and the closing of the port.
 
     Args:
-        config: uvicorn's.
-        services: Of the application that is served.
-        announce: Called once connections are taken.
+        config: uvicorn's configuration.
+        services: The services of the application.
+        announce: Called once connections are accepted.
     """
 
     def __init__(self, config: uvicorn.Config, services: Services, announce: Callable[[], None]) -> None:
@@ -56,25 +56,26 @@ class DrainingServer(uvicorn.Server):
         self._stop_at = math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  uvicorn's interface
-        """Takes a signal. Runs between any two bytecodes, so it only leaves a note: no locks, no logging."""
+        """Records a signal for `on_tick`. Runs between any two bytecodes, so it must not take locks or log."""
         self._signals.append(sig)
         self._services.lifecycle.draining = True
         if len(self._signals) > 1:
             self.should_exit = self.force_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tells where it listens, once signals are handled and connections are taken."""
+        """Announces the address, once signals are handled and connections are accepted."""
         await super().startup(sockets)
         self._announce()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: acts on the note."""
+        """Acts on recorded signals; uvicorn calls this ten times per second."""
         if self._signals and not self._noticed:
             self._noticed = True
             grace_s = self._services.settings.drain_s if self._signals[0] == signal.SIGTERM else 0.0
             self._stop_at = time.monotonic() + grace_s
             self._services.metrics.models.set_ready(False)
-            log.info("%s: not ready any more; taking requests for %g s", signal.Signals(self._signals[0]).name, grace_s)
+            name = signal.Signals(self._signals[0]).name
+            log.info("%s: no longer ready; still accepting requests for %g s", name, grace_s)
         if time.monotonic() >= self._stop_at:
             self.should_exit = True
         return await super().on_tick(counter)
@@ -82,8 +83,8 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closes the port, then the connections.
 
-        uvicorn closes both at once: whoever waits in the system's queue then is sent a reset, and so is whoever has
-        connected and not been read from. Here the queue is emptied first, and requests have a moment to arrive.
+        uvicorn closes both at once, which resets connections that still wait in the system's queue or have not been
+        read from. Here the queue is emptied first, and requests have a moment to arrive.
         """
         if not self.force_exit:
             for _ in range(_ACCEPT_TURNS):
@@ -95,7 +96,7 @@ class DrainingServer(uvicorn.Server):
 
     @property
     def forced(self) -> int | None:
-        """The second signal, if one came."""
+        """The second signal, if there was one."""
         return self._signals[1] if len(self._signals) > 1 else None
 
 
@@ -103,7 +104,7 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     """Serves until a signal comes. Returns the exit code.
 
     Raises:
-        SettingsError: The address cannot be listened on, or a setting names what is not there.
+        SettingsError: The server cannot listen on the address, or a setting names something that does not exist.
     """
     configure_logging(settings)
     _check(settings)
@@ -116,16 +117,16 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     config = uvicorn.Config(
         app,
         http=Protocol,
-        ws="none",  # uvicorn would hand it over past keys, metrics and log; a request to upgrade is an ordinary GET
+        ws="none",  # uvicorn would bypass keys, metrics and log; without it, an upgrade request is an ordinary GET
         log_config=None,
-        access_log=False,  # the application writes its own, with request ids
+        access_log=False,  # the application writes its own log, with request ids
         server_header=False,
-        # No request outlives its deadline; the second on top is for writing the answer.
+        # No request outlives its deadline; one more second allows for writing the response.
         timeout_graceful_shutdown=math.ceil(settings.default_timeout_s) + 1,
     )
 
     def announce() -> None:
-        log.info("listening on %s; models come from %s", url, settings.model_dir)
+        log.info("listening on %s, with the models in %s", url, settings.model_dir)
         if arguments.json:
             print(json.dumps({"url": url, "pid": os.getpid(), "model_dir": str(settings.model_dir)}), flush=True)
 
@@ -136,41 +137,41 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     server.run(sockets=[listener])
     if server.forced is not None:
         logging.shutdown()
-        os._exit(128 + server.forced)  # threads may be in the middle of a run: nobody wants to wait for them
+        os._exit(128 + server.forced)  # a normal exit would wait for threads in the middle of a run
     log.info("stopped")
     return 0
 
 
 def _check(settings: Settings) -> None:
-    """Ends the start over what no amount of waiting mends, rather than leave a service up that is never ready."""
+    """Fails at startup for what waiting cannot fix, instead of running a service that never becomes ready."""
     check_model_dir(settings)
     if settings.kernel == "auto" or settings.fallback == "reference":
-        return  # whoever asked for a fallback wants the service up, whatever this machine can run
+        return  # with a fallback, the service shall start whatever this machine can run
     try:
         usable = xnor_op.usable_kernels()
     except OpUnavailableError:
-        return  # the operator itself is missing: /readyz tells, and what runs without it is answered
+        return  # the operator itself is missing: /readyz says so, and variants without it are still served
     if settings.kernel not in usable:
         raise SettingsError(
-            f"BIREAL_KERNEL={settings.kernel!r} is no kernel that this CPU can run.",
-            remedy=f"Leave it out, or set it to one of: {', '.join(usable)}.",
+            f"BIREAL_KERNEL={settings.kernel!r} is not a kernel that this CPU can run.",
+            remedy=f"Remove the setting, or set it to one of: {', '.join(usable)}.",
         )
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Opens the port here and not in uvicorn, whose failure would be a line in a log and an exit code of its own."""
+    """Opens the port here: uvicorn would only log a failure, and exit with a code of its own."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        # A resolver's errors have numbers of their own; the others' texts repeat the address.
+        # `os.strerror` does not know the resolver's error numbers; for others, `strerror` repeats the address.
         if error.errno is None or isinstance(error, socket.gaierror):
             reason = error.strerror or str(error)
         else:
             reason = os.strerror(error.errno)
         raise SettingsError(
             f"Cannot listen on {settings.host}, port {settings.port}: {reason}.",
-            remedy="Choose another with --host and --port; port 0 takes a free one.",
+            remedy="Choose another address with --host and --port; port 0 picks a free port.",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""A typed client, synchronous and asynchronous: `with Client(url) as service: service.classify("photo.jpg")`."""
+"""Typed clients, synchronous and asynchronous: `with Client(url) as service: service.classify("photo.jpg")`."""
 
 from service.client.asynchronous import AsyncClient
 from service.client.errors import ClientError, ProblemError, RetryLimitError, TransportError

@@ -24,21 +24,21 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """Asks a service; an asynchronous context manager.
+    """An asynchronous client of the service; an asynchronous context manager.
 
     Args:
-        url: Its address, such as `http://127.0.0.1:8000`; a path below which it is served may follow.
-        api_key: Where the service asks for one.
-        timeout_s: Longest wait in one try, seconds: for the connection, for sending, and for each part of the answer.
-            As a whole a try may take longer, where an answer trickles in. The service is told too (`x-timeout-ms`), so
-            that it stops working on what nobody waits for; it may have a shorter limit of its own.
-        retry: When a call is made again.
-        transport: Of httpx; for tests, and for applications that are called in process.
+        url: The service's address, such as `http://127.0.0.1:8000`, optionally with a path prefix.
+        api_key: The API key, if the service requires one.
+        timeout_s: Timeout of each phase of a try, seconds: connecting, sending, and waiting for each part of the
+            response. A try may take longer in total if the response arrives slowly. The timeout is also sent to the
+            service (`x-timeout-ms`), so that it stops working on abandoned requests; the service may have a lower one.
+        retry: The retry policy.
+        transport: httpx transport, for tests and for applications that are called in process.
 
     Raises:
-        ValueError: (at once) The address is none, or the key has characters that a header cannot carry.
-        ProblemError: (every call) The service refused or failed; it says why.
-        TransportError: (every call) There was no answer of the service.
+        ValueError: (on creation) The address is not valid, or a header cannot carry the key.
+        ProblemError: (every call) The service reported an error.
+        TransportError: (every call) There was no response from the service.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class AsyncClient:
         top_k: int | None = None,
         min_probability: float | None = None,
     ) -> ClassifyAnswer:
-        """The classes of a picture, by falling probability."""
+        """Classifies an image. The classes are in order of falling probability."""
         data = await asyncio.to_thread(calls.read, image)
         call = calls.classify(data, model=model, variant=variant, top_k=top_k, min_probability=min_probability)
         return await self._run(call)
@@ -92,7 +92,7 @@ class AsyncClient:
         size: Literal["network", "original"] = "network",
         values: bool = False,
     ) -> DepthAnswer:
-        """The depth of a road scene, in figures, with the map if `values`; `fx`: your camera's focal length, pixels."""
+        """Depth of a road scene as figures, with the map if `values`; `fx` is your camera's focal length in pixels."""
         data = await asyncio.to_thread(calls.read, image)
         call = calls.depth(data, model=model, variant=variant, fx=fx, size=size, values=values)
         return await self._run(call)
@@ -106,14 +106,14 @@ class AsyncClient:
         fx: float | None = None,
         size: Literal["network", "original"] = "network",
     ) -> DepthMap:
-        """The depth of a road scene, float32 [H, W] in metres."""
+        """Depth of a road scene as a map, float32 [H, W] in metres."""
         data = await asyncio.to_thread(calls.read, image)
         return await self._run(calls.depth_map(data, model=model, variant=variant, fx=fx, size=size))
 
     async def depth_cloud(
         self, image: ImageSource, *, model: str | None = None, variant: str | None = None, fx: float | None = None
     ) -> PointCloud:
-        """The depth of a road scene as a point cloud in the camera's coordinates, metres."""
+        """Depth of a road scene as a point cloud in the camera's coordinates, metres."""
         data = await asyncio.to_thread(calls.read, image)
         return await self._run(calls.depth_cloud(data, model=model, variant=variant, fx=fx))
 
@@ -127,7 +127,7 @@ class AsyncClient:
         fx: float | None = None,
         size: Literal["network", "original"] = "network",
     ) -> bytes:
-        """The depth of a road scene as a file: a picture, a 16-bit PNG of metres x 256, an array, a point cloud."""
+        """Depth of a road scene as a file: a colour image, a 16-bit PNG of metres x 256, an .npy or a point cloud."""
         data = await asyncio.to_thread(calls.read, image)
         call = calls.depth_picture(data, model=model, variant=variant, fx=fx, size=size, form=form)
         return await self._run(call)
@@ -141,7 +141,7 @@ class AsyncClient:
         b: str = "full",
         top_k: int | None = None,
     ) -> ClassifyComparison:
-        """The classes of a picture by two variants."""
+        """Classifies an image with two variants."""
         data = await asyncio.to_thread(calls.read, image)
         return await self._run(calls.compare_classify(data, model=model, a=a, b=b, top_k=top_k))
 
@@ -154,24 +154,24 @@ class AsyncClient:
         b: str = "full",
         fx: float | None = None,
     ) -> DepthComparison:
-        """The depth of a road scene by two variants."""
+        """Depth of a road scene with two variants."""
         data = await asyncio.to_thread(calls.read, image)
         return await self._run(calls.compare_depth(data, model=model, a=a, b=b, fx=fx))
 
     async def feedback(self, token: str, label: int | str) -> FeedbackResult:
-        """Says what a picture really showed: `token` is an answer's `feedback_token`, `label` index, wnid or name."""
+        """Sends the true class of an image: an answer's `feedback_token`, and the class's index, wnid or name."""
         return await self._run(calls.feedback(token, label))
 
     async def models(self) -> ModelList:
-        """Every model from its card, and which variants run."""
+        """All models with their cards, and which variants run."""
         return await self._run(calls.models())
 
     async def health(self) -> Health:
-        """Whether the process lives."""
+        """Checks that the process is alive."""
         return await self._run(calls.health())
 
     async def ready(self) -> Readiness:
-        """Whether requests are answered; never raises because they are not."""
+        """Whether the service is ready for requests. Not being ready is a result, not an error."""
         return await self._run(calls.ready())
 
     async def _run(self, call: Call[T]) -> T:

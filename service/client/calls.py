@@ -1,4 +1,4 @@
-"""Calls as data: what is sent, and what is made of the answer. No connection, so that both clients share it."""
+"""Calls as data: what to send, and how to parse the response. Contains no I/O, so that both clients share it."""
 
 import io
 import json
@@ -33,10 +33,10 @@ M = TypeVar("M", bound=BaseModel)
 #: An image: its bytes, or the path of its file.
 ImageSource = bytes | str | PathLike[str]
 
-# Of which a connection that broke off or was never made is tried again: see service.client.retry.
+# Connections that failed or broke off, which are safe to retry: see service.client.retry.
 _NOT_MADE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.ReadError)
 _MOST_PORT = 65535
-_LONGEST_MS = 9_999_999_999  # that the service takes for a time
+_LONGEST_MS = 9_999_999_999  # the longest timeout that the service accepts
 _PLY_PROPERTIES = ("float x", "float y", "float z", "uchar red", "uchar green", "uchar blue")
 _PLY_VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
 
@@ -47,12 +47,12 @@ class Call(Generic[T]):
 
     Attributes:
         method: HTTP method.
-        path: Below the service's address.
-        parse: Makes the result of an answer below 400, or of one whose status is in `expected`.
-        query: Parameters; those that are None are left out.
-        headers: Further headers.
+        path: Path relative to the service's address.
+        parse: Converts a response to the result, if its status is below 400 or in `expected`.
+        query: Query parameters; None values are omitted.
+        headers: Additional headers.
         body: Bytes to send.
-        expected: Statuses above 399 that are an answer too.
+        expected: Statuses above 399 that are not errors.
     """
 
     method: str
@@ -64,34 +64,34 @@ class Call(Generic[T]):
     expected: frozenset[int] = frozenset()
 
     def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
-        """What is sent."""
+        """The request to send."""
         parameters = {name: str(value) for name, value in self.query.items() if value is not None}
         return client.build_request(
             self.method, self.path, params=parameters, headers=dict(self.headers), content=self.body
         )
 
     def result(self, response: httpx.Response) -> T:
-        """The result.
+        """The result of a response.
 
         Raises:
-            ProblemError: The service refused or failed.
-            TransportError: The answer is not the service's.
+            ProblemError: The service reported an error.
+            TransportError: The response does not come from the service.
         """
         if response.status_code >= HTTPStatus.BAD_REQUEST and response.status_code not in self.expected:
             raise _problem(response)
         try:
             return self.parse(response)
         except (ValidationError, ValueError, KeyError) as error:
-            raise TransportError(f"The answer of {shown(response.url)} cannot be read: {error}") from error
+            raise TransportError(f"The response from {shown(response.url)} cannot be parsed: {error}") from error
 
 
 class Tries:
-    """The tries of one call: what became of each, and how long to wait before the next.
+    """The tries of one call: decides after each one whether to try again, and when.
 
     Args:
-        call: What is asked.
-        retry: How often and how patiently.
-        url: Of the service, for errors.
+        call: The call.
+        retry: The retry policy.
+        url: The service's address, for error messages.
     """
 
     def __init__(self, call: Call[Any], retry: Retry, url: httpx.URL) -> None:
@@ -99,18 +99,18 @@ class Tries:
         self._tried = 0
 
     def answered(self, response: httpx.Response) -> float | None:
-        """Seconds to wait before the next try; None where the response is the answer."""
+        """Seconds to wait before the next try; None if the response is final."""
         self._tried += 1
         if response.status_code not in AGAIN or response.status_code in self._call.expected:
             return None
         return self._retry.wait_s(self._tried, retry_after_s(response.headers.get("retry-after")))
 
     def failed(self, error: httpx.HTTPError) -> float:
-        """Seconds to wait before the next try.
+        """Seconds to wait before the next try after a transport error.
 
         Raises:
-            TransportError: There is none after such an error.
-            RetryLimitError: There were enough.
+            TransportError: Calls with such an error are not retried.
+            RetryLimitError: This was the last try.
         """
         self._tried += 1
         if not isinstance(error, _NOT_MADE):
@@ -118,44 +118,44 @@ class Tries:
         wait_s = self._retry.wait_s(self._tried, None)
         if wait_s is None:
             raise RetryLimitError(
-                f"{self._url} was not reached in {self._tried} tries: does the service run there?"
+                f"{self._url} could not be reached in {self._tried} tries: is the service running there?"
             ) from error
         return wait_s
 
 
 def checked_url(url: str) -> httpx.URL:
-    """The address of a service, without slashes at its end.
+    """The parsed address of a service, without trailing slashes.
 
     Raises:
-        ValueError: It is none. The message does not have it: there may be a password in it.
+        ValueError: It is not a valid address. The message does not repeat it, because it may contain a password.
     """
     try:
         found = httpx.URL(url.rstrip("/"))
-        host = found.host  # raises UnicodeError where a name in punycode is none
-        found.raw_host.decode("ascii").encode("idna")  # as on connecting: of labels that are empty or too long
+        host = found.host  # raises UnicodeError for invalid punycode
+        found.raw_host.decode("ascii").encode("idna")  # fails for empty or too long labels, as connecting would
     except (httpx.InvalidURL, UnicodeError):
         host, found = "", httpx.URL()
     port_fits = found.port is None or 0 < found.port <= _MOST_PORT
     if found.scheme not in {"http", "https"} or not host or not port_fits:
-        raise ValueError("the address must be http:// or https:// and a host, as in http://127.0.0.1:8000")
+        raise ValueError("the address must be http:// or https:// followed by a host, as in http://127.0.0.1:8000")
     return found
 
 
 def shown(url: httpx.URL) -> str:
-    """An address for texts and documents: without the name and the password that may be in it."""
+    """An address for messages and documents, without the user name and password that it may contain."""
     return str(url.copy_with(userinfo=b""))
 
 
 def standing_headers(api_key: str | None, timeout_s: float) -> dict[str, str]:
-    """What every call carries.
+    """The headers of every call.
 
     Raises:
-        ValueError: The key cannot be sent. The message does not have it: it may end in a log.
+        ValueError: The key cannot be sent. The message does not repeat the key, because it may end up in a log.
     """
     headers = {"x-timeout-ms": str(max(1, int(min(1000 * timeout_s, _LONGEST_MS))))}
     if api_key is not None:
         if not fits_header(api_key):
-            raise ValueError("the key has characters that a header cannot carry: it is one line, of printable ASCII")
+            raise ValueError("the key has characters that a header cannot carry: use printable ASCII without spaces")
         headers["x-api-key"] = api_key
     return headers
 
@@ -176,7 +176,7 @@ def classify(
 def depth(
     image: bytes, *, model: str | None, variant: str | None, fx: float | None, size: str, values: bool
 ) -> Call[DepthAnswer]:
-    """`POST /depth`, figures."""
+    """`POST /depth`, as figures."""
     query = {"model": model, "variant": variant, "fx": fx, "size": size, "format": "json"}
     if values:
         query["values"] = "true"
@@ -184,13 +184,13 @@ def depth(
 
 
 def depth_cloud(image: bytes, *, model: str | None, variant: str | None, fx: float | None) -> Call[PointCloud]:
-    """`POST /depth`, a point cloud."""
+    """`POST /depth`, as a point cloud."""
     query = {"model": model, "variant": variant, "fx": fx, "format": "ply"}
     return _post("/depth", image, query, _point_cloud)
 
 
 def depth_map(image: bytes, *, model: str | None, variant: str | None, fx: float | None, size: str) -> Call[DepthMap]:
-    """`POST /depth`, the map."""
+    """`POST /depth`, as a map."""
     query = {"model": model, "variant": variant, "fx": fx, "size": size, "format": "npy"}
     return _post("/depth", image, query, _depth_map)
 
@@ -198,7 +198,7 @@ def depth_map(image: bytes, *, model: str | None, variant: str | None, fx: float
 def depth_picture(
     image: bytes, *, model: str | None, variant: str | None, fx: float | None, size: str, form: str
 ) -> Call[bytes]:
-    """`POST /depth`, the map as a file."""
+    """`POST /depth`, as a file."""
     query = {"model": model, "variant": variant, "fx": fx, "size": size, "format": form}
     return _post("/depth", image, query, lambda response: response.content)
 
@@ -237,17 +237,17 @@ def health() -> Call[Health]:
 
 
 def ready() -> Call[Readiness]:
-    """`GET /readyz`: an answer also where it is 503."""
+    """`GET /readyz`; 503 is not an error."""
     return Call("GET", "/readyz", _model(Readiness), expected=frozenset({HTTPStatus.SERVICE_UNAVAILABLE}))
 
 
 def _post(path: str, image: bytes, query: Mapping[str, object], parse: Callable[[httpx.Response], T]) -> Call[T]:
-    # The service recognises pictures by their content: nothing is claimed about it.
+    # The service detects the image format from the content, so no type is declared.
     return Call("POST", path, parse, query, {"content-type": "application/octet-stream"}, image)
 
 
 def _model(kind: type[M]) -> Callable[[httpx.Response], M]:
-    """Parses JSON. Members that this version does not know are passed over: the service may be newer."""
+    """Parses JSON. Unknown members are ignored, because the service may be newer."""
     return lambda response: kind.model_validate_json(response.content, extra="ignore")
 
 
@@ -271,19 +271,19 @@ def _depth_map(response: httpx.Response) -> DepthMap:
 
 
 def _point_cloud(response: httpx.Response) -> PointCloud:
-    """Reads the one kind of PLY that the service writes.
+    """Reads a PLY file in the only layout that the service writes.
 
     Raises:
-        ValueError: It is another one.
+        ValueError: It has a different layout.
     """
     end = b"end_header\n"
     at = response.content.find(end)
     lines = response.content[: max(at, 0)].decode("ascii").splitlines()
     declared = tuple(line.removeprefix("property ") for line in lines if line.startswith("property "))
     if at < 0 or declared != _PLY_PROPERTIES or "format binary_little_endian 1.0" not in lines:
-        raise ValueError("it is no point cloud of the service's kind")
+        raise ValueError("it is not a point cloud in the service's layout")
     (count,) = (int(line.split()[2]) for line in lines if line.startswith("element "))
-    # Raises ValueError where the file is shorter than its header says.
+    # Raises ValueError if the file is shorter than its header says.
     vertices = np.frombuffer(response.content, dtype=_PLY_VERTEX, count=count, offset=at + len(end))
     focal = _members(response.headers["x-bireal-focal"])
     return PointCloud(
@@ -309,7 +309,7 @@ def _problem(response: httpx.Response) -> ProblemError | TransportError:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
         return TransportError(
-            f"{shown(response.url)} answered {response.status_code} without a problem document: it is not the service, "
-            "or a proxy in front of it answered."
+            f"{shown(response.url)} answered {response.status_code} without a problem document: this is not the "
+            "service, or a proxy in front of it answered."
         )
     return ProblemError(problem, response.status_code, retry_after_s(response.headers.get("retry-after")))

@@ -1,4 +1,4 @@
-"""What can go wrong with a call, for whoever makes it."""
+"""The exceptions that calls raise."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ from service.schemas import Problem
 
 
 class ClientError(Exception):
-    """Base of all errors of the client."""
+    """Base class of all errors of the client."""
 
 
 class ProblemError(ClientError):
-    """The service refused or failed, and said why.
+    """The service reported an error.
 
     Attributes:
-        problem: Its problem document (RFC 9457); `problem.code` is stable, for programs.
+        problem: The problem document (RFC 9457); `problem.code` is stable, for programs.
         status: HTTP status.
-        retry_after_s: What the service asked to wait, seconds; None where it did not.
+        retry_after_s: Seconds that the service asked to wait; None if it did not ask.
     """
 
     def __init__(self, problem: Problem, status: int, retry_after_s: float | None = None) -> None:
@@ -24,7 +24,7 @@ class ProblemError(ClientError):
 
     @property
     def code(self) -> str:
-        """The problem's stable name, such as `overloaded`."""
+        """The problem's stable code, such as `overloaded`."""
         return self.problem.code
 
     @property
@@ -34,13 +34,13 @@ class ProblemError(ClientError):
 
     @property
     def extensions(self) -> dict[str, Any]:
-        """Further members of the document, such as `available`."""
+        """Additional members of the document, such as `available`."""
         return self.problem.model_extra or {}
 
 
 class TransportError(ClientError):
-    """There was no answer, or none of the service: not reached, broken off, timed out, or a proxy's page."""
+    """There was no response from the service: not reached, broken off, timed out, or a proxy answered."""
 
 
 class RetryLimitError(TransportError):
-    """The last of several tries failed without an answer; `__cause__` is what it failed with."""
+    """The last of several tries failed without a response; `__cause__` is its error."""

@@ -1,4 +1,4 @@
-"""Answers that have no wire type of their own, and the name that one of those that do has here."""
+"""Result types of the client that differ from the wire types."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,21 +21,21 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DepthMap:
-    """A depth map and what ran.
+    """A depth map, and what ran.
 
     Attributes:
         metres: float32 [H, W]; NaN where there is no depth.
-        valid: Where there is depth, pixels of the map.
-        region: The part of the uploaded picture that the network saw, pixels of the upright picture.
-        picture_size: (height, width) of the upright picture, pixels.
-        fx_px: The focal length on which the metres rest, pixels of the picture.
-        fx_source: `query`: yours; `exif`: the picture's; `assumed`: the training camera's.
+        valid: The part of the map that has depth, in pixels of the map.
+        region: The region of the image that the network saw, in pixels of the upright image.
+        picture_size: (height, width) of the upright image, pixels.
+        fx_px: The focal length from which the metres are computed, pixels of the image.
+        fx_source: `query`: yours; `exif`: the image's; `assumed`: the training camera's.
         model: The model that ran.
         version: Its version.
         variant: The variant that ran.
         kernel: Instruction set of its kernel, or `onnxruntime`.
-        request_id: Under which the service logged it.
-        feedback_token: To be sent with feedback, where the service takes any.
+        request_id: The id under which the service logged the request.
+        feedback_token: The token to send with feedback, if the service accepts feedback.
     """
 
     metres: npt.NDArray[np.float32]
@@ -57,11 +57,11 @@ class PointCloud:
     """The points of a depth map, in the camera's coordinates: x right, y down, z forward.
 
     Attributes:
-        metres: float32 [N, 3].
-        colors: uint8 [N, 3] RGB, the picture's.
-        fx_px: The focal length on which the metres rest, pixels of the picture.
-        fx_source: `query`: yours; `exif`: the picture's; `assumed`: the training camera's.
-        ply: The file as the service sent it.
+        metres: float32 [N, 3], coordinates.
+        colors: uint8 [N, 3] RGB, from the image.
+        fx_px: The focal length from which the metres are computed, pixels of the image.
+        fx_source: `query`: yours; `exif`: the image's; `assumed`: the training camera's.
+        ply: The file as sent by the service.
     """
 
     metres: npt.NDArray[np.float32]
@@ -72,6 +72,6 @@ class PointCloud:
 
 
 class FeedbackResult(FeedbackAnswer):
-    """What became of feedback; of a later version of the service, too."""
+    """The result of sending feedback. Ignores unknown members, so that a newer service's response is accepted."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -1,8 +1,8 @@
-"""When a call is made again, and after how long.
+"""The retry policy: which calls are retried, and after how long.
 
-Again only where it is safe: the service says that it did nothing (429, 503), or the connection was never made.
-Answering an image changes nothing and the same feedback counts once, so a connection that broke off is tried again too;
-a call that timed out is not, because the service may well be working on it and another would only add to its load.
+A call is retried only if that is safe: the service says that it did nothing (429, 503), or the connection failed.
+Inference has no side effects and the same feedback counts once, so a connection that broke off is retried too. A call
+that timed out is not: the service may still be working on it, and another call would only add to its load.
 """
 
 import random
@@ -15,12 +15,12 @@ AGAIN = frozenset({429, 503})
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and how patiently.
+    """How often to retry a call, and how long to wait.
 
     Attributes:
-        tries: Most tries of one call; 1 never tries again.
-        first_s: Wait after the first failure, seconds, where the service did not ask for another; doubles each time.
-        longest_s: Longest wait between two tries. A service that asks for a longer one is told to the caller instead.
+        tries: Most tries of one call; 1 means no retry.
+        first_s: Wait after the first failure, seconds, unless the service asks for a different one; doubles each time.
+        longest_s: Longest wait between two tries, seconds. If the service asks for more, the error is raised instead.
     """
 
     tries: int = 4
@@ -28,30 +28,30 @@ class Retry:
     longest_s: float = 10.0
 
     def wait_s(self, tried: int, retry_after_s: float | None) -> float | None:
-        """How long to wait after `tried` tries, or None to give up.
+        """Seconds to wait after `tried` tries, or None to give up.
 
-        Without a wish of the service it is drawn from the upper half of the interval, so that clients that were
-        refused together do not come back together. A wish is never undercut.
+        If the service does not ask for a wait, a random one from the upper half of the interval is used, so that
+        clients that were refused together do not return together. The wait is never shorter than the service asks.
         """
         if tried >= self.tries:
             return None
         if retry_after_s is not None:
             if retry_after_s > self.longest_s:
                 return None
-            return retry_after_s + random.uniform(0, self.first_s)  # noqa: S311 - spreads clients, hides nothing
+            return retry_after_s + random.uniform(0, self.first_s)  # noqa: S311 - spreads clients, not for security
         most = min(self.longest_s, self.first_s * 2 ** (tried - 1))
         return random.uniform(most / 2, most)  # noqa: S311
 
 
 def retry_after_s(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for: a whole number, or a date; None where it says neither."""
+    """Seconds that a `Retry-After` header asks for, by a whole number or a date; None if it is neither."""
     if header is None:
         return None
     if header.strip().isdecimal() and header.isascii():
         return float(header)
     try:
         moment = parsedate_to_datetime(header)
-    except (ValueError, OverflowError):  # the latter of a year or an offset that no date has
+    except (ValueError, OverflowError):  # OverflowError for a year or an offset out of range
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

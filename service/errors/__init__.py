@@ -1,7 +1,7 @@
 """The error tree: every failure that a client can meet, with its status, code, detail and remedy.
 
-One module for each place where something can be wrong; all of it is importable from here. A new module has to be
-imported here, so that the interface's documentation and the tests find its classes.
+There is one module for each source of errors, and this package re-exports all of them. Import a new module here too,
+so that the API documentation and the tests find its classes.
 """
 
 from service.errors.access import AdminDisabledError, UnauthorizedError

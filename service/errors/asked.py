@@ -1,4 +1,4 @@
-"""What can be wrong with what was asked for: parameters, formats, models, variants."""
+"""Errors in what a request asks for: parameters, formats, models, variants."""
 
 from collections.abc import Iterable
 
@@ -6,10 +6,10 @@ from service.errors.base import JsonValue, ServiceError, named
 
 
 class BadParameterError(ServiceError):
-    """422: a query parameter, form field or header has a value that is not accepted.
+    """422: a query parameter, form field or header has an invalid value.
 
     Args:
-        parameter: Its name.
+        parameter: The name of the parameter.
         detail: What is wrong with the value, and the limits.
         remedy: What to send instead.
     """
@@ -24,21 +24,21 @@ class BadParameterError(ServiceError):
 
 
 class NotAcceptableError(ServiceError):
-    """406: the answer does not exist in any media type that the client accepts.
+    """406: the response is not available in any media type that the client accepts.
 
     Args:
         accept: The request's `Accept` header.
-        available: The media types that there are.
+        available: The available media types.
     """
 
     status = 406
     code = "not-acceptable"
-    title = "The answer is not available in a format that is accepted."
+    title = "The response is not available in an accepted format."
 
     def __init__(self, accept: str, available: Iterable[str]) -> None:
         names = list(available)
         super().__init__(
-            f"The answer cannot be given as {accept!r}.",
+            f"The response is not available as {accept!r}.",
             remedy=f"Accept one of: {named(names)}.",
             extensions={"available": list[JsonValue](names)},
         )
@@ -48,9 +48,9 @@ class UnknownModelError(ServiceError):
     """404: no model of this name and version is served.
 
     Args:
-        model: The name that was asked for.
-        available: The names that are served, for this task.
-        other_task: The task of the model of this name, where it is served for another task than was asked.
+        model: The requested name.
+        available: The names that are served for this task.
+        other_task: The task of the model of this name, if it is served for a different task than the requested one.
     """
 
     status = 404
@@ -59,11 +59,11 @@ class UnknownModelError(ServiceError):
 
     def __init__(self, model: str, available: Iterable[str] = (), *, other_task: str | None = None) -> None:
         names = sorted(available)
-        remedy = f"Ask for one of: {named(names)}" if names else "There is none to ask for"
+        remedy = f"Ask for one of: {named(names)}" if names else "No model is available"
         remedy += (
-            f". GET /models {'describes them' if names else 'says what is there, and what cannot run'}."
+            f". GET /models {'describes them' if names else 'lists the models and says why they cannot run'}."
             if other_task is None
-            else f"; {'or ' if names else ''}ask /{other_task} (on the command line: --task {other_task})."
+            else f"{', or' if names else ';'} use /{other_task} (on the command line: --task {other_task})."
         )
         super().__init__(
             f"There is no model {model!r} here."
@@ -75,10 +75,10 @@ class UnknownModelError(ServiceError):
 
 
 class UnknownVariantError(ServiceError):
-    """404: the variant's name is none of those that exist.
+    """404: no variant has this name.
 
     Args:
-        variant: The name that was asked for.
+        variant: The requested name.
         available: The names that exist.
     """
 
@@ -100,9 +100,9 @@ class VariantNotServedError(ServiceError):
 
     Args:
         model: The model's name.
-        variant: The variant that was asked for.
+        variant: The requested variant.
         served: The variants that the model has.
-        counterpart: The model that has the variant, when there is one: the binary twin of a full-precision model.
+        counterpart: The model that has the variant, if there is one: the binary twin of a full-precision model.
     """
 
     status = 422

@@ -1,10 +1,11 @@
 """The root of the error tree, and how an error becomes a problem document.
 
-Each class is one row of the API's documentation: `status` (HTTP), `code` (kebab-case, stable: clients branch on
-it) and `title` (one sentence that never varies) are class attributes; `detail` (what happened, and the limit) and
-`remedy` (what to do about it) are given, or built by the class from what it is told. `problem()` renders RFC 9457.
+Each class is one row of the API documentation. Three class attributes are fixed: `status` (HTTP), `code` (kebab-case
+and stable, because clients branch on it) and `title` (one sentence that never varies). `detail` (what happened, and
+the limit) and `remedy` (what to do about it) are passed in, or the class builds them from its arguments. `problem()`
+renders the RFC 9457 document.
 
-Code that is not an HTTP handler raises these too: they are ordinary exceptions that print as "detail remedy".
+Code outside HTTP handlers raises these errors too: they are ordinary exceptions that print as "detail remedy".
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,24 +13,24 @@ from typing import ClassVar, Self
 
 JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
 
-#: Prefix of a problem's `type`: relative on purpose (RFC 9457 section 3.1.1), to this service's own address.
+#: Prefix of a problem's `type`. Deliberately relative to the service's own address (RFC 9457 section 3.1.1).
 PROBLEM_TYPE_PREFIX = "/problems/"
 
 
 class ServiceError(Exception):
-    """Base of all errors that the service reports to a client.
+    """Base class of all errors that the service reports to a client.
 
     Args:
-        detail: What happened in this occurrence, with the limit that was passed if there is one.
-        remedy: What the client, or the operator, can do about it. Defaults to the class's `default_remedy`.
-        headers: Further HTTP headers of the answer, such as `Retry-After`.
-        extensions: Further members of the problem document (RFC 9457 section 3.2), such as the valid names.
+        detail: What happened in this occurrence, including the limit that was exceeded, if any.
+        remedy: What the client or the operator can do about it. Defaults to the class's `default_remedy`.
+        headers: Additional HTTP headers of the response, such as `Retry-After`.
+        extensions: Additional members of the problem document (RFC 9457 section 3.2), such as the valid names.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "The service failed."
-    default_remedy: ClassVar[str] = "Try again; if it happens again, report it with the request id."
+    default_remedy: ClassVar[str] = "Try again. If it happens again, report it with the request id."
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class ServiceError(Exception):
         super().__init__(f"{detail} {self.remedy}".strip())
 
     def about(self, what: str) -> Self:
-        """Says which of several things that were sent the error is about: its detail begins with it."""
+        """Prefixes the detail with the part of the request that the error is about."""
         self.detail = f"{what}: {self.detail}"
         self.args = (f"{self.detail} {self.remedy}".strip(),)
         return self
@@ -55,12 +56,12 @@ class ServiceError(Exception):
         """Renders the error as an RFC 9457 problem document.
 
         Args:
-            instance: The path of the request, the document's `instance`.
+            instance: The path of the request, which becomes the document's `instance`.
             request_id: The id under which the request was logged.
 
         Returns:
-            A JSON-ready dict: type, title, status, detail, code, help, and, when known, instance, request_id and
-            the extensions.
+            A JSON-ready dict with type, title, status, detail, code and help, plus instance and request_id if known,
+            and the extensions.
         """
         document: dict[str, JsonValue] = {
             "type": PROBLEM_TYPE_PREFIX + self.code,
@@ -75,17 +76,17 @@ class ServiceError(Exception):
         if request_id is not None:
             document["request_id"] = request_id
         for key, value in self.extensions.items():
-            document.setdefault(key, value)  # an extension never replaces a member that the RFC or we define
+            document.setdefault(key, value)  # an extension never replaces a standard member
         return document
 
 
 def named(names: Iterable[str]) -> str:
-    """Lists names for a message: "a, b, c", or "none"."""
+    """Joins names for a message: "a, b, c", or "none"."""
     return ", ".join(names) or "none"
 
 
 def error_classes() -> Iterator[type[ServiceError]]:
-    """Yields every class of the tree, base first, for the API's documentation and for tests."""
+    """Yields every class of the tree, base first, for the API documentation and for tests."""
     pending: list[type[ServiceError]] = [ServiceError]
     while pending:
         current = pending.pop(0)

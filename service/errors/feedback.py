@@ -1,4 +1,4 @@
-"""What can be wrong with experiments and with what a client says of an answer."""
+"""Errors of experiments and of feedback on answers."""
 
 from collections.abc import Iterable
 
@@ -22,28 +22,28 @@ class UnknownExperimentError(ServiceError):
 
 
 class InvalidExperimentError(ServiceError):
-    """422: an experiment cannot be declared, or changed, like this."""
+    """422: an experiment's declaration, or a change to it, is not valid."""
 
     status = 422
     code = "invalid-experiment"
     title = "The experiment is not valid."
-    default_remedy = "GET /docs shows what a declaration may hold; nothing was changed."
+    default_remedy = "Nothing was changed. GET /docs shows what a declaration may contain."
 
 
 class BadTokenError(ServiceError):
-    """400: a feedback token is none that this service signed."""
+    """400: this service did not sign the feedback token."""
 
     status = 400
     code = "bad-feedback-token"
     title = "The feedback token is not valid."
     default_remedy = (
-        "Send the `feedback_token` of an answer as it came. Replicas, and a service after a restart, know each other's "
-        "tokens only if all are started with the same BIREAL_FEEDBACK_SECRETS."
+        "Send the `feedback_token` of an answer unchanged. Other replicas, or the service after a restart, accept it "
+        "only if all are started with the same BIREAL_FEEDBACK_SECRETS."
     )
 
 
 class ExpiredTokenError(ServiceError):
-    """410: a feedback token is older than what the service keeps."""
+    """410: a feedback token is older than the time for which the service keeps feedback."""
 
     status = 410
     code = "expired-feedback-token"
@@ -52,32 +52,32 @@ class ExpiredTokenError(ServiceError):
     def __init__(self, max_age_s: float) -> None:
         super().__init__(
             f"The answer is older than {max_age_s / 86400:g} days, which is how long feedback is kept.",
-            remedy="Have the image answered again, and send feedback on that answer.",
+            remedy="Send the image again, and give feedback on the new answer.",
         )
 
 
 class UnknownLabelError(ServiceError):
-    """422: the label is no class of the model that answered."""
+    """422: the label is not a class of the model that answered."""
 
     status = 422
     code = "unknown-label"
-    title = "The label is none of the model's classes."
+    title = "The label is not one of the model's classes."
 
 
 class FeedbackConflictError(ServiceError):
-    """409: another label was given for the same answer before."""
+    """409: the same answer already has a different label."""
 
     status = 409
     code = "feedback-conflict"
-    title = "The answer has another label already."
-    default_remedy = "The first word on an answer stands. Have the image answered again to say something else."
+    title = "The answer already has a different label."
+    default_remedy = "The first feedback on an answer counts. To give a different one, send the image again."
 
     def __init__(self) -> None:
-        super().__init__("Other feedback on this answer is stored already.")
+        super().__init__("Different feedback on this answer is already stored.")
 
 
 class GroundTruthError(ServiceError):
-    """422: a ground truth does not fit the answer that it is to judge."""
+    """422: the ground truth does not fit the answer."""
 
     status = 422
     code = "bad-ground-truth"
@@ -85,12 +85,12 @@ class GroundTruthError(ServiceError):
 
 
 class FeedbackStoreError(ServiceError):
-    """503: the store of feedback cannot be opened, read or written: nothing was acknowledged."""
+    """503: the feedback store cannot be opened, read or written. Nothing was acknowledged."""
 
     status = 503
     code = "feedback-store-unavailable"
     title = "The feedback store is not available."
-    default_remedy = "Try again; if it lasts, who runs the service should see to the volume of BIREAL_FEEDBACK_STORE."
+    default_remedy = "Try again. If it persists, the operator should check the volume of BIREAL_FEEDBACK_STORE."
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, headers={"Retry-After": "1"})

@@ -1,10 +1,10 @@
-"""What can be wrong with a request before its body: the request line and the headers."""
+"""Errors in the head of a request: the request line and the headers."""
 
 from service.errors.base import ServiceError
 
 
 class HeadTooLargeError(ServiceError):
-    """431: the request line and the headers, or the trailers after a chunked body, have more bytes than are read here.
+    """431: the request line and headers, or the trailers of a chunked body, exceed the size limit.
 
     Args:
         max_bytes: The limit, bytes.
@@ -16,17 +16,17 @@ class HeadTooLargeError(ServiceError):
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(
-            f"The limit for the request line and the headers, and for trailers, is {max_bytes} bytes; here are more.",
-            remedy="Send fewer or shorter headers; what is long belongs into the body.",
+            f"The request line and headers, or the trailers, exceed the limit of {max_bytes} bytes.",
+            remedy="Send fewer or shorter headers, and put long values into the body.",
             extensions={"max_bytes": max_bytes},
         )
 
 
 class HeadTimeoutError(ServiceError):
-    """408: the request line and the headers did not arrive in their time.
+    """408: the request line and the headers did not arrive in time.
 
     Args:
-        timeout_s: The time that they have from their first byte, seconds.
+        timeout_s: The time allowed from the first byte, seconds.
     """
 
     status = 408
@@ -36,13 +36,13 @@ class HeadTimeoutError(ServiceError):
     def __init__(self, timeout_s: float) -> None:
         super().__init__(
             f"The request line and the headers were not complete {timeout_s:g} s after their first byte.",
-            remedy="Send them at once; try again over a faster connection.",
+            remedy="Send them without delay, or try again over a faster connection.",
             extensions={"timeout_s": timeout_s},
         )
 
 
 class MalformedRequestError(ServiceError):
-    """400: what arrived is no HTTP/1.1."""
+    """400: the received bytes are not an HTTP/1.1 request."""
 
     status = 400
     code = "malformed-request"
@@ -50,6 +50,6 @@ class MalformedRequestError(ServiceError):
 
     def __init__(self) -> None:
         super().__init__(
-            "What arrived is no HTTP/1.1 request, or its end or its target cannot be told.",
-            remedy="Ask by http:// and not https://, unless a proxy before the service ends TLS; check the client.",
+            "This is not a valid HTTP/1.1 request, or its length or target is ambiguous.",
+            remedy="Check the client. Use http://, not https://, unless a proxy in front of the service ends TLS.",
         )

@@ -1,4 +1,4 @@
-"""What can be wrong with a change to the models that are served."""
+"""Errors in changes to the served models."""
 
 from collections.abc import Iterable
 
@@ -6,18 +6,18 @@ from service.errors.base import JsonValue, ServiceError, named
 
 
 class ModelInUseError(ServiceError):
-    """409: the change would leave requests without an answer that have one now, or with another model's.
+    """409: requests that are answered now would fail after the change, or be answered by a different model.
 
     Args:
         model: `NAME@VERSION`.
         reasons: What would be missing.
-        remedy: Where the path that was asked takes no `force`: what it takes in its place.
+        remedy: What to do instead, for a path that does not accept `force`.
     """
 
     status = 409
     code = "model-in-use"
     title = "The model is needed."
-    default_remedy = "Load or name another one first, or send force=true."
+    default_remedy = "Load or name another model first, or send force=true."
 
     def __init__(self, model: str, reasons: Iterable[str], *, remedy: str | None = None) -> None:
         self.model, self.reasons = model, tuple(reasons)
@@ -25,12 +25,12 @@ class ModelInUseError(ServiceError):
 
 
 class UnknownVersionLabelError(ServiceError):
-    """404: a model has no such label.
+    """404: the model has no such version label.
 
     Args:
-        model: Its name.
-        label: The label that was named.
-        available: Those that it has.
+        model: The model's name.
+        label: The requested label.
+        available: The labels that the model has.
     """
 
     status = 404

@@ -1,4 +1,4 @@
-"""What can be wrong with the service itself: its load, its models, its settings."""
+"""Errors of the service itself: its load, its models, its settings."""
 
 from service.errors.base import ServiceError
 
@@ -7,18 +7,18 @@ class OverloadedError(ServiceError):
     """429: the queue is full.
 
     Args:
-        queue_size: The queue's limit, requests.
-        retry_after_s: When it is worth trying again, seconds; sent as `Retry-After`, rounded up to whole seconds.
+        queue_size: The queue's limit, images.
+        retry_after_s: Seconds after which to try again; sent as `Retry-After`, rounded up to whole seconds.
     """
 
     status = 429
     code = "overloaded"
-    title = "The service has more requests than it can take."
+    title = "The service has more requests than it can handle."
 
     def __init__(self, queue_size: int, retry_after_s: float = 1.0) -> None:
         seconds = max(1, -int(-retry_after_s // 1))
         super().__init__(
-            f"The queue is full: {queue_size} requests wait already.",
+            f"The queue is full: at most {queue_size} images may wait.",
             remedy=f"Try again in {seconds} s, and back off if it happens again.",
             headers={"Retry-After": str(seconds)},
             extensions={"queue_size": queue_size, "retry_after_s": seconds},
@@ -30,7 +30,7 @@ class DeadlineExceededError(ServiceError):
 
     Args:
         timeout_s: The time that the request had, seconds.
-        by_client: Whether the client asked for that, with less than the service's own limit.
+        by_client: Whether the client set this deadline, below the service's own limit.
     """
 
     status = 504
@@ -41,30 +41,30 @@ class DeadlineExceededError(ServiceError):
         self.timeout_s, self.by_client = timeout_s, by_client
         super().__init__(
             f"The request had {timeout_s:g} s and was not finished by then.",
-            remedy="Give it more time, send smaller images, or try again when the service has less to do.",
+            remedy="Allow more time, send smaller images, or try again when the service is less busy.",
             extensions={"timeout_s": timeout_s, "set_by": "client" if by_client else "service"},
         )
 
 
 class NotReadyError(ServiceError):
-    """503: the service is starting, draining, or has nothing to serve with; `Retry-After` says to come back.
+    """503: the service is starting, draining, or has no model to serve. Sent with `Retry-After`.
 
     Args:
-        detail: What it waits for.
-        remedy: What else than to try again.
+        detail: What the service is waiting for.
+        remedy: What to do other than trying again.
     """
 
     status = 503
     code = "not-ready"
     title = "The service is not ready."
-    default_remedy = "Try again shortly; GET /readyz says what it waits for."
+    default_remedy = "Try again shortly. GET /readyz says what the service is waiting for."
 
     def __init__(self, detail: str, *, remedy: str | None = None) -> None:
         super().__init__(detail, remedy=remedy, headers={"Retry-After": "2"})
 
 
 class OpUnavailableError(ServiceError):
-    """503: the custom op's library is missing, does not load, or has no kernel for this CPU."""
+    """503: the custom operator's library is missing, does not load, or has no kernel for this CPU."""
 
     status = 503
     code = "op-unavailable"
@@ -73,12 +73,12 @@ class OpUnavailableError(ServiceError):
 
 
 class ModelBrokenError(ServiceError):
-    """503: a model is in the zoo and cannot be served: a missing file, a wrong checksum, a graph that does not load.
+    """503: a model in the zoo cannot be served: a missing file, a wrong checksum, or a graph that does not load.
 
     Args:
-        model: The model's name, or its folder where the name is not known.
+        model: The model's name, or its folder if the name is not known.
         detail: What is wrong with it.
-        remedy: How to mend it.
+        remedy: How to fix it.
     """
 
     status = 503
@@ -92,7 +92,7 @@ class ModelBrokenError(ServiceError):
 
 
 class CardError(ModelBrokenError):
-    """503: a model's card is missing or not valid; names the file, the field and the remedy."""
+    """503: a model's card is missing or not valid. The message names the file, the field and the remedy."""
 
     code = "card-invalid"
     title = "The model's card is not valid."
@@ -105,11 +105,11 @@ class BadOutputError(ServiceError):
     status = 500
     code = "bad-output"
     title = "The network's output cannot be used."
-    default_remedy = "Report it with the request id; the variant `reference` may answer meanwhile."
+    default_remedy = "Report it with the request id. Until it is fixed, try the variant `reference`."
 
 
 class SettingsError(ServiceError):
-    """A setting is not valid: raised at start, so never sent; names the variable, the value and what is accepted."""
+    """A setting is not valid. Raised at startup, so no client sees it; names the variable, its value and the rule."""
 
     code = "settings-invalid"
     title = "A setting is not valid."

@@ -1,10 +1,10 @@
-"""What can be wrong with a request of the Open Inference Protocol, beside what can be wrong with any request."""
+"""Errors that only requests of the Open Inference Protocol can have."""
 
 from service.errors.base import ServiceError
 
 
 class BadTensorError(ServiceError):
-    """400: a tensor of the request is not one that the model takes, or its data is not what is said of it."""
+    """400: the model has no such tensor, or the tensor's data does not match its declaration."""
 
     status = 400
     code = "bad-tensor"

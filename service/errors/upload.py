@@ -1,4 +1,4 @@
-"""What can be wrong with an upload: the body, and the image in it."""
+"""Errors in an upload: the body, and the image in it."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -22,16 +22,16 @@ class EmptyBodyError(ServiceError):
 
 
 class MalformedBodyError(ServiceError):
-    """400: the body is not what its content type says: a multipart body that cannot be taken apart."""
+    """400: the body does not match its content type, such as a multipart body that cannot be parsed."""
 
     status = 400
     code = "malformed-body"
     title = "The request's body cannot be read."
-    default_remedy = "Let an HTTP library or curl -F file=@photo.jpg build the body, or send the image's bytes alone."
+    default_remedy = "Build the body with an HTTP library or curl -F file=@photo.jpg, or send only the image's bytes."
 
 
 class UploadTimeoutError(ServiceError):
-    """408: the body did not arrive in the time that the request has.
+    """408: the body did not arrive before the request's deadline.
 
     Args:
         timeout_s: The time that the request had, seconds.
@@ -50,22 +50,22 @@ class UploadTimeoutError(ServiceError):
 
 
 class UnsupportedImageError(ServiceError):
-    """415: the content, or the content type that was declared for it, is not an image format that is read here."""
+    """415: the content, or its declared content type, is not a supported image format."""
 
     status = 415
     code = "unsupported-image"
     title = "The content is not an image that this service reads."
     default_remedy = "Send a JPEG, PNG, WebP, BMP or GIF file with its own content type, for example image/jpeg."
-    #: Where the bytes look as if curl's -d had sent them, which takes out line breaks and NULs.
+    #: For bytes that look as if curl's -d had sent them: it strips line breaks and NUL bytes.
     curl_remedy: ClassVar[str] = f"{default_remedy} With curl, use --data-binary @FILE, not -d, which changes the file."
 
 
 class UnsupportedEncodingError(ServiceError):
-    """415: the body is compressed in a way that is not undone here.
+    """415: the service does not decode the body's content encoding.
 
     Args:
         encoding: The request's `Content-Encoding`.
-        available: What is undone; none where bodies are taken as they are.
+        available: The supported encodings; empty where the path accepts none.
     """
 
     status = 415
@@ -75,15 +75,15 @@ class UnsupportedEncodingError(ServiceError):
     def __init__(self, encoding: str, *, available: Sequence[str] = ()) -> None:
         super().__init__(
             f"The body is encoded as {encoding[:40]!r}.",
-            remedy=f"Send it as it is, or with {' or '.join(available)}."
+            remedy=f"Send it uncompressed, or with {' or '.join(available)}."
             if available
-            else "Send it as it is: pictures are compressed already, and of JSON /v2 alone takes compressed bodies.",
+            else "Send it uncompressed: images are compressed already, and only /v2 accepts compressed JSON.",
             headers={"Accept-Encoding": ", ".join(available) or "identity"},  # RFC 9110 section 15.5.16
         )
 
 
 class BrokenImageError(ServiceError):
-    """422: the content starts as an image of a known format and cannot be decoded."""
+    """422: the content starts like an image of a known format but cannot be decoded."""
 
     status = 422
     code = "broken-image"
@@ -94,11 +94,11 @@ class BrokenImageError(ServiceError):
 
 
 class ImageTooLargeError(ServiceError):
-    """413: the image has more pixels than are decoded here.
+    """413: the image has more pixels than the limit.
 
     Args:
-        width: Width that the file's header states, pixels.
-        height: Height that the file's header states, pixels.
+        width: Width according to the file's header, pixels.
+        height: Height according to the file's header, pixels.
         max_pixels: The limit, pixels.
     """
 
@@ -109,18 +109,18 @@ class ImageTooLargeError(ServiceError):
     def __init__(self, width: int, height: int, max_pixels: int) -> None:
         super().__init__(
             f"The image is {width} x {height} = {width * height} pixels; the limit is {max_pixels} pixels.",
-            remedy="Scale the image down before sending it: the networks see a few hundred pixels a side.",
+            remedy="Scale the image down before sending it: the networks see only a few hundred pixels per side.",
             extensions={"width": width, "height": height, "max_pixels": max_pixels},
         )
 
 
 class ImageTooComplexError(ServiceError):
-    """413: the image has more parts, such as scans or segments, than are read here; it would take seconds to minutes.
+    """413: the image has so many parts, such as scans or segments, that decoding would take seconds to minutes.
 
     Args:
-        kind: The format.
-        parts: What there is too much of, in the plural.
-        limit: How many there may be.
+        kind: The image format.
+        parts: What exceeds the limit, in the plural.
+        limit: The limit.
     """
 
     status = 413
@@ -129,18 +129,18 @@ class ImageTooComplexError(ServiceError):
 
     def __init__(self, kind: str, parts: str, limit: int) -> None:
         super().__init__(
-            f"The {kind} file has more than {limit} {parts}, the limit.",
-            remedy="Open the picture in an image editor, save it as a plain JPEG or PNG, and send that.",
+            f"The {kind} file has more than the limit of {limit} {parts}.",
+            remedy="Open the image in an image editor, save it as a plain JPEG or PNG, and send that.",
             extensions={"limit": limit},
         )
 
 
 class BodyTooLargeError(ServiceError):
-    """413: the body has more bytes than are read here.
+    """413: the body has more bytes than the limit.
 
     Args:
         max_bytes: The limit, bytes.
-        received: What was declared or had been read when the limit was passed, bytes.
+        received: The declared size, or what had been read when the limit was exceeded, bytes.
     """
 
     status = 413
@@ -157,11 +157,11 @@ class BodyTooLargeError(ServiceError):
 
 
 class TooManyImagesError(ServiceError):
-    """413: one request carries more images than are answered at once.
+    """413: one request carries more images than the limit.
 
     Args:
         max_images: The limit.
-        received: How many there were, as far as they were counted.
+        received: How many images were counted.
     """
 
     status = 413

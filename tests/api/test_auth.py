@@ -147,7 +147,7 @@ def test_surfaces(path, surface):
     ("content", "says"),
     [
         (None, "cannot be read"),
-        (b"\n# nothing\n", "holds no key"),
+        (b"\n# nothing\n", "contains no key"),
         (b"short\n", "key 1 has 5 characters"),
         (b"a-key-that-is-long-enough\nanother key with spaces\n", "key 2 has characters"),
         (b"\xff\xfe\xff" * 9, "not text"),

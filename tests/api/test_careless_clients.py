@@ -41,7 +41,7 @@ async def test_a_parameter_that_is_sent_twice(client, url):
 async def test_a_whole_number_is_plain_digits(client, path, given):
     document = refusal(await client.post(f"{path}?top_k={given}", content=PICTURE), 422, "bad-parameter")
     assert document["parameter"] == "top_k"
-    assert "digits 0 to 9 alone" in document["detail"]
+    assert "digits 0 to 9 only" in document["detail"]
 
 
 async def test_every_whole_number_of_a_query_is_plain_digits(client):
@@ -86,7 +86,7 @@ async def test_a_parameter_that_the_path_does_not_have_is_not_passed_over(anyio_
         said = response.json()
         sentence = said["error"] if url.startswith("/v2") else f"{said['detail']} {said['help']}"
         assert f"no query parameter {url.partition('?')[2].partition('=')[0]!r}" in sentence
-        assert "It takes" in sentence
+        assert "It accepts" in sentence
         assert (await client.get("/v2/models/tiny-colours/ready")).status_code == 200
         assert (await client.get("/v2/health/ready?t=1")).status_code == 200
 
@@ -181,7 +181,7 @@ async def test_a_member_that_is_sent_twice(anyio_backend, zoo, method, path, bod
 async def test_json_without_its_media_type(client):
     response = await client.post("/feedback", content=b'{"token": "a", "label": 1}')
     document = refusal(response, 422, "bad-parameter")
-    assert document["detail"] == "The body is no JSON object."
+    assert document["detail"] == "The body is not a JSON object."
     assert "Content-Type: application/json" in document["help"]
 
 

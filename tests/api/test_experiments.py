@@ -192,11 +192,11 @@ async def test_an_administrator_creates_changes_and_ends_experiments(anyio_backe
         assert [arm["weight"] for arm in changed.json()["arms"]] == [1.0, 0.0]
         assert changed.json()["results"]["revision"] != made.json()["results"]["revision"]
         assert made.json()["notice"] is None
-        assert re.search("anew.*different weights", changed.json()["notice"])
+        assert re.search("starts over.*different weights", changed.json()["notice"])
         back = await client.patch("/admin/experiments/split-test", json={"margin": 0.1}, headers=ADMIN)
         assert back.json()["notice"] is None
         shuffled = await client.put("/admin/experiments/split-test", json={**body, "salt": "x"}, headers=ADMIN)
-        assert "declared otherwise" in shuffled.json()["notice"]
+        assert "compares something else" in shuffled.json()["notice"]
         await client.put("/admin/experiments/split-test", json={**body, "weight": 0.0}, headers=ADMIN)
         assert (await ask(client, picture())).json()["variant"] == "full"
         await client.patch("/admin/experiments/split-test", json={"state": "paused"}, headers=ADMIN)

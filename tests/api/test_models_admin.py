@@ -147,8 +147,8 @@ async def test_the_protocols_path_does_not_advise_a_parameter_that_it_does_not_t
         ("load", {"parameters": {"file:1/model.onnx": "AAAA"}}, "'file:1/model.onnx'"),
         ("load", {"parameters": {"unload_dependents": True}}, "'unload_dependents'"),
         ("unload", {"parameters": {"force": True}}, "'force'"),
-        ("load", [], "no JSON object"),
-        ("unload", {"parameters": 1}, "no JSON object"),
+        ("load", [], "not a JSON object"),
+        ("unload", {"parameters": 1}, "not a JSON object"),
     ],
 )
 async def test_what_the_protocols_changes_do_not_do_is_refused(managed, act, body, said):
@@ -256,4 +256,4 @@ async def test_the_watch_goes_on_after_a_look_that_failed(anyio_backend, zoo, tm
         write(client)
         registry = client.app.state.services.registry
         await until(lambda: registry.versions(NAME) == ["2", "1"])
-    assert "could not be looked through" in caplog.text
+    assert "could not be checked" in caplog.text

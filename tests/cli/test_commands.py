@@ -170,7 +170,7 @@ def test_evaluate_names_the_folders_that_are_no_class(capsys, labelled):
         (labelled / name / "a.jpg").write_bytes(encode(photo(), "JPEG"))
     said = error_of(capsys, "evaluate", "--data", labelled, "--variant", "full")
     assert f"'holiday' in {labelled} names no class of tiny-colours" in said
-    assert "1 other folder likewise" in said
+    assert "the same holds for 1 other folder" in said
 
 
 def test_evaluate_a_share(run, labelled):
@@ -258,7 +258,7 @@ def test_evaluate_depth_for_people(capsys, road):
     arguments = ["--data", str(road), "--model", "tiny-bireal-depth", "--variant", "reference", "--against", "full"]
     assert main(["evaluate", *arguments]) == 0
     text = capsys.readouterr().out
-    for said in ("at a cap of 50 m: abs_rel", "median-scaled, 80 m", "less that of tiny-ramp (full)", "no interval"):
+    for said in ("at a cap of 50 m: abs_rel", "median-scaled, 80 m", "minus that of tiny-ramp (full)", "no interval"):
         assert said in text
 
 
@@ -285,7 +285,7 @@ def test_compare_says_which_pictures_of_a_folder_it_cannot_read(capsys, labelled
     for name in ("a.HEIC", "b.heic", "c.tif", "notes.txt"):
         (folder / name).write_bytes(b"")
     assert main(["compare", str(folder), "--a", "reference", "--b", "full"]) == 0
-    assert "passed over 2 .heic, 1 .tif: convert them" in capsys.readouterr().err
+    assert "skipped 2 .heic, 1 .tif: convert them" in capsys.readouterr().err
 
 
 def test_compare_depth(run, road):

@@ -128,11 +128,11 @@ def test_people_are_told_which_folders_are_no_labels(capsys, tmp_path):
     arguments = ["compare", str(photos), "--a", "full", "--b", "full"]
     fill(photos, COLOURS[0][0], "red", 2)
     assert main(arguments) == 0
-    assert "without a label" not in capsys.readouterr().out
+    assert "without labels" not in capsys.readouterr().out
     fill(photos, "holiday", "blue", 1)
     fill(photos, "zoo", "blue", 1)
     assert main(arguments) == 0
-    assert "no class of the model, so compared without a label: holiday, zoo\n" in capsys.readouterr().out
+    assert "folders that name no class of the model, compared without labels: holiday, zoo\n" in capsys.readouterr().out
 
 
 def test_one_variant_against_itself(capsys, tmp_path):
@@ -235,7 +235,7 @@ def test_names_from_a_folder_cannot_break_the_page(capsys, tmp_path):
     [
         (["{photos}", "--report", "{tmp}/report.txt"], "end in .html"),
         (["{photos}", "--report", "{tmp}/none/report.html"], "does not exist"),
-        (["{photos}/n00000001/0.png", "--report", "{tmp}/report.html"], "of a folder"),
+        (["{photos}/n00000001/0.png", "--report", "{tmp}/report.html"], "applies to a folder"),
         (["{photos}", "--margin", "0"], "--margin"),
         (["{photos}", "--margin", "x"], "--margin"),
         (["{photos}", "--limit", "0"], "--limit"),

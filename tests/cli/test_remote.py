@@ -120,7 +120,7 @@ def test_nobody_there(live):
     whole = command("predict", live.folder / "photos/cat.jpg", "--url", "http://127.0.0.1:9")
     run = subprocess.run(whole, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 2
-    assert "was not reached in 4 tries" in run.stderr
+    assert "could not be reached in 4 tries" in run.stderr
 
 
 # ---- whole folders: the same figures as without --url ----------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_nobody_answers_for_a_folder(labelled, capsys, command):
     assert main([*command, str(labelled), "--url", "http://127.0.0.1:9", "--json"]) == 2
     output = capsys.readouterr()
     assert json.loads(output.out)["code"] == "no-answer"
-    assert "was not reached in 4 tries" in output.err
+    assert "could not be reached in 4 tries" in output.err
 
 
 def test_a_folder_that_is_no_class(live, tmp_path, capsys):

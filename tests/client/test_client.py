@@ -65,7 +65,7 @@ def test_a_key_that_no_header_can_carry_is_told_at_once_and_not_shown(kind, key)
     ],
 )
 def test_what_is_no_address_is_told_at_once_and_not_shown(kind, url):
-    with pytest.raises(ValueError, match="must be http:// or https:// and a host") as caught:
+    with pytest.raises(ValueError, match="must be http:// or https:// followed by a host") as caught:
         kind(url)
     assert "secret" not in str(caught.value)
 

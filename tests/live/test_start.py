@@ -117,7 +117,7 @@ def test_an_address_that_is_none():
 def test_a_kernel_that_is_none(zoo):
     ended = start("--model-dir", zoo, "--port", 0, BIREAL_KERNEL="abacus")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "error: BIREAL_KERNEL='abacus' is no kernel that this CPU can run." in ended.stderr
+    assert "error: BIREAL_KERNEL='abacus' is not a kernel that this CPU can run." in ended.stderr
     assert "scalar" in ended.stderr, "the ones that there are"
 
 

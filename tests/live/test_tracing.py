@@ -216,7 +216,7 @@ def test_without_the_extra_the_start_ends_with_what_to_install(zoo):
     code = "import sys; sys.modules['opentelemetry.sdk'] = None\n" + SERVE
     ended = run(code, BIREAL_OTLP_ENDPOINT="http://127.0.0.1:4318", BIREAL_MODEL_DIR=str(zoo))
     assert ended.returncode == 2
-    assert "BIREAL_OTLP_ENDPOINT is set, and OpenTelemetry is not installed" in ended.stderr
+    assert "BIREAL_OTLP_ENDPOINT is set, but OpenTelemetry is not installed" in ended.stderr
     assert "pip install --require-hashes -r requirements/otel.lock" in ended.stderr
     assert "Traceback" not in ended.stderr
 

@@ -144,10 +144,10 @@ def test_asynchronous_and_with_time_enough(client):
 @pytest.mark.parametrize(
     ("inputs", "options", "says"),
     [
-        ([pixels(RED[:, :16])], {}, r"shape \[1, 16, 32, 3\]; tiny-colours takes \[N, 32, 32, 3\]"),
+        ([pixels(RED[:, :16])], {}, r"shape \[1, 16, 32, 3\]; tiny-colours accepts \[N, 32, 32, 3\]"),
         ([pixels(np.repeat(RED, 5, axis=0))], {}, "may carry 4 images; this one has 5"),
         ([files(b"no picture")], {}, "JPEG, PNG"),
-        ([files()], {}, "N at least 1"),
+        ([files()], {}, "N >= 1"),
         ([pixels(RED), files(JPEG)], {}, "several inputs"),
         (
             [triton.InferInput("pixels", [1], "UINT8").set_data_from_numpy(np.zeros(1, np.uint8))],
