@@ -253,10 +253,10 @@ const Kernels kernels_neon = {
     neon_max_pool_row,
     neon_avg_pool_row,
     roofline,
-    nullptr,  // pointwise_f32
+    &kNeonPointwiseF32,
     nullptr,  // pointwise_f16
-    nullptr,  // pointwise_i8
-    nullptr,  // leaky_clip
+    &kNeonPointwiseI8,
+    neon_leaky_clip,
 };
 
 }  // namespace bireal
