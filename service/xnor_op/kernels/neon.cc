@@ -235,28 +235,37 @@ int64_t roofline(int64_t rounds) {
   return static_cast<int64_t>(kLargestTile) * kBlock * kWordBits;
 }
 
+constexpr Kernels neon_set(const char* name, const PointwiseKernel* pointwise_i8) {
+  return {
+      name,
+      kBlock,
+      kNeonStemBlock,
+      pack,
+      word_layout_bytes,
+      word_layout,
+      no_scratch,
+      bconv,
+      &kNeonStemF32,
+      &kNeonStemI16,
+      nullptr,  // stem_i8
+      neon_max_pool_row,
+      neon_avg_pool_row,
+      roofline,
+      &kNeonPointwiseF32,
+      nullptr,  // pointwise_f16
+      pointwise_i8,
+      neon_leaky_clip,
+  };
+}
+
 }  // namespace
 
 extern const Kernels kernels_neon;
-const Kernels kernels_neon = {
-    "neon",
-    kBlock,
-    kNeonStemBlock,
-    pack,
-    word_layout_bytes,
-    word_layout,
-    no_scratch,
-    bconv,
-    &kNeonStemF32,
-    &kNeonStemI16,
-    nullptr,  // stem_i8
-    neon_max_pool_row,
-    neon_avg_pool_row,
-    roofline,
-    &kNeonPointwiseF32,
-    nullptr,  // pointwise_f16
-    &kNeonPointwiseI8,
-    neon_leaky_clip,
-};
+const Kernels kernels_neon = neon_set("neon", &kNeonPointwiseI8);
+
+#if BIREAL_HAVE_NEONDOT
+extern const Kernels kernels_neondot;
+const Kernels kernels_neondot = neon_set("neondot", &kNeonDotPointwiseI8);
+#endif
 
 }  // namespace bireal
