@@ -80,13 +80,32 @@ void prepare(const float* x, int64_t count, int channels, void* out, float* step
   }
 }
 
+// The first `valid` of 4 lanes, at least one.
+inline void store_lanes(float* to, float32x4_t value, int valid) {
+  if (valid >= kGroup) {
+    vst1q_f32(to, value);
+    return;
+  }
+  vst1q_lane_f32(to, value, 0);
+  if (valid > 1) vst1q_lane_f32(to + 1, value, 1);
+  if (valid > 2) vst1q_lane_f32(to + 2, value, 2);
+}
+
 // Products::add adds the products of P pixels and one output channel, 16 input channels, to their sums.
 template <typename Products, int P>
 inline __attribute__((always_inline)) void tile(const PointwiseJob& job, const int8_t* w, int first, int64_t pixel) {
+  // What is read of the job after a store, which might have changed it as far as the compiler knows.
   const size_t pitch = job.pitch;
-  const int8_t* const begin = static_cast<const int8_t*>(job.pixels) + static_cast<size_t>(pixel) * pitch;
+  const size_t y_pitch = job.out_channels;
+  const float* const scale = job.scale;
+  const float* const bias = job.bias;
   const int last = job.out_channels - first < kBlock ? job.out_channels : first + kBlock;
-  for (int o = first; o < last; o += kGroup) {
+  const int8_t* const begin = static_cast<const int8_t*>(job.pixels) + static_cast<size_t>(pixel) * pitch;
+  float* y = job.y + static_cast<size_t>(pixel) * y_pitch + first;
+  float step[P];
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) step[p] = job.step[pixel + p];
+  for (int o = first; o < last; o += kGroup, y += kGroup) {
     int32x4_t sum[kGroup][P];
 #pragma GCC unroll 4
     for (int i = 0; i < kGroup; ++i) {
@@ -100,21 +119,13 @@ inline __attribute__((always_inline)) void tile(const PointwiseJob& job, const i
 #pragma GCC unroll 4
       for (int i = 0; i < kGroup; ++i) Products::add(sum[i], values, vld1q_s8(w + i * kChunk));
     }
-    const float32x4_t scale = vld1q_f32(job.scale + o);
-    const float32x4_t bias = vld1q_f32(job.bias + o);
+    const float32x4_t group_scale = vld1q_f32(scale + o);
+    const float32x4_t group_bias = vld1q_f32(bias + o);
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       const int32x4_t exact = vpaddq_s32(vpaddq_s32(sum[0][p], sum[1][p]), vpaddq_s32(sum[2][p], sum[3][p]));
-      const float32x4_t value = vmulq_n_f32(vcvtq_f32_s32(exact), job.step[pixel + p]);
-      const float32x4_t y = vaddq_f32(vmulq_f32(value, scale), bias);
-      float* to = job.y + static_cast<size_t>(pixel + p) * job.out_channels + o;
-      if (last - o >= kGroup) {
-        vst1q_f32(to, y);
-      } else {
-        float each[kGroup];
-        vst1q_f32(each, y);
-        for (int i = 0; i < last - o; ++i) to[i] = each[i];
-      }
+      const float32x4_t value = vmulq_n_f32(vcvtq_f32_s32(exact), step[p]);
+      store_lanes(y + p * y_pitch, vaddq_f32(vmulq_f32(value, group_scale), group_bias), last - o);
     }
   }
 }
