@@ -27,31 +27,46 @@ constexpr int kVectors = kBlock / kLanes;
 constexpr int kLargestTile = 3;    // pixels
 constexpr int kWordsToBytes = 31;  // words until bytes could overflow
 
-// A bit a lane: lane i of `below`, all ones or zero, becomes bit i.
-inline uint32_t movemask(uint32x4_t below) {
-  static constexpr uint32_t kBits[kLanes] = {1, 2, 4, 8};
-  return vaddvq_u32(vandq_u32(below, vld1q_u32(kBits)));
+// A bit a lane: lane i of 32, all ones or zero, becomes bit i. Each is narrowed to a byte that keeps its bit, and
+// neighbours are added.
+inline uint32_t movemask(const uint32x4_t (&below)[kVectors]) {
+  static constexpr uint8_t kBits[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  const uint8x16_t bits = vld1q_u8(kBits);
+  uint8x16_t half[2];
+  for (int h = 0; h < 2; ++h) {
+    const auto* four = below + 4 * h;
+    const uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(four[0]), vreinterpretq_u16_u32(four[1]));
+    const uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(four[2]), vreinterpretq_u16_u32(four[3]));
+    half[h] = vandq_u8(vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high)), bits);
+  }
+  uint8x16_t sum = vpaddq_u8(half[0], half[1]);  // neighbours, until 8 lanes are a byte
+  sum = vpaddq_u8(sum, sum);
+  sum = vpaddq_u8(sum, sum);
+  return vgetq_lane_u32(vreinterpretq_u32_u8(sum), 0);
 }
 
 // ---------------------------------------------------------------- pack
 
 void pack(const float* x, const float* threshold, int64_t pixels, int channels, uint32_t* bits) {
   const int words = (channels + kWordBits - 1) / kWordBits;
-  for (int64_t p = 0; p < pixels; ++p, x += channels, bits += words) {
-    for (int j = 0; j < words; ++j) {
-      uint32_t word = 0;
-      const int first = j * kWordBits;
-      const int last = channels < first + kWordBits ? channels : first + kWordBits;
-      int i = first;
-      for (; i + kLanes <= last; i += kLanes) {
-        const float32x4_t limit = threshold == nullptr ? vdupq_n_f32(0.0f) : vld1q_f32(threshold + i);
-        word |= movemask(vcltq_f32(vld1q_f32(x + i), limit)) << (i - first);
+  const auto limit = [threshold](int i) { return threshold == nullptr ? vdupq_n_f32(0.0f) : vld1q_f32(threshold + i); };
+  for (int64_t p = 0; p < pixels; ++p, x += channels) {
+    int i = 0;
+    for (; i + kWordBits <= channels; i += kWordBits) {
+      uint32x4_t below[kVectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        below[v] = vcltq_f32(vld1q_f32(x + i + v * kLanes), limit(i + v * kLanes));
       }
-      for (; i < last; ++i) {
-        word |= static_cast<uint32_t>(x[i] < (threshold == nullptr ? 0.0f : threshold[i])) << (i - first);
-      }
-      bits[j] = word;
+      bits[i / kWordBits] = movemask(below);
     }
+    bits += words;
+    if (i == channels) continue;
+    uint32_t word = 0;
+    for (int bit = 0; i < channels; ++i, ++bit) {
+      word |= static_cast<uint32_t>(x[i] < (threshold == nullptr ? 0.0f : threshold[i])) << bit;
+    }
+    bits[-1] = word;
   }
 }
 
@@ -114,27 +129,39 @@ inline void count_words(int32x4_t (&count)[P][kVectors], const uint32_t* in, siz
   }
 }
 
+// The counts of one pixel and a whole block -> y; its signs.
+template <bool kResidual>
+inline uint32_t finish_block(const int32x4_t (&count)[kVectors], float half, const float* scale, const float* bias,
+                             const float* residual, float* to) {
+  uint32x4_t below[kVectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) {
+    float32x4_t y = vsubq_f32(vcvtq_f32_s32(count[v]), vdupq_n_f32(half));
+    y = vmulq_f32(y, vld1q_f32(scale + v * kLanes));
+    y = vaddq_f32(y, vld1q_f32(bias + v * kLanes));
+    if (kResidual) y = vaddq_f32(y, vld1q_f32(residual + v * kLanes));
+    vst1q_f32(to + v * kLanes, y);
+    below[v] = vcltzq_f32(y);
+  }
+  return movemask(below);
+}
+
 // The counts of one pixel -> y, bits.
 inline void finish(const RowContext& row, int ox, const int32x4_t (&count)[kVectors], float half) {
   const BConvJob& job = row.job;
   const int o = row.first_channel;
   const size_t at = (static_cast<size_t>(row.oy) * job.out_width + ox) * job.out_channels + o;
-  const int valid = job.out_channels - o < kBlock ? job.out_channels - o : kBlock;
+  const int valid = job.out_channels - o;
   uint32_t signs = 0;
-  int c = 0;
-  for (; c + kLanes <= valid; c += kLanes) {
-    float32x4_t y = vsubq_f32(vcvtq_f32_s32(count[c / kLanes]), vdupq_n_f32(half));
-    y = vmulq_f32(y, vld1q_f32(job.scale + o + c));
-    y = vaddq_f32(y, vld1q_f32(job.bias + o + c));
-    if (job.residual != nullptr) y = vaddq_f32(y, vld1q_f32(job.residual + at + c));
-    vst1q_f32(job.y + at + c, y);
-    signs |= movemask(vcltzq_f32(y)) << c;
-  }
-  if (c < valid) {
-    int32_t rest[kLanes];
-    vst1q_s32(rest, count[c / kLanes]);
-    for (const int32_t* from = rest; c < valid; ++c, ++from) {
-      float y = (static_cast<float>(*from) - half) * job.scale[o + c];
+  if (valid >= kBlock && job.residual != nullptr) {
+    signs = finish_block<true>(count, half, job.scale + o, job.bias + o, job.residual + at, job.y + at);
+  } else if (valid >= kBlock) {
+    signs = finish_block<false>(count, half, job.scale + o, job.bias + o, nullptr, job.y + at);
+  } else {
+    int32_t each[kBlock];
+    for (int v = 0; v < kVectors; ++v) vst1q_s32(each + v * kLanes, count[v]);
+    for (int c = 0; c < valid; ++c) {
+      float y = (static_cast<float>(each[c]) - half) * job.scale[o + c];
       y = y + job.bias[o + c];
       if (job.residual != nullptr) y = y + job.residual[at + c];
       job.y[at + c] = y;
