@@ -85,46 +85,61 @@ struct RowContext {
   int oy;
 };
 
-// Adds up to kWordsToBytes consecutive words of pixels [kFrom, kTo) to the 32-bit counts.
-template <int kFrom, int kTo, int P>
-inline __attribute__((always_inline)) void count_bytes(int32x4_t (&count)[P][kVectors], const uint32_t* in, size_t step,
-                                                       const uint32_t* w, int words) {
-  uint8x16_t acc[P][kVectors];
-#pragma GCC unroll 3
-  for (int p = kFrom; p < kTo; ++p) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) acc[p][v] = vdupq_n_u8(0);
-  }
-  for (int k = 0; k < words; ++k) {
-    uint8x16_t activation[P];
-#pragma GCC unroll 3
-    for (int p = kFrom; p < kTo; ++p) activation[p] = vreinterpretq_u8_u32(vld1q_dup_u32(in + p * step + k));
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      const uint8x16_t weight = vreinterpretq_u8_u32(vld1q_u32(w + static_cast<size_t>(k) * kBlock + v * kLanes));
-#pragma GCC unroll 3
-      for (int p = kFrom; p < kTo; ++p) {
-        acc[p][v] = vaddq_u8(acc[p][v], vcntq_u8(veorq_u8(activation[p], weight)));
-      }
-    }
-  }
-#pragma GCC unroll 3
-  for (int p = kFrom; p < kTo; ++p) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      count[p][v] = vreinterpretq_s32_u32(vpadalq_u16(vreinterpretq_u32_s32(count[p][v]), vpaddlq_u8(acc[p][v])));
-    }
-  }
-}
+// Counts of a tile. There are registers for the bytes alone.
+template <int P>
+struct TileCounts {
+  uint8x16_t bytes[P][kVectors];
+  int words = 0;  // that the bytes hold
+  int32_t* wide;  // [P][32], in memory
 
-// Any number of consecutive words.
+  inline void clear_bytes() {
+    words = 0;
+#pragma GCC unroll 3
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) bytes[p][v] = vdupq_n_u8(0);
+    }
+  }
+
+  inline int32x4_t sum(int p, int v) const {
+    const int32x4_t before = vld1q_s32(wide + p * kBlock + v * kLanes);
+    return vreinterpretq_s32_u32(vpadalq_u16(vreinterpretq_u32_s32(before), vpaddlq_u8(bytes[p][v])));
+  }
+
+  inline void widen_bytes() {
+#pragma GCC unroll 3
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) vst1q_s32(wide + p * kBlock + v * kLanes, sum(p, v));
+    }
+    clear_bytes();
+  }
+};
+
+// Adds consecutive words of pixels [kFrom, kTo).
 template <int kFrom, int kTo, int P>
-inline void count_words(int32x4_t (&count)[P][kVectors], const uint32_t* in, size_t step, const uint32_t* w,
-                        int words) {
+inline __attribute__((always_inline)) void count_words(TileCounts<P>& counts, const uint32_t* in, size_t step,
+                                                       const uint32_t* w, int words) {
   if constexpr (kFrom < kTo) {
-    for (int k = 0; k < words; k += kWordsToBytes) {
-      const int some = words - k < kWordsToBytes ? words - k : kWordsToBytes;
-      count_bytes<kFrom, kTo>(count, in + k, step, w + static_cast<size_t>(k) * kBlock, some);
+    while (words > 0) {
+      if (counts.words == kWordsToBytes) counts.widen_bytes();
+      const int room = kWordsToBytes - counts.words;
+      const int some = words < room ? words : room;
+      for (const uint32_t* const end = in + some; in != end; ++in, w += kBlock) {
+        uint8x16_t activation[P];
+#pragma GCC unroll 3
+        for (int p = kFrom; p < kTo; ++p) activation[p] = vreinterpretq_u8_u32(vld1q_dup_u32(in + p * step));
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          const uint8x16_t weight = vreinterpretq_u8_u32(vld1q_u32(w + v * kLanes));
+#pragma GCC unroll 3
+          for (int p = kFrom; p < kTo; ++p) {
+            counts.bytes[p][v] = vaddq_u8(counts.bytes[p][v], vcntq_u8(veorq_u8(activation[p], weight)));
+          }
+        }
+      }
+      counts.words += some;
+      words -= some;
     }
   }
 }
@@ -176,13 +191,20 @@ inline void finish(const RowContext& row, int ox, const int32x4_t (&count)[kVect
 template <int P>
 __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const BConvJob& job = row.job;
-  int32x4_t count[P][kVectors];
+  int32_t wide[P * kBlock];
+  TileCounts<P> counts;
+  counts.wide = wide;
+  // Opaque to the compiler, which otherwise takes the wide counts for registers and moves them about in memory.
+  __asm__("" : "+r"(counts.wide) : : "memory");
   int pixel_class[P];
 #pragma GCC unroll 3
   for (int p = 0; p < P; ++p) {
     pixel_class[p] = row.row_class * kBorderClasses + border_class(ox + p, job.stride, job.kernel / 2, job.width);
-    for (int v = 0; v < kVectors; ++v) count[p][v] = vdupq_n_s32(job.start[pixel_class[p]]);
+    const int32x4_t start = vdupq_n_s32(job.start[pixel_class[p]]);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) vst1q_s32(counts.wide + p * kBlock + v * kLanes, start);
   }
+  counts.clear_bytes();
   const bool skip_first = (pixel_class[0] & 1) != 0;
   const bool skip_last = (pixel_class[P - 1] & 2) != 0;
   const uint32_t* in = row.corner + static_cast<size_t>(ox) * row.step;
@@ -191,10 +213,15 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   for_taps<P>(row, skip_first, skip_last, in, w, column, column * kBlock,
               [&](auto pixels, const uint32_t* at, const uint32_t* weights, int words) __attribute__((always_inline)) {
                 using Range = decltype(pixels);
-                count_words<Range::kFrom, Range::kTo>(count, at, row.step, weights, words);
+                count_words<Range::kFrom, Range::kTo>(counts, at, row.step, weights, words);
               });
 #pragma GCC unroll 3
-  for (int p = 0; p < P; ++p) finish(row, ox + p, count[p], job.half[pixel_class[p]]);
+  for (int p = 0; p < P; ++p) {
+    int32x4_t count[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) count[v] = counts.sum(p, v);
+    finish(row, ox + p, count, job.half[pixel_class[p]]);
+  }
 }
 
 void row_of_tiles(const RowContext& row) {
