@@ -289,7 +289,7 @@ int64_t roofline(int64_t rounds) {
   return static_cast<int64_t>(kLargestTile) * kBlock * kWordBits;
 }
 
-constexpr Kernels neon_set(const char* name, const PointwiseKernel* pointwise_i8) {
+constexpr Kernels neon_set(const char* name, const StemKernel* stem_i16, const PointwiseKernel* pointwise_i8) {
   return {
       name,
       kBlock,
@@ -300,7 +300,7 @@ constexpr Kernels neon_set(const char* name, const PointwiseKernel* pointwise_i8
       no_scratch,
       bconv,
       &kNeonStemF32,
-      &kNeonStemI16,
+      stem_i16,
       nullptr,  // stem_i8
       neon_max_pool_row,
       neon_avg_pool_row,
@@ -315,11 +315,11 @@ constexpr Kernels neon_set(const char* name, const PointwiseKernel* pointwise_i8
 }  // namespace
 
 extern const Kernels kernels_neon;
-const Kernels kernels_neon = neon_set("neon", &kNeonPointwiseI8);
+const Kernels kernels_neon = neon_set("neon", &kNeonStemI16, &kNeonPointwiseI8);
 
 #if BIREAL_HAVE_NEONDOT
 extern const Kernels kernels_neondot;
-const Kernels kernels_neondot = neon_set("neondot", &kNeonDotPointwiseI8);
+const Kernels kernels_neondot = neon_set("neondot", &kNeonDotStemI16, &kNeonDotPointwiseI8);
 #endif
 
 }  // namespace bireal

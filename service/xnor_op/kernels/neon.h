@@ -1,5 +1,5 @@
 // The parts of the NEON kernel sets that live in neon_stem.cc, neon_pointwise.cc, neon_pointwise_i8.cc and, for CPUs with
-// dot products of 8 bits, neondot_pointwise_i8.cc.
+// dot products of 8 bits, neondot_stem.cc and neondot_pointwise_i8.cc.
 #pragma once
 
 #include "kernel.h"
@@ -10,6 +10,7 @@ constexpr int kNeonStemBlock = 16;  // output channels
 
 extern const StemKernel kNeonStemF32;
 extern const StemKernel kNeonStemI16;
+extern const StemKernel kNeonDotStemI16;
 
 extern const PointwiseKernel kNeonPointwiseF32;
 extern const PointwiseKernel kNeonPointwiseI8;

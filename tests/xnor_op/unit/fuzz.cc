@@ -102,8 +102,10 @@ void fuzz_bconv(Random& random, const Kernels& kernels) {
   }
 }
 
+// T: int16_t, exact; or float, within rounding.
 template <typename T>
 void fuzz_stem(Random& random, const Kernels& kernels, DType dtype) {
+  constexpr bool kInteger = sizeof(T) == sizeof(int16_t);
   const reference::Conv conv = {some_side(random),     some_side(random),         3,
                                 random.between(1, 70), random.pick({1, 3, 5, 7}), random.pick({1, 2})};
   const bool pool = random.coin();
@@ -116,7 +118,7 @@ void fuzz_stem(Random& random, const Kernels& kernels, DType dtype) {
   std::vector<float> scale = random.normals(conv.out_channels);
   for (float& value : scale) value *= 1e-7f;
   const std::vector<float> bias = random.normals(conv.out_channels);
-  const std::vector<float> mean = {123.5f, 116.25f, 103.75f};
+  const std::vector<float> mean = {123.5f, 116.25f, 103.75f};  // their sums are exact
   const TensorView image = view(DType::kUInt8, in.shape(), pixels);
   const Stem op({conv.stride, pool}, image, view(dtype, {conv.out_channels, conv.kernel, conv.kernel, 3}, weights),
                 view(DType::kFloat32, {conv.out_channels}, scale), view(DType::kFloat32, {conv.out_channels}, bias),
@@ -127,10 +129,15 @@ void fuzz_stem(Random& random, const Kernels& kernels, DType dtype) {
   op.run(image, out, y.data(), bits.data(), TwoThreads(random.coin()));
   for (int64_t n = 0; n < in.batch; ++n) {
     const std::vector<uint8_t> one(pixels.begin() + n * in.elements(), pixels.begin() + (n + 1) * in.elements());
-    std::vector<double> expected = reference::stem(conv, one, weights, scale, bias, mean.data());
+    std::vector<double> expected;
+    if constexpr (kInteger) {
+      expected = reference::stem_of_integers(conv, one, weights, scale, bias, mean.data());
+    } else {
+      expected = reference::stem(conv, one, weights, scale, bias, mean.data());
+    }
     if (pool) expected = reference::max_pool(expected, conv.out_height(), conv.out_width(), conv.out_channels);
     for (size_t i = 0; i < expected.size(); ++i) {
-      const double limit = std::fabs(scale[i % conv.out_channels]) * 255 * 32768 * 147 * std::pow(2.0, -24) * 8 + 1e-6;
+      const double limit = kInteger ? 0 : std::fabs(scale[i % conv.out_channels]) * 255 * 32768 * 147 * 0x1p-21 + 1e-6;
       EXPECT(std::fabs(y[n * out.elements() + i] - expected[i]) <= limit,
              "stem %s h %d w %d o %d k %d s %d pool %d: %g %g", kernels.name, conv.height, conv.width,
              conv.out_channels, conv.kernel, conv.stride, pool, static_cast<double>(y[n * out.elements() + i]),
