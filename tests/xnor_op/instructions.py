@@ -46,6 +46,7 @@ CROSS_LOOPS = {
     "neondot pointwise int8": ("neondot_pointwise", r"sdot\s"),
     "neon stem int16": ("neon_stem", r"smlal2?\s"),
     "neon stem float32": ("neon_stem", r"fmla\s"),
+    "neondot stem int16": ("neondot_stem", r"udot\s"),
 }
 """The same in a cross-compiled build."""
 
