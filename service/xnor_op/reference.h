@@ -110,8 +110,8 @@ std::vector<double> stem(const Conv& conv, const std::vector<uint8_t>& image, co
   return out;
 }
 
-// The same of integer weights as the operator promises it, in every bit: float(sum w * pixel) * scale + offset, each step
-// rounded, with offset = bias - scale * sum over valid taps of w * mean. Means whose sums are exact in double.
+// The same of integer weights as the operator promises it, in every bit: float(sum w * pixel) * scale + offset, each
+// step rounded, with offset = bias - scale * sum over valid taps of w * mean. Means whose sums are exact in double.
 inline std::vector<double> stem_of_integers(const Conv& conv, const std::vector<uint8_t>& image,
                                             const std::vector<int16_t>& weights, const std::vector<float>& scale,
                                             const std::vector<float>& bias, const float* mean) {

@@ -1,9 +1,9 @@
 // Real-valued 1x1 convolutions of the NEON kernel set in float32: pixels times a matrix. Those of 8 bits are in
 // neon_pointwise_i8.cc.
 //
-// 4 output channels a register, tiles of 4 pixels x 16 channels: 16 sums, 4 weights, and 4 channels of each pixel, which
-// FMLA takes one at a time from a lane. A score map, one output channel, would leave 15 of 16 lanes idle: there the
-// input channels lie along the lanes.
+// 4 output channels a register, tiles of 4 pixels x 16 channels: 16 sums, 4 weights, and 4 channels of each pixel,
+// which FMLA takes one at a time from a lane. A score map, one output channel, would leave 15 of 16 lanes idle: there
+// the input channels lie along the lanes.
 #include <arm_neon.h>
 
 #include "neon.h"

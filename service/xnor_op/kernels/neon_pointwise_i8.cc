@@ -1,9 +1,9 @@
 // 8-bit 1x1 convolutions of the NEON kernel set, for the baseline of AArch64.
 //
-// 16 products are 3 instructions: SMULL and SMLAL2 multiply 8 bytes each into 16 bits, where a second product still fits
-// (127 * 128 * 2 < 2^15), and SADALP adds neighbours to 4 sums of 32 bits. Widened to 16 bits before, as for the stem, 16
-// products would be 4 SMLAL, and twice the loads; all of them wait for the one multiplier of Cortex-A76 and Neoverse
-// N1, which takes 2 of the 3 here.
+// 16 products are 3 instructions: SMULL and SMLAL2 multiply 8 bytes each into 16 bits, where a second product still
+// fits (127 * 128 * 2 < 2^15), and SADALP adds neighbours to 4 sums of 32 bits. Widened to 16 bits before, as for the
+// stem, 16 products would be 4 SMLAL, and twice the loads; all 4 wait for the one multiplier of a Neoverse N1, which
+// takes 2 of the 3 here.
 #include "neon_eight_bits.h"
 
 #include "neon.h"

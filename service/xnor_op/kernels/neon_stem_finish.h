@@ -1,4 +1,5 @@
-// The end of a stem's tile, which the kernels for AArch64 share: sums of a pixel and a block of channels -> its outputs.
+// The end of a stem's tile, which the kernels for AArch64 share: sums of a pixel and a block of channels -> its
+// outputs.
 //
 // Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
 #pragma once

@@ -2,9 +2,9 @@
 //
 // UDOT adds 4 products of bytes to each of 4 sums. Pixels are bytes, and a weight is two of them, made positive:
 //   w + 2^15 = 2^8 * high + low,   sum w * pixel = 2^8 * sum high * pixel + sum low * pixel - 2^15 * sum pixel
-// The high bytes come first, and their sums are shifted before the low ones are added to them. All is modulo 2^32, and so
-// is exact where the sum itself fits (stem.h says that it does). That is 8 multiply-accumulates an instruction, of which
-// Cortex-A76 and Neoverse N1 begin two a cycle, where SMLAL does 4, one a cycle.
+// The high bytes come first, and their sums are shifted before the low ones are added to them. All is modulo 2^32, and
+// so is exact where the sum itself fits (stem.h says that it does). That is 8 multiply-accumulates an instruction, of
+// which a Neoverse N1 begins two a cycle, where SMLAL does 4, one a cycle.
 //
 // Tiles of 4 pixels x 16 channels: 16 sums, 4 of pixels, 4 pixels, 4 weights.
 #include <arm_neon.h>
@@ -30,8 +30,8 @@ size_t layout_bytes(int out_channels, int kernel) {
   return 2 * kernel * row_bytes(kernel) * ((static_cast<size_t>(out_channels) + kBlock - 1) / kBlock);
 }
 
-// Layout: [block][high, low][filter row][step][16 channels][4 values]. The weights beyond a row are zero, in two bytes as
-// all: whatever pixels lie beside them do not matter.
+// Layout: [block][high, low][filter row][step][16 channels][4 values]. The weights beyond a row are zero, in two bytes
+// as all: whatever pixels lie beside them do not matter.
 void layout(const void* weights, int out_channels, int kernel, void* out) {
   const int run = kernel * kColors;
   const auto* from = static_cast<const int16_t*>(weights);
