@@ -6,6 +6,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace bireal {
@@ -58,6 +60,19 @@ const X86Features& x86() {
 [[maybe_unused]] bool can_run_avx512bw() { return x86().avx512bw; }
 [[maybe_unused]] bool can_run_avx512vnni() { return x86().avx512vnni; }
 [[maybe_unused]] bool can_run_avx512vpopcnt() { return x86().avx512vpopcnt; }
+#endif
+
+#if defined(__aarch64__)
+[[maybe_unused]] bool can_run_neondot() {
+#if defined(__linux__)
+  constexpr unsigned long kDotProducts = 1ul << 20;  // HWCAP_ASIMDDP, which older headers lack
+  return (getauxval(AT_HWCAP) & kDotProducts) != 0;
+#elif defined(__APPLE__)
+  return true;  // every Mac with an Arm CPU has them
+#else
+  return false;
+#endif
+}
 #endif
 
 [[maybe_unused]] bool can_run_neon() { return true; }  // where it is compiled at all: AArch64's baseline has it

@@ -110,6 +110,33 @@ std::vector<double> stem(const Conv& conv, const std::vector<uint8_t>& image, co
   return out;
 }
 
+// The same of integer weights as the operator promises it, in every bit: float(sum w * pixel) * scale + offset, each
+// step rounded, with offset = bias - scale * sum over valid taps of w * mean. Means whose sums are exact in double.
+inline std::vector<double> stem_of_integers(const Conv& conv, const std::vector<uint8_t>& image,
+                                            const std::vector<int16_t>& weights, const std::vector<float>& scale,
+                                            const std::vector<float>& bias, const float* mean) {
+  std::vector<double> out;
+  for (int oy = 0; oy < conv.out_height(); ++oy) {
+    for (int ox = 0; ox < conv.out_width(); ++ox) {
+      for (int o = 0; o < conv.out_channels; ++o) {
+        int64_t sum = 0;
+        double of_means = 0;
+        for_valid_taps(conv, oy, ox, [&](int ky, int kx, int y, int x) {
+          for (int c = 0; c < 3; ++c) {
+            const size_t tap = (static_cast<size_t>(o) * conv.kernel + ky) * conv.kernel + kx;
+            sum += weights[tap * 3 + c] * image[(static_cast<size_t>(y) * conv.width + x) * 3 + c];
+            of_means += static_cast<double>(weights[tap * 3 + c]) * mean[c];
+          }
+        });
+        const float scaled = static_cast<float>(sum) * scale[o];
+        const float y = scaled + static_cast<float>(bias[o] - scale[o] * of_means);
+        out.push_back(y);
+      }
+    }
+  }
+  return out;
+}
+
 // 3x3, stride 2, pad 1: [H][W][C] -> [(H-1)/2+1][(W-1)/2+1][C].
 inline std::vector<double> max_pool(const std::vector<double>& in, int height, int width, int channels) {
   const Conv window = {height, width, channels, channels, 3, 2};
@@ -169,6 +196,7 @@ inline EightBits to_8_bits(const std::vector<float>& values) {
   for (float value : values) largest = std::max(largest, std::fabs(value));
   EightBits result;
   if (largest >= 1e-30f) result.step = largest / 127.0f;
+  result.q.reserve(values.size());
   for (float value : values) {
     result.q.push_back(largest >= 1e-30f ? static_cast<int>(std::nearbyint(value * (127.0f / largest))) : 0);
   }

@@ -191,8 +191,8 @@ Stem::Stem(const Attributes& attributes, const TensorView& image, const TensorVi
     pixels_ = Pixels::kUInt8;
     stem_ = kernels_.stem_i8;
   } else {
-    pixels_ = Pixels::kInt16;
     stem_ = kernels_.stem_i16;
+    pixels_ = stem_->byte_pixels ? Pixels::kUInt8 : Pixels::kInt16;
   }
   weights_ = AlignedBuffer(stem_->layout_bytes(out_channels_, kernel_));
   stem_->layout(weight.data, out_channels_, kernel_, weights_.as<void>());

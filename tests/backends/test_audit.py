@@ -191,7 +191,7 @@ for model in (bireal18_like(seed, size=(61, 43), widths=(64, 70, 256, 512), bloc
 """
 
 
-@pytest.mark.parametrize("kernel", ["scalar", "avx2", "avx512bw", "avx512vnni", "avx512vpopcnt", "neon"])
+@pytest.mark.parametrize("kernel", ["scalar", "avx2", "avx512bw", "avx512vnni", "avx512vpopcnt", "neon", "neondot"])
 def test_every_kernel_agrees_with_stock_operators(kernel: str, seed: int) -> None:
     """The kernel is chosen once a process, so that each gets a process of its own."""
     if kernel not in xnor_op.usable_kernels():

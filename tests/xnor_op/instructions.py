@@ -3,7 +3,7 @@
 Two ways of counting, by what the tools can do. Kernels that valgrind runs: `callgrind` counts one run of each operator
 on a fixed geometry (unit/count.cc). Others (valgrind knows no AVX-512): the instructions of the innermost loop that
 does the work, read from the disassembly, for each instruction that counts bits, and how many of them touch the stack
-because registers ran out. The NEON kernel is counted in the same way, cross-compiled.
+because registers ran out. The NEON kernels are counted in the same way, cross-compiled.
 
     python -m tests.xnor_op.instructions           # print the counts of a fresh build
     python -m tests.xnor_op.instructions --write    # record them as the budget
@@ -39,7 +39,16 @@ LOOPS = {
     "avx512 stem int16": ("avx512vnni_stem", "vpdpwssd"),
     "avx512 stem float32": ("avx512vnni_stem", "vfmadd231ps"),
 }
-NEON_WORK = r"cnt\s"
+CROSS_LOOPS = {
+    "neon": ("neon", r"cnt\s"),
+    "neon pointwise int8": ("neon_pointwise", r"smull\s"),
+    "neon pointwise float": ("neon_pointwise", r"fmla\s"),
+    "neondot pointwise int8": ("neondot_pointwise", r"sdot\s"),
+    "neon stem int16": ("neon_stem", r"smlal2?\s"),
+    "neon stem float32": ("neon_stem", r"fmla\s"),
+    "neondot stem int16": ("neondot_stem", r"udot\s"),
+}
+"""The same in a cross-compiled build."""
 
 CROSS_COMPILER = "aarch64-linux-gnu-g++"
 CROSS_OBJDUMP = "aarch64-linux-gnu-objdump"
@@ -150,9 +159,9 @@ def innermost_loops(function: str, work: str) -> list[Loop]:
     return loops
 
 
-def neon_loop(folder: Path) -> Loop:
-    """The NEON kernel's main loop in a cross-compiled build."""
-    return main_loop(folder, "neon", NEON_WORK, CROSS_OBJDUMP)
+def cross_loop(folder: Path, name: str) -> Loop:
+    """A loop of `CROSS_LOOPS` in a cross-compiled build."""
+    return main_loop(folder, *CROSS_LOOPS[name], objdump=CROSS_OBJDUMP)
 
 
 def measure(folder: Path, cross: Path) -> dict[str, object]:
@@ -163,7 +172,7 @@ def measure(folder: Path, cross: Path) -> dict[str, object]:
         cross: one for AArch64.
     """
     loops = {name: main_loop(folder, *place) for name, place in LOOPS.items()}
-    loops["neon"] = neon_loop(cross)
+    loops |= {name: cross_loop(cross, name) for name in CROSS_LOOPS}
     return {
         "compiler": compiler(folder),
         "callgrind": {kernel: callgrind_counts(folder, kernel) for kernel in CALLGRIND_KERNELS},

@@ -30,6 +30,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("counted"), instructions.TARGETS)
 
 
+@pytest.fixture(scope="module")
+def cross(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, cross-compiled for AArch64."""
+    require_tools("cmake", instructions.CROSS_COMPILER, instructions.CROSS_OBJDUMP)
+    return build(tmp_path_factory.mktemp("cross"), ["bireal_arithmetic"], **instructions.CROSS)
+
+
 def factor(folder: Path) -> float:
     """By what factor a build's counts may exceed the budget."""
     return SAME if instructions.compiler(folder) == BUDGET["compiler"] else OTHER
@@ -55,10 +62,9 @@ def test_inner_loops_stay_within_their_budget(folder: Path, name: str) -> None:
     assert_within_budget(name, instructions.main_loop(folder, *instructions.LOOPS[name]), factor(folder))
 
 
-def test_inner_loop_of_neon_stays_within_its_budget(tmp_path: Path) -> None:
-    require_tools("cmake", instructions.CROSS_COMPILER, instructions.CROSS_OBJDUMP)
-    cross = build(tmp_path, ["bireal_arithmetic"], **instructions.CROSS)
-    assert_within_budget("neon", instructions.neon_loop(cross), factor(cross))
+@pytest.mark.parametrize("name", instructions.CROSS_LOOPS)
+def test_inner_loops_on_aarch64_stay_within_their_budget(cross: Path, name: str) -> None:
+    assert_within_budget(name, instructions.cross_loop(cross, name), factor(cross))
 
 
 LISTING = """\

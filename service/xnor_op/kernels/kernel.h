@@ -48,13 +48,14 @@ struct StemRowJob {
   int kernel, stride;
 };
 
-// The stem for one type of weights. Rows and weights: float32 (pixel - mean) and float32; int16 pixels and int16
-// weights; uint8 pixels and int8 weights (stored as int16 in the model, all of them within int8).
+// The stem for one type of weights. Rows and weights: float32 (pixel - mean) and float32; int16 or, with byte_pixels,
+// uint8 pixels and int16 weights; uint8 pixels and int8 weights (stored as int16 in the model, all of them within int8).
 struct StemKernel {
   size_t (*layout_bytes)(int out_channels, int kernel);
   // weights [out_channels][kernel][kernel][3], float32 or int16 as stored -> this ISA's layout.
   void (*layout)(const void* weights, int out_channels, int kernel, void* out);
   void (*row)(const StemRowJob& job);
+  bool byte_pixels = false;  // of the kernel for int16 weights
 };
 
 // Pixels times a matrix, a real-valued 1x1 convolution on NHWC: y = sum over c of value * weight, * scale + bias. With

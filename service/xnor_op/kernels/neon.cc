@@ -27,31 +27,46 @@ constexpr int kVectors = kBlock / kLanes;
 constexpr int kLargestTile = 3;    // pixels
 constexpr int kWordsToBytes = 31;  // words until bytes could overflow
 
-// A bit a lane: lane i of `below`, all ones or zero, becomes bit i.
-inline uint32_t movemask(uint32x4_t below) {
-  static constexpr uint32_t kBits[kLanes] = {1, 2, 4, 8};
-  return vaddvq_u32(vandq_u32(below, vld1q_u32(kBits)));
+// A bit a lane: lane i of 32, all ones or zero, becomes bit i. Each is narrowed to a byte that keeps its bit, and
+// neighbours are added.
+inline uint32_t movemask(const uint32x4_t (&below)[kVectors]) {
+  static constexpr uint8_t kBits[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  const uint8x16_t bits = vld1q_u8(kBits);
+  uint8x16_t half[2];
+  for (int h = 0; h < 2; ++h) {
+    const auto* four = below + 4 * h;
+    const uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(four[0]), vreinterpretq_u16_u32(four[1]));
+    const uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(four[2]), vreinterpretq_u16_u32(four[3]));
+    half[h] = vandq_u8(vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high)), bits);
+  }
+  uint8x16_t sum = vpaddq_u8(half[0], half[1]);  // neighbours, until 8 lanes are a byte
+  sum = vpaddq_u8(sum, sum);
+  sum = vpaddq_u8(sum, sum);
+  return vgetq_lane_u32(vreinterpretq_u32_u8(sum), 0);
 }
 
 // ---------------------------------------------------------------- pack
 
 void pack(const float* x, const float* threshold, int64_t pixels, int channels, uint32_t* bits) {
   const int words = (channels + kWordBits - 1) / kWordBits;
-  for (int64_t p = 0; p < pixels; ++p, x += channels, bits += words) {
-    for (int j = 0; j < words; ++j) {
-      uint32_t word = 0;
-      const int first = j * kWordBits;
-      const int last = channels < first + kWordBits ? channels : first + kWordBits;
-      int i = first;
-      for (; i + kLanes <= last; i += kLanes) {
-        const float32x4_t limit = threshold == nullptr ? vdupq_n_f32(0.0f) : vld1q_f32(threshold + i);
-        word |= movemask(vcltq_f32(vld1q_f32(x + i), limit)) << (i - first);
+  const auto limit = [threshold](int i) { return threshold == nullptr ? vdupq_n_f32(0.0f) : vld1q_f32(threshold + i); };
+  for (int64_t p = 0; p < pixels; ++p, x += channels) {
+    int i = 0;
+    for (; i + kWordBits <= channels; i += kWordBits) {
+      uint32x4_t below[kVectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        below[v] = vcltq_f32(vld1q_f32(x + i + v * kLanes), limit(i + v * kLanes));
       }
-      for (; i < last; ++i) {
-        word |= static_cast<uint32_t>(x[i] < (threshold == nullptr ? 0.0f : threshold[i])) << (i - first);
-      }
-      bits[j] = word;
+      bits[i / kWordBits] = movemask(below);
     }
+    bits += words;
+    if (i == channels) continue;
+    uint32_t word = 0;
+    for (int bit = 0; i < channels; ++i, ++bit) {
+      word |= static_cast<uint32_t>(x[i] < (threshold == nullptr ? 0.0f : threshold[i])) << bit;
+    }
+    bits[-1] = word;
   }
 }
 
@@ -70,48 +85,80 @@ struct RowContext {
   int oy;
 };
 
-// Adds up to kWordsToBytes consecutive words of pixels [kFrom, kTo) to the 32-bit counts.
-template <int kFrom, int kTo, int P>
-inline __attribute__((always_inline)) void count_bytes(int32x4_t (&count)[P][kVectors], const uint32_t* in, size_t step,
-                                                       const uint32_t* w, int words) {
-  uint8x16_t acc[P][kVectors];
+// Counts of a tile. There are registers for the bytes alone.
+template <int P>
+struct TileCounts {
+  uint8x16_t bytes[P][kVectors];
+  int words = 0;  // that the bytes hold
+  int32_t* wide;  // [P][32], in memory
+
+  inline void clear_bytes() {
+    words = 0;
 #pragma GCC unroll 3
-  for (int p = kFrom; p < kTo; ++p) {
+    for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) acc[p][v] = vdupq_n_u8(0);
-  }
-  for (int k = 0; k < words; ++k) {
-    uint8x16_t activation[P];
-#pragma GCC unroll 3
-    for (int p = kFrom; p < kTo; ++p) activation[p] = vreinterpretq_u8_u32(vld1q_dup_u32(in + p * step + k));
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      const uint8x16_t weight = vreinterpretq_u8_u32(vld1q_u32(w + static_cast<size_t>(k) * kBlock + v * kLanes));
-#pragma GCC unroll 3
-      for (int p = kFrom; p < kTo; ++p) {
-        acc[p][v] = vaddq_u8(acc[p][v], vcntq_u8(veorq_u8(activation[p], weight)));
-      }
+      for (int v = 0; v < kVectors; ++v) bytes[p][v] = vdupq_n_u8(0);
     }
   }
+
+  inline int32x4_t sum(int p, int v) const {
+    const int32x4_t before = vld1q_s32(wide + p * kBlock + v * kLanes);
+    return vreinterpretq_s32_u32(vpadalq_u16(vreinterpretq_u32_s32(before), vpaddlq_u8(bytes[p][v])));
+  }
+
+  inline void widen_bytes() {
 #pragma GCC unroll 3
-  for (int p = kFrom; p < kTo; ++p) {
+    for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      count[p][v] = vreinterpretq_s32_u32(vpadalq_u16(vreinterpretq_u32_s32(count[p][v]), vpaddlq_u8(acc[p][v])));
+      for (int v = 0; v < kVectors; ++v) vst1q_s32(wide + p * kBlock + v * kLanes, sum(p, v));
+    }
+    clear_bytes();
+  }
+};
+
+// Adds consecutive words of pixels [kFrom, kTo).
+template <int kFrom, int kTo, int P>
+inline __attribute__((always_inline)) void count_words(TileCounts<P>& counts, const uint32_t* in, size_t step,
+                                                       const uint32_t* w, int words) {
+  if constexpr (kFrom < kTo) {
+    while (words > 0) {
+      if (counts.words == kWordsToBytes) counts.widen_bytes();
+      const int room = kWordsToBytes - counts.words;
+      const int some = words < room ? words : room;
+      for (const uint32_t* const end = in + some; in != end; ++in, w += kBlock) {
+        uint8x16_t activation[P];
+#pragma GCC unroll 3
+        for (int p = kFrom; p < kTo; ++p) activation[p] = vreinterpretq_u8_u32(vld1q_dup_u32(in + p * step));
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          const uint8x16_t weight = vreinterpretq_u8_u32(vld1q_u32(w + v * kLanes));
+#pragma GCC unroll 3
+          for (int p = kFrom; p < kTo; ++p) {
+            counts.bytes[p][v] = vaddq_u8(counts.bytes[p][v], vcntq_u8(veorq_u8(activation[p], weight)));
+          }
+        }
+      }
+      counts.words += some;
+      words -= some;
     }
   }
 }
 
-// Any number of consecutive words.
-template <int kFrom, int kTo, int P>
-inline void count_words(int32x4_t (&count)[P][kVectors], const uint32_t* in, size_t step, const uint32_t* w,
-                        int words) {
-  if constexpr (kFrom < kTo) {
-    for (int k = 0; k < words; k += kWordsToBytes) {
-      const int some = words - k < kWordsToBytes ? words - k : kWordsToBytes;
-      count_bytes<kFrom, kTo>(count, in + k, step, w + static_cast<size_t>(k) * kBlock, some);
-    }
+// The counts of one pixel and a whole block -> y; its signs.
+template <bool kResidual>
+inline uint32_t finish_block(const int32x4_t (&count)[kVectors], float half, const float* scale, const float* bias,
+                             const float* residual, float* to) {
+  uint32x4_t below[kVectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) {
+    float32x4_t y = vsubq_f32(vcvtq_f32_s32(count[v]), vdupq_n_f32(half));
+    y = vmulq_f32(y, vld1q_f32(scale + v * kLanes));
+    y = vaddq_f32(y, vld1q_f32(bias + v * kLanes));
+    if (kResidual) y = vaddq_f32(y, vld1q_f32(residual + v * kLanes));
+    vst1q_f32(to + v * kLanes, y);
+    below[v] = vcltzq_f32(y);
   }
+  return movemask(below);
 }
 
 // The counts of one pixel -> y, bits.
@@ -119,22 +166,17 @@ inline void finish(const RowContext& row, int ox, const int32x4_t (&count)[kVect
   const BConvJob& job = row.job;
   const int o = row.first_channel;
   const size_t at = (static_cast<size_t>(row.oy) * job.out_width + ox) * job.out_channels + o;
-  const int valid = job.out_channels - o < kBlock ? job.out_channels - o : kBlock;
+  const int valid = job.out_channels - o;
   uint32_t signs = 0;
-  int c = 0;
-  for (; c + kLanes <= valid; c += kLanes) {
-    float32x4_t y = vsubq_f32(vcvtq_f32_s32(count[c / kLanes]), vdupq_n_f32(half));
-    y = vmulq_f32(y, vld1q_f32(job.scale + o + c));
-    y = vaddq_f32(y, vld1q_f32(job.bias + o + c));
-    if (job.residual != nullptr) y = vaddq_f32(y, vld1q_f32(job.residual + at + c));
-    vst1q_f32(job.y + at + c, y);
-    signs |= movemask(vcltzq_f32(y)) << c;
-  }
-  if (c < valid) {
-    int32_t rest[kLanes];
-    vst1q_s32(rest, count[c / kLanes]);
-    for (const int32_t* from = rest; c < valid; ++c, ++from) {
-      float y = (static_cast<float>(*from) - half) * job.scale[o + c];
+  if (valid >= kBlock && job.residual != nullptr) {
+    signs = finish_block<true>(count, half, job.scale + o, job.bias + o, job.residual + at, job.y + at);
+  } else if (valid >= kBlock) {
+    signs = finish_block<false>(count, half, job.scale + o, job.bias + o, nullptr, job.y + at);
+  } else {
+    int32_t each[kBlock];
+    for (int v = 0; v < kVectors; ++v) vst1q_s32(each + v * kLanes, count[v]);
+    for (int c = 0; c < valid; ++c) {
+      float y = (static_cast<float>(each[c]) - half) * job.scale[o + c];
       y = y + job.bias[o + c];
       if (job.residual != nullptr) y = y + job.residual[at + c];
       job.y[at + c] = y;
@@ -149,13 +191,20 @@ inline void finish(const RowContext& row, int ox, const int32x4_t (&count)[kVect
 template <int P>
 __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const BConvJob& job = row.job;
-  int32x4_t count[P][kVectors];
+  int32_t wide[P * kBlock];
+  TileCounts<P> counts;
+  counts.wide = wide;
+  // Opaque to the compiler, which otherwise takes the wide counts for registers and moves them about in memory.
+  __asm__("" : "+r"(counts.wide) : : "memory");
   int pixel_class[P];
 #pragma GCC unroll 3
   for (int p = 0; p < P; ++p) {
     pixel_class[p] = row.row_class * kBorderClasses + border_class(ox + p, job.stride, job.kernel / 2, job.width);
-    for (int v = 0; v < kVectors; ++v) count[p][v] = vdupq_n_s32(job.start[pixel_class[p]]);
+    const int32x4_t start = vdupq_n_s32(job.start[pixel_class[p]]);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) vst1q_s32(counts.wide + p * kBlock + v * kLanes, start);
   }
+  counts.clear_bytes();
   const bool skip_first = (pixel_class[0] & 1) != 0;
   const bool skip_last = (pixel_class[P - 1] & 2) != 0;
   const uint32_t* in = row.corner + static_cast<size_t>(ox) * row.step;
@@ -164,10 +213,15 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   for_taps<P>(row, skip_first, skip_last, in, w, column, column * kBlock,
               [&](auto pixels, const uint32_t* at, const uint32_t* weights, int words) __attribute__((always_inline)) {
                 using Range = decltype(pixels);
-                count_words<Range::kFrom, Range::kTo>(count, at, row.step, weights, words);
+                count_words<Range::kFrom, Range::kTo>(counts, at, row.step, weights, words);
               });
 #pragma GCC unroll 3
-  for (int p = 0; p < P; ++p) finish(row, ox + p, count[p], job.half[pixel_class[p]]);
+  for (int p = 0; p < P; ++p) {
+    int32x4_t count[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) count[v] = counts.sum(p, v);
+    finish(row, ox + p, count, job.half[pixel_class[p]]);
+  }
 }
 
 void row_of_tiles(const RowContext& row) {
@@ -235,28 +289,37 @@ int64_t roofline(int64_t rounds) {
   return static_cast<int64_t>(kLargestTile) * kBlock * kWordBits;
 }
 
+constexpr Kernels neon_set(const char* name, const StemKernel* stem_i16, const PointwiseKernel* pointwise_i8) {
+  return {
+      name,
+      kBlock,
+      kNeonStemBlock,
+      pack,
+      word_layout_bytes,
+      word_layout,
+      no_scratch,
+      bconv,
+      &kNeonStemF32,
+      stem_i16,
+      nullptr,  // stem_i8
+      neon_max_pool_row,
+      neon_avg_pool_row,
+      roofline,
+      &kNeonPointwiseF32,
+      nullptr,  // pointwise_f16
+      pointwise_i8,
+      neon_leaky_clip,
+  };
+}
+
 }  // namespace
 
 extern const Kernels kernels_neon;
-const Kernels kernels_neon = {
-    "neon",
-    kBlock,
-    kNeonStemBlock,
-    pack,
-    word_layout_bytes,
-    word_layout,
-    no_scratch,
-    bconv,
-    &kNeonStemF32,
-    &kNeonStemI16,
-    nullptr,  // stem_i8
-    neon_max_pool_row,
-    neon_avg_pool_row,
-    roofline,
-    nullptr,  // pointwise_f32
-    nullptr,  // pointwise_f16
-    nullptr,  // pointwise_i8
-    nullptr,  // leaky_clip
-};
+const Kernels kernels_neon = neon_set("neon", &kNeonStemI16, &kNeonPointwiseI8);
+
+#if BIREAL_HAVE_NEONDOT
+extern const Kernels kernels_neondot;
+const Kernels kernels_neondot = neon_set("neondot", &kNeonDotStemI16, &kNeonDotPointwiseI8);
+#endif
 
 }  // namespace bireal

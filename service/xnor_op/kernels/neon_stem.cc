@@ -3,18 +3,16 @@
 // Stem: 4 output channels a register, one pixel value for all of them, tiles of 4 pixels x 16 channels: 16 sums, 4
 // weights, 1 broadcast. float32: FMLA, 4 multiply-accumulates. int16: SMLAL and SMLAL2, 4 multiply-accumulates an
 // instruction of 16-bit values into 32 bits, exact. There is no int8 form: the dot products of 8 bits are no part of
-// the baseline.
+// the baseline. Where a CPU has them, neondot_stem.cc takes the place of int16.
 #include <arm_neon.h>
 
 #include "neon.h"
+#include "neon_stem_finish.h"
 #include "stem_layout.h"
 
 namespace bireal {
 namespace {
 
-constexpr int kLanes = 4;
-constexpr int kBlock = kNeonStemBlock;
-constexpr int kVectors = kBlock / kLanes;
 constexpr int kTile = 4;  // pixels
 
 struct F32 {
@@ -68,17 +66,12 @@ __attribute__((noinline)) int stem_tiles(const StemRowJob& job, int first, int o
         for (int p = 0; p < P; ++p) Type::add(sum[p], in[p * pixel_step], w);
       }
     }
-    const int valid = job.out_channels - first < kBlock ? job.out_channels - first : kBlock;
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      const float* offset = job.offset + static_cast<size_t>(job.column_class[ox + p]) * job.padded_channels + first;
-      float y[kBlock];
+      float32x4_t result[kVectors];
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
-        const float32x4_t scaled = vmulq_f32(Type::result(sum[p][v]), vld1q_f32(job.scale + first + v * kLanes));
-        vst1q_f32(y + v * kLanes, vaddq_f32(scaled, vld1q_f32(offset + v * kLanes)));
-      }
-      __builtin_memcpy(job.out + static_cast<size_t>(ox + p) * job.out_channels + first, y, sizeof(float) * valid);
+      for (int v = 0; v < kVectors; ++v) result[v] = Type::result(sum[p][v]);
+      finish_pixel(job, first, ox + p, result);
     }
   }
   return ox;

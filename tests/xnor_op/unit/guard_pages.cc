@@ -1,6 +1,11 @@
 // Memory of `new` that ends, or every fourth time begins, at a page that may not be touched. Linked into the fuzz test
 // where no sanitizer is: AddressSanitizer checks what the compiler turns into plain loads and stores, and neither the
 // masked ones of AVX-512 nor those in assembly, whereas the processor checks all, in the code that is shipped.
+//
+// A block that ends at the page's end is aligned to its size alone. That is enough for arrays and for objects, but not
+// for the texts of std::runtime_error, which libstdc++ keeps behind an atomic counter of their copies in one block of
+// any size: AArch64 has no atomic instruction for a counter at an odd address and ends the process with SIGBUS, once
+// there has been a second thread. Programs with these pages throw none.
 #include <sys/mman.h>
 #include <unistd.h>
 
