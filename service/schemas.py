@@ -266,7 +266,7 @@ class VariantStatus(_Wire):
     variant: VariantName
     ready: bool
     kernel: str | None = None
-    reason: str | None = Field(default=None, description="Why it is not ready, or what runs in its place.")
+    reason: str | None = Field(default=None, description="Why it is not ready.")
     memory_bytes: dict[str, int] = Field(default_factory=dict, description="Weight bytes in memory by precision.")
     session_bytes: int | None = Field(default=None, description="Growth of the process's memory while loading.")
 
