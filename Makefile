@@ -70,7 +70,7 @@ format: $(STAMPS)/dev ## fix and format the code with ruff
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
-bench: setup $(STAMPS)/bench ## compare kernels and networks with other runtimes (ARGS="--threads 1 2"); needs an idle machine
+bench: setup $(STAMPS)/bench ## compare kernels and networks with other runtimes, on an idle machine (ARGS="--threads 1 2")
 	$(PY) -m loadtest.kernel $(ARGS)
 	$(PY) -m loadtest.network $(ARGS)
 

@@ -42,11 +42,7 @@ def parser(module: str, description: str, *, repetitions: int) -> argparse.Argum
         "--repetitions", type=count, default=repetitions, help=f"timed runs per row (default {repetitions})"
     )
     result.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="rows to measure, such as 'bireal18/*'; repeatable (default: all)",
+        "--only", action="append", default=[], metavar="PATTERN", help="rows, such as 'bireal18/*'; repeatable"
     )
     add_output(result)
     return result

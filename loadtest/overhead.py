@@ -125,7 +125,7 @@ def _row(server: _Up, at_once: int, work_s: float) -> dict[str, Any]:
 
 
 def cores(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
-    """Measures the service on one core and on two in turns, with the load generator on the same cores.
+    """Measures the service on one core and on two in turns (with the load generator), and the work alone in threads.
 
     Raises:
         StackError: The service does not start.
@@ -248,23 +248,15 @@ def cpu_s(pid: int) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m loadtest.overhead", description=__doc__)
-    parser.add_argument("--requests", type=count, default=40, help="requests per slice (default %(default)s)")
+    parser.add_argument("--requests", type=count, default=40, help="requests per slice (%(default)s)")
     parser.add_argument(
-        "--rounds",
-        type=count,
-        default=40,
-        help="slices per server and concurrency; Ctrl-C stops early and reports (default %(default)s)",
+        "--rounds", type=count, default=40, help="slices per server and concurrency; Ctrl-C stops early (%(default)s)"
     )
     parser.add_argument(
-        "--concurrency", type=count, nargs="+", default=[1, 4, 16], help="concurrent requests (default %(default)s)"
+        "--concurrency", type=count, nargs="+", default=[1, 4, 16], help="concurrent requests (%(default)s)"
     )
     parser.add_argument(
-        "--picture",
-        type=count,
-        nargs=2,
-        default=[500, 375],
-        metavar=("WIDTH", "HEIGHT"),
-        help="size of the picture in pixels (default %(default)s)",
+        "--picture", type=count, nargs=2, default=[500, 375], metavar=("WIDTH", "HEIGHT"), help="pixels (%(default)s)"
     )
     parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout whose service is measured too")
     parser.add_argument("--cores", action="store_true", help="compare one core with two instead")

@@ -141,15 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m loadtest.soak", description=__doc__)
     parser.add_argument("--minutes", type=positive, default=10.0, help="duration (default %(default)s)")
     parser.add_argument("--clients", type=count, default=24, help="concurrent clients (default %(default)s)")
-    parser.add_argument(
-        "--queue-size",
-        type=count,
-        default=8,
-        help="queue size of the service, small enough to fill (default %(default)s)",
-    )
-    parser.add_argument(
-        "--max-slope", type=float, default=500.0, help="maximum memory growth in kB per minute (default %(default)s)"
-    )
+    parser.add_argument("--queue-size", type=count, default=8, help="the service's queue, small (default %(default)s)")
+    parser.add_argument("--max-slope", type=float, default=500.0, help="memory growth limit, kB/min (%(default)s)")
     parser.add_argument("--model-dir", type=Path, help="models to use instead of the shipped ones")
     add_report(parser)
     return parser

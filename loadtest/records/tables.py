@@ -157,8 +157,8 @@ def _scaling(rows: Sequence[Row]) -> list[str]:
     said: list[str] = []
     columns: dict[str, list[float | None]] = {}
     for sentence, kind in (
-        ("Columns with threads: speedup over one thread.", threaded),
-        ("Columns with a batch on one thread: throughput relative to batch 1.", batched),
+        ("Columns with several threads show the speedup over one thread.", threaded),
+        ("Columns with larger batches on one thread show the throughput relative to batch 1.", batched),
     ):
         measured = {head: worth for head, worth in kind.items() if any(value is not None for value in worth)}
         said += [sentence] if measured else []

@@ -106,12 +106,8 @@ def main() -> int:
     )
     for item in fields(Budget):
         option = "--" + item.name.replace("_", "-")
-        parser.add_argument(
-            option,
-            type=type(item.default),
-            default=item.default,
-            help=f"budget, the same for all cells (default {item.default})",
-        )
+        said = f"budget, the same for all cells (default {item.default})"
+        parser.add_argument(option, type=type(item.default), default=item.default, help=said)
     args = parser.parse_args()
     if not args.report and (args.data is None or args.out is None):
         parser.error("training needs --data and --out")
