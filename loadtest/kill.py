@@ -234,7 +234,7 @@ def _wait(seconds: float, what: str, condition: Callable[[], bool], server: Star
     give_up = time.monotonic() + PATIENCE_S
     while not condition():
         if server.process.poll() is not None or time.monotonic() > give_up:
-            raise StackError(f"Not within {seconds + PATIENCE_S:g} s: {what}.")
+            raise StackError(f"Timed out after {seconds + PATIENCE_S:g} s waiting until: {what}.")
         time.sleep(0.01)
 
 

@@ -197,7 +197,7 @@ def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = START_
     give_up = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > give_up:
-            raise StackError(f"Timed out after {timeout_s:g} s: {what}.")
+            raise StackError(f"Timed out after {timeout_s:g} s waiting until: {what}.")
         time.sleep(0.1)
 
 
