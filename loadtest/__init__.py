@@ -1,13 +1,13 @@
 """Benchmarks of kernels and networks, and load tests of the service.
 
-A module of this folder is a program to run with `python -m`, or what several of them share:
+The modules of this folder are programs to run with `python -m`, and code shared by several of them:
 
-* networks and kernels: `network`, `kernel`, `costs`, `scheduling`; `record` writes docs/benchmarks from what they say;
+* networks and kernels: `network`, `kernel`, `costs`, `scheduling`; `record` writes docs/benchmarks from their results;
 * the service: `load` and `capacity` (docs/benchmarks/load), `soak`, `kill` and `overhead` (docs/benchmarks/serving),
-  `ray_trial` (docs/benchmarks/ray), `screenshots`; `locustfile` is for Locust by hand;
-* shared: `machine` (where it was measured), `options`, `pictures`, `memory`; `stack` and `ray_cluster` start processes.
+  `ray_trial` (docs/benchmarks/ray), `screenshots`; `locustfile` is for manual use with Locust;
+* shared: `machine` (describes the hardware), `options`, `pictures`, `memory`; `stack`, `ray_cluster` start processes.
 
-What they are made of is in packages: `peers` (what is measured), `measures` (how), `records` (what is written), and
+Their building blocks are in packages: `peers` (what is measured), `measures` (how), `records` (the output), and
 `scenarios` (the load test).
 """
 

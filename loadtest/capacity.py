@@ -1,9 +1,9 @@
-"""How many cores a load takes: `python -m loadtest.capacity --rate 200 --p99-ms 100`.
+"""Estimate the number of cores for a load: `python -m loadtest.capacity --rate 200 --p99-ms 100`.
 
-Reads what a load test recorded (docs/benchmarks/load) of a core's work, and computes from it how many cores the 1-bit
-and the full-precision network need for a rate of requests and a limit on their latency. loadtest.scenarios.queueing
-says by which model and under which assumptions. Where the recorded steady runs took longer than the model says, the
-limit is divided by the worst ratio: the model leaves out what threads of one process cost each other.
+Computes from a recorded load test (docs/benchmarks/load) how many cores the 1-bit and the full-precision network need
+for a request rate and a latency limit. See loadtest.scenarios.queueing for the model and its assumptions. The model
+ignores the overhead of threads that share a process: if the recorded steady runs were slower than predicted, the limit
+is divided by the worst ratio.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ PERCENT = 99.0
 
 
 class CapacityError(Exception):
-    """There is nothing to compute from; the message says why."""
+    """There is no data to compute from; the message says why."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one kind of request needs.
+    """The resources that one kind of request needs.
 
     Attributes:
         name: task and variant.
-        cores: how many; None where no number is enough.
-        utilisation: of each, 0..1.
-        p50_ms: predicted.
-        p99_ms: predicted, calibrated; the least that any number of cores gives where `cores` is None.
-        calibration: what the model's 99th percentile is multiplied by, from the steady runs of the record; 1 or more.
-        memory_bytes: of so many replicas with one core each.
+        cores: number of cores; None if no number is enough.
+        utilisation: utilisation of each core, 0..1.
+        p50_ms: predicted median latency.
+        p99_ms: predicted and calibrated 99th percentile; if `cores` is None, the lowest with any number of cores.
+        calibration: factor on the model's 99th percentile, from the recorded steady runs; 1 or more.
+        memory_bytes: total memory of that many replicas with one core each.
     """
 
     name: str
@@ -56,16 +56,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Check:
-    """A prediction beside what was measured.
+    """A prediction beside the measurement.
 
     Attributes:
         name: task and variant.
-        rate_per_s: of the arrivals, at one core.
-        utilisation: that follows, 0..1.
-        predicted_p50_ms: by the model.
-        measured_p50_ms: by the load test.
-        predicted_p99_ms: likewise.
-        measured_p99_ms: likewise.
+        rate_per_s: arrival rate at one core.
+        utilisation: the resulting utilisation, 0..1.
+        predicted_p50_ms: median latency predicted by the model.
+        measured_p50_ms: median latency measured by the load test.
+        predicted_p99_ms: 99th percentile predicted by the model.
+        measured_p99_ms: 99th percentile measured by the load test.
     """
 
     name: str
@@ -78,19 +78,19 @@ class Check:
 
 
 def calibration(document: LoadDocument, name: str) -> float:
-    """How much longer than the model says the slowest hundredth took in the worst steady run of a kind; 1 or more."""
+    """Largest ratio of measured to predicted 99th percentile in the steady runs of a kind; 1 or more."""
     ratios = [check.measured_p99_ms / check.predicted_p99_ms for check in checks(document) if check.name == name]
     return max(1.0, *ratios) if ratios else 1.0
 
 
 def answer(kind: Capacity, rate_per_s: float, p99_ms: float, factor: float = 1.0) -> Answer:
-    """What a kind of request needs for a rate and a limit.
+    """The resources that a kind of request needs for a rate and a latency limit.
 
     Args:
-        kind: what a core does of it.
-        rate_per_s: requests.
-        p99_ms: limit for 99 % of them.
-        factor: what the model's 99th percentile is multiplied by.
+        kind: the measured capacity of one core.
+        rate_per_s: request rate.
+        p99_ms: limit on the 99th percentile of the latency.
+        factor: calibration factor on the model's 99th percentile.
     """
     taken = Service.measured(kind.idle_ms, kind.requests_per_s)
     cores = cores_needed(taken, rate_per_s, PERCENT, p99_ms / factor)
@@ -110,7 +110,7 @@ def answer(kind: Capacity, rate_per_s: float, p99_ms: float, factor: float = 1.0
 
 
 def checks(document: LoadDocument) -> Iterator[Check]:
-    """Every steady step of a load test beside its prediction."""
+    """Yield every steady step of a load test with its prediction."""
     kinds = {kind.name: kind for kind in document.capacity}
     for run in document.runs:
         if run.scenario != "steady":
@@ -118,7 +118,7 @@ def checks(document: LoadDocument) -> Iterator[Check]:
         kind = kinds[run.title]
         taken = Service.measured(kind.idle_ms, kind.requests_per_s)
         for step in run.steps:
-            rate = step.groups[0].requests / step.seconds  # as it came to be, by lot
+            rate = step.groups[0].requests / step.seconds  # actual rate: arrivals are random
             latency = step.groups[0].latency_ms
             if latency is None or rate >= kind.requests_per_s:
                 continue
@@ -135,19 +135,19 @@ def checks(document: LoadDocument) -> Iterator[Check]:
 
 
 def newest(folder: Path = FOLDER) -> LoadDocument:
-    """The newest load test that a folder records.
+    """The newest recorded load test in a folder.
 
     Raises:
-        CapacityError: it records none.
+        CapacityError: there is none.
     """
     found = [LoadDocument.model_validate_json(path.read_text()) for path in folder.glob("*.json")]
     if not found:
-        raise CapacityError(f"{folder} records no load test: python -m loadtest.load --record makes one.")
+        raise CapacityError(f"{folder} has no recorded load test: record one with `python -m loadtest.load --record`.")
     return max(found, key=lambda document: document.machine.date)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program. Returns the exit code: 1 when no number of cores is enough for a variant, 2 on bad input."""
+    """Runs the program. Returns the exit code: 1 if no number of cores is enough for a variant, 2 on invalid input."""
     arguments = _parser().parse_args(argv)
     try:
         document = LoadDocument.model_validate_json(arguments.file.read_text()) if arguments.file else newest()
@@ -157,8 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds = [kind for kind in document.capacity if kind.task == arguments.task]
     if not kinds:
         print(
-            f"error: the load test of {document.machine.date} holds no capacity of one core for "
-            f"{arguments.task}: `python -m loadtest.load --record` measures it.",
+            f"error: the load test of {document.machine.date} did not measure the capacity of one core for "
+            f"{arguments.task}: measure it with `python -m loadtest.load --record`.",
             file=sys.stderr,
         )
         return 2
@@ -175,13 +175,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _table(answers: Sequence[Answer], arguments: argparse.Namespace, document: LoadDocument) -> Iterator[str]:
     yield (
         f"{arguments.rate:g} requests/s to /{arguments.task}, 99 % answered within {arguments.p99_ms:g} ms, "
-        f"on cores as of {document.machine.cpu} ({document.machine.isa}):"
+        f"on cores like those of {document.machine.cpu} ({document.machine.isa}):"
     )
     yield ""
     yield f"{'':22}{'cores':>7}{'busy':>8}{'p50 ms':>9}{'p99 ms':>9}{'memory MB':>11}"
     for item in answers:
         if item.cores is None:
-            yield f"{item.name:22}{'none':>7}  no number of cores is enough: alone, p99 is {item.p99_ms:g} ms already"
+            yield f"{item.name:22}{'none':>7}  no number of cores is enough: p99 without any load is {item.p99_ms:g} ms"
         else:
             yield (
                 f"{item.name:22}{item.cores:7d}{item.utilisation:8.0%}{item.p50_ms:9.1f}{item.p99_ms:9.1f}"
@@ -191,22 +191,22 @@ def _table(answers: Sequence[Answer], arguments: argparse.Namespace, document: L
     full, binary = cores.get("full"), cores.get("binary")
     if full and binary:
         yield ""
-        yield f"The full-precision network needs {full / binary:.1f} times the cores."
+        yield f"The full-precision network needs {full / binary:.1f} times as many cores."
     yield ""
-    yield "Replicas of one core each, Poisson arrivals, a balancer that does not look at their queues (M/G/1)."
+    yield "Assumes replicas with one core each, Poisson arrivals and a balancer that ignores queue lengths (M/G/1)."
     off = ", ".join(f"{item.name} {item.calibration:g}" for item in answers if item.calibration > 1)
     if off:
-        yield f"p99 includes the worst ratio of measured to predicted in the record's steady runs: {off}."
+        yield f"p99 is multiplied by the worst measured/predicted ratio of the recorded steady runs: {off}."
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m loadtest.capacity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rate", type=positive, required=True, metavar="R", help="requests a second")
-    parser.add_argument("--p99-ms", type=positive, required=True, metavar="L", help="limit for 99 %% of them")
+    parser.add_argument("--rate", type=positive, required=True, metavar="R", help="requests per second")
+    parser.add_argument("--p99-ms", type=positive, required=True, metavar="L", help="latency limit for 99 %% of them")
     parser.add_argument("--task", choices=("classify", "depth"), default="classify", help="default classify")
-    parser.add_argument("--file", type=Path, help="a recorded load test; by default the newest of docs/benchmarks/load")
+    parser.add_argument("--file", type=Path, help="recorded load test (default: the newest of docs/benchmarks/load)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 

@@ -1,7 +1,7 @@
-"""What else a network costs than time alone: `python -m loadtest.costs`.
+"""Costs of a network other than its total time: `python -m loadtest.costs`.
 
-Memory in fresh processes, instructions of one run, throughput of concurrent sessions, and the times of modules as in
-the paper's Tables 6 and 7, each for the 1-bit network and its full-precision twin.
+Measures memory in fresh processes, instructions per run, the throughput of concurrent sessions, and the times of
+modules as in the paper's Tables 6 and 7, each for the 1-bit network and its full-precision twin.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from models.command_line import Parser
 from service.backends.session import SPIN_US
 
 PARTS = ("memory", "instructions", "throughput", "modules")
-# Modules are told apart by the names of basic blocks; counting instructions takes a minute a row.
+# Modules are identified by the names of basic blocks. Counting instructions takes a minute per row.
 ONLY = {"modules": ("*18*", "*34*"), "instructions": ("*18*",)}
 
 
 def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = None) -> Costs:
-    """Measures all that the options select.
+    """Measures everything that the options select.
 
     Args:
         arguments: parsed options.
-        networks: instead of those that the options name.
+        networks: networks to use instead of those selected by the options.
 
     Raises:
         UsageError: the options select nothing, or there is no network to measure.
@@ -87,19 +87,19 @@ def _measured(part: str, pair: Pair) -> bool:
 def options() -> argparse.ArgumentParser:
     """The program's options."""
     result = Parser(prog="python -m loadtest.costs", description=__doc__)
-    result.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default all")
+    result.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default all)")
     result.add_argument("--networks", nargs="+", metavar="PATTERN", help="binary networks, such as 'bireal18'")
     result.add_argument("--weights", choices=("auto", "random", "zoo"), default="auto", help="as in loadtest.network")
-    result.add_argument("--processes", type=count, default=3, help="fresh ones for each row of memory (default 3)")
-    result.add_argument("--windows", type=count, default=5, help="for each number of sessions (default 5)")
-    result.add_argument("--seconds", type=positive, default=1.0, help="of a window (default 1)")
-    result.add_argument("--repetitions", type=count, default=20, help="profiled runs of each build (default 20)")
+    result.add_argument("--processes", type=count, default=3, help="fresh processes per memory row (default 3)")
+    result.add_argument("--windows", type=count, default=5, help="time windows per number of sessions (default 5)")
+    result.add_argument("--seconds", type=positive, default=1.0, help="length of a window (default 1)")
+    result.add_argument("--repetitions", type=count, default=20, help="profiled runs per build (default 20)")
     add_output(result)
     return result
 
 
 def measure_options(argv: Sequence[str]) -> Costs:
-    """Measures what command line options select; see `measure`."""
+    """Measures what the command-line options select; see `measure`."""
     return measure(options().parse_args(argv))
 
 

@@ -1,8 +1,8 @@
-"""A load generator that takes little CPU: one request over and over, on connections that stay open.
+"""A load generator that uses little CPU: it repeats one request on keep-alive connections.
 
-For measurements of what a server costs, on a machine whose CPUs the generator shares: the request's bytes are made
-once, an answer is read only as far as its status and its length, and one `epoll` waits for all connections. A request
-costs it two or three system calls.
+It is made for measuring a server's CPU cost on a machine whose CPUs it shares with the server. The request is encoded
+once, only the status and the length of a response are parsed, and one `epoll` waits for all connections, so a request
+takes two or three system calls.
 """
 
 import contextlib
@@ -18,18 +18,18 @@ _SILENCE_S = 60.0
 
 
 class LoadError(Exception):
-    """A server did not answer as it must; the message says what it did."""
+    """A server did not respond as expected; the message says what it did."""
 
 
 @dataclass(frozen=True, slots=True)
 class Driven:
-    """What came of a load.
+    """The result of a load.
 
     Attributes:
-        requests: that were answered, all of them by 200.
-        seconds: from the first byte sent to the last answer's end.
-        client_cpu_s: CPU time that the generator took, user and system.
-        latencies_s: of each request, from its first byte sent to its answer's end; in no order.
+        requests: number of requests, all answered with 200.
+        seconds: time from the first byte sent to the end of the last response.
+        client_cpu_s: CPU time of the generator, user and system.
+        latencies_s: latency of each request, from its first byte sent to the end of its response, unordered.
     """
 
     requests: int
@@ -39,34 +39,34 @@ class Driven:
 
     @property
     def per_s(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.requests / self.seconds
 
 
 @dataclass(slots=True)
 class _Connection:
-    """One connection, and how far its request and its answer have come."""
+    """One connection, and the state of its request and response."""
 
     socket: socket.socket
     unsent: memoryview
     begun: float
     received: bytearray = field(default_factory=bytearray)
-    whole: int | None = None  # bytes of the answer, head and body, once the head is there
-    writing: bool = False  # whether epoll tells when more can be sent
+    whole: int | None = None  # size of the response, head and body, once the head has been received
+    writing: bool = False  # whether epoll waits until more can be sent
 
 
 def post(url: str, body: bytes, *, requests: int, at_once: int, headers: Mapping[str, str] | None = None) -> Driven:
-    """Sends the same POST request so many times.
+    """Sends the same POST request repeatedly.
 
     Args:
         url: `http://HOST:PORT/PATH`.
-        body: Of each request.
-        requests: How many.
-        at_once: Connections; each has one request under way.
-        headers: Beside `Host`, `Content-Type` (application/octet-stream) and `Content-Length`.
+        body: Body of the request.
+        requests: Number of requests.
+        at_once: Number of connections; each has one request in flight.
+        headers: Headers besides `Host`, `Content-Type` (application/octet-stream) and `Content-Length`.
 
     Raises:
-        LoadError: An answer other than 200, one without `Content-Length`, a closed connection, or a minute of silence.
+        LoadError: A response other than 200 or without `Content-Length`, a closed connection, or a minute of silence.
         OSError: The server cannot be reached.
     """
     parts = urlsplit(url)
@@ -90,7 +90,7 @@ def post(url: str, body: bytes, *, requests: int, at_once: int, headers: Mapping
         while len(latencies) < requests:
             ready = poll.poll(_SILENCE_S)
             if not ready:
-                raise LoadError(f"{url}: nothing came for {_SILENCE_S:g} s.")
+                raise LoadError(f"{url}: no response for {_SILENCE_S:g} s.")
             for number, event in ready:
                 each = connections[number]
                 if event & select.EPOLLOUT:
@@ -110,7 +110,7 @@ def post(url: str, body: bytes, *, requests: int, at_once: int, headers: Mapping
 def _open(host: str, port: int, room: int) -> socket.socket:
     connection = socket.create_connection((host, port), timeout=_SILENCE_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * room)  # a request leaves in one call
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * room)  # so that one call sends a whole request
     connection.setblocking(False)
     return connection
 
@@ -121,7 +121,7 @@ def _begin(connection: _Connection, request: memoryview, poll: select.epoll) -> 
 
 
 def _send(connection: _Connection, poll: select.epoll) -> None:
-    """Sends what the system takes; where that is not all, epoll tells when it takes more."""
+    """Sends as much as the system accepts, and registers with epoll for the rest."""
     with contextlib.suppress(BlockingIOError):
         connection.unsent = connection.unsent[connection.socket.send(connection.unsent) :]
     left = len(connection.unsent) > 0
@@ -131,10 +131,10 @@ def _send(connection: _Connection, poll: select.epoll) -> None:
 
 
 def _receive(connection: _Connection, url: str) -> bool:
-    """Takes what has come. Returns whether the answer is complete."""
+    """Receives available data. Returns whether the response is complete."""
     piece = connection.socket.recv(_PIECE)
     if not piece:
-        raise LoadError(f"{url}: the connection was closed before the answer was complete.")
+        raise LoadError(f"{url}: the connection was closed before the response was complete.")
     connection.received += piece
     if connection.whole is None:
         head, end, _ = connection.received.partition(b"\r\n\r\n")
@@ -149,12 +149,12 @@ def _receive(connection: _Connection, url: str) -> bool:
 
 
 def _length(head: bytes, url: str) -> int:
-    """Bytes of an answer's body, by its head."""
+    """Size of a response's body, from its head."""
     status, *fields = head.split(b"\r\n")
     if status.split(b" ")[1:2] != [b"200"]:
-        raise LoadError(f"{url}: answered {status.decode('latin-1')}.")
+        raise LoadError(f"{url}: response {status.decode('latin-1')}.")
     for line in fields:
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             return int(value)
-    raise LoadError(f"{url}: an answer without Content-Length.")
+    raise LoadError(f"{url}: response without Content-Length.")

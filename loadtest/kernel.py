@@ -1,8 +1,8 @@
-"""Single blocks against the float convolution of the same shape and against OpenVINO: `python -m loadtest.kernel`.
+"""Times single blocks against float convolutions of the same shape and OpenVINO: `python -m loadtest.kernel`.
 
-Rows are `<shape>/<how it runs>`, with the shapes of loadtest/peers/shapes.yaml; times are those of one block. Rates
-count only taps inside the image, and stand beside the operator's roofline (loadtest/measures/roofline.py), the best of
-all probes between the runs.
+Rows are `<shape>/<how it runs>`, with the shapes of loadtest/peers/shapes.yaml. Times are per block. Rates count only
+taps inside the image and are compared with the operator's roofline (loadtest/measures/roofline.py), the best of all
+probes between the runs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ SETTLE = 1
 
 
 def measure(arguments: argparse.Namespace, shapes: Shapes | None = None) -> Document:
-    """Measures all that the options select.
+    """Measures everything that the options select.
 
     Args:
         arguments: parsed options.
-        shapes: instead of those in the file.
+        shapes: shapes to use instead of those in the file.
 
     Raises:
         UsageError: the options select nothing.
@@ -77,7 +77,7 @@ def measure(arguments: argparse.Namespace, shapes: Shapes | None = None) -> Docu
 
 
 def _checked(blocks: Blocks, ways: Sequence[str], threads: int, left_out: list[LeftOut]) -> list[CheckedRun]:
-    """Opens the ways to run a shape's blocks, and compares the output of each; those that fail are left out."""
+    """Prepares the ways to run a shape's blocks and checks their outputs; those that fail are left out."""
     expected = blocks.expected()
     runs = []
     for way in ways:
@@ -89,14 +89,14 @@ def _checked(blocks: Blocks, ways: Sequence[str], threads: int, left_out: list[L
                 run = blocks.binary(name, threads) if way == "binary" else blocks.openvino(name, threads)
                 runs.append(blocks.checked(run, expected))
         except ParityError as error:
-            if way == BASELINE:  # without it there is nothing to refer to
+            if way == BASELINE:  # ratios need the baseline
                 raise
             left_out.append(LeftOut(name=name, reason=str(error), failed=True))
     return runs
 
 
 def with_rates(row: Row, shape: Shape, bound: Bound) -> Row:
-    """The row with its multiply-accumulates a second; a binary one also as shares of the two bounds."""
+    """The row with its multiply-accumulates per second; for binary rows also as shares of the two bounds."""
     macs = shape.macs(row.batch)
     rate = macs / (row.median_ms * 1e6)  # GMAC/s
     facts: dict[str, float | None] = {"macs": macs, "gmac_per_s": round(rate, 2)}
@@ -118,7 +118,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def measure_options(argv: Sequence[str]) -> Document:
-    """Measures what command line options select; see `measure`."""
+    """Measures what the command-line options select; see `measure`."""
     return measure(options().parse_args(argv))
 
 

@@ -1,15 +1,14 @@
-"""Stopping under load: `python -m loadtest.kill` sends SIGTERM, then SIGKILL, to a busy service, and counts the losses.
+"""Shutdown under load: `python -m loadtest.kill` sends SIGTERM and SIGKILL to busy services and counts lost requests.
 
-SIGTERM: the clients stop sending as soon as `/readyz` says 503, as a load balancer does; every request that was sent
-until then must be answered, and the exit code must be 0. With `--stubborn` they go on until the port closes, a
-connection a request: whoever has connected by then must be answered too, and whoever comes later is refused and has
-lost nothing.
+SIGTERM: the clients stop sending when `/readyz` returns 503, like a load balancer. Every request sent before that must
+be answered, and the exit code must be 0. With `--stubborn` the clients continue until the port closes, with one
+connection per request: every accepted connection must be answered too, and a refused one counts as no loss.
 
-SIGKILL, `--rounds` times on one feedback store, each time with requests under way: what was in flight is lost. The
-next start must be clean: ready, nothing logged as an error, the store intact. And it is asked for every label that any
-of the killed processes had acknowledged, by sending it again: the service says whether it has it (`repeated`) or never
-had (`stored`, which is a loss). Labels that were sent and not acknowledged may be there or not; they are sent again,
-too, so that in the end the store must hold exactly those that were sent, one row each.
+SIGKILL: `--rounds` times on one feedback store, each time with requests in flight, which are lost. The next start must
+be clean: ready, no errors logged, the store intact. Every label acknowledged by a killed process is then sent again,
+and the service reports whether it has it (`repeated`) or not (`stored`, which is a loss). Labels that were sent but not
+acknowledged may be in the store or not. They are sent again too, so that in the end the store must hold exactly one row
+for each label that was sent.
 """
 
 import argparse
@@ -34,7 +33,7 @@ from models.command_line import Parser
 
 
 class Label(NamedTuple):
-    """What a client says of a picture that was answered: the answer's token, and the class."""
+    """Feedback of a client on a classified picture: the response's token, and the class."""
 
     token: str
     label: int
@@ -42,15 +41,15 @@ class Label(NamedTuple):
 
 @dataclass
 class Tally:
-    """What the clients saw.
+    """What the clients observed.
 
     Attributes:
-        answered: requests with an answer, be it that the queue is full.
-        refused: connections that were not accepted: the service never saw the request.
-        lost: requests that were sent and not answered, and why.
-        wrong: answers that no request should get.
-        acknowledged: labels that the service said it has.
-        doubtful: labels that were sent and not answered: it may have them.
+        answered: requests with a response, including "queue full".
+        refused: connections that were not accepted, so the service never saw the request.
+        lost: requests that were sent but not answered, with the error.
+        wrong: unexpected responses.
+        acknowledged: labels that the service acknowledged.
+        doubtful: labels that were sent but not answered; the service may have stored them.
     """
 
     answered: int = 0
@@ -62,7 +61,7 @@ class Tally:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs both. Returns the exit code: 0, 1 (something was lost) or 2 (it could not be run)."""
+    """Runs both parts. Returns the exit code: 0, 1 (something was lost) or 2 (the test could not run)."""
     return run_report(_both, _parser().parse_args(argv), StackError)
 
 
@@ -72,10 +71,10 @@ def _both(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def terminate(arguments: argparse.Namespace) -> dict[str, Any]:
-    """SIGTERM under load.
+    """Sends SIGTERM under load.
 
     Raises:
-        StackError: The service does not start, or it is not known what the clients saw.
+        StackError: The service does not start, or the clients' counts are unknown.
     """
     tally, done = Tally(), threading.Event()
     with service([*_options(arguments), "--drain-s", DRAIN_S]) as server, _clients(arguments, server, done, tally):
@@ -98,16 +97,16 @@ def terminate(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def kill(arguments: argparse.Namespace) -> dict[str, Any]:
-    """SIGKILL under load, and a start on what it left, `arguments.rounds` times.
+    """Sends SIGKILL under load and starts again on the same store, `arguments.rounds` times.
 
     Raises:
-        StackError: The service does not start, before or after, or acknowledges nothing before it could be killed.
+        StackError: The service does not start, before or after, or acknowledges too little before it is killed.
     """
     found = Recovered()
     tallies: list[Tally] = []
     with tempfile.TemporaryDirectory() as folder:
         store, secrets, log = (Path(folder) / name for name in ("feedback.sqlite", "secrets", "log"))
-        # Tokens of one process are to be read by the next.
+        # The next process must accept the tokens of the previous one.
         secrets.write_text("of-this-measurement-alone\n")
         options = [*_options(arguments), "--feedback-store", store, "--feedback-secrets-file", secrets]
         for _ in range(arguments.rounds):
@@ -153,12 +152,12 @@ def kill(arguments: argparse.Namespace) -> dict[str, Any]:
 
 @dataclass
 class Recovered:
-    """What services said that were started on what a killed one left.
+    """What services reported that were started on the store of a killed service.
 
     Attributes:
         lost: acknowledged labels that they did not have.
-        doubtful_kept: unacknowledged ones that they had.
-        errors: lines that were logged as errors.
+        doubtful_kept: unacknowledged labels that they had.
+        errors: lines logged as errors.
     """
 
     lost: int = 0
@@ -166,39 +165,39 @@ class Recovered:
     errors: list[str] = field(default_factory=list)
 
     def check(self, server: Started, killed: Sequence[Tally]) -> None:
-        """Sends again what was sent to a service before it was killed.
+        """Sends again the labels that were sent to a service before it was killed.
 
         Raises:
-            StackError: The service takes no labels.
+            StackError: The service does not accept labels.
         """
         for tally in killed:
             self.check_again(server, tally.acknowledged)
             self.doubtful_kept += sum(_has(server, tally.doubtful))
 
     def check_again(self, server: Started, acknowledged: Sequence[Label]) -> None:
-        """Counts those that the service does not have.
+        """Counts the acknowledged labels that the service does not have.
 
         Raises:
-            StackError: The service takes no labels.
+            StackError: The service does not accept labels.
         """
         self.lost += sum(not has for has in _has(server, acknowledged))
 
 
 def _has(server: Started, labels: Sequence[Label]) -> Iterator[bool]:
-    """Whether the service has each label already; it has all of them afterwards."""
+    """Yields for each label whether the service already had it; afterwards it has all of them."""
     with httpx.Client(base_url=server.url, timeout=60) as http:
         for label in labels:
             said = http.post("/feedback", json=label._asdict())
             if said.status_code not in (200, 201):
-                raise StackError(f"A label that was sent again was answered by {said.status_code}: {said.text[:200]}")
+                raise StackError(f"Sending a label again was answered with {said.status_code}: {said.text[:200]}")
             yield said.json()["status"] == "repeated"
 
 
 def _kill_one(server: Started, arguments: argparse.Namespace) -> Tally:
-    """Loads a service and kills it while labels are under way.
+    """Loads a service and kills it while labels are in flight.
 
     Raises:
-        StackError: It acknowledged too few labels, or nothing was under way when it was killed.
+        StackError: It acknowledged too few labels, or nothing was in flight when it was killed.
     """
     tally, done = Tally(), threading.Event()
     enough = arguments.labels
@@ -211,7 +210,7 @@ def _kill_one(server: Started, arguments: argparse.Namespace) -> Tally:
     if exit_code != -signal.SIGKILL:
         raise StackError(f"The service ended with {exit_code} before it could be killed.")
     if not tally.lost:
-        raise StackError("No request was under way when the service was killed: send by more --clients.")
+        raise StackError("No request was in flight when the service was killed: use more --clients.")
     return tally
 
 
@@ -219,45 +218,45 @@ def _verdict(document: dict[str, Any], *, clean: bool) -> str:
     if document["lost_feedback"]:
         return f"{document['lost_feedback']} of {document['acknowledged_feedback']} acknowledged labels were lost"
     if document["kept_feedback"] != document["sent_feedback"]:
-        return f"the store holds {document['kept_feedback']} labels, where {document['sent_feedback']} were sent"
+        return f"the store holds {document['kept_feedback']} labels, but {document['sent_feedback']} were sent"
     if document["wrong"] or not clean:
-        return "no acknowledged label was lost, but the service was not sound: see wrong, store, errors_logged, _after"
+        return "no acknowledged label was lost, but the service had errors: see wrong, store, errors_logged, *_after"
     return "no acknowledged label was lost, and each start was clean"
 
 
 def _wait(seconds: float, what: str, condition: Callable[[], bool], server: Started) -> None:
-    """Sleeps for the load to last, and then until there is something that can be lost.
+    """Sleeps while the load runs, and then until `condition` holds.
 
     Raises:
-        StackError: There is nothing within PATIENCE_S, or the service ended.
+        StackError: It did not hold within PATIENCE_S, or the service ended.
     """
     time.sleep(seconds)
     give_up = time.monotonic() + PATIENCE_S
     while not condition():
         if server.process.poll() is not None or time.monotonic() > give_up:
-            raise StackError(f"Not within {seconds + PATIENCE_S:g} s: {what}.")
+            raise StackError(f"Timed out after {seconds + PATIENCE_S:g} s waiting until: {what}.")
         time.sleep(0.01)
 
 
 def _wait_draining(server: Started) -> None:
-    """Waits until `/readyz` no longer says 200.
+    """Waits until `/readyz` no longer returns 200.
 
     Raises:
-        StackError: The port was closed before anybody could see that.
+        StackError: The port was closed before that was observed.
     """
     try:
         while httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200:
             time.sleep(0.01)
     except httpx.TransportError as error:
         raise StackError(
-            f"The service closed its port within {DRAIN_S} s of SIGTERM, and /readyz was not seen to say 503 before "
-            f"({type(error).__name__}): the machine is too busy to tell what was lost."
+            f"The service closed its port within {DRAIN_S} s of SIGTERM, before /readyz was seen to return 503 "
+            f"({type(error).__name__}): the machine is too busy to count losses."
         ) from error
 
 
-DRAIN_S = 5  # between `/readyz` saying 503 and the port closing
+DRAIN_S = 5  # between `/readyz` returning 503 and the port closing
 PATIENCE_S = 120.0
-CLIENT_S = 60.0  # that a client waits for each byte
+CLIENT_S = 60.0  # read timeout of a client
 
 _OCTETS = {"content-type": "application/octet-stream"}
 
@@ -273,10 +272,10 @@ def _options(arguments: argparse.Namespace) -> list[object]:
 def _clients(
     arguments: argparse.Namespace, server: Started, done: threading.Event, tally: Tally, *, feedback: bool = False
 ) -> Iterator[None]:
-    """Clients that send for as long as the context lasts, or until `done` is set; at its end each has its last answer.
+    """Runs clients until the context ends or `done` is set; afterwards every client has its last response.
 
     Raises:
-        StackError: One of them still waits, so that its count is not known.
+        StackError: A client still waits, so its count is unknown.
     """
     lock = threading.Lock()
     threads = [
@@ -292,11 +291,11 @@ def _clients(
     for thread in threads:
         thread.join(CLIENT_S + 30)
     if any(thread.is_alive() for thread in threads):
-        raise StackError("A client still waits for an answer of the service that was ended: its count is not known.")
+        raise StackError("A client still waits for a response of the ended service: its count is unknown.")
 
 
 def _client(url: str, number: int, done: threading.Event, tally: Tally, lock: threading.Lock, feedback: bool) -> None:
-    """A connection a request, as the hardest case: none is kept that could hide a closed port."""
+    """Sends requests with one connection each, the hardest case: keep-alive could hide a closed port."""
     body = photo_like(seed=number)
     with httpx.Client(base_url=url, timeout=CLIENT_S, limits=httpx.Limits(max_keepalive_connections=0)) as http:
         while not done.is_set():
@@ -341,12 +340,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m loadtest.kill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=positive, default=5.0, help="of load before each signal (%(default)s)")
-    parser.add_argument("--clients", type=count, default=16, help="at once (%(default)s)")
-    parser.add_argument("--rounds", type=count, default=3, help="SIGKILLs, on one store (%(default)s)")
-    parser.add_argument("--labels", type=count, default=20, help="acknowledged before SIGKILL (%(default)s)")
-    parser.add_argument("--stubborn", action="store_true", help="clients that go on sending until the port closes")
-    parser.add_argument("--model-dir", type=Path, help="other models than the shipped ones")
+    parser.add_argument(
+        "--seconds", type=positive, default=5.0, help="seconds of load before each signal (default %(default)s)"
+    )
+    parser.add_argument("--clients", type=count, default=16, help="concurrent clients (default %(default)s)")
+    parser.add_argument("--rounds", type=count, default=3, help="SIGKILLs on one store (default %(default)s)")
+    parser.add_argument(
+        "--labels", type=count, default=20, help="acknowledged labels before each SIGKILL (default %(default)s)"
+    )
+    parser.add_argument("--stubborn", action="store_true", help="clients keep sending until the port closes")
+    parser.add_argument("--model-dir", type=Path, help="models to use instead of the shipped ones")
     add_report(parser)
     return parser
 

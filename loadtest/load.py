@@ -1,9 +1,9 @@
-"""Load tests: `python -m loadtest.load`, from nothing to docs/benchmarks/load.
+"""Load tests of the service: `python -m loadtest.load`; `--record` writes docs/benchmarks/load.
 
-Starts the service pinned to one core and Locust to the others, measures what a core does of each kind of request, each
-alone and after a warm-up that is not counted, and then carries out the scenarios at shares of that.
-`--scenarios saturate`, which `make load` runs, ends before them: throughput and latency by task and variant. Figures
-are worth something only on a machine that does nothing else.
+Starts the service pinned to one core and Locust on the other cores. It first measures the capacity of the core for each
+kind of request separately, after a warm-up, and then runs the scenarios at rates that are fractions of that capacity.
+`--scenarios saturate`, as run by `make load`, only measures throughput and latency by task and variant. Results are
+meaningful only on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from service.errors import ServiceError
 FOLDER = ROOT / "docs" / "benchmarks" / "load"
 TASKS = ("classify", "depth")
 VARIANTS = ("binary", "reference", "full")
-WITHOUT_RATES = {"saturate", "ramp"}  # scenarios that ask for no rate, which is a share of capacity
+WITHOUT_RATES = {"saturate", "ramp"}  # scenarios without a rate, which do not need the measured capacity
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program. Returns the exit code: 1 when a request failed, 2 when nothing could be measured."""
+    """Runs the program. Returns the exit code: 1 if a request failed, 2 if nothing could be measured."""
     arguments = _parser().parse_args(argv)
     try:
         if arguments.render:
@@ -61,17 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @dataclass
 class _Session:
-    """A service under load, and what was found so far.
+    """A service under load, and the results so far.
 
     Attributes:
-        service: that is driven.
-        cpus: of the generator; None for all.
-        image: a JPEG to send; None for one that is made.
-        one_core: whether the service has exactly one, so that its capacity is a core's.
-        needs_capacity: whether what was asked for cannot do without it.
-        runs: in order.
-        rates: requests a second that saturate the service, by kind.
-        capacity: of a core, by kind.
+        service: the service.
+        cpus: CPUs of the load generator; None for all.
+        image: a JPEG to send; None for a synthetic one.
+        one_core: whether the service has exactly one core, so that its capacity is that of one core.
+        needs_capacity: whether the requested scenarios need the capacity.
+        runs: results of the runs, in order.
+        rates: requests per second that saturate the service, by kind.
+        capacity: capacity of one core, by kind.
     """
 
     service: Service
@@ -84,10 +84,10 @@ class _Session:
     capacity: list[Capacity] = field(default_factory=list)
 
     def saturate(self, kind: Kind, arguments: argparse.Namespace) -> None:
-        """A warm-up that is not counted, and then what the service can do of one kind.
+        """Measures the capacity for one kind of request, after a warm-up.
 
         Raises:
-            ValueError: capacity is needed and could not be measured.
+            ValueError: the capacity is needed and could not be measured.
         """
         if arguments.warm_up:
             self._drive(saturate(kind, arguments.warm_up / 2, arguments.users))
@@ -103,7 +103,7 @@ class _Session:
             progress(str(error))
 
     def carry_out(self, plan: Plan) -> tuple[Run, RunResult]:
-        """One plan, which is counted."""
+        """Runs a plan and stores its result."""
         progress(f"{plan.scenario}: {plan.title}, {plan.seconds:g} s")
         run = self._drive(plan)
         self.runs.append(summarise(plan, run))
@@ -114,17 +114,17 @@ class _Session:
 
 
 def measure(arguments: argparse.Namespace) -> LoadDocument:
-    """Carries out what was asked for.
+    """Runs the requested scenarios.
 
     Raises:
         UsageError: options contradict each other.
-        StackError: the service or Locust do not run.
-        ValueError: capacity could not be measured, and what was asked for needs it.
+        StackError: the service or Locust does not run.
+        ValueError: the capacity is needed and could not be measured.
     """
     if arguments.url and arguments.service_options:
-        raise UsageError("--url names a service that runs already, which takes no options: leave out one of the two.")
+        raise UsageError("Service options do not apply to a running service: leave out either them or --url.")
     if arguments.record and (arguments.url or not arguments.pin):
-        raise UsageError("--record writes of a service of ours on one core: leave out --url and --no-pin.")
+        raise UsageError("--record needs a service started here and pinned to one core: leave out --url and --no-pin.")
     machine = describe_machine()
     service_cpus, generator_cpus = _share_cpus() if arguments.pin and not arguments.url else (None, None)
     with _running(arguments.url, arguments.service_options, service_cpus) as running:
@@ -155,7 +155,7 @@ def measure(arguments: argparse.Namespace) -> LoadDocument:
 
 
 def _plans(arguments: argparse.Namespace, rates: Mapping[Kind, float]) -> Iterator[Plan]:
-    """Of the scenarios other than `saturate`, which comes first and says the rates."""
+    """The plans of all scenarios except `saturate`, which runs first and determines the rates."""
     variants = [variant for variant in arguments.variants if variant != "reference"] or arguments.variants
     for name in arguments.scenarios:
         if name != "saturate":
@@ -165,7 +165,7 @@ def _plans(arguments: argparse.Namespace, rates: Mapping[Kind, float]) -> Iterat
 
 @contextlib.contextmanager
 def _running(url: str | None, options: Sequence[str], cpus: Sequence[int] | None) -> Iterator[Service]:
-    """A service that is ready: the one that was named, or one of our own."""
+    """A ready service: the one at `url`, or else a new one."""
     if url:
         wait_ready(url, None)
         yield Service(url, None)
@@ -175,7 +175,7 @@ def _running(url: str | None, options: Sequence[str], cpus: Sequence[int] | None
 
 
 def _share_cpus() -> tuple[list[int] | None, list[int] | None]:
-    """The service's CPU and the generator's: nothing is pinned where there is only one."""
+    """CPUs of the service and of the generator; nothing is pinned if there is only one CPU."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return (cpus[:1], cpus[1:]) if len(cpus) > 1 else (None, None)
 
@@ -189,7 +189,7 @@ def _model(running: Service, kind: Kind) -> str:
 
 
 def _kernel(running: Service) -> str | None:
-    """Kernel of the operator that the service runs, which its options choose."""
+    """The operator's kernel in the service, which depends on the service's options."""
     for family in text_string_to_metric_families(get(f"{running.url}/metrics")):
         for sample in family.samples:
             if sample.name == "bireal_build_info":
@@ -204,25 +204,29 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="scenarios:\n" + "\n".join(f"  {name:10}{MEANING[name]}" for name in NAMES),
     )
-    parser.add_argument("--scenarios", type=among(NAMES), default=list(NAMES), help="separated by commas; default all")
-    parser.add_argument("--seconds", type=positive, default=8.0, metavar="S", help="of a scenario's step (default 8)")
-    parser.add_argument("--users", type=count, default=SATURATING_USERS, metavar="N", help="that saturate (default 8)")
-    parser.add_argument("--warm-up", type=_seconds, default=2.0, metavar="S", help="uncounted, of a kind (default 2)")
-    parser.add_argument("--tasks", type=among(TASKS), default=list(TASKS), help="separated by commas")
-    parser.add_argument("--variants", type=among(VARIANTS), default=list(VARIANTS), help="separated by commas")
-    parser.add_argument("--image", type=existing_file, metavar="FILE", help="a JPEG to send; else one is made")
-    parser.add_argument("--url", type=_address, help="of a service that runs; one is started where not given")
+    parser.add_argument("--scenarios", type=among(NAMES), default=list(NAMES), help="comma-separated (default: all)")
+    parser.add_argument("--seconds", type=positive, default=8.0, metavar="S", help="length of a step (default 8)")
+    parser.add_argument(
+        "--users", type=count, default=SATURATING_USERS, metavar="N", help="users that saturate a core (default 8)"
+    )
+    parser.add_argument(
+        "--warm-up", type=_seconds, default=2.0, metavar="S", help="warm-up of each kind of request (default 2)"
+    )
+    parser.add_argument("--tasks", type=among(TASKS), default=list(TASKS), help="comma-separated (default: all)")
+    parser.add_argument("--variants", type=among(VARIANTS), default=list(VARIANTS), help="comma-separated")
+    parser.add_argument("--image", type=existing_file, metavar="FILE", help="JPEG to send (default: a synthetic one)")
+    parser.add_argument("--url", type=_address, help="address of a running service (default: start one)")
     parser.add_argument(
         "--pin",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="one core for the service that is started, the others for Locust (default); else all for both",
+        help="pin the service to one core and Locust to the others (default); otherwise both use all cores",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--record", action="store_true", help="write it to the folder, and the tables and plots there")
-    parser.add_argument("--render", action="store_true", help="measure nothing: draw again from the recorded files")
+    parser.add_argument("--record", action="store_true", help="write the document, tables and plots to the folder")
+    parser.add_argument("--render", action="store_true", help="only redraw tables and plots from the recorded files")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="default docs/benchmarks/load")
-    parser.add_argument("service_options", nargs="*", metavar="-- OPTION", help="for `python -m service serve`")
+    parser.add_argument("service_options", nargs="*", metavar="-- OPTION", help="options of `python -m service serve`")
     return parser
 
 
@@ -235,7 +239,7 @@ def _seconds(text: str) -> float:
 
 def _address(text: str) -> str:
     if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"{text!r} does not begin with http:// or https://")
+        raise argparse.ArgumentTypeError(f"{text!r} does not start with http:// or https://")
     return text.rstrip("/")
 
 

@@ -1,4 +1,4 @@
-"""The header of a result: CPU, instruction set, versions, commit, date."""
+"""The header of a benchmark result: CPU, instruction set, versions, commit, date."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FLAGS = (
 
 
 def describe_machine() -> Machine:
-    """Describes this process's machine.
+    """Describes the machine of this process.
 
     Raises:
-        OpUnavailableError: the bit-packed operator, whose kernel the header names, is missing.
+        OpUnavailableError: the bit-packed operator is missing, whose kernel is part of the header.
     """
     cpu = cpu_facts()
     flags = set(cpu.get("flags", cpu.get("features", "")).split())
@@ -46,7 +46,7 @@ def describe_machine() -> Machine:
 
 
 def cpu_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """What Linux says of the first CPU, by field; empty elsewhere."""
+    """Linux's description of the first CPU, by field; empty on other systems."""
     try:
         lines = cpuinfo.read_text().split("\n\n")[0].splitlines()
     except OSError:
@@ -66,7 +66,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit that the code stands at, marked `+` where files under version control differ from it."""
+    """The checked-out commit, with a `+` if tracked files differ from it."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(ROOT), *arguments]

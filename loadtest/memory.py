@@ -1,4 +1,4 @@
-"""Memory of a network and its twin: file, weights, and what a fresh process grows by."""
+"""Memory of a network and its twin: file size, weights, and growth of a fresh process."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Stored:
     """A network on disk.
 
     Attributes:
-        name: the row's.
-        path: the graph's file.
-        weight_bytes: one copy of its weights as they run.
-        library: of custom operators, `-` for none.
+        name: name of the row.
+        path: file of the graph.
+        weight_bytes: size of one copy of its weights at run time.
+        library: library of custom operators, `-` for none.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Stored:
 
 @contextmanager
 def stored(workload: Workload, ways: Sequence[Way]) -> Iterator[list[Stored]]:
-    """Writes the graphs that ways run into a folder that lasts as long as the context."""
+    """Writes the graphs of the given ways into a folder that exists for the duration of the context."""
     with tempfile.TemporaryDirectory() as folder:
         found = []
         for way in ways:
@@ -60,7 +60,7 @@ def stored(workload: Workload, ways: Sequence[Way]) -> Iterator[list[Stored]]:
 
 
 def _weight_bytes(way: Way, model: onnx.ModelProto) -> int:
-    """One copy of the weights as they run."""
+    """Size of one copy of the weights at run time."""
     if way is ORT_INT8:  # quantised constants in their own types, the rest in float32
         return sum(
             int(np.prod(tensor.dims, dtype=np.int64)) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
@@ -71,11 +71,11 @@ def _weight_bytes(way: Way, model: onnx.ModelProto) -> int:
 
 
 def measure_memory(workload: Workload, processes: int) -> list[Memory]:
-    """Rows of a pair, the baseline first; the ways take turns.
+    """Measures the rows of a pair, the baseline first; the ways take turns.
 
     Args:
         workload: the pair.
-        processes: fresh ones for each row.
+        processes: fresh processes per row.
     """
     with stored(workload, WAYS) as files:
         progress(f"{workload.pair.binary_name}: memory of {len(files) * processes} processes")
@@ -116,14 +116,14 @@ def child(
 
     Args:
         file: the network.
-        runs: how often to run it.
-        tool: command that runs the process.
-        switch: library that turns counting on and off: `loadtest.measures.instructions`.
-        env: variables that the process gets besides.
-        limit_s: seconds after which it is ended.
+        runs: number of runs.
+        tool: command that wraps the process, such as valgrind.
+        switch: library that turns counting on and off, see `loadtest.measures.instructions`.
+        env: additional environment variables.
+        limit_s: timeout in seconds.
 
     Raises:
-        UsageError: it failed.
+        UsageError: the process failed.
         subprocess.TimeoutExpired: it took too long.
     """
     command = [sys.executable, "-m", "loadtest.measures.memory_child", str(file.path), file.library, str(runs)]
@@ -139,5 +139,5 @@ def child(
         timeout=limit_s,
     )
     if done.returncode != 0:
-        raise UsageError(f"{file.name} could not be run in a process of its own: {done.stderr[-2000:]}")
+        raise UsageError(f"{file.name} could not be run in a separate process: {done.stderr[-2000:]}")
     return done.stdout.splitlines()[-1]

@@ -1,10 +1,10 @@
-"""Whole networks against their full-precision twins and other runtimes: `python -m loadtest.network`.
+"""Times whole networks against their full-precision twins and other runtimes: `python -m loadtest.network`.
 
 Rows are `<network>/<how it runs>`: `bireal18/binary` on the bit-packed operator, `resnet18/ort-fp32` the baseline of
 all rows of 18 layers, and so on for 34, 50 and 152 layers and the depth network. The baseline and the peers take float
-NCHW input with BatchNorm folded, prepared outside the timing; the networks as served take uint8 images. Every output is
-compared with the same network in stock operators before it is timed, and every custom operator with stock ones by the
-audit, which demands equal integers.
+NCHW input with BatchNorm folded, prepared outside the timing; the served networks take uint8 images. Before timing,
+every output is compared with that of the same network in standard operators, and the audit requires that every custom
+operator's integers equal those of standard operators.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ AGAINST = {"full": "the same network in onnxruntime, unoptimised", "binary": "de
 
 
 def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = None) -> Document:
-    """Measures all that the options select.
+    """Measures everything that the options select.
 
     Args:
         arguments: parsed options.
-        networks: instead of those that the options name.
+        networks: networks to use instead of those selected by the options.
 
     Raises:
         UsageError: the options select nothing, or there is no network to measure.
@@ -73,7 +73,7 @@ def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = Non
 def _cell(
     workload: Workload, ways: Sequence[Way], threads: int, batch: int, repetitions: int, left_out: list[LeftOut]
 ) -> list[Row]:
-    """Rows of one pair at one number of threads and one batch."""
+    """Rows of one pair for one number of threads and one batch size."""
     images = photos(batch, workload.pair.height, workload.pair.width)
     oracles: dict[Side, Output] = {}
     runs: list[CheckedRun] = []
@@ -84,7 +84,7 @@ def _cell(
             runs.append(checked_run(workload, way, threads, images, oracles[way.side]))
         except ParityError as error:
             left_out.append(LeftOut(name=workload.row_name(way), reason=str(error), failed=True))
-            if way is ORT_FP32:  # nothing to refer to
+            if way is ORT_FP32:  # ratios need the baseline
                 return []
     progress(f"{workload.pair.binary_name}, threads {threads}, batch {batch}: timing {len(runs)} rows")
     seconds = interleave(runs, repetitions, settle=SETTLE)
@@ -92,10 +92,10 @@ def _cell(
 
 
 def checked_run(workload: Workload, way: Way, threads: int, images: Images, oracle: Output) -> CheckedRun:
-    """Opens a way to run a network and compares its output with the oracle's.
+    """Prepares a way to run a network and compares its output with the oracle's.
 
     Raises:
-        ParityError: they disagree, or, for the bit-packed operator, an operator is inexact.
+        ParityError: the outputs disagree or, for the bit-packed operator, an operator is inexact.
     """
     exact = workload.audit(threads, images) if way is BINARY else None
     run = way.open(workload, threads, images)
@@ -110,13 +110,13 @@ def options() -> argparse.ArgumentParser:
         "--weights",
         choices=("auto", "random", "zoo"),
         default="auto",
-        help="random needs PyTorch; zoo takes the models of models/zoo; auto (default) is random where it can be",
+        help="random: needs PyTorch; zoo: the models of models/zoo; auto (default): random if PyTorch is installed",
     )
     return result
 
 
 def measure_options(argv: Sequence[str]) -> Document:
-    """Measures what command line options select; see `measure`."""
+    """Measures what the command-line options select; see `measure`."""
     return measure(options().parse_args(argv))
 
 

@@ -1,4 +1,4 @@
-"""Command line options that benchmarks and load tests share, and how their documents leave the program."""
+"""Command-line options shared by benchmarks and load tests, and the output of their documents."""
 
 from __future__ import annotations
 
@@ -24,58 +24,58 @@ Written = TypeVar("Written", Document, Costs)
 
 
 class UsageError(RuntimeError):
-    """What was asked for cannot be measured; the message says why and what to do."""
+    """The requested measurement is not possible; the message says why and what to do."""
 
 
 def parser(module: str, description: str, *, repetitions: int) -> argparse.ArgumentParser:
     """A parser with the shared options.
 
     Args:
-        module: name by which `python -m` runs the program.
+        module: module name for `python -m`.
         description: first sentence of the help.
-        repetitions: default.
+        repetitions: default number of repetitions.
     """
     result = Parser(prog=f"python -m {module}", description=description)
-    result.add_argument("--threads", type=count, nargs="+", default=[1], metavar="N", help="of a run (default 1)")
-    result.add_argument("--batch", type=count, nargs="+", default=[1], metavar="N", help="images a run (default 1)")
+    result.add_argument("--threads", type=count, nargs="+", default=[1], metavar="N", help="threads (default 1)")
+    result.add_argument("--batch", type=count, nargs="+", default=[1], metavar="N", help="batch sizes (default 1)")
     result.add_argument(
-        "--repetitions", type=count, default=repetitions, help=f"timed runs a row (default {repetitions})"
+        "--repetitions", type=count, default=repetitions, help=f"timed runs per row (default {repetitions})"
     )
     result.add_argument(
-        "--only", action="append", default=[], metavar="PATTERN", help="rows to measure, such as 'bireal18/*'; repeat"
+        "--only", action="append", default=[], metavar="PATTERN", help="rows, such as 'bireal18/*'; repeatable"
     )
     add_output(result)
     return result
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """The options by which `run_main` writes a document."""
+    """Adds the options that control the output of `run_main`."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--out", type=file_to_write, metavar="FILE", help="write that document to a file, too")
+    parser.add_argument("--out", type=file_to_write, metavar="FILE", help="also write the JSON document to a file")
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    """The option by which `run_report` writes a report."""
-    parser.add_argument("--out", type=file_to_write, help="write the report here too")
+    """Adds the option that controls the output of `run_report`."""
+    parser.add_argument("--out", type=file_to_write, metavar="FILE", help="also write the report to a file")
 
 
 def count(text: str) -> int:
-    """An argument that says how many."""
+    """Parses a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def positive(text: str) -> float:
-    """An argument that measures something."""
+    """Parses a finite number above 0."""
     value = float(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0, or has no end")
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
     return value
 
 
 def existing_file(text: str) -> Path:
-    """An argument that names a file."""
+    """Parses the path of an existing file."""
     path = Path(text)
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text}")
@@ -83,7 +83,7 @@ def existing_file(text: str) -> Path:
 
 
 def file_to_write(text: str) -> Path:
-    """An argument that names a file to write: what takes an hour to measure is not to be lost for a misspelt folder."""
+    """Parses the path of a writable file: a misspelt folder should fail before the measurement, not after."""
     path = Path(text)
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text} cannot be written")
@@ -91,13 +91,13 @@ def file_to_write(text: str) -> Path:
 
 
 def among(known: Sequence[str]) -> Callable[[str], list[str]]:
-    """What reads an argument of names, separated by commas, each one of those that are known."""
+    """Returns a parser of comma-separated names, each of which must be one of `known`."""
 
     def parse(text: str) -> list[str]:
         names = text.split(",")
         for name in names:
             if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(known)}")
         return names
 
     return parse
@@ -117,20 +117,20 @@ def settings(arguments: argparse.Namespace, *, settle: int, weights: str) -> Set
 
 
 def select(names: Sequence[str], patterns: Sequence[str], *, option: str = "--only", what: str = "row") -> list[str]:
-    """Names that one of the shell patterns matches; all of them without patterns.
+    """Names that match one of the shell patterns; all names if there are no patterns.
 
     Args:
-        names: to choose from.
-        patterns: as they were given.
-        option: that took them.
-        what: is named.
+        names: the names to choose from.
+        patterns: the patterns given.
+        option: the option they were given with, for the message.
+        what: what the names denote, for the message.
 
     Raises:
-        UsageError: a pattern matches none.
+        UsageError: a pattern matches nothing.
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(f"{option} {pattern!r} matches no {what}; there are: {', '.join(names)}.")
+            raise UsageError(f"{option} {pattern!r} matches no {what}; choose from: {', '.join(names)}.")
     return [name for name in names if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
@@ -139,15 +139,15 @@ def run_main(
     arguments: argparse.Namespace,
     table: Callable[[Written], Sequence[str]],
 ) -> int:
-    """Runs a benchmark, prints and writes what it says.
+    """Runs a benchmark, and prints and writes its document.
 
     Args:
-        measure: makes the document.
-        arguments: for it, and those of `add_output`.
-        table: the document as lines for a terminal.
+        measure: produces the document.
+        arguments: parsed options, including those of `add_output`.
+        table: formats the document as lines for a terminal.
 
     Returns:
-        0; 1 if a row failed its parity check; 2 if nothing could be measured, or the file not be written.
+        0; 1 if a row failed its parity check; 2 if nothing could be measured or the file could not be written.
     """
     try:
         document = measure(arguments)
@@ -162,17 +162,17 @@ def run_main(
 def run_report(
     measure: Callable[[argparse.Namespace], dict[str, Any]], arguments: argparse.Namespace, *errors: type[Exception]
 ) -> int:
-    """Runs what drives a service, prints and writes its report, with the machine as it was before.
+    """Runs a test of a service, and prints and writes its report together with a description of the machine.
 
     Args:
-        measure: makes the report.
-        arguments: for it, and those of `add_report`.
-        errors: that say that it could not be run.
+        measure: produces the report.
+        arguments: parsed options, including those of `add_report`.
+        errors: exceptions that mean that the test could not run.
 
     Returns:
-        0; 1 if the report says that something was wrong (`ok` is false); 2 if it could not be run.
+        0; 1 if the report says that something was wrong (`ok` is false); 2 if the test could not run.
     """
-    machine = describe_machine()  # before there is any load of ours
+    machine = describe_machine()  # before the test puts load on it
     try:
         document = measure(arguments)
     except errors as error:
@@ -183,12 +183,12 @@ def run_report(
 
 
 def deliver(text: str, shown: str, out: Path | None) -> int:
-    """Writes and prints what was measured, each whatever becomes of the other: it may have taken an hour.
+    """Writes and prints a result. A failure of one does not prevent the other: measuring may have taken an hour.
 
     Args:
         text: the document, for the file.
-        shown: for the terminal.
-        out: the file, if there is to be one.
+        shown: the text for the terminal.
+        out: the file, or None.
 
     Returns:
         0; 2 if the file could not be written.
@@ -200,18 +200,18 @@ def deliver(text: str, shown: str, out: Path | None) -> int:
         except OSError as error:
             print(f"error: {error}", file=sys.stderr)
             code = 2
-    with contextlib.suppress(OSError):  # whoever read it has gone
+    with contextlib.suppress(OSError):  # the reader of a pipe may have ended
         print(shown, flush=True)
     return code
 
 
 def progress(text: str) -> None:
-    """Says on the error stream what is being done: the output stream is the document's."""
+    """Reports progress on stderr, because stdout is for the document."""
     print(text, file=sys.stderr, flush=True)
 
 
 def table(document: Document) -> list[str]:
-    """The document as lines for a terminal."""
+    """Formats a document as lines for a terminal."""
     machine, how = document.machine, document.settings
     lines = [
         f"{machine.cpu} ({machine.cpu_id}), kernel {machine.isa}, {machine.usable_cpus} CPUs, load {machine.load_1m}",

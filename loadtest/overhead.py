@@ -1,14 +1,14 @@
-"""CPU that a request costs beyond its work: `python -m loadtest.overhead`, the service against FastAPI and mosec.
+"""Measures the CPU overhead per request of the service, FastAPI and mosec: `python -m loadtest.overhead`.
 
-Each server does the same: decode, prepare, run the shipped 1-bit classifier. All of them are up at once and take turns
-in short slices, so that what disturbs the machine disturbs all alike; what the work itself takes is measured in this
-process, single-threaded, before and after each slice. A slice's CPU is divided by the work beside it, and the median
-over the slices is what counts: a machine that is slow for a while does not shift it. CPU is that of the server's
-processes, by their own clocks; the load generator (`loadtest.keepalive`) is not in it.
+Every server does the same work: decode, preprocess and run the shipped 1-bit classifier. All servers run at once and
+take turns in short slices, so that disturbances affect all of them equally. The CPU time of the work alone is measured
+in this process, single-threaded, before and after each slice. Each slice's CPU time is divided by it, and the median
+over the slices is reported, which a temporarily slow machine does not shift. CPU times are those of the server's
+processes and exclude the load generator (`loadtest.keepalive`).
 
-The service does more for a request than its peers: limits, deadlines, ids, metrics of each stage, a log line, fairness,
-a signed token. `--cores` measures instead how many requests a second one core and two answer, with the load generator
-on the same, and what other processes took of the machine meanwhile.
+The service does more per request than its peers: limits, deadlines, request ids, per-stage metrics, a log line,
+fairness, a signed token. `--cores` instead measures the requests per second on one core and on two, with the load
+generator on the same cores, and the CPU time used by other processes meanwhile.
 """
 
 import argparse
@@ -36,13 +36,13 @@ from loadtest.stack import ROOT, StackError, ended, free_port, service
 from models.command_line import Parser
 
 SERVERS = ("bireal-serve", "fastapi", "mosec")
-_WORKS = 15  # a measurement of the work between two slices
+_WORKS = 15  # repetitions of the work between two slices
 _CLOCK_OF_A_PROCESS = 2  # clock_getcpuclockid(3): the low bits of a CPU clock's number
 
 
 @dataclass
 class _Up:
-    """A server that runs, and what was measured of it, by concurrency: (CPU / work, requests a second)."""
+    """A running server and its measurements by concurrency: (CPU / work, requests per second)."""
 
     name: str
     url: str
@@ -51,7 +51,7 @@ class _Up:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the comparison. Returns the exit code: 0 or 2 (it could not be run)."""
+    """Runs the comparison. Returns the exit code: 0 or 2 (it could not run)."""
     return run_report(_measure, _parser().parse_args(argv), StackError, LoadError, OSError)
 
 
@@ -61,12 +61,12 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def compare(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
-    """All rows.
+    """Measures all servers at all concurrencies.
 
     Raises:
         StackError: A server does not start.
-        LoadError: A request was not answered by 200.
-        OSError: A server is gone.
+        LoadError: A request was not answered with 200.
+        OSError: A server has ended.
     """
     with contextlib.ExitStack() as stack:
         servers = [_Up(name, *stack.enter_context(_serving(name))) for name in SERVERS]
@@ -76,11 +76,11 @@ def compare(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
             post(server.url, picture, requests=100, at_once=4)
         progress("the servers are up: measuring")
         works = [_work_s(picture)]
-        with contextlib.suppress(KeyboardInterrupt):  # what has been measured by then counts
+        with contextlib.suppress(KeyboardInterrupt):  # report what has been measured so far
             _take_turns(servers, arguments, picture, works)
         rounds = min(len(server.slices.get(at_once, ())) for server in servers for at_once in arguments.concurrency)
         if rounds == 0:
-            raise LoadError("No round was finished.")
+            raise LoadError("No round was completed.")
     work_s = statistics.quantiles(works, n=10)[0]
     rows = [_row(server, at_once, work_s) for server in servers for at_once in arguments.concurrency]
     return {
@@ -94,10 +94,10 @@ def compare(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
 
 
 def _take_turns(servers: Sequence[_Up], arguments: argparse.Namespace, picture: bytes, works: list[float]) -> None:
-    """Measures slices of all servers, and after each the CPU seconds of the work, which it adds to the last."""
+    """Measures slices of all servers, and after each slice the CPU seconds of the work, appended to `works`."""
     turns = [(server, at_once) for at_once in arguments.concurrency for server in servers]
     for number in range(arguments.rounds):
-        # By lot, the same each time: nobody always follows the same one.
+        # In a random order (with a fixed seed), so that no server always follows the same one.
         for server, at_once in random.Random(number).sample(turns, len(turns)):
             begun = cpu_s(server.pid)
             driven = post(server.url, picture, requests=arguments.requests, at_once=at_once)
@@ -108,7 +108,7 @@ def _take_turns(servers: Sequence[_Up], arguments: argparse.Namespace, picture: 
 
 
 def _row(server: _Up, at_once: int, work_s: float) -> dict[str, Any]:
-    """What a server's slices say; milliseconds are those of the machine when it is at its fastest."""
+    """The result row of a server; milliseconds refer to the machine at its fastest."""
     ratios = [ratio for ratio, _ in server.slices[at_once]]
     ratio = statistics.median(ratios)
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratio, ratio, ratio)
@@ -118,19 +118,19 @@ def _row(server: _Up, at_once: int, work_s: float) -> dict[str, Any]:
         "requests_per_s": round(statistics.median(per_s for _, per_s in server.slices[at_once]), 1),
         "cpu_ms": round(1000 * work_s * ratio, 3),
         "beyond_work_ms": round(1000 * work_s * (ratio - 1), 3),
-        # 1.7 standard errors of a median, by the quartiles: the notches of a box plot (McGill et al. 1978). Two medians
-        # whose intervals do not meet differ, with 95 % confidence.
+        # 1.7 standard errors of the median, from the quartiles: the notches of a box plot (McGill et al. 1978). Two
+        # medians whose intervals do not overlap differ with 95 % confidence.
         "plus_minus_ms": round(1000 * work_s * 1.57 * (high - low) / len(ratios) ** 0.5, 3),
     }
 
 
 def cores(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
-    """The service on one core and on two, in turns, the load generator on the same cores; and the work in threads.
+    """Measures the service on one core and on two in turns (with the load generator), and the work alone in threads.
 
     Raises:
         StackError: The service does not start.
-        LoadError: A request was not answered by 200.
-        OSError: The service is gone.
+        LoadError: A request was not answered with 200.
+        OSError: The service has ended.
     """
     cpus = sorted(os.sched_getaffinity(0))
     found: dict[str, list[dict[str, float]]] = {"1": [], "2": []}
@@ -175,13 +175,13 @@ def cores(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
 
 
 def _machine_cpu_s() -> float:
-    """CPU seconds of all processes of the machine since it started, in ticks; with what a hypervisor took."""
+    """CPU seconds of all processes of the machine since it booted, in steps of a tick, including steal time."""
     user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
     return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 
 def _work_in_threads(data: bytes, threads: int, seconds: float = 0.3) -> float:
-    """The work a second in so many threads without a server: what Python's lock leaves of several cores."""
+    """Repetitions of the work per second in threads, without a server: the scaling that the GIL allows."""
     end = time.perf_counter() + seconds
 
     def works(_: int) -> int:
@@ -196,7 +196,7 @@ def _work_in_threads(data: bytes, threads: int, seconds: float = 0.3) -> float:
 
 
 def _work_s(data: bytes) -> float:
-    """CPU seconds that the work takes without a server."""
+    """CPU seconds of the work without a server."""
     begun = time.process_time()
     for _ in range(_WORKS):
         work(data)
@@ -205,7 +205,7 @@ def _work_s(data: bytes) -> float:
 
 @contextlib.contextmanager
 def _serving(name: str, root: Path = ROOT) -> Iterator[tuple[str, int]]:
-    """Starts a server; gives where it classifies, and its process."""
+    """Starts a server; yields its classification URL and its process id."""
     if name == "bireal-serve":
         with service(["--intra-op-threads", 1], root=root) as server:
             yield f"{server.url}/classify", server.process.pid
@@ -227,18 +227,18 @@ def _serving(name: str, root: Path = ROOT) -> Iterator[tuple[str, int]]:
                 if httpx.post(url, content=photo_like(), timeout=10).status_code == 200:
                     break
             if process.poll() is not None or time.monotonic() > deadline:
-                raise StackError(f"{name} did not start; it says why above.")
+                raise StackError(f"{name} did not start; see its messages above.")
             time.sleep(0.2)
         yield url, process.pid
     finally:
-        for sent in (signal.SIGTERM, signal.SIGKILL):  # the second for what mosec leaves of its workers
+        for sent in (signal.SIGTERM, signal.SIGKILL):  # SIGKILL for worker processes that mosec leaves behind
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, sent)
             ended(process)
 
 
 def cpu_s(pid: int) -> float:
-    """CPU seconds of a process and of all below it, user and system, to the nanosecond where /proc has only ticks."""
+    """CPU seconds of a process and its descendants, user and system, from clocks finer than the ticks of /proc."""
     total = time.clock_gettime(~pid << 3 | _CLOCK_OF_A_PROCESS)
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
@@ -248,16 +248,18 @@ def cpu_s(pid: int) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m loadtest.overhead", description=__doc__)
-    parser.add_argument("--requests", type=count, default=40, help="of a slice (%(default)s)")
+    parser.add_argument("--requests", type=count, default=40, help="requests per slice (%(default)s)")
     parser.add_argument(
-        "--rounds", type=count, default=40, help="slices of each server and concurrency; Ctrl-C ends them (%(default)s)"
+        "--rounds", type=count, default=40, help="slices per server and concurrency; Ctrl-C stops early (%(default)s)"
     )
-    parser.add_argument("--concurrency", type=count, nargs="+", default=[1, 4, 16], help="at once (%(default)s)")
+    parser.add_argument(
+        "--concurrency", type=count, nargs="+", default=[1, 4, 16], help="concurrent requests (%(default)s)"
+    )
     parser.add_argument(
         "--picture", type=count, nargs=2, default=[500, 375], metavar=("WIDTH", "HEIGHT"), help="pixels (%(default)s)"
     )
-    parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout, whose service takes turns too")
-    parser.add_argument("--cores", action="store_true", help="one core against two instead")
+    parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout whose service is measured too")
+    parser.add_argument("--cores", action="store_true", help="compare one core with two instead")
     add_report(parser)
     return parser
 

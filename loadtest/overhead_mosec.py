@@ -1,6 +1,6 @@
 """The work of `loadtest.overhead_peers` behind mosec: one worker process, no batches.
 
-A file of its own: mosec starts its workers by importing it again.
+This is a separate file because mosec starts its workers by importing it again.
 """
 
 import sys
@@ -19,7 +19,7 @@ class Classify(mosec.Worker):
         handle()
 
     def deserialize(self, data: bytes) -> bytes:
-        """The body is the picture."""
+        """Returns the body, which is the picture."""
         return data
 
     def forward(self, data: bytes) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What the servers of `loadtest.overhead` have in common, and the plain one: FastAPI with a thread pool.
+"""The work shared by the servers of `loadtest.overhead`, and the simplest server: FastAPI with a thread pool.
 
-All decode, prepare and run with the service's own code, so that what differs is the server alone.
+All servers use the service's code to decode, preprocess and run, so that they differ only in the server itself.
 """
 
 import sys
@@ -16,14 +16,14 @@ from service.settings import load_settings
 
 @cache
 def handle() -> Handle:
-    """The default classifier's binary variant, loaded once a process; single-threaded runs, as the service's."""
+    """The default classifier's binary variant, loaded once per process, with single-threaded runs as in the service."""
     engine = Engine(load_settings({"intra_op_threads": 1}))
     (found,) = engine.handles("classify", None, "binary")
     return found
 
 
 def work(data: bytes) -> dict[str, Any]:
-    """Decode, prepare, run, and the best class: what each of the servers does for a request."""
+    """Decodes, preprocesses, runs and selects the best class: the work of every server for a request."""
     network = handle()
     card: Card = network.card
     image = decode(data, None, hint=network.task.decode_hint(card))
@@ -34,7 +34,7 @@ def work(data: bytes) -> dict[str, Any]:
 
 
 def serve_fastapi(port: int) -> None:
-    """As the documentation of FastAPI has it: the body is read, the work goes into the thread pool."""
+    """Serves as recommended in FastAPI's documentation: reads the body and runs the work in the thread pool."""
     import uvicorn
     from fastapi import FastAPI, Request
     from starlette.concurrency import run_in_threadpool

@@ -1,4 +1,4 @@
-"""A picture to send that needs no file: made from noise of many scales, it costs a decoder what a photograph does."""
+"""Synthetic pictures for load tests: multi-scale noise that is as expensive to decode as a photograph."""
 
 import io
 
@@ -10,7 +10,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def noise(height: int, width: int, seed: int | np.random.Generator, falloff: float = 1.0) -> Floats:
-    """A random texture, 0..1, [height, width], whose spectrum falls off as 1 / f^falloff."""
+    """A random texture 0..1, [height, width], with a 1 / f^falloff spectrum."""
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
     frequency = np.sqrt(rows**2 + columns**2)
     frequency[0, 0] = 1
@@ -21,13 +21,13 @@ def noise(height: int, width: int, seed: int | np.random.Generator, falloff: flo
 
 
 def photo_like(width: int = 500, height: int = 375, *, seed: int = 1, quality: int = 85) -> bytes:
-    """A JPEG whose spectrum falls off as 1/f, as those of photographs do.
+    """A JPEG with a 1/f spectrum, like photographs.
 
     Args:
-        width: Pixels; 500 x 375 is the usual size of an ImageNet photo.
-        height: Pixels.
-        seed: Of the noise: the same seed gives the same bytes.
-        quality: Of the JPEG.
+        width: Width in pixels; 500 x 375 is the typical size of an ImageNet photo.
+        height: Height in pixels.
+        seed: Seed of the noise; the same seed gives the same bytes.
+        quality: JPEG quality.
     """
     rng = np.random.default_rng(seed)
     channels = [noise(height, width, rng) for _ in range(3)]

@@ -1,7 +1,7 @@
-"""A real Ray cluster of two nodes on this machine, with the service on Ray Serve, to be driven and broken.
+"""A real two-node Ray cluster on this machine with the service on Ray Serve, for load and failure tests.
 
-Ray runs from its own environment (`make ray`); what is here only starts and ends its processes. Every process of a node
-carries that node's name in its environment, so that a node can be killed whole, and nothing is left behind.
+Ray runs from its own environment (`make ray`); this module only starts and stops its processes. Every process of a node
+has the node's mark in its environment, so that a node can be killed as a whole and no process is left behind.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ PROGRAMS = ROOT / ".venv-ray" / "bin"
 
 HEAD, WORKER = "127.0.0.2", "127.0.0.3"
 _MARK = "LOADTEST_RAY_NODE"
-_NODE_CPUS = 8  # logical ones: they say how many replicas fit on a node
+_NODE_CPUS = 8  # logical CPUs, which limit the number of replicas per node
 _STORE_BYTES = 80_000_000
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0",  # of two nodes, both are to get requests
+    "RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0",  # both nodes should get requests
     "RAY_DISABLE_DASHBOARD_UI": "1",
 }
 
 
 def missing() -> str | None:
-    """Why there can be no cluster here; None if there can."""
+    """Why a cluster cannot run here; None if it can."""
     if not (PROGRAMS / "serve").exists():
-        return "Ray is not installed: make ray"
+        return "Ray is not installed: run `make ray`"
     if not Path("/proc/self/environ").exists():
         return "the trial reads /proc, which this system does not have"
     return None
@@ -54,9 +54,9 @@ class Cluster:
     """A running cluster.
 
     Attributes:
-        url: of Serve's proxy, on the head node.
-        folder: logs.
-        marks: by node, what its processes carry.
+        url: address of Serve's proxy on the head node.
+        folder: folder of the logs.
+        marks: mark of each node's processes.
     """
 
     url: str
@@ -64,10 +64,10 @@ class Cluster:
     marks: Mapping[str, str]
 
     def replicas(self, application: str | None = None) -> list[dict[str, str]]:
-        """The replicas that live and announce themselves: target, node, pid, application. None while nobody knows."""
+        """The live replicas that announce themselves: target, node, pid, application. Empty while this is unknown."""
         try:
             answer = httpx.get(f"{self.url}/metrics-targets/", timeout=2)
-        except httpx.TransportError:  # the replica that knows them may be what was killed
+        except httpx.TransportError:  # the replica that reports them may have been killed
             return []
         if answer.status_code != 200:
             return []
@@ -79,7 +79,7 @@ class Cluster:
         return [item for item in found if application in {None, item["application"]} and _alive(int(item["pid"]))]
 
     def kill_node(self, address: str) -> int:
-        """Kills every process of a node at once, as a machine that goes away. Returns how many there were."""
+        """Kills every process of a node at once, like a machine failure. Returns the number of processes."""
         pids = _marked(self.marks[address])
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -89,15 +89,15 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(config: Mapping[str, Any], variables: Mapping[str, str], *, wait_s: float = 150.0) -> Iterator[Cluster]:
-    """A cluster of two nodes with the applications of a Serve configuration, ready to answer.
+    """A ready cluster of two nodes with the applications of a Serve configuration.
 
     Args:
-        config: as deploy/ray/serve.yaml; the proxy's port is replaced by a free one.
-        variables: of the environment of every replica.
-        wait_s: until every application runs.
+        config: like deploy/ray/serve.yaml; the proxy's port is replaced by a free one.
+        variables: environment variables of every replica.
+        wait_s: maximum time until every application runs.
 
     Raises:
-        StackError: it does not come up; the message says what Ray said.
+        StackError: the cluster does not start; the message contains Ray's output.
     """
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: Ray puts sockets there
     name = uuid.uuid4().hex[:8]
@@ -157,11 +157,11 @@ def cluster(config: Mapping[str, Any], variables: Mapping[str, str], *, wait_s: 
 
 @dataclass
 class Load:
-    """Requests without a pause from several clients, for as long as a block runs.
+    """Results of continuous requests from several clients during a block of code.
 
     Attributes:
-        statuses: how often each status was answered; 0 is a connection that failed.
-        slowest_s: the longest time that one took.
+        statuses: number of responses by status; 0 is a failed connection.
+        slowest_s: longest time of a request.
     """
 
     statuses: dict[int, int] = field(default_factory=dict)
@@ -169,18 +169,18 @@ class Load:
 
     @property
     def answered(self) -> int:
-        """With 200."""
+        """Number of requests answered with 200."""
         return self.statuses.get(200, 0)
 
     @property
     def lost(self) -> int:
-        """With anything else, or not at all."""
+        """Number of requests answered with anything else, or not at all."""
         return sum(self.statuses.values()) - self.answered
 
 
 @contextlib.contextmanager
 def load(url: str, path: str, image: bytes, clients: int) -> Iterator[Load]:
-    """Drives a path of a service; nothing is sent a second time."""
+    """Sends requests to a path of a service, without retries."""
     found, lock, done = Load(), threading.Lock(), threading.Event()
 
     def ask() -> None:
@@ -207,7 +207,7 @@ def load(url: str, path: str, image: bytes, clients: int) -> Iterator[Load]:
 
 
 def _marked(mark: str) -> list[int]:
-    """Processes that carry a mark in their environment."""
+    """Processes with a mark in their environment."""
     wanted = f"{_MARK}={mark}".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
@@ -218,7 +218,7 @@ def _marked(mark: str) -> list[int]:
 
 
 def _complaints(log: Path) -> str:
-    """The end of what Serve said, without its progress."""
+    """The end of Serve's log, without INFO lines."""
     lines = [line for line in log.read_text().splitlines() if " INFO " not in line]
     return "\n".join(lines)[-3000:]
 
@@ -232,7 +232,7 @@ def _alive(pid: int) -> bool:
 
 
 def _interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Ends `serve run`, which takes the applications down first; not for long, as the cluster goes with it."""
+    """Ends `serve run`, which first shuts down the applications; waits only briefly, since the cluster ends anyway."""
     process.send_signal(signal.SIGINT)
     try:
         process.wait(5)

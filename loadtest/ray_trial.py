@@ -1,7 +1,7 @@
-"""Ray Serve put to the test: `python -m loadtest.ray_trial` starts two nodes, drives them, and kills parts of them.
+"""Failure test of Ray Serve: `python -m loadtest.ray_trial` starts two nodes, sends load, and kills parts of them.
 
-Counts what clients lose when a replica dies, when replicas are drained, and when a node dies, and sees that depth
-scales apart from classification. `make ray` installs what it needs.
+Counts the requests that clients lose when a replica dies, when replicas are drained, and when a node dies, and checks
+that depth scales independently of classification. `make ray` installs the requirements.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ CLASSIFY_REPLICAS = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """What one part of the trial came to.
+    """The result of one part of the trial.
 
     Attributes:
         part: what was done.
-        clients: that sent without a pause.
-        requests: sent.
-        lost: not answered with 200; nothing was sent a second time.
-        statuses: how often each status came; 0 is a connection that broke.
-        slowest_s: the longest time that a request took.
-        replicas: of `bireal` and `depth`, before and after.
+        clients: number of clients, which send continuously.
+        requests: requests sent.
+        lost: requests not answered with 200; there are no retries.
+        statuses: number of responses by status; 0 is a broken connection.
+        slowest_s: longest time of a request.
+        replicas: replicas of `bireal` and `depth`, before and after.
     """
 
     part: str
@@ -56,9 +56,9 @@ class Finding:
 
 
 def configuration() -> dict[str, Any]:
-    """deploy/ray/serve.yaml with one proxy, three replicas for classification, and scaling that does not wait."""
+    """deploy/ray/serve.yaml with one proxy, three replicas for classification, and fast autoscaling."""
     config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
-    config["proxy_location"] = "HeadOnly"  # both nodes are this machine: there is one port
+    config["proxy_location"] = "HeadOnly"  # both nodes share this machine's port
     quick = {"upscale_delay_s": 1, "downscale_delay_s": 3, "metrics_interval_s": 1, "look_back_period_s": 2}
     scaling = {
         "bireal": {"min_replicas": CLASSIFY_REPLICAS, "max_replicas": CLASSIFY_REPLICAS},
@@ -82,7 +82,7 @@ class Trial:
         self._image = photo_like(120, 90)
 
     def kill_a_replica(self, seconds: float = 6.0) -> Finding:
-        """SIGKILL to one of the replicas that answer, and time for Serve to replace it."""
+        """Sends SIGKILL to a replica and waits until Serve has replaced it."""
 
         def act(_: Load) -> None:
             victim = self._cluster.replicas("bireal")[0]
@@ -93,7 +93,7 @@ class Trial:
         return self._under_load("a replica is killed", "/classify", 4, act)
 
     def scale_depth(self) -> Finding:
-        """As many clients of depth as need more replicas than one."""
+        """Sends depth requests from so many clients that one replica is not enough."""
 
         def act(_: Load) -> None:
             self._until("depth has more replicas", lambda: self._count("depth") >= 2)
@@ -101,7 +101,7 @@ class Trial:
         return self._under_load("depth scales up", "/depth", 8, act)
 
     def drain_depth(self) -> Finding:
-        """One client, for which one replica is enough: the others are drained under its requests."""
+        """Sends depth requests from one client, so that the surplus replicas are drained during its requests."""
 
         def act(_: Load) -> None:
             self._until("depth is back at one replica", lambda: self._count("depth") == 1)
@@ -109,7 +109,7 @@ class Trial:
         return self._under_load("depth is drained to one replica", "/depth", 1, act)
 
     def kill_a_node(self, seconds: float = 4.0) -> Finding:
-        """SIGKILL to every process of the second node at once."""
+        """Sends SIGKILL to every process of the second node at once."""
 
         def act(_: Load) -> None:
             self._cluster.kill_node(WORKER)
@@ -151,11 +151,11 @@ class Trial:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program. Returns the exit code: 1 when a drain or scaling lost a request, 2 without Ray."""
+    """Runs the program. Returns the exit code: 1 if draining or scaling lost a request, 2 without Ray."""
     parser = Parser(prog="python -m loadtest.ray_trial", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--record", action="store_true", help="write it to docs/benchmarks/ray, and the table there")
-    parser.add_argument("--render", action="store_true", help="try nothing: write the table again from the record")
+    parser.add_argument("--record", action="store_true", help="write document and table to docs/benchmarks/ray")
+    parser.add_argument("--render", action="store_true", help="only regenerate the table from the record")
     arguments = parser.parse_args(argv)
     if arguments.render:
         render()
@@ -179,13 +179,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(variables: Mapping[str, str]) -> dict[str, Any]:
-    """The whole trial.
+    """Runs the whole trial.
 
     Args:
-        variables: of the environment of the replicas.
+        variables: environment variables of the replicas.
 
     Raises:
-        StackError: the cluster does not come up, or does not recover.
+        StackError: the cluster does not start or does not recover.
     """
     machine = describe_machine()
     began = time.monotonic()
@@ -202,7 +202,7 @@ def run(variables: Mapping[str, str]) -> dict[str, Any]:
 
 
 def render(folder: Path = FOLDER) -> None:
-    """Writes the table again from the record."""
+    """Regenerates the table from the record."""
     (folder / "README.md").write_text(page(json.loads((folder / "trial.json").read_text())))
 
 

@@ -1,8 +1,8 @@
-"""Records the benchmarks in docs/benchmarks, and draws tables and plots from the file: `python -m loadtest.record`.
+"""Records the benchmarks in docs/benchmarks and generates its tables and plots: `python -m loadtest.record`.
 
-One file a machine and day, `<date>-<cpu>.json`; README.md and the plots are made from the files alone, so that they can
-be made again at any time (`--render`), and a test can tell whether they still fit. What people have to say of a record,
-such as what bounds a rate, stands in `<date>-<cpu>.remarks.md` and becomes part of the page.
+There is one file per machine and day, `<date>-<cpu>.json`. README.md and the plots are generated only from these files,
+so that they can be regenerated at any time (`--render`) and a test can check that they are up to date. Comments on a
+record, e.g. on what bounds a rate, are kept in `<date>-<cpu>.remarks.md` and included in the page.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ REMARKS = ".remarks.md"
 
 
 def render(records: Sequence[Recorded], remarks: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Every generated file of the folder: its name and its text.
+    """Names and contents of all generated files of the folder.
 
     Args:
-        records: all there are.
-        remarks: what people wrote on a record, by the stem of its file.
+        records: all records.
+        remarks: comments on a record, by the stem of its file.
     """
     files = {README: readme(records, remarks or {})}
     for record in records:
@@ -53,7 +53,7 @@ def render(records: Sequence[Recorded], remarks: Mapping[str, str] | None = None
 
 
 def recorded_files(folder: Path) -> list[Recorded]:
-    """All that a folder records, by name.
+    """All records of a folder, sorted by name.
 
     Raises:
         UsageError: a file is not a record.
@@ -68,15 +68,15 @@ def recorded_files(folder: Path) -> list[Recorded]:
 
 
 def recorded_remarks(folder: Path) -> dict[str, str]:
-    """What people wrote on the records, by the stem of the record's file."""
+    """Comments on the records, by the stem of the record's file."""
     return {path.name.removesuffix(REMARKS): path.read_text() for path in folder.glob(f"*{REMARKS}")}
 
 
 def write(folder: Path, record: Recorded | None = None) -> list[Path]:
-    """Writes a new record, if there is one, and draws everything again from the files.
+    """Writes a new record, if there is one, and regenerates everything from the files.
 
     Returns:
-        What was written.
+        The written files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -92,17 +92,17 @@ def write(folder: Path, record: Recorded | None = None) -> list[Path]:
 def options() -> argparse.ArgumentParser:
     """The program's options."""
     result = Parser(prog="python -m loadtest.record", description=__doc__)
-    result.add_argument("--render", action="store_true", help="measure nothing: draw again from the recorded files")
+    result.add_argument("--render", action="store_true", help="only regenerate the page from the recorded files")
     for name in ("network", "kernel", "costs"):
-        said = f"documents of loadtest.{name} to record, as one; measured now if not given"
+        said = f"documents of loadtest.{name} to merge and record (default: measure now)"
         result.add_argument(f"--{name}", type=Path, nargs="+", metavar="FILE", help=said)
-    said = "benchmarks that this record goes without"
+    said = "benchmarks to leave out of this record"
     result.add_argument("--without", nargs="+", choices=("kernel", "costs"), default=[], help=said)
-    result.add_argument("--repetitions", type=count, help="timed runs a row (default: each benchmark's own)")
+    result.add_argument("--repetitions", type=count, help="timed runs per row (default: that of each benchmark)")
     threads = sorted({1, usable_cpus()})
     result.add_argument("--threads", type=count, nargs="+", default=threads, help=f"default {threads}")
     result.add_argument(
-        "--batch", type=count, nargs="+", default=[1, 8], help="of networks (default 1 8); blocks take 1"
+        "--batch", type=count, nargs="+", default=[1, 8], help="batch sizes of networks (default 1 8); blocks use 1"
     )
     result.add_argument("--folder", type=Path, default=FOLDER, help="default docs/benchmarks")
     return result
@@ -141,7 +141,7 @@ def _document(
     arguments: argparse.Namespace,
     batch: Sequence[int],
 ) -> Document:
-    """A benchmark's document: as recorded in files, or measured now."""
+    """A benchmark's document, merged from files or measured now."""
     if paths is not None:
         return merged([Document.model_validate_json(path.read_text()) for path in paths])
     repetitions = [] if arguments.repetitions is None else ["--repetitions", str(arguments.repetitions)]
@@ -150,7 +150,7 @@ def _document(
 
 
 def _costs(paths: Sequence[Path] | None) -> Costs:
-    """The costs document: as recorded in files, or measured now."""
+    """The costs document, merged from files or measured now."""
     if paths is not None:
         return merged_costs([Costs.model_validate_json(path.read_text()) for path in paths])
     return costs.measure_options([])

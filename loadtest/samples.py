@@ -1,7 +1,7 @@
-"""The page's own pictures, drawn by arithmetic: nobody's photograph, so nobody's terms.
+"""Sample pictures of the web page, drawn procedurally so that no licence terms apply to them.
 
-`python -m loadtest.samples` writes them into service/ui. They are drawings: what a network says of them shows how
-the page works, and says nothing about its accuracy.
+`python -m loadtest.samples` writes them into service/ui. Predictions on these drawings demonstrate the page; they say
+nothing about accuracy.
 """
 
 import io
@@ -19,7 +19,7 @@ _QUALITY = 88
 
 
 def coffee(width: int = 512, height: int = 384) -> Image.Image:
-    """A cup of coffee on a table of dark wood, seen at a slant."""
+    """A cup of coffee on a dark wooden table, seen at an angle."""
     y, x = np.mgrid[0:height, 0:width]
     grain = noise(height, 4 * width, 12, 1.1)[:, ::4]
     scene = np.array([0.33, 0.20, 0.12]) * (0.55 + 0.9 * grain)[..., None]
@@ -134,7 +134,7 @@ def ball(width: int = 512, height: int = 384) -> Image.Image:
     tilt = 0.45
     p, q = u * np.cos(tilt) - v * np.sin(tilt), u * np.sin(tilt) + v * np.cos(tilt)
     p, w_turned = p * np.cos(0.5) + w * np.sin(0.5), w * np.cos(0.5) - p * np.sin(0.5)
-    # The two great circles, and the two loops that a basketball has.
+    # The seams of a basketball: two great circles and two loops.
     line = np.minimum.reduce([np.abs(p), np.abs(q), np.abs(np.abs(p) - 0.42 - 0.36 * q**2)])
     seam = np.clip((line - 0.022) * 60, 0, 1)
     light = np.clip(-0.45 * u - 0.65 * v + 0.61 * w, 0, 1)
@@ -191,7 +191,7 @@ Put = Callable[[Floats, npt.NDArray[np.bool_], Floats], None]
 
 
 def _houses(put: Put, wall_m: Floats, ray_y: Floats, camera_m: float, seed: int) -> None:
-    """A row of fronts, 12 m each, along one side."""
+    """A row of house fronts, 12 m each, along one side."""
     finite = np.isfinite(wall_m)
     at_m = np.where(finite, wall_m, 0)
     up_m = camera_m - ray_y * at_m
@@ -207,7 +207,7 @@ def _houses(put: Put, wall_m: Floats, ray_y: Floats, camera_m: float, seed: int)
 
 
 def _car(put: Put, ray_x: Floats, ray_y: Floats, camera_m: float, left_m: float, near_m: float, colour: Floats) -> None:
-    """A parked car as two boxes: body and cabin. Their backs and the sides that face the street are seen."""
+    """A parked car as two boxes, body and cabin, with visible backs and street-facing sides."""
     for low, high, inset, length, shade in ((0.35, 0.95, 0.0, 4.2, 1.0), (0.95, 1.45, 0.18, 2.4, 0.3)):
         near, left, right = near_m + 2 * inset, left_m + inset, left_m + 1.75 - inset
         paint = np.ones((*ray_x.shape, 3)) * (colour * shade + 0.04)
@@ -238,12 +238,12 @@ def _tree(put: Put, ray_x: Floats, ray_y: Floats, camera_m: float, x_m: float, a
 
 
 def _picture(scene: Floats, *, blur: float) -> Image.Image:
-    """Linear 0..1 [H, W, 3] to an image, a little soft as a lens makes it."""
+    """Converts linear 0..1 [H, W, 3] to an image, slightly blurred as by a lens."""
     pixels = (255 * np.clip(scene, 0, 1) + 0.5).astype(np.uint8)
     return Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(blur))
 
 
-#: File name of each, and what draws it.
+#: File names and the functions that draw them.
 SAMPLES: dict[str, Callable[[], Image.Image]] = {
     "sample-ladybird.jpg": ladybird,
     "sample-coffee.jpg": coffee,

@@ -1,9 +1,10 @@
-"""What the scheduler's settings are worth on this machine: `python -m loadtest.scheduling`.
+"""Compares scheduler settings on this machine: `python -m loadtest.scheduling`.
 
-Images are submitted to the service's own scheduler by a fixed number of callers, each of whom sends the next one when
-it has its answer: no HTTP and no decoding, so that nothing else is measured. For each network, one wide run is compared
-with several single-threaded ones, and each with runs of up to so many images that wait already (`max_batch`).
-Configurations take turns in short rounds, so that a machine that slows down slows all of them; the median round counts.
+A fixed number of callers submit images directly to the service's scheduler, each sending the next one when the previous
+one is answered. There is no HTTP and no decoding, so that only scheduling and inference are measured. For each network,
+one multi-threaded worker is compared with several single-threaded workers, each with different limits on how many
+waiting images are batched (`max_batch`). Configurations take turns in short rounds, so that a slowdown of the machine
+affects all of them; the median round counts.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ class Row(BaseModel):
 
     Attributes:
         network: `model/variant`.
-        workers: runs at the same time.
-        threads: of a run.
-        max_batch: most images of a run.
-        images_per_s: median over the rounds.
-        p50_ms: median time from submission to answer, milliseconds; over all rounds.
-        p95_ms: of which 95 % are faster.
-        batch: images of a run, on average.
+        workers: concurrent runs.
+        threads: threads per run.
+        max_batch: maximum batch size.
+        images_per_s: throughput, median over the rounds.
+        p50_ms: median latency from submission to result, over all rounds.
+        p95_ms: 95th percentile of the latency.
+        batch: mean batch size.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -80,7 +81,7 @@ class Document(BaseModel):
 
 @dataclass
 class Tried:
-    """What one configuration has shown so far."""
+    """The measurements of one configuration so far."""
 
     scheduler: Scheduler
     handle: Handle
@@ -91,7 +92,7 @@ class Tried:
 
 
 async def drive(tried: Tried, image: np.ndarray, *, callers: int, seconds: float) -> None:
-    """One round."""
+    """Runs one round."""
     end = time.perf_counter() + seconds
     answers = 0
 
@@ -136,14 +137,14 @@ def measure(arguments: argparse.Namespace) -> Document:
 
 
 def loaded(models: Path, threads: int) -> Registry:
-    """The models, for runs of so many threads."""
+    """Loads the models for runs with the given number of threads."""
     registry = Registry(load_settings({"model_dir": models, "intra_op_threads": threads}))
     registry.load(lambda _, variant: variant != "reference")
     return registry
 
 
 def row(tried: Tried) -> Row:
-    """Sums up a configuration."""
+    """Summarises a configuration."""
     p50, p95 = np.percentile(tried.latencies_s, [50, 95])
     return Row(
         network=f"{tried.handle.card.name}/{tried.handle.variant}",
@@ -184,14 +185,16 @@ def table(document: Document) -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the measurement."""
-    parser = Parser(prog="python -m loadtest.scheduling", description="Workers, threads and batches.")
+    parser = Parser(prog="python -m loadtest.scheduling", description="Compares workers, threads and batch sizes.")
     parser.add_argument("--models", type=Path, default=SHIPPED_MODELS, metavar="DIR", help="folder of models")
-    parser.add_argument("--cpus", type=count, default=usable_cpus(), help="threads in all (default: the usable CPUs)")
-    parser.add_argument("--max-batch", type=count, nargs="+", default=[1, 2, 4, 8], metavar="N")
-    parser.add_argument("--callers", type=count, default=16, help="images in flight (default 16)")
-    parser.add_argument("--seconds", type=positive, default=1.0, help="of a round (default 1)")
-    parser.add_argument("--rounds", type=count, default=3, help="of each configuration (default 3)")
-    parser.add_argument("--out", type=file_to_write, metavar="FILE", help="write the document to a file")
+    parser.add_argument("--cpus", type=count, default=usable_cpus(), help="total threads (default: all usable CPUs)")
+    parser.add_argument(
+        "--max-batch", type=count, nargs="+", default=[1, 2, 4, 8], metavar="N", help="batch limits (default 1 2 4 8)"
+    )
+    parser.add_argument("--callers", type=count, default=16, help="concurrent callers (default 16)")
+    parser.add_argument("--seconds", type=positive, default=1.0, help="length of a round (default 1)")
+    parser.add_argument("--rounds", type=count, default=3, help="rounds per configuration (default 3)")
+    parser.add_argument("--out", type=file_to_write, metavar="FILE", help="also write the JSON document to a file")
     arguments = parser.parse_args(argv)
     try:
         document = measure(arguments)

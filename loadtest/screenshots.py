@@ -1,4 +1,4 @@
-"""Photographs the page as the README shows it: `python -m loadtest.screenshots` writes docs/page-*.png.
+"""Takes the screenshots of the web page for the README: `python -m loadtest.screenshots` writes docs/page-*.png.
 
 Needs Chromium (`chromium` on the path; Debian: apt-get install chromium).
 """
@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from loadtest.stack import ROOT, StackError, service
 from models.command_line import Parser
 
-#: File, drawing that is picked, colours.
+#: File name, sample picture, colour scheme.
 SHOTS: tuple[tuple[str, str, Literal["light", "dark"]], ...] = (
     ("page-classify.png", "Coffee", "light"),
     ("page-depth.png", "Street", "dark"),
@@ -26,7 +26,7 @@ _WIDTH, _COLOURS, _RUNS = 1120, 112, 9
 
 
 def chromium() -> str:
-    """The browser's program.
+    """Path of the browser.
 
     Raises:
         StackError: There is none.
@@ -51,7 +51,7 @@ def browser() -> Iterator[Browser]:
 
 
 def compare_sample(page: Page, url: str, sample: str) -> None:
-    """Opens the page and has a drawing compared."""
+    """Opens the page and compares a sample picture."""
     page.goto(f"{url}/")
     page.locator("#state.ready").wait_for()
     page.get_by_role("button", name=sample).click()
@@ -59,7 +59,7 @@ def compare_sample(page: Page, url: str, sample: str) -> None:
 
 
 def photograph(page: Page) -> bytes:
-    """From the top to the end of the answer, as a PNG of few colours."""
+    """Screenshot from the top to the end of the answer, as a PNG with few colours."""
     end = page.locator("#experiments").bounding_box()
     assert end is not None
     clip = {"x": 0, "y": 0, "width": _WIDTH, "height": end["y"]}
@@ -72,16 +72,16 @@ def photograph(page: Page) -> bytes:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the photographs. Returns the exit code."""
+    """Writes the screenshots. Returns the exit code."""
     parser = Parser(prog="python -m loadtest.screenshots", description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder (%(default)s)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="output folder (default %(default)s)")
     arguments = parser.parse_args(argv)
     try:
         with service() as served, browser() as running:
             for name, sample, scheme in SHOTS:
                 page = running.new_page(viewport={"width": _WIDTH, "height": 900}, color_scheme=scheme)
                 compare_sample(page, served.url, sample)
-                for count in range(2, _RUNS + 1):  # one run says little about time
+                for count in range(2, _RUNS + 1):  # a single run says little about the time
                     page.get_by_role("button", name="Compare").click()
                     page.get_by_text(f"{count} comparisons on this page").wait_for(timeout=60_000)
                 (arguments.out / name).write_bytes(photograph(page))

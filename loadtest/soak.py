@@ -1,9 +1,9 @@
-"""A soak at saturation: `python -m loadtest.soak --minutes 10` keeps the service full, and watches its memory.
+"""Soak test at saturation: `python -m loadtest.soak --minutes 10` keeps the service full and watches its memory.
 
-More clients than the queue takes send pictures to every task and variant, good and bad ones; each answer is checked.
-The resident memory is read twice a second, and its slope fitted by least squares over the second half of the time, when
-caches and allocators are warm. Exit code 1: a wrong answer, a 500, memory that grows faster than `--max-slope`, or a
-service that ended before it was told to.
+More clients than the queue can hold send valid and invalid pictures to every task and variant, and check each response.
+Resident memory is sampled twice per second; its slope is fitted by least squares over the second half of the time, when
+caches and allocators are warm. Exit code 1 means a wrong response, a status 500, memory that grows faster than
+`--max-slope`, or a service that ended too early.
 """
 
 import argparse
@@ -26,18 +26,18 @@ from loadtest.scenarios.drive import Usage
 from loadtest.stack import StackError, service, stop
 from models.command_line import Parser
 
-#: What is sent, with the statuses that are right; 429 is the point of a soak at saturation.
+#: The expected statuses. 429 is normal at saturation.
 _RIGHT = {200, 429}
 _BAD = {"cut": 422, "text": 415}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the soak. Returns the exit code: 0, 1 (something was wrong) or 2 (it could not be run)."""
+    """Runs the soak test. Returns the exit code: 0, 1 (something was wrong) or 2 (it could not run)."""
     return run_report(soak, _parser().parse_args(argv), StackError)
 
 
 def soak(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Keeps a service of its own full for the time asked for, and reports.
+    """Starts a service, keeps it saturated for the given time, and returns the report.
 
     Raises:
         StackError: The service does not start.
@@ -46,7 +46,7 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
     options = ["--queue-size", arguments.queue_size]
     if arguments.model_dir:
         options += ["--model-dir", arguments.model_dir, "--fallback", "reference"]
-    counts: list[Counter[str]] = [Counter() for _ in range(arguments.clients)]  # one each: adding is not atomic
+    counts: list[Counter[str]] = [Counter() for _ in range(arguments.clients)]  # one each: counting is not atomic
     wrong: list[str] = []
     with service(options) as server:
         done = threading.Event()
@@ -94,14 +94,14 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _watch(process: Popen[str], seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """Times, s, and resident memory, bytes, for so long or until the process ends; one of each at least."""
+    """Samples times (s) and resident memory (bytes) for the given time or until the process ends; at least once."""
     begun = time.monotonic()
     times: list[float] = []
     memory: list[int] = []
     with tqdm(total=round(seconds), unit="s", file=sys.stderr) as bar:
         while True:
             used = Usage.of(process.pid).resident_bytes
-            if times and (used == 0 or process.poll() is not None):  # it has given its memory back
+            if times and (used == 0 or process.poll() is not None):  # the process has ended
                 break
             times.append(time.monotonic() - begun)
             memory.append(used)
@@ -120,7 +120,7 @@ def _client(
     counts: Counter[str],
     wrong: list[str],
 ) -> None:
-    """Asks until it is told to stop; each client has pictures of its own."""
+    """Sends requests until told to stop; each client has its own pictures."""
     pictures = [photo_like(seed=number, width=320 + 40 * (number % 7)), photo_like(1242, 375, seed=number)]
     paths = ["/classify", "/classify?variant=full", "/depth?variant=binary", "/compare/classify", "cut", "text"]
     weights = [16, 4, 2, 2, 1, 1]
@@ -138,7 +138,7 @@ def _client(
                 response = http.post(target, content=body, headers={"content-type": "application/octet-stream"})
             except httpx.HTTPError as error:
                 wrong.append(f"{path}: {type(error).__name__} {error}")
-                done.wait(0.1)  # a service that is gone refuses at once
+                done.wait(0.1)  # do not spin: an ended service refuses immediately
                 continue
             counts[f"{path} {response.status_code}"] += 1
             if response.status_code not in right:
@@ -149,11 +149,11 @@ def _client(
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m loadtest.soak", description=__doc__)
-    parser.add_argument("--minutes", type=positive, default=10.0, help="how long (%(default)s)")
-    parser.add_argument("--clients", type=count, default=24, help="at once (%(default)s)")
-    parser.add_argument("--queue-size", type=count, default=8, help="of the service: small, so that it is full")
-    parser.add_argument("--max-slope", type=float, default=500.0, help="kB a minute that count as flat (%(default)s)")
-    parser.add_argument("--model-dir", type=Path, help="other models than the shipped ones")
+    parser.add_argument("--minutes", type=positive, default=10.0, help="duration (default %(default)s)")
+    parser.add_argument("--clients", type=count, default=24, help="concurrent clients (default %(default)s)")
+    parser.add_argument("--queue-size", type=count, default=8, help="the service's queue, small (default %(default)s)")
+    parser.add_argument("--max-slope", type=float, default=500.0, help="memory growth limit, kB/min (%(default)s)")
+    parser.add_argument("--model-dir", type=Path, help="models to use instead of the shipped ones")
     add_report(parser)
     return parser
 

@@ -1,7 +1,7 @@
-"""The service and Prometheus as processes of their own, for as long as a block of code runs.
+"""Runs the service and Prometheus as separate processes for the duration of a block of code.
 
-What drives, kills or photographs them (load tests, the pictures of the dashboards, tests) starts them here, on free
-ports of the loopback interface, and nothing is left behind.
+Load tests, the dashboards' screenshots and tests start them here, on free ports of the loopback interface. No process
+is left behind.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Service:
     """A running service.
 
     Attributes:
-        url: its address, without a slash at the end.
-        pid: of its process; None where it is somebody else's.
+        url: its address, without a trailing slash.
+        pid: its process id; None if it was not started here.
     """
 
     url: str
@@ -49,10 +49,10 @@ class Service:
 
 @dataclass(frozen=True)
 class Started(Service):
-    """A service that was started here.
+    """A service started here.
 
     Attributes:
-        process: its process; standard output is read up to the line that names the address.
+        process: its process; standard output has been read up to the line with the address.
     """
 
     process: subprocess.Popen[str]
@@ -67,21 +67,20 @@ def service(
     log: Path | None = None,
     root: Path = ROOT,
 ) -> Iterator[Started]:
-    """A service that is ready, on a free port; stopped at the end.
+    """A ready service on a free port; stopped at the end.
 
     Args:
-        options: for `python -m service serve`; they stand over those here, by which warnings are logged and nothing is
-            drained.
-        variables: added to the environment.
-        cpus: the CPUs that it may use; all of this process's by default.
-        log: where its log goes; to this process's standard error by default.
-        root: the checkout whose service it is.
+        options: options of `python -m service serve`. They override the defaults used here: log warnings, no draining.
+        variables: additional environment variables.
+        cpus: the CPUs that it may use; by default those of this process.
+        log: file for its log; by default this process's standard error.
+        root: the checkout to run the service from.
 
     Raises:
         StackError: it did not start or did not become ready.
     """
     command = [sys.executable, "-m", "service", "serve", "--json", "--port", "0", "--log-level", "warning"]
-    command += ["--drain-s", "0"]  # nothing balances load here that would have to notice
+    command += ["--drain-s", "0"]  # there is no load balancer that must notice the shutdown
     with contextlib.ExitStack() as stack:
         errors = stack.enter_context(log.open("w")) if log else None
         process = subprocess.Popen(  # noqa: S603  no shell, and arguments of our own
@@ -98,7 +97,7 @@ def service(
         line = process.stdout.readline()
         said = json.loads(line) if line else {}
         if "url" not in said:
-            why = line.strip()[:500] or (log.read_text().strip()[-500:] if log else "it says why above")
+            why = line.strip()[:500] or (log.read_text().strip()[-500:] if log else "see its messages above")
             raise StackError(f"The service did not start: {why}")
         wait_ready(said["url"], process)
         yield Started(said["url"], process.pid, process)
@@ -108,20 +107,20 @@ def service(
 def prometheus(
     targets: Sequence[str], folder: Path, *, scrape_s: int = 1, discovery: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """The address of a Prometheus that scrapes services as deploy/prometheus says, found at `targets`.
+    """The address of a Prometheus that scrapes `targets` with the configuration of deploy/prometheus.
 
     Args:
         targets: addresses of services.
-        folder: for its data, configuration and log; must exist.
+        folder: existing folder for its data, configuration and log.
         scrape_s: seconds between scrapes.
-        discovery: of HTTP service discovery, for targets besides.
+        discovery: HTTP service discovery configuration, for additional targets.
 
     Raises:
-        StackError: there is no Prometheus, or it did not start.
+        StackError: Prometheus is not installed or did not start.
     """
     program = shutil.which("prometheus")
     if program is None:
-        raise StackError("There is no prometheus to run (Debian and Ubuntu: apt-get install prometheus).")
+        raise StackError("Prometheus is not installed (Debian and Ubuntu: apt-get install prometheus).")
     config: dict[str, Any] = yaml.safe_load(PROMETHEUS_CONFIG.read_text())
     (job,) = (job for job in config["scrape_configs"] if job["job_name"] == "bireal")
     for key in [key for key in job if key.endswith("_sd_configs")]:
@@ -152,7 +151,7 @@ def prometheus(
         def ready() -> bool:
             if process.poll() is not None:
                 said = (folder / "prometheus.log").read_text()[-500:]
-                raise StackError(f"Prometheus ended with {process.returncode}: {said}")
+                raise StackError(f"Prometheus exited with {process.returncode}: {said}")
             with contextlib.suppress(OSError):
                 get(f"{address}/-/ready")
                 return True
@@ -166,7 +165,7 @@ def wait_ready(url: str, process: subprocess.Popen[str] | None) -> None:
     """Waits until a service answers requests.
 
     Raises:
-        StackError: it does not within START_S, says that it never will, or has ended.
+        StackError: it is not ready within START_S, reports that it failed, or has ended.
     """
     give_up = time.monotonic() + START_S
     said = "it does not answer"
@@ -183,30 +182,30 @@ def wait_ready(url: str, process: subprocess.Popen[str] | None) -> None:
         else:
             return
         if process is not None and process.poll() is not None:
-            said = f"it ended with {process.returncode}"
+            said = f"it exited with {process.returncode}"
             break
         time.sleep(0.1)
     raise StackError(f"The service at {url} is not ready: {said}")
 
 
 def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = START_S) -> None:
-    """Asks until the answer is yes.
+    """Polls until a condition holds.
 
     Raises:
-        StackError: it was not in time.
+        StackError: it did not hold in time; `what` describes it.
     """
     give_up = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > give_up:
-            raise StackError(f"Not within {timeout_s:g} s: {what}.")
+            raise StackError(f"Timed out after {timeout_s:g} s waiting until: {what}.")
         time.sleep(0.1)
 
 
 def get(url: str, timeout_s: float = 10.0) -> str:
-    """The body of an answer.
+    """The body of a response.
 
     Raises:
-        OSError: there was none, or its status is an error's (`urllib.error.HTTPError`).
+        OSError: there was no response, or it has an error status (`urllib.error.HTTPError`).
     """
     with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310  an http address
         text: str = response.read().decode()
@@ -222,26 +221,26 @@ def free_port() -> int:
 
 
 def pinned(command: Sequence[str], cpus: Sequence[int] | None) -> list[str]:
-    """The command on these CPUs only: a process that is started on them counts no others as its own.
+    """The command restricted to these CPUs from its start, so that the process counts only these.
 
     Raises:
-        StackError: there is no taskset.
+        StackError: taskset is not installed.
     """
     if cpus is None:
         return list(command)
     if shutil.which("taskset") is None:
-        raise StackError("There is no taskset to pin processes with (Debian and Ubuntu: apt-get install util-linux).")
+        raise StackError("Pinning processes needs taskset (Debian and Ubuntu: apt-get install util-linux).")
     return ["taskset", "--cpu-list", ",".join(map(str, cpus)), *command]
 
 
 def stop(process: subprocess.Popen[Any]) -> int:
-    """Ends a process of ours, kindly first. Returns its exit code."""
+    """Terminates a process, and kills it if necessary. Returns its exit code."""
     process.terminate()
     return ended(process)
 
 
 def ended(process: subprocess.Popen[Any]) -> int:
-    """The exit code of a process that was told to end: -SIGKILL where it did not within STOP_S, and was killed."""
+    """Waits for a process that was told to end, and kills it after STOP_S. Returns its exit code."""
     try:
         return process.wait(STOP_S)
     except subprocess.TimeoutExpired:

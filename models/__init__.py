@@ -1,4 +1,4 @@
-"""Offline side of bireal-serve: networks, binarisation, training, export (PyTorch)."""
+"""Offline side of bireal-serve: networks, binarisation, training and export (PyTorch)."""
 
 from models.extras import explain_missing_packages
 

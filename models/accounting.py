@@ -1,13 +1,13 @@
 """Memory and BOPs of a network by the paper's rule (Sec. 4.4.1, Table 5).
 
-``python -m models.accounting [--json]`` prints the table; ``--graph MODEL.onnx`` counts an exported graph, ``--depth 50
---method binarynet --structure res --size 160x608`` (and so on) one network, as `ArchConfig` names its fields;
-``--option weight_bases=2`` sets one of its method's.
+``python -m models.accounting [--json]`` prints the table, ``--graph MODEL.onnx`` the cost of an exported graph.
+``--depth 50 --method binarynet --structure res --size 160x608`` prints the cost of one network; the options are named
+after the fields of `ArchConfig`, and ``--option weight_bases=2`` sets an option of the method.
 
 memory = 32 bit x real parameters + 1 bit x binary weights; BOPs = 64 x real multiply-accumulates + binary ones.
-Real parameters include BatchNorm's two a channel and the classifier's bias; activations, pooling, BatchNorm's and the
-shortcut's arithmetic are not counted, as in the paper. What a method scales its binary sums with at inference is: for
-XNOR-Net, one real number an output channel and two real multiplications an output. Several bases count several times.
+Real parameters include BatchNorm's two per channel and the classifier's bias. As in the paper, activations, pooling and
+the arithmetic of BatchNorm and shortcuts are not counted. Factors that scale the binary sums at inference are counted:
+for XNOR-Net, one real number per output channel and two real multiplications per output. Each base counts separately.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ BOPS_REAL_MAC = 64
 
 @dataclass(frozen=True)
 class Cost:
-    """What one network stores and computes for one image.
+    """Parameters of a network, and its operations for one image.
 
     Attributes:
-        binary_params: 1-bit weights.
-        real_params: 32-bit parameters.
-        binary_macs: multiply-accumulates of a binary with a binary value.
-        real_macs: the others.
+        binary_params: number of 1-bit weights.
+        real_params: number of 32-bit parameters.
+        binary_macs: multiply-accumulates of two binary values.
+        real_macs: all other multiply-accumulates.
     """
 
     binary_params: int
@@ -49,19 +49,19 @@ class Cost:
 
     @property
     def memory_bits(self) -> int:
-        """Paper Sec. 4.4.1."""
+        """Memory of the parameters in bits (paper Sec. 4.4.1)."""
         return BITS_REAL * self.real_params + self.binary_params
 
     @property
     def bops(self) -> int:
-        """Binary operations, a real multiply-accumulate counted as 64."""
+        """Binary operations; a real multiply-accumulate counts as 64."""
         return BOPS_REAL_MAC * self.real_macs + self.binary_macs
 
 
 def cost_of(config: ArchConfig, height: int, width: int) -> Cost:
     """Count a network's parameters and multiply-accumulates for one image of ``height`` x ``width``.
 
-    Runs the network on PyTorch's meta device (shapes only), so it is exact and takes no time.
+    The network runs on PyTorch's meta device (shapes only), which is exact and fast.
     """
     macs = {"binary": 0, "real": 0}
 
@@ -83,7 +83,7 @@ def cost_of(config: ArchConfig, height: int, width: int) -> Cost:
     with torch.device("meta"):
         network = build(config).eval()
         bases: dict[nn.Module, int] = {m.conv: m.sign.bases for m in network.modules() if isinstance(m, BinaryLayer)}
-        set_phase(network, Phase.CLIP)  # one convolution a layer, whatever its bases: they are multiplied out above
+        set_phase(network, Phase.CLIP)  # one convolution per layer; count_conv multiplies by the number of bases
         for module in network.modules():
             module.register_forward_hook(count)
         network(torch.empty(1, 3, height, width))
@@ -98,7 +98,7 @@ def cost_of(config: ArchConfig, height: int, width: int) -> Cost:
     )
 
 
-# Paper Table 5 as printed. The 34-layer exponents are misprints there (124e10 stands for 1.24e10, 234e11 for 2.34e11).
+# Paper Table 5 as printed, except for the 34-layer exponents, which are misprints (see NOTES).
 PRINTED = {
     (18, "bireal"): {"memory_mbit": 33.6, "memory_saving": 11.14, "bops": 1.04e10, "bops_saving": 11.06},
     (18, "xnornet"): {"memory_mbit": 33.7, "memory_saving": 11.10, "bops": 1.07e10, "bops_saving": 10.86},
@@ -111,10 +111,10 @@ NOTES = {
     34: "printed with the exponents 124e10, 127e10 and 234e11, which are misprints of 1.24e10, 1.27e10 and 2.34e11",
 }
 DIGITS = {"memory_mbit": ".1f", "memory_saving": ".2f", "bops": ".2e", "bops_saving": ".2f"}  # as printed
-# Convolution and classifier weights plus about this many real parameters give the printed memory of every row.
+# The memory printed in every row counts the convolution and classifier weights and about this many real parameters.
 PRINTED_EXTRA_PARAMS = 12_300
 
-# XNOR-Net's rows are of its own structure: a shortcut around two convolutions, which changes no count.
+# XNOR-Net's rows use its original structure, one shortcut around two convolutions; this does not change any count.
 NETWORKS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("bireal", "bireal", {}),
     ("xnornet", "xnornet", {"structure": "res"}),
@@ -126,8 +126,8 @@ FIGURES = ("memory_mbit", "memory_saving", "bops", "bops_saving")
 def table(size: int = 224) -> list[dict[str, object]]:
     """Rows of Table 5, and of the depths that the paper leaves out, for ImageNet's 1000 classes.
 
-    Each of `FIGURES` is there as computed and, prefixed with ``printed_``, as the paper prints it, None if it does not.
-    ``differs`` names those whose printed digits are not the computed ones, rounded.
+    Each row has the `FIGURES` as computed and, prefixed with ``printed_``, as printed in the paper (None if they are
+    not). ``differs`` lists the figures whose printed value is not the computed one, rounded.
     """
     rows: list[dict[str, object]] = []
     for depth in (18, 34, 50, 152):
@@ -161,24 +161,24 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--graph", type=Path, metavar="MODEL.onnx", help="count this exported graph instead")
-    parser.add_argument("--depth", type=int, help="count this one network instead: 18, 34, 50 or 152 layers")
-    parser.add_argument("--method", default="bireal", help="its binarisation, none for full precision")
+    parser.add_argument("--depth", type=int, help="count a single network instead, of 18, 34, 50 or 152 layers")
+    parser.add_argument("--method", default="bireal", help="binarisation method, or none for full precision")
     parser.add_argument("--structure", default="bireal", help="bireal, res or plain")
     parser.add_argument("--task", default="classify", help="classify or depth")
-    parser.add_argument("--width", type=float, default=1.0, help="multiple of the paper's channels")
-    parser.add_argument("--classes", type=int, default=1000, help="outputs of a classifier")
-    parser.add_argument("--size", default="224", help="of the image: 224, or 160x608 (height x width)")
+    parser.add_argument("--width", type=float, default=1.0, help="width multiplier on the paper's channel counts")
+    parser.add_argument("--classes", type=int, default=1000, help="number of classes of a classifier")
+    parser.add_argument("--size", default="224", help="image size: 224, or 160x608 (height x width)")
     parser.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="of the method, such as k_map=false; repeatable",
+        help="an option of the method, such as k_map=false; repeatable",
     )
     parser.add_argument(
         "--binary-first-1x1",
         action="store_true",
-        help="bottlenecks as the paper's text has them: no 1x1 is real-valued",
+        help="make the network's first bottleneck 1x1 convolution binary, as in the paper's text",
     )
     args = parser.parse_args(arguments)
     if args.graph:
@@ -199,20 +199,21 @@ def main(arguments: list[str] | None = None) -> int:
     for depth, note in NOTES.items():
         print(f"{depth} layers: {note}.")
     print(
-        "Memory: the printed figures are those of the convolutions' and the classifier's weights (XNOR-Net: and\n"
-        f"scales) plus about {PRINTED_EXTRA_PARAMS:,} real parameters in every row; here BatchNorm and bias count."
+        "Memory: the printed figures count the weights of the convolutions and the classifier (XNOR-Net: also the\n"
+        f"scales) plus about {PRINTED_EXTRA_PARAMS:,} real parameters in every row; the computed ones count BatchNorm\n"
+        "and biases."
     )
     unrounded = [
         f"{row['name']} {row['bops']:.4e} as {row['printed_bops']:.2e}"
         for row in rows
         if "bops" in row["differs"]  # type: ignore[operator]  # a list
     ]
-    print(f"BOPs: cut off or rounded up in print: {', '.join(unrounded)}.")
+    print(f"BOPs truncated or rounded up in print: {', '.join(unrounded)}.")
     return 0
 
 
 def _print_network(args: argparse.Namespace) -> int:
-    """Print the cost of the network that the arguments describe as JSON."""
+    """Print, as JSON, the cost of the network described by the arguments."""
     try:
         height, width = _sides(args.size, multiples=args.task == "depth")
         config = ArchConfig(
@@ -222,7 +223,7 @@ def _print_network(args: argparse.Namespace) -> int:
             task=args.task,
             num_classes=args.classes,
             width=args.width,
-            max_disparity_px=90.0 if args.task == "depth" else 0.0,  # a range of outputs: it changes no count
+            max_disparity_px=90.0 if args.task == "depth" else 0.0,  # the output range does not affect the cost
             first_1x1_real=not args.binary_first_1x1,
             options=_options(args.method, args.option),
         )
@@ -235,10 +236,10 @@ def _print_network(args: argparse.Namespace) -> int:
 
 
 def _options(method: str, pairs: list[str]) -> dict[str, object]:
-    """A method's options from texts such as ``weight_bases=2``, each of the type of its default.
+    """Parse a method's options from strings such as ``weight_bases=2``, using the types of the defaults.
 
     Raises:
-        ValueError: there is no such method or option, or the value is of another type.
+        ValueError: there is no such method or option, or a value has the wrong type.
     """
     if method == "none" and not pairs:
         return {}
@@ -247,7 +248,7 @@ def _options(method: str, pairs: list[str]) -> dict[str, object]:
     for pair in pairs:
         key, _, text = pair.partition("=")
         if key not in defaults:
-            raise ValueError(f"--option {pair}: {method} has the options {', '.join(defaults) or 'none'}")
+            raise ValueError(f"--option {pair}: the options of {method} are: {', '.join(defaults) or 'none'}")
         kind = type(defaults[key])
         if kind is bool and text in ("true", "false"):
             found[key] = text == "true"
@@ -255,23 +256,23 @@ def _options(method: str, pairs: list[str]) -> dict[str, object]:
             found[key] = kind(text)
         else:
             wanted = "true or false" if kind is bool else "a whole number"
-            raise ValueError(f"--option {pair}: {key} is {wanted}")
+            raise ValueError(f"--option {pair}: {key} must be {wanted}")
     return found
 
 
 def _sides(text: str, *, multiples: bool) -> tuple[int, int]:
-    """Height and width of ``224`` or ``160x608``; a depth network's, which are doubled back up, are multiples of 32."""
+    """Height and width from ``224`` or ``160x608``, multiples of 32 if ``multiples`` (depth networks need that)."""
     sides = [int(side) if side.isdecimal() else 0 for side in text.lower().split("x")]
     if len(sides) > 2 or min(sides) < 32:
-        raise ValueError(f"--size {text} is not one or two numbers of at least 32")
+        raise ValueError(f"--size {text}: give one number or HEIGHTxWIDTH, each at least 32")
     if multiples and any(side % 32 for side in sides):
-        raise ValueError(f"--size {text}: a depth network's are multiples of 32")
+        raise ValueError(f"--size {text}: a depth network needs multiples of 32")
     return sides[0], sides[-1]
 
 
 def _print_graph(path: Path) -> int:
     """Print the cost of an exported graph as JSON."""
-    # Here, because models.export needs this module.
+    # Imported here because models.export imports this module.
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -283,7 +284,7 @@ def _print_graph(path: Path) -> int:
     try:
         cost = cost_of_graph(onnx.load(path))
     except (DecodeError, ValueError) as error:
-        print(f"error: {path} is not a graph that models.export wrote ({str(error).strip()})", file=sys.stderr)
+        print(f"error: {path} is not a graph written by models.export ({str(error).strip()})", file=sys.stderr)
         return 2
     told = {**asdict(cost), "memory_mbit": cost.memory_bits / 1e6, "bops": cost.bops, "note": NOTE}
     print(json.dumps(told, indent=1))
@@ -291,7 +292,7 @@ def _print_graph(path: Path) -> int:
 
 
 def _columns(memory: object, memory_saving: object, bops: object, bops_saving: object) -> str:
-    """Four figures of a row, blank where there is none."""
+    """The four figures of a row, blank where missing."""
     texts = [
         f"{memory:.1f} Mbit" if memory is not None else "",
         f"{memory_saving:.2f}x" if memory_saving is not None else "",

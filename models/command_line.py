@@ -1,4 +1,4 @@
-"""The parser of the programs that are run as ``python -m models.*`` and ``python -m loadtest.*``."""
+"""The argument parser of the programs ``python -m models.*`` and ``python -m loadtest.*``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, whose errors are two lines in place of a usage that is longer than the screen."""
+    """An `argparse.ArgumentParser` that reports errors in two lines instead of printing the long usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong and where to read on, and ends the program with exit code 2."""
-        sys.stderr.write(f"{self.prog}: error: {message}\n`{self.prog} --help` says what there is.\n")
+        """Print the error and a pointer to ``--help``, and exit with code 2."""
+        sys.stderr.write(f"{self.prog}: error: {message}\nRun `{self.prog} --help` for usage.\n")
         raise SystemExit(2)

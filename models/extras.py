@@ -1,11 +1,11 @@
-"""A missing package named together with the command that installs it, in the place of a traceback."""
+"""Replaces the traceback for a missing package by a message with the command that installs it."""
 
 from __future__ import annotations
 
 import sys
 from types import TracebackType
 
-# Package -> (what it is, the extra that brings it, the command that installs it in a working copy).
+# Package -> (display name, the extra that includes it, the command that installs it in a working copy).
 _EXTRAS = {
     "torch": ("PyTorch", "train", "make setup"),
     "efficientnet_lite_pytorch": ("EfficientNet-Lite", "teacher", "make setup"),
@@ -18,7 +18,7 @@ _EXTRAS = {
 
 
 def remedy(package: str) -> str:
-    """One sentence on a package that cannot be imported: what it is and what installs it.
+    """One sentence that names a missing package and the command that installs it.
 
     Args:
         package: name of the module that was not found.
@@ -29,17 +29,14 @@ def remedy(package: str) -> str:
         return (
             f"{name} is not installed: run `{command}` (or `pip install 'bireal-serve[{extra}]'`) and use that Python."
         )
-    return (
-        f"the package {top} is not installed for {sys.executable}: run `make setup` and start this program with "
-        ".venv/bin/python."
-    )
+    return f"the package {top} is not installed for {sys.executable}: run `make setup` and use .venv/bin/python."
 
 
 def explain_missing_packages() -> None:
-    """Has a program that is run as `python -m` end with `remedy` where a package is missing.
+    """Make a program run as ``python -m`` exit with `remedy` when a package is missing.
 
-    Called while the program's package is imported, when Python has not yet put the program's name into `sys.argv`;
-    where the package is imported by anything else it does nothing.
+    Call this while the program's package is being imported: ``sys.argv[0]`` is still ``-m`` then. For any other import
+    of the package it does nothing.
     """
     if sys.argv[:1] == ["-m"]:
         sys.excepthook = _hook

@@ -1,8 +1,8 @@
 """``python -m models.make MODEL --data DIR --runs DIR --zoo DIR``: every step of a model, from data to card.
 
-Runs the commands that a user could type, in order, and says each before it runs: the teacher's labels, the recipes
-that the model's recipe starts from, BatchNorm's statistics, the calibration, the export with its figures. What is
-there already is not made again, and an interrupted run is resumed; so the same line starts, goes on and finishes.
+Prints and runs the individual commands in order: the teacher's labels, the recipes that the model's recipe starts from,
+the BatchNorm statistics, the calibration, and the export with its evaluation. Finished steps are skipped and an
+interrupted run is resumed, so repeating the same command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from models.train.recipes import get_recipe
 
 @dataclass(frozen=True)
 class Product:
-    """A model, from its recipe to its card.
+    """A model that can be made.
 
     Attributes:
-        recipe: whose checkpoint it is.
-        export: further arguments of ``models.export``.
+        recipe: the recipe whose checkpoint is exported.
+        export: additional arguments of ``models.export``.
     """
 
     recipe: str
@@ -39,7 +39,7 @@ PRODUCTS = {
     "bireal18-tiny100": Product("bireal18-tiny100-large", ("--stem", "int8")),
     "resnet50-kitti-depth": Product("resnet50-kitti-depth"),
     "bireal50-kitti-depth": Product("bireal50-kitti-depth"),
-    # not shipped: taught by a pretrained network (docs/training.md)
+    # not shipped: distilled from a pretrained network (docs/training.md)
     "resnet50-kitti-depth-taught": Product("resnet50-kitti-depth-taught"),
     "bireal50-kitti-depth-taught": Product("bireal50-kitti-depth-taught"),
 }
@@ -47,12 +47,12 @@ PRODUCTS = {
 
 @dataclass(frozen=True)
 class Step:
-    """A command, and whether its work is there already.
+    """A command, and whether its result already exists.
 
     Attributes:
         command: arguments after the interpreter.
-        done: nothing is left to do.
-        keep: where its standard output is kept, None: shown.
+        done: whether nothing is left to do.
+        keep: file for its standard output; None prints it.
     """
 
     command: tuple[str, ...]
@@ -61,7 +61,7 @@ class Step:
 
 
 def finished(out: Path, recipe: Recipe) -> bool:
-    """Whether a run of ``recipe`` in ``out`` took all its steps; a lone ``best.pt`` was brought from elsewhere."""
+    """Whether the run of ``recipe`` in ``out`` is complete; a lone ``best.pt``, copied from elsewhere, counts."""
     last = out / "last.pt"
     if last.is_file():
         return int(checkpoint.load(last)["progress"]["phase"]) >= len(recipe.phases)
@@ -69,14 +69,14 @@ def finished(out: Path, recipe: Recipe) -> bool:
 
 
 def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> list[Step]:
-    """The runs that the recipe ``name`` needs, and its own, in order and each once; done ones are among them.
+    """The runs that the recipe ``name`` depends on, then its own, each once, including finished ones.
 
     Args:
-        name: of the recipe.
-        data: what the model learns from.
-        images: what a classifier among the runs learns from.
-        runs: a folder of a run's name each.
-        threads: of each run.
+        name: name of the recipe.
+        data: the model's training data.
+        images: training data of any classifier among the runs.
+        runs: folder with one folder per run.
+        threads: CPU threads per run.
     """
     recipe = get_recipe(name)
     data = images if recipe.arch.task == "classify" else data
@@ -89,7 +89,7 @@ def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> l
         done[(*label, "--views", str(recipe.views), "--threads", str(threads))] = written or here
     for needed in filter(None, (recipe.init, recipe.teacher)):
         for step in training(needed, data, images, runs, threads):
-            # what a finished run was made of is not made for its sake, yet perhaps for another's
+            # a finished run no longer needs its inputs, but another run may
             done[step.command] = done.get(step.command, True) and (step.done or here)
     command = ["-m", "models.train", name, "--data", str(data), "--out", str(runs / name), "--resume"]
     command += ["--threads", str(threads)]
@@ -103,12 +103,12 @@ def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> l
 
 
 def temperature_of(kept: Path) -> str:
-    """The temperature that ``models.eval.calibration`` printed; ``T`` while it has not run."""
+    """The temperature printed by ``models.eval.calibration``; ``T`` if it has not run yet."""
     return str(json.loads(kept.read_text())["temperature"]) if kept.is_file() else "T"
 
 
 def plan(model: str, args: argparse.Namespace) -> list[Step]:
-    """All steps of ``model``. Those after training depend on files that earlier ones write: plan again after each."""
+    """All steps of ``model``. Steps after training depend on files written by earlier ones: re-plan after each step."""
     product = PRODUCTS[model]
     recipe = get_recipe(product.recipe)
     out: Path = args.runs / recipe.name
@@ -133,24 +133,24 @@ def plan(model: str, args: argparse.Namespace) -> list[Step]:
 
 
 def main() -> int:
-    """Run, or with ``--plan`` only say, what is left to do."""
+    """Run the remaining steps or, with ``--plan``, only print them."""
     parser = Parser(prog="python -m models.make", description=__doc__.split("\n\n")[0])
     parser.add_argument("model", choices=sorted(PRODUCTS))
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ (images or drives)")
     parser.add_argument(
-        "--images", type=Path, help="a taught depth model: the data of the classifier that it starts from"
+        "--images", type=Path, help="for a distilled depth model: training data of the classifier it starts from"
     )
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs, a folder each")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for the runs, one subfolder each")
     parser.add_argument("--zoo", type=Path, required=True, help="folder of models; writes ZOO/MODEL/1/")
-    parser.add_argument("--dev", type=Path, help="labelled folder or drive that the card's figures are of")
-    parser.add_argument("--dataset", default="dev", help="what the card calls that data")
+    parser.add_argument("--dev", type=Path, help="labelled folder or drive to evaluate on for the card")
+    parser.add_argument("--dataset", default="dev", help="name of that data in the card (default dev)")
     parser.add_argument("--notes", default="", help="free text for the card")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--plan", action="store_true", help="say the commands and run none")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads per training run (default 1)")
+    parser.add_argument("--plan", action="store_true", help="print the commands without running them")
     args = parser.parse_args()
     count = len(plan(args.model, args))
     for index in range(count):
-        step = plan(args.model, args)[index]  # again: the steps before have changed what is there
+        step = plan(args.model, args)[index]  # re-plan: earlier steps have written files
         print(f"[{'done' if step.done else 'run'}] python {shlex.join(step.command)}", file=sys.stderr, flush=True)
         if step.done or args.plan:
             continue

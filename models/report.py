@@ -1,7 +1,7 @@
-"""``python -m models.report [--write]``: the table of models in README.md, made from the cards in the zoo.
+"""``python -m models.report [--write]``: generate the table of models in README.md from the cards in the zoo.
 
-Figures are never typed by hand: the cards hold what ``python -m service evaluate`` measured, this prints them, and a
-test fails when README.md and the cards differ.
+Figures are never typed by hand: the cards hold the results of ``python -m service evaluate``, and a test fails if
+README.md differs from the cards.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ END = "<!-- /models -->"
 
 
 def cards(zoo: Path = ZOO) -> list[Card]:
-    """All cards of a zoo, by task, then binary before full."""
+    """All cards of a zoo, sorted by task, then binary before full precision."""
     found = [Card.load(path.parent) for path in sorted(zoo.glob("*/*/card.yaml"))]
     return sorted(found, key=lambda card: (card.task, card.precision))
 
@@ -34,9 +34,9 @@ def accuracy(metric: Metric) -> str:
 
 
 def table(found: list[Card]) -> str:
-    """Markdown: one row a variant that was evaluated."""
+    """Markdown table with one row per evaluated variant."""
     lines = [
-        "| model | variant | data | accuracy | weights in memory | file | BOPs an image |",
+        "| model | variant | data | accuracy | weights in memory | file | BOPs per image |",
         "|---|---|---|---|---|---|---|",
     ]
     for card in found:
@@ -53,10 +53,10 @@ def table(found: list[Card]) -> str:
 
 
 def render(readme: str, found: list[Card]) -> str:
-    """README's text with the table between its markers replaced.
+    """The README with the table between its markers replaced.
 
     Raises:
-        ValueError: if the markers are missing.
+        ValueError: the markers are missing.
     """
     if BEGIN not in readme or END not in readme:
         raise ValueError(f"README.md lacks the markers {BEGIN} and {END}")
@@ -66,7 +66,7 @@ def render(readme: str, found: list[Card]) -> str:
 
 
 def main() -> int:
-    """Print the table, or write it into README.md."""
+    """Print the table or, with ``--write``, update README.md."""
     parser = Parser(prog="python -m models.report", description=__doc__)
     parser.add_argument("--write", action="store_true", help="replace the table in README.md")
     if parser.parse_args().write:

@@ -26,13 +26,13 @@ def _times_faster(stage: str) -> str:
 
 
 def _an_image(counter: str, variant: str) -> str:
-    """What one image takes of a work counter."""
+    """Increase of a work counter per image."""
     images = rate("bireal_stage_seconds_count", _TASK, _INFERENCE, variant)
     return f"(sum by (task) ({rate(counter, _TASK, variant)}) / sum by (task) ({images}))"
 
 
 def _weights(variant: str) -> str:
-    """Weight bytes of the task's served networks; a twin is counted once, however many replicas hold it."""
+    """Weight bytes of the task's served networks; each network counts once, however many replicas hold it."""
     return f"sum by (task) (max by (task, model, precision) ({select('bireal_model_weight_bytes', _TASK, variant)}))"
 
 
@@ -45,8 +45,8 @@ _GLANCE = Row(
     (
         stat(
             "Inference, times faster",
-            "Mean inference time of the full-precision network over that of the 1-bit network of the same task. Above "
-            "1, the 1-bit network is faster. Over all images of each, whether or not the same ones.",
+            "Mean inference time of the full-precision network divided by that of the 1-bit network of the same task. "
+            "Above 1, the 1-bit network is faster. The two means may be over different images.",
             Query(_times_faster(_INFERENCE), "{{task}}"),
             unit="none",
             empty=_NO_PAIR,
@@ -56,7 +56,8 @@ _GLANCE = Row(
         ),
         stat(
             "Answer, times faster",
-            "The same for the whole of an answer: decoding and waiting, which are alike for both, dilute the gain.",
+            "The same for the total time of an answer. Decoding and waiting take the same time for both and reduce the "
+            "gain.",
             Query(_times_faster(_TOTAL), "{{task}}"),
             unit="none",
             empty=_NO_PAIR,
@@ -66,7 +67,7 @@ _GLANCE = Row(
         ),
         stat(
             "Weights, times smaller",
-            "Bytes of the full-precision network's weights in memory over those of the 1-bit network.",
+            "Size of the full-precision network's weights in memory divided by that of the 1-bit network.",
             Query(f"{_weights(_FULL)} / {_weights(_BINARY)}", "{{task}}"),
             unit="none",
             empty=NO_MODEL,
@@ -76,8 +77,8 @@ _GLANCE = Row(
         ),
         stat(
             "Operations, times fewer",
-            "Binary operations that an image takes, full precision over 1-bit, by the paper's count: a real "
-            "multiply-accumulate counts 64.",
+            "Binary operations per image, full precision divided by 1-bit, counted as in the paper: a real "
+            "multiply-accumulate counts as 64.",
             Query(
                 f"{_an_image('bireal_work_bops_total', _FULL)} / {_an_image('bireal_work_bops_total', _BINARY)}",
                 "{{task}}",
@@ -121,7 +122,7 @@ _TIME = Row(
         ),
         lines(
             "Times faster, over time",
-            "Mean inference time, full precision over 1-bit, by task.",
+            "Mean inference time, full precision divided by 1-bit, by task.",
             Query(_times_faster(_INFERENCE), "{{task}}"),
             unit="none",
             width=8,
@@ -130,7 +131,7 @@ _TIME = Row(
         ),
         lines(
             "Whole answer, mean",
-            "Time from the request's last byte to its answer, decoding included, by task and variant.",
+            "Time from the request's last byte to its answer, including decoding, by task and variant.",
             Query(
                 mean("bireal_stage_seconds", ("task", "variant"), _TASK, _TOTAL, _BOTH_VARIANTS), "{{task}} {{variant}}"
             ),
@@ -145,8 +146,8 @@ _MEMORY = Row(
     (
         bars(
             "Weights by precision",
-            "Bytes of weights in memory as each variant runs them: binary ones take 1 bit each. `reference` holds the "
-            "same weights as float32.",
+            "Size of the weights in memory at run time, by variant: binary weights take 1 bit each, and `reference` "
+            "holds the same weights as float32.",
             Query(
                 f"max by (model, variant, precision) ({select('bireal_model_weight_bytes', _TASK)})",
                 "{{model}} {{variant}} {{precision}}",
@@ -156,7 +157,7 @@ _MEMORY = Row(
         ),
         bars(
             "Growth of the process by loading",
-            "How much the process's memory grew when the variant was loaded and warmed.",
+            "Growth of the process's memory when the variant was loaded and warmed up.",
             Query(f"max by (model, variant) ({select('bireal_model_session_bytes', _TASK)})", "{{model}} {{variant}}"),
             unit="bytes",
             width=7,
@@ -192,7 +193,7 @@ _AGREEMENT = Row(
         ),
         lines(
             "Comparisons",
-            "Images that two variants answered, a second.",
+            "Images answered by two variants, per second.",
             Query(_COMPARED, "{{task}}: {{variant_a}} and {{variant_b}}"),
             unit="ops",
             width=8,
@@ -220,15 +221,15 @@ _WORK = Row(
     (
         lines(
             "Binary operations a second",
-            "Operations done a second, by task and variant, by the paper's count: a 1-bit multiply-accumulate is one, "
-            "a real one 64.",
+            "Operations per second, by task and variant, counted as in the paper: a 1-bit multiply-accumulate counts "
+            "as 1, a real one as 64.",
             Query(f"sum by (task, variant) ({rate('bireal_work_bops_total', _TASK)})", "{{task}} {{variant}}"),
             unit="ops",
             width=6,
         ),
         lines(
             "Binary operations while inferring",
-            "The same for each second of inference: what the kernel reaches.",
+            "The same per second of inference, i.e. the kernel's rate.",
             Query(
                 f"sum by (model, variant, kernel) ({rate('bireal_work_bops_total', _TASK)})"
                 f" / sum by (model, variant, kernel) ({rate('bireal_stage_seconds_sum', _TASK, _INFERENCE)})",
@@ -239,7 +240,7 @@ _WORK = Row(
         ),
         lines(
             "Multiply-accumulates",
-            "Done a second, 1-bit and real ones apart.",
+            "Multiply-accumulates per second, 1-bit and real ones separately.",
             Query(f"sum by (variant) ({rate('bireal_work_binary_macs_total', _TASK)})", "{{variant}}, 1-bit"),
             Query(f"sum by (variant) ({rate('bireal_work_real_macs_total', _TASK)})", "{{variant}}, real"),
             unit="ops",
@@ -247,7 +248,7 @@ _WORK = Row(
         ),
         lines(
             "Weights read",
-            "Bytes of weights that runs read a second: once a run, however large its batch.",
+            "Bytes of weights read per second: once per run, whatever its batch size.",
             Query(f"sum by (variant) ({rate('bireal_work_weight_bytes_total', _TASK)})", "{{variant}}"),
             unit="Bps",
             width=6,
@@ -263,7 +264,7 @@ _MORE_RIGHT = "bireal_experiment_labelled_pairs"
 
 
 def _of_experiment(metric: str, by: str, *matchers: str) -> str:
-    """A gauge of experiments: replicas that share a store all export the same."""
+    """A gauge of experiments; replicas that share a store export the same value."""
     return f"max by ({by}) ({select(metric, _EXPERIMENT, *matchers)})"
 
 
@@ -276,8 +277,8 @@ _VERDICT = Row(
     (
         stat(
             "Verdict",
-            "Whether the arms' accuracies are known to differ, by an e-value of at least 20, which may be looked at "
-            "whenever one likes. Not decided is not equal: GET /experiments says how far apart they may be.",
+            "Whether the arms' accuracies differ, by an e-value of at least 20, which is valid however often it is "
+            "checked. Not decided does not mean equal: GET /experiments says how far apart they may be.",
             Query(
                 f"({_of_experiment('bireal_experiment_e_value', 'experiment')} >= bool 20)"
                 f" * (1 + ({_right('candidate')} > bool {_right('baseline')}))",
@@ -299,7 +300,7 @@ _VERDICT = Row(
         ),
         stat(
             "Evidence of a difference",
-            "The e-value on labelled pairs: 1 is none, 20 is significant at 5 % however often one looks.",
+            "The e-value on labelled pairs: 1 is no evidence, 20 is significant at 5 % however often it is checked.",
             Query(_of_experiment("bireal_experiment_e_value", "experiment"), "{{experiment}}"),
             unit="none",
             empty=_NO_LABELS,
@@ -309,8 +310,8 @@ _VERDICT = Row(
         ),
         bars(
             "Candidate's time, of the baseline's",
-            "Inference time of the candidate over that of the baseline on the same images, geometric mean, with its "
-            "95 % interval. Below 1 the candidate is faster. Experiments in `shadow` have none.",
+            "Inference time of the candidate divided by that of the baseline on the same images, geometric mean with "
+            "95 % interval. Below 1 the candidate is faster. Not available for experiments in `shadow` mode.",
             Query(_of_experiment("bireal_experiment_latency_ratio", "experiment, bound"), "{{experiment}}: {{bound}}"),
             unit="none",
             width=7,
@@ -319,7 +320,7 @@ _VERDICT = Row(
         ),
         bars(
             "Who was right",
-            "Labelled pairs by which arm was right. Only the two in which the arms differ tell them apart.",
+            "Labelled pairs by which arm was right. Only pairs with exactly one right arm distinguish the arms.",
             Query(_of_experiment(_MORE_RIGHT, "experiment, result"), "{{experiment}}: {{result}}"),
             unit="short",
             width=6,
@@ -335,7 +336,7 @@ _EXPERIMENTS = Row(
     (
         lines(
             "Agreement of the arms",
-            "Share of the stored pairs in which the arms gave the same answer, with its exact 95 % interval.",
+            "Share of the stored pairs in which both arms gave the same answer, with its exact 95 % interval.",
             Query(_of_experiment("bireal_experiment_agreement", "experiment, bound"), "{{experiment}}: {{bound}}"),
             unit="percentunit",
             width=6,
@@ -344,7 +345,7 @@ _EXPERIMENTS = Row(
         ),
         lines(
             "Accuracy by feedback, by arm",
-            "Score of each arm on images whose truth somebody sent, with its 95 % interval: top-1, or delta1 of depth.",
+            "Score of each arm on images with feedback, with its 95 % interval: top-1, or delta1 for depth.",
             Query(
                 _of_experiment("bireal_experiment_accuracy", "experiment, arm, metric, bound", _MAIN_SCORES),
                 "{{experiment}} {{arm}} {{metric}}: {{bound}}",
@@ -356,7 +357,7 @@ _EXPERIMENTS = Row(
         ),
         lines(
             "Live accuracy, by variant",
-            "The same for every variant that answered, within experiments or not.",
+            "The same for every variant that answered, inside or outside experiments.",
             Query(
                 f"max by (model, variant, metric, bound) ({select('bireal_live_accuracy', _TASK, _MAIN_SCORES)})",
                 "{{model}} {{variant}} {{metric}}: {{bound}}",
@@ -368,7 +369,7 @@ _EXPERIMENTS = Row(
         ),
         lines(
             "Images by arm",
-            "Images a second that each arm answered, and how many pairs were run and mirrored.",
+            "Images answered per second by each arm, and pairs run and mirrored per second.",
             Query(
                 f"sum by (experiment, arm) ({rate('bireal_experiment_requests_total', _EXPERIMENT)})",
                 "{{experiment}}: {{arm}} answered",

@@ -17,7 +17,7 @@ _SERVED = Row(
     (
         stat(
             "Variants ready",
-            "Variants of models that are warm and answer, of all replicas together.",
+            "Variants of models that are loaded, warmed up and answering, over all replicas.",
             Query(f"sum({select('bireal_model_ready', CHOSEN)})"),
             unit="short",
             empty=NO_MODEL,
@@ -25,7 +25,7 @@ _SERVED = Row(
         ),
         stat(
             "Variants that cannot run",
-            "Variants that were tried and are not ready: /models says why.",
+            "Variants that failed to load or run: /models says why.",
             Query(f"sum(1 - {select('bireal_model_ready', CHOSEN)})"),
             unit="short",
             empty=NO_MODEL,
@@ -34,8 +34,8 @@ _SERVED = Row(
         ),
         table(
             "Versions",
-            "Each variant of each version with the kernel that runs it, whether it is ready everywhere, and the "
-            "longest time that loading and warming it took.",
+            "Each variant of each version with its kernel, whether it is ready on all replicas, and the longest time "
+            "for loading and warming it up.",
             f"min by ({_VERSION}, kernel) ({select('bireal_model_ready', CHOSEN)})",
             f"max by ({_VERSION}, kernel) ({select('bireal_model_load_seconds', CHOSEN)})",
             unit="none",
@@ -54,7 +54,7 @@ _TRAFFIC = Row(
     (
         lines(
             "Rate by version",
-            "Images a second that each version answered or failed to: a rollout shows here.",
+            "Images per second by version, answered or not: shows rollouts.",
             Query(
                 f"sum by (model, version, variant) ({rate('bireal_requests_total', CHOSEN)})",
                 "{{model}}@{{version}} {{variant}}",
@@ -65,7 +65,7 @@ _TRAFFIC = Row(
         ),
         lines(
             "Not answered by version",
-            "Images a second that got no answer, by version: compare the new one with the old one during a rollout.",
+            "Images per second that got no answer, by version: compare the new with the old version during a rollout.",
             Query(
                 f"sum by (model, version, variant) ({rate('bireal_requests_total', CHOSEN, _NOT_OK)})",
                 "{{model}}@{{version}} {{variant}}",
@@ -86,7 +86,7 @@ _TRAFFIC = Row(
         ),
         lines(
             "Answered by another variant",
-            "Images that the reference answered because the operator could not run. Anything but nothing needs a look.",
+            "Images answered by the reference because the operator could not run. Should be zero.",
             Query(
                 f"sum by (model, requested, ran) ({rate('bireal_fallback_total', CHOSEN)})",
                 "{{model}}: {{requested}} asked, {{ran}} ran",
@@ -117,7 +117,7 @@ _CARDS = Row(
         ),
         table(
             "Every figure of the cards",
-            "All figures of the loaded models' cards. Fractions, and metres where the figure is a distance.",
+            "All metrics on the loaded models' cards, as fractions, or in metres for distances.",
             f"max by ({_VERSION}, dataset, metric) ({select('bireal_model_accuracy', CHOSEN)})",
             unit="none",
             width=9,
@@ -128,7 +128,7 @@ _CARDS = Row(
         ),
         bars(
             "Images behind the figures",
-            "Number of images on which each model's figures rest.",
+            "Number of images that each model's metrics were measured on.",
             Query(
                 f"max by (model, variant, dataset) ({select('bireal_model_accuracy_images', CHOSEN)})",
                 "{{model}} {{variant}}, {{dataset}}",
@@ -145,7 +145,7 @@ _SIZE = Row(
     (
         bars(
             "Parameters by precision",
-            "Number of parameters of each model: 1-bit ones, and all others.",
+            "Number of parameters of each model, 1-bit and others.",
             Query(
                 f"max by (model, version, precision) ({select('bireal_model_parameters', CHOSEN)})",
                 "{{model}}@{{version}} {{precision}}",
@@ -155,7 +155,7 @@ _SIZE = Row(
         ),
         bars(
             "Weights in memory",
-            "Bytes of weights as each variant runs them, all precisions together.",
+            "Size of the weights at run time, by variant, all precisions together.",
             Query(
                 f"sum by (model, version, variant) (max by (model, version, variant, precision) "
                 f"({select('bireal_model_weight_bytes', CHOSEN)}))",
@@ -186,8 +186,8 @@ _PARITY = Row(
     (
         stat(
             "Intact",
-            "1 while no exact check of a model found a corruption: equal integers in every layer, and an unchanged "
-            "output for a fixed image. 0 is a broken file, memory or CPU: take the replica out.",
+            "1 while no exact check of a model has found a corruption: equal integers in every layer, and an unchanged "
+            "output for a fixed image. 0 means a damaged file, memory or CPU: take the replica out of service.",
             Query(f"min by (model) ({select('bireal_parity_ok', CHOSEN)})", "{{model}}"),
             unit="bool_yes_no",
             empty=_NOT_WATCHED,
@@ -196,8 +196,8 @@ _PARITY = Row(
         ),
         lines(
             "Same answer as the reference",
-            "Share of the images run again on which both gave the same best class, or depth maps that are close. A "
-            "value within rounding of zero may get either sign, so it is a little below 1 at times.",
+            "Share of re-run images on which both gave the same best class, or similar depth maps. Rounding can flip "
+            "the sign of values near zero, so it may be slightly below 1.",
             Query(
                 f"(sum by (model) ({rate('bireal_parity_agreement_total', _AGREE, CHOSEN)}) or 0 * {_CHECKED_AGAIN})"
                 f" / {_CHECKED_AGAIN}",
@@ -210,8 +210,8 @@ _PARITY = Row(
         ),
         heatmap(
             "Difference of the outputs",
-            "Largest difference of a logit or of a pixel, as a share of the range of the reference's output. The lower "
-            "end is rounding, the upper another network.",
+            "Largest difference of a logit or pixel, relative to the range of the reference's output. Low values are "
+            "rounding errors; high values mean that the outputs are unrelated.",
             f"sum by (le) ({rate('bireal_parity_difference_bucket', CHOSEN)})",
             unit="percentunit",
             width=5,
@@ -219,8 +219,8 @@ _PARITY = Row(
         ),
         bars(
             "Layers whose signs agree least",
-            "Share of a layer's integer sums with the sign that they have in the reference, in its last check: the ten "
-            "lowest. It falls with depth, as signs that fell the other way are carried on.",
+            "Share of a layer's integer sums with the same sign as in the reference, in its last check; the ten lowest "
+            "layers. It decreases with depth, because flipped signs propagate.",
             Query(
                 f"bottomk(10, min by (model, layer) ({select('bireal_parity_layer_sign_agreement', CHOSEN)}))",
                 "{{model}} {{layer}}",
@@ -232,8 +232,8 @@ _PARITY = Row(
         ),
         lines(
             "Checks, and what they found",
-            "Images run again and layers checked, a second; layers whose integers differ and fixed images whose output "
-            "changed must stay at nothing.",
+            "Images re-run and layers checked per second. Layers whose integers differ and fixed images whose output "
+            "changed must stay at zero.",
             Query(f"sum by (outcome) ({rate('bireal_parity_images_total', CHOSEN)})", "images, {{outcome}}"),
             Query(f"sum by (model) ({rate('bireal_parity_layer_checks_total', CHOSEN)})", "{{model}}: layers"),
             Query(

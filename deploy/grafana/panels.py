@@ -1,7 +1,6 @@
-"""Panels, rows and variables of Grafana's dashboards as functions: what every panel has is written once, here.
+"""Building blocks of Grafana's dashboards: functions and classes for panels, rows and variables.
 
-A dashboard is a list of `Row`s of panels. A panel cannot be made without a unit, a description, and the sentence that
-it shows while there is nothing to show.
+A dashboard is a list of `Row`s of panels. Every panel must have a unit, a description, and a text to show without data.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ class Query:
 
     Attributes:
         expr: PromQL; `$task`, `$model` and `$__rate_interval` are Grafana's.
-        legend: of its series, with `{{label}}`.
-        extra: further fields of the target.
+        legend: legend of its series, with `{{label}}`.
+        extra: additional fields of the target.
     """
 
     expr: str
@@ -40,19 +39,19 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel, without its place.
+    """One panel, without its position.
 
     Attributes:
         kind: Grafana's panel type.
         title: its heading.
         description: what it shows and how to read it, for the tooltip.
         unit: Grafana's name of the unit.
-        empty: shown where there is nothing.
-        queries: what it asks.
-        width: columns of 24.
-        defaults: further defaults of its fields.
-        options: of its type.
-        transformations: of the answer, before it is drawn.
+        empty: text shown without data.
+        queries: its queries.
+        width: width in grid columns, of 24.
+        defaults: additional field defaults.
+        options: options of the panel type.
+        transformations: transformations of the query results.
     """
 
     kind: str
@@ -90,7 +89,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """A heading and the panels below it, which share a height and go from left to right."""
+    """A heading and the panels below it, from left to right and with the same height."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -99,7 +98,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Variable:
-    """A choice at the top of a dashboard: the values of a label of a metric."""
+    """A selector at the top of a dashboard: the values of a metric's label."""
 
     name: str
     label: str
@@ -124,14 +123,14 @@ class Variable:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """All of a dashboard.
+    """A complete dashboard.
 
     Attributes:
-        name: of its file, and the end of its uid.
-        title: in Grafana's list.
-        description: one sentence on what it answers.
-        rows: from above.
-        variables: the choices at its top.
+        name: name of its file, and suffix of its uid.
+        title: title in Grafana's list.
+        description: one sentence on its purpose.
+        rows: its rows, from top to bottom.
+        variables: the selectors at its top.
     """
 
     name: str
@@ -155,7 +154,7 @@ class Dashboard:
             "timezone": "browser",
             "templating": {"list": [variable.document() for variable in self.variables]},
             "annotations": {"list": []},
-            # The other dashboards, with the same time and choices.
+            # Links to the other dashboards that keep the time range and selections.
             "links": [
                 {
                     "type": "dashboards",
@@ -171,7 +170,7 @@ class Dashboard:
 
 
 def _placed(rows: Sequence[Row]) -> Iterator[Json]:
-    """The rows' panels with ids and places; a panel that does not fit into a line begins the next one."""
+    """The rows' panels with ids and positions; a panel that does not fit starts a new line."""
     number = top = 0
     for row in rows:
         number += 1
@@ -203,19 +202,19 @@ def stat(
     mappings: Sequence[Json] = (),
     decimals: int | None = None,
 ) -> Panel:
-    """A figure, or one for each series.
+    """A single value, or one per series.
 
     Args:
         title: heading.
-        description: for the tooltip.
-        queries: what it asks.
-        unit: Grafana's name of it.
-        empty: shown where there is nothing.
-        width: columns of 24.
-        thresholds: colour and the value from which on it holds, the first from None on.
-        trend: whether a line behind the figure shows its course.
+        description: text of the tooltip.
+        queries: its queries.
+        unit: Grafana's name of the unit.
+        empty: text shown without data.
+        width: width in grid columns, of 24.
+        thresholds: colours and the values from which they apply; None for the first.
+        trend: whether to show a sparkline behind the value.
         mappings: Grafana's value mappings.
-        decimals: digits after the point; Grafana's choice by default.
+        decimals: number of decimals; Grafana's choice by default.
     """
     defaults: Json = {}
     if thresholds:
@@ -244,7 +243,7 @@ def lines(
     stacked: bool = False,
     limits: tuple[float | None, float | None] = (None, None),
 ) -> Panel:
-    """Series over time; `limits` are the axis' soft ends, None where the data decide."""
+    """Time series; `limits` are the soft minimum and maximum of the axis, None for automatic."""
     custom: Json = {
         "drawStyle": "line",
         "lineWidth": 1,
@@ -270,7 +269,7 @@ def bars(
     empty: str = NO_MODEL,
     limits: tuple[float | None, float | None] = (None, None),
 ) -> Panel:
-    """The newest value of each series as a bar; `limits` are the bars' ends, None where the data decide."""
+    """The latest value of each series as a bar; `limits` are the minimum and maximum, None for automatic."""
     low, high = limits
     defaults = {key: value for key, value in (("min", low), ("max", high)) if value is not None}
     options: Json = {
@@ -311,17 +310,17 @@ def table(
 
     Args:
         title: heading.
-        description: for the tooltip.
-        exprs: instant queries; several are joined by the labels that they share.
-        unit: of the values.
-        width: columns of 24.
-        empty: shown where there is nothing.
+        description: text of the tooltip.
+        exprs: instant queries; several are joined by their common labels.
+        unit: unit of the values.
+        width: width in grid columns, of 24.
+        empty: text shown without data.
         columns: the labels to show, in order.
-        values: the heading of each query's value; none where the labels are all there is to see.
-        decimals: digits of the values.
+        values: heading of each query's value; empty to show only labels.
+        decimals: number of decimals.
     """
     queries = tuple(Query(expr, "", {"format": "table", "instant": True}) for expr in exprs)
-    # With several queries Grafana calls their values by the query's letter.
+    # With several queries Grafana names their values after the query's letter.
     names = ["Value"] if len(exprs) == 1 else [f"Value #{ref}" for ref in string.ascii_uppercase[: len(exprs)]]
     renamed = dict(zip(names, values, strict=False))
     shown = [*columns, *renamed]

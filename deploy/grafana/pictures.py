@@ -1,10 +1,10 @@
-"""Pictures of the dashboards' data, drawn from what Prometheus answers to their queries.
+"""Draws pictures of the dashboards from Prometheus' responses to their queries.
 
-    python -m deploy.grafana.pictures --prometheus http://localhost:9090   # of a service that runs
-    python -m deploy.grafana.pictures --data FOLDER                        # starts all, sends the folder's images
+    python -m deploy.grafana.pictures --prometheus http://localhost:9090   # from a running Prometheus
+    python -m deploy.grafana.pictures --data FOLDER                        # start everything, send the folder's images
 
-Grafana draws nicer ones; these need no browser, show each panel with its data, its unit, and its sentence where there
-is nothing, and are what docs/dashboards shows.
+They are simpler than Grafana's but need no browser. Each panel is shown with its data and unit, or with its text for
+missing data. docs/dashboards uses them.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _ROWS_SHOWN = 14
 
 @dataclass(frozen=True)
 class Series:
-    """One series of an answer.
+    """One series of a query result.
 
     Attributes:
-        name: by the panel's legend.
-        labels: its own.
-        at_s: moments, seconds of the epoch.
-        values: there.
+        name: name from the panel's legend.
+        labels: its labels.
+        at_s: times, in seconds since the epoch.
+        values: values at these times.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Series:
 
     @property
     def last(self) -> float:
-        """The newest number; NaN where there is none."""
+        """The latest finite value; NaN if there is none."""
         return next((value for value in reversed(self.values) if math.isfinite(value)), math.nan)
 
 
 def ask(prometheus: str, target: Json, span: tuple[float, float]) -> list[Series]:
-    """A panel's query over a span of time, as Grafana would put it."""
+    """The result of a panel's query over a time span, with variables replaced as by Grafana."""
     expression = target["expr"].replace("$__rate_interval", RATE_INTERVAL)
     for variable in ("task", "model", "experiment"):
         expression = expression.replace(f"${variable}", ".*")
@@ -76,8 +76,8 @@ def ask(prometheus: str, target: Json, span: tuple[float, float]) -> list[Series
 
 
 def draw(dashboard: Json, prometheus: str, span: tuple[float, float], path: Path) -> None:
-    """One dashboard as a picture."""
-    import matplotlib as mpl  # here: nothing else needs a plotting library
+    """Draws one dashboard."""
+    import matplotlib as mpl  # imported here: nothing else needs it
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
@@ -105,12 +105,12 @@ def draw(dashboard: Json, prometheus: str, span: tuple[float, float], path: Path
     figure.savefig(path, dpi=70, metadata={"Software": None})
     plt.close(figure)
     with Image.open(path) as picture:
-        small = picture.convert("RGB").quantize(128)  # a third of the size, and no visible difference
+        small = picture.convert("RGB").quantize(128)  # a third of the size, without a visible difference
     small.save(path, optimize=True)
 
 
 def shown(value: float, unit: str) -> str:
-    """A value with its unit, as Grafana writes it."""
+    """A value with its unit, formatted like Grafana."""
     if not math.isfinite(value):
         return "-"
     if unit == "bool_yes_no":
@@ -233,7 +233,7 @@ def _heatmap(axes: Any, panel: Json, series: list[Series], span: tuple[float, fl
     ordered = sorted(series, key=lambda one: float(one.labels["le"]))
     moments = sorted({at for one in ordered for at in one.at_s})
     rows, below = [], dict.fromkeys(moments, 0.0)
-    for one in ordered:  # buckets count everything below them: take the one below off
+    for one in ordered:  # buckets are cumulative: subtract the one below
         known = {at: value for at, value in zip(one.at_s, one.values, strict=True) if math.isfinite(value)}
         rows.append([max(0.0, known.get(at, 0.0) - below[at]) for at in moments])
         below = {at: known.get(at, below[at]) for at in moments}
@@ -264,14 +264,14 @@ _PAINTERS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program. Returns the exit code: 2 when there is nothing to draw from."""
+    """Runs the program. Returns the exit code: 2 if there is nothing to draw from."""
     parser = argparse.ArgumentParser(
         prog="python -m deploy.grafana.pictures", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--prometheus", metavar="URL", help="of one that runs; all is started where not given")
-    parser.add_argument("--data", type=Path, help="images to send, one folder a class; made-up ones where not given")
-    parser.add_argument("--seconds", type=float, default=90.0, metavar="S", help="that are drawn (default 90)")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="default docs/dashboards")
+    parser.add_argument("--prometheus", metavar="URL", help="a running Prometheus (default: start everything)")
+    parser.add_argument("--data", type=Path, help="images to send, one folder per class (default: synthetic images)")
+    parser.add_argument("--seconds", type=float, default=90.0, metavar="S", help="time span to draw (default 90)")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="output folder (default docs/dashboards)")
     arguments = parser.parse_args(argv)
     try:
         if arguments.prometheus:

@@ -1,4 +1,4 @@
-"""The few shapes of PromQL that the dashboards are made of, and the choices that they share."""
+"""PromQL expressions used by the dashboards, and their common selectors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from deploy.grafana.panels import Variable
 
-#: Matches what is chosen at the top of a dashboard.
+#: Matches the selection at the top of a dashboard.
 CHOSEN = 'task=~"$task",model=~"$model"'
 
 VARIABLES = (
@@ -21,18 +21,18 @@ def select(metric: str, *matchers: str) -> str:
 
 
 def rate(counter: str, *matchers: str) -> str:
-    """A counter's growth a second."""
+    """A counter's increase per second."""
     return f"rate({select(counter, *matchers)}[$__rate_interval])"
 
 
 def quantile(share: float, histogram: str, by: Sequence[str], *matchers: str) -> str:
-    """A quantile of a histogram, one series for each value of the labels `by`."""
+    """A quantile of a histogram, one series per combination of the labels `by`."""
     labels = ", ".join(("le", *by))
     return f"histogram_quantile({share:g}, sum by ({labels}) ({rate(f'{histogram}_bucket', *matchers)}))"
 
 
 def mean(histogram: str, by: Sequence[str], *matchers: str) -> str:
-    """The mean of what a histogram saw, one series for each value of the labels `by`."""
+    """The mean of a histogram's observations, one series per combination of the labels `by`."""
     labels = ", ".join(by)
     total, count = (f"sum by ({labels}) ({rate(f'{histogram}_{part}', *matchers)})" for part in ("sum", "count"))
     return f"{total} / {count}"

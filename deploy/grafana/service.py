@@ -13,14 +13,14 @@ _TOTAL = 'stage="total"'
 _EACH = 'stage!="total"'
 _INFERENCE = 'stage="inference"'
 _WAITING = 'stage="queue"'
-_OURS = 'job="bireal"'  # every program that Prometheus scrapes has figures of its process, Prometheus too
+_OURS = 'job="bireal"'  # other scraped programs, including Prometheus itself, export process metrics too
 
 _GLANCE = Row(
     "At a glance",
     (
         stat(
             "Ready",
-            "1 when every replica answers; 0 while one starts, drains or cannot. /readyz says why.",
+            "1 if every replica is ready; 0 while one starts, drains or cannot become ready. /readyz says why.",
             Query("min(bireal_ready)"),
             unit="bool_yes_no",
             empty=NO_SCRAPE,
@@ -29,7 +29,7 @@ _GLANCE = Row(
         ),
         stat(
             "Replicas",
-            "How many processes answered Prometheus' last scrape.",
+            "Number of processes in Prometheus' last scrape.",
             Query("count(bireal_ready)"),
             unit="short",
             empty=NO_SCRAPE,
@@ -37,7 +37,7 @@ _GLANCE = Row(
         ),
         stat(
             "Images answered",
-            "Images a second that got an answer, by all variants.",
+            "Images answered per second, over all variants.",
             Query(f"sum({rate(_REQUESTS, CHOSEN, _OK)})"),
             unit="ops",
             empty=NO_TRAFFIC,
@@ -46,7 +46,7 @@ _GLANCE = Row(
         ),
         stat(
             "Not answered",
-            "Share of images that ended otherwise than with an answer, the client's own mistakes left out.",
+            "Share of images that got no answer, not counting client errors.",
             Query(f"1 - (sum({rate(_REQUESTS, CHOSEN, _NOT_OURS)}) or vector(0)) / sum({rate(_REQUESTS, CHOSEN)})"),
             unit="percentunit",
             empty=NO_TRAFFIC,
@@ -55,7 +55,7 @@ _GLANCE = Row(
         ),
         stat(
             "Median time of an answer",
-            "Median time from the request's last byte to its answer, decoding included, by variant.",
+            "Median time from the request's last byte to its answer, including decoding, by variant.",
             Query(quantile(0.5, "bireal_stage_seconds", ("variant",), CHOSEN, _TOTAL), "{{variant}}"),
             unit="s",
             empty=NO_TRAFFIC,
@@ -63,7 +63,7 @@ _GLANCE = Row(
         ),
         table(
             "Kernel and versions",
-            "What runs, and which kernels this CPU could run.",
+            "The kernel in use, the kernels that this CPU can run, and versions.",
             "max by (instance, kernel, kernels, onnxruntime, version) (bireal_build_info)",
             unit="none",
             empty=NO_SCRAPE,
@@ -79,7 +79,7 @@ _RED = Row(
     (
         lines(
             "Rate",
-            "Images a second, by task and variant, however they ended.",
+            "Images per second by task and variant, whatever their outcome.",
             Query(f"sum by (task, variant) ({rate(_REQUESTS, CHOSEN)})", "{{task}} {{variant}}"),
             unit="ops",
             width=8,
@@ -87,7 +87,7 @@ _RED = Row(
         ),
         lines(
             "Errors",
-            "Images a second that got no answer, by variant and by what happened: server_error, rejected (queue full), "
+            "Images per second that got no answer, by variant and outcome: server_error, rejected (queue full), "
             "expired (deadline), cancelled (client gone), client_error.",
             Query(
                 f"sum by (variant, outcome) ({rate(_REQUESTS, CHOSEN, _NOT_OK)})",
@@ -100,7 +100,7 @@ _RED = Row(
         ),
         lines(
             "Duration, 50th, 95th and 99th percentile",
-            "Time from the request's last byte to its answer, decoding included, by variant.",
+            "Time from the request's last byte to its answer, including decoding, by variant.",
             *(
                 Query(
                     quantile(share, "bireal_stage_seconds", ("variant",), CHOSEN, _TOTAL),
@@ -119,7 +119,7 @@ _STAGES = Row(
     (
         lines(
             "Mean time by stage",
-            "Mean time of each stage of an image, stacked. Decoding is often as long as the 1-bit network.",
+            "Mean time of each stage of an image, stacked. Decoding often takes as long as the 1-bit network.",
             Query(mean("bireal_stage_seconds", ("stage",), CHOSEN, _EACH), "{{stage}}"),
             unit="s",
             width=8,
@@ -137,7 +137,7 @@ _STAGES = Row(
         ),
         heatmap(
             "Inference, all of it",
-            "Distribution of the time of one run. Two bands are two variants, or a busy neighbour.",
+            "Distribution of the time of one run. Two bands mean two variants, or a busy neighbour.",
             f"sum by (le) ({rate('bireal_stage_seconds_bucket', CHOSEN, _INFERENCE)})",
             unit="s",
             width=8,
@@ -150,8 +150,8 @@ _QUEUE = Row(
     (
         lines(
             "Queue and requests in flight",
-            "Images that wait for a worker, and requests being answered, over all replicas; and how many may wait for "
-            "one variant of a model before the next is refused.",
+            "Images waiting for a worker and requests in flight, over all replicas, and the limit of waiting images "
+            "for one variant of a model, above which images are refused.",
             Query("sum(bireal_queue_depth)", "waiting"),
             Query("sum(bireal_in_flight)", "in flight"),
             Query("sum(bireal_queue_limit)", "may wait"),
@@ -168,7 +168,7 @@ _QUEUE = Row(
         ),
         lines(
             "Dropped",
-            "Images a second that never ran: the queue was full, the deadline passed, or the client had gone.",
+            "Images per second that never ran: the queue was full, the deadline passed, or the client disconnected.",
             Query(f"sum({rate('bireal_rejected_total', CHOSEN)})", "rejected"),
             Query(f"sum({rate('bireal_expired_total', CHOSEN)})", "expired"),
             Query(f"sum({rate('bireal_cancelled_total', CHOSEN)})", "cancelled"),
@@ -178,7 +178,7 @@ _QUEUE = Row(
         ),
         lines(
             "Mean batch size",
-            "Images run together, by variant. 1 means that nothing waited, or that batching is off (BIREAL_MAX_BATCH).",
+            "Images per run, by variant. 1 means that none were waiting, or that batching is off (BIREAL_MAX_BATCH).",
             Query(mean("bireal_batch_size", ("variant",), CHOSEN), "{{variant}}"),
             unit="none",
             width=6,
@@ -191,7 +191,7 @@ _SATURATION = Row(
     (
         lines(
             "CPU",
-            "Cores that each process used. At the number of its cores it is saturated: more load only waits longer.",
+            "Cores used by each process. A process that uses all its cores is saturated: more load only waits longer.",
             Query(f"sum by (instance) ({rate('process_cpu_seconds_total', _OURS)})", "{{instance}}"),
             unit="none",
             width=6,
@@ -199,8 +199,8 @@ _SATURATION = Row(
         ),
         lines(
             "Networks running at a time",
-            "Seconds of inference a second, by variant: the mean number of busy workers. Near the number of workers "
-            "of all replicas, every image waits.",
+            "Seconds of inference per second, by variant, i.e. the mean number of busy workers. Near the number of "
+            "workers of all replicas, every image waits.",
             Query(f"sum by (variant) ({rate('bireal_stage_seconds_sum', CHOSEN, _INFERENCE)})", "{{variant}}"),
             Query("sum(bireal_workers)", "workers"),
             unit="none",
@@ -209,7 +209,7 @@ _SATURATION = Row(
         ),
         lines(
             "Memory of the process",
-            "Memory of each process in RAM, the most it ever was, and the container's limit where there is one.",
+            "Resident memory of each process, its peak, and the container's limit if there is one.",
             Query("bireal_process_resident_memory_bytes", "resident {{instance}}"),
             Query("bireal_process_peak_memory_bytes", "peak {{instance}}"),
             Query("bireal_memory_limit_bytes", "limit {{instance}}"),
@@ -219,7 +219,7 @@ _SATURATION = Row(
         ),
         lines(
             "Open files",
-            "File descriptors in use, mostly connections, as a share of what each process may open.",
+            "File descriptors in use, mostly connections, as a share of each process's limit.",
             Query(
                 f"max by (instance) ({select('process_open_fds', _OURS)} / {select('process_max_fds', _OURS)})",
                 "{{instance}}",
@@ -237,7 +237,7 @@ _HTTP = Row(
     (
         lines(
             "HTTP requests by status",
-            "Requests a second, by route and status.",
+            "Requests per second, by route and status.",
             Query(f"sum by (route, status) ({rate('bireal_http_requests_total')})", "{{route}} {{status}}"),
             unit="reqps",
             width=6,
@@ -245,7 +245,7 @@ _HTTP = Row(
         ),
         lines(
             "HTTP duration, 95th percentile",
-            "Time from the request to the end of its response, by route: a client that sends or reads slowly included.",
+            "Time from the start of the request to the end of its response, by route, including slow clients.",
             Query(quantile(0.95, "bireal_http_request_seconds", ("route",)), "{{route}}"),
             unit="s",
             width=6,
@@ -253,7 +253,7 @@ _HTTP = Row(
         ),
         lines(
             "Problems by code",
-            "Errors that were answered, by the code of the problem document.",
+            "Error responses, by the code of the problem document.",
             Query(f"sum by (code) ({rate('bireal_problems_total')})", "{{code}}"),
             unit="ops",
             width=6,
@@ -261,7 +261,7 @@ _HTTP = Row(
         ),
         lines(
             "Images by format",
-            "Images decoded a second, by format; converted ones had to be brought to 8-bit RGB first.",
+            "Images decoded per second, by format; converted images were not 8-bit RGB.",
             Query(
                 f"sum by (format, converted) ({rate('bireal_images_total')})", "{{format}}, converted: {{converted}}"
             ),

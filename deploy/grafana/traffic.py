@@ -1,4 +1,4 @@
-"""Traffic that shows what the dashboards can show: both tasks, every variant, an experiment with feedback, mistakes."""
+"""Traffic that fills the dashboards: both tasks, every variant, an experiment with feedback, and client errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def declare(folder: Path) -> list[object]:
     """Options of a service with an experiment, feedback and the parity monitor.
 
     Args:
-        folder: for the declaration and the store.
+        folder: folder for the declaration and the feedback store.
     """
     path = folder / "experiments.yaml"
     path.write_text(yaml.safe_dump(_EXPERIMENT))
@@ -43,15 +43,15 @@ def declare(folder: Path) -> list[object]:
 
 
 def send(url: str, seconds: float, data: Path | None = None) -> dict[str, int]:
-    """Sends for so long.
+    """Sends requests for a given time.
 
     Args:
-        url: of the service.
-        seconds: how long.
-        data: a folder of images, one folder a class named by its WordNet id: their truth is sent as feedback.
+        url: address of the service.
+        seconds: duration.
+        data: folder of images, with one folder per class named by its WordNet id; the true class is sent as feedback.
 
     Returns:
-        How often each kind of request was answered, by its status.
+        Number of responses by kind of request and status.
     """
     images = [(path.read_bytes(), path.parent.name) for path in _some(data)] if data else []
     images = images or [(photo_like(seed=seed), "") for seed in range(8)]
@@ -96,7 +96,7 @@ def _ask(client: httpx.Client, kind: str, image: bytes) -> httpx.Response:
 
 
 def _some(data: Path, most: int = 600) -> list[Path]:
-    """Images of all classes, the same each time."""
+    """A reproducible selection of images of all classes."""
     found = sorted(path for path in data.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     random.Random(1).shuffle(found)  # noqa: S311  nothing secret
     return found[:most]

@@ -1,6 +1,6 @@
-"""Writes the Prometheus operator's PrometheusRule from deploy/prometheus/rules: `python -m deploy.kubernetes.rules`.
+"""Generates the Prometheus operator's PrometheusRule from deploy/prometheus/rules: `python -m deploy.kubernetes.rules`.
 
-`--check` writes nothing and says whether the file is up to date.
+`--check` only checks whether the file is up to date.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEADER = "# Written by `python -m deploy.kubernetes.rules` from deploy/prometheu
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML as people write it: texts of several lines as blocks."""
+    """Writes multi-line strings as block scalars, as people do."""
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
@@ -46,12 +46,14 @@ def text() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes or checks. Returns the exit code: 1 when `--check` found a difference."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.kubernetes.rules", description="The PrometheusRule.")
+    """Writes or checks the file. Returns the exit code: 1 if `--check` found a difference."""
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.kubernetes.rules", description="Generates the PrometheusRule."
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the file is out of date")
     if parser.parse_args(argv).check:
         if not TARGET.is_file() or TARGET.read_text() != text():
-            print(f"{TARGET.name} is out of date: run python -m deploy.kubernetes.rules", file=sys.stderr)
+            print(f"{TARGET.name} is out of date: run `python -m deploy.kubernetes.rules`", file=sys.stderr)
             return 1
         return 0
     TARGET.write_text(text())

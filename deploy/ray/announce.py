@@ -1,7 +1,7 @@
-"""Each replica's metrics on a port of its own, told to the application `targets`.
+"""Serves each replica's metrics on its own port, and announces it to the application `targets`.
 
-A request for /metrics through Serve's proxy is answered by whichever replica it falls to. So each replica also serves
-its metrics itself, on a free port of its node's address, and says so every few seconds for as long as it lives.
+Serve's proxy routes a request for /metrics to an arbitrary replica. Each replica therefore also serves its metrics on a
+free port of its node's address, and announces that address every few seconds while it lives.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def announce(registry: CollectorRegistry) -> None:
     """Serves a replica's metrics and announces them in a thread that ends with the process.
 
     Args:
-        registry: what to serve.
+        registry: the metrics to serve.
     """
     address = ray.util.get_node_ip_address()
     server, _ = start_http_server(0, addr=address, registry=registry)
@@ -52,6 +52,6 @@ def _repeat(said: dict[str, Any]) -> None:
             serve.get_deployment_handle(DEPLOYMENT, APPLICATION).note.remote(said).result(timeout_s=PERIOD_S)
             silent = False
         except (RayServeException, ray.exceptions.RayError, TimeoutError) as error:
-            if not silent:  # once, not every other second
+            if not silent:  # log once, not every time
                 log.warning("metrics at %s are not announced: %s", said["target"], error)
             silent = True

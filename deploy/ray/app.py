@@ -1,10 +1,10 @@
-"""The service on Ray Serve: the same application, one replica a process, as many as the load asks for.
+"""The service on Ray Serve: the same application, one process per replica, with as many replicas as the load needs.
 
-`build` is what deploy/ray/serve.yaml names. Each replica loads its models before Serve sends it anything, and tells the
-application `targets` where Prometheus finds its metrics: see docs/ray.md.
+deploy/ray/serve.yaml refers to `build`. Each replica loads its models before Serve sends it requests, and announces the
+address of its metrics to the application `targets`; see docs/ray.md.
 """
 
-# Without postponed annotations: Serve looks at that of `build`'s argument to parse `args` into it.
+# No postponed annotations: Serve inspects the annotation of `build`'s argument to parse `args`.
 
 import logging
 import os
@@ -27,17 +27,17 @@ from service.settings import Settings, load_settings
 
 log = logging.getLogger("ray.serve")
 
-#: Beyond its own deadline a request is answered with 504: nothing is worth waiting for any longer.
+#: Extra shutdown time: a request is answered with 504 when its own deadline has passed.
 _AFTER_DEADLINE_S = 5.0
 
 
 class Arguments(BaseModel):
-    """What an application of serve.yaml may say under `args`.
+    """The `args` of an application in serve.yaml.
 
     Attributes:
-        tasks: whose models its replicas hold; requests of other tasks find none there.
-        cpus: of a replica: logical ones that Ray counts, and threads that it runs networks with.
-        settings: of the service, by their names; the environment's BIREAL_ variables hold for all others.
+        tasks: tasks whose models its replicas load; they have no models for other tasks.
+        cpus: logical CPUs per replica for Ray's accounting, and number of inference threads.
+        settings: settings of the service, by name; all others are taken from the BIREAL_ environment variables.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,10 +48,10 @@ class Arguments(BaseModel):
 
 
 def build(arguments: Arguments) -> Application:
-    """An application of one deployment, `Replica`; serve.yaml overrides how it scales.
+    """An application with one deployment, `Replica`; serve.yaml overrides its scaling.
 
     Args:
-        arguments: parsed from `args` by Serve.
+        arguments: the parsed `args` of serve.yaml.
     """
     settings = _settings(arguments)
 
@@ -61,8 +61,8 @@ def build(arguments: Arguments) -> Application:
     @serve.deployment(
         name="Replica",
         ray_actor_options={"num_cpus": arguments.cpus},
-        # More than this wait at the proxy, where Serve may still give them to another replica; fewer than what the
-        # replica itself would refuse with 429.
+        # Requests above this number wait at the proxy, where Serve can still route them to another replica. It is below
+        # the number at which the replica itself refuses requests with 429.
         max_ongoing_requests=max(2, min(16, settings.queue_size // 2)),
         autoscaling_config={
             "min_replicas": 1,
@@ -84,10 +84,10 @@ def build(arguments: Arguments) -> Application:
 
 
 def replica(arguments: Arguments) -> ASGIApp:
-    """The application of one replica, ready to answer.
+    """The ready application of one replica.
 
     Raises:
-        RuntimeError: it cannot become ready; Serve then tries again, and says why.
+        RuntimeError: it cannot become ready; Serve logs the reason and tries again.
     """
     settings = _settings(arguments)
     settings = settings.model_copy(update={"model_dir": _of_tasks(settings.model_dir, arguments.tasks)})
@@ -104,10 +104,10 @@ def replica(arguments: Arguments) -> ASGIApp:
 
 
 class WholePath:
-    """Has an application see the path that the client sent.
+    """Passes the full request path to an application.
 
-    Serve takes an application's prefix for the root that it is mounted at; ours names its routes in full, so that they
-    are the same wherever it runs.
+    Serve treats an application's prefix as its root path and removes it. Our application defines full paths, so that
+    they are the same wherever it runs.
 
     Args:
         app: The application.
@@ -124,13 +124,13 @@ class WholePath:
 
 
 def _settings(arguments: Arguments) -> Settings:
-    """A replica's settings: as many threads as it has CPUs, whatever the machine has."""
+    """A replica's settings, with as many threads as the replica has CPUs, whatever the machine has."""
     threads = {"intra_op_threads": 1, "workers": arguments.cpus, "decode_threads": arguments.cpus}
     return load_settings(threads | arguments.settings)
 
 
 def _of_tasks(models: Path, tasks: tuple[str, ...]) -> Path:
-    """The folder of models, or one with only those of these tasks; broken ones are left to be told of."""
+    """The folder of models, or a copy with only those of `tasks`; models without cards are kept, to be reported."""
     if set(tasks) == set(get_args(TaskName)):
         return models
     chosen = Path(tempfile.mkdtemp(prefix="bireal-models-"))
@@ -142,9 +142,9 @@ def _of_tasks(models: Path, tasks: tuple[str, ...]) -> Path:
 
 
 def _link_or_copy(source: str, destination: str) -> None:
-    """A second name for a file, which takes no room; a copy where the folders lie on different disks.
+    """Hard-links a file, or copies it if the folders are on different file systems.
 
-    Not a symbolic link: the registry takes none that leads out of its folder.
+    Symbolic links would not work: the registry rejects those that point outside its folder.
     """
     try:
         os.link(source, destination)

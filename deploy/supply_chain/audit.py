@@ -1,11 +1,11 @@
-"""Known holes in the locked packages: `make audit`, or `python -m deploy.supply_chain.audit LOCK ...`.
+"""Known vulnerabilities in the locked packages: `make audit`, or `python -m deploy.supply_chain.audit LOCK ...`.
 
-pip-audit asks an advisory service. Where that cannot be reached, or does not know a package, pip-audit skips the
-package and still ends with 0, which would pass for "no holes found". Here an audit that did not look at every package
-of a lock has failed, and says so.
+pip-audit queries an advisory service. If the service is unreachable or does not know a package, pip-audit skips the
+package and still exits with 0, as if no vulnerabilities were found. Here, an audit that did not check every package of
+a lock fails.
 
-A lock holds for every Python from 3.11 on and names some packages twice, each version under a condition (a marker).
-Which of them this Python would install does not matter here: every pin is looked at, but those for Windows alone.
+A lock is valid for every Python from 3.11 on, and may pin a package twice with different markers. Whatever this Python
+would install, every pin is checked, except for those that are only for Windows.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ FOUND_HOLES, NOT_AUDITED = 1, 2
 
 
 class AuditError(Exception):
-    """The audit did not happen; the message says why and what to do."""
+    """The audit could not be done; the message says why and what to do."""
 
 
 def wanted(lock: Path) -> list[Pin]:
-    """The pins to look at, in the lock's order: all but those for Windows alone, where the service does not run.
+    """The pins to audit, in the lock's order: all except those only for Windows, where the service does not run.
 
     Raises:
-        AuditError: it cannot be read, pins nothing, or has a line that is no pin and would pass unseen.
+        AuditError: the lock cannot be read, has no pins, or has a line that is not a pin and would be overlooked.
     """
     try:
         found = pins(lock)
@@ -41,13 +41,13 @@ def wanted(lock: Path) -> list[Pin]:
         raise AuditError(f"{lock} was not audited: {error}.") from None
     if not found or len(found) != sum(line[:1] not in {"", " ", "\t", "#"} for line in lines):
         raise AuditError(
-            f"{lock} was not audited: it is to consist of packages pinned by ==, as `make lock` writes them."
+            f"{lock} was not audited: it must consist of packages pinned with ==, as written by `make lock`."
         )
     return [pin for pin in found if "win32" not in pin.marker.replace("!= 'win32'", "")]
 
 
 def sheets(found: Sequence[Pin]) -> list[list[Pin]]:
-    """The pins spread over lists that name no package twice, which pip-audit refuses: as few as that takes."""
+    """Splits the pins into as few lists as possible without duplicate packages, which pip-audit refuses."""
     spread: list[dict[str, Pin]] = []
     for pin in found:
         sheet = next((sheet for sheet in spread if pin.name not in sheet), None)
@@ -58,13 +58,13 @@ def sheets(found: Sequence[Pin]) -> list[list[Pin]]:
 
 
 def ask(lock: Path) -> list[dict[str, Any]]:
-    """What pip-audit says of each package.
+    """pip-audit's result for each package.
 
-    It is given copies without markers, by which it would leave out what this Python does not install, and without
-    hashes, which it does not compare with anything.
+    pip-audit gets copies of the lock without markers, which would make it skip packages that this Python does not
+    install, and without hashes, which it does not use.
 
     Raises:
-        AuditError: it did not run to its end, or the file is no lock.
+        AuditError: pip-audit failed, or the file is not a lock.
     """
     dependencies: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +76,7 @@ def ask(lock: Path) -> list[dict[str, Any]]:
 
 
 def _ask_of_copy(copy: Path) -> list[dict[str, Any]]:
-    """As `ask`, of a file without markers that names nothing twice."""
+    """Like `ask`, for a file without markers and duplicates."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(copy), "--no-deps", "--disable-pip"]
     command += ["--format", "json", "--progress-spinner", "off"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  arguments of our own
@@ -90,14 +90,14 @@ def _ask_of_copy(copy: Path) -> list[dict[str, Any]]:
 
 
 def judge(lock: Path, answers: Sequence[dict[str, Any]]) -> list[str]:
-    """The holes, a line each.
+    """The vulnerabilities, one line each.
 
     Args:
-        lock: What was audited.
-        answers: pip-audit's, one a pin.
+        lock: The audited lock.
+        answers: pip-audit's results, one per pin.
 
     Raises:
-        AuditError: not every pin of the lock was looked at.
+        AuditError: not every pin of the lock was audited.
     """
     audited = {(normalised(answer["name"]), answer["version"]) for answer in answers if "skip_reason" not in answer}
     all_pins = wanted(lock)
@@ -108,7 +108,7 @@ def judge(lock: Path, answers: Sequence[dict[str, Any]]) -> list[str]:
         raise AuditError(
             f"{lock.name}: {len(missing)} of {len(all_pins)} packages were not audited ({named}). "
             f"{min(reasons, default='pip-audit said nothing of them.')} "
-            "An audit needs the advisory service: run it where the network reaches it."
+            "An audit needs the advisory service: run it on a machine with access to it."
         )
     return [
         f"{answer['name']} {answer['version']}: {hole['id']}, fixed in {' or '.join(hole['fix_versions']) or 'none'}"
@@ -118,8 +118,10 @@ def judge(lock: Path, answers: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Audits locks. Returns 0: no holes; 1: holes; 2: not every package was audited."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.supply_chain.audit", description="Known holes.")
+    """Audits locks. Returns 0: no vulnerabilities; 1: vulnerabilities; 2: not every package was audited."""
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.supply_chain.audit", description="Finds known vulnerabilities in locked packages."
+    )
     parser.add_argument("locks", nargs="*", type=Path, default=[RUNTIME_LOCK], metavar="LOCK")
     status = 0
     for lock in parser.parse_args(argv).locks:
@@ -131,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for hole in holes:
             print(hole)
         status = FOUND_HOLES if holes else status
-        print(f"{lock.name}: {len(wanted(lock))} packages audited, {len(holes)} known holes")
+        print(f"{lock.name}: {len(wanted(lock))} packages audited, {len(holes)} known vulnerabilities")
     return status
 
 

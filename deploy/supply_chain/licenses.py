@@ -1,7 +1,7 @@
-"""The licences of what the service installs: `make licenses`, or `python -m deploy.supply_chain.licenses --write`.
+"""Licences of the service's dependencies: `make licenses`, or `python -m deploy.supply_chain.licenses --write`.
 
-A licence that is not on the list of those that were looked at is an error, so that a new dependency is a decision. The
-table in docs/licenses.md is written from the packages' own metadata.
+A licence that is not on the list of reviewed licences is an error, so that adding a dependency is a conscious decision.
+The table in docs/licenses.md is generated from the packages' metadata.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from deploy.supply_chain.locks import OTEL_LOCK, ROOT, RUNTIME_LOCK, normalised,
 PAGE = ROOT / "docs" / "licenses.md"
 _BEGIN, _END = "<!-- licenses: written by `make licenses` -->\n", "<!-- /licenses -->"
 
-#: As packages name them -> SPDX. All let the package be used and passed on unchanged, in source and binary form, with
-#: its notice; MPL-2.0 asks besides that changes to its own files be published.
+#: Name used by packages -> SPDX. All permit use and unmodified redistribution in source and binary form with the
+#: notice; MPL-2.0 also requires that changes to its own files are published.
 ALLOWED = {
     "0BSD": "0BSD",
     "3-Clause BSD License": "BSD-3-Clause",
@@ -42,7 +42,7 @@ ALLOWED = {
 
 
 class Licensed(NamedTuple):
-    """A package and its licence, as its metadata states it."""
+    """A package and its licence according to its metadata."""
 
     name: str
     version: str
@@ -50,7 +50,7 @@ class Licensed(NamedTuple):
 
 
 def installed(lock: Path = RUNTIME_LOCK) -> list[Licensed]:
-    """The packages of a lock that are installed here, by name."""
+    """The packages of a lock that are installed here, sorted by name."""
     names = sorted({pin.name for pin in pins(lock)})
     command = [sys.executable, "-m", "piplicenses", "--from=mixed", "--format=json", "--packages", *names]
     run = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  arguments of our own
@@ -59,9 +59,9 @@ def installed(lock: Path = RUNTIME_LOCK) -> list[Licensed]:
 
 
 def spdx(text: str) -> str | None:
-    """A licence's expression in SPDX's names; None where a part of it is not allowed.
+    """A licence expression in SPDX names; None if a part of it is not allowed.
 
-    Of a choice (`OR`) every part has to be allowed too: which one is taken is then of no matter.
+    In a choice (`OR`) every part must be allowed too, so that it does not matter which one is chosen.
     """
     parts = [part.strip() for part in re.split(r"; | (?:AND|OR) ", text)]
     if any(part not in ALLOWED for part in parts):
@@ -71,15 +71,15 @@ def spdx(text: str) -> str | None:
 
 
 def complaints(packages: Sequence[Licensed], lock: Path = RUNTIME_LOCK) -> list[str]:
-    """A sentence for each package whose licence nobody has looked at, and for each of the lock that is missing."""
+    """One sentence for each package with an unreviewed licence, and for each package of the lock that is missing."""
     unknown = [
         f"{one.name} {one.version} is under {one.license!r}, which is not on the list in "
-        "deploy/supply_chain/licenses.py: read it, then add it or take the package out."
+        "deploy/supply_chain/licenses.py: review it, then add it or remove the package."
         for one in packages
         if spdx(one.license) is None
     ]
     missing = {pin.name for pin in pins(lock) if not pin.marker} - {one.name for one in packages}
-    return unknown + [f"{name} is locked and not installed: run make setup first." for name in sorted(missing)]
+    return unknown + [f"{name} is locked but not installed: run `make setup` first." for name in sorted(missing)]
 
 
 def table(packages: Sequence[Licensed]) -> str:
@@ -89,16 +89,18 @@ def table(packages: Sequence[Licensed]) -> str:
 
 
 def page(text: str, packages: Sequence[Licensed]) -> str:
-    """The page with its table written anew."""
+    """The page with its table replaced."""
     before, _, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     return f"{before}{_BEGIN}{table(packages)}{end}{after}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Checks, and writes if asked. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.supply_chain.licenses", description="Licences.")
-    parser.add_argument("--write", action="store_true", help="write the table of docs/licenses.md")
+    """Checks the licences and, with `--write`, updates the table. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.supply_chain.licenses", description="Checks the licences of the dependencies."
+    )
+    parser.add_argument("--write", action="store_true", help="update the table in docs/licenses.md")
     arguments = parser.parse_args(argv)
     packages = installed()
     found = complaints(packages) or complaints(installed(OTEL_LOCK), OTEL_LOCK)

@@ -13,14 +13,14 @@ CHANGELOG = ROOT / "CHANGELOG.md"
 
 
 class NotesError(Exception):
-    """There is nothing to say of a version; the message says why."""
+    """There are no notes for a version; the message says why."""
 
 
 def notes(changelog: str, version: str) -> str:
     """The section of a version, without its heading.
 
     Raises:
-        NotesError: there is none, or it is empty.
+        NotesError: the section is missing or empty.
     """
     sections = re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]
     for section in sections:
@@ -31,14 +31,14 @@ def notes(changelog: str, version: str) -> str:
             return body.strip() + "\n"
     known = ", ".join(section.partition("\n")[0] for section in sections)
     raise NotesError(
-        f"CHANGELOG.md has no section {version}; it has: {known}. Name the released one after its version."
+        f"CHANGELOG.md has no section {version}; it has: {known}. Name the released section after its version."
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the notes. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.supply_chain.notes", description="Release notes.")
-    parser.add_argument("version", help="as in CHANGELOG.md: 0.1.0, or Unreleased")
+    parser = argparse.ArgumentParser(prog="python -m deploy.supply_chain.notes", description="Prints release notes.")
+    parser.add_argument("version", help="section of CHANGELOG.md, such as 0.1.0 or Unreleased")
     try:
         print(notes(CHANGELOG.read_text(encoding="utf-8"), parser.parse_args(argv).version.removeprefix("v")), end="")
     except NotesError as error:

@@ -1,5 +1,6 @@
-"""How it is measured: one file a quantity, each of runs that somebody else opens.
+"""Measurement methods, one file per quantity, for runs prepared elsewhere.
 
-Time by turns (`interleave`), of modules (`modules`), of sessions at once (`throughput`); instructions (`instructions`);
-the bound of a core (`roofline`). `memory_child` is the fresh process that loadtest.memory and `instructions` look at.
+Interleaved times (`interleave`), times of modules (`modules`), throughput of concurrent sessions (`throughput`),
+instruction counts (`instructions`) and the bound of a core (`roofline`). `memory_child` is the fresh process started by
+loadtest.memory and `instructions`.
 """

@@ -1,7 +1,7 @@
 """Instructions of one run of a network, counted by valgrind's callgrind.
 
-Counting slows a program down fiftyfold; most of it is starting Python and loading a graph: so counting is off until
-a warm run is over, and a few lines of C, compiled here against valgrind's header, turn it on and off around the next.
+Counting slows a program down fiftyfold, and most of that would be Python's start and loading the graph. Counting is
+therefore enabled only around one run after a warm-up run, by a few lines of C compiled here against valgrind's header.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from loadtest.peers.onnx_runtime import BINARY, ORT_FP32, Workload
 from loadtest.records.schema_costs import Instructions
 from service import xnor_op
 
-COUNTED_ISA = "avx2"  # valgrind knows no AVX-512, and tells programs so
+COUNTED_ISA = "avx2"  # valgrind does not support AVX-512 and hides it from programs
 COUNTED_WAYS = (ORT_FP32, BINARY)
 LIMIT_S = 600.0
-NO_VALGRIND = "instructions are counted by valgrind, which is not installed (Debian, Ubuntu: apt-get install valgrind)"
+NO_VALGRIND = "counting instructions needs valgrind, which is not installed (Debian, Ubuntu: apt-get install valgrind)"
 _SWITCH = """
 #include <valgrind/callgrind.h>
 void counting_on(void) { CALLGRIND_START_INSTRUMENTATION; }
@@ -31,16 +31,16 @@ void counting_off(void) { CALLGRIND_STOP_INSTRUMENTATION; }
 
 
 def count_instructions(workload: Workload) -> list[Instructions]:
-    """Instructions of a second run of each, the baseline first.
+    """Counts the instructions of a warm run of each network, the baseline first.
 
     Raises:
-        UsageError: valgrind or a C compiler is not installed, this library has no kernel that valgrind runs, or it
-            took too long.
+        UsageError: valgrind or a C compiler is not installed, this CPU lacks the kernel that valgrind supports, or
+            counting took too long.
     """
     if shutil.which("valgrind") is None:
         raise UsageError(NO_VALGRIND)
     if COUNTED_ISA not in xnor_op.usable_kernels():
-        raise UsageError(f"instructions are counted with the kernel {COUNTED_ISA}, which this CPU does not have")
+        raise UsageError(f"counting instructions needs the kernel {COUNTED_ISA}, which this CPU cannot run")
     counts: dict[str, int] = {}
     with stored(workload, COUNTED_WAYS) as files, tempfile.TemporaryDirectory() as folder:
         switch = _build_switch(Path(folder))
@@ -53,8 +53,8 @@ def count_instructions(workload: Workload) -> list[Instructions]:
                 child(file, 1, tool=tool, switch=switch, env=env, limit_s=LIMIT_S)
             except subprocess.TimeoutExpired as error:
                 raise UsageError(
-                    f"{file.name}: counting its instructions took more than {LIMIT_S:.0f} s; count on an idle "
-                    "machine, or leave instructions out with --parts"
+                    f"{file.name}: counting its instructions took more than {LIMIT_S:.0f} s: use an idle machine, or "
+                    "leave instructions out with --parts"
                 ) from error
             (total,) = re.findall(r"^totals: (\d+)$", out.read_text(), re.MULTILINE)
             counts[file.name] = int(total)
@@ -72,7 +72,7 @@ def count_instructions(workload: Workload) -> list[Instructions]:
 
 
 def _build_switch(folder: Path) -> Path:
-    """A library with `counting_on` and `counting_off`, which do nothing outside valgrind."""
+    """Builds a library with `counting_on` and `counting_off`, which do nothing outside valgrind."""
     source, library = folder / "switch.c", folder / "switch.so"
     source.write_text(_SWITCH)
     compiler = os.environ.get("CC", "cc")
@@ -80,7 +80,7 @@ def _build_switch(folder: Path) -> Path:
         command = [*compiler.split(), "-O1", "-shared", "-fPIC", "-o", str(library), str(source)]
         subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  arguments of our own
     except FileNotFoundError as error:
-        raise UsageError(f"counting instructions needs a C compiler, and {compiler} is not installed") from error
+        raise UsageError(f"counting instructions needs a C compiler, but {compiler} is not installed") from error
     except subprocess.CalledProcessError as error:
-        raise UsageError(f"{compiler} could not compile against valgrind's header: {error.stderr[-500:]}") from error
+        raise UsageError(f"{compiler} could not compile with valgrind's header: {error.stderr[-500:]}") from error
     return library

@@ -1,8 +1,8 @@
-"""Interleaved timing with a parity check in front.
+"""Interleaved timing, preceded by a parity check.
 
-What is compared runs in turns in one process, so that a machine's change of clock or a busy neighbour hits all alike,
-and nothing can be timed before its output was compared with a reference: `interleave` takes `CheckedRun` only, and
-`check` is what makes one.
+The runs to compare take turns in one process, so that clock changes and busy neighbours affect all of them equally. A
+run cannot be timed before its output has been compared with a reference: `interleave` only accepts `CheckedRun`
+objects, which `check` creates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Samples = NDArray[np.float64]
 
 
 class ParityError(RuntimeError):
-    """A row's output disagrees with its reference: it is not timed."""
+    """A row's output disagrees with its reference, so the row is not timed."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Run:
 
     Attributes:
         name: the row's name.
-        engine: what computes it, for the row.
-        call: one run on the prepared input.
-        output: one run that returns the output.
+        engine: what computes it, shown in the row.
+        call: performs one run on the prepared input.
+        output: performs one run and returns the output.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Run:
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """A run whose output was compared with a reference; made by `check`."""
+    """A run whose output has been compared with a reference; created by `check`."""
 
     run: Run
     parity: Parity
@@ -53,32 +53,34 @@ class CheckedRun:
 def check(
     run: Run, expected: Output, *, against: str, min_correlation: float, exact_operators: int | None = None
 ) -> CheckedRun:
-    """Runs once and compares.
+    """Runs once and compares the output.
 
     Args:
-        run: what to check.
+        run: the run to check.
         expected: the reference's output.
-        against: the reference's name, for the row.
-        min_correlation: least correlation with it; 1 demands equality in every element.
-        exact_operators: operators that an audit found exact, for the row.
+        against: the reference's name, shown in the row.
+        min_correlation: minimum correlation with the reference; 1 requires equality in every element.
+        exact_operators: number of operators that an audit found exact, shown in the row.
 
     Raises:
-        ParityError: the output has another shape or is not finite, or it correlates less than that.
+        ParityError: the output has another shape, is not finite, or its correlation is too low.
     """
     output = run.output()
     if output.shape != expected.shape:
-        raise ParityError(f"{run.name}: its output is {list(output.shape)}, {against} has {list(expected.shape)}.")
+        raise ParityError(
+            f"{run.name}: the output's shape is {list(output.shape)}, but {against} has {list(expected.shape)}."
+        )
     if not np.isfinite(output).all():
-        raise ParityError(f"{run.name}: its output is not finite.")
+        raise ParityError(f"{run.name}: the output is not finite.")
     difference = float(np.abs(output.astype(np.float64) - expected).max())
-    # Equal constant outputs, which have no correlation, agree all the same.
+    # The correlation of equal constant outputs is undefined, but they agree.
     correlation = 1.0 if difference == 0 else float(np.corrcoef(output.ravel(), expected.ravel())[0, 1])
-    agrees = difference == 0 if min_correlation >= 1 else correlation >= min_correlation  # NaN does not agree
+    agrees = difference == 0 if min_correlation >= 1 else correlation >= min_correlation  # False for NaN
     if not agrees:
         wanted = "equality" if min_correlation >= 1 else f"a correlation of at least {min_correlation:g}"
         raise ParityError(
-            f"{run.name}: its output correlates {correlation:.4f} with {against} (largest difference "
-            f"{difference:.3g}); {wanted} is expected."
+            f"{run.name}: the output has a correlation of {correlation:.4f} with {against} (largest difference "
+            f"{difference:.3g}); {wanted} is required."
         )
     parity = Parity(
         against=against, correlation=correlation, max_difference=difference, exact_operators=exact_operators
@@ -92,14 +94,14 @@ def interleave(
     """Times runs in turns.
 
     Args:
-        runs: what to time; a round gives each its turn, starting with another one each time.
-        repetitions: rounds.
-        settle: untimed runs at the start of each turn: after its neighbours' turns a run finds its weights and
-            activations out of the caches, where a server under load would have them in.
-        each_round: called once a round, such as to probe the roofline at the same clock.
+        runs: the runs to time. In every round each has one turn; the order rotates.
+        repetitions: number of rounds.
+        settle: untimed runs at the start of each turn. The other runs evict a run's weights and activations from the
+            caches, where a server under load would have them.
+        each_round: called once per round, e.g. to probe the roofline at the same clock.
 
     Returns:
-        Seconds of each timed run, float64 [repetitions], by name.
+        Seconds of the timed runs, float64 [repetitions], by name.
     """
     samples: dict[str, list[int]] = {checked.run.name: [] for checked in runs}
     collecting = gc.isenabled()
@@ -124,14 +126,14 @@ def interleave(
 def summarise(
     runs: Sequence[CheckedRun], seconds: Mapping[str, Samples], *, baseline: str, threads: int, batch: int
 ) -> list[Row]:
-    """Rows of one interleaved measurement: medians, spread, and the ratio of medians.
+    """Rows of one interleaved measurement: medians, spread, and ratios of medians.
 
     Args:
-        runs: what was timed, in the order of the rows.
-        seconds: samples of each by name, as `interleave` returns them.
+        runs: the timed runs, in the order of the rows.
+        seconds: samples by name, as returned by `interleave`.
         baseline: name of the run that ratios refer to.
-        threads: of every run.
-        batch: of every run.
+        threads: threads of every run.
+        batch: batch size of every run.
     """
     reference = float(np.median(seconds[baseline]))
     rows = []
@@ -158,5 +160,5 @@ def summarise(
 
 
 def _milliseconds(seconds: float) -> float:
-    """Rounded to a microsecond's hundredth: the clock tells no more."""
+    """Milliseconds, rounded to 10 ns, the clock's resolution."""
     return round(seconds * 1e3, 5)

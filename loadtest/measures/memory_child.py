@@ -1,9 +1,9 @@
-"""One network in a process of its own: what loading and running it takes. Started by loadtest.memory and .instructions.
+"""Loads and runs one network in its own process. Started by loadtest.memory and loadtest.measures.instructions.
 
     python -m loadtest.measures.memory_child GRAPH LIBRARY|- RUNS [SWITCH]
 
-Prints one JSON document: resident memory before loading and after the runs, and its peak. With a SWITCH, a library that
-turns counting of instructions on and off, one more run follows, the counted one.
+Prints one JSON document: resident memory before loading and after the runs, and its peak. SWITCH is a library that
+turns instruction counting on and off; with it, one more run follows, which is counted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Times of a network's modules, 1-bit beside 32-bit, as in the paper's Tables 6 and 7: first convolution, 3x3, ...
+"""Times of a network's modules, 1-bit against 32-bit, as in the paper's Tables 6 and 7: first convolution, 3x3, ...
 
-ONNX Runtime's own profiler times every node of both networks as they run. As they run, BatchNorm, shortcut and
-activation are part of the convolution; a second build of each keeps them apart.
+ONNX Runtime's profiler times every node of both networks. In normal builds BatchNorm, shortcut and activation are fused
+into the convolution; a second build of each network keeps them separate.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ NAMES = {
     DOWN: "downsampling",
     LAST: "global pooling and fully-connected layer",
 }
-# Keeps ONNX Runtime from folding BatchNorm into a convolution. It still adds shortcut and ReLU to BatchNorm's node.
+# Optimisers that fold BatchNorm into a convolution. Without them, shortcut and ReLU are still fused into BatchNorm.
 NO_FUSION = ("ConvBNFusion", "ConvMulFusion", "ConvAddFusion", "ConvActivationFusion")
 
 Times = dict[str, float]
-"""Median seconds of a node by its name."""
+"""Median seconds by node."""
 
 
 class Profiled:
     """A session that times its nodes.
 
     Args:
-        name: what to call it.
+        name: name of the session.
         model: the graph.
-        folder: for the profiler's file.
-        feeds: its input.
-        disabled: names of optimisations that it does without.
+        folder: folder for the profiler's file.
+        feeds: the inputs.
+        disabled: names of optimisers to disable.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class Profiled:
         return np.asarray(output, np.float32)
 
     def take_turn(self) -> None:
-        """Runs twice, and the second counts: the first brings the weights back into the caches."""
+        """Runs twice; only the second run counts, because the first brings the weights back into the caches."""
         self._call()
         self._timed.append(self._runs)
         self._call()
 
     def times(self) -> Times:
-        """Ends the profile; median seconds by node, over the runs that count."""
+        """Ends profiling and returns the median seconds by node, over the counted runs."""
         path = Path(self._session.end_profiling())
         samples: defaultdict[str, list[float]] = defaultdict(list)
         for event in json.loads(path.read_text()):
@@ -97,9 +97,9 @@ class Profiled:
 
 
 def module_of(model: onnx.ModelProto) -> dict[str, str]:
-    """Which module a node belongs to, by its name or its outputs' (some of ONNX Runtime's own nodes are called so).
+    """The module of each node, by node name and by output name (some nodes of ONNX Runtime are named after outputs).
 
-    The exporter's names tell the convolutions; what follows one belongs to it.
+    Convolutions are recognised by the exporter's names; the nodes that follow a convolution belong to its module.
     """
     found: dict[str, str] = {}
     of_value: dict[str, str] = {}
@@ -123,8 +123,8 @@ def by_module(times: Times, modules: Mapping[str, str], *, apart: bool) -> Times
 
     Args:
         times: seconds by node.
-        modules: which module a node belongs to.
-        apart: whether, in an unfused build, what follows a block's convolution goes under `BEHIND`.
+        modules: module by node.
+        apart: whether the nodes after a block's convolution count as `BEHIND` (in an unfused build).
     """
     total: defaultdict[str, float] = defaultdict(float)
     for node, seconds in times.items():
@@ -136,11 +136,11 @@ def by_module(times: Times, modules: Mapping[str, str], *, apart: bool) -> Times
 
 
 def measure_modules(workload: Workload, repetitions: int) -> list[Module]:
-    """Rows of a pair of networks of basic blocks.
+    """Measures the rows of a pair of networks of basic blocks.
 
     Args:
         workload: the pair.
-        repetitions: runs of each build, in turns.
+        repetitions: interleaved runs of each build.
 
     Raises:
         ParityError: a build's output differs from the network's.

@@ -1,8 +1,8 @@
-"""The bound of a binary convolution: how many multiply-accumulates a core can do if nothing but them were left.
+"""The compute bound of a binary convolution: the multiply-accumulate rate of a core that does nothing else.
 
-It is stated twice: as instructions a cycle x clock, and as measured by the operator library's own probe, which runs
-the kernel's inner instructions on registers alone. A library without the probe leaves the first, at the clock that
-the system states, which in a virtual machine may be the nominal one.
+It is given twice: as instructions per cycle x clock, and as measured by the operator library's probe, which runs the
+kernel's inner instructions on registers only. Without the probe only the first is available, at the clock reported by
+the system, which may be the nominal clock in a virtual machine.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from service import xnor_op
 PROBE_SECONDS = 0.002
 _PROBE = "bireal_roofline_probe"
 
-# Multiply-accumulates of a core and cycle, from the costs that the kernels' heads derive (uops.info):
-#   avx512vpopcnt  xor, vpopcntd, add: 3 instructions for 16 * 32; 2 of them a cycle (Intel, Zen 4)
-#   avx512vnni     53 instructions for 16 words of 16 * 32 (its file counts them); 2 of them a cycle (Intel, Zen 4)
-#   avx512bw       vpshufb, vpaddb: 2 instructions for 64 * 4; one vpshufb a cycle (Intel, Zen 4)
-# Zen 5 has four 512-bit pipes, two of which count bits or shuffle: 4 / 3 vpopcntd a cycle, 2 vpshufb.
-# The portable kernel is what a compiler makes of it: nothing to state.
+# Multiply-accumulates per core and cycle, from the costs derived in the kernels' header comments (uops.info):
+#   avx512vpopcnt  xor, vpopcntd, add: 3 instructions for 16 * 32; 2 instructions per cycle (Intel, Zen 4)
+#   avx512vnni     53 instructions for 16 words of 16 * 32 (counted in its file); 2 per cycle (Intel, Zen 4)
+#   avx512bw       vpshufb, vpaddb: 2 instructions for 64 * 4; one vpshufb per cycle (Intel, Zen 4)
+# Zen 5 has four 512-bit pipes, two of which count bits or shuffle: 4 / 3 vpopcntd per cycle, or 2 vpshufb.
+# The portable kernel depends on the compiler, so no bound is given.
 MACS_PER_CYCLE = {"avx512vpopcnt": 512 / 3 * 2, "avx512vnni": 16 * 512 / 53 * 2, "avx512bw": 256.0}
 MACS_PER_CYCLE_ZEN5 = {"avx512vpopcnt": 512 / 3 * 4, "avx512vnni": 16 * 512 / 53 * 4, "avx512bw": 512.0}
-# avx2: vpshufb, vpaddb: 2 instructions for 32 * 4. Zen 2 to 5: 4 vector instructions a cycle, 2 of them vpshufb. Intel
-# has 3, of which 1 is a vpshufb up to Skylake and its kin, 2 since Ice Lake. Not stated: Zen 1, which has registers of
-# 128 bits, and Intel's small cores.
-_ZEN2_MODEL = 0x30  # family 23; Zen 1 is below
+# avx2: vpshufb, vpaddb: 2 instructions for 32 * 4. Zen 2 to 5: 4 vector instructions per cycle, 2 of them vpshufb.
+# Intel: 3 vector instructions, of which 1 is a vpshufb up to the Skylake family and 2 since Ice Lake. No bound is given
+# for Zen 1, which has 128-bit units, and for Intel's E-cores.
+_ZEN2_MODEL = 0x30  # first Zen 2 model of family 23; lower models are Zen 1
 _INTEL_ONE_SHUFFLE = {60, 61, 63, 69, 70, 71, 78, 79, 85, 86, 94, 142, 158, 165, 166}  # Haswell to Comet, Cascade Lake
 _INTEL_TWO_SHUFFLES = {106, 108, 125, 126, 140, 141, 143, 167, 207}  # Ice, Tiger, Rocket Lake, Sapphire, Emerald Rapids
 
 
 def macs_per_cycle(kernel: str, cpu: dict[str, str]) -> float | None:
-    """What the instructions of a kernel's inner loop allow.
+    """Instruction-throughput bound of a kernel's inner loop.
 
     Args:
-        kernel: its name.
-        cpu: as `loadtest.machine.cpu_facts` tells.
+        kernel: name of the kernel.
+        cpu: description of the CPU from `loadtest.machine.cpu_facts`.
 
     Returns:
-        Multiply-accumulates a cycle of one core; None where nothing is stated of the kernel or the CPU.
+        Multiply-accumulates per cycle of one core; None if the kernel or the CPU is not covered.
     """
     vendor = cpu.get("vendor_id")
     if vendor not in ("AuthenticAMD", "GenuineIntel"):
@@ -64,10 +64,10 @@ class Bound:
     """Bound of one core.
 
     Attributes:
-        macs_per_cycle: by counted instructions; None where the kernel has no such count.
-        clock_hz: the clock; None where nobody tells.
-        clock_source: who told it.
-        macs_per_s: as the probe measured; None without one.
+        macs_per_cycle: from counted instructions; None if the kernel or CPU is not covered.
+        clock_hz: clock frequency; None if unknown.
+        clock_source: source of the clock frequency.
+        macs_per_s: measured by the probe; None without one.
     """
 
     macs_per_cycle: float | None
@@ -77,11 +77,11 @@ class Bound:
 
     @property
     def bound_macs_per_s(self) -> float | None:
-        """Instructions a cycle x clock."""
+        """macs_per_cycle x clock_hz."""
         return self.macs_per_cycle * self.clock_hz if self.macs_per_cycle and self.clock_hz else None
 
     def sentence(self) -> str:
-        """The bound in words, for a report."""
+        """The bound as text for a report."""
         parts = []
         if self.macs_per_s is not None:
             parts.append(f"probe {self.macs_per_s / 1e9:.0f} GMAC/s a core")
@@ -98,7 +98,7 @@ class Bound:
 
 
 class Roofline:
-    """Collects the bound while blocks are timed, so that both see the same clock."""
+    """Collects probe samples while blocks are timed, so that both run at the same clock."""
 
     def __init__(self) -> None:
         self._kernel = xnor_op.kernel_name()
@@ -106,7 +106,7 @@ class Roofline:
         self._rates: list[tuple[float, float]] = []
 
     def sample(self) -> None:
-        """Runs the probe once, for `PROBE_SECONDS`; does nothing without one."""
+        """Runs the probe for `PROBE_SECONDS`; does nothing if there is none."""
         if self._probe is None:
             return
         macs_per_s, cycles_per_s = ctypes.c_double(), ctypes.c_double()
@@ -116,7 +116,7 @@ class Roofline:
     def take(self) -> Bound:
         """The bound from the samples since the last call: the highest rate and the highest clock.
 
-        A bound is wanted, and whatever else runs on the core can only slow a probe down.
+        The maximum is used because interference on the core can only slow the probe down.
         """
         per_cycle = macs_per_cycle(self._kernel, cpu_facts())
         rates, self._rates = np.array(self._rates, np.float64), []
@@ -128,12 +128,12 @@ class Roofline:
 
 
 def highest(bounds: Sequence[Bound]) -> Bound:
-    """The bound of a whole run from those of its parts, the highest rate and the highest clock among them.
+    """The bound of a whole run: the highest rate and the highest clock of its parts.
 
-    A neighbour can take a part of the core for as long as a part lasts, and shares of what was left are no shares.
+    A busy neighbour may use the core for the whole duration of one part, which would make that part's bound too low.
 
     Args:
-        bounds: of one kernel, at least one.
+        bounds: at least one bound, all of the same kernel.
     """
     rates = [bound.macs_per_s for bound in bounds if bound.macs_per_s is not None]
     fastest = max(bounds, key=lambda bound: bound.clock_hz or 0.0)
@@ -141,7 +141,7 @@ def highest(bounds: Sequence[Bound]) -> Bound:
 
 
 def spread(bounds: Sequence[Bound]) -> str:
-    """Lowest and highest rate of the probe among parts of a run, in words; empty without a probe."""
+    """Lowest and highest probe rate over the parts of a run, as text; empty without a probe."""
     rates = [bound.macs_per_s / 1e9 for bound in bounds if bound.macs_per_s is not None]
     return f"best probe beside a shape {min(rates):.0f} to {max(rates):.0f} GMAC/s a core" if rates else ""
 

@@ -1,4 +1,4 @@
-"""Sessions of one thread each at the same time: how throughput grows with them."""
+"""Throughput of concurrent single-threaded sessions, by their number."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ WAYS = (ORT_FP32, BINARY)
 
 
 def measure_throughput(workload: Workload, windows: int, seconds: float) -> list[Throughput]:
-    """Images a second of 1, 2, ... sessions, up to the CPUs that the process may use; the numbers take turns.
+    """Measures images per second with 1, 2, ... sessions, up to the number of usable CPUs, in interleaved windows.
 
     Args:
         workload: the pair.
-        windows: for each number of sessions.
-        seconds: of a window.
+        windows: time windows per number of sessions.
+        seconds: length of a window.
     """
     images = photos(1, workload.pair.height, workload.pair.width)
     numbers = range(1, usable_cpus() + 1)
@@ -51,11 +51,11 @@ def measure_throughput(workload: Workload, windows: int, seconds: float) -> list
 
 
 def images_per_s(runs: Sequence[Callable[[], object]], seconds: float) -> float:
-    """Runs a second of all together, each on a thread of its own and as often as it can."""
+    """Total runs per second, with each run repeated on its own thread."""
     start = Barrier(len(runs))
 
     def work(run: Callable[[], object]) -> float:
-        run()  # the weights into the caches
+        run()  # brings the weights into the caches
         start.wait()
         begin = perf_counter()
         count = 0

@@ -1,5 +1,5 @@
-"""What is measured, and against what: networks and single blocks, on our operator and on other runtimes.
+"""The workloads and the runtimes that are compared: networks and single blocks, on our operator and elsewhere.
 
-`networks` are pairs of a Bi-Real net and its twin (`networks_random` makes some), `shapes` and `blocks` single
-convolutions; `onnx_runtime` and `openvino_runtime` are ways to run them, `graph` and `unfused` rebuild graphs for that.
+`networks` has pairs of a Bi-Real net and its twin (`networks_random` builds them with random weights), `shapes` and
+`blocks` single convolutions. `onnx_runtime` and `openvino_runtime` run them; `graph` and `unfused` rewrite graphs.
 """

@@ -1,15 +1,15 @@
-"""Single blocks as graphs: the bit-packed operator's, the float convolution of the same shape, and OpenVINO's.
+"""Single blocks as graphs: for the bit-packed operator, for float convolutions of the same shape, and for OpenVINO.
 
-A block is y = BN(conv(sign(x))) + shortcut, and the signs of y for the block that follows. Where the shape allows it,
-the blocks of a run are a chain, each reading the values and signs that the one before wrote, as in a network. Where it
-does not (stride 2, other channels), all convolve the same input, and the chain runs through the shortcut alone;
-OpenVINO then takes the signs once a run, and we in every block. The float block is the convolution with BatchNorm
-folded and the shortcut's addition, which ONNX Runtime fuses into it. Its blocks share their weights and differ in the
-bias alone: a run is not to be charged for fetching nine megabytes of them from memory for every block. The 1-bit ones,
-which are small, differ, since runtimes merge equal nodes.
+A block is y = BN(conv(sign(x))) + shortcut, plus the signs of y for the next block. If the shape allows it, the blocks
+of a run form a chain in which each block reads the values and signs written by the previous one, as in a network. If
+not (stride 2, different channel counts), all blocks convolve the same input and are chained only through the shortcut.
+OpenVINO then takes the signs once per run, and our operator in every block. The float block is the convolution with
+BatchNorm folded and the shortcut's addition, which ONNX Runtime fuses into it. Float blocks share their weights and
+differ only in the bias, so that a run does not include fetching nine megabytes of weights per block from memory. The
+small 1-bit weights differ between blocks, because runtimes merge equal nodes.
 
-Weights, scales and inputs are coarse binary fractions, so that no float32 sum is ever rounded: two correct
-implementations give equal outputs, exact zeros included.
+Weights, scales and inputs are coarse binary fractions, so that no float32 sum is rounded: two correct implementations
+give identical outputs, including exact zeros.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from service.backends.session import open_session
 Array = NDArray[np.float32]
 
 _IR_VERSION, _OPSET = 8, 17
-_EQUAL = 1.0  # least correlation: see loadtest.measures.interleave.check
+_EQUAL = 1.0  # minimum correlation, see loadtest.measures.interleave.check
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Constants:
 
     Attributes:
         signs: weights of -1 and +1, float32 [O,C,K,K].
-        scale: BatchNorm's, float32 [O].
-        bias: likewise.
+        scale: BatchNorm's scale, float32 [O].
+        bias: BatchNorm's bias, float32 [O].
     """
 
     signs: Array
@@ -56,13 +56,13 @@ class Constants:
 
 
 class Blocks:
-    """A run's blocks of one shape, with an input, for every way to run them.
+    """The blocks of one shape and their input, prepared for every way to run them.
 
     Args:
-        shape: their geometry.
-        layers: blocks a run.
-        batch: images a run.
-        seed: of weights and input.
+        shape: geometry of the blocks.
+        layers: blocks per run.
+        batch: batch size.
+        seed: seed of weights and input.
     """
 
     def __init__(self, shape: Shape, layers: int, batch: int, seed: int = 0) -> None:
@@ -78,11 +78,11 @@ class Blocks:
             for _ in range(layers)
         ]
         self.x: Array = _eighths(rng, (batch, *shape.size, channels))  # NHWC
-        # A chain's first shortcut is its input.
+        # The first shortcut of a chain is its input.
         self.shortcut: Array = self.x if shape.keeps_shape else _eighths(rng, (batch, *shape.out_size, out))
 
     def expected(self) -> Output:
-        """Output of the last block in stock operators, unoptimised: float32 [N,OH,OW,O]."""
+        """Output of the last block in standard operators, unoptimised: float32 [N,OH,OW,O]."""
         reference = derive_reference(self._packed_model(from_bits=False)).model
         session = open_session(reference.SerializeToString(), name="oracle", intra_op_threads=1, optimise=False)
         feeds = {"shortcut": self.shortcut, "x": self.x}
@@ -90,14 +90,14 @@ class Blocks:
         return np.asarray(output)
 
     def binary(self, name: str, threads: int) -> Run:
-        """On the bit-packed operator; signs in and out are packed."""
+        """A run on the bit-packed operator, with packed signs as input and output."""
         session = _open(self._packed_model(from_bits=True), name, threads, xnor_op.library_path())
         shape = (self.batch, *self.shape.out_size, self.shape.channels[1])
         bound = _BoundRun(session, {"bits": pack_map(self.x), "shortcut": self.shortcut}, shape)
         return Run(name, f"bireal operator ({xnor_op.kernel_name()})", bound.call, bound.output)
 
     def float32(self, name: str, threads: int) -> CheckedRun:
-        """ONNX Runtime's float convolution of the same shape, compared with itself unoptimised."""
+        """A run of ONNX Runtime's float convolution of the same shape, checked against itself without optimisation."""
         model = self._float_model()
         feeds = {"x": _planar(self.x), "shortcut": _planar(self.shortcut)}
         shape = (self.batch, self.shape.channels[1], *self.shape.out_size)
@@ -108,7 +108,7 @@ class Blocks:
         return check(run, np.asarray(expected), against="onnxruntime, unoptimised", min_correlation=ROUNDING)
 
     def openvino(self, name: str, threads: int) -> Run:
-        """OpenVINO's BinaryConvolution; the output is turned to [N,OH,OW,O] outside the timing."""
+        """A run on OpenVINO's BinaryConvolution; the output is transposed to [N,OH,OW,O] outside the timing."""
         openvino = importlib.import_module("openvino")
         opset = importlib.import_module("openvino.opset13")
         stride, pad = [self.shape.stride] * 2, [self.shape.kernel // 2] * 2
@@ -133,7 +133,7 @@ class Blocks:
         return Run(name, engine, session.call, lambda: session.output().transpose(0, 2, 3, 1))
 
     def checked(self, run: Run, expected: Output) -> CheckedRun:
-        """Demands that a binary way's output equal the reference's in every element."""
+        """Checks that a binary run's output equals the reference's in every element."""
         return check(run, expected, against="derived reference, unoptimised", min_correlation=_EQUAL)
 
     def _packed_model(self, *, from_bits: bool) -> onnx.ModelProto:
@@ -195,7 +195,7 @@ class Blocks:
 
 
 class _GraphParts:
-    """What a graph is made of; every activation's first axis is the batch."""
+    """Collects the parts of a graph; the first axis of every activation is the batch."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -223,7 +223,7 @@ class _GraphParts:
 
 
 class _BoundRun:
-    """A session whose inputs and output lie in memory that is allocated once: a block's output is large."""
+    """A session with preallocated inputs and output, because a block's output is large."""
 
     def __init__(
         self, session: ort.InferenceSession, feeds: Mapping[str, NDArray[np.generic]], shape: tuple[int, ...]

@@ -1,9 +1,9 @@
 """Graph surgery that gives the peers their best case.
 
-A servable graph takes uint8 [N,H,W,3] and normalises inside; a float runtime loses some percent on that. For the peers
-the front is split off and run once, outside the timing, and they take float [N,3,H,W]. The reference that is derived
-from a packed graph has stock NHWC nodes between NCHW ones; for a peer that runs binary networks they are turned into
-NCHW, so that no Transpose is left between layers.
+A servable graph takes uint8 [N,H,W,3] and normalises inside, which costs a float runtime a few percent. For the peers
+this front is split off and run once, outside the timing, and they take float [N,3,H,W]. The reference derived from a
+packed graph has standard NHWC nodes between NCHW nodes. For a peer that runs binary networks they are converted to
+NCHW, so that no Transpose remains between layers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _TO_NCHW = [0, 3, 1, 2]
 
 
 def widen_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replaces float16 initialisers behind a Cast by float32 ones, as ONNX Runtime does when it loads a graph.
+    """Replaces float16 initialisers followed by a Cast with float32 ones, as ONNX Runtime does when it loads a graph.
 
-    Other tools (quantisation, OpenVINO's converter) would not see weights there.
+    Other tools (quantisation, OpenVINO's converter) would not recognise them as weights.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -41,14 +41,14 @@ def widen_constants(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def split_front(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """Splits a graph behind its input's conversion and normalisation.
+    """Splits a graph after the conversion and normalisation of its input.
 
     Args:
-        model: takes uint8 [N,H,W,3]; the front is the chain of casts, transposes and arithmetic with constants that
-            follows.
+        model: a graph with input uint8 [N,H,W,3], followed by the front: casts, transposes and arithmetic with
+            constants.
 
     Returns:
-        (front, body): the front's one output, float, is the body's one input.
+        (front, body): the front's only output, float, is the body's only input.
     """
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
@@ -81,9 +81,9 @@ def split_front(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProt
 
 
 def channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Turns stock NHWC nodes between Transposes into NCHW ones: MatMul into a 1x1 Conv, means and elementwise nodes.
+    """Converts standard NHWC nodes between Transposes to NCHW: MatMul to a 1x1 Conv, means and elementwise nodes.
 
-    What it does not know keeps its layout, with a Transpose before it.
+    Other nodes keep their layout, with a Transpose before them.
     """
     writer = _PlanarWriter(model)
     for node in model.graph.node:
@@ -92,7 +92,7 @@ def channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _PlanarWriter:
-    """Rewrites a graph node by node, and knows which NHWC values exist in NCHW."""
+    """Rewrites a graph node by node, and keeps track of the NHWC values that exist in NCHW."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -103,7 +103,7 @@ class _PlanarWriter:
         self._stored: list[TensorProto] = []
 
     def add(self, original: onnx.NodeProto) -> None:
-        """Writes what stands for a node; an NHWC form of a value is left for `finish`."""
+        """Writes the replacement of a node; NHWC forms of values are added by `finish`."""
         node = onnx.NodeProto()
         node.CopyFrom(original)
         for index, name in enumerate(node.input):
@@ -112,7 +112,7 @@ class _PlanarWriter:
             self._nodes.append(node)
 
     def finish(self) -> onnx.ModelProto:
-        """The rewritten graph, with a Transpose of every NHWC value that is still read, before its first reader."""
+        """The rewritten graph, with a Transpose for every NHWC value that is still used, before its first use."""
         written: set[str] = set()
         ordered: list[onnx.NodeProto] = []
 
@@ -136,7 +136,7 @@ class _PlanarWriter:
         return result
 
     def _transpose(self, node: onnx.NodeProto) -> bool:
-        """Two Transposes, there and back, cancel out."""
+        """Removes pairs of Transposes that cancel out."""
         perm = list(node.attribute[0].ints) if node.op_type == "Transpose" else []
         if perm == _TO_NHWC:
             self._planar[node.output[0]] = node.input[0]
@@ -147,7 +147,7 @@ class _PlanarWriter:
         return False
 
     def _reduction(self, node: onnx.NodeProto) -> bool:
-        """MatMul over channels is a 1x1 Conv; a mean over rows and columns takes other axes."""
+        """Rewrites a MatMul over channels to a 1x1 Conv, and the axes of a mean over rows and columns."""
         output = node.output[0]
         if node.input[0] not in self._planar:
             return False
@@ -169,7 +169,7 @@ class _PlanarWriter:
         return False
 
     def _elementwise(self, node: onnx.NodeProto) -> bool:
-        """An elementwise node whose computed inputs all exist in NCHW."""
+        """Rewrites an elementwise node whose computed inputs all exist in NCHW."""
         if node.op_type not in _ELEMENTWISE or not any(name in self._planar for name in node.input):
             return False
         forms = []
@@ -195,7 +195,7 @@ class _PlanarWriter:
 
 
 def _axes(node: onnx.NodeProto, constants: dict[str, NDArray[np.generic]]) -> list[int]:
-    """Axes of a ReduceMean that drops them, in either form that the standard has; empty for others."""
+    """Axes of a ReduceMean without keepdims, given as an attribute or as an input; empty for other nodes."""
     attributes = {a.name: a for a in node.attribute}
     if "keepdims" not in attributes or attributes["keepdims"].i != 0:
         return []
@@ -205,7 +205,7 @@ def _axes(node: onnx.NodeProto, constants: dict[str, NDArray[np.generic]]) -> li
 
 
 def _replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    """Puts nodes in the place of a graph's, and drops the initialisers that nobody reads any more."""
+    """Replaces a graph's nodes and drops initialisers that are no longer used."""
     used = {name for node in nodes for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.node[:], model.graph.initializer[:]

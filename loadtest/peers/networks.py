@@ -1,7 +1,7 @@
-"""The networks that are compared: pairs of a Bi-Real net and its full-precision twin, as the exporter writes them.
+"""The networks that are compared: exported pairs of a Bi-Real net and its full-precision twin.
 
-With PyTorch (the extra `train`) they are built from models.arch with random weights: speed does not depend on the
-weights' values, and every depth of the paper is there. Without it, the zoo's models are taken as they are.
+With PyTorch (the extra `train`) they are built from models.arch with random weights, in every depth of the paper; speed
+does not depend on the values of weights. Without PyTorch, the models of the zoo are used.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Pair:
     """A binary network and its full-precision twin.
 
     Attributes:
-        full_name: the twin's name in the rows; the same as `binary_name` where the ways to run it tell them apart.
-        binary_name: the binary network's.
-        height: input rows, pixels.
-        width: input columns, pixels.
-        load: makes (the twin's graph, the packed graph); both take `image` uint8 [N,H,W,3].
+        full_name: name of the twin in the rows; may equal `binary_name`, since the ways to run them differ.
+        binary_name: name of the binary network in the rows.
+        height: input height, pixels.
+        width: input width, pixels.
+        load: returns (the twin's graph, the packed graph); both take `image` uint8 [N,H,W,3].
     """
 
     full_name: str
@@ -45,7 +45,7 @@ class Pair:
 
     @cached_property
     def graphs(self) -> Graphs:
-        """(full, packed), made when first asked for."""
+        """(full, packed), loaded on first use."""
         return self.load()
 
 
@@ -53,41 +53,41 @@ def pairs(weights: str) -> tuple[str, list[Pair]]:
     """The pairs to measure.
 
     Args:
-        weights: `random`, `zoo`, or `auto` for the first of these that this installation can give.
+        weights: `random`, `zoo`, or `auto` for the first of these that is available in this installation.
 
     Returns:
-        Which weights these are, `random` or `zoo`, and the pairs.
+        The kind of weights, `random` or `zoo`, and the pairs.
 
     Raises:
-        UsageError: it can give none.
+        UsageError: they are not available.
     """
     if weights != "zoo" and _has_torch():
         return "random", random_pairs()
     if weights == "random":
         raise UsageError(
-            "Networks with random weights are built with PyTorch, which is not installed: run `make setup` (or `pip "
-            "install 'bireal-serve[train]'`), or measure the zoo's models with --weights zoo."
+            "Networks with random weights need PyTorch, which is not installed: run `make setup` (or `pip install "
+            "'bireal-serve[train]'`), or measure the zoo's models with --weights zoo."
         )
     found = zoo_pairs(ZOO)
     if not found:
         raise UsageError(
-            "models/zoo has no binary model with its full-precision twin. Networks with random weights need PyTorch: "
-            "run `make setup`, and leave --weights zoo out."
+            "models/zoo has no binary model with its full-precision twin. To measure networks with random weights, "
+            "install PyTorch with `make setup` and leave out --weights zoo."
         )
     return "zoo", found
 
 
 def _has_torch() -> bool:
     try:
-        import torch  # noqa: F401 - importing is the only sure test: a broken install counts as none
+        import torch  # noqa: F401 - only importing it detects a broken installation
     except ImportError:
         return False
     return True
 
 
 def random_pairs() -> list[Pair]:
-    """ImageNet's 18, 34, 50 and 152 layers at 224 x 224, and the depth network of 50 layers at 160 x 608."""
-    from loadtest.peers.networks_random import random_graphs  # here, because it needs PyTorch
+    """ImageNet classifiers of 18, 34, 50 and 152 layers at 224 x 224, and the 50-layer depth network at 160 x 608."""
+    from loadtest.peers.networks_random import random_graphs  # imported here because it needs PyTorch
 
     def classifier(depth: int) -> Pair:
         return Pair(f"resnet{depth}", f"bireal{depth}", 224, 224, lambda: random_graphs(224, 224, depth=depth))
@@ -97,7 +97,7 @@ def random_pairs() -> list[Pair]:
 
 
 def zoo_pairs(zoo: Path) -> list[Pair]:
-    """Every binary model of a zoo whose twin is there too, in the newest version by name."""
+    """Every binary model of a zoo with its twin, in the last version by name."""
     cards: dict[str, Card] = {}
     for file in sorted(zoo.glob(f"*/*/{CARD_FILE}")):
         card = Card.load(file.parent)
@@ -115,13 +115,13 @@ def _loader(full: Card, binary: Card) -> Callable[[], Graphs]:
 
 
 def photos(count: int, height: int, width: int, seed: int = 0) -> Images:
-    """Synthetic photos: noise in which low frequencies dominate, as in natural images.
+    """Synthetic photos: noise dominated by low frequencies, as in natural images.
 
     Args:
         count: number of images.
-        height: rows, pixels.
-        width: columns, pixels.
-        seed: of the noise.
+        height: height in pixels.
+        width: width in pixels.
+        seed: seed of the noise.
 
     Returns:
         uint8 [count, height, width, 3].

@@ -1,4 +1,4 @@
-"""Networks of models.arch with random weights, exported; needs PyTorch (the extra `train`)."""
+"""Exported networks of models.arch with random weights; needs PyTorch (the extra `train`)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from models.export.convert import to_onnx
 SEED = 0
 STATISTICS_IMAGES = 4
 
-# BatchNorm's weight at the end of a branch, beside a shortcut. With 1, and random weights, noise grows from block to
-# block: signs that rounding flips leave two correct float runtimes a correlation of 0.95 after fifty binary layers, and
-# 8 bits leave 0.77 of a depth map. Training makes networks calmer than that, and outputs are to be comparable.
+# BatchNorm's weight at the end of a branch beside a shortcut. With 1 and random weights, noise grows from block to
+# block: because of signs flipped by rounding, two correct float runtimes have a correlation of only 0.95 after fifty
+# binary layers, and 8-bit depth maps one of 0.77. Trained networks are less sensitive, and outputs must be comparable.
 BRANCH_GAIN = 0.1
 
 
@@ -26,19 +26,19 @@ def random_graphs(
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """Full-precision and Bi-Real network of one architecture.
 
-    BatchNorm takes its statistics from one synthetic batch, so that activations have the range of a trained network's;
-    8-bit quantisation and the comparison of outputs need that.
+    BatchNorm takes its statistics from one synthetic batch, so that activations have the range of a trained network's,
+    which 8-bit quantisation and the comparison of outputs need.
 
     Args:
-        height: input rows, pixels.
-        width: input columns, pixels.
-        depth: layers: 18, 34, 50 or 152.
+        height: input height, pixels.
+        width: input width, pixels.
+        depth: number of layers: 18, 34, 50 or 152.
         task: `classify` or `depth`.
-        num_classes: of a classifier.
-        scale: multiple of the paper's channel counts.
+        num_classes: number of classes of a classifier.
+        scale: width multiplier on the paper's channel counts.
 
     Returns:
-        (full, packed); the first one's weights are float32 in the file, too.
+        (full, packed); the weights of the first are stored as float32.
     """
     graphs = []
     with torch.random.fork_rng(), torch.no_grad():
@@ -67,7 +67,7 @@ def random_graphs(
 
 
 def _last_norm(module: nn.Module) -> nn.BatchNorm2d | None:
-    """The BatchNorm in front of a shortcut's addition, if the module is a branch beside one."""
+    """The BatchNorm before a shortcut's addition, if the module is a branch with a shortcut."""
     if isinstance(module, BasicBlock | Bottleneck):
         conv_bn = module.convs[-1]
         assert isinstance(conv_bn, nn.Sequential) and isinstance(conv_bn[1], nn.BatchNorm2d)

@@ -1,7 +1,7 @@
 """Ways to run a pair of networks on ONNX Runtime: float32, 8 bit, the derived reference, and the bit-packed operator.
 
-Every way is a `Way`: which of the two networks it runs, how to open it, and how close its output must come to the
-oracle, which is the same network in stock operators without any optimisation.
+A `Way` says which of the two networks it runs, how to prepare a run, and how close the output must be to the oracle:
+the same network in standard operators without any optimisation.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from service.backends.session import open_session, run_images
 
 CALIBRATION_IMAGES = 8
 
-# Least correlation of a row's output with its oracle's. Float runtimes differ by rounding; in a 1-bit net a value
-# within rounding of zero may get the other sign and change what follows; 8 bits lose something in every layer.
+# Minimum correlation of a row's output with its oracle's. Float runtimes differ by rounding. In 1-bit networks rounding
+# can flip the sign of a value near zero, which changes all that follows. With 8 bits every layer loses precision.
 ROUNDING = 0.9999
 SIGN_FLIPS = 0.95
 EIGHT_BITS = 0.9
@@ -47,9 +47,9 @@ class Way:
 
     Attributes:
         name: last part of the row's name.
-        side: which network.
-        min_correlation: with the oracle's output.
-        open: (workload, threads, images) -> the run, on these images.
+        side: which network of the pair.
+        min_correlation: minimum correlation with the oracle's output.
+        open: (workload, threads, images) -> the run on these images.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Way:
 
 
 class Workload:
-    """A pair in all forms that the ways need; each is made once, when first asked for.
+    """A pair in all forms that the ways need, each created on first use.
 
     Args:
         pair: the networks.
@@ -92,12 +92,12 @@ class Workload:
 
     @cached_property
     def packed(self) -> onnx.ModelProto:
-        """The binary network, as it is served."""
+        """The binary network as served."""
         return self.pair.graphs[1]
 
     @cached_property
     def reference(self) -> onnx.ModelProto:
-        """The binary network in stock float operators."""
+        """The binary network in standard float operators."""
         return derive_reference(self.packed).model
 
     @cached_property
@@ -106,19 +106,19 @@ class Workload:
         return split_front(channels_first(widen_constants(self.reference)))
 
     def oracle(self, side: Side, images: Images) -> Output:
-        """Output of a network in stock operators, unoptimised."""
+        """Output of a network in standard operators, unoptimised."""
         model = self.full if side == "full" else self.reference
         session = open_session(model.SerializeToString(), name="oracle", intra_op_threads=1, optimise=False)
         return _run_once(session, {"image": images})
 
     def audit(self, threads: int, images: Images) -> int:
-        """Compares every operator of the packed graph with stock operators, once for each number of threads.
+        """Compares every operator of the packed graph with standard operators, once per number of threads.
 
         Returns:
-            How many operators there are, all of them exact.
+            The number of operators, all of which are exact.
 
         Raises:
-            ParityError: an integer sum or a packed sign differs, or a real value does by more than rounding.
+            ParityError: an integer sum or a packed sign differs, or a real value differs by more than rounding.
         """
         if threads not in self._audited:
             layers = Audit(self.packed, self.pair.binary_name, intra_op_threads=threads).compare(images[:1])
@@ -130,13 +130,13 @@ class Workload:
 
 
 def run_front(front: onnx.ModelProto, images: Images) -> NDArray[np.float32]:
-    """Float input of a body: the split-off front, run once."""
+    """Runs the split-off front once, which gives the float input of the body."""
     session = open_session(front.SerializeToString(), name="front", intra_op_threads=1)
     return _run_once(session, {"image": images})
 
 
 def quantise(model: onnx.ModelProto, inputs: Iterator[NDArray[np.float32]]) -> onnx.ModelProto:
-    """Static 8-bit quantisation in the QDQ format: weights a channel, activations a tensor, ranges by min and max.
+    """Static 8-bit quantisation in QDQ format: per-channel weights, per-tensor activations, min-max calibration.
 
     Args:
         model: a float graph with one input.
@@ -169,7 +169,7 @@ def quantise(model: onnx.ModelProto, inputs: Iterator[NDArray[np.float32]]) -> o
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the quantiser's advice, which it logs to the root logger, off the screen."""
+    """Suppresses the quantiser's advice, which it logs to the root logger."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -200,7 +200,7 @@ def _int8(workload: Workload, threads: int, images: Images) -> Run:
 
 
 def _binary(workload: Workload, threads: int, images: Images) -> Run:
-    """As the service runs it: batches in parts where their maps leave the caches."""
+    """Runs as in the service: a batch is split if its feature maps exceed the caches."""
     name = workload.row_name(BINARY)
     model = workload.packed
     session = open_session(
@@ -216,12 +216,12 @@ def _binary(workload: Workload, threads: int, images: Images) -> Run:
 
 
 def declared_map_bytes(model: onnx.ModelProto) -> int:
-    """Size of the largest float map of one image whose shape a packed graph declares; 0 where it declares none."""
+    """Size of the largest float feature map of one image declared in a packed graph; 0 if none is declared."""
     largest = 0
     for value in model.graph.value_info:
         tensor = value.type.tensor_type
         if tensor.elem_type == onnx.TensorProto.FLOAT:
-            largest = max(largest, 4 * math.prod(dim.dim_value for dim in tensor.shape.dim[1:]))  # but the batch
+            largest = max(largest, 4 * math.prod(dim.dim_value for dim in tensor.shape.dim[1:]))  # without the batch
     return largest
 
 

@@ -1,9 +1,9 @@
 """OpenVINO as a peer: float32, 8 bit, and its BinaryConvolution. Installed with the extra `bench`.
 
-It must be asked for float32 arithmetic (its default is bfloat16 where the CPU has it), and its binary convolution takes
-the JIT kernel, jit_avx512_u1, under conditions only: a FakeQuantize of 2 levels with equal input bounds and outputs 0
-and 1 in front, pad_value 0 (which makes it leave taps outside the image out), and weights of type u1, eight to a byte,
-the first in the lowest bit.
+It must be told to use float32 arithmetic (the default is bfloat16 on CPUs that have it). Its binary convolution uses
+the JIT kernel, jit_avx512_u1, only under certain conditions: it follows a FakeQuantize of 2 levels with equal input
+bounds and outputs 0 and 1, pad_value is 0 (so that taps outside the image are ignored), and the weights have type u1,
+eight per byte with the first in the lowest bit.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from loadtest.peers.onnx_runtime import EIGHT_BITS, ROUNDING, SIGN_FLIPS, Way, W
 
 MISSING = "OpenVINO is not installed: it comes with the extra `bench` (`make .venv/.stamps/bench` in a working copy)."
 
-# A value is -1 where x <= bound in OpenVINO and where x < 0 here (sign(0) = +1): the bound lies just below zero, and is
-# no subnormal, which would be flushed to it.
+# The sign is -1 for x <= bound in OpenVINO and for x < 0 here (sign(0) = +1), so the bound is just below zero. It must
+# not be a subnormal number, which would be flushed to zero.
 _JUST_BELOW_ZERO = -1e-30
 
 
 def load_openvino() -> ModuleType | None:
-    """The package, or None where it is not installed or cannot be loaded."""
+    """The package, or None if it is not installed or cannot be loaded."""
     try:
         return importlib.import_module("openvino")
     except ImportError:
@@ -41,8 +41,8 @@ class OpenVinoSession:
 
     Args:
         model: OpenVINO's model; its shapes are made static for `feeds`.
-        feeds: its inputs, in their order.
-        threads: threads of a run.
+        feeds: the inputs, in order.
+        threads: threads per run.
     """
 
     def __init__(self, model: Any, feeds: Sequence[NDArray[np.generic]], threads: int) -> None:
@@ -52,22 +52,22 @@ class OpenVinoSession:
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # as ONNX Runtime
+            "ENABLE_CPU_PINNING": False,  # like ONNX Runtime
         }
         self._compiled = openvino.Core().compile_model(model, "CPU", options)
         self._request = self._compiled.create_infer_request()
         self._feeds = [np.ascontiguousarray(feed) for feed in feeds]
 
     def call(self) -> object:
-        """One run; input and output are shared, not copied."""
+        """Performs a run; input and output are shared, not copied."""
         return self._request.infer(self._feeds, share_inputs=True, share_outputs=True)
 
     def output(self) -> Output:
-        """One run's output."""
+        """Performs a run and returns its output."""
         return np.array(self._request.infer(self._feeds)[0], np.float32)
 
     def kernels(self, layer_type: str) -> list[str]:
-        """Names of the kernels that compute the layers of a type."""
+        """Names of the kernels used for layers of a type."""
         found = set()
         for node in self._compiled.get_runtime_model().get_ops():
             facts = node.get_rt_info()
@@ -77,19 +77,19 @@ class OpenVinoSession:
 
 
 def read_onnx(model: onnx.ModelProto) -> Any:
-    """OpenVINO's form of an ONNX graph in stock operators."""
+    """Converts an ONNX graph of standard operators to OpenVINO's model."""
     openvino = importlib.import_module("openvino")
     return openvino.Core().read_model(model.SerializeToString())
 
 
 def binarise(model: Any) -> int:
-    """Replaces every convolution of signs, as derive.py writes them, by a BinaryConvolution.
+    """Replaces every convolution of signs, as written by derive.py, with a BinaryConvolution.
 
     Args:
-        model: OpenVINO's model; it is changed.
+        model: OpenVINO's model, modified in place.
 
     Returns:
-        How many were replaced.
+        The number of replaced convolutions.
     """
     bits: dict[str, Any] = {}
     replaced = 0
@@ -116,7 +116,7 @@ def binarise(model: Any) -> int:
 
 
 def signs(x: Any, threshold: NDArray[np.float32] | None = None) -> Any:
-    """Node of x's signs as 0 and 1; threshold as [] or [C,1,1], absent for zero."""
+    """Node with the signs of x as 0 and 1; the threshold is [] or [C,1,1], or None for zero."""
     opset = importlib.import_module("openvino.opset13")
     limit = np.zeros((1, 1, 1, 1), np.float32) if threshold is None else threshold.reshape(1, -1, 1, 1)
     below = np.nextafter(limit, np.float32(-np.inf), dtype=np.float32)
@@ -131,7 +131,7 @@ def binary_convolution(bits: Any, weight: NDArray[np.floating], strides: Any, pa
     opset = importlib.import_module("openvino.opset13")
     packed = np.packbits((weight > 0).reshape(-1), bitorder="little")
     stored = openvino.Tensor(packed, openvino.Shape(list(weight.shape)), openvino.Type.u1)
-    constant = openvino.op.Constant(stored, shared_memory=False)  # it would outlive the array
+    constant = openvino.op.Constant(stored, shared_memory=False)  # copied, because it outlives the array
     strides, pads = list(strides), list(pads)
     return opset.binary_convolution(bits, constant, strides, pads, pads, [1, 1], "xnor-popcount", 0.0)
 

@@ -1,4 +1,4 @@
-"""The shapes of loadtest/peers/shapes.yaml, and how much work each is."""
+"""The shapes of loadtest/peers/shapes.yaml and their amount of work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class Shape(BaseModel):
-    """One block's geometry; see the head of shapes.yaml for the fields."""
+    """Geometry of one block; the fields are described at the top of shapes.yaml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,13 +32,13 @@ class Shape(BaseModel):
 
     @property
     def keeps_shape(self) -> bool:
-        """Whether a block can follow itself."""
+        """Whether the output has the input's shape, so that blocks can be chained."""
         return self.channels[0] == self.channels[1] and self.stride == 1
 
     def macs(self, batch: int = 1) -> int:
         """Multiply-accumulates of one block, counting only taps inside the image.
 
-        A tap outside adds nothing and is no work that anybody must do: at 7 x 7 they are 18 % of all.
+        Taps outside contribute nothing and need not be computed; at 7 x 7 they are 18 % of all taps.
         """
         rows, columns = (
             sum(_taps_inside(position, self.kernel, self.stride, size) for position in range(out))
@@ -66,6 +66,6 @@ def load_shapes(path: Path = FILE) -> Shapes:
     """Reads a file of shapes.
 
     Raises:
-        pydantic.ValidationError: it is not one; the message names the field.
+        pydantic.ValidationError: the file is invalid; the message names the field.
     """
     return Shapes.model_validate(yaml.safe_load(path.read_text()))

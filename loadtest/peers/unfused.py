@@ -1,4 +1,4 @@
-"""Builds of a network that keep BatchNorm, shortcut and activation apart from the convolution, to be timed apart."""
+"""Builds of a network that keep BatchNorm, shortcut and activation separate from the convolution, for timing."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from onnx import helper, numpy_helper
 from service.backends import dialect
 
 CONVOLUTION, BEHIND = "_conv", "_behind"
-"""What the names of a convolution, and of the nodes that were fused behind it, end with."""
+"""Name suffixes of a convolution and of the nodes that are otherwise fused into it."""
 
 
 def unfused_full(body: onnx.ModelProto) -> onnx.ModelProto:
-    """The float network with a BatchNormalization behind each convolution.
+    """The float network with a BatchNormalization after each convolution.
 
-    Its statistics are those of a BatchNorm that does nothing but add the bias; the time does not depend on them.
+    Its parameters make it add only the bias; the time does not depend on them.
 
     Args:
-        body: convolutions with BatchNorm folded in.
+        body: the network, with BatchNorm folded into its convolutions.
     """
     model, nodes = _copy(body), []
     sizes = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer}
@@ -36,7 +36,7 @@ def unfused_full(body: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def unfused_packed(packed: onnx.ModelProto) -> onnx.ModelProto:
-    """The packed network with BatchNorm (multiply, add), shortcut and signs as nodes of their own."""
+    """The packed network with BatchNorm (multiply, add), shortcut and signs as separate nodes."""
     model, nodes = _copy(packed), []
     sizes = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if tensor.dims}
     for node in model.graph.node:

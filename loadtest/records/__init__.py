@@ -1,5 +1,5 @@
-"""What benchmarks write, and docs/benchmarks/README.md, which is drawn from it.
+"""The documents written by benchmarks, and docs/benchmarks/README.md, which is generated from them.
 
-`schema` and `schema_costs` are the documents; `merge` joins several, `views` arranges rows, `tables`, `costs` and
-`plots` draw.
+`schema` and `schema_costs` define the documents, `merge` merges several, `views` arranges rows, and `tables`, `costs`
+and `plots` generate the page.
 """

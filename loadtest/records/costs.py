@@ -1,4 +1,4 @@
-"""Tables of a costs document, for the recorded page and the terminal."""
+"""Tables of a costs document, for the generated page and the terminal."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ _PAPER = {
     "all modules": "3.4 / 25.1 s = 7.38x",
 }
 _MODULES = """The paper's Table 7 for this machine (1 thread, batch 1). ONNX Runtime's profiler times each node of both
-networks as they run, in turns; there BatchNorm, shortcut and sign or ReLU are part of the convolution. The rows marked
-*apart* are of a second build of both networks in which they are not: the 1-bit one then convolves to integers, and
-multiplies, adds, adds the shortcut and packs the signs in nodes of their own. Each build's output was held to the
-network's. The two networks differ in more than bits: the 1-bit one has a shortcut around every convolution, an average
-pool in front of its downsampling, and signs in the place of ReLU. (Of the paper's own figures, its captions of Tables 6
-and 7 and its text swap the two tables, and the printed 15.8x does not follow from the times beside it.)"""
-_MEMORY = """In the place of the paper's Table 6 (LUT, FF, BRAM of an FPGA): each row is the median of fresh processes
-with one thread, which import the runtime, then load the network from its file and run it three times at batch 1. *Grew*
-is what resident memory grew by, *peak* by how much its maximum lies above the start. A 1-bit network's weights are held
-twice, as in the file and as the kernel reads them: at 1 bit each, with AVX2 and AVX-512 BW at 2
-([ADR 0007](../adr/0007-two-copies-of-packed-weights.md)); the column counts the file's copy."""
-_INSTRUCTIONS = """Instructions of one run, counted by valgrind, which offers AVX2 at most to both runtimes: not the
-kernels that were timed above. It needs no hardware counters, which virtual machines often lack."""
-_SESSIONS = """Sessions of one thread each, on one image each, at the same time: a server with as many workers."""
+networks, in turns. In the normal builds, BatchNorm, shortcut and sign or ReLU are fused into the convolution. The rows
+marked *separate* come from a second build of both networks without this fusion: there the 1-bit network convolves to
+integers, and multiplies, adds the bias, adds the shortcut and packs the signs in separate nodes. The output of each
+build was checked against the network's. The two networks differ in more than the number of bits: the 1-bit network has
+a shortcut around every convolution, an average pool before its downsampling, and signs instead of ReLU. (In the paper,
+the captions of Tables 6 and 7 and the text swap the two tables, and the printed 15.8x does not follow from the times
+beside it.)"""
+_MEMORY = """This replaces the paper's Table 6 (LUT, FF and BRAM of an FPGA). Each row is the median of fresh processes
+with one thread, which import the runtime, load the network from its file and run it three times at batch 1. *Grew* is
+the growth of resident memory, *peak* that of its maximum. The weights of a 1-bit network are held twice, as in the file
+and as the kernel reads them, with 1 bit each, or 2 bits with AVX2 and AVX-512 BW
+([ADR 0007](../adr/0007-two-copies-of-packed-weights.md)). The column *weights in memory* counts the file's copy."""
+_INSTRUCTIONS = """Instructions of one run, counted by valgrind. It supports at most AVX2 for both runtimes, so these
+are not the kernels timed above. It does not need hardware counters, which virtual machines often lack."""
+_SESSIONS = """Concurrent single-threaded sessions with one image each, like a server with that many workers."""
 
 
 def cost_tables(costs: Costs) -> list[str]:
@@ -42,7 +43,7 @@ def cost_tables(costs: Costs) -> list[str]:
         lines += ["### Memory", "", *_MEMORY.splitlines(), "", *_memory_table(costs.memory)]
     if costs.instructions:
         lines += ["### Instructions", "", *_INSTRUCTIONS.splitlines(), ""]
-        lines += ["| | instruction set | instructions a run | ratio |", "|---|---|---:|---:|"]
+        lines += ["| | instruction set | instructions per run | ratio |", "|---|---|---:|---:|"]
         lines += [
             f"| {_name(row.name)} | {row.isa} | {row.instructions / 1e6:.1f} million | {row.ratio_vs_ort_fp32:.2f}x |"
             for row in costs.instructions
@@ -63,7 +64,7 @@ def _module_table(network: str, rows: list[Module]) -> list[str]:
     ]
     for row in rows:
         paper = _PAPER.get(row.module, "-") if "18" in network else "-"
-        apart = " *(apart)*" if row.unfused else ""
+        apart = " *(separate)*" if row.unfused else ""
         lines.append(f"| {row.module}{apart} | {row.binary_ms:.3f} | {row.full_ms:.3f} | {row.ratio:.1f}x | {paper} |")
     return [*lines, ""]
 
@@ -82,7 +83,7 @@ def _memory_table(rows: tuple[Memory, ...]) -> list[str]:
 
 
 def _throughput_table(rows: tuple[Throughput, ...]) -> list[str]:
-    lines = ["| | sessions | images a second | times one session |", "|---|---:|---:|---:|"]
+    lines = ["| | sessions | images per second | relative to one session |", "|---|---:|---:|---:|"]
     lines += [f"| {_name(row.name)} | {row.sessions} | {row.images_per_s:.1f} | {row.scaling:.2f}x |" for row in rows]
     return [*lines, ""]
 

@@ -1,4 +1,4 @@
-"""Several documents of one benchmark as one: long benchmarks are measured network by network."""
+"""Merges documents of one benchmark, since long benchmarks are measured network by network."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from loadtest.records.schema_costs import Costs
 
 
 def merged(documents: Sequence[Document]) -> Document:
-    """One document with the rows of all, in their order within a cell of threads and batch.
+    """One document with all rows, in the order of the documents for each number of threads and batch size.
 
     Raises:
-        UsageError: they are of different machines, versions or commits, or one row is there twice.
+        UsageError: the documents differ in machine, versions or commit, or a row occurs twice.
     """
     rows = [row for document in documents for row in document.rows]
     cells = [(row.name, row.threads, row.batch) for row in rows]
     for cell in cells:
         if cells.count(cell) > 1:
-            raise UsageError(f"{cell[0]} at threads {cell[1]}, batch {cell[2]} is in two documents: leave one out.")
+            raise UsageError(f"{cell[0]} with threads {cell[1]}, batch {cell[2]} is in two documents: leave one out.")
     return Document(
         benchmark=documents[0].benchmark,
         machine=_machine([document.machine for document in documents]),
@@ -31,10 +31,10 @@ def merged(documents: Sequence[Document]) -> Document:
 
 
 def merged_costs(documents: Sequence[Costs]) -> Costs:
-    """The same for documents of loadtest.costs.
+    """Merges documents of loadtest.costs.
 
     Raises:
-        UsageError: they are of different machines, versions or commits.
+        UsageError: the documents differ in machine, versions or commit.
     """
     return Costs(
         machine=_machine([document.machine for document in documents]),
@@ -49,19 +49,19 @@ def merged_costs(documents: Sequence[Costs]) -> Costs:
 
 
 def _machine(machines: Sequence[Machine]) -> Machine:
-    """The first, with the highest load of all: they may differ in load and date alone."""
+    """The first machine, with the highest load of all; they may differ only in load and date."""
     first = machines[0]
     for other in machines[1:]:
         alike = other.model_copy(update={"load_1m": first.load_1m, "date": first.date})
         if alike != first:
             fields = [name for name, value in first if getattr(alike, name) != value]
-            raise UsageError(f"The documents differ in {', '.join(fields)}: measure all of them again.")
+            raise UsageError(f"The documents differ in {', '.join(fields)}: measure them all again.")
     loads = [machine.load_1m for machine in machines if machine.load_1m is not None]
     return first.model_copy(update={"load_1m": max(loads) if loads else None})
 
 
 def _settings(found: Sequence[Settings]) -> Settings:
-    """Every number of threads and every batch; the fewest repetitions (each row names its own)."""
+    """The union of threads and batch sizes, and the lowest number of repetitions (each row has its own)."""
     return found[0].model_copy(
         update={
             "threads": tuple(sorted({count for settings in found for count in settings.threads})),

@@ -1,4 +1,4 @@
-"""Bar charts as SVG text, drawn from a recorded file: small, without a plotting library, and readable in a diff."""
+"""Bar charts of a recorded file as SVG text: small, without a plotting library, and readable in a diff."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 
 from loadtest.records.views import BlockView, Cell, NetworkGroup
 
-# One colour a way to run; ours stands out.
+# One colour per way to run; the bit-packed operator stands out.
 _COLOURS = {
     "binary": "#c2410c",
     "openvino-binary": "#0369a1",
@@ -28,10 +28,10 @@ class Bar:
     """One bar.
 
     Attributes:
-        label: to its left.
+        label: text on its left.
         value: its length.
-        text: to its right.
-        way: how the row ran, which gives the colour.
+        text: text on its right.
+        way: how the row ran, which determines the colour.
     """
 
     label: str
@@ -45,8 +45,8 @@ class Group:
     """Bars that belong together.
 
     Attributes:
-        bars: from above.
-        limit: where a line crosses them, such as the roofline; None for none.
+        bars: the bars, from top to bottom.
+        limit: value marked by a line across the bars, such as the roofline; None for no line.
     """
 
     bars: tuple[Bar, ...]
@@ -54,7 +54,7 @@ class Group:
 
 
 def network_plot(cell: Cell[NetworkGroup], title: str) -> str:
-    """Speed of every way to run every network, as a multiple of its full-precision twin in ONNX Runtime float32."""
+    """Speedup of every way to run every network over the full-precision twin in ONNX Runtime float32."""
     groups = [
         Group(tuple(Bar(row.name, row.ratio_vs_ort_fp32, f"{row.ratio_vs_ort_fp32:.2f}x", way) for way, row in group))
         for group in cell.views

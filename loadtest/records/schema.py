@@ -1,7 +1,7 @@
-"""What a benchmark writes: one JSON document with a header, rows, and what was left out and why.
+"""The JSON document written by a benchmark: a header, rows, and the rows left out with the reason.
 
-The recorded files in docs/benchmarks are read back through these models, so that a table or plot cannot be drawn from a
-file that says less than it should.
+The recorded files in docs/benchmarks are validated with these models, so that tables and plots are never generated from
+incomplete files.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Part(BaseModel):
-    """A part of a document: immutable, complete, and with no field that nobody knows."""
+    """Base class of a document's parts: immutable, without missing or unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Machine(Part):
-    """Where and with what a benchmark ran.
+    """The hardware and software that a benchmark ran on.
 
     Attributes:
-        cpu: the CPU's name as the system tells it; a virtual machine may hide the model.
-        cpu_id: vendor, family, model and stepping, which it does not hide.
-        cpu_flags: those of the instruction sets that matter here.
-        isa: kernel that the bit-packed operator chose.
-        usable_kernels: all that this CPU can run, fastest first.
+        cpu: name of the CPU as reported by the system; a virtual machine may hide the model.
+        cpu_id: vendor, family, model and stepping, which virtual machines do not hide.
+        cpu_flags: flags of the relevant instruction sets.
+        isa: kernel chosen by the bit-packed operator.
+        usable_kernels: all kernels that this CPU can run, fastest first.
         usable_cpus: CPUs that the process may use (affinity and cgroup quota).
-        load_1m: the system's load average at the start; well above 0 says that something else ran.
+        load_1m: the system's load average at the start; if it is well above 0, something else was running.
         system: operating system and release.
-        versions: of Python and the packages whose code is timed.
-        commit: of this project, with `+` if the working tree differed from it; `unknown` outside a checkout.
-        date: start, ISO 8601 in UTC.
+        versions: versions of Python and of the packages whose code is timed.
+        commit: commit of this project, with `+` if the working tree differed from it; `unknown` outside a checkout.
+        date: start time, ISO 8601 in UTC.
     """
 
     cpu: str
@@ -59,18 +59,18 @@ class Machine(Part):
 
 
 class Settings(Part):
-    """How the timing was done.
+    """Settings of the measurement.
 
     Attributes:
-        threads: intra-operator threads, each value measured in turn.
-        batch: images a run, likewise.
-        repetitions: timed runs a row.
-        settle: untimed runs before each timed one, which bring a row's own data back into the caches.
-        spinning: whether ONNX Runtime's idle threads spin without a bound.
-        spin_us: for how long a thread of a run looks for the next operator's work before it sleeps, microseconds.
-        batch_parts: whether a batch of a 1-bit network is run in parts where its maps leave the caches, as the service
-            does.
-        weights: what the networks' weights are: `random`, or those of the zoo.
+        threads: numbers of intra-operator threads that were measured.
+        batch: batch sizes that were measured.
+        repetitions: timed runs per row.
+        settle: untimed runs before each timed run, which bring the row's data back into the caches.
+        spinning: whether ONNX Runtime's idle threads spin indefinitely.
+        spin_us: time that a thread spins for the next operator's work before it sleeps, microseconds.
+        batch_parts: whether a batch of a 1-bit network is split if its feature maps exceed the caches, as in the
+            service.
+        weights: weights of the networks: `random`, or those of the `zoo`.
     """
 
     threads: tuple[Count, ...]
@@ -88,10 +88,10 @@ class Parity(Part):
 
     Attributes:
         against: what the output was compared with.
-        correlation: of the two outputs; 1 where they are equal.
+        correlation: correlation of the two outputs; 1 if they are equal.
         max_difference: largest absolute difference.
-        exact_operators: custom operators whose integer sums and packed signs were equal to stock operators' in every
-            element; None where the row has none.
+        exact_operators: number of custom operators whose integer sums and packed signs equal those of standard
+            operators in every element; None if the row has no custom operators.
     """
 
     against: str
@@ -101,27 +101,27 @@ class Parity(Part):
 
 
 class Row(Part):
-    """One thing measured at one number of threads and one batch.
+    """One measurement for one number of threads and one batch size.
 
     Attributes:
         name: `<network or shape>/<how it runs>`.
         threads: intra-operator threads.
-        batch: images a run.
-        median_ms: median time of a run, of the whole batch.
-        ratio_vs_ort_fp32: median of the baseline row / median of this one.
+        batch: batch size.
+        median_ms: median time of a run, for the whole batch.
+        ratio_vs_ort_fp32: median of the baseline row / median of this row.
         p25_ms: first quartile.
         p75_ms: third quartile.
         min_ms: fastest run.
         n: number of timed runs.
-        baseline: name of the row that the ratio refers to, in the same cell of threads and batch.
-        engine: what computed it: runtime, precision, and the kernel it chose where it tells.
+        baseline: name of the row that the ratio refers to, with the same threads and batch size.
+        engine: runtime, precision and, if known, the chosen kernel.
         parity: the check before the timing.
         macs: multiply-accumulates of a run, taps inside the image only (blocks only).
         gmac_per_s: macs / median.
-        roofline_gmac_per_s: what the operator's inner instructions reach on registers alone, the best of the probes
-            between all runs, for all threads together; None without the probe.
+        roofline_gmac_per_s: rate of the operator's inner instructions on registers only, for all threads together, the
+            best of the probes between the runs; None without the probe.
         percent_of_roofline: 100 gmac_per_s / roofline_gmac_per_s.
-        bound_gmac_per_s: the same bound as instructions a cycle x clock.
+        bound_gmac_per_s: the same bound as instructions per cycle x clock.
         percent_of_bound: 100 gmac_per_s / bound_gmac_per_s.
     """
 
@@ -146,12 +146,12 @@ class Row(Part):
 
 
 class LeftOut(Part):
-    """A row that was asked for and is not there.
+    """A requested row that is missing.
 
     Attributes:
-        name: the row's, or a pattern of several rows.
-        reason: why, with the remedy if there is one.
-        failed: whether this is a fault (a failed parity check), not something that the machine lacks.
+        name: name of the row, or a pattern for several rows.
+        reason: why it is missing, with the remedy if there is one.
+        failed: True for a fault (a failed parity check), False if the machine lacks something.
     """
 
     name: str
@@ -160,7 +160,7 @@ class LeftOut(Part):
 
 
 class Document(Part):
-    """All that one benchmark says."""
+    """The complete result of one benchmark."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     benchmark: Literal["network", "kernel"]

@@ -1,4 +1,4 @@
-"""What `python -m loadtest.costs` writes: memory, instructions, throughput of sessions, and times of modules."""
+"""The document written by `python -m loadtest.costs`: memory, instructions, throughput, and times of modules."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Memory(Part):
-    """What loading and running a network takes, in fresh processes.
+    """Memory for loading and running a network, in fresh processes.
 
     Attributes:
         name: `<network>/<how it runs>`.
         baseline: name of the row that the ratio refers to.
         file_bytes: size of the graph's file on disk.
-        weight_bytes: one copy of its weights as they run.
-        grew_bytes: by how much the process's resident memory grew by loading and three runs; median of the processes.
-        peak_bytes: by how much its peak did.
-        n: processes.
+        weight_bytes: size of one copy of its weights at run time.
+        grew_bytes: growth of resident memory by loading and three runs; median over the processes.
+        peak_bytes: growth of peak memory.
+        n: number of processes.
         ratio_vs_ort_fp32: grew_bytes of the baseline / grew_bytes.
     """
 
@@ -36,13 +36,13 @@ class Memory(Part):
 
 
 class Instructions(Part):
-    """Instructions retired by one run on one thread, counted, not sampled.
+    """Instructions retired by one run on one thread, counted rather than sampled.
 
     Attributes:
-        name: the row's.
+        name: name of the row.
         baseline: name of the row that the ratio refers to.
-        isa: the instruction set that the counting tool offers to both.
-        instructions: of one run, batch 1.
+        isa: the instruction set that the counting tool supports.
+        instructions: instructions of one run, batch 1.
         ratio_vs_ort_fp32: instructions of the baseline / instructions.
     """
 
@@ -54,14 +54,14 @@ class Instructions(Part):
 
 
 class Throughput(Part):
-    """Sessions of one thread each, running at the same time.
+    """Throughput of concurrent single-threaded sessions.
 
     Attributes:
-        name: the row's.
-        sessions: how many.
-        images_per_s: of all together, batch 1; median of the windows.
+        name: name of the row.
+        sessions: number of sessions.
+        images_per_s: total throughput, batch 1; median over the windows.
         scaling: images_per_s / that of one session.
-        n: windows.
+        n: number of windows.
     """
 
     name: str
@@ -76,11 +76,11 @@ class Module(Part):
 
     Attributes:
         network: the binary network.
-        module: which kind.
+        module: kind of module.
         binary_ms: sum of the medians of its nodes in the 1-bit network.
-        full_ms: likewise in the 32-bit network.
+        full_ms: sum of the medians of its nodes in the 32-bit network.
         ratio: full_ms / binary_ms.
-        unfused: whether it was measured in the build that keeps BatchNorm, shortcut and activation apart.
+        unfused: whether it was measured in the build that keeps BatchNorm, shortcut and activation separate.
     """
 
     network: str
@@ -92,7 +92,7 @@ class Module(Part):
 
 
 class Costs(Part):
-    """All that the program says."""
+    """The complete result of the program."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     benchmark: Literal["costs"] = "costs"

@@ -1,4 +1,4 @@
-"""docs/benchmarks/README.md, written from the recorded files and nothing else."""
+"""docs/benchmarks/README.md, generated only from the recorded files."""
 
 from __future__ import annotations
 
@@ -10,43 +10,42 @@ from loadtest.records.views import BlockView, Cell, NetworkGroup, Recorded, bloc
 
 _HEAD = """# Benchmarks
 
-Written by `python -m loadtest.record` from the JSON files of this folder; change those programs, not this page.
+Written by `python -m loadtest.record` from the JSON files of this folder. Change that program, not this page.
 
-    make setup .venv/.stamps/bench                  # PyTorch builds the networks; the extra `bench` brings OpenVINO
-    python -m loadtest.record                       # measure, with nothing else running, and write this folder
-    python -m loadtest.record --render              # draw tables and plots again from what is recorded
+    make setup .venv/.stamps/bench                  # PyTorch builds the networks; the extra `bench` has OpenVINO
+    python -m loadtest.record                       # measure on an idle machine and write this folder
+    python -m loadtest.record --render              # regenerate tables and plots from the recorded files
     python -m loadtest.network --json --only 'bireal18/*'
     python -m loadtest.kernel --json --only '64@56/*'
     python -m loadtest.costs --json                 # modules, memory, instructions, concurrent sessions
 
-**How it is measured.** All rows of a network, or of a block's shape, take turns in one process, each turn being one
-untimed run and one timed run; medians are compared, so a ratio is the median time of the full-precision twin in ONNX
-Runtime float32 over the median time of the row, at the same threads and batch.
-Float and 8-bit peers take float NCHW input with BatchNorm folded, prepared outside the timing; `binary` and `reference`
-take uint8 images and normalise inside. OpenVINO is asked for float32 arithmetic and compiled for the static shape.
-8-bit networks are quantised statically (QDQ, per channel) and calibrated on synthetic photos. Weights are random unless
-a record says otherwise: they do not change the time.
+**Method.** All rows of a network, or of a block's shape, take turns in one process. Each turn is one untimed run and
+one timed run. A ratio is the median time of the full-precision twin in ONNX Runtime float32 divided by the median time
+of the row, with the same threads and batch size. Float and 8-bit peers take float NCHW input with BatchNorm folded,
+prepared outside the timing; `binary` and `reference` take uint8 images and normalise inside. OpenVINO uses float32
+arithmetic and is compiled for the static shape. 8-bit networks are quantised statically (QDQ, per channel) and
+calibrated on synthetic photos. Weights are random unless a record says otherwise; they do not affect the time.
 
-**What is checked first.** Before it is timed, every row's output is compared with the same network in stock operators
-without any optimisation; the column *parity* is the correlation of the two. For `binary` the audit moreover demands
-that every operator's integer sums and signs be equal in every element (*exact*). A block's output must be equal in
-every element.
+**Checks.** Before timing, every row's output is compared with that of the same network in standard operators without
+any optimisation; the column *parity* is the correlation of the two. For `binary`, the audit also requires that every
+operator's integer sums and signs are equal in every element (*exact*). A block's output must be equal in every element.
 
-**Names.** `<network>/ort-fp32` is the baseline, `/binary` the bit-packed operator, `/reference` the same weights in
-stock float operators, `/ort-int8`, `/openvino-fp32` and `/openvino-int8` are the twin elsewhere, and `/openvino-binary`
-is the Bi-Real net with OpenVINO's BinaryConvolution. A block is sign, binary convolution, BatchNorm and shortcut;
-`64-128@56s2` has 64 channels in, 128 out, a 56 x 56 input and stride 2; `k1` is a 1x1 window. GMAC/s count taps inside
-the image only. The roofline is what the operator's inner instructions reach on registers alone, the best of the probes
-between all runs, and the bound is the same as instructions a cycle x the highest clock that they saw.
+**Names.** `<network>/ort-fp32` is the baseline, `/binary` the bit-packed operator and `/reference` the same weights in
+standard float operators. `/ort-int8`, `/openvino-fp32` and `/openvino-int8` are other builds of the twin, and
+`/openvino-binary` is the Bi-Real net with OpenVINO's BinaryConvolution. A block is sign, binary convolution, BatchNorm
+and shortcut; `64-128@56s2` has 64 input channels, 128 output channels, a 56 x 56 input and stride 2; `k1` means a 1x1
+window. GMAC/s count only taps inside the image. The *roofline* is the rate of the operator's inner instructions on
+registers only, the best of all probes between the runs. The *bound* is the same rate as instructions per cycle x the
+highest clock observed by the probes.
 """
 
 
 def readme(records: Sequence[Recorded], remarks: Mapping[str, str]) -> str:
-    """The page: tables of the newest record of each CPU, links to those before.
+    """The page: tables of the newest record of each CPU, and links to earlier records.
 
     Args:
-        records: all there are.
-        remarks: what people wrote on a record, by the stem of its file.
+        records: all records.
+        remarks: comments on a record, by the stem of its file.
     """
     lines = [_HEAD]
     if not records:
@@ -106,10 +105,8 @@ def _machine(machine: Machine) -> list[str]:
 
 
 def _running(settings: Settings) -> str:
-    wait = (
-        f"wait awake for the next operator for {settings.spin_us} us, then sleep" if settings.spin_us else "do not spin"
-    )
-    parts = " Batches of `binary` run in parts where their maps leave the caches, as they are served."
+    wait = f"spin for {settings.spin_us} us before they sleep" if settings.spin_us else "do not spin"
+    parts = " Batches of `binary` are split if their feature maps exceed the caches, as in the service."
     return f"ONNX Runtime's threads {wait}.{parts if settings.batch_parts else ''}"
 
 
@@ -139,10 +136,10 @@ def _network_row(way: str, row: Row) -> str:
 
 
 def _scaling(rows: Sequence[Row]) -> list[str]:
-    """What threads and batches are worth, for the networks that were measured at several of them.
+    """Speedup by threads and throughput gain by batching, for networks measured with several of them.
 
-    A column for each number of threads above 1 and each batch, and one for each batch above 1 on one thread, where any
-    network has both cells that it compares.
+    There is one column per number of threads above 1 and batch size, and one per batch size above 1 on one thread, if
+    any network has both measurements that the column compares.
     """
     found = {(row.name, row.threads, row.batch): row.median_ms for row in rows}
     names = list(dict.fromkeys(row.name for row in rows if way_of(row) in ("binary", "ort-fp32")))
@@ -160,8 +157,8 @@ def _scaling(rows: Sequence[Row]) -> list[str]:
     said: list[str] = []
     columns: dict[str, list[float | None]] = {}
     for sentence, kind in (
-        ("How many times faster several threads are than one.", threaded),
-        ("How many times as many images a second a batch makes as batch 1 does, on one thread.", batched),
+        ("Columns with several threads show the speedup over one thread.", threaded),
+        ("Columns with larger batches on one thread show the throughput relative to batch 1.", batched),
     ):
         measured = {head: worth for head, worth in kind.items() if any(value is not None for value in worth)}
         said += [sentence] if measured else []
@@ -177,7 +174,7 @@ def _scaling(rows: Sequence[Row]) -> list[str]:
 
 
 def _ratio(before_ms: float | None, after_ms: float | None, times: int = 1) -> float | None:
-    """How many times faster; None where one of the two was not measured."""
+    """Speedup; None if one of the two was not measured."""
     return before_ms * times / after_ms if before_ms is not None and after_ms is not None else None
 
 
@@ -211,10 +208,10 @@ def _blocks(cell: Cell[BlockView]) -> list[str]:
 
 
 def _repetitions(rows: Sequence[Row]) -> str:
-    """How many runs a cell's medians are of."""
+    """Number of runs behind a cell's medians."""
     counts = sorted({row.n for row in rows})
     runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{runs} timed runs a row."
+    return f"{runs} timed runs per row."
 
 
 def _left_out(left: LeftOut) -> str:

@@ -1,4 +1,4 @@
-"""A recorded file, and its rows arranged for tables and plots."""
+"""A recorded file with its rows arranged for tables and plots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loadtest.records.schema_costs import Costs
 
 View = TypeVar("View")
 
-# The rows of one network and its twin: (way, row), the baseline first.
+# Rows of one network and its twin: (way, row), the baseline first.
 NetworkGroup = tuple[tuple[str, Row], ...]
 
 
@@ -30,7 +30,7 @@ class Recorded(BaseModel):
     @model_validator(mode="after")
     def _same_machine(self) -> Self:
         if self.network.benchmark != "network" or (self.kernel and self.kernel.benchmark != "kernel"):
-            raise ValueError("`network` and `kernel` hold the document of another benchmark")
+            raise ValueError("`network` or `kernel` contains the document of another benchmark")
         documents = [document for document in (self.network, self.kernel, self.costs) if document is not None]
         cpus = sorted({document.machine.cpu_id for document in documents})
         if len(cpus) > 1:
@@ -47,14 +47,14 @@ class Recorded(BaseModel):
         """Reads a file.
 
         Raises:
-            pydantic.ValidationError: it is not a recorded file; the message names the field.
+            pydantic.ValidationError: the file is not a valid record; the message names the field.
         """
         return cls.model_validate_json(path.read_text())
 
 
 @dataclass(frozen=True)
 class Cell(Generic[View]):
-    """What was measured at one number of threads and one batch."""
+    """Everything measured with one number of threads and one batch size."""
 
     threads: int
     batch: int
@@ -62,7 +62,7 @@ class Cell(Generic[View]):
 
     @property
     def text(self) -> str:
-        """The cell in words."""
+        """Description of the cell."""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return f"{threads}, batch {self.batch}"
 
@@ -72,8 +72,8 @@ class BlockView:
     """The rows of one shape.
 
     Attributes:
-        shape: its name.
-        rows: by way.
+        shape: name of the shape.
+        rows: rows by way.
     """
 
     shape: str
@@ -81,14 +81,14 @@ class BlockView:
 
     @property
     def limit_gmac_per_s(self) -> float | None:
-        """The roofline as measured, else as counted."""
+        """The measured roofline or, without a probe, the counted bound."""
         row = self.rows.get("binary")
         if row is None:
             return None
         return row.roofline_gmac_per_s if row.roofline_gmac_per_s is not None else row.bound_gmac_per_s
 
     def ratio(self, of: str, to: str) -> float | None:
-        """How many times faster `of` is than `to`; None if one of them is not there."""
+        """Speedup of `of` over `to`; None if one of them is missing."""
         if of not in self.rows or to not in self.rows:
             return None
         return self.rows[to].median_ms / self.rows[of].median_ms
@@ -100,7 +100,7 @@ def way_of(row: Row) -> str:
 
 
 def network_cells(document: Document) -> list[Cell[NetworkGroup]]:
-    """Rows of a network document by cell and baseline."""
+    """Rows of a network document, by cell and baseline."""
 
     def groups(rows: Sequence[Row]) -> tuple[NetworkGroup, ...]:
         baselines = dict.fromkeys(row.baseline for row in rows)
@@ -110,7 +110,7 @@ def network_cells(document: Document) -> list[Cell[NetworkGroup]]:
 
 
 def block_cells(document: Document) -> list[Cell[BlockView]]:
-    """Rows of a kernel document by cell and shape."""
+    """Rows of a kernel document, by cell and shape."""
 
     def shapes(rows: Sequence[Row]) -> tuple[BlockView, ...]:
         names = dict.fromkeys(row.name.partition("/")[0] for row in rows)

@@ -1,6 +1,5 @@
-"""What a load test is made of: what is sent, Locust that sends it, the figures, and the recorded page.
+"""The parts of a load test: the plans, Locust to carry them out, the results, and the generated page.
 
-`plan` says what arrives when; `drive` runs `locustfile` in a process of its own; `summary` makes figures of what it
-saw, by `schema`; `page` and `plots` write docs/benchmarks/load; `queueing` computes how long requests wait, for
-loadtest.capacity.
+`plan` defines what is sent when, `drive` runs `locustfile` in a separate process, `summary` computes the results
+(`schema`), `page` and `plots` write docs/benchmarks/load, and `queueing` models waiting times for loadtest.capacity.
 """

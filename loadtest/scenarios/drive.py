@@ -1,4 +1,4 @@
-"""Runs a plan by Locust in a process of its own, and watches what it costs the service meanwhile."""
+"""Runs a plan with Locust in a separate process, and records the service's CPU and memory meanwhile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from loadtest.stack import ROOT, Service, StackError, get, pinned
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
-PATIENCE_S = 180.0  # with the last answers
+PATIENCE_S = 180.0  # for the last responses after the end of the plan
 
 _WATCH_S = 0.05
 _SCRAPE_S = 0.5  # a page of metrics costs the service milliseconds
@@ -36,11 +36,11 @@ class Sample(NamedTuple):
 
     Attributes:
         name: task and variant.
-        ms: from the moment it was due to the end of its answer, milliseconds.
-        inference_ms: of the network's run, as the service says; None where it did not run.
-        status: of the answer; 0 where there was none.
-        due_s: when it was due, seconds from the plan's beginning.
-        late_ms: how much later than due it was sent: what the generator is to blame for.
+        ms: latency from the time it was due to the end of its response, milliseconds.
+        inference_ms: time of the network's run as reported by the service; None if it did not run.
+        status: status of the response; 0 if there was none.
+        due_s: when it was due, seconds from the start of the plan.
+        late_ms: how much later than due it was sent, i.e. the load generator's delay.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process used at a moment.
+    """Resource usage of a process at one moment.
 
     Attributes:
-        at_s: `time.perf_counter()`.
+        at_s: `time.perf_counter()` at that moment.
         cpu_s: CPU time so far, user and system.
-        resident_bytes: memory in RAM.
+        resident_bytes: resident memory.
     """
 
     at_s: float
@@ -79,7 +79,7 @@ class Usage:
 
     @classmethod
     def scraped(cls, url: str) -> Usage | None:
-        """Reads what a service says of its own process at `/metrics`; None where it says nothing, as outside Linux.
+        """Reads a service's process metrics at `/metrics`; None if it has none, as on systems other than Linux.
 
         Raises:
             OSError: the service does not answer.
@@ -95,12 +95,12 @@ class Usage:
 
 @dataclass(frozen=True)
 class Run:
-    """What came of a plan.
+    """The recorded result of a plan.
 
     Attributes:
-        samples: every request, in order of their answers.
-        usage: of the service: twenty times a second, or twice where it is not a process of ours and says so itself.
-        began_s: `time.perf_counter()` at the plan's beginning; `usage` is on the same clock.
+        samples: all requests, in the order of their responses.
+        usage: usage of the service, sampled 20 times per second, or twice per second if it is scraped from `/metrics`.
+        began_s: `time.perf_counter()` at the start of the plan; `usage` is on the same clock.
     """
 
     samples: tuple[Sample, ...]
@@ -109,13 +109,13 @@ class Run:
 
 
 def drive(plan: Plan, service: Service, *, cpus: Sequence[int] | None = None, image: Path | None = None) -> Run:
-    """Carries out a plan.
+    """Runs a plan.
 
     Args:
         plan: what to send.
-        service: where to.
-        cpus: that the generator may use; all by default.
-        image: a JPEG to send; one is made where not given.
+        service: the service to send it to.
+        cpus: CPUs for the load generator; all by default.
+        image: a JPEG to send; by default a synthetic one.
 
     Raises:
         StackError: Locust failed.
@@ -142,7 +142,7 @@ def drive(plan: Plan, service: Service, *, cpus: Sequence[int] | None = None, im
                     check=False,
                 )
             except subprocess.TimeoutExpired as error:
-                raise StackError(f"Locust had not ended {PATIENCE_S:g} s after its plan's end.") from error
+                raise StackError(f"Locust was still running {PATIENCE_S:g} s after the end of its plan.") from error
         recorded = json.loads(samples.read_text(encoding="utf-8")) if samples.is_file() else {}
     if not recorded.get("samples"):
         raise StackError(f"Locust sent nothing: {(ended.stderr or ended.stdout).strip()[-500:]}")
@@ -163,7 +163,7 @@ def _describe(plan: Plan, samples: Path, image: Path | None) -> dict[str, object
 
 @contextlib.contextmanager
 def _watched(service: Service) -> Iterator[list[Usage]]:
-    """A list that grows by what the service uses; it stays empty where nothing says it."""
+    """A list to which the service's usage is appended; it stays empty if usage is not available."""
     usage: list[Usage] = []
     done = threading.Event()
     if service.pid is None:
@@ -173,7 +173,7 @@ def _watched(service: Service) -> Iterator[list[Usage]]:
 
     def look() -> None:
         while not done.wait(_SCRAPE_S if service.pid is None else _WATCH_S):
-            with contextlib.suppress(OSError):  # too busy to say it now, or gone, which the answers show
+            with contextlib.suppress(OSError):  # the service is too busy, or has ended, which the responses will show
                 if (found := read()) is not None:
                     usage.append(found)
 

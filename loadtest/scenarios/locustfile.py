@@ -1,7 +1,7 @@
-"""Locust users and load shape that carry out one plan of loadtest.scenarios.plan.
+"""Locust users and load shape that run one plan of loadtest.scenarios.plan.
 
-`python -m loadtest.load` runs it, and tells by the variable LOADTEST_PLAN which plan to read and where to write what
-came of it. Never import it into a process that does something else: Locust replaces parts of Python's library.
+`python -m loadtest.load` runs it; the variable LOADTEST_PLAN names the file with the plan and the path of the results.
+Do not import it into other processes, because Locust monkey-patches the standard library.
 """
 
 import json
@@ -27,14 +27,14 @@ _PICTURE = Path(_PLAN["image"]).read_bytes() if _PLAN["image"] else photo_like()
 
 _INFERENCE = re.compile(r"inference;dur=([0-9.]+)")
 
-#: One list a request: see loadtest.scenarios.drive.Sample.
+#: One list per request, see loadtest.scenarios.drive.Sample.
 _samples: list[list[Any]] = []
 _random = random.Random(_PLAN["seed"])
 _begun: float | None = None
 
 
 def _now(first_s: float = 0.0) -> float:
-    """Seconds since the plan began; the first that asks sets the clock. On Linux, all processes share it."""
+    """Seconds since the start of the plan; the first call sets the start. On Linux, all processes share the clock."""
     global _begun
     if _begun is None:
         _begun = time.perf_counter() - first_s
@@ -42,7 +42,7 @@ def _now(first_s: float = 0.0) -> float:
 
 
 def _level(at_s: float) -> float | None:
-    """Users or rate at a moment; None after the end."""
+    """Users or rate at a given time; None after the end."""
     for seconds, level in _STEPS:
         if at_s < seconds:
             return level
@@ -61,11 +61,11 @@ class Sender(FastHttpUser):
 
     abstract = True
     wait_time = constant(0)
-    concurrency = 1000  # connections at a time, of a user that does not wait for answers
+    concurrency = 1000  # connections of a user that does not wait for responses
     network_timeout = connection_timeout = 60.0
 
     def send(self, due_s: float) -> None:
-        """One request, whose time counts from when it was due."""
+        """Sends one request; its latency counts from the time it was due."""
         kind, variant = _random.choices(_KINDS, _SHARES)[0]
         name = f"{kind} {variant}"
         late_s = _now() - due_s
@@ -81,34 +81,34 @@ class Sender(FastHttpUser):
             inference_ms = float(found[1]) if found else None
             _samples.append([name, took_ms, inference_ms, response.status_code, due_s, 1000 * late_s])
             if response.status_code == 429:
-                response.success()  # told to come back, which is what a full queue should do; counted by its status
+                response.success()  # the right response of a full queue; counted by its status
 
 
 class ClosedUser(Sender):
-    """Sends again as soon as it has an answer."""
+    """Sends the next request as soon as it has a response."""
 
     abstract = _PLAN["loop"] != "closed"
 
     @task
     def ask(self) -> None:
-        """One request after the other."""
+        """Sends one request after the other."""
         self.send(_now())
 
 
 class OpenUser(Sender):
-    """All arrivals: it waits for the next one, never for an answer."""
+    """Generates all arrivals: it waits for the next arrival, never for a response."""
 
     abstract = _PLAN["loop"] != "open"
 
     @task
     def arrive(self) -> None:
-        """Lets requests arrive until the plan ends, then waits for the last answers."""
+        """Sends requests until the plan ends, then waits for the last responses."""
         pending = []
         due_s = -_WARM_UP_S
         _now(due_s)
         while (rate := _level(max(due_s, 0.0))) is not None:
             due_s += _random.expovariate(rate)
-            # Timers are a millisecond late at times, so the last stretch is waited out: the generator has the CPU.
+            # Timers may be a millisecond late, so the last 2 ms are spent spinning: the generator has its own CPU.
             if (wait_s := due_s - _now() - 0.002) > 0:
                 gevent.sleep(wait_s)
             while _now() < due_s:
@@ -120,10 +120,10 @@ class OpenUser(Sender):
 
 
 class Steps(LoadTestShape):
-    """So many users as the plan says; a single one where that one is all arrivals."""
+    """The plan's number of users; a single `OpenUser` for open plans."""
 
     def tick(self) -> tuple[int, float] | None:
-        """Users, and how many may be started a second; None at the end."""
+        """Number of users and spawn rate per second; None at the end."""
         if _PLAN["loop"] == "open":
             return 1, 1
         users = _level(_now())

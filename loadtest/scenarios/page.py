@@ -1,4 +1,4 @@
-"""docs/benchmarks/load: tables and plots, made from the recorded load tests and nothing else."""
+"""docs/benchmarks/load: tables and plots, generated only from the recorded load tests."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from loadtest.scenarios.schema import Capacity, LoadDocument, RunResult, StepRes
 
 README = "README.md"
 
-#: Rates and limits of the table of cores, by task.
+#: Rates and latency limits in the table of cores, by task.
 EXAMPLES = {"classify": ((100, 50), (100, 200), (1000, 50), (1000, 200)), "depth": ((20, 250), (20, 1000), (200, 1000))}
 
 _HEAD = """# Load tests
 
-Written by `python -m loadtest.load` from the JSON files of this folder; change that program, not this page.
+Written by `python -m loadtest.load` from the JSON files of this folder. Change that program, not this page.
 
     make setup .venv/.stamps/bench
-    python -m loadtest.load --record                    # measure, with nothing else running, and write this folder
-    python -m loadtest.load --render                    # draw tables and plots again from what is recorded
-    python -m loadtest.load --scenarios burst --json    # one scenario, nothing recorded
-    make load ARGS="--users 4"                          # throughput and latency by task and variant, nothing else
-    python -m loadtest.capacity --rate 200 --p99-ms 100 # how many cores does it take?
+    python -m loadtest.load --record                    # measure on an idle machine and write this folder
+    python -m loadtest.load --render                    # regenerate tables and plots from the recorded files
+    python -m loadtest.load --scenarios burst --json    # run one scenario without recording it
+    make load ARGS="--users 4"                          # only throughput and latency by task and variant
+    python -m loadtest.capacity --rate 200 --p99-ms 100 # estimate the number of cores
 
-The service runs on one core and Locust on another, so that neither takes the other's time. Requests carry a JPEG, and
-are decoded, scaled, run and answered as any client's. Open scenarios (steady, burst, mixed, ab) send at random moments
-whether or not earlier requests are answered, and count latency from the moment at which a request was due. The service
-holds every model and variant of the zoo; its memory is that of all of them.
+The service runs on one core and Locust on another, so that they do not compete for CPU time. Requests carry a JPEG and
+are processed like those of any client. Open scenarios (steady, burst, mixed, ab) send requests at random times whether
+or not earlier requests have been answered, and count latency from the time at which a request was due. The service has
+loaded every model and variant of the zoo, which its memory includes.
 """
 
-_CAPACITY = """Requests a second with the core saturated, the CPU time of each with decoding and HTTP, and the latency
-of a request alone."""
+_CAPACITY = """Requests per second with the core saturated, the CPU time per request including decoding and HTTP, and
+the latency of a single request on the idle service."""
 
-_CORES = """By `python -m loadtest.capacity`: replicas of one core each, Poisson arrivals, a balancer that does not look
-at their queues; M/G/1 with the measured service times (`loadtest/scenarios/queueing.py`). Where
-the steady runs below took longer than the model says, the limit is divided by the worst ratio. A dash: no number of
-cores is enough, because a request alone takes longer."""
+_CORES = """Computed by `python -m loadtest.capacity` for replicas with one core each, Poisson arrivals and a balancer
+that ignores queue lengths: M/G/1 with the measured service times (`loadtest/scenarios/queueing.py`). If the steady runs
+below were slower than predicted, the limit is divided by the worst ratio. A dash means that no number of cores is
+enough, because a single request takes longer than the limit."""
 
-_VALIDATION = """The model against the steady runs of this record. It takes a request for one piece of work; in the
-service it passes through several threads, which costs the shortest requests most when others are under way."""
+_VALIDATION = """The model against the steady runs of this record. The model treats a request as one piece of work. In
+the service it passes through several threads, which delays short requests most when others are in progress."""
 
 
 def write(folder: Path, document: LoadDocument | None = None) -> list[Path]:
-    """Writes a new record, if there is one, and draws everything again from the files.
+    """Writes a new record, if there is one, and regenerates everything from the files.
 
     Returns:
-        What was written.
+        The written files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -68,13 +68,13 @@ def write(folder: Path, document: LoadDocument | None = None) -> list[Path]:
 
 
 def recorded(folder: Path) -> list[LoadDocument]:
-    """All that a folder records, newest first."""
+    """All records of a folder, newest first."""
     found = [LoadDocument.model_validate_json(path.read_text()) for path in folder.glob("*.json")]
     return sorted(found, key=lambda document: document.machine.date, reverse=True)
 
 
 def page(records: Sequence[LoadDocument]) -> str:
-    """The page: the newest record, links to all."""
+    """The page: the newest record, and links to earlier ones."""
     newest, *earlier = records
     name = newest.machine.stem
     lines = [_HEAD, f"## {newest.machine.date[:10]}, {newest.machine.cpu}", "", *_machine(newest)]
@@ -98,19 +98,19 @@ def page(records: Sequence[LoadDocument]) -> str:
 
 
 def report(document: LoadDocument) -> str:
-    """The same for a terminal, without the links."""
+    """The tables for a terminal, without links."""
     lines = [*_machine(document), *(_capacity(document) if document.capacity else ()), *_steps(document.runs), ""]
     return "\n".join(lines)
 
 
 def _machine(document: LoadDocument) -> list[str]:
     machine = document.machine
-    pinned = "not pinned: it has one CPU only" if machine.usable_cpus == 1 else "not pinned"
+    pinned = "not pinned: there is only one CPU" if machine.usable_cpus == 1 else "not pinned"
     if document.service_cpus is not None:
         pinned = f"service on CPU {_list(document.service_cpus)}, Locust on {_list(document.generator_cpus or ())}"
     facts = {
         "CPU": f"{machine.cpu} ({machine.cpu_id}), {machine.usable_cpus} CPUs usable; {pinned}",
-        **({"Service": f"{document.url}, which ran already"} if document.url else {}),
+        **({"Service": f"{document.url}, already running"} if document.url else {}),
         "Kernel": f"`{document.kernel or machine.isa}`",
         "System": f"{machine.system}; load average at the start {machine.load_1m}",
         "Versions": ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
@@ -127,7 +127,7 @@ def _capacity(document: LoadDocument) -> list[str]:
         "",
         _CAPACITY,
         "",
-        "| | model | requests/s a core | times full | CPU ms a request | alone p50 ms | alone p99 ms | memory MB |",
+        "| | model | requests/s per core | vs full | CPU ms per request | idle p50 ms | idle p99 ms | memory MB |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     full = {kind.task: kind.requests_per_s for kind in document.capacity if kind.variant == "full"}
@@ -187,7 +187,7 @@ def _validation(document: LoadDocument) -> list[str]:
 def _steps(runs: Sequence[RunResult]) -> Iterator[str]:
     yield (
         "| | load | sent | answered/s | p50 ms | p90 ms | p99 ms | network p50 ms | refused (429) | failed | "
-        "CPU ms a request | cores used | memory MB, growth |"
+        "CPU ms per request | cores used | memory MB, growth |"
     )
     yield "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     for run in runs:

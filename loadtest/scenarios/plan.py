@@ -1,9 +1,9 @@
-"""What is sent, when and how fast: the scenarios of the load test.
+"""The scenarios of the load test: what is sent, when and how fast.
 
-A scenario is a list of steps with a mix of requests. In a *closed* one, so many users each send a request as soon as
-the one before is answered; it finds what a service can do. In an *open* one, requests arrive at random (Poisson) at a
-rate, whether or not those before them are answered, as from many independent clients; its latencies count from the
-moment of arrival, so that a service that falls behind cannot hide it by slowing its clients down.
+A scenario is a list of steps with a mix of requests. In a *closed* scenario, a number of users each send a request as
+soon as the previous one is answered, which measures capacity. In an *open* scenario, requests arrive at random times
+(Poisson) at a given rate whether or not earlier ones have been answered, as from many independent clients. Latency
+counts from the arrival, so that an overloaded service cannot hide its delays by slowing down its clients.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Literal, get_args
 ScenarioName = Literal["saturate", "steady", "ramp", "burst", "mixed", "ab"]
 NAMES: tuple[ScenarioName, ...] = get_args(ScenarioName)
 
-#: What each scenario is for, for the report.
+#: Description of each scenario, for help and reports.
 MEANING: Mapping[ScenarioName, str] = {
-    "saturate": "as much as it takes: 1 and then --users users without a pause; gives capacity and a request's cost",
+    "saturate": "1 and then --users users without pauses: measures the capacity and the cost of a request",
     "steady": "Poisson arrivals at 50 and 80 % of capacity",
-    "ramp": "users added step by step, without a pause between their requests, until the queue is full",
+    "ramp": "users without pauses, their number increased step by step until the queue is full",
     "burst": "Poisson arrivals at 40 % of capacity, with two seconds at 250 % in between",
-    "mixed": "Poisson arrivals at 60 % of capacity, three in four to classify and one to depth, all by one variant",
-    "ab": "Poisson arrivals at 60 % of capacity, each image to the 1-bit or the full-precision network by lot",
+    "mixed": "Poisson arrivals at 60 % of capacity, three in four to classify and one to depth, all to one variant",
+    "ab": "Poisson arrivals at 60 % of capacity, each image randomly to the 1-bit or the full-precision network",
 }
 
 SATURATING_USERS = 8
 STEADY_SHARES = (0.5, 0.8)
-STEADY_STEPS = 2.4  # of a step elsewhere: a 99th percentile needs many requests
+STEADY_STEPS = 2.4  # length relative to other steps: a 99th percentile needs many requests
 RAMP_USERS = (1, 2, 4, 8, 16, 32, 64, 96)
-BURST_SHARES = ((0.4, 1.0), (2.5, 0.25), (0.4, 1.75))  # of capacity, and of the step's time
+BURST_SHARES = ((0.4, 1.0), (2.5, 0.25), (0.4, 1.75))  # (fraction of capacity, fraction of the step's time)
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Kind:
 
     @property
     def name(self) -> str:
-        """As in every report."""
+        """Name in reports."""
         return f"{self.task} {self.variant}"
 
 
 @dataclass(frozen=True)
 class Step:
-    """A stretch of time with one load.
+    """A period with constant load.
 
     Attributes:
-        seconds: how long.
-        level: users (closed) or requests a second (open).
+        seconds: duration.
+        level: users (closed) or requests per second (open).
     """
 
     seconds: float
@@ -68,12 +68,12 @@ class Plan:
     """One run of the load generator.
 
     Attributes:
-        scenario: what it belongs to.
+        scenario: the scenario it belongs to.
         loop: `closed` or `open`.
-        steps: in order.
+        steps: the steps, in order.
         mix: kinds of requests with their shares, which add up to 1.
-        seed: of the arrivals and of the lot.
-        warm_up_s: before the first step of an open one: at its level, sent and not counted.
+        seed: seed of the arrivals and of the choice of kinds.
+        warm_up_s: uncounted requests before the first step of an open plan, at that step's level.
     """
 
     scenario: ScenarioName
@@ -85,21 +85,21 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Of all steps, without the warm-up."""
+        """Duration of all steps, without the warm-up."""
         return sum(step.seconds for step in self.steps)
 
     @property
     def title(self) -> str:
-        """What is sent, in words."""
+        """The kinds of requests that are sent."""
         return " + ".join(kind.name for kind, _ in self.mix)
 
 
-#: Requests a second that saturate one service, by kind, as measured by `saturate`.
+#: Requests per second that saturate the service, by kind, as measured by `saturate`.
 Capacity = Mapping[Kind, float]
 
 
 def saturate(kind: Kind, seconds: float, users: int = SATURATING_USERS) -> Plan:
-    """One user, whose latency is that of an idle service, and then as many as keep it busy."""
+    """One user, which measures the latency of the idle service, and then as many as saturate it."""
     return Plan("saturate", "closed", (Step(seconds, 1), Step(seconds, users)), ((kind, 1.0),))
 
 
@@ -109,11 +109,11 @@ def plans(
     """The runs of a scenario other than `saturate`.
 
     Args:
-        name: of the scenario.
-        tasks: to send to.
-        variants: to ask for.
-        capacity: of each kind, which the rates are shares of.
-        seconds: of a step.
+        name: name of the scenario.
+        tasks: tasks to send requests to.
+        variants: variants to request.
+        capacity: capacity of each kind; rates are fractions of it.
+        seconds: duration of a step.
     """
     kinds = [Kind(task, variant) for task in tasks for variant in variants]
     if name == "steady":
@@ -139,6 +139,6 @@ def plans(
 
 
 def _shared(name: ScenarioName, mix: tuple[tuple[Kind, float], ...], capacity: Capacity, seconds: float) -> Plan:
-    """At 60 % of what a service can do of the mix: its kinds share one core, so their times add up."""
+    """A plan at 60 % of the capacity for a mix; its kinds share one core, so their times add up."""
     seconds_a_request = sum(share / capacity[kind] for kind, share in mix)
     return Plan(name, "open", (Step(2 * seconds, 0.6 / seconds_a_request),), mix)

@@ -37,7 +37,7 @@ def _ramp(document: LoadDocument, path: Path) -> bool:
 
 
 def _steady(document: LoadDocument, path: Path) -> bool:
-    """Latency against the rate, with what the queueing model says."""
+    """Latency against the rate, with the queueing model's prediction."""
     runs = _runs(document, "steady")
     if not runs:
         return False
@@ -65,7 +65,7 @@ def _steady(document: LoadDocument, path: Path) -> bool:
 
 
 def _burst(document: LoadDocument, path: Path) -> bool:
-    """What was sent, answered and refused each second, and the latency of what was answered."""
+    """Requests sent, answered and refused per second, and the latency of the answered ones."""
     runs = _runs(document, "burst")
     if not runs:
         return False
@@ -85,7 +85,7 @@ def _burst(document: LoadDocument, path: Path) -> bool:
     return _save(figure, path, None)
 
 
-#: Names of the plots and what draws them: they return whether there was something to draw.
+#: Names of the plots and their functions, which return whether there was anything to draw.
 PLOTS: Mapping[str, Callable[[LoadDocument, Path], bool]] = {"ramp": _ramp, "steady": _steady, "burst": _burst}
 
 
@@ -102,12 +102,12 @@ def _colour(run: RunResult) -> dict[str, str]:
 
 
 def _figure(columns: int) -> tuple[Any, list[Any]]:
-    import matplotlib as mpl  # here: most of the load test needs no plotting library
+    import matplotlib as mpl  # imported here: most of the load test does not need it
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    mpl.rcParams["svg.hashsalt"] = "bireal"  # the same file each time
+    mpl.rcParams["svg.hashsalt"] = "bireal"  # makes files reproducible
     mpl.rcParams["svg.fonttype"] = "none"
     mpl.rcParams["font.family"] = "sans-serif"
     figure, axes = plt.subplots(1, columns, figsize=(5.2 * columns, 3.6), layout="constrained", squeeze=False)

@@ -1,13 +1,12 @@
-"""How long requests take when they arrive at random: the queue of one core, computed from measured service times.
+"""Latency of requests that arrive at random: the queue of one core, computed from measured service times.
 
-The model is M/G/1: requests arrive as a Poisson process, one core does one after the other in the order of their
-arrival, and a request keeps the core busy for a time with the measured distribution. The time that it waits has the
-transform of Pollaczek and Khinchine, W = (1 - rho) / (1 - rho R), where R is that of the residual of a service time, so
-its whole distribution follows from the service times' by one Fourier transform: nothing is fitted.
+The model is M/G/1: requests arrive as a Poisson process, one core processes them in the order of their arrival, and
+each occupies the core for a time with the measured distribution. The waiting time has the Pollaczek-Khinchine transform
+W = (1 - rho) / (1 - rho R), where R is the transform of the residual service time. The whole distribution thus follows
+from that of the service times by a Fourier transform, without any fitting.
 
-Several cores are several such queues, each with its share of the arrivals: replicas behind a balancer that chooses
-among them without regard to their queues. One that prefers the shorter queue does better, so the cores that follow are
-enough rather than barely enough.
+Several cores are several such queues that share the arrivals: replicas behind a balancer that ignores queue lengths. A
+balancer that prefers shorter queues does better, so the resulting number of cores is a conservative estimate.
 """
 
 from __future__ import annotations
@@ -19,10 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_CELLS_A_MEAN = 64  # resolution of the grid: cells for a mean service time
-_REACH = (
-    40.0  # the grid reaches so many mean service times / (1 - rho): the queue's tail is an exponential of that scale
-)
+_CELLS_A_MEAN = 64  # resolution of the grid: cells per mean service time
+_REACH = 40.0  # extent of the grid in units of mean service time / (1 - rho), the scale of the queue's exponential tail
 _MAX_UTILISATION = 0.99
 
 Array = NDArray[np.float64]
@@ -30,13 +27,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sojourn:
-    """The time from a request's arrival to its answer.
+    """Distribution of the time from a request's arrival to its response.
 
     Attributes:
-        utilisation: share of its time that the core is busy, 0..1.
+        utilisation: fraction of time that the core is busy, 0..1.
         step_ms: resolution.
-        path_ms: that every request takes besides.
-        cumulative: share of the requests that are through the core within 0, 1, 2, ... steps.
+        path_ms: additional time of every request outside the core.
+        cumulative: fraction of the requests that leave the core within 0, 1, 2, ... steps.
     """
 
     utilisation: float
@@ -45,18 +42,18 @@ class Sojourn:
     cumulative: Array
 
     def percentile(self, percent: float) -> float:
-        """Milliseconds within which so many percent are answered."""
+        """Milliseconds within which ``percent`` of the requests are answered."""
         cell = int(np.searchsorted(self.cumulative, percent / 100))
         return cell * self.step_ms + self.path_ms
 
 
 @dataclass(frozen=True)
 class Service:
-    """What a request takes, milliseconds.
+    """Time of a request, milliseconds.
 
     Attributes:
-        times_ms: that it keeps a core busy, at evenly spaced quantiles.
-        path_ms: that it takes besides, in which the core does others: the way to the client and back.
+        times_ms: time in the core, at evenly spaced quantiles.
+        path_ms: additional time in which the core is free for other requests, such as the network path.
     """
 
     times_ms: Array
@@ -64,11 +61,11 @@ class Service:
 
     @classmethod
     def measured(cls, idle_ms: Sequence[float], requests_per_s: float) -> Service:
-        """From what a load test measures.
+        """Derives the times from a load test.
 
         Args:
-            idle_ms: quantiles of the latency with one request at a time: time in the core and on the way.
-            requests_per_s: what a saturated core does: its inverse is the mean time in the core.
+            idle_ms: quantiles of the latency with one request at a time, i.e. time in the core and outside.
+            requests_per_s: throughput of a saturated core, the inverse of the mean time in the core.
         """
         shape = np.asarray(idle_ms, np.float64)
         middles = (shape[1:] + shape[:-1]) / 2
@@ -84,23 +81,23 @@ class Service:
 
 
 def sojourn(service: Service, rate_per_s: float) -> Sojourn:
-    """The distribution of the time to an answer of one core.
+    """The distribution of the response time of one core.
 
     Args:
-        service: what a request takes.
-        rate_per_s: arrivals at this core.
+        service: time of a request.
+        rate_per_s: arrival rate at this core.
 
     Raises:
-        ValueError: the core cannot do so many.
+        ValueError: the rate exceeds the capacity of the core.
     """
     times_ms, mean = service.times_ms, service.busy_ms
     utilisation = rate_per_s * mean / 1000
     if not utilisation < 1:
-        raise ValueError(f"{rate_per_s:g} requests/s of {mean:.2f} ms each are more than one core can do")
+        raise ValueError(f"{rate_per_s:g} requests/s of {mean:.2f} ms each exceed the capacity of one core")
     step = mean / _CELLS_A_MEAN
     reach = max(times_ms.max() * 2, mean * _REACH) / (1 - utilisation)
     cells = 1 << math.ceil(math.log2(reach / step))
-    # Both are rounded to the nearest multiple of the step, so that sums of many are not short of half a step each.
+    # Both are rounded to the nearest multiple of the step; rounding down would bias sums by half a step per term.
     in_core = np.bincount(np.rint(times_ms / step).astype(int), minlength=cells) / len(times_ms)
     residual = np.diff(_shorter(times_ms, (np.arange(cells + 1, dtype=np.float64) - 0.5) * step)) / mean
     service_t, residual_t = np.fft.rfft(in_core), np.fft.rfft(residual)
@@ -110,7 +107,7 @@ def sojourn(service: Service, rate_per_s: float) -> Sojourn:
 
 
 def _shorter(times_ms: Array, at_ms: Array) -> Array:
-    """Mean of min(service time, t) for each t: its slope is the share of the services that take longer than t."""
+    """Mean of min(service time, t) for each t; its slope is the fraction of service times longer than t."""
     ordered = np.sort(times_ms)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     at_ms = np.maximum(at_ms, 0.0)
@@ -119,16 +116,16 @@ def _shorter(times_ms: Array, at_ms: Array) -> Array:
 
 
 def cores_needed(service: Service, rate_per_s: float, percent: float, limit_ms: float) -> int | None:
-    """The fewest cores with which so many percent of the requests are answered in time.
+    """The smallest number of cores that answer ``percent`` of the requests within a limit.
 
     Args:
-        service: what a request takes.
-        rate_per_s: arrivals altogether.
-        percent: of the requests.
-        limit_ms: that they may take.
+        service: time of a request.
+        rate_per_s: total arrival rate.
+        percent: percentage of the requests.
+        limit_ms: limit on their response time.
 
     Returns:
-        The number of cores; None where no number is enough, because a request alone takes longer.
+        The number of cores; None if no number is enough, because a single request takes longer.
     """
     if float(np.percentile(service.times_ms, percent)) + service.path_ms > limit_ms:
         return None

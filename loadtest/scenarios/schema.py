@@ -1,4 +1,4 @@
-"""What a load test writes: docs/benchmarks/load/*.json are read back through these models."""
+"""The document written by a load test; docs/benchmarks/load/*.json are validated with these models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Part(BaseModel):
 
 
 class Latency(_Part):
-    """Milliseconds of the answered requests, as a client sees them."""
+    """Client-side latency of the answered requests, milliseconds."""
 
     mean: Ms
     p50: Ms
@@ -33,14 +33,14 @@ class Group(_Part):
 
     Attributes:
         name: task and variant, or `all`.
-        requests: sent.
-        answered: with 200.
-        refused: with 429, because a queue was full.
-        failed: with anything else, or not at all.
-        statuses: how often each status came; 0 is a connection that failed. None in records from before it was kept.
-        requests_per_s: answered.
-        latency_ms: of the answered ones; None where there were none.
-        inference_p50_ms: median of the network's run, as the service says.
+        requests: requests sent.
+        answered: requests answered with 200.
+        refused: requests answered with 429, because a queue was full.
+        failed: requests answered with anything else, or not at all.
+        statuses: number of responses by status; 0 is a failed connection. None in older records.
+        requests_per_s: answered requests per second.
+        latency_ms: latency of the answered requests; None if there are none.
+        inference_p50_ms: median time of the network's run, as reported by the service.
     """
 
     name: str
@@ -55,17 +55,17 @@ class Group(_Part):
 
 
 class StepResult(_Part):
-    """What came of one step.
+    """The result of one step.
 
     Attributes:
-        seconds: its length.
-        level: users (closed) or requests a second (open).
-        groups: by kind, and of all together first.
-        cpu_ms_per_request: CPU time of the service for each answered request, everything included.
-        cpu_cores: CPU time of the service for each second.
-        resident_bytes: most memory of the service in RAM.
-        resident_growth_bytes: of that, what it grew by from the step's beginning.
-        late_p99_ms: how late requests were sent: of the generator, not of the service.
+        seconds: its duration.
+        level: users (closed) or requests per second (open).
+        groups: all requests together first, then by kind.
+        cpu_ms_per_request: total CPU time of the service per answered request.
+        cpu_cores: CPU time of the service per second.
+        resident_bytes: maximum resident memory of the service.
+        resident_growth_bytes: growth to that maximum since the start of the step.
+        late_p99_ms: 99th percentile of the load generator's delay in sending requests.
     """
 
     seconds: float
@@ -79,7 +79,7 @@ class StepResult(_Part):
 
 
 class Second(_Part):
-    """One second of a run, for plots: by the moment that requests were due."""
+    """One second of a run, for plots; requests are assigned to the second in which they were due."""
 
     at_s: int
     sent: int
@@ -101,16 +101,16 @@ class RunResult(_Part):
 
 
 class Capacity(_Part):
-    """What one core does of one kind of request.
+    """Capacity of one core for one kind of request.
 
     Attributes:
-        task: of the requests.
-        variant: likewise.
-        model: that answered.
-        requests_per_s: answered with the core saturated.
-        cpu_ms: CPU time for each.
+        task: task of the requests.
+        variant: variant of the requests.
+        model: the model that answered.
+        requests_per_s: requests answered per second with the core saturated.
+        cpu_ms: CPU time per request.
         idle_ms: quantiles 0, 1, ..., 100 % of the latency with one request at a time.
-        resident_bytes: most memory of the process that serves every model, at saturation.
+        resident_bytes: maximum memory of the process, which serves every model, at saturation.
     """
 
     task: str
@@ -128,18 +128,18 @@ class Capacity(_Part):
 
 
 class LoadDocument(_Part):
-    """All that one load test says.
+    """The complete result of one load test.
 
     Attributes:
-        machine: where it ran: Locust at least, the service unless `url` says where that was.
-        url: of a service that ran already; None where one was started.
-        kernel: of the service, as it says; None in records from before it was kept.
-        service_cpus: that the service was pinned to; None where it was not.
-        generator_cpus: likewise of Locust.
-        settings: options of the service that were given.
-        image: that was sent.
-        capacity: by kind; empty unless the service had exactly one core and answered every request.
-        runs: in order.
+        machine: the machine of Locust, and of the service unless `url` is given.
+        url: address of a service that was already running; None if it was started by the load test.
+        kernel: the operator's kernel as reported by the service; None in older records.
+        service_cpus: CPUs that the service was pinned to; None if it was not pinned.
+        generator_cpus: CPUs that Locust was pinned to; None if it was not pinned.
+        settings: options passed to the service.
+        image: the image that was sent.
+        capacity: capacity by kind; empty unless the service had exactly one core and answered every request.
+        runs: results of the runs, in order.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION

@@ -1,4 +1,4 @@
-"""From what Locust recorded to the figures of the report."""
+"""Computes the results of a load test from what Locust recorded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from loadtest.scenarios.drive import Run, Sample, Usage
 from loadtest.scenarios.plan import Kind, Plan, Step
 from loadtest.scenarios.schema import Capacity, Group, Latency, RunResult, Second, StepResult
 
-#: The beginning of a closed step that is not counted: its users start, and the queue fills or drains. Seconds.
+#: Uncounted seconds at the start of a closed step, while its users start and the queue fills or drains.
 SETTLE_S = 0.5
 
 
 def summarise(plan: Plan, run: Run) -> RunResult:
-    """One run."""
+    """The result of one run."""
     return RunResult(
         scenario=plan.scenario,
         title=plan.title,
@@ -29,33 +29,33 @@ def summarise(plan: Plan, run: Run) -> RunResult:
 
 
 def saturated_rate(result: RunResult) -> float:
-    """Requests a second that a run of `saturate` found a service to answer.
+    """Requests per second that the service answered in a run of `saturate`.
 
     Raises:
-        ValueError: a request was not answered: what was measured is then not what the service can do.
+        ValueError: a request was not answered, so the measurement is not the service's capacity.
     """
     for step in result.steps:
         found = step.groups[0]
         if found.answered != found.requests:
             raise ValueError(
                 f"{result.title}: {found.answered} of {found.requests} requests were answered (by status: "
-                f"{found.statuses}), so capacity is unknown: send by fewer users, or give the service a longer queue."
+                f"{found.statuses}), so the capacity is unknown: use fewer --users, or a longer queue in the service."
             )
     return result.steps[1].groups[0].requests_per_s
 
 
 def capacity(plan: Plan, run: Run, model: str) -> Capacity:
-    """What a run of `saturate` says of a core.
+    """The capacity of a core according to a run of `saturate`.
 
     Raises:
-        ValueError: a request was not answered, or it is unknown what it cost.
+        ValueError: a request was not answered, or the service's usage is unknown.
     """
     ((kind, _),) = plan.mix
     idle, _ = _spans(plan)
     result = summarise(plan, run)
     rate, cost = saturated_rate(result), result.steps[1]
     if cost.cpu_ms_per_request is None or cost.resident_bytes is None:
-        raise ValueError(f"{kind.name}: what the service used was not seen twice: let a step take more --seconds.")
+        raise ValueError(f"{kind.name}: the service's CPU and memory were not sampled twice: use more --seconds.")
     alone = [sample.ms for sample in run.samples if idle[0] <= sample.due_s < idle[1]]
     quantiles = np.percentile(alone, np.arange(101))
     return Capacity(
@@ -70,7 +70,7 @@ def capacity(plan: Plan, run: Run, model: str) -> Capacity:
 
 
 def _spans(plan: Plan) -> list[tuple[float, float]]:
-    """Begin and end of what counts of each step, seconds from the plan's beginning."""
+    """Start and end of the counted part of each step, seconds from the start of the plan."""
     spans, begin = [], 0.0
     for step in plan.steps:
         settle = min(SETTLE_S, step.seconds / 4) if plan.loop == "closed" else 0.0
@@ -85,8 +85,8 @@ def _steps(plan: Plan, run: Run) -> Iterator[StepResult]:
 
 
 def _step(plan: Plan, step: Step, run: Run, begin: float, end: float) -> StepResult:
-    # Of a closed loop those that were answered in the span: at its end some are always under way. Of an open one those
-    # that were due in it, however late their answer came.
+    # Closed loop: requests answered in the span, since some are always in flight at its end. Open loop: requests that
+    # were due in the span, however late they were answered.
     if plan.loop == "closed":
         samples = [sample for sample in run.samples if begin <= sample.due_s + sample.ms / 1000 < end]
     else:
@@ -112,7 +112,7 @@ def _step(plan: Plan, step: Step, run: Run, begin: float, end: float) -> StepRes
 
 
 def _used(run: Run, begin: float, end: float) -> list[Usage]:
-    """What was seen between two moments; with what was seen next to them where a busy service was slow to say it."""
+    """Usage samples between two times, plus the neighbouring ones if a busy service was too slow to report two."""
     at = [item.at_s - run.began_s for item in run.usage]
     first, last = bisect.bisect_left(at, begin), bisect.bisect_right(at, end)
     if last - first < 2:
@@ -121,7 +121,7 @@ def _used(run: Run, begin: float, end: float) -> list[Usage]:
 
 
 def _cpu(usage: Sequence[Usage]) -> float | None:
-    """CPU seconds a second."""
+    """CPU seconds per second."""
     if len(usage) < 2:
         return None
     first, last = usage[0], usage[-1]

@@ -1,1 +1,1 @@
-"""The paper's ablation (Tables 1 to 4) at a size that a CPU can do: a grid of cells, run or resumed by one command."""
+"""The paper's ablation (Tables 1 to 4), scaled down to CPU size: a grid of cells, run or resumed by one command."""

@@ -1,6 +1,6 @@
-"""``python -m models.ablation --data DIR --out DIR``: run or resume the grid; ``--report`` writes the page alone.
+"""``python -m models.ablation --data DIR --out DIR``: run or resume the grid; ``--report`` only writes the page.
 
-Started several times with the same folders, the processes share the cells: one a core is the fastest.
+Several processes started with the same folders share the cells. One process per core is fastest.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from models.train.loop import DivergedError, run
 
 RESULTS = Path("docs/ablation.json")
 PAGE = Path("docs/ablation.md")
-DONE = "done"  # in a cell's folder
-POLL_S = 2.0  # between looks for a cell, where others train all that are left
+DONE = "done"  # marker file in a cell's folder
+POLL_S = 2.0  # between checks for a free cell while other processes train all that are left
 
 
 def train_cell(cell: Cell, budget: Budget, train: LabelledImages, test: LabelledImages, runs: Path) -> dict[str, Any]:
-    """Train one cell (resuming it, if it was interrupted) and return its record.
+    """Train one cell (resuming it if it was interrupted) and return its record.
 
     Raises:
-        FileNotFoundError: the cell that it starts from has left no checkpoint.
-        ValueError: its folder has a run of another budget.
+        FileNotFoundError: the cell it starts from has no checkpoint.
+        ValueError: its folder holds a run with another budget.
         DivergedError: the run diverged.
     """
     recipe = cell.recipe(budget)
@@ -64,7 +64,7 @@ def train_cell(cell: Cell, budget: Budget, train: LabelledImages, test: Labelled
 
 
 def needed(only: str) -> list[Cell]:
-    """Cells whose key has ``only`` in it, and those that they start from, in the grid's order."""
+    """Cells whose key contains ``only``, and the cells they start from, in the grid's order."""
     keys = {cell.key for cell in cells() if only in cell.key}
     while more := {c.start.key for c in cells() if c.key in keys and c.start} - keys:
         keys |= more
@@ -72,12 +72,12 @@ def needed(only: str) -> list[Cell]:
 
 
 def left(wanted: list[Cell], results: Results, out: Path) -> list[Cell]:
-    """Cells without a result, and those whose weights one of them starts from and that are not in ``out`` any more.
+    """Cells without a result, and cells whose weights one of those needs but which are no longer in ``out``.
 
-    A cell's folder is marked when its training has ended: checkpoints are written before that.
+    Completion is read from the marker in a cell's folder, because checkpoints exist before training has ended.
     """
     missing = {cell.key for cell in wanted if cell not in results}
-    for cell in reversed(wanted):  # each comes after the one that it starts from
+    for cell in reversed(wanted):  # each cell comes after the one it starts from
         start = cell.start
         if cell.key in missing and start is not None and not (out / start.key / DONE).is_file():
             missing.add(start.key)
@@ -85,31 +85,32 @@ def left(wanted: list[Cell], results: Results, out: Path) -> list[Cell]:
 
 
 def descends_from(cell: Cell | None, keys: Container[str]) -> bool:
-    """Whether ``cell``, or one that its weights come from, is among ``keys``."""
+    """Whether ``cell``, or a cell its weights come from, is among ``keys``."""
     return cell is not None and (cell.key in keys or descends_from(cell.start, keys))
 
 
 def main() -> int:
-    """Run what is missing, then write the page."""
+    """Train the missing cells, then write the page."""
     parser = Parser(prog="python -m models.ablation", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with train/<class>/ and test/<class>/ of 32x32 images")
     parser.add_argument("--out", type=Path, help="folder for the cells' checkpoints and logs")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"results file (default {RESULTS})")
     parser.add_argument("--page", type=Path, default=PAGE, help=f"page to write (default {PAGE})")
-    parser.add_argument("--report", action="store_true", help="train nothing, write the page from the results")
+    parser.add_argument("--report", action="store_true", help="train nothing, only write the page from the results")
     parser.add_argument(
-        "--only", default="", help="train only cells whose name has this in it, and what they start from"
+        "--only", default="", help="train only cells whose name contains this, and the cells they start from"
     )
-    parser.add_argument("--test-images", type=int, default=4000, help="test images a cell is judged by")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--test-images", type=int, default=4000, help="test images per evaluation (default 4000)")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all cores)"
+    )
     for item in fields(Budget):
         option = "--" + item.name.replace("_", "-")
-        parser.add_argument(
-            option, type=type(item.default), default=item.default, help="budget, the same for all cells"
-        )
+        said = f"budget, the same for all cells (default {item.default})"
+        parser.add_argument(option, type=type(item.default), default=item.default, help=said)
     args = parser.parse_args()
     if not args.report and (args.data is None or args.out is None):
-        parser.error("--data and --out are needed to train")
+        parser.error("training needs --data and --out")
     try:
         if not args.report:
             train_grid(args)
@@ -125,46 +126,48 @@ def main() -> int:
 
 
 def load_data(data: Path, budget: Budget, test_images: int) -> tuple[LabelledImages, LabelledImages]:
-    """Training and test images, in equal numbers of each class.
+    """Load training and test images, the same number of each class.
 
     Raises:
-        FileNotFoundError, ValueError: the folders are not those of `CLASSES` classes, or too few images are asked for.
+        FileNotFoundError, ValueError: the folders do not hold `CLASSES` classes, or too few images are requested.
     """
     smallest = max(CLASSES, budget.batch)
     if budget.images < smallest or test_images < CLASSES:
         raise ValueError(
-            f"--images {budget.images} --test-images {test_images}: give at least {smallest} (a batch, and one image a "
-            f"class) and {CLASSES}"
+            f"--images {budget.images} --test-images {test_images}: --images must be at least {smallest} (one batch, "
+            f"and one image per class), --test-images at least {CLASSES}"
         )
     train = load_folder(data / "train", budget.images // CLASSES)
     test = load_folder(data / "test", test_images // CLASSES)
     for split, (_, labels) in (("train", train), ("test", test)):
         if (found := int(labels[-1]) + 1) != CLASSES:
-            raise ValueError(f"{data / split} has {found} class folders, the grid's networks have {CLASSES} outputs")
+            raise ValueError(
+                f"{data / split} has {found} class folders, but the grid's networks have {CLASSES} outputs"
+            )
     if len(train[1]) < budget.batch:
-        raise ValueError(f"{data / 'train'} has {len(train[1])} images, --batch {budget.batch} needs that many")
+        raise ValueError(f"{data / 'train'} has {len(train[1])} images, fewer than --batch {budget.batch}")
     return train, test
 
 
 def train_grid(args: argparse.Namespace) -> None:
-    """Train the cells that are missing, in turn with other processes of the same arguments.
+    """Train the missing cells, sharing them with other processes started with the same arguments.
 
     Raises:
-        FileNotFoundError, ValueError: an argument, the data or what other budgets left there does not allow it.
-        DivergedError: a cell's run diverged; those that do not start from it are trained first.
+        FileNotFoundError, ValueError: an argument or the data is invalid, or a folder holds runs of another budget.
+        DivergedError: a cell diverged; raised after the cells that do not depend on it have been trained.
     """
     budget = Budget(**{item.name: getattr(args, item.name) for item in fields(Budget)})
     torch.set_num_threads(args.threads)
     wanted = needed(args.only)
     if not wanted:
-        raise ValueError(f"--only {args.only}: no cell has this in its name; one is {cells()[-1].key}")
+        raise ValueError(f"--only {args.only}: no cell name contains this; an example is {cells()[-1].key}")
     train, test = load_data(args.data, budget, args.test_images)
     results = Results(args.results, budget, len(test[1]))
     diverged: dict[str, str] = {}
     while missing := [cell for cell in left(wanted, results, args.out) if not descends_from(cell, diverged)]:
         for cell in missing:
             if cell.start in missing:
-                continue  # another process trains what it starts from
+                continue  # another process is training the cell it starts from
             with locked(args.out / cell.key / "lock", wait=False) as got:
                 if not got or cell not in left(wanted, results, args.out):
                     continue
@@ -176,7 +179,7 @@ def train_grid(args: argparse.Namespace) -> None:
                 results.add(cell, record)
                 (args.out / cell.key / DONE).touch()
                 print(f"{cell.key}: top-1 {record['top1']:.4f}, {record['cpu_s']:.0f} s", flush=True)
-                break  # look again from the first: others have gone on meanwhile
+                break  # start over: other processes may have finished cells meanwhile
         else:
             time.sleep(POLL_S)
     if diverged:

@@ -1,4 +1,4 @@
-"""The grid's figures beside the paper's: top-1 of a cell, averaged over the seeds that were run."""
+"""The grid's results beside the paper's: top-1 of a cell, averaged over the seeds that were run."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from models.ablation.paper import printed
 
 NAMES = {"bireal": "Bi-Real", "res": "Res", "plain": "Plain"}
 METHODS = {"binarynet": "BinaryNet", "xnornet": "XNOR-Net", "abcnet": "ABC-Net"}
-SEEDS = (1, 2)  # that a cell may have been run with
+SEEDS = (1, 2)  # seeds that a cell may have been trained with
 
 
 class Figures:
-    """Ours and the paper's top-1 by cell."""
+    """Our top-1 and the paper's, by cell."""
 
     def __init__(self, results: dict[str, Any]) -> None:
         self._cells = results["cells"]
         self._paper = printed()
 
     def seeds(self, cell: Cell) -> list[float]:
-        """Top-1 as a fraction of every seed that was run, of a cell with any seed."""
+        """Top-1 (fraction) of every seed of this cell that was run, whatever the seed of ``cell`` itself."""
         keys = (replace(cell, seed=seed).key for seed in SEEDS)
         return [float(self._cells[key]["top1"]) for key in keys if key in self._cells]
 
     def ours(self, cell: Cell) -> float | None:
-        """Top-1 as a fraction, the mean over seeds; None if the cell was not run."""
+        """Top-1 (fraction), mean over seeds; None if the cell was not run."""
         found = self.seeds(cell)
         return mean(found) if found else None
 
     def spread(self) -> float:
-        """The largest difference between two seeds of a 1-bit network, a fraction; 0 if none was run with two."""
+        """Largest top-1 difference (fraction) between two seeds of a 1-bit network; 0 if none was run twice."""
         both = (self.seeds(cell) for cell in cells() if cell.init and cell.seed == SEEDS[0])
         return max((max(found) - min(found) for found in both if found), default=0.0)
 
     def fresh(self, cell: Cell) -> int | None:
-        """Tensors that did not take weights of the cell that it starts from; None if it was not run."""
+        """Number of tensors not initialised from the cell it starts from; None if the cell was not run."""
         record = self._cells.get(cell.key)
         return None if record is None else int(record.get("fresh", 0))
 
     def paper(self, cell: Cell) -> float | None:
-        """Top-1 in percent, None if it is not printed."""
+        """The paper's top-1 in percent; None if the paper does not print it."""
         return self._paper.get(cell.key)
 
     def text(self, cell: Cell) -> str:

@@ -1,4 +1,4 @@
-"""The folder of a cell says under which budget it was trained, so that no other budget takes its result for its own."""
+"""Records in a cell's folder the budget it was trained with, so that a run with another budget cannot reuse it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ FILE = "budget.json"
 
 
 def claim(folder: Path, recipe: Recipe, budget: Budget, test_images: int, steps: int) -> None:
-    """Note the budget in a cell's folder, or see that what was trained there is of the same.
+    """Record the budget in a cell's folder, or check that the run already there used the same budget.
 
-    Folders of before there was such a note are judged by their network and by the steps of an epoch in their log.
+    Older folders without such a record are checked by the network in the checkpoint and the epoch length in the log.
 
     Args:
-        folder: of the cell, made if missing.
-        recipe: the cell's.
-        budget: of all cells.
-        test_images: that a cell is judged by.
-        steps: of an epoch.
+        folder: the cell's folder, created if missing.
+        recipe: the cell's recipe.
+        budget: the budget of all cells.
+        test_images: number of test images per evaluation.
+        steps: steps per epoch.
 
     Raises:
-        ValueError: the folder has a run of another budget.
+        ValueError: the folder holds a run with another budget.
     """
     note = folder / FILE
     wanted: dict[str, Any] = {**asdict(budget), "test_images": test_images}
@@ -41,7 +41,7 @@ def claim(folder: Path, recipe: Recipe, budget: Budget, test_images: int, steps:
             others = _contradictions(folder, recipe, steps)
         if others:
             raise ValueError(
-                f"{folder} has a run of another budget ({'; '.join(others)}): give the same one, or another --out"
+                f"{folder} has a run of another budget ({'; '.join(others)}): use the same budget or another --out"
             )
     folder.mkdir(parents=True, exist_ok=True)
     temporary = note.with_suffix(".part")
@@ -50,7 +50,7 @@ def claim(folder: Path, recipe: Recipe, budget: Budget, test_images: int, steps:
 
 
 def _contradictions(folder: Path, recipe: Recipe, steps: int) -> list[str]:
-    """What the checkpoint and the log of ``folder`` have otherwise than a run of ``recipe`` would."""
+    """Differences between the checkpoint and log in ``folder`` and those a run of ``recipe`` would write."""
     payload = checkpoint.load(folder / "last.pt")
     log = folder / "log.jsonl"
     records = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
@@ -61,7 +61,7 @@ def _contradictions(folder: Path, recipe: Recipe, steps: int) -> list[str]:
     found = []
     if (width := payload["arch"]["width"]) != recipe.arch.width:
         found.append(f"width {width}, not {recipe.arch.width}")
-    if longest > steps or (ended and longest != steps):  # an epoch's last step is in the log
+    if longest > steps or (ended and longest != steps):  # the log always has an epoch's last step
         found.append(f"epochs of {longest} steps, not {steps}")
     if ended > epochs or (finished and ended and ended != epochs):
         found.append(f"{ended} epochs, not {epochs}")

@@ -1,4 +1,4 @@
-"""The cells of the grid: what each trains, what it starts from, and in which of the paper's tables it stands."""
+"""The cells of the grid: what each one trains, what it starts from and which table of the paper it belongs to."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Budget:
-    """The same for all cells, and part of the results: cells of another budget are trained again.
+    """The training budget, the same for all cells. It is stored with the results.
 
     Attributes:
-        width: multiple of the paper's channels.
-        images: training images used, the first of each class in equal numbers.
-        size: side in pixels that images are scaled up to: the last stage sees 1/32 of it.
-        relu_epochs: of the real-valued networks with ReLU, from fresh weights.
-        clip_epochs: of leaky clip and of clip each, from those.
-        binary_epochs: of every 1-bit network.
-        lr: peak learning rate, SGD with momentum 0.9 as in the paper, but Nesterov's, cosine to zero.
-        batch: images a step.
+        width: width multiplier on the paper's channel counts.
+        images: number of training images, the first of each class in equal numbers.
+        size: side in pixels that images are scaled up to; the last stage sees 1/32 of it.
+        relu_epochs: epochs of the real-valued ReLU networks, from random weights.
+        clip_epochs: epochs of leaky clip and of clip each, starting from the ReLU networks.
+        binary_epochs: epochs of every 1-bit network.
+        lr: peak learning rate. SGD with momentum 0.9 as in the paper, but Nesterov; cosine schedule to zero.
+        batch: batch size.
     """
 
     width: float = 0.25
@@ -44,11 +44,11 @@ class Cell:
     Attributes:
         depth: 18, 34 or 50.
         structure: bireal, res or plain.
-        method: of binarisation.
-        init: what it starts from: the real-valued network with ``relu`` or ``clip``; empty: it is real-valued itself.
-        phase: in which it ends.
-        options: of the method.
-        seed: of order, augmentation and fresh weights.
+        phase: the last training phase.
+        method: binarisation method.
+        init: the real-valued network it starts from, ``relu`` or ``clip``; empty if the cell itself is real-valued.
+        options: options of the method.
+        seed: seed of the data order, augmentation and random weights.
     """
 
     depth: int
@@ -61,7 +61,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Name in the results, and of the cell's folder."""
+        """Name of the cell in the results, and of its folder."""
         parts = [f"{self.structure}{self.depth}", self.method if self.init else f"real-{self.phase.value}"]
         parts += [f"from-{self.init}"] if self.init else []
         parts += [str(value) for _, value in self.options]
@@ -69,7 +69,7 @@ class Cell:
 
     @property
     def start(self) -> Cell | None:
-        """The cell whose weights this one starts from."""
+        """The cell whose weights this one starts from, if any."""
         if self.init:
             return real(self.depth, self.structure, Phase(self.init), self.seed)
         if self.phase is Phase.CLIP:
@@ -77,7 +77,7 @@ class Cell:
         return None
 
     def recipe(self, budget: Budget) -> Recipe:
-        """The cell's run: clip pre-training passes through the leaky clip, as in Sec. 4.1."""
+        """The cell's training recipe; clip pre-training passes through the leaky clip, as in Sec. 4.1."""
         if self.init:
             steps = [(Phase.BINARY, budget.binary_epochs)]
             if self.depth >= 50 and self.method == "bireal":
@@ -111,7 +111,7 @@ class Cell:
 
 
 def real(depth: int, structure: str, phase: Phase, seed: int = 1) -> Cell:
-    """A real-valued row of Table 1: the network of the structure with ReLU or with clip."""
+    """A real-valued row of Table 1: the structure's network with ReLU or clip."""
     return Cell(depth, structure, phase, seed=seed)
 
 
@@ -127,7 +127,7 @@ def combination(depth: int, structure: str, init: str, update: str, gradient: st
     return binary(depth, structure, init, seed=seed, update=update, gradient=gradient)
 
 
-#: Rows of Table 1 in its order: initialisation, weight update, gradient of the activations.
+#: Rows of Table 1, in its order: initialisation, weight update, activation gradient.
 COMBINATIONS = [
     (init, update, gradient)
     for init in ("relu", "clip")
@@ -135,7 +135,7 @@ COMBINATIONS = [
     for gradient in ("clip", "approxsign")
 ]
 
-#: Methods of Tables 3 and 4 beside Bi-Real Net; each is trained in the ResNet's structure, from its ReLU network.
+#: Baselines of Tables 3 and 4. Each is trained in the ResNet structure, starting from its ReLU network.
 OTHERS = {"binarynet": {}, "xnornet": {}, "abcnet": {"weight_bases": 3, "activation_bases": 1}}
 
 
@@ -150,7 +150,7 @@ def third_order() -> Cell:
 
 
 def cells() -> list[Cell]:
-    """All cells, the most telling first, each after the one that it starts from."""
+    """All cells, the most informative first, each after the one it starts from."""
 
     def wanted() -> Iterator[Cell]:
         best, base = COMBINATIONS[-1], COMBINATIONS[0]

@@ -1,4 +1,4 @@
-"""The orderings that the paper states, and whether the grid's figures have them too."""
+"""The orderings that the paper states, and whether the grid reproduces them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from models.ablation.figures import METHODS, NAMES, Figures
 from models.ablation.grid import OTHERS, Cell, binary, combination, other, third_order
 from models.arch.config import STRUCTURES
 
-NOISE = 0.02  # at least: 4,000 test images give the difference of two figures near 50 % a standard error of 1.1 points
-CHANCE = 0.13  # of ten classes 0.10, and what 4,000 images and a network that just begins to learn add to it
+NOISE = 0.02  # lower bound: with 4,000 test images, the difference of two top-1 near 50 % has a standard error of 0.011
+CHANCE = 0.13  # chance is 0.10 for ten classes; the margin covers sampling noise and networks that barely learn
 
 
 class Claim(Enum):
-    """How the paper's first figure stands to its second."""
+    """How the paper's first figure compares with its second."""
 
     ABOVE = "above"
     AT_LEAST = "at least"
@@ -23,7 +23,7 @@ class Claim(Enum):
 
 
 class Verdict(Enum):
-    """What our figures say of a claim."""
+    """What our results say about a claim."""
 
     REPRODUCES = "Reproduces"
     DOES_NOT = "**Does not reproduce**"
@@ -38,9 +38,9 @@ class Ordering:
 
     Attributes:
         what: the statement.
-        first: the cell that is said to be above, at least or equal to the second.
+        first: the cell stated to be above, at least as good as, or equal to the second.
         second: the other cell.
-        claim: which of these.
+        claim: which of the three.
     """
 
     what: str
@@ -75,11 +75,11 @@ def stated() -> Iterator[Ordering]:
         ("ApproxSign", ("relu", "original", "approxsign")),
         ("clip initialisation", ("clip", "original", "clip")),
     ):
-        yield Ordering(f"the update helps Bi-Real-18 more than {what} does", update, combination(18, "bireal", *row))
+        yield Ordering(f"the update helps Bi-Real-18 more than {what}", update, combination(18, "bireal", *row))
     yield Ordering("the third order is about as good as the second, or better", third_order(), best(18), Claim.AT_LEAST)
     yield Ordering("Bi-Real-34 beats Bi-Real-18", best(34), best(18))
     yield Ordering("Res-34 beats Res-18", best(34, "res"), best(18, "res"))
-    yield Ordering("ABC-Net of 34 layers beats that of 18", other(34, "abcnet"), other(18, "abcnet"))
+    yield Ordering("ABC-Net-34 beats ABC-Net-18", other(34, "abcnet"), other(18, "abcnet"))
     yield Ordering("Bi-Real-50 is about as good as Bi-Real-34, or better", binary(50), best(34), Claim.AT_LEAST)
     for method in OTHERS:
         yield Ordering(f"Bi-Real-18 beats {METHODS[method]}", best(18), other(18, method))
@@ -91,12 +91,12 @@ def stated() -> Iterator[Ordering]:
 
 
 def noise(figures: Figures) -> float:
-    """Differences up to this fraction are not told apart: nor are two seeds of one network."""
+    """Differences up to this fraction count as noise: at least the spread between two seeds of one network."""
     return max(NOISE, figures.spread())
 
 
 def judge(figures: Figures, ordering: Ordering) -> Verdict:
-    """What our figures say of one statement."""
+    """What our results say about one statement."""
     first, second = figures.ours(ordering.first), figures.ours(ordering.second)
     if first is None or second is None:
         return Verdict.NOT_RUN
@@ -113,7 +113,7 @@ def judge(figures: Figures, ordering: Ordering) -> Verdict:
 
 
 def sentence(figures: Figures, ordering: Ordering) -> str:
-    """The verdict on one statement, with the figures that it is read from."""
+    """The verdict on one statement, with the two figures it is based on."""
     verdict = judge(figures, ordering)
     if verdict is Verdict.NOT_RUN:
         return f"Not run: {ordering.what}."
@@ -123,8 +123,8 @@ def sentence(figures: Figures, ordering: Ordering) -> str:
     if verdict is Verdict.DOES_NOT:
         first, second = (len(figures.seeds(cell)) for cell in (ordering.first, ordering.second))
         alike = {1: "one seed", 2: "two seeds"}.get(first)
-        trained = alike if first == second and alike else "one seed of the one, two of the other"
-        other_way = "they differ" if ordering.claim is Claim.EQUAL else "it is the other way round"
+        trained = alike if first == second and alike else "one seed of one network and two of the other"
+        other_way = "they differ" if ordering.claim is Claim.EQUAL else "the order is reversed"
         return f"{verdict.value} with this budget and {trained}: {ordering.what}; {other_way} ({told})."
     return f"{verdict.value}: {ordering.what} ({told})."
 

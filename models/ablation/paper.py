@@ -1,7 +1,7 @@
-"""The paper's printed figures of Tables 1 to 4: ImageNet top-1 in percent, by the key that our cells have.
+"""The figures printed in the paper's Tables 1 to 4: ImageNet top-1 in percent, by `Cell.key`.
 
-Of the 34-layer columns, the real-valued rows of Table 1 and 152 layers, what is missing here has no counterpart in the
-grid or is not legible in the copy of the paper at hand.
+Figures are left out (some 34-layer columns, the real-valued rows of Table 1, 152 layers) if the grid has no such cell
+or if they are not legible in our copy of the paper.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TABLE_1 = {
     (34, "res"): (27.5, 33.9, 33.6, 47.5, 35.0, 38.2, 43.9, 49.0),
 }
 
-#: He et al.'s ResNets, by layers: Table 1's last row. Ours beside it are pre-activation ResNets with ReLU.
+#: He et al.'s ResNets by depth, the last row of Table 1. Our counterparts are pre-activation ResNets with ReLU.
 FULL_PRECISION = {18: 69.3, 34: 73.3}
 
 

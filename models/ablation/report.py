@@ -22,8 +22,8 @@ def page(results: dict[str, Any], source: str = "ablation.json") -> str:
     """Markdown of the whole page.
 
     Args:
-        results: of the grid.
-        source: the file beside the page that has them.
+        results: the grid's results file, parsed.
+        source: name of that file, beside the page.
     """
     figures, budget = Figures(results), results["budget"]
     total = sum(record["cpu_s"] for record in results["cells"].values())
@@ -32,20 +32,20 @@ def page(results: dict[str, Any], source: str = "ablation.json") -> str:
         "",
         summary(figures),
         "",
-        f"Written by `python -m models.ablation`; figures are in [{source}]({source}). Each entry is",
-        "**ours / the paper's** top-1. Ours: CIFAR-10 (JPEG re-encoded, so not comparable with published CIFAR-10",
-        f"figures), {budget['images']:,} training images, {results.get('test_images', 0):,} test images, scaled up to",
-        f"{budget['size']}x{budget['size']}; networks {budget['width']:g} times as wide as the paper's, with its stem.",
+        f"Written by `python -m models.ablation` from [{source}]({source}).",
+        "Each entry is **ours / the paper's** top-1. Ours: CIFAR-10 (JPEG re-encoded, so not comparable with published",
+        f"CIFAR-10 results), {budget['images']:,} training images, {results.get('test_images', 0):,} test images,",
+        f"at {budget['size']}x{budget['size']}; networks with {budget['width']:g} times the paper's channels.",
         f"Every 1-bit network is trained for {budget['binary_epochs']} epochs after {budget['relu_epochs']} epochs",
         f"with ReLU and, for Clip, {budget['clip_epochs']} each with leaky clip and clip (SGD, Nesterov momentum 0.9,",
-        f"batch {budget['batch']}, peak rate {budget['lr']:g}, cosine).",
-        "The paper's are ImageNet at 224x224, many epochs: orderings can be compared, levels cannot.",
+        f"batch size {budget['batch']}, peak learning rate {budget['lr']:g}, cosine schedule).",
+        "The paper's: ImageNet at 224x224, many epochs. Orderings can be compared, absolute levels cannot.",
         "",
         f"{len(results['cells'])} cells, {total / 60:.0f} minutes of one core; {results.get('hardware', '')},",
         f"PyTorch {results.get('torch', '')}, Python {results.get('python', '')}, commit {results.get('commit', '')}.",
-        "Bi-Real-18 is the mean of two seeds where both were run: its 1-bit networks are up to",
-        f"{figures.spread() * 100:.1f} points apart. The other networks have one seed.",
-        "`not run`: the time did not suffice; the same command goes on with what is missing.",
+        "Results of Bi-Real-18 are means of two seeds where both were run; two seeds of a 1-bit network differ by up",
+        f"to {figures.spread() * 100:.1f} points. The other networks have one seed.",
+        "`not run` means that time ran out; the same command trains the missing cells.",
         "",
     ]
     for depth in (18, 34):
@@ -53,8 +53,8 @@ def page(results: dict[str, Any], source: str = "ablation.json") -> str:
     lines += _other_tables(figures, Budget(**budget))
     lines += ["## Which orderings reproduce", ""]
     lines += [
-        f"*Not told apart* are differences below {noise(figures) * 100:.1f} points; *both at chance* are networks",
-        f"below {CHANCE:.0%}, of ten classes.",
+        f"*Not told apart*: the difference is below {noise(figures) * 100:.1f} points. *Both at chance*: both networks",
+        f"are below {CHANCE:.0%}, with ten classes.",
         "",
     ]
     lines += [f"- {sentence(figures, ordering)}" for ordering in stated()]
@@ -78,14 +78,14 @@ def _table_1(figures: Figures, depth: int) -> list[str]:
         lines.append(f"| {WORDS[init]} | real-valued network | | {entries} |")
     entry = beside(figures.ours(real(depth, "res", Phase.RELU)), FULL_PRECISION[depth])
     lines.append(f"| | full precision | | | {entry} | |")
-    lines += ["", "Full precision: the paper's is He et al.'s ResNet, ours the Res with ReLU."]
+    lines += ["", "Full precision: the paper's is He et al.'s ResNet, ours is Res with ReLU."]
     if depth == 18:
         again = [
             f"{'/'.join(row)} {' and '.join(f'{top1:.1%}' for top1 in found)}"
             for row in COMBINATIONS
             if len(found := figures.seeds(combination(18, "bireal", *row))) > 1
         ]
-        lines += ["", f"Seeds of Bi-Real-18 apart: {', '.join(again) or 'one only'}."]
+        lines += ["", f"Seeds of Bi-Real-18 separately: {', '.join(again) or 'only one'}."]
     return [*lines, ""]
 
 
@@ -108,15 +108,15 @@ def _other_tables(figures: Figures, budget: Budget) -> list[str]:
         lines.append(
             f"| {depth} | {figures.text(own)} | " + " | ".join(figures.text(other(depth, m)) for m in OTHERS) + " |"
         )
-    lines += ["", "ABC-Net here has 3 weight bases and 1 activation base."]
+    lines += ["", "ABC-Net uses 3 weight bases and 1 activation base here."]
     return [*lines, *_fresh(figures, budget), ""]
 
 
 def _fresh(figures: Figures, budget: Budget) -> list[str]:
-    """What the baselines cannot take from the real-valued network that they start from."""
+    """Names the tensors that the baselines cannot take from the real-valued network they start from."""
     told = []
     for method, why in (
-        ("xnornet", "whose BatchNorms stand before the sign"),
+        ("xnornet", "whose BatchNorms precede the sign"),
         ("abcnet", "whose activation bases have no counterpart there"),
     ):
         cell = other(18, method)
@@ -124,4 +124,4 @@ def _fresh(figures: Figures, budget: Budget) -> list[str]:
             with torch.device("meta"):  # names only
                 total = len(build(cell.recipe(budget).arch).state_dict())
             told.append(f"{fresh} of {total} tensors of {METHODS[method]}-18, {why}")
-    return [f"Not taken from the network with ReLU, but fresh, are {'; and '.join(told)}."] if told else []
+    return [f"Randomly initialised instead of taken from the ReLU network: {'; and '.join(told)}."] if told else []

@@ -1,4 +1,4 @@
-"""The results file of the grid, which several processes may fill at once."""
+"""The results file of the grid, which several processes may write to at once."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from models.train.provenance import hardware
 
 
 class Results:
-    """The results file: the budget, where it was run, and a record a cell.
+    """The results file: the budget, the environment and one record per cell.
 
     Args:
-        path: of the file; made with the first record.
-        budget: of all cells.
-        test_images: that a cell is judged by.
+        path: the file, created with the first record.
+        budget: the budget of all cells.
+        test_images: number of test images per evaluation.
 
     Raises:
-        ValueError: the file has results of another budget.
+        ValueError: the file holds results for another budget or number of test images.
     """
 
     def __init__(self, path: Path, budget: Budget, test_images: int) -> None:
@@ -38,12 +38,12 @@ class Results:
             if stored[name] != value:
                 raise ValueError(
                     f"{path} has results of another {name.replace('_', ' ')}, {stored[name]}: "
-                    "give the same one, another --results or move the file away"
+                    "use the same values or another --results, or move the file away"
                 )
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the file has now."""
+        """The current content of the file."""
         stored: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else self._new
         return stored
 
@@ -51,7 +51,7 @@ class Results:
         return cell.key in self.content["cells"]
 
     def add(self, cell: Cell, record: dict[str, Any]) -> None:
-        """Store a cell's record, atomically; what other processes stored meanwhile stays."""
+        """Store a cell's record atomically, keeping what other processes have stored."""
         with locked(self.path.with_suffix(".lock"), wait=True):
             content = self.content
             content["cells"][cell.key] = record
@@ -64,7 +64,7 @@ class Results:
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a lock that ends with its process; says whether it was got."""
+    """Hold a file lock, which the system releases if the process dies; yields whether it was acquired."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -76,8 +76,8 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
 
 
 def commit() -> str:
-    """Short name of the checked-out commit, empty where there is no git."""
-    command = ["git", "rev-parse", "--short", "HEAD"]  # the user's git, wherever it is
+    """Short hash of the checked-out commit; empty without git."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # fixed arguments
     except FileNotFoundError:

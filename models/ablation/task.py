@@ -1,4 +1,4 @@
-"""CIFAR-10 for the grid: images in memory, cheap augmentation, scaled up, test accuracy."""
+"""The grid's training task on CIFAR-10: images in memory, cheap augmentation, upscaling, test accuracy."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from models.train.recipe import PhaseSpec, Recipe
 
 SIZE = 32
 LabelledImages = tuple[NDArray[np.uint8], NDArray[np.int64]]  # [N,32,32,3] and [N]
-PAD = 4  # pixels of reflection from which the random crop is cut
+PAD = 4  # pixels of reflection padding before the random crop
 
 
 def load_folder(root: Path, per_class: int | None = None) -> LabelledImages:
-    """Images uint8 [N,32,32,3] and labels [N] of ``root/<class>/*``, the first ``per_class`` of each class.
+    """Images uint8 [N,32,32,3] and labels [N] from ``root/<class>/*``, the first ``per_class`` of each class.
 
     Raises:
-        FileNotFoundError: if there are no class folders, or one is empty.
-        ValueError: an image is of another size.
+        FileNotFoundError: there are no class folders, or one is empty.
+        ValueError: an image has another size.
     """
     folders = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     if not folders:
@@ -43,24 +43,24 @@ def load_folder(root: Path, per_class: int | None = None) -> LabelledImages:
         for path in paths:
             with Image.open(path) as image:
                 if image.size != (SIZE, SIZE):
-                    raise ValueError(f"{path} is {image.width}x{image.height}, expected are images of {SIZE}x{SIZE}")
+                    raise ValueError(f"{path} is {image.width}x{image.height}: images must be {SIZE}x{SIZE}")
                 images.append(np.asarray(image.convert("RGB")))
             labels.append(label)
     return np.stack(images), np.array(labels, np.int64)
 
 
 def scaled(x: Tensor, size: int) -> Tensor:
-    """Images [B,3,32,32] at ``size``x``size``."""
+    """Images [B,3,32,32] scaled to [B,3,size,size]."""
     return x if size == SIZE else F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
 
 
 class SmallImages:
-    """`models.train.loop.TrainingTask` on small images: random crop of the padded image, mirrored half of the time.
+    """`models.train.loop.TrainingTask` on small images: random crops of the padded image and random horizontal flips.
 
     Args:
         train: images and labels.
         test: images and labels.
-        recipe: the cell's.
+        recipe: the cell's recipe.
     """
 
     metric = "top1"
@@ -80,7 +80,7 @@ class SmallImages:
         return len(self.labels) // self.recipe.batch
 
     def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
-        """(float [B,3,S,S] in 0..255, labels [B]) at the recipe's size S; it depends on (seed, epoch, step) alone."""
+        """Yield (float [B,3,S,S] in 0..255, labels [B]), S the recipe's size; depends only on (seed, epoch, step)."""
         order = np.random.default_rng((self.recipe.seed, epoch)).permutation(len(self.labels))
         batch = self.recipe.batch
         for step in range(first_step, self.steps_per_epoch()):
@@ -88,7 +88,7 @@ class SmallImages:
             rng = np.random.default_rng((self.recipe.seed, epoch, step))
             x = torch.from_numpy(self.images[index]).permute(0, 3, 1, 2).float()
             x = F.pad(x, [PAD] * 4, mode="reflect")
-            # one offset for the batch is enough: it differs from step to step
+            # one crop offset per batch is cheaper, and varies enough over the steps
             top, left = rng.integers(0, 2 * PAD + 1, 2)
             x = x[:, :, top : top + SIZE, left : left + SIZE]
             mirrored = torch.from_numpy(rng.random(batch) < 0.5)
@@ -103,7 +103,7 @@ class SmallImages:
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Top-1 and top-5 on the test images, fractions."""
+        """Top-1 and top-5 on the test images, as fractions."""
         network.eval()
         ranks = []
         for start in range(0, len(self.test_labels), 500):

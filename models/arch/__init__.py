@@ -1,4 +1,4 @@
-"""Networks: full-precision ResNets, networks of 1-bit layers of the same sizes, the depth network on top of either."""
+"""Networks: full-precision ResNets, 1-bit networks of the same sizes, and the depth network on top of either."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ __all__ = ["SMALL_STEM", "ArchConfig", "BiRealNet", "DepthNet", "ResNet", "build
 
 
 def build(config: ArchConfig) -> BiRealNet | ResNet | DepthNet:
-    """Build the network that ``config`` describes, with fresh weights."""
+    """Build the network that ``config`` describes, with random weights."""
     encoder: BiRealNet | ResNet = ResNet(config) if config.standard_resnet else BiRealNet(config)
     return DepthNet(encoder, config) if config.task == "depth" else encoder

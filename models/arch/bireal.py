@@ -1,7 +1,7 @@
-"""Networks of 1-bit layers: Bi-Real Net (paper Sec. 3.2, 3.3, Fig. 2) and its counterparts of other structures.
+"""Networks of 1-bit layers: Bi-Real Net (paper Sec. 3.2, 3.3, Fig. 2) and its counterparts with other structures.
 
-In Bi-Real Net a real-valued shortcut runs around every 1-bit convolution. The real-valued parts are as in the paper:
-stem, BatchNorm, 2x2 average-pool + 1x1 downsampling, classifier.
+In Bi-Real Net a real-valued shortcut bypasses every 1-bit convolution. As in the paper, the stem, BatchNorm, the
+downsampling (2x2 average pool + 1x1 convolution) and the classifier are real-valued.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class BiRealBottleneck(nn.Module):
     """Two-stream bottleneck of Fig. 2 (b) and Fig. 5: (x1 [N,C/4,..], x2 [N,C,..]) -> (o2, o3).
 
     o1 = BN(B1x1(sign(x2))) + x1;  o2 = BN(B3x3(sign(o1))) + o1;  o3 = BN(B1x1(sign(o2))) + x2. With stride 2, o1 is
-    average-pooled before it is added to o2, x1 passes a real 1x1 that matches its channels, x2 pools and
-    passes a real 1x1 and BatchNorm. The very first block (``first``) has no x1 yet: o1 is what its first 1x1 makes.
-    With ``first_real`` that is, as in the official code, a real one on leaky-clipped x2.
+    average-pooled before it is added to o2, x1 passes a real 1x1 convolution that matches its channels, and x2 passes
+    an average pool, a real 1x1 convolution and BatchNorm. The first block of the network (``first``) has no x1: o1 is
+    the output of its first 1x1. With ``first_real`` that 1x1 is real-valued and reads leaky-clipped x2, as in the
+    official code.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class BiRealBottleneck(nn.Module):
 class BiRealNet(nn.Module):
     """A network of 1-bit layers, 18/34 (basic) or 50/152 (bottleneck), on normalised images [N,3,H,W].
 
-    The structure is the configuration's; with method ``none`` and an activation it is the real-valued counterpart.
+    ``config.structure`` places the shortcuts. With method ``none`` and an activation it is the real-valued counterpart.
     """
 
     def __init__(self, config: ArchConfig) -> None:
@@ -129,7 +130,7 @@ class BiRealNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Outputs of the four stages, at strides 4, 8, 16, 32 with the ImageNet stem, for x [N,3,H,W]."""
+        """Outputs of the four stages for x [N,3,H,W], at strides 4, 8, 16, 32 with the ImageNet stem."""
         x = self.stem(x)
         if self.config.stem_pool:
             x = F.max_pool2d(x, 3, 2, 1)

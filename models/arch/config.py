@@ -1,4 +1,4 @@
-"""The one description of a network that training, checkpoints, export and accounting share."""
+"""The description of a network, shared by training, checkpoints, export and accounting."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ STAGE_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 152: (3, 8
 STAGE_CHANNELS = (64, 128, 256, 512)
 STRUCTURES = ("bireal", "res", "plain")
 ACTIVATIONS = ("", "relu", "clip")
-MAX_STEM_KERNEL = 7  # of the serving graph's Stem operator
+MAX_STEM_KERNEL = 7  # limit of the serving graph's Stem operator
 
-#: Keywords of `ArchConfig` for images of about 32 x 32: nothing is thrown away before the first stage.
+#: Keyword arguments of `ArchConfig` for images of about 32 x 32: no downsampling before the first stage.
 SMALL_STEM = {"stem_kernel": 3, "stem_stride": 1, "stem_pool": False}
 
 
@@ -21,21 +21,21 @@ class ArchConfig:
 
     Attributes:
         depth: 18 or 34 (basic blocks), 50 or 152 (bottlenecks).
-        method: a binarisation method's name, or ``none`` for a full-precision network.
-        task: ``classify`` (logits) or ``depth`` (disparity network on the encoder).
-        num_classes: size of the logits; unused for depth.
-        width: multiplies every channel count; 1.0 is the paper's network.
-        max_disparity_px: upper end of the disparity range at the network's input width (depth only).
-        structure: where shortcuts run: ``bireal`` (around every 1-bit convolution), ``res`` (around the two or three of
-            a ResNet block) or ``plain`` (nowhere); paper Fig. 10 (b), (c), (d).
+        method: name of the binarisation method, or ``none`` for a full-precision network.
+        task: ``classify`` (logits) or ``depth`` (a disparity decoder on the encoder).
+        num_classes: number of logits; unused for depth.
+        width: width multiplier on every channel count; 1.0 is the paper's network.
+        max_disparity_px: upper end of the disparity range, in pixels of the network's input width (depth only).
+        structure: placement of the shortcuts: ``bireal`` (around every 1-bit convolution), ``res`` (around the two or
+            three convolutions of a ResNet block) or ``plain`` (none); paper Fig. 10 (b), (c), (d).
         activation: only for method ``none``. Empty: the standard ResNet, whatever ``structure`` says. ``relu`` or
-            ``clip``: the real-valued counterpart of ``structure``, with this in place of the sign and real weights.
-        stem_kernel: side of the first convolution's window, odd, at most 7.
-        stem_stride: of the first convolution, 1 or 2.
-        stem_pool: whether the first convolution is followed by the 3x3 max-pool of stride 2.
-        first_1x1_real: only for ``bireal`` bottlenecks: the very first 1x1 convolution is real-valued and reads a leaky
-            clip, as in the official code; False is the paper's text, which binarises all of them.
-        options: of the binarisation method (the fields of its class), where they are not the defaults.
+            ``clip``: the real-valued counterpart of ``structure``, with this activation instead of the sign.
+        stem_kernel: kernel size of the first convolution, odd, at most 7.
+        stem_stride: stride of the first convolution, 1 or 2.
+        stem_pool: whether a 3x3 max-pool of stride 2 follows the first convolution.
+        first_1x1_real: only for ``bireal`` bottlenecks. True: the first 1x1 convolution of the network is real-valued
+            and reads a leaky clip, as in the official code. False: all are binary, as in the paper's text.
+        options: options of the binarisation method (the fields of its class) that differ from the defaults.
     """
 
     depth: int = 18
@@ -58,7 +58,7 @@ class ArchConfig:
         if self.task not in ("classify", "depth"):
             raise ValueError(f"task {self.task!r} is not 'classify' or 'depth'")
         if self.task == "classify" and self.num_classes < 1:
-            raise ValueError(f"{self.num_classes} classes: a classifier has at least 1")
+            raise ValueError(f"{self.num_classes} classes: a classifier needs at least 1")
         if not (math.isfinite(self.width) and self.stem_channels >= 1):
             raise ValueError(f"width {self.width:g}: the stem's 64 channels times this must be at least 1")
         if self.structure not in STRUCTURES:
@@ -66,19 +66,19 @@ class ArchConfig:
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation {self.activation!r} is not 'relu', 'clip' or empty")
         if self.activation and self.binary:
-            raise ValueError(f"activation {self.activation!r} is for method 'none': {self.method} has signs")
+            raise ValueError(f"activation {self.activation!r} needs method 'none': {self.method} uses the sign")
         if self.options and not self.binary:
-            raise ValueError("options are of a binarisation method: method 'none' has none")
+            raise ValueError("options belong to a binarisation method: method 'none' has none")
         if self.stem_kernel % 2 == 0 or not 1 <= self.stem_kernel <= MAX_STEM_KERNEL:
             raise ValueError(f"stem_kernel {self.stem_kernel} is not an odd number up to {MAX_STEM_KERNEL}")
         if self.stem_stride not in (1, 2):
             raise ValueError(f"stem_stride {self.stem_stride} is not 1 or 2")
         if self.task == "depth" and not (self.stem_stride == 2 and self.stem_pool):
-            raise ValueError("a depth network's decoder expects the stem of stride 2 with max-pool")
+            raise ValueError("a depth network needs a stem with stride 2 and max-pool")
 
     @property
     def binary(self) -> bool:
-        """True if the network's 1-bit layers are binarised by a method."""
+        """True if a method binarises the network."""
         return self.method != "none"
 
     @property
@@ -93,7 +93,7 @@ class ArchConfig:
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """ResNet blocks (two or three convolutions each) a stage."""
+        """ResNet blocks (two or three convolutions each) per stage."""
         return STAGE_BLOCKS[self.depth]
 
     @property
@@ -103,11 +103,11 @@ class ArchConfig:
 
     @property
     def stage_channels(self) -> tuple[int, ...]:
-        """Channels of the 3x3 convolutions, a stage each."""
+        """Channels of the 3x3 convolutions, per stage."""
         return tuple(round(c * self.width) for c in STAGE_CHANNELS)
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
-        """Channels that leave each stage."""
+        """Output channels of each stage."""
         expansion = 4 if self.bottleneck else 1
         return tuple(c * expansion for c in self.stage_channels)

@@ -1,7 +1,7 @@
 """Depth network (paper Sec. 4.5): Garg et al. 2016's disparity decoder on a ResNet-50 or Bi-Real-50 encoder.
 
-Each encoder stage gives a one-channel score map by a real 1x1 convolution; the maps are summed from coarse to
-fine with x2 bilinear upsampling, and the sum at stride 4 is upsampled to the input's size.
+A real 1x1 convolution turns each encoder stage into a one-channel score map. The maps are summed from coarse to fine
+with x2 bilinear upsampling, and the sum at stride 4 is upsampled to the input size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from models.arch.bireal import BiRealNet
 from models.arch.config import ArchConfig
 from models.arch.resnet import ResNet
 
-MIN_DISPARITY_PX = 0.5  # bounds depth = f B / d; far beyond the 80 m that is evaluated
+MIN_DISPARITY_PX = 0.5  # bounds depth = f B / d, far beyond the 80 m evaluated
 
 
 class DepthNet(nn.Module):
@@ -28,12 +28,12 @@ class DepthNet(nn.Module):
             raise ValueError(f"max_disparity_px must exceed {MIN_DISPARITY_PX}, not {config.max_disparity_px}")
         self.config = config
         self.encoder = encoder
-        # The range is spanned in log disparity: an untrained network then answers the geometric mean (about
-        # 28 m at 160x608), not a wall at 4 m.
+        # The sigmoid spans the range in log disparity: an untrained network then predicts the geometric mean (about
+        # 28 m at 160x608) instead of 4 m everywhere.
         self.log_min = math.log(MIN_DISPARITY_PX)
         self.log_span = math.log(config.max_disparity_px) - self.log_min
-        # A score map sees features of very different scale (a Bi-Real stream grows with every block), so
-        # each is normalised; the scale folds into the 1x1 convolution at export.
+        # Feature scales differ widely between stages (a Bi-Real stream grows with every block), so each stage is
+        # normalised. BatchNorm folds into the 1x1 convolution at export.
         self.norms = nn.ModuleList(nn.BatchNorm2d(c) for c in config.feature_channels)
         self.scores = nn.ModuleList(nn.Conv2d(c, 1, 1) for c in config.feature_channels)
         for score in self.scores:

@@ -1,6 +1,6 @@
-"""The real-valued parts that structures share, and the real-valued layer that stands where a 1-bit one would.
+"""Real-valued parts shared by the structures, and the real-valued counterpart of a 1-bit layer.
 
-A structure asks a *layer maker* for layers: a binarisation method (models.binarize) or `RealLayers`.
+A structure gets its layers from a *layer maker*: a binarisation method (models.binarize) or `RealLayers`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn
 
 
 def avg_pool2(x: Tensor) -> Tensor:
-    """2x2 average pool, stride 2; an odd last row or column is averaged over what exists."""
+    """2x2 average pool, stride 2; windows that overlap the border average only the pixels inside."""
     return F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
 
 
@@ -58,7 +58,7 @@ class RealLayer(nn.Module):
     def __init__(self, activation: str, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.activation = activation
-        # Named as in a 1-bit layer, which can so start from this one's weights (paper Sec. 3.4.3).
+        # The names of a 1-bit layer's modules, so that a 1-bit layer can start from these weights (paper Sec. 3.4.3).
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
         self.bn = nn.BatchNorm2d(out_channels)
 
@@ -67,7 +67,7 @@ class RealLayer(nn.Module):
         return y
 
     def export(self, ops: FloatOps, x: Stream, after: After, hint: str) -> Stream:
-        """Write the layer into a stock graph, BatchNorm folded; see `BinaryLayer.export`."""
+        """Write the layer into a graph of standard operators, BatchNorm folded; see `BinaryLayer.export`."""
         scale, bias = batchnorm_affine(self.bn)
         weight = conv_weight(self.conv) * scale[:, None, None, None]
         active = ops.relu(x.values) if self.activation == "relu" else ops.clip(x.values)
@@ -76,10 +76,10 @@ class RealLayer(nn.Module):
 
 
 class LayerMaker(Protocol):
-    """What a structure needs of a binarisation method."""
+    """The interface that a structure needs from a binarisation method."""
 
     def layer(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> BinaryLayer | RealLayer:
-        """Make a layer with fresh weights."""
+        """Make a layer with random weights."""
 
 
 class RealLayers:

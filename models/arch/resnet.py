@@ -1,4 +1,4 @@
-"""Full-precision ResNet (He et al. 2016): the network that the paper compares with, variant `full`."""
+"""Full-precision ResNet (He et al. 2016), the paper's baseline; the variant `full`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (strided), 1x1 to four times the channels, and a shortcut."""
+    """1x1, 3x3 (strided) and 1x1 convolutions, the last to four times the channels, and a shortcut."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Outputs of the four stages, at strides 4, 8, 16, 32 with the ImageNet stem, for x [N,3,H,W]."""
+        """Outputs of the four stages for x [N,3,H,W], at strides 4, 8, 16, 32 with the ImageNet stem."""
         x = F.relu(self.stem(x))
         if self.config.stem_pool:
             x = F.max_pool2d(x, 3, 2, 1)

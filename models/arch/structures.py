@@ -1,7 +1,7 @@
-"""Structures ``res`` and ``plain`` (paper Fig. 10 (c), (d)), which Bi-Real Net's is compared with.
+"""Structures ``res`` and ``plain`` (paper Fig. 10 (c), (d)), the baselines of Bi-Real Net's structure.
 
-Blocks are those of ReLU-only pre-activation (He et al. 2016, the paper's [12]): non-linearity -> convolution ->
-BatchNorm, two or three times, then the shortcut's addition; nothing follows it. A plain block has no shortcut.
+Blocks use ReLU-only pre-activation (He et al. 2016, the paper's [12]): non-linearity -> convolution -> BatchNorm, two
+or three times, then the shortcut's addition with nothing after it. A plain block has no shortcut.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from models.arch.layers import Downsample, LayerMaker
 
 
 class PreActivationBlock(nn.Module):
-    """Layers in a row with one shortcut around all of them, or none: [N,C,H,W] -> [N,O,ceil(H/s),ceil(W/s)].
+    """Consecutive layers with at most one shortcut around them: [N,C,H,W] -> [N,O,ceil(H/s),ceil(W/s)].
 
     Args:
         method: makes the layers.
         in_channels: C.
         shapes: (output channels, kernel, stride) of each layer.
-        shortcut: whether there is one; it is real-valued where the shape changes (`Downsample`).
+        shortcut: whether there is a shortcut; it is a `Downsample` where the shape changes.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class PreActivationBlock(nn.Module):
 def pre_activation_block(
     method: LayerMaker, in_channels: int, channels: int, stride: int, *, bottleneck: bool, shortcut: bool
 ) -> PreActivationBlock:
-    """Two 3x3 layers, or 1x1, 3x3, 1x1 to four times the channels, with the stride at the first 3x3."""
+    """Two 3x3 layers, or a 1x1, 3x3, 1x1 bottleneck to four times the channels; the first 3x3 has the stride."""
     shapes = [(channels, 3, stride), (channels, 3, 1)]
     if bottleneck:
         shapes = [(channels, 1, 1), (channels, 3, stride), (4 * channels, 1, 1)]

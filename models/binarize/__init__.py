@@ -1,7 +1,7 @@
-"""Binarisation methods, one a file.
+"""Binarisation methods, one per file.
 
-A method's file holds ``METHOD``, a subclass of `Method` whose fields are its options. Files are found by looking into
-this package: adding a method is adding a file.
+A method's file defines ``METHOD``, a subclass of `Method` whose fields are the method's options. Files in this package
+are discovered automatically: to add a method, add a file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.binarize.base import Method
 
 @cache
 def method_types() -> dict[str, type[Method]]:
-    """The methods of this package by name."""
+    """The methods of this package, by name."""
     found: dict[str, type[Method]] = {}
     for module in pkgutil.iter_modules(__path__):
         method = getattr(import_module(f"{__name__}.{module.name}"), "METHOD", None)
@@ -28,10 +28,10 @@ def method_types() -> dict[str, type[Method]]:
 
 
 def get_method(name: str, options: Mapping[str, object] | None = None) -> Method:
-    """Return the binarisation method called ``name``, with ``options`` in place of its defaults.
+    """Return the binarisation method called ``name``, with ``options`` overriding its defaults.
 
     Raises:
-        ValueError: if no such method or option exists, or a value is impossible; the message lists the valid names.
+        ValueError: no such method or option exists, or a value is invalid; the message lists the valid names.
     """
     methods = method_types()
     if name not in methods:

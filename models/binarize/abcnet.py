@@ -4,8 +4,8 @@
     x ~ sum_j beta_j A_j,   A_j = sign(clip(x + v_j, 0, 1) - 1/2),  shifts v_j and scales beta_j are trained
     y = sum_ij alpha_i beta_j (B_i * A_j)
 
-Mean, deviation and alpha are taken an output channel (the original also allows a whole layer): a BConv has a scale a
-channel anyway. Training convolves the two sums once, which is the same by linearity; inference runs M x N BConvs.
+Mean, deviation and alpha are taken per output channel (the original also allows per layer), because a BConv has a scale
+per channel anyway. Training convolves the two sums once, which is equal by linearity; inference runs M x N BConvs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from models.export.graph import After, Stream
     from models.export.packed_ops import PackedOps
 
-_RIDGE = (
-    1e-6  # of the Gram matrix' diagonal: two bases of a channel may be equal, and any split of their scale is right
-)
+_RIDGE = 1e-6  # on the Gram matrix: two bases of a channel may be equal, and then any split of their scale is right
 
 
 class _ShiftedSign(torch.autograd.Function):
@@ -49,13 +47,13 @@ class BasesActivation(BinaryActivation):
     """[N,C,H,W] -> sum_j beta_j A_j, same shape.
 
     Args:
-        bases: N; the shifts start spread so that thresholds lie evenly in (-1, 1), the scales so that their sum is 1.
+        bases: N. The initial thresholds are evenly spaced in (-1, 1), and the initial scales sum to 1.
     """
 
     def __init__(self, bases: int) -> None:
         super().__init__()
         self.bases = bases
-        steps = (torch.arange(bases) + 0.5) * (2.0 / bases) - 1.0  # thresholds, evenly inside (-1, 1); 0 for one base
+        steps = (torch.arange(bases) + 0.5) * (2.0 / bases) - 1.0  # initial thresholds
         self.shift = nn.Parameter(0.5 - steps)
         self.scale = nn.Parameter(torch.full((bases,), 1.0 / bases))
 
@@ -87,7 +85,7 @@ class BasesConv2d(BinaryConv2d):
         self.scales = bases
 
     def shifted(self) -> Tensor:
-        """W - mean + u_i std of each output channel, whose signs are the bases: [M,O,C,K,K]."""
+        """W - mean + u_i std per output channel, whose signs are the bases: [M,O,C,K,K]."""
         flat = self.weight.detach().flatten(1)
         mean = flat.mean(dim=1)[:, None, None, None]
         deviation = flat.std(dim=1, correction=0)[:, None, None, None]
@@ -96,7 +94,7 @@ class BasesConv2d(BinaryConv2d):
         return self.weight + shifts
 
     def coefficients(self, bases: Tensor) -> Tensor:
-        """Coefficients alpha [O,M] that minimise |W - sum_i alpha_i B_i|^2 of a channel, from bases [M,O,C,K,K]."""
+        """Coefficients alpha [O,M] minimising |W - sum_i alpha_i B_i|^2 per channel, from bases [M,O,C,K,K]."""
         b = bases.detach().flatten(2).permute(1, 0, 2).double()  # [O,M,n]
         target = self.weight.detach().flatten(1)[..., None].double()  # [O,n,1]
         gram = b @ b.transpose(1, 2)
@@ -111,13 +109,13 @@ class BasesConv2d(BinaryConv2d):
 
 
 class BasesLayer(BinaryLayer):
-    """Activation bases -> weight bases' convolution -> BatchNorm.
+    """Activation bases -> convolution with weight bases -> BatchNorm.
 
     Args:
         in_channels: C.
         out_channels: O.
-        kernel: of the convolution.
-        stride: of the convolution.
+        kernel: kernel size of the convolution.
+        stride: stride of the convolution.
         weight_bases: M.
         activation_bases: N.
     """
@@ -140,7 +138,7 @@ class BasesLayer(BinaryLayer):
         return y
 
     def export(self, ops: PackedOps, x: Stream, after: After, hint: str) -> Stream:
-        """N Packs and M x N BConvs, each of which adds its sums to those before it; M kernels are stored."""
+        """N Packs and M x N BConvs, each adding to the sum of those before it; M kernels are stored."""
         with torch.no_grad():
             bases = sign(self.conv.shifted())
             alpha = self.conv.coefficients(bases).double().numpy()  # [O,M]
@@ -152,7 +150,7 @@ class BasesLayer(BinaryLayer):
         for j, shift in enumerate(self.sign.shift.detach().double().tolist()):
             bits = ops.pack(x.values, f"{hint}_pack{j}", threshold=0.5 - shift)
             for i in range(self.conv.bases):
-                # The first adds BatchNorm's bias and what the caller wants added, the others what was summed so far.
+                # The first BConv adds BatchNorm's bias and the caller's ``after``; the others add the sum so far.
                 following = after if y is None else ops.residual(y.values)
                 factor = scale * alpha[:, i] * beta[j]
                 name = f"{hint}_b{i}a{j}"

@@ -1,8 +1,8 @@
-"""What a binarisation method is made of.
+"""Base classes of binarisation methods.
 
 A method makes layers (`BinaryLayer`), and a structure of models.arch puts shortcuts around them. A layer holds a
-binarised activation and a convolution with binary weights, knows how to train in every phase, and knows how to write
-itself into a packed graph (`BinaryLayer.export`); nothing outside its file has to know which method it is.
+binarised activation and a convolution with binary weights. It can train in every phase and write itself into a packed
+graph (`BinaryLayer.export`), so no code outside the method's file depends on the method.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Phase(StrEnum):
-    """What the "1-bit" layers compute during a phase of training (paper Sec. 3.4.3, 3.4.4, 4.1).
+    """What the 1-bit layers compute in a phase of training (paper Sec. 3.4.3, 3.4.4, 4.1).
 
-    The real-valued phases pre-train the network of the same structure; `BINARY_1X1` is the first step of
-    the two-step scheme for bottlenecks (3x3 weights still real).
+    The real-valued phases pre-train a network of the same structure. `BINARY_1X1` is the first step of the two-step
+    scheme for bottlenecks, in which the 3x3 weights are still real.
     """
 
     RELU = "relu"
@@ -42,8 +42,8 @@ class BinaryActivation(nn.Module):
     """Base of a method's activation binarisation: [N,C,H,W] float -> [N,C,H,W].
 
     Attributes:
-        phase: in the real-valued phases the module is the non-linearity of pre-training instead.
-        bases: number of binary maps that the output is made of.
+        phase: current phase; in the real-valued phases the module applies the pre-training non-linearity instead.
+        bases: number of binary maps that make up the output.
     """
 
     phase: Phase = Phase.BINARY
@@ -54,9 +54,9 @@ class BinaryConv2d(nn.Conv2d):
     """Base of a method's convolution with binary weights: [N,C,H,W] -> [N,O,OH,OW], no bias, zero padding.
 
     Attributes:
-        bases: number of binary kernels that stand for one real kernel.
-        scales: real factors an output channel that inference keeps because no BatchNorm absorbs them.
-        real_multiplies: real multiplications a binary output that inference does for those factors (paper Table 5).
+        bases: number of binary kernels that approximate one real kernel.
+        scales: real factors per output channel kept at inference because no BatchNorm absorbs them.
+        real_multiplies: real multiplications per output that inference spends on those factors (paper Table 5).
     """
 
     phase: Phase = Phase.BINARY
@@ -69,7 +69,7 @@ class BinaryConv2d(nn.Conv2d):
 
     @property
     def weights_are_binary(self) -> bool:
-        """False while the phase keeps this layer's weights real."""
+        """False in phases that keep this layer's weights real."""
         if self.phase.real_valued:
             return False
         return not (self.phase is Phase.BINARY_1X1 and self.kernel_size != (1, 1))
@@ -84,13 +84,13 @@ class BinaryConv2d(nn.Conv2d):
 
 
 class BinaryLayer(nn.Module):
-    """One 1-bit layer: [N,C,H,W] -> [N,O,ceil(H/s),ceil(W/s)], real-valued on both sides; shortcuts are the caller's.
+    """One 1-bit layer: [N,C,H,W] -> [N,O,ceil(H/s),ceil(W/s)], real input and output; the caller adds shortcuts.
 
     Attributes:
         sign: the binarised activation.
         conv: the convolution.
-        reads_plain_signs: the layer reads nothing but the signs of its input at threshold 0, so that the operator
-            before it can emit them packed.
+        reads_plain_signs: True if the layer only uses the signs of its input at threshold 0, so that the preceding
+            operator can emit them packed.
     """
 
     sign: BinaryActivation
@@ -98,13 +98,13 @@ class BinaryLayer(nn.Module):
     reads_plain_signs: ClassVar[bool] = True
 
     def export(self, ops: PackedOps, x: Stream, after: After, hint: str) -> Stream:
-        """Write the layer, in its `Phase.BINARY` and eval mode, into a packed graph.
+        """Write the layer, in `Phase.BINARY` and eval mode, into a packed graph.
 
         Args:
             ops: the graph.
             x: the layer's input, [N,H,W,C].
             after: what the caller adds to the layer's output.
-            hint: start of the names of its nodes.
+            hint: prefix of the node names.
 
         Returns:
             The sum, [N,OH,OW,O].
@@ -117,14 +117,14 @@ class Method(ABC):
     """A binarisation method; its fields are the options that `ArchConfig.options` may set.
 
     Attributes:
-        name: as in model cards and recipes; the name of its file.
+        name: name in model cards and recipes, and of the method's file.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
     def layer(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> BinaryLayer:
-        """Make a layer with fresh weights; ``kernel`` is 1 or 3, ``stride`` 1 or 2."""
+        """Make a layer with random weights; ``kernel`` is 1 or 3, ``stride`` 1 or 2."""
 
 
 def set_phase(network: nn.Module, phase: Phase) -> None:

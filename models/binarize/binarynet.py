@@ -1,7 +1,7 @@
-"""BinaryNet (Hubara et al. 2016, the paper's [16]): signs of weights and activations, clip as the gradient, no scales.
+"""BinaryNet (Hubara et al. 2016, the paper's [16]): sign weights and activations, clip gradient, no scales.
 
-The full-precision weights behind the signs are kept in [-1, 1]: beyond, a weight gets no gradient and could not return.
-Its networks have a shortcut around two convolutions: ``structure="res"``.
+The latent real weights are kept in [-1, 1]: outside that range a weight gets no gradient and could not return.
+Its networks have one shortcut around two convolutions, i.e. ``structure="res"``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class BinaryNetConv2d(OriginalConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.weights_are_binary:
-            # BinaryNet clips after the optimiser's step; before the next use is the same.
+            # BinaryNet clips after the optimiser step; clipping before the next use is equivalent.
             with torch.no_grad():
                 self.weight.clamp_(-1.0, 1.0)
         return super().forward(x)

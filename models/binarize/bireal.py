@@ -19,8 +19,8 @@ class ApproxSign(BinaryActivation):
     """Activation of a 1-bit layer: [N,C,H,W] -> same shape, -1 and +1.
 
     Args:
-        gradient: what stands for the derivative of the sign: ``approxsign`` (Eq. 5), ``approxsign3`` (Eq. 7) or
-            ``clip`` (Fig. 7 (b)).
+        gradient: surrogate derivative of the sign: ``approxsign`` (Eq. 5), ``approxsign3`` (Eq. 7) or ``clip``
+            (Fig. 7 (b)).
     """
 
     def __init__(self, gradient: str = "approxsign") -> None:
@@ -35,9 +35,9 @@ class ApproxSign(BinaryActivation):
 class MagnitudeAwareConv2d(ScaledSignConv2d):
     """Convolution whose weights are ``mean|W_r| * sign(W_r)`` per output channel in training (Eq. 19).
 
-    The scale is detached: it only matches magnitudes, so that the gradient of W_r has the right size
-    (Lemma 1); BatchNorm absorbs it at inference (Eq. 20). The gradient passes where |W_r| <= 1 (Eq. 8,
-    whose printed mask on W_b is a misprint).
+    The scale is detached: its only purpose is to give the gradient of W_r the right magnitude (Lemma 1), and BatchNorm
+    absorbs it at inference (Eq. 20). The gradient passes where |W_r| <= 1 (Eq. 8; the mask on W_b printed there is a
+    misprint).
     """
 
     def magnitude(self) -> Tensor:
@@ -51,7 +51,7 @@ class MagnitudeAwareConv2d(ScaledSignConv2d):
 
 
 class OriginalConv2d(ScaledSignConv2d):
-    """Convolution whose weights are ``sign(W_r)`` in training, updated by Eq. 8: BinaryNet's rule, without scales."""
+    """Convolution whose weights are ``sign(W_r)`` in training, updated by Eq. 8: BinaryNet's rule, no scales."""
 
     def magnitude(self) -> Tensor:
         return torch.ones(self.out_channels, dtype=torch.float64)
@@ -65,8 +65,8 @@ class BiReal(Method):
     """Bi-Real Net.
 
     Attributes:
-        gradient: of the activations' sign, see `ApproxSign`.
-        update: of the weights: ``magnitude`` (Eq. 19) or ``original`` (Eq. 8).
+        gradient: surrogate derivative of the activations' sign, see `ApproxSign`.
+        update: weight update, ``magnitude`` (Eq. 19) or ``original`` (Eq. 8).
     """
 
     name: ClassVar[str] = "bireal"

@@ -1,4 +1,4 @@
-"""Functions that binarisation methods share: the sign, its approximations for the gradient, clips."""
+"""Functions shared by the binarisation methods: the sign, its surrogate derivatives, and clips."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from models.binarize.base import Phase
 
-LEAKY_SLOPE = 0.1  # paper Sec. 4.1: slope outside (-1, 1) of the transition from ReLU to clip
+LEAKY_SLOPE = 0.1  # paper Sec. 4.1: slope of the leaky clip outside (-1, 1)
 
 
 def sign(x: Tensor) -> Tensor:
-    """Paper Eq. 1: -1 where ``x`` is negative, +1 elsewhere (zero included); dtype and layout of ``x``."""
+    """Paper Eq. 1: -1 where ``x`` is negative, else +1 (also for zero); keeps the dtype and layout of ``x``."""
     return 1.0 - 2.0 * (x < 0).to(x.dtype)
 
 
@@ -26,10 +26,10 @@ def leaky_clip(x: Tensor, slope: float = LEAKY_SLOPE) -> Tensor:
 
 
 def nonlinearity(x: Tensor, phase: Phase) -> Tensor:
-    """What stands for the sign while a network is real-valued (paper Sec. 3.4.3): any shape -> same shape.
+    """The non-linearity that replaces the sign in a real-valued phase (paper Sec. 3.4.3): any shape -> same shape.
 
     Raises:
-        ValueError: the phase is a binary one.
+        ValueError: the phase is binary.
     """
     if phase is Phase.RELU:
         return F.relu(x)
@@ -55,7 +55,7 @@ def _third_order_derivative(x: Tensor) -> Tensor:
     return 3.0 * (1.0 - x.abs()).clamp_min_(0.0).square()
 
 
-#: Derivatives that stand for that of the sign in the backward pass, by the name that recipes use.
+#: Surrogate derivatives of the sign for the backward pass, by their names in recipes.
 GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
     "approxsign": _second_order_derivative,
     "approxsign3": _third_order_derivative,
@@ -64,7 +64,7 @@ GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class _Sign(torch.autograd.Function):
-    """Forward Eq. 1; backward (Eq. 3) the gradient times a derivative of `GRADIENTS`."""
+    """Forward: Eq. 1. Backward (Eq. 3): the gradient times a surrogate derivative from `GRADIENTS`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, derivative: Callable[[Tensor], Tensor]) -> Tensor:
@@ -79,16 +79,16 @@ class _Sign(torch.autograd.Function):
 
 
 def trainable_sign(x: Tensor, gradient: str) -> Tensor:
-    """The sign of ``x`` with the derivative called ``gradient`` (a key of `GRADIENTS`) in the backward pass."""
+    """The sign of ``x``, with the surrogate derivative ``gradient`` (a key of `GRADIENTS`) in the backward pass."""
     signs: Tensor = _Sign.apply(x, GRADIENTS[gradient])  # type: ignore[no-untyped-call]  # autograd.Function is untyped
     return signs
 
 
 def check_gradient(gradient: str) -> None:
-    """Refuse unknown names.
+    """Check that ``gradient`` is a key of `GRADIENTS`.
 
     Raises:
-        ValueError: the message lists the known ones.
+        ValueError: it is not; the message lists the valid names.
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"unknown gradient {gradient!r}: use one of {', '.join(GRADIENTS)}")

@@ -1,4 +1,4 @@
-"""The layer that most methods share: sign -> 1-bit convolution -> BatchNorm (paper Fig. 10 (a))."""
+"""The layer used by most methods: sign -> 1-bit convolution -> BatchNorm (paper Fig. 10 (a))."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class ScaledSignConv2d(BinaryConv2d):
-    """Convolution whose binary weights are one scale an output channel times -1/+1."""
+    """Convolution whose binary weights are -1/+1 times one scale per output channel."""
 
     def magnitude(self) -> Tensor:
-        """The scale that training uses, float64 [O]."""
+        """The scale used in training, float64 [O]."""
         raise NotImplementedError
 
 
 class SignConvBn(BinaryLayer):
-    """sign -> convolution -> BatchNorm, for methods whose binary weights are one scale a channel times -1/+1.
+    """sign -> convolution -> BatchNorm, for methods whose binary weights are -1/+1 times one scale per channel.
 
     Args:
-        sign: binarises activations at threshold 0.
+        sign: the activation, which binarises at threshold 0.
         conv: the convolution.
     """
 

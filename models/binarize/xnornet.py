@@ -1,9 +1,9 @@
 """XNOR-Net (Rastegari et al. 2016, the paper's [30]): BatchNorm -> sign -> convolution, scaled at inference too.
 
-    y = (sign(W) * sign(x)) * alpha * K,  alpha = mean|W| an output channel,  K = mean_c|x|, averaged over the window
+    y = (sign(W) * sign(x)) * alpha * K,  alpha = mean|W| per output channel,  K = mean_c|x|, averaged over the window
 
-BatchNorm stands before the sign, so nothing absorbs the factors: inference keeps one more real number an output channel
-and two more real multiplications an output (paper Table 5). The authors' own code leaves K out: an option.
+BatchNorm precedes the sign, so nothing absorbs the factors: inference keeps one more real number per output channel
+and two more real multiplications per output (paper Table 5). The authors' own code leaves K out; ``k_map=False``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class XnorConv2d(BinaryConv2d):
-    """Convolution with weights mean|W| * sign(W) an output channel; the scale is trained with W.
+    """Convolution with weights mean|W| * sign(W) per output channel; gradients also flow through the scale.
 
-    With g the gradient of a channel's n binary weights, that of W_i is here the derivative of alpha * sign(W),
-    alpha * g_i * [|W_i| <= 1] + sign(W_i) / n * sum_j g_j * sign(W_j). The authors print
-    g_i * (1 / n + alpha * [|W_i| <= 1]): of the second term's sum they have the weight's own summand alone.
+    With g the gradient of a channel's n binary weights, the gradient of W_i is the derivative of alpha * sign(W):
+    alpha * g_i * [|W_i| <= 1] + sign(W_i) / n * sum_j g_j * sign(W_j). The XNOR-Net paper prints
+    g_i * (1 / n + alpha * [|W_i| <= 1]), which keeps only the term j = i of that sum.
     """
 
     scales = 1
@@ -48,9 +48,9 @@ class XnorLayer(BinaryLayer):
     Args:
         in_channels: C.
         out_channels: O.
-        kernel: of the convolution.
-        stride: of the convolution.
-        k_map: multiply by K.
+        kernel: kernel size of the convolution.
+        stride: stride of the convolution.
+        k_map: whether to multiply by K.
     """
 
     reads_plain_signs: ClassVar[bool] = False
@@ -69,11 +69,11 @@ class XnorLayer(BinaryLayer):
         if self.k_map and not self.sign.phase.real_valued:
             mean = x.abs().mean(dim=1, keepdim=True)  # [N,1,H,W]
             kernel = self.conv.kernel_size[0]
-            y = y * F.avg_pool2d(mean, kernel, self.conv.stride, kernel // 2)  # zero padding counts in the average
+            y = y * F.avg_pool2d(mean, kernel, self.conv.stride, kernel // 2)  # the average includes the zero padding
         return y
 
     def export(self, ops: PackedOps, x: Stream, after: After, hint: str) -> Stream:
-        """Without K: Pack at BatchNorm's zeros, one BConv. With K: the normalised map is made, for its magnitudes."""
+        """Without K: Pack at BatchNorm's zeros and one BConv. With K: compute the normalised map for its magnitude."""
         weight = conv_weight(self.conv)
         alpha = np.abs(weight).mean(axis=(1, 2, 3))
         zero = np.zeros(len(alpha))
@@ -81,7 +81,7 @@ class XnorLayer(BinaryLayer):
         stride = self.conv.stride[0]
         if not self.k_map:
             threshold, flipped = sign_threshold(scale, bias)
-            # A channel with a negative factor has its signs inverted; so are its weights, which are 1 bit too.
+            # A negative BatchNorm scale inverts the channel's signs; inverting its 1-bit weights compensates.
             weight = np.where(weight < 0, -1.0, 1.0) * np.where(flipped, -1.0, 1.0)[None, :, None, None]
             bits = ops.pack(x.values, f"{hint}_pack", threshold=threshold)
             return ops.bconv(bits, weight, alpha, zero, stride, after, hint)
@@ -95,17 +95,17 @@ class XnorLayer(BinaryLayer):
 def sign_threshold(
     scale: np.ndarray[tuple[int], np.dtype[np.float64]], bias: np.ndarray[tuple[int], np.dtype[np.float64]]
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float32]], np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """Signs of scale * x + bias by comparing x alone.
+    """Thresholds on x that give the signs of scale * x + bias.
 
     Returns:
         threshold [C] and flipped [C]: the sign is -1 where x < threshold, inverted where ``flipped``. With t = -bias /
-        scale, a float32 x is less than t where it is less than the first float32 from t on. For a negative factor the
-        sign is -1 where x > t, i.e. the inverse of x < t' with t' the first float32 after t.
+        scale, a float32 x is less than t exactly if it is less than the smallest float32 >= t. For a negative scale
+        the sign is -1 where x > t, i.e. the inverse of x < t' with t' the smallest float32 > t.
     """
     flipped = scale < 0
     zero = scale == 0
     ratio = -bias / np.where(zero, 1.0, scale)
-    constant = np.where(bias < 0, _LARGEST, -_LARGEST)  # a channel that does not depend on x
+    constant = np.where(bias < 0, _LARGEST, -_LARGEST)  # channels with scale 0 do not depend on x
     exact = np.where(zero, constant, ratio).clip(-_LARGEST, _LARGEST)
     nearest = exact.astype(np.float32)
     short = np.where(flipped, nearest <= exact, nearest < exact)
@@ -117,7 +117,7 @@ class XnorNet(Method):
     """XNOR-Net.
 
     Attributes:
-        k_map: scale by K, the activations' magnitudes; False is what its authors' code does.
+        k_map: scale by K, the activations' magnitudes; False matches the authors' code.
     """
 
     name: ClassVar[str] = "xnornet"

@@ -1,1 +1,1 @@
-"""Loaders: image folders for classification, packed KITTI frames for depth. Data is never copied into the project."""
+"""Data loaders: image folders for classification, packed KITTI frames for depth. The project contains no data."""

@@ -1,4 +1,4 @@
-"""Augmentations on batches, driven by an explicit generator (so that runs can be repeated and resumed exactly)."""
+"""Batch augmentations with an explicit random generator, so that runs can be repeated and resumed exactly."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 def random_crops(count: int, min_scale: float, generator: torch.Generator) -> Tensor:
-    """Crops of ``min_scale``..1 of the area, aspect 3/4..4/3, mirrored half of the time.
+    """Random crops of ``min_scale``..1 of the area, aspect 3/4..4/3, half of them mirrored.
 
     Args:
-        count: how many.
-        min_scale: smallest share of the image's area.
-        generator: source of randomness.
+        count: number of crops.
+        min_scale: smallest fraction of the image's area.
+        generator: random generator.
 
     Returns:
-        float32 [count,2,3], affine maps from the crop to the image in the coordinates of ``F.affine_grid``, so that a
-        crop is the same whatever size it is then scaled to.
+        float32 [count,2,3], affine maps from crop to image in the coordinates of ``F.affine_grid``. They do not depend
+        on the size that a crop is scaled to.
     """
 
     def uniform(low: float, high: float) -> Tensor:
@@ -46,7 +46,7 @@ def cut(images: Tensor, crops: Tensor, size: int) -> Tensor:
 
 
 def whole(images: Tensor, size: int) -> Tensor:
-    """uint8 [B,H,W,3], square, as the service scales them: float32 [B,3,size,size] in 0..255; 0 keeps their size."""
+    """Scale square uint8 [B,H,W,3] as the service does: float32 [B,3,size,size] in 0..255; size 0 keeps the size."""
     x = images.permute(0, 3, 1, 2).float()
     if size in (0, x.shape[-1]):
         return x
@@ -59,7 +59,7 @@ def random_resized_crop(images: Tensor, size: int, min_scale: float, generator: 
 
 
 def colour_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast and per-channel gain of up to +-``strength`` each; [B,3,H,W] in 0..255 -> same."""
+    """Jitter brightness, contrast and per-channel gain by up to +-``strength`` each; [B,3,H,W] in 0..255 -> same."""
 
     def factor(*shape: int) -> Tensor:
         return 1.0 + strength * (2.0 * torch.rand(*shape, generator=generator) - 1.0)

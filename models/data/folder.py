@@ -1,6 +1,6 @@
-"""Image-folder classification data: ``<root>/<split>/<wnid>/<image>``, decoded once into memory where it fits.
+"""Image-folder classification data: ``<root>/<split>/<wnid>/<image>``, decoded once into memory if it fits.
 
-ImageNet does not (252 GB at 256x256): its images are decoded whenever a batch asks for them.
+Larger data, such as ImageNet (252 GB at 256x256), is decoded batch by batch.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from tqdm import tqdm
 from models.data.augment import random_resized_crop
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-MEMORY_SHARE = 0.25  # of the machine's memory that decoded images may take; setting a part aside copies them once
+MEMORY_SHARE = 0.25  # fraction of RAM for decoded images; splitting off a held-out set temporarily copies them
 
 
 @dataclass(frozen=True)
 class ClassName:
-    """One class of the data: WordNet id and the first human synonym."""
+    """A class of the data: WordNet id and the first synonym of its name."""
 
     wnid: str
     name: str
 
 
 class ImageFiles:
-    """Images that are decoded when they are asked for, by as many threads as there are cores.
+    """Images decoded on access, with one thread per core.
 
     Args:
-        paths: of the files.
-        size: to which the whole image is scaled, pixels, square.
+        paths: the image files.
+        size: side in pixels of the square that the whole image is scaled to.
     """
 
     def __init__(self, paths: list[Path], size: int) -> None:
@@ -49,10 +49,10 @@ class ImageFiles:
         return len(self.paths)
 
     def __getitem__(self, index: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Images uint8 [n,size,size,3], as of an array of all of them."""
+        """Images uint8 [n,size,size,3], indexed like an array of all images."""
         chosen = self.paths[index] if isinstance(index, slice) else [self.paths[i] for i in index]
         images = np.empty((len(chosen), self.size, self.size, 3), np.uint8)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoding leaves Python's lock
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoding releases the GIL
             for i, image in enumerate(pool.map(self._decode, chosen)):
                 images[i] = image
         return images
@@ -70,9 +70,9 @@ class ImageSet:
     """Images of equal size.
 
     Attributes:
-        images: uint8 [N,H,W,3] RGB, or files that index like it.
+        images: uint8 [N,H,W,3] RGB, or files that are indexed like such an array.
         labels: int64 [N], index into ``classes``.
-        classes: in label order.
+        classes: the classes, in label order.
     """
 
     images: NDArray[np.uint8] | ImageFiles
@@ -92,8 +92,8 @@ def read_classes(root: Path) -> tuple[ClassName, ...]:
     """Read ``*classes.json`` in ``root``: a list of {index, wnid, name}, in label order.
 
     Raises:
-        FileNotFoundError: if there is none, naming what is expected.
-        ValueError: if the indices are not 0, 1, 2, ..., each once.
+        FileNotFoundError: there is no such file.
+        ValueError: the indices are not 0, 1, 2, ..., each once.
     """
     found = sorted(root.glob("*classes.json"))
     if not found:
@@ -101,12 +101,12 @@ def read_classes(root: Path) -> tuple[ClassName, ...]:
     entries = sorted(json.loads(found[0].read_text()), key=lambda e: int(e["index"]))
     indices = [int(e["index"]) for e in entries]
     if indices != list(range(len(entries))):
-        raise ValueError(f"{found[0]}: the indices must be 0 to {len(entries) - 1}, each once; they are labels")
+        raise ValueError(f"{found[0]}: the indices are labels and must be 0 to {len(entries) - 1}, each once")
     return tuple(ClassName(e["wnid"], e["name"].split(",")[0].strip()) for e in entries)
 
 
 def decode(path: Path, size: int) -> NDArray[np.uint8]:
-    """One file as uint8 [size,size,3] RGB; another size is scaled (the whole image)."""
+    """Decode a file to uint8 [size,size,3] RGB; the whole image is scaled if it has another size."""
     with Image.open(path) as image:
         rgb = image.convert("RGB")
     if rgb.size != (size, size):
@@ -115,16 +115,16 @@ def decode(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def fits_memory(size_bytes: int) -> bool:
-    """Whether decoded images of so many bytes may be held in memory."""
+    """Whether decoded images of ``size_bytes`` may be held in memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return size_bytes <= MEMORY_SHARE * memory
 
 
 def load_split(root: Path, split: str, size: int) -> ImageSet:
-    """Images ``<root>/<split>/<wnid>/*`` as uint8 [N,size,size,3]; other sizes are scaled (whole image).
+    """Images ``<root>/<split>/<wnid>/*`` as uint8 [N,size,size,3], whole images scaled if they have another size.
 
     Raises:
-        FileNotFoundError: if a class folder is missing.
+        FileNotFoundError: a class folder is missing.
     """
     classes = read_classes(root)
     paths: list[tuple[Path, int]] = []
@@ -143,7 +143,7 @@ def load_split(root: Path, split: str, size: int) -> ImageSet:
 
 
 def hold_out(data: ImageSet, per_class: int) -> tuple[ImageSet, ImageSet]:
-    """Split off the last ``per_class`` images of each class (by file name): (training part, validation part)."""
+    """Hold out the last ``per_class`` images of each class (by file name): (training set, held-out set)."""
     validation = np.zeros(len(data), bool)
     for label in range(len(data.classes)):
         mine = np.flatnonzero(data.labels == label)
@@ -156,8 +156,7 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Augmented batches of one epoch: (float [B,3,size,size] in 0..255, int64 [B]); the last partial batch is dropped.
 
-    A batch depends on (seed, epoch, step) alone, so that a resumed run sees exactly the batches that the
-    uninterrupted one would have.
+    A batch depends only on (seed, epoch, step), so that a resumed run sees the same batches as an uninterrupted one.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(data))
     for step in range(first_step, len(data) // batch):

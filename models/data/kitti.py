@@ -1,7 +1,7 @@
 """Packed KITTI drives for training: ``<root>/<drive>/left``, ``right`` (optional), ``lidar_depth`` or ``disp_noc_0``.
 
-Frames are held in memory at the network's size where they fit (1 MB each); otherwise they are decoded when a batch asks
-for them. Disparities are in pixels of the network's input width.
+Frames are held in memory at the network's input size (1 MB each) if they fit; otherwise batches are decoded on demand.
+Disparities are in pixels of the network's input width.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from service.evaluation import camera_of, read_depth_png
 from service.evaluation.folders import is_image
 
 HEIGHT, WIDTH = 160, 608  # paper Sec. 4.5
-FRAME_BYTES = HEIGHT * WIDTH * (3 + 3 + 4)  # of a decoded pair
-SHARE = 10  # one frame in so many is held out of a drive of which nothing else is said
-GAP = 10  # at most so many frames, one second, are left out between those to train on and those held out
+FRAME_BYTES = HEIGHT * WIDTH * (3 + 3 + 4)  # a decoded stereo pair and its disparity
+SHARE = 10  # by default, one in this many frames of a drive is held out
+GAP = 10  # maximum number of frames (1 s) skipped between the training frames and the held-out frames of a drive
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One stereo or single frame at network size.
+    """A decoded frame at the network's input size.
 
     Attributes:
         drive: folder name.
         left: uint8 [160,608,3] RGB.
-        right: the same, or None where there is no right image.
+        right: uint8 [160,608,3] RGB, or None if there is no right image.
         disparity_px: float32 [160,608], 0 = unknown.
     """
 
@@ -47,11 +47,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class FrameFile:
-    """A frame that is decoded whenever it is asked for.
+    """A frame that is decoded on access.
 
     Attributes:
-        folder: of the drive.
-        left: the left image's file.
+        folder: the drive's folder.
+        left: file of the left image.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ def find_frames(root: Path) -> list[FrameFile]:
     """Every frame of every drive under ``root`` (folders with ``left/``), sorted by drive and file name.
 
     Raises:
-        FileNotFoundError: if there is no drive.
+        FileNotFoundError: there is no drive.
     """
     drives = sorted(p.parent for p in root.glob("*/left") if p.is_dir())
     if not drives:
@@ -76,10 +76,10 @@ def find_frames(root: Path) -> list[FrameFile]:
 
 
 def load_drives(root: Path) -> Sequence[Frame | FrameFile]:
-    """The frames of `find_frames`, decoded where they fit into memory as `models.data.folder` means it.
+    """The frames of `find_frames`, decoded if they fit into memory (`fits_memory`).
 
     Raises:
-        FileNotFoundError: if there is no drive.
+        FileNotFoundError: there is no drive.
     """
     files = find_frames(root)
     if not fits_memory(len(files) * FRAME_BYTES):
@@ -88,15 +88,15 @@ def load_drives(root: Path) -> Sequence[Frame | FrameFile]:
 
 
 def decoded(frame: Frame | FrameFile) -> Frame:
-    """The frame itself, or what its files have."""
+    """The frame itself if it is decoded, else the frame read from its files."""
     return frame if isinstance(frame, Frame) else _load_frame(frame.folder, frame.left)
 
 
 def all_decoded(frames: Sequence[Frame | FrameFile]) -> list[Frame]:
-    """A batch, decoded by as many threads as there are cores."""
+    """Decode a batch with one thread per core."""
     if all(isinstance(frame, Frame) for frame in frames):
         return [decoded(frame) for frame in frames]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoding leaves Python's lock
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoding releases the GIL
         return list(pool.map(decoded, frames))
 
 
@@ -125,7 +125,7 @@ def _load_image(path: Path) -> tuple[NDArray[np.uint8], int]:
 
 
 def downscale_disparity(native_px: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sparse disparity [H,W] in native pixels -> [160,608] in network pixels, the nearest (largest) value a cell."""
+    """Sparse disparity [H,W] in native pixels -> [160,608] in network pixels; the largest (nearest) in each cell."""
     height, width = native_px.shape
     rows, columns = np.nonzero(native_px > 0)
     out = np.zeros((HEIGHT, WIDTH), np.float32)
@@ -137,14 +137,14 @@ def downscale_disparity(native_px: NDArray[np.float32]) -> NDArray[np.float32]:
 def hold_out_frames(
     frames: Sequence[Frame | FrameFile], last: dict[str, int]
 ) -> tuple[list[Frame | FrameFile], list[Frame | FrameFile]]:
-    """Set aside the last frames of each drive: (training part, validation part).
+    """Hold out the last frames of each drive: (training frames, held-out frames).
 
-    Of a drive that ``last`` names so many. Of others a tenth; and since frames that follow each other show nearly the
-    same street, as many before them, `GAP` at most, are in neither part.
+    For drives in ``last`` that number of frames is held out. For the others it is a tenth, and the same number of
+    frames before them (at most `GAP`) is in neither part, because consecutive frames are nearly identical.
 
     Args:
-        frames: those of a drive in order.
-        last: by drive.
+        frames: the frames, in order within each drive.
+        last: number of frames to hold out, by drive.
     """
     counts = Counter(frame.drive for frame in frames)
     seen: Counter[str] = Counter()

@@ -1,11 +1,11 @@
-"""Calibration of a KITTI day: ``calib_cam_to_cam.txt`` and ``calib_velo_to_cam.txt`` as they are published.
+"""Calibration of a KITTI recording day: ``calib_cam_to_cam.txt`` and ``calib_velo_to_cam.txt`` as published.
 
 A point of the laser scanner appears in the rectified image of colour camera c (2 left, 3 right) at
 
     z [u, v, 1]^T = P_rect_0c  R_rect_00  [R | T]  [x, y, z, 1]^T
 
-(A. Geiger et al., Vision meets robotics: the KITTI dataset, 2013, Eq. 6 to 8): the scanner's point into the reference
-camera 0, that camera's rectification, the projection of the rectified camera c.
+(A. Geiger et al., Vision meets robotics: the KITTI dataset, 2013, Eq. 6 to 8): the transform from the scanner to
+reference camera 0, the rectification of that camera, and the projection of rectified camera c.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ CAM_TO_CAM, VELO_TO_CAM = "calib_cam_to_cam.txt", "calib_velo_to_cam.txt"
 
 @dataclass(frozen=True)
 class Calibration:
-    """The rectified colour pair of a day, and the scanner's place before it.
+    """Calibration of the rectified colour cameras and of the scanner for one day.
 
     Attributes:
-        width: of the rectified left image, pixels.
-        height: likewise.
+        width: width of the rectified left image, pixels.
+        height: height of the rectified left image, pixels.
         p_rect_02: float64 [3,4], projection of the left colour camera, pixels and metres.
-        p_rect_03: of the right one.
+        p_rect_03: float64 [3,4], projection of the right colour camera.
         r_rect_00: float64 [3,3], rectification of the reference camera.
-        velo_to_cam: float64 [4,4], scanner to reference camera, metres; None where there is no scanner.
+        velo_to_cam: float64 [4,4], scanner to reference camera, metres; None without a scanner.
     """
 
     width: int
@@ -47,16 +47,16 @@ class Calibration:
 
     @property
     def fx_px(self) -> float:
-        """Horizontal focal length of the rectified left camera, pixels; the right one's is the same."""
+        """Horizontal focal length of the rectified cameras, pixels."""
         return float(self.p_rect_02[0, 0])
 
     @property
     def baseline_m(self) -> float:
-        """Distance of the colour cameras, metres: the fourth columns hold -fx times each one's place."""
+        """Distance between the colour cameras, metres; P_rect[0, 3] is -fx times the camera's x position."""
         return float(self.p_rect_02[0, 3] / self.p_rect_02[0, 0] - self.p_rect_03[0, 3] / self.p_rect_03[0, 0])
 
     def velo_to_image(self, camera: int) -> Matrix:
-        """float64 [3,4]: homogeneous scanner points, metres, to homogeneous pixels of a colour camera.
+        """float64 [3,4]: maps homogeneous scanner points (metres) to homogeneous pixels of a colour camera.
 
         Raises:
             DataError: the calibration has no scanner.
@@ -68,7 +68,7 @@ class Calibration:
         return (self.p_rect_02 if camera == LEFT else self.p_rect_03) @ rectify @ self.velo_to_cam
 
     def packed(self) -> dict[str, object]:
-        """What a packed drive's ``calib.json`` says."""
+        """The content of a packed drive's ``calib.json``."""
         return {
             "fx": self.fx_px,
             "fy": float(self.p_rect_02[1, 1]),
@@ -88,11 +88,11 @@ def read_calibration(cam_to_cam: Path, velo_to_cam: Path | None = None) -> Calib
     """Read a day's files.
 
     Args:
-        cam_to_cam: ``calib_cam_to_cam.txt``, or a scene's file of KITTI 2015 (the same format).
+        cam_to_cam: ``calib_cam_to_cam.txt``, or the file of a KITTI 2015 scene (same format).
         velo_to_cam: ``calib_velo_to_cam.txt``; without it laser points cannot be projected.
 
     Raises:
-        DataError: a file is missing, or an entry is missing or has the wrong length; the message names both.
+        DataError: a file is missing, or an entry is missing or has the wrong length.
     """
     cameras = _read(cam_to_cam)
     width, height = _entry(cameras, cam_to_cam, "S_rect_02", 2)
@@ -113,27 +113,27 @@ def read_calibration(cam_to_cam: Path, velo_to_cam: Path | None = None) -> Calib
 
 
 def read_day(folder: Path) -> Calibration:
-    """The calibration of ``<root>/<date>``, cameras and scanner."""
+    """The calibration in ``<root>/<date>``, cameras and scanner."""
     return read_calibration(folder / CAM_TO_CAM, folder / VELO_TO_CAM)
 
 
 def _read(path: Path) -> dict[str, str]:
-    """Lines ``key: value``, as text: the first of them is a date."""
+    """Lines ``key: value``; values stay text because the first one is a date."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read: {error.strerror}. KITTI publishes it as <date>_calib.zip, apart from the drives."
+            f"{path} cannot be read: {error.strerror}. KITTI publishes it in <date>_calib.zip, apart from the drives."
         ) from error
     return {key.strip(): value for key, _, value in (line.partition(":") for line in lines)}
 
 
 def _entry(content: dict[str, str], path: Path, key: str, count: int) -> Matrix:
-    """float64 [count]: the numbers of an entry."""
+    """The numbers of an entry, float64 [count]."""
     try:
         values = np.array(content[key].split(), dtype=np.float64)
     except (KeyError, ValueError) as error:
-        raise DataError(f"{path} has no entry {key} of {count} numbers") from error
+        raise DataError(f"{path} has no entry {key} with {count} numbers") from error
     if values.shape != (count,):
         raise DataError(f"{path}: {key} has {values.size} numbers, not {count}")
     return values

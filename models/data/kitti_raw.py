@@ -1,12 +1,12 @@
-"""KITTI raw as it is published: synchronised and rectified drives, laser scans, calibration, and file lists.
+"""KITTI raw as published: synchronised and rectified drives, laser scans, calibration, and frame lists.
 
     <root>/<date>/calib_cam_to_cam.txt, calib_velo_to_cam.txt
     <root>/<date>/<date>_drive_<number>_sync/image_02/data/<index>.png      left colour camera
-                                             image_03/data/<index>.png      right one
+                                             image_03/data/<index>.png      right colour camera
                                              velodyne_points/data/<index>.bin
 
-An index has ten digits; images may have been re-encoded as .jpg. A list names a frame a line, as monodepth2's lists of
-the Eigen and Zhou splits do: ``<date>/<drive> <index> l`` (or ``r``: the same pair, seen from the right camera).
+An index has ten digits; images may have been re-encoded as .jpg. A list has one frame per line, in the format of
+monodepth2's Eigen and Zhou splits: ``<date>/<drive> <index> l`` (or ``r`` for the right camera of the same pair).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class FrameId:
 
 
 def read_split(path: Path) -> list[FrameId]:
-    """The frames of a list, text or gzipped text, in its order.
+    """The frames of a list (text or gzipped text), in its order.
 
     Raises:
         DataError: the file cannot be read, or a line is not ``<date>/<drive> <index> <l|r>``.
@@ -81,9 +81,9 @@ class RawFrame:
     """A frame's files.
 
     Attributes:
-        id: which frame.
-        folder: of its drive.
-        calibration: of its day.
+        id: identifies the frame.
+        folder: folder of its drive.
+        calibration: calibration of its day.
     """
 
     id: FrameId
@@ -91,22 +91,22 @@ class RawFrame:
     calibration: Calibration
 
     def image_path(self, camera: int) -> Path | None:
-        """File of a camera's image; None where it is missing."""
+        """File of a camera's image; None if it is missing."""
         folder = self.folder / f"image_{camera:02d}" / "data"
         found = (folder / f"{self.id.name}{suffix}" for suffix in SUFFIXES)
         return next((path for path in found if path.is_file()), None)
 
     @property
     def scan_path(self) -> Path | None:
-        """File of the laser scan; None where it is missing, as for a few frames of some drives."""
+        """File of the laser scan; None if it is missing, as for a few frames of some drives."""
         path = self.folder / "velodyne_points" / "data" / f"{self.id.name}.bin"
         return path if path.is_file() else None
 
     def image(self, camera: int | None = None) -> NDArray[np.uint8]:
-        """uint8 [H,W,3] RGB of a camera, the frame's own by default.
+        """Image of a camera (default: the frame's own), uint8 [H,W,3] RGB.
 
         Raises:
-            DataError: it is missing, or its size is not that of the rectified images.
+            DataError: it is missing, or does not have the size of the rectified images.
         """
         camera = camera or self.id.camera
         path = self.image_path(camera)
@@ -117,14 +117,14 @@ class RawFrame:
             return np.asarray(image.convert("RGB"))
 
     def pair(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The frame's own image and the other camera's, uint8 [H,W,3] each."""
+        """The image of the frame's own camera and that of the other camera, uint8 [H,W,3] each."""
         return self.image(), self.image(RIGHT if self.id.camera == LEFT else LEFT)
 
     def depth(self, camera: int | None = None) -> NDArray[np.float32]:
-        """Ground truth of a camera, the frame's own by default: float32 [H,W], metres, 0 where no point landed.
+        """Ground-truth depth of a camera (default: the frame's own): float32 [H,W], metres, 0 where unknown.
 
         Raises:
-            DataError: the scan is missing or broken.
+            DataError: the scan is missing or damaged.
         """
         if self.scan_path is None:
             raise DataError(f"{self.folder} has no scan {self.id.name} (velodyne_points/data)")
@@ -132,25 +132,25 @@ class RawFrame:
         return project(read_velodyne(self.scan_path), size, camera or self.id.camera, size.width, size.height)
 
     def check_size(self, path: Path) -> None:
-        """Make sure that an image is a rectified one.
+        """Check that an image has the size of the rectified images.
 
         Raises:
-            DataError: it has another size than the calibration says.
+            DataError: its size differs from the one in the calibration.
         """
         expected = (self.calibration.width, self.calibration.height)
         with Image.open(path) as image:
             if image.size != expected:
                 raise DataError(
-                    f"{path} is {image.width} x {image.height}, the day's rectified images are {expected[0]} x "
+                    f"{path} is {image.width} x {image.height}, but the day's rectified images are {expected[0]} x "
                     f"{expected[1]}: use the synchronised and rectified drives (..._sync)"
                 )
 
 
 class RawKitti:
-    """A folder of raw KITTI.
+    """A folder of KITTI raw.
 
     Args:
-        root: it holds ``<date>/<drive>``.
+        root: the folder that holds ``<date>/<drive>``.
     """
 
     def __init__(self, root: Path) -> None:
@@ -159,36 +159,36 @@ class RawKitti:
 
     @cached_property
     def drives(self) -> list[tuple[str, str]]:
-        """(date, drive) of every drive that has left images, in order.
+        """(date, drive) of every drive with left images, sorted.
 
         Raises:
-            DataError: there is none.
+            DataError: there is no drive.
         """
         found = sorted(path.parents[1] for path in self.root.glob("*/*/image_02/data") if path.is_dir())
         if not found:
-            raise DataError(f"{self.root} has no <date>/<drive>/image_02/data: name the folder above the dates")
+            raise DataError(f"{self.root} has no <date>/<drive>/image_02/data: give the folder above the dates")
         return [(folder.parent.name, folder.name) for folder in found]
 
     def frames(self, drives: Iterable[tuple[str, str]] | None = None) -> list[FrameId]:
-        """Every frame of some drives, or of all, that has a left image.
+        """Every frame with a left image, of the given drives or of all.
 
         Raises:
-            DataError: a drive is not there.
+            DataError: a drive is missing.
         """
         found: list[FrameId] = []
         for date, drive in self.drives if drives is None else drives:
             folder = self.root / date / drive / "image_02" / "data"
             names = {path.stem for path in folder.glob("*") if path.suffix in SUFFIXES and path.stem.isdecimal()}
             if not names:
-                raise DataError(f"{folder} has no image")
+                raise DataError(f"{folder} has no images")
             found += [FrameId(date, drive, int(name)) for name in sorted(names)]
         return found
 
     def frame(self, identity: FrameId) -> RawFrame:
-        """A frame's files, which need not all exist.
+        """A frame's files, not all of which need to exist.
 
         Raises:
-            DataError: its day has no calibration.
+            DataError: the calibration of its day is missing.
         """
         day = self._days.get(identity.date)
         if day is None:

@@ -1,4 +1,4 @@
-"""The one normalisation of all networks: ImageNet's channel statistics, in 0..255 units."""
+"""Input normalisation of all networks: ImageNet's channel statistics, in units of 0..255."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""``python -m models.data.pack raw|kitti2015 ROOT --out DIR``: KITTI as published -> the folders that we read.
+"""``python -m models.data.pack raw|kitti2015 ROOT --out DIR``: convert KITTI as published to the layout we read.
 
     DIR/<drive>/left/<index>.png  right/<index>.png  lidar_depth/<index>.png or disp_noc_0/<index>.png  calib.json
 
-Training (`models.data.kitti`), ``python -m service evaluate`` and ``compare`` read those: the laser points of a frame
-are projected once, here. Images are copied as they are; ``--jpeg`` makes them smaller. A frame that is there already
-is left alone, so an interrupted run is simply started again. Prints what was packed as JSON; exit code 1 says that some
-frames of a list are not in ROOT.
+Training (`models.data.kitti`), ``python -m service evaluate`` and ``compare`` read this layout. Laser points are
+projected once, here. Images are copied unchanged unless ``--jpeg`` re-encodes them. Existing frames are skipped, so an
+interrupted run can simply be repeated. Prints the counts as JSON; exit code 1 means that frames of a list are missing
+from ROOT.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from service.evaluation import DataError
 def pack_raw(root: Path, out: Path, frames: list[FrameId], annotated: Path | None, jpeg: int | None) -> dict[str, int]:
     """Pack frames of KITTI raw.
 
-    An entry of the right camera names the same pair: it is packed once, with the left camera's ground truth.
+    Entries of the left and right camera name the same pair, which is packed once with the left camera's ground truth.
 
     Args:
-        root: folder of the dates.
-        out: gets a folder a drive, named without ``_sync``.
-        frames: which.
-        annotated: KITTI's accumulated and filtered ground truth (``<train|val>/<drive>/proj_depth/...``) to take in
-            place of single scans.
-        jpeg: quality of re-encoded images; None copies the files.
+        root: the folder that holds the dates.
+        out: output folder, with one folder per drive, named without ``_sync``.
+        frames: the frames to pack.
+        annotated: KITTI's accumulated and filtered ground truth (``<train|val>/<drive>/proj_depth/...``), used instead
+            of single scans.
+        jpeg: JPEG quality of re-encoded images; None copies the files.
 
     Returns:
         Counts: ``packed``, ``there_already``, ``missing`` (no left image in ``root``), ``without_truth``,
         ``without_right``.
 
     Raises:
-        DataError: calibration, an image or a scan is not as published.
+        DataError: a calibration, image or scan is not as published.
     """
     raw = RawKitti(root)
     counts = dict.fromkeys(("packed", "there_already", "missing", "without_truth", "without_right"), 0)
@@ -71,7 +71,7 @@ def pack_raw(root: Path, out: Path, frames: list[FrameId], annotated: Path | Non
             counts["without_right"] += 1
         else:
             _write_image(right, target / "right" / right.name, jpeg)
-        _write_image(left, target / "left" / left.name, jpeg)  # last: its presence says that the frame is whole
+        _write_image(left, target / "left" / left.name, jpeg)  # last: its presence marks the frame as complete
         counts["packed"] += 1
     return counts
 
@@ -101,11 +101,12 @@ def _write_image(source: Path, target: Path, jpeg: int | None) -> None:
 def pack_kitti2015(root: Path, out: Path, jpeg: int | None) -> dict[str, int]:
     """Pack the training scenes of KITTI 2015 (``training/image_2, image_3, disp_noc_0, calib_cam_to_cam``).
 
-    The scenes come from several days: each camera gets a folder of its own, so that ``calib.json`` holds for all in it.
+    The scenes were recorded on several days. Each calibration gets its own folder with one ``calib.json``.
 
     Args:
         root: the folder that holds ``training``.
-        out: gets ``kitti2015_<width>x<height>`` folders, with a letter from the second camera of a size on.
+        out: output folder, with folders ``kitti2015_<width>x<height>``; further calibrations of the same size get a
+            letter.
         jpeg: as for `pack_raw`.
 
     Returns:
@@ -137,7 +138,7 @@ def pack_kitti2015(root: Path, out: Path, jpeg: int | None) -> dict[str, int]:
 
 
 def _camera_folder(folders: dict[tuple[float, ...], Path], calibration: Calibration, out: Path) -> Path:
-    """The folder of a camera, made when it is first seen."""
+    """The folder of a calibration, created when it is first seen."""
     key = (calibration.width, calibration.height, calibration.fx_px, round(calibration.baseline_m, 6))
     if key not in folders:
         alike = sum(other[:2] == key[:2] for other in folders)
@@ -157,7 +158,7 @@ def _chosen(args: argparse.Namespace) -> list[FrameId]:
         return raw.frames()
     drives = [tuple(drive.strip("/").split("/")) for drive in args.drive]
     if any(len(drive) != 2 for drive in drives):
-        raise DataError(f"--drive {' '.join(args.drive)}: name a drive as <date>/<drive>")
+        raise DataError(f"--drive {' '.join(args.drive)}: give each drive as <date>/<drive>")
     return raw.frames([(drive[0], drive[1]) for drive in drives])
 
 
@@ -168,13 +169,15 @@ def main() -> int:
     raw = kinds.add_parser("raw", help="drives of KITTI raw, synchronised and rectified")
     scenes = kinds.add_parser("kitti2015", help="the training scenes of KITTI 2015, with ground-truth disparity")
     for each in (raw, scenes):
-        each.add_argument("root", type=Path, help="as unpacked from KITTI's archives")
-        each.add_argument("--out", type=Path, required=True)
-        each.add_argument("--jpeg", type=int, metavar="QUALITY", choices=range(1, 101), help="re-encode the images")
+        each.add_argument("root", type=Path, help="folder with KITTI's unpacked archives")
+        each.add_argument("--out", type=Path, required=True, help="output folder")
+        each.add_argument(
+            "--jpeg", type=int, metavar="QUALITY", choices=range(1, 101), help="re-encode images as JPEG (1 to 100)"
+        )
     which = raw.add_mutually_exclusive_group()
     which.add_argument("--split", type=Path, help="list of frames (Eigen, Zhou; .txt or .txt.gz); default: every frame")
-    which.add_argument("--drive", nargs="+", metavar="DATE/DRIVE", help="these drives only")
-    raw.add_argument("--annotated", type=Path, help="KITTI's annotated depth, in place of single laser scans")
+    which.add_argument("--drive", nargs="+", metavar="DATE/DRIVE", help="pack only these drives")
+    raw.add_argument("--annotated", type=Path, help="KITTI's annotated depth, used instead of single laser scans")
     args = parser.parse_args()
     try:
         if args.kind == "raw":

@@ -1,14 +1,14 @@
-"""Laser points as ground truth: KITTI's ``.bin`` files, projected into an image as the Eigen protocol does.
+"""Depth ground truth from laser points: KITTI's ``.bin`` files, projected into an image by the Eigen protocol.
 
-The steps, which decide where each point lands and so what a figure means:
+The steps determine where each point lands, and therefore the metrics:
 
-1. points behind the scanner (x < 0) are left out;
-2. the rest is projected (`Calibration.velo_to_image`); the third coordinate is the depth along the camera's axis;
-3. pixel = round(u) - 1, round(v) - 1: KITTI's development kit counts pixels from 1, and published figures carry its
-   offset although projection matrices and arrays count from 0. Without it the truth would lie a pixel further right
-   and down, and figures would no longer be comparable; so it stays;
-4. points outside the image are left out, and of several in one pixel the nearest is kept;
-5. points that the camera cannot see past a nearer object stay in (occlusion is not filtered).
+1. points behind the scanner (x < 0) are dropped;
+2. the others are projected (`Calibration.velo_to_image`); the third coordinate is the depth along the camera axis;
+3. pixel = round(u) - 1, round(v) - 1. KITTI's development kit counts pixels from 1 and published figures include this
+   offset, although projection matrices and arrays count from 0. It is kept so that figures remain comparable; without
+   it the ground truth would move one pixel right and down;
+4. points outside the image are dropped, and the nearest of several points in a pixel is kept;
+5. points hidden from the camera by a nearer object are kept (no occlusion filtering).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from models.data.kitti_calibration import Calibration
 from service.evaluation import DataError
 
 POINT_BYTES = 16  # x, y, z, reflectance, float32 each
-PNG_SCALE = 256  # uint16 = metres * 256, 0 = none
+PNG_SCALE = 256  # uint16 = metres * 256, 0 = unknown
 
 
 def read_velodyne(path: Path) -> NDArray[np.float32]:
-    """A scan: float32 [N,4]: x forward, y left, z up (metres), reflectance 0..1.
+    """Read a scan, float32 [N,4]: x forward, y left, z up (metres), reflectance 0..1.
 
     Raises:
-        DataError: the file cannot be read or is no whole number of points.
+        DataError: the file cannot be read or does not hold a whole number of points.
     """
     try:
         content = path.read_bytes()
@@ -38,7 +38,7 @@ def read_velodyne(path: Path) -> NDArray[np.float32]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if len(content) % POINT_BYTES:
         raise DataError(
-            f"{path} has {len(content)} bytes, no multiple of {POINT_BYTES}: it was cut short; copy it again"
+            f"{path} has {len(content)} bytes, not a multiple of {POINT_BYTES}: it is truncated, copy it again"
         )
     return np.frombuffer(content, dtype="<f4").reshape(-1, 4)
 
@@ -46,17 +46,17 @@ def read_velodyne(path: Path) -> NDArray[np.float32]:
 def project(
     points: NDArray[np.float32], calibration: Calibration, camera: int, width: int, height: int
 ) -> NDArray[np.float32]:
-    """Depth of a scan in a colour camera.
+    """Project a scan into a colour camera.
 
     Args:
-        points: float32 [N,4] as `read_velodyne` gives them.
-        calibration: of the scan's day.
+        points: float32 [N,4] as returned by `read_velodyne`.
+        calibration: calibration of the scan's day.
         camera: 2 (left) or 3 (right).
-        width: of the image, pixels.
-        height: likewise.
+        width: image width, pixels.
+        height: image height, pixels.
 
     Returns:
-        float32 [height,width]: metres, 0 where no point landed.
+        Depth, float32 [height,width]: metres, 0 where no point landed.
     """
     ahead = points[(points[:, 0] >= 0) & np.isfinite(points[:, :3]).all(axis=1), :3].astype(np.float64)
     homogeneous = np.column_stack([ahead, np.ones(len(ahead))])  # [M,4]
@@ -72,7 +72,7 @@ def project(
 
 
 def write_depth_png(path: Path, depth_m: NDArray[np.float32]) -> None:
-    """Write KITTI's 16-bit PNG of float32 [H,W] metres: 1/256 m a step; what is beyond 255.99 m is left out."""
+    """Write float32 [H,W] metres as KITTI's 16-bit PNG in steps of 1/256 m; depths beyond 255.99 m are dropped."""
     steps = np.rint(depth_m * PNG_SCALE)
     steps[steps > np.iinfo(np.uint16).max] = 0
     Image.fromarray(steps.astype(np.uint16)).save(path)

@@ -1,4 +1,4 @@
-"""Views: a few fixed random crops of every training image, which a teacher can so label once for all students."""
+"""Views: a few fixed random crops of every training image, so that a teacher can label them once for all students."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from models.data.augment import cut, random_crops
 from models.data.folder import ImageSet
 
-VIEW_SEED = 1  # of the views that teachers label
+VIEW_SEED = 1  # seed of the views that teachers label
 
 
 def view_crops(count: int, min_scale: float, seed: int, view: int) -> Tensor:
-    """The crops of view number ``view`` of ``count`` images, [count,2,3], whatever size they are scaled to."""
+    """The crops [count,2,3] of view number ``view``, independent of the size they are scaled to."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + view)
     return random_crops(count, min_scale, generator)
 
@@ -25,8 +25,8 @@ def view_batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """One epoch over one view: (float [B,3,size,size] in 0..255, labels int64 [B], index into ``data`` int64 [B]).
 
-    Half of the crops are mirrored, which a teacher's label outlasts. Order and mirroring depend on (seed, epoch) alone;
-    the last partial batch is dropped.
+    Half of the crops are mirrored, which does not invalidate the teacher's labels. Order and mirroring depend only on
+    (seed, epoch); the last partial batch is dropped.
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(data))

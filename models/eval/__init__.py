@@ -1,1 +1,1 @@
-"""Choices made on the held-out part of the training data (never on the data that is reported on)."""
+"""Evaluation: choices made on held-out training images, never on the data that is reported, and the models' pages."""

@@ -1,8 +1,8 @@
-"""``python -m models.eval.calibration CHECKPOINT --data DIR``: the temperature at which a classifier is calibrated.
+"""``python -m models.eval.calibration CHECKPOINT --data DIR``: fit the temperature that calibrates a classifier.
 
-Fitted on the held-out part of the training images, as they are served (C. Guo et al., 2017): the one number by which
-logits are divided so that the held-out labels are most likely. `models.export --temperature` folds it into the last
-layer, so that every variant of the file states calibrated probabilities and no class changes its rank.
+Temperature scaling (C. Guo et al., 2017): the logits are divided by the one number that minimises the negative
+log-likelihood of held-out training images, preprocessed as in serving. ``models.export --temperature`` folds it into
+the last layer, so that every variant of the file returns calibrated probabilities. The ranking of classes is unchanged.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from models.data.normalise import normalise
 from models.eval.held_out import trained
 from service.calibration import expected_calibration_error
 
-RANGE = (0.05, 20.0)  # of temperatures that are tried
+RANGE = (0.05, 20.0)  # search range of the temperature
 
 
 def negative_log_likelihood(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: float) -> float:
-    """Mean -log p of the right classes: logits [N,classes], labels [N]."""
+    """Mean -log p of the true classes, for logits [N,classes] and labels [N]."""
     scaled = logits / temperature
     shifted = scaled - scaled.max(axis=1, keepdims=True)
     log_total = np.log(np.exp(shifted).sum(axis=1))
@@ -36,7 +36,7 @@ def negative_log_likelihood(logits: NDArray[np.float64], labels: NDArray[np.int6
 
 
 def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The temperature of the least negative log likelihood, which is convex in its reciprocal."""
+    """The temperature that minimises the negative log-likelihood (convex in 1 / temperature)."""
     found = minimize_scalar(
         lambda log_t: negative_log_likelihood(logits, labels, float(np.exp(log_t))),
         bounds=(float(np.log(RANGE[0])), float(np.log(RANGE[1]))),
@@ -47,7 +47,7 @@ def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> f
 
 @torch.no_grad()
 def logits_of(network: nn.Module, data: ImageSet, size: int) -> NDArray[np.float64]:
-    """Logits [N,classes] of whole images scaled to ``size`` pixels (0 = as they are)."""
+    """Logits [N,classes] of whole images scaled to ``size`` pixels (0 keeps their size)."""
     network.eval()
     answers = []
     for start in range(0, len(data), 100):
@@ -57,7 +57,7 @@ def logits_of(network: nn.Module, data: ImageSet, size: int) -> NDArray[np.float
 
 
 def report(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: float) -> dict[str, float]:
-    """Calibration of the answers at a temperature: ``nll`` and ``ece``."""
+    """Calibration of the predictions at a temperature: ``nll`` and ``ece``."""
     scaled = logits / temperature
     p = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
@@ -68,11 +68,11 @@ def report(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: 
 
 
 def main() -> int:
-    """Print the temperature and what it does to the held-out figures, as JSON."""
+    """Print the temperature, and the held-out metrics before and after it, as JSON."""
     parser = Parser(prog="python -m models.eval.calibration", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--size", type=int, help="served size in pixels (default: the recipe's)")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of a classifier")
+    parser.add_argument("--data", type=Path, required=True, help="the data folder it was trained on")
+    parser.add_argument("--size", type=int, help="input size in serving, in pixels (default: from the recipe)")
     args = parser.parse_args()
     try:
         run = trained(args.checkpoint, args.data)

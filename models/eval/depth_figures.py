@@ -1,4 +1,4 @@
-"""Plots of depth errors: by distance, and frame by frame. They show numbers, no pixel of the data."""
+"""Plots of depth errors, by distance and by frame. They contain no pixels of the data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from models.figures.style import BLUE, GREY, ORANGE
 GREEN = "#4e9a06"
 COLOURS = (GREY, ORANGE, BLUE, GREEN)  # full precision first
 
-Evaluations = Mapping[str, Mapping[str, Any]]  # label -> what `service evaluate --json` printed
+Evaluations = Mapping[str, Mapping[str, Any]]  # label -> output of `service evaluate --json`
 
 
 def by_distance(evaluations: Evaluations) -> Figure:
-    """abs_rel and delta < 1.25 over the true distance, a line a network; bars: the share of the points."""
+    """abs_rel and delta < 1.25 over the true distance, one line per network; bars show the share of the points."""
     figure = Figure(figsize=(8.6, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, name, title in ((left, "abs_rel", "abs_rel"), (right, "delta1", "points with delta < 1.25")):
@@ -45,7 +45,7 @@ def by_distance(evaluations: Evaluations) -> Figure:
 
 
 def by_frame(evaluations: Evaluations) -> Figure:
-    """abs_rel of each frame: in the order of the drive, and each other network against the first."""
+    """abs_rel of each frame: in the order of the drive, and of the other networks against the first."""
     figure = Figure(figsize=(8.6, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
     values = {label: [image["abs_rel_80m"] for image in found["images"]] for label, found in evaluations.items()}

@@ -1,7 +1,7 @@
-"""What a predictor reaches that looks at no picture: each row's median depth in a training drive.
+"""A baseline that ignores the image: it predicts each row's median depth in a training drive.
 
-On a road the row tells much of the distance, so that figures which look good may hold no more than that. A network is
-of use by how far it lies beyond.
+On a road, the image row alone says much about the distance, so good-looking metrics may reflect no more than that. A
+network is useful only as far as it improves on this baseline.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ NAMES = ("abs_rel_80m", "rmse_80m", "delta1_80m", "abs_rel_50m", "delta1_50m")
 
 
 def row_medians(drive: Path) -> NDArray[np.float32]:
-    """Median of all points of each row of a packed drive, metres: float32 [H]; rows without one take the nearest row's.
+    """Median depth of each row of a packed drive, float32 [H] in metres; rows without points use the nearest row.
 
     Raises:
-        DataError: the drive's images differ in height, or none has a point.
+        DataError: the drive's images differ in height, or no frame has ground truth.
     """
     rows: list[NDArray[np.intp]] = []
     depths: list[NDArray[np.float32]] = []
@@ -34,10 +34,10 @@ def row_medians(drive: Path) -> NDArray[np.float32]:
         rows.append(np.nonzero(known)[0])
         depths.append(truth_m[known])
     if len(heights) != 1:
-        raise DataError(f"{drive}: images of {sorted(heights)} rows: a predictor by row needs one height")
+        raise DataError(f"{drive}: image heights {sorted(heights)} differ: a per-row baseline needs a single height")
     row, depth_m = np.concatenate(rows), np.concatenate(depths)
     if not len(row):
-        raise DataError(f"{drive}: no frame has a point of ground truth")
+        raise DataError(f"{drive}: no frame has any ground-truth point")
     order = np.argsort(row, kind="stable")
     present, starts = np.unique(row[order], return_index=True)
     medians = [float(np.median(part)) for part in np.split(depth_m[order], starts[1:])]
@@ -47,10 +47,10 @@ def row_medians(drive: Path) -> NDArray[np.float32]:
 
 
 def floor(train: Path, data: Path) -> dict[str, float]:
-    """Errors on ``data`` of the row medians of ``train``: means over images, named as in cards.
+    """Errors on ``data`` of predicting the row medians of ``train``: means over images, named as in cards.
 
     Raises:
-        DataError: a drive cannot be used.
+        DataError: a drive is unsuitable.
     """
     medians = row_medians(train)
     columns: dict[str, list[float]] = {name: [] for name in NAMES}

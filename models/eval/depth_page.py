@@ -1,11 +1,11 @@
-"""``python -m models.eval.depth_page --data DRIVE --models ZOO``: the pages of depth models, behind their cards.
+"""``python -m models.eval.depth_page --data DRIVE --models ZOO``: write the pages of the depth models.
 
-Runs ``python -m service evaluate`` on a packed drive for every depth model of a folder, each binary one against its
-full-precision twin, and keeps what it printed in ``OUT/<name>.json``. From that it writes the pages, plots of errors by
-distance and by frame, and a picture of a drawn scene. Without ``--data`` all is written from the kept files again.
+Runs ``python -m service evaluate`` on a packed drive for every depth model of a folder, each binary model against its
+full-precision twin, and stores the output in ``OUT/<name>.json``. From these files it writes the pages, plots of the
+errors by distance and by frame, and a picture of a synthetic scene. Without ``--data`` it only rewrites all of these.
 
-``--pictures DIR`` draws frames of the drive: input, LiDAR, maps, errors. Pictures of KITTI may not be shipped, so a
-folder under version control is refused. Each run with ``--data`` is a reading of that data and is logged as such.
+``--pictures DIR`` draws frames of the drive: input, LiDAR, depth maps and errors. Pictures of KITTI must not be
+redistributed, so a folder under version control is refused. Every run with ``--data`` is logged as a reading of it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from service.evaluation import DataError, depth_frames
 KEPT_INTERVALS = ("delta1_80m", "abs_rel_80m", "delta1_50m", "abs_rel_50m")
 FRAMES = 10
 
-Findings = dict[str, dict[str, Any]]  # by model
+Findings = dict[str, dict[str, Any]]  # model name -> the content of OUT/<name>.json
 
 
 def depth_cards(zoo: Path) -> list[Card]:
-    """The last version of every depth model, full-precision ones first.
+    """The last version of every depth model, full-precision models first.
 
     Raises:
-        ValueError: there is none, or a binary one's twin is missing.
+        ValueError: there is no depth model, or the twin of a binary one is missing.
     """
     cards = (Card.load(path.parent) for path in sorted(zoo.glob("*/*/card.yaml")))
     latest = {card.name: card for card in cards if card.task == "depth"}
@@ -59,7 +59,7 @@ def depth_cards(zoo: Path) -> list[Card]:
 
 
 def measure(cards: list[Card], data: Path, now: Occasion) -> Findings:
-    """Evaluate every variant of every model as the service runs it; say how often that has happened.
+    """Evaluate every variant of every model as the service runs it, and count the readings of the data.
 
     Raises:
         ValueError: an evaluation failed.
@@ -90,7 +90,7 @@ def _against(variant: str) -> list[str]:
 
 
 def _trimmed(printed: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What pages are made of: of the images, and of the intervals, the headline figures only."""
+    """Keep what the pages need: for images and intervals, only the headline metrics."""
     kept = {}
     for variant, one in printed.items():
         images = [
@@ -105,7 +105,7 @@ def _trimmed(printed: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def row_of(card: Card, findings: dict[str, Any]) -> dict[str, Any]:
-    """A network's line in the table beside the paper's."""
+    """A network's row in the table that compares with the paper."""
     found = findings["evaluations"][card.variants[0]]
     difference = findings["paired"]["differences"]["delta1_80m"] if "paired" in findings else None
     names = ("delta1_80m", "delta1_50m", "abs_rel_80m")
@@ -120,10 +120,10 @@ def row_of(card: Card, findings: dict[str, Any]) -> dict[str, Any]:
 
 
 def floor_of(train: Path | None, data: Path, dataset: str, kept: list[Path]) -> dict[str, Any] | None:
-    """What a predictor by row reaches on the data: from a training drive, or as kept of the same data; None otherwise.
+    """The per-row baseline on the data: computed from ``train`` if given, else as stored for the same data, else None.
 
     Raises:
-        DataError: the training drive cannot be used.
+        DataError: the training drive is unsuitable.
     """
     if train is not None:
         return {"drive": train.name, **floor(train, data)}
@@ -132,7 +132,7 @@ def floor_of(train: Path | None, data: Path, dataset: str, kept: list[Path]) -> 
 
 
 def complete(cards: list[Card], found: Findings) -> None:
-    """Add what concerns a network and its binary versions together."""
+    """Add to each model the table rows and plot names that a network shares with its binary versions."""
     for full in (card for card in cards if card.precision == "full"):
         members = [full, *(card for card in cards if card.full == full.name)]
         group = [row_of(card, found[card.name]) for card in members]
@@ -141,7 +141,7 @@ def complete(cards: list[Card], found: Findings) -> None:
 
 
 def draw_all(cards: list[Card], found: Findings, out: Path) -> None:
-    """Plots, and the picture of the drawing, for each full-precision network with its binary versions."""
+    """Draw the plots and the synthetic scene for each full-precision network with its binary versions."""
     rgb, depth_m = scene.draw()
     stream = io.BytesIO()
     Image.fromarray(rgb).save(stream, "PNG")
@@ -157,12 +157,12 @@ def draw_all(cards: list[Card], found: Findings, out: Path) -> None:
 
 
 def networks_of(cards: list[Card]) -> list[Network]:
-    """Each model as it is served by default."""
+    """Each model in its default variant."""
     return [Network(label_of(card), card, card.variants[0]) for card in cards]
 
 
 def draw_frames(cards: list[Card], data: Path, folder: Path, count: int) -> None:
-    """Pictures of frames of the drive, evenly spread.
+    """Draw ``count`` frames of the drive, evenly spaced.
 
     Raises:
         ValueError: the folder is under version control.
@@ -179,7 +179,7 @@ def refuse_tracked(folder: Path) -> None:
     """Keep pictures of the data out of the repository.
 
     Raises:
-        ValueError: the folder lies in this checkout and git does not ignore it.
+        ValueError: the folder is in this checkout and git does not ignore it.
     """
     resolved = folder.resolve()
     if not resolved.is_relative_to(ROOT):
@@ -187,12 +187,13 @@ def refuse_tracked(folder: Path) -> None:
     ignored = subprocess.run(["git", "-C", str(ROOT), "check-ignore", "-q", str(resolved / "x.jpg")], check=False)  # noqa: S603, S607  # fixed
     if ignored.returncode != 0:
         raise ValueError(
-            f"--pictures {folder} lies in the repository: pictures of the data may not be shipped; name another"
+            f"--pictures {folder} is in the repository, but pictures of the data must not be redistributed: use "
+            "another folder"
         )
 
 
 def machine() -> dict[str, Any]:
-    """On what the figures were taken."""
+    """The hardware and software that the figures were measured on."""
     packages = {name: importlib.metadata.version(name) for name in ("bireal-serve", "onnxruntime", "numpy", "pillow")}
     return {
         "hardware": hardware(),
@@ -202,18 +203,20 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> int:
-    """Evaluate, keep, draw, write."""
+    """Evaluate, store the results, draw, and write the pages."""
     parser = Parser(prog="python -m models.eval.depth_page", description=__doc__)
-    parser.add_argument("--data", type=Path, help="packed drive; without it all is written from the kept files")
+    parser.add_argument(
+        "--data", type=Path, help="packed drive; without it the pages are rewritten from stored results"
+    )
     parser.add_argument("--models", type=Path, default=ROOT / "models" / "zoo", help="folder of models")
-    parser.add_argument("--floor", type=Path, metavar="DRIVE", help="training drive whose row medians are the floor")
-    parser.add_argument("--dataset", default="dev", help="what the pages call the data")
-    parser.add_argument("--pictures", type=Path, help="folder for pictures of frames, outside of the repository")
-    parser.add_argument("--frames", type=int, default=FRAMES, help="how many of them")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "models")
+    parser.add_argument("--floor", type=Path, metavar="DRIVE", help="training drive for the row-median baseline")
+    parser.add_argument("--dataset", default="dev", help="name of the data on the pages (default dev)")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of frames, outside the repository")
+    parser.add_argument("--frames", type=int, default=FRAMES, help=f"number of pictures (default {FRAMES})")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "models", help="output folder")
     args = parser.parse_args()
     if args.pictures is not None and args.data is None:
-        parser.error("--pictures draws frames of --data DRIVE: name it too")
+        parser.error("--pictures needs --data DRIVE, the drive whose frames it draws")
     try:
         if args.pictures is not None:
             refuse_tracked(args.pictures)

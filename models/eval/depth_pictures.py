@@ -1,4 +1,4 @@
-"""Pictures of depth: what was seen, what the laser measured, what each network said, and where it is wrong."""
+"""Pictures of depth: the input, the laser measurement, each network's prediction and its error."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from service.tasks import DEPTH, DepthOptions
 from service.tasks.depth import place_in_picture
 
 NEAR_M, FAR_M = 3.0, 80.0
-_DOT = 5  # pixels across a laser point, so that it can be seen
-_ERROR_NORM = Normalize(-1, 1)  # octaves: half to double
+_DOT = 5  # size in pixels of a laser point, so that it is visible
+_ERROR_NORM = Normalize(-1, 1)  # log2 of the ratio: half to double
 _DEPTH_NORM = LogNorm(NEAR_M, FAR_M)
-_DEPTH_COLOURS = mpl.colormaps["viridis_r"]  # near bright, far dark; even steps for the eye
+_DEPTH_COLOURS = mpl.colormaps["viridis_r"]  # near bright, far dark; perceptually uniform
 _ERROR_COLOURS = mpl.colormaps["RdBu_r"]
 
 
 @dataclass
 class Network:
-    """A variant of a model that is asked for maps.
+    """A model variant that predicts depth maps, loaded on first use.
 
     Attributes:
-        label: what pictures call it.
-        card: its card.
-        variant: how it runs.
+        label: its name in pictures.
+        card: the model's card.
+        variant: the variant to run.
     """
 
     label: str
@@ -49,7 +49,7 @@ class Network:
     _loaded: LoadedModel | None = field(default=None, repr=False)
 
     def depth(self, content: bytes, fx_px: float) -> NDArray[np.float32]:
-        """Depth of an image file as the service computes it: float32 [H,W] at its size; NaN where it was not seen."""
+        """Depth of an image file as the service computes it: float32 [H,W] at its size, NaN outside the input."""
         if self._loaded is None:
             self._loaded = backend_for(self.variant).load(self.card, self.variant, intra_op_threads=1)
         image = decode(content, hint=DEPTH.decode_hint(self.card))
@@ -61,12 +61,12 @@ class Network:
 
 @dataclass(frozen=True)
 class View:
-    """One scene with everything that is drawn of it.
+    """One scene with everything needed to draw it.
 
     Attributes:
         rgb: uint8 [H,W,3].
-        truth_m: float32 [H,W], metres, 0 = none.
-        predictions: float32 [H,W] by label.
+        truth_m: ground truth, float32 [H,W], metres, 0 = unknown.
+        predictions: predicted depth, float32 [H,W] in metres, by label.
     """
 
     rgb: NDArray[np.uint8]
@@ -83,7 +83,7 @@ def view_of(frame: DepthFrame, networks: list[Network]) -> View:
 
 
 def picture(view: View, title: str, truth_name: str = "LiDAR") -> Figure:
-    """Left: input, measured, and a map a network; right: errors at the measured points. Bars give the scales."""
+    """Draw a view. Top row: input, measured depth. Then one row per network: depth map, error at measured points."""
     rows = len(view.predictions) + 1
     height, width = view.truth_m.shape
     figure = Figure(figsize=(13, 0.55 + rows * (6.2 * height / width + 0.25)), layout="constrained")
@@ -112,7 +112,7 @@ def picture(view: View, title: str, truth_name: str = "LiDAR") -> Figure:
 
 
 def save_picture(figure: Figure, path: Path) -> None:
-    """Write a JPEG without date: a third of a PNG's bytes, and colours that still can be read off the bars."""
+    """Write a JPEG without a date: a third of a PNG's size, with colours that still match the colour bars."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100, format="jpeg", pil_kwargs={"quality": 88, "optimize": True})
 
@@ -124,7 +124,7 @@ def _show(axes: Axes, pixels: NDArray[np.uint8], title: str) -> None:
 
 
 def _coloured_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """uint8 [H,W,3]; grey where nothing was seen."""
+    """Colour-coded depth, uint8 [H,W,3]; grey where it is NaN."""
     colours = _DEPTH_COLOURS(_DEPTH_NORM(np.clip(np.nan_to_num(depth_m, nan=NEAR_M), NEAR_M, FAR_M)), bytes=True)
     rgb: NDArray[np.uint8] = np.array(colours[..., :3])
     rgb[np.isnan(depth_m)] = 128
@@ -132,7 +132,7 @@ def _coloured_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _coloured_error(depth_m: NDArray[np.float32], truth_m: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Ratio to the truth at its points, on a logarithmic scale: blue too near, red too far."""
+    """Ratio of prediction to ground truth at its points, on a logarithmic scale: blue too near, red too far."""
     known = (truth_m > 0) & ~np.isnan(depth_m)
     ratio = np.ones_like(depth_m)
     ratio[known] = np.clip(depth_m[known], 1e-3, FAR_M) / truth_m[known]
@@ -141,7 +141,7 @@ def _coloured_error(depth_m: NDArray[np.float32], truth_m: NDArray[np.float32]) 
 
 
 def _dots(colours: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Points of a coloured map [H,W,3], enlarged, on black."""
+    """The known points of a coloured map [H,W,3], enlarged, on black."""
     out = np.zeros_like(colours)
     rows, columns = np.nonzero(known)
     height, width = known.shape

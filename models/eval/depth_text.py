@@ -1,4 +1,4 @@
-"""The text of a depth model's page: tables and sentences from the card and what was measured, and nothing by hand."""
+"""The text of a depth model's page, generated from its card and its stored evaluation results."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from service.evaluation import DEPTH_METRICS
 
 METHODS = {"none": "ResNet", "bireal": "Bi-Real", "binarynet": "BinaryNet", "xnornet": "XNOR-Net", "abcnet": "ABC-Net"}
 
-#: The paper's Table 8, fractions: its "accuracy" is read as delta < 1.25 (docs/adr/0019).
+#: The paper's Table 8, as fractions; we interpret its "accuracy" as delta < 1.25 (docs/adr/0019).
 PAPER = {"none": 0.852, "bireal": 0.849, "binarynet": 0.830}
 COMMAND = "models.eval.depth_page"
 
 
 def label_of(card: Card) -> str:
-    """What plots and tables call a network, such as ``Bi-Real-50``."""
+    """Name of a network in plots and tables, such as ``Bi-Real-50``."""
     return f"{METHODS.get(card.network.method, card.network.method)}-{card.network.depth}"
 
 
 def page(card: Card, findings: dict[str, Any]) -> str:
-    """Markdown.
+    """Markdown of the page.
 
     Args:
         card: the model's card.
-        findings: what `models.eval.depth_page` keeps as ``<name>.json``.
+        findings: the results stored by `models.eval.depth_page` in ``<name>.json``.
     """
     lines = [*heading(card, COMMAND), f"## Accuracy on {findings['dataset']}", ""]
     frames = next(iter(findings["evaluations"].values()))["n"]
     lines += [
         (
-            f"{frames} frames; per image, then averaged; Garg's crop; metric, and after scaling each prediction by "
-            "median(truth) / median(prediction). Lengths in metres. [How](../kitti.md#evaluating)."
+            f"Means over {frames} frames of the per-image metrics, inside Garg's crop, without scaling and after "
+            "scaling each prediction by median(truth) / median(prediction). Lengths are in metres. See "
+            "[the protocol](../kitti.md#evaluating)."
         ),
         "",
         *_accuracy(findings["evaluations"]),
@@ -56,9 +57,9 @@ def page(card: Card, findings: dict[str, Any]) -> str:
         f"![Errors by frame]({stem}-frames.svg)",
         "",
         (
-            "A drawing, of which every point's distance is known (`models/eval/scene.py`): input, what a laser "
-            "scanner would measure of it, each network's depth, and its error. It shows how maps look, and is no "
-            "measure of accuracy. Pictures of KITTI are not shipped: `--pictures DIR` of the command below draws them."
+            "A synthetic scene with known depth (`models/eval/scene.py`): the input, what a laser scanner would "
+            "measure, each network's depth map and its error. It shows what the maps look like and does not measure "
+            "accuracy. Pictures of KITTI are not shipped: `--pictures DIR` of the command below draws them."
         ),
         "",
         f"![Input, measured depth, predictions and errors of a drawing]({stem}-drawing.jpg)",
@@ -73,7 +74,7 @@ def page(card: Card, findings: dict[str, Any]) -> str:
 
 
 def _accuracy(evaluations: dict[str, Any]) -> list[str]:
-    """One row for each variant, cap and scaling."""
+    """One row per variant, depth cap and scaling."""
     lines = ["| variant | cap | scaling | " + " | ".join(DEPTH_METRICS) + " |", "|---" * (3 + len(DEPTH_METRICS)) + "|"]
     for variant, found in evaluations.items():
         for cap in ("80m", "50m"):
@@ -91,7 +92,7 @@ def _scales(evaluations: dict[str, Any]) -> list[str]:
         parts.append(
             f"`{variant}` {scale['median']:.3f} (from {scale['min']:.2f} to {scale['max']:.2f} over the frames)"
         )
-    return [f"Median scale, 1 where the metres are right on the whole: {'; '.join(parts)}."]
+    return [f"Median scale factor (1 if the metric scale is right overall): {'; '.join(parts)}."]
 
 
 def _intervals(evaluations: dict[str, Any]) -> list[str]:
@@ -110,13 +111,13 @@ _NAMED = (
     ("abs_rel_50m", "abs_rel at 50 m"),
 )
 _WHY = (
-    "Intervals rest on {blocks} blocks of consecutive frames: neighbours show nearly the same street, so that the last "
-    "column is too narrow ([why](../adr/0043-intervals-from-blocks-of-frames.md))."
+    "The intervals are based on the means of {blocks} blocks of consecutive frames. Neighbouring frames show nearly "
+    "the same street, so the last column is too narrow ([why](../adr/0043-intervals-from-blocks-of-frames.md))."
 )
 
 
 def _cells(found: dict[str, Any], sign: str = "") -> str:
-    """Mean, interval, and the interval of independent frames, as cells of a table."""
+    """Table cells: the mean, its interval, and the interval for independent frames."""
     cells = [f"{found['estimate']:{sign}.3f}"]
     for one in (found, found["if_frames_were_independent"]):
         whole = one["lower"] is not None
@@ -129,7 +130,7 @@ def _paired(paired: dict[str, Any]) -> list[str]:
     lines = [
         f"## Difference from {other}, image by image",
         "",
-        "This network's figure less the other's on the same image.",
+        "This network's metric minus the other's on the same image.",
         "",
         f"| {_INTERVAL_COLUMNS} of the other's mean | better on |",
         "|---|---|---|---|---|---|",
@@ -143,7 +144,7 @@ def _paired(paired: dict[str, Any]) -> list[str]:
 
 
 def _paper(group: list[dict[str, Any]], floor: dict[str, Any] | None) -> list[str]:
-    """Table 8 beside our figures and the floor, and what so few scenes can show."""
+    """Table 8 beside our results and the baseline, and a note on what so few scenes can show."""
     lines = [
         "| network | paper, KITTI | ours, delta < 1.25 at 80 m | at 50 m | abs_rel at 80 m | less full: paper | ours |",
         "|---|---|---|---|---|---|---|",
@@ -163,27 +164,29 @@ def _paper(group: list[dict[str, Any]], floor: dict[str, Any] | None) -> list[st
     if floor is not None:
         gap = f"{100 * (floor['delta1_80m'] - full['delta1_80m']):+.1f} points"
         lines.append(
-            f"| no picture seen: row medians of {floor['drive']} | - | {floor['delta1_80m']:.1%} "
+            f"| no network: row medians of {floor['drive']} | - | {floor['delta1_80m']:.1%} "
             f"| {floor['delta1_50m']:.1%} | {floor['abs_rel_80m']:.3f} | - | {gap} |"
         )
     meaning = (
-        "The paper trains for 60,000 steps of 10 images on the split of Garg et al., thousands of frames of dozens of "
-        f"drives, and tests on theirs. Here {full['n']} consecutive frames of one drive are {full['n'] / 10:.0f} "
-        "seconds of one street, and the networks saw the few scenes that are named above under Data: the level says "
-        "how well few scenes carry over to one more, and cannot be compared with the paper's."
+        "The paper trains for 60,000 steps of 10 images on the split of Garg et al., thousands of frames from dozens "
+        f"of drives, and evaluates on its test set. Here the {full['n']} consecutive frames of one drive show "
+        f"{full['n'] / 10:.0f} seconds of one street, and the networks were trained on the few scenes named above "
+        "under Data. The absolute level says how well a few scenes generalise to one more, and cannot be compared "
+        "with the paper's."
     )
     found = rows["bireal"]["difference"] if "bireal" in rows else None
     if found and found["lower"] is not None:
         half = 50 * (found["upper"] - found["lower"])
         claim = 100 * (PAPER["none"] - PAPER["bireal"])
         sees = (
-            f"a loss of {claim:.1f} points, the paper's, cannot be told here from none, nor from several times as much."
+            f"a loss of {claim:.1f} points, as in the paper, cannot be distinguished from none, or from several times "
+            "as much."
             if half > claim
-            else f"fine enough to see a loss of {claim:.1f} points, the paper's."
+            else f"fine enough to detect a loss of {claim:.1f} points, as in the paper."
         )
         meaning += (
-            " The twins are compared on the same images, yet the interval of their difference reaches "
-            f"{half:.1f} points to either side: {sees}"
+            " Although both networks are compared on the same images, the interval of their difference has a "
+            f"half-width of {half:.1f} points: {sees}"
         )
     return [*lines, "", meaning]
 
@@ -208,8 +211,8 @@ def _provenance(findings: dict[str, Any]) -> list[str]:
         ),
         "",
         (
-            "Readings of this data, by this command, by `models.export` or as notes tell of them, are logged in "
-            f"[depth-readings.jsonl](depth-readings.jsonl): {findings['readings']} for this model when the page was "
-            "written, of whatever weights. What was chosen after which of them is in the notes above."
+            "Every evaluation on this data, by this command, by `models.export` or recorded from notes, is logged in "
+            f"[depth-readings.jsonl](depth-readings.jsonl): {findings['readings']} for this model, with any weights, "
+            "when the page was written. The notes above say which choices were made after which of them."
         ),
     ]

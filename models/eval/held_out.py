@@ -1,4 +1,4 @@
-"""A classifier of ours, and the training images that it was chosen by."""
+"""A trained classifier and the held-out part of its training images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from models.train.recipes import get_recipe
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint's network.
+    """A trained network with its recipe and held-out set.
 
     Attributes:
-        network: in eval mode.
-        recipe: that it was trained by.
-        held_out: the part of the training images that its training left out.
+        network: the network, in eval mode.
+        recipe: the recipe it was trained with.
+        held_out: the training images held out of training.
     """
 
     network: nn.Module
@@ -30,16 +30,16 @@ class Trained:
 
     @property
     def size(self) -> int:
-        """Pixels, square, at which it is served."""
+        """Input size in serving: the side of a square, in pixels."""
         return self.recipe.serve_size or self.recipe.size
 
 
 def trained(path: Path, data: Path) -> Trained:
-    """Read a checkpoint, and of ``data`` the part that its recipe holds out.
+    """Load a checkpoint, and the part of ``data`` that its recipe holds out.
 
     Raises:
-        FileNotFoundError: the checkpoint or the images are not there.
-        ValueError: the checkpoint is none of ours, or of a recipe that there is not.
+        FileNotFoundError: the checkpoint or the images do not exist.
+        ValueError: the file is not a checkpoint of models.train, or its recipe is unknown.
     """
     network = checkpoint.load_network(path)
     recipe = get_recipe(checkpoint.load(path)["recipe"])

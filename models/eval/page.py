@@ -1,9 +1,9 @@
-"""``python -m models.eval.page MODEL_DIR --data DEV``: the page of a classifier, behind its card.
+"""``python -m models.eval.page MODEL_DIR --data DEV``: write the page of a classifier.
 
-Runs ``python -m service evaluate`` for every variant of the file (and ``models.eval.parity`` for a binary one), keeps
-what it printed in ``OUT/<name>.json``, and writes ``OUT/<name>.md`` and the reliability plot from that and the card.
-What ``models.eval.stem`` printed is kept beside it (``--stem``), and the page leads to the training's curves and log
-where ``OUT`` has them.
+Runs ``python -m service evaluate`` for every variant of the model (and ``models.eval.parity`` for a binary one), stores
+the output in ``OUT/<name>.json``, and writes ``OUT/<name>.md`` and the reliability plot from it and the card. The
+output of ``models.eval.stem`` is stored too (``--stem``). The page links to the training curves and log if ``OUT`` has
+them.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ BITS = {"int8": "8 bit", "int16": "16 bit", "float32": "float32"}
 
 
 def evaluate(folder: Path, variant: str, data: Path, *options: str, occasion: Occasion | None = None) -> dict[str, Any]:
-    """As `run_evaluation`, without what differs from machine to machine."""
+    """Like `run_evaluation`, without the parts of the output that depend on the machine."""
     printed = run_evaluation(folder, variant, data, *options, occasion=occasion)
     return {k: v for k, v in printed.items() if k not in ("speed", "dataset", "failed")}
 
 
 def reliability_plot(card: Card, evaluations: dict[str, dict[str, Any]]) -> Figure:
-    """Accuracy over stated probability, a line a variant, and how many answers each point stands for."""
+    """Accuracy over stated probability, one line per variant; the marker area shows the number of predictions."""
     figure = Figure(figsize=(4.6, 3.6))
     ax = figure.subplots()
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=1)
@@ -52,15 +52,17 @@ def reliability_plot(card: Card, evaluations: dict[str, dict[str, Any]]) -> Figu
 
 
 def heading(card: Card, command: str) -> list[str]:
-    """Title, where the page comes from, and what the card says of the model."""
+    """Title, origin of the page, and the facts on the card."""
     training, weights = card.training, card.weights
-    earlier = ", without the runs of the weights that it starts from" if "--init" in training.command.split() else ""
+    earlier = (
+        ", not counting the runs that its initial weights come from" if "--init" in training.command.split() else ""
+    )
     return [
         f"# {card.name}, version {card.version}",
         "",
         (
-            f"Written by `python -m {command}`; the card is `models/zoo/"
-            f"{card.name}/{card.version}/card.yaml`, the figures are in [{card.name}.json]({card.name}.json)."
+            f"Written by `python -m {command}` from the card `models/zoo/"
+            f"{card.name}/{card.version}/card.yaml` and the results in [{card.name}.json]({card.name}.json)."
         ),
         "",
         f"- Data: {training.data}. Terms: {training.terms}.",
@@ -70,11 +72,11 @@ def heading(card: Card, command: str) -> list[str]:
         (
             f"- Input {card.input.height}x{card.input.width}; stem in {card.stem_precision}, real-valued 1x1 in "
             f"{card.pointwise_precision}; {weights.binary_params:,} 1-bit and {weights.real_params:,} real "
-            f"parameters; {card.work.bops:.3g} BOPs an image."
+            f"parameters; {card.work.bops:.3g} BOPs per image."
         ),
         (
             f"- Weights in memory: {weights.binary_bytes / 1e6:.2f} MB 1-bit and {weights.real_bytes / 1e6:.2f} MB "
-            f"real-valued; the file has {weights.artefact_bytes / 1e6:.2f} MB."
+            f"real-valued; size of the file: {weights.artefact_bytes / 1e6:.2f} MB."
         ),
         *[f"- {limit}" for limit in card.limits],
         "",
@@ -82,22 +84,22 @@ def heading(card: Card, command: str) -> list[str]:
 
 
 def stem_effect(found: list[dict[str, Any]], chosen: str) -> str:
-    """A sentence of what ``models.eval.stem`` printed: the chosen precision, then the others."""
+    """A sentence on the results of ``models.eval.stem``: the chosen precision first, then the others."""
     ranked = sorted(found, key=lambda one: one["stem"] != chosen)
     parts = [f"{one['top1']:.1%} with a stem in {BITS[one['stem']]}" for one in ranked]
     return (
-        f"On {found[0]['n']:,} training images that were held out, top-1 is {', '.join(parts)} (`models.eval.stem`; "
-        f"{BITS[chosen]} is what the file has)."
+        f"On {found[0]['n']:,} held-out training images, top-1 is {', '.join(parts)} (`models.eval.stem`; the file "
+        f"uses {BITS[chosen]})."
     )
 
 
 def page(card: Card, findings: dict[str, Any], beside: Path) -> str:
-    """Markdown.
+    """Markdown of the page.
 
     Args:
         card: the model's card.
-        findings: what is kept as ``<name>.json``.
-        beside: folder of the page, where the training's curves and log may lie.
+        findings: the results stored in ``<name>.json``.
+        beside: folder of the page, which may also hold the training curves and log.
     """
     names = {label.wnid: label.name for label in card.classes}
     evaluations: dict[str, dict[str, Any]] = findings["evaluations"]
@@ -119,8 +121,8 @@ def page(card: Card, findings: dict[str, Any], beside: Path) -> str:
     lines += ["", f"Kernels: {', '.join(kernels)}."]
     if "reference" in evaluations:
         lines[-1] += (
-            " `reference` adds in float32: from one CPU's instruction set to another's its sums differ in their last "
-            "bits, and a sign near its threshold flips with them, so that it may name a few images otherwise."
+            " `reference` sums in float32. The last bits of its sums depend on the CPU's instruction set and can flip "
+            "a sign near its threshold, so on another CPU it may classify a few images differently."
         )
     if "stem" in findings:
         lines += ["", stem_effect(findings["stem"], card.stem_precision)]
@@ -130,20 +132,20 @@ def page(card: Card, findings: dict[str, Any], beside: Path) -> str:
             "",
             (
                 f"`binary` against `reference` on {parity['images']} images: {parity['integer_sums_compared']:,} "
-                f"integer sums compared, layers not exact: {len(parity['layers_not_exact'])}; same first class on "
-                f"{parity['top1_agreement']:.1%}, largest difference of a logit {parity['max_logit_difference']:.2g}."
+                f"integer sums compared, layers not exact: {len(parity['layers_not_exact'])}; same top-1 class on "
+                f"{parity['top1_agreement']:.1%}, largest logit difference {parity['max_logit_difference']:.2g}."
             ),
         ]
     lines += ["", f"![Reliability]({card.name}-reliability.svg)", ""]
     curves, log = f"curves-{card.name}.svg", f"{card.name}.log.jsonl"
     if (beside / curves).is_file():
-        lines += ["## The run", "", f"![Curves of the run that is named above]({curves})", ""]
+        lines += ["## The run", "", f"![Curves of the run named above]({curves})", ""]
         if (beside / log).is_file():
-            lines += [f"Its [log]({log}); what each step before it brought: [training](../training.md).", ""]
+            lines += [f"See its [log]({log}), and [training](../training.md) for the steps before it.", ""]
     first = next(iter(evaluations.values()))
-    lines += ["## Most frequent confusions", "", "| class | taken for | times |", "|---|---|---|"]
+    lines += ["## Most frequent confusions", "", "| class | predicted as | times |", "|---|---|---|"]
     lines += [f"| {names[c['truth']]} | {names[c['said']]} | {c['n']} |" for c in first["confusions"]]
-    lines += ["", "## Accuracy by class", "", "Worst first: right of all images of the class.", ""]
+    lines += ["", "## Accuracy by class", "", "Correct predictions / images of the class, worst first.", ""]
     ranked = sorted(first["per_class"].items(), key=lambda item: (item[1][0] / item[1][1], item[0]))
     cells = [f"{names[wnid]} `{wnid}` {right}/{n}" for wnid, (right, n) in ranked]
     cells += [""] * (-len(cells) % COLUMNS)
@@ -154,13 +156,13 @@ def page(card: Card, findings: dict[str, Any], beside: Path) -> str:
 
 
 def main() -> int:
-    """Evaluate, keep, write."""
+    """Evaluate, store the results and write the page."""
     parser = Parser(prog="python -m models.eval.page", description=__doc__)
     parser.add_argument("model", type=Path, help="<models>/<name>/<version> of a classifier")
-    parser.add_argument("--data", type=Path, help="labelled folder; without it the page is written from the kept JSON")
-    parser.add_argument("--dataset", default="dev", help="what the page calls the data")
-    parser.add_argument("--stem", type=Path, help="what models.eval.stem printed of the model's checkpoint")
-    parser.add_argument("--out", type=Path, default=Path("docs/models"))
+    parser.add_argument("--data", type=Path, help="labelled folder; without it the page is rewritten from stored JSON")
+    parser.add_argument("--dataset", default="dev", help="name of the data on the page (default dev)")
+    parser.add_argument("--stem", type=Path, help="output of models.eval.stem for the model's checkpoint")
+    parser.add_argument("--out", type=Path, default=Path("docs/models"), help="output folder (default docs/models)")
     args = parser.parse_args()
     try:
         card = Card.load(args.model)
@@ -168,7 +170,7 @@ def main() -> int:
         kept = args.out / f"{card.name}.json"
         findings: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() or args.data is None else {}
         if args.data is not None:
-            # of what was kept only what is of these weights stays, and only what is not measured here
+            # keep only the stem results, which are not measured here, and only if they are of the same weights
             old = {"stem": findings["stem"]} if findings.get("sha256") == card.sha256 and "stem" in findings else {}
             findings = {"dataset": args.dataset, "sha256": card.sha256}
             findings["evaluations"] = {v: evaluate(args.model, v, args.data) for v in card.variants}

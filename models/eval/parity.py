@@ -1,7 +1,7 @@
-"""``python -m models.eval.parity FOLDER --data DIR``: does `binary` compute what `reference` computes, on real images?
+"""``python -m models.eval.parity FOLDER --data DIR``: check that `binary` computes what `reference` does, on images.
 
-For every image each custom operator's integer sums and packed signs are compared exactly (service/backends/audit.py),
-and the two variants' answers statistically. Prints one JSON document.
+For every image, the integer sums and packed signs of each custom operator are compared exactly
+(service/backends/audit.py), and the outputs of the two variants statistically. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from service.tasks import TASKS
 
 
 def load_images(card: Card, root: Path, limit: int) -> NDArray[np.uint8]:
-    """Up to ``limit`` images under ``root``, evenly spread, as the service would feed them: uint8 [N,H,W,3].
+    """Up to ``limit`` images under ``root``, evenly spaced, preprocessed as in the service: uint8 [N,H,W,3].
 
-    Of a drive, those in ``left/``: beside them lie right images and ground truth, which are PNGs, too.
+    For a drive only images in ``left/`` are used, because right images and ground truth are PNG files too.
 
     Raises:
-        FileNotFoundError: if there is no image.
+        FileNotFoundError: there is no image.
     """
     paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     paths = [p for p in paths if p.parent.name == "left"] or paths
     if not paths:
-        raise FileNotFoundError(f"{root} holds no image: name a folder of photos or of <wnid>/<image>")
+        raise FileNotFoundError(f"{root} has no images: give a folder of photos or of <wnid>/<image>")
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)]
     task = TASKS[card.task]
     hint = task.decode_hint(card)
@@ -43,7 +43,7 @@ def load_images(card: Card, root: Path, limit: int) -> NDArray[np.uint8]:
 
 
 def compare(card: Card, images: NDArray[np.uint8]) -> dict[str, object]:
-    """Exact findings by layer and statistical ones on the outputs."""
+    """Compare the layers exactly and the outputs statistically."""
     audit = Audit.of_card(card)
     inexact: dict[str, int] = {}
     sums = words = 0
@@ -74,11 +74,11 @@ def compare(card: Card, images: NDArray[np.uint8]) -> dict[str, object]:
 
 
 def main() -> int:
-    """Compare and print; exit status 1 if a layer is not exact."""
+    """Compare and print the result; exit code 1 if a layer is not exact."""
     parser = Parser(prog="python -m models.eval.parity", description=__doc__)
     parser.add_argument("folder", type=Path, help="<models>/<name>/<version> of a binary model")
     parser.add_argument("--data", type=Path, required=True, help="folder of images")
-    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--limit", type=int, default=200, help="maximum number of images (default 200)")
     args = parser.parse_args()
     try:
         card = Card.load(args.folder)

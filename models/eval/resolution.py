@@ -1,7 +1,7 @@
-"""``python -m models.eval.resolution CHECKPOINT --data DIR``: at which input size does a classifier score best?
+"""``python -m models.eval.resolution CHECKPOINT --data DIR``: find the input size at which a classifier scores best.
 
-A network trained on random crops sees objects larger in training than in a whole image, so a somewhat larger test
-resolution than the training one scores better. Chosen on the held-out part of the training images.
+Random crops make objects appear larger in training than in a whole image, so a test resolution somewhat above the
+training resolution scores better. The size is chosen on the held-out training images.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from models.train.classify import accuracy
 def main() -> int:
     """Print held-out top-1 and top-5 by input size as JSON."""
     parser = Parser(prog="python -m models.eval.resolution", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 80, 96, 112, 128, 144])
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of a classifier")
+    parser.add_argument("--data", type=Path, required=True, help="the data folder it was trained on")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[64, 80, 96, 112, 128, 144], help="input sizes to compare, in pixels"
+    )
     args = parser.parse_args()
     try:
         run = trained(args.checkpoint, args.data)

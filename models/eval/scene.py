@@ -1,8 +1,7 @@
-"""A street whose depth is known, drawn by casting rays: nobody's photograph, so its pictures may be shown.
+"""A ray-cast street scene with known depth. It is not a photograph, so its pictures can be published freely.
 
-It has KITTI's camera (1242 x 375 pixels, 721.5 px of focal length, 1.65 m above the road) and blocks for houses, cars
-and trees. It is a drawing: what a network says of it shows that depth comes out where things are, and not how accurate
-the network is on photographs.
+It uses KITTI's camera (1242 x 375 pixels, focal length 721.5 px, 1.65 m above the road) and boxes for houses, cars and
+trees. Predictions on this drawing show that depth follows the objects; they do not show a network's accuracy on photos.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ CAMERA_M = 1.65
 FARTHEST_M = 120.0
 SKY = np.array([0.66, 0.78, 0.92])
 
-# Beams of the scanner on KITTI's car: 64 between 2 degrees up and 24.8 down, a reading every 0.17 degrees.
+# The laser scanner of KITTI's car: 64 beams between 2 degrees up and 24.8 degrees down, one reading every 0.17 degrees.
 BEAMS_DEG = np.linspace(2.0, -24.8, 64)
 AZIMUTH_DEG = np.arange(-45.0, 45.0, 0.17)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A box, metres: x to the right, y down from the camera, z ahead.
+    """A box in metres: x to the right, y down from the camera, z ahead.
 
     Attributes:
-        low: least x, y, z.
-        high: greatest.
+        low: smallest x, y, z.
+        high: largest x, y, z.
         colour: RGB 0..1.
         windows: whether its walls have rows of windows.
     """
@@ -46,7 +45,7 @@ class Block:
 
 
 def street() -> list[Block]:
-    """Two rows of houses, parked cars, trunks and crowns of trees."""
+    """Two rows of houses, parked cars and trees."""
     rng = np.random.default_rng(45)
     blocks = []
     for side in (-1, 1):
@@ -78,15 +77,15 @@ def street() -> list[Block]:
 
 
 def cast(xs: Floats, ys: Floats, blocks: list[Block]) -> tuple[Floats, Floats]:
-    """What a grid of rays (x, y, 1) from the camera meets.
+    """Cast a grid of rays (x, y, 1) from the camera.
 
     Args:
-        xs: [W] rising tangents to the right.
-        ys: [H] rising tangents downwards.
-        blocks: what stands on the road, a plane `CAMERA_M` below the camera; all of it ahead of the camera.
+        xs: [W], horizontal tangents, increasing to the right.
+        ys: [H], vertical tangents, increasing downwards.
+        blocks: the objects on the road (a plane `CAMERA_M` below the camera), all ahead of the camera.
 
     Returns:
-        Depth along the camera's axis in metres [H,W], infinite for the sky, and RGB 0..1 [H,W,3].
+        Depth along the camera axis in metres [H,W], infinite for the sky, and RGB 0..1 [H,W,3].
     """
     ray_x, ray_y = np.meshgrid(xs, ys)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -108,13 +107,13 @@ def cast(xs: Floats, ys: Floats, blocks: list[Block]) -> tuple[Floats, Floats]:
 
 
 def _outline(tangents: Floats, block: Block, axis: int) -> slice:
-    """The rays between which a block lies, by its corners."""
+    """The range of rays that a block's corners span along one axis."""
     corners = [place / z for place in (block.low[axis], block.high[axis]) for z in (block.low[2], block.high[2])]
     return slice(*np.searchsorted(tangents, (min(corners), max(corners))))
 
 
 def _grain(points: Floats) -> Floats:
-    """A rough surface: a value 0..1 for each point [..., 3], the same wherever it is seen from."""
+    """Surface texture: a value 0..1 for each point [..., 3], independent of the viewpoint."""
     cell = np.floor(points * np.array([6.0, 6.0, 3.0])).astype(np.int64)
     mixed = (cell @ np.array([73856093, 19349663, 83492791])) % 1009
     return np.asarray((mixed * 577 % 1009) / 1009.0)
@@ -131,7 +130,7 @@ def _ground(ray_x: Floats, depth: Floats) -> Floats:
 
 
 def _wall(block: Block, points: Floats, face: NDArray[np.intp]) -> Floats:
-    """Colour of points [M, 3] on faces of a block: 0 its sides, 1 top and bottom, 2 front."""
+    """Colours of points [M, 3] on the faces of a block: 0 sides, 1 top and bottom, 2 front."""
     light = np.array([0.78, 1.15, 0.62])[face] * (0.88 + 0.24 * _grain(points))
     colour = np.array(block.colour) * light[:, None]
     if block.windows:
@@ -143,11 +142,11 @@ def _wall(block: Block, points: Floats, face: NDArray[np.intp]) -> Floats:
 
 
 def draw() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The picture, uint8 [375,1242,3] RGB, and its depth, float32 [375,1242] metres, 0 where it shows the sky."""
+    """The picture, uint8 [375,1242,3] RGB, and its depth, float32 [375,1242] metres, 0 for the sky."""
     blocks = street()
 
     def at(samples: int) -> tuple[Floats, Floats]:
-        """Cast so many rays a pixel and direction."""
+        """Cast ``samples`` x ``samples`` rays per pixel."""
         columns, rows = (np.arange(samples * size) / samples for size in (WIDTH, HEIGHT))
         offset = (samples - 1) / (2 * samples)  # centres the samples on the pixel
         return cast((columns - offset - CX_PX) / FX_PX, (rows - offset - CY_PX) / FX_PX, blocks)
@@ -162,7 +161,7 @@ def draw() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
 
 
 def scan(depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The pixels of a depth map that a laser scanner at the camera's place would measure; 0 elsewhere."""
+    """The pixels of a depth map that a laser scanner at the camera's position would measure; 0 elsewhere."""
     azimuth, beam = np.meshgrid(np.radians(AZIMUTH_DEG), np.radians(BEAMS_DEG))
     columns = np.rint(CX_PX + FX_PX * np.tan(azimuth)).astype(int)
     rows = np.rint(CY_PX - FX_PX * np.tan(beam) / np.cos(azimuth)).astype(int)

@@ -1,7 +1,7 @@
-"""``python -m models.eval.stem CHECKPOINT --data DIR``: what does the stem's precision cost in accuracy?
+"""``python -m models.eval.stem CHECKPOINT --data DIR``: measure the accuracy cost of the stem's precision.
 
-Exports a classifier with each stem precision and evaluates the bit-packed variant on the held-out part of the training
-images. The choice is a property of the exported file and written on its card.
+Exports a classifier with each stem precision and evaluates the bit-packed variant on the held-out training images. The
+chosen precision is a property of the exported file and is recorded on its card.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def top1(network: BiRealNet, data: ImageSet, size: int, precision: str) -> float
 def main() -> int:
     """Print held-out top-1 by stem precision as JSON."""
     parser = Parser(prog="python -m models.eval.stem", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of a binary classifier")
+    parser.add_argument("--data", type=Path, required=True, help="the data folder it was trained on")
     args = parser.parse_args()
     try:
         run = trained(args.checkpoint, args.data)
@@ -50,7 +50,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if not isinstance(run.network, BiRealNet):
-        print(f"error: {args.checkpoint} is not a binary classifier: only its stem has a precision", file=sys.stderr)
+        print(f"error: {args.checkpoint} is not a binary classifier: only those have a stem precision", file=sys.stderr)
         return 2
     found = {precision: top1(run.network, run.held_out, run.size, precision) for precision in STEM_PRECISIONS}
     rows = [{"stem": precision, "top1": score, "n": len(run.held_out)} for precision, score in found.items()]

@@ -1,1 +1,1 @@
-"""From a checkpoint to a servable model: graph, packing, verification, card."""
+"""Export of a checkpoint to a servable model: graph, packed weights, verification, card."""

@@ -28,7 +28,7 @@ from models.train.recipe import Recipe
 from models.train.recipes import RECIPES
 
 UNKNOWN_LIMITS = (
-    "Of a run that is no recipe of models.train: evaluate it before you rely on it.",
+    "Not trained by a recipe of models.train: evaluate it before you rely on it.",
     "Knows its {classes} classes only; for anything else it names the nearest of them: read the probability.",
     "{calibration}",
 )
@@ -38,18 +38,18 @@ def divide_logits(network: nn.Module, temperature: float) -> None:
     """Fold a calibration temperature into a classifier's last layer.
 
     Raises:
-        ValueError: the network has no classifier, or the temperature is not positive.
+        ValueError: the network is not a classifier, or the temperature is not positive.
     """
     layer = getattr(network, "fc", None)
     if not isinstance(layer, nn.Linear) or not temperature > 0:
-        raise ValueError(f"--temperature {temperature:g}: a classifier's must be a positive number")
+        raise ValueError(f"--temperature {temperature:g}: needs a classifier and a positive number")
     with torch.no_grad():
         layer.weight.div_(temperature)
         layer.bias.div_(temperature)
 
 
 def calibration(temperature: float) -> str:
-    """What a card says of a classifier's probabilities."""
+    """The card's statement on a classifier's probabilities."""
     if temperature == 1.0:
         return "Probabilities are not calibrated."
     return (
@@ -59,14 +59,14 @@ def calibration(temperature: float) -> str:
 
 
 def unknown_recipe(name: str, arch: ArchConfig, size: int | None) -> Recipe:
-    """What a card can say of a checkpoint that no recipe of ours made: a cell of the ablation, or imported weights.
+    """A placeholder recipe for the card of a checkpoint without one: an ablation cell, or imported weights.
 
     Raises:
-        ValueError: a classifier whose input nobody knows.
+        ValueError: a classifier whose input size is unknown.
     """
     if size is None and arch.task == "classify":
-        raise ValueError(f"the checkpoint is of {name!r}, which is no recipe here: give the input's side with --size")
-    twin = f"resnet{arch.depth}-imported"  # what models.import_official calls it
+        raise ValueError(f"the checkpoint's recipe {name!r} is unknown: give the input size with --size")
+    twin = f"resnet{arch.depth}-imported"  # its name in models.import_official
     unknown = "not known"
     return Recipe(
         name=name,
@@ -82,11 +82,11 @@ def unknown_recipe(name: str, arch: ArchConfig, size: int | None) -> Recipe:
 
 
 def export(args: argparse.Namespace) -> dict[str, object]:
-    """Export one checkpoint by the parsed arguments; returns a summary for printing.
+    """Export one checkpoint as the parsed arguments say, and return a summary for printing.
 
     Raises:
         FileNotFoundError, ValueError: bad arguments or files.
-        VerificationError: the graph does not compute what PyTorch does.
+        VerificationError: the graph's outputs differ from PyTorch's.
     """
     payload = checkpoint.load(args.checkpoint)
     arch = ArchConfig(**payload["arch"])
@@ -98,7 +98,7 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     classes: tuple[ClassName, ...] = ()
     if not depth:
         if args.classes is None and known:
-            raise ValueError("a classifier needs --classes DIR, the data folder with its *classes.json")
+            raise ValueError("exporting a classifier needs --classes DIR, the data folder with its *classes.json")
         classes = read_classes(args.classes) if args.classes else generic_classes(arch.num_classes)
     if args.temperature != 1.0:
         divide_logits(network, args.temperature)
@@ -142,25 +142,29 @@ def export(args: argparse.Namespace) -> dict[str, object]:
 def main() -> int:
     """Parse arguments, export, print a summary as JSON."""
     parser = Parser(prog="python -m models.export", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="model folder; writes OUT/<name>/<version>/")
-    parser.add_argument("--name", help="model name (default: the recipe's)")
-    parser.add_argument("--version", default="1")
-    parser.add_argument("--size", type=int, help="input side of a classifier (default: the recipe's)")
-    parser.add_argument("--classes", type=Path, help="data folder with *classes.json (a classifier of a recipe)")
-    parser.add_argument("--stem", choices=STEM_PRECISIONS, default="int16", help="a Bi-Real net's first convolution")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint to export")
+    parser.add_argument("--out", type=Path, required=True, help="folder of models; writes OUT/<name>/<version>/")
+    parser.add_argument("--name", help="model name (default: the recipe's name)")
+    parser.add_argument("--version", default="1", help="model version (default 1)")
+    parser.add_argument("--size", type=int, help="input size of a classifier in pixels (default: from the recipe)")
     parser.add_argument(
-        "--pointwise", choices=POINTWISE_PRECISIONS, default="int8", help="a Bi-Real net's real-valued 1x1 convolutions"
+        "--classes", type=Path, help="data folder with *classes.json; required for classifiers trained by a recipe"
     )
     parser.add_argument(
-        "--temperature",
-        type=float,
-        default=1.0,
-        help="divides a classifier's logits (models.eval.calibration)",
+        "--stem", choices=STEM_PRECISIONS, default="int16", help="precision of a binary network's first convolution"
     )
-    parser.add_argument("--evaluate", type=Path, help="labelled folder or drive to put figures on the card from")
-    parser.add_argument("--dataset", default="dev", help="what the card calls that data")
-    parser.add_argument("--readings", type=Path, default=READINGS, help="log of evaluations on a drive")
+    parser.add_argument(
+        "--pointwise",
+        choices=POINTWISE_PRECISIONS,
+        default="int8",
+        help="precision of a binary network's real-valued 1x1 convolutions",
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="divide a classifier's logits by this (models.eval.calibration)"
+    )
+    parser.add_argument("--evaluate", type=Path, help="labelled folder or drive to evaluate on for the card")
+    parser.add_argument("--dataset", default="dev", help="name of that data in the card (default dev)")
+    parser.add_argument("--readings", type=Path, default=READINGS, help="log file for evaluations on a drive")
     parser.add_argument("--notes", default="", help="free text for the card")
     args = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""The card of an exported model: everything the service and a stranger need to know of it."""
+"""The card of an exported model: everything that the service and a reader need to know about it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.backends.weights import count_weights
 from service.card import Card
 from service.evaluation import KITTI_BASELINE_M, KITTI_FX_PX
 
-KITTI_ASPECT = 1242 / 375  # of the images that are scaled (anisotropically) to 608x160
+KITTI_ASPECT = 1242 / 375  # aspect ratio of the images, which are scaled anisotropically to 608x160
 NETWORK_FX_PX = KITTI_FX_PX[1242] * WIDTH / 1242
 MODEL_FILE = "model.onnx"
 
@@ -59,13 +59,13 @@ def make_card(
     calibration: str = "Probabilities are not calibrated.",
     limits: tuple[str, ...] | None = None,
 ) -> Card:
-    """Assemble and validate a card for a model that will be written as ``model.onnx``.
+    """Assemble and validate the card of a model that will be written as ``model.onnx``.
 
-    ``resize_shorter`` (classifiers) defaults to the recipe's for this input, or the input's longer side, ``limits`` to
-    those of our own data, among which is ``calibration``.
+    ``resize_shorter`` (classifiers) defaults to the recipe's value scaled to this input size, or else to the input's
+    longer side. ``limits`` defaults to `LIMITS`, which include ``calibration``.
 
     Raises:
-        ValueError: the facts do not make a valid card; the message names each that is wrong.
+        ValueError: the card would be invalid; the message lists every wrong field.
     """
     content = model.SerializeToString()
     weights = count_weights(model)
@@ -136,13 +136,13 @@ def make_card(
     }
     try:
         return Card.model_validate(document)
-    except ValidationError as error:  # its own text is of several lines, with links
+    except ValidationError as error:  # pydantic's own message has several lines and links
         wrong = [f"{'.'.join(map(str, one['loc'])) or 'card'}: {one['msg']}" for one in error.errors()]
-        raise ValueError(f"the model's card would not be valid; {'; '.join(wrong)}") from error
+        raise ValueError(f"the model's card would be invalid: {'; '.join(wrong)}") from error
 
 
 def write_model(card: Card, model: onnx.ModelProto, out: Path) -> Path:
-    """Write ``out/<name>/<version>/model.onnx`` and ``card.yaml``; returns that folder."""
+    """Write ``model.onnx`` and ``card.yaml`` into ``out/<name>/<version>`` and return that folder."""
     folder = out / card.name / card.version
     folder.mkdir(parents=True, exist_ok=True)
     (folder / card.file).write_bytes(model.SerializeToString())

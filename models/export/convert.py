@@ -1,4 +1,4 @@
-"""A trained network to its servable ONNX model."""
+"""Conversion of a trained network to its servable ONNX model."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def to_onnx(
     """Export to a graph with input ``image`` uint8 [N,height,width,3].
 
     Args:
-        network: in its final phase; BatchNorm statistics are frozen into the graph.
-        height: input rows, a multiple of 32 for depth.
-        width: input columns, likewise.
-        stem_precision: of a binary network's first convolution, ``int16``, ``int8`` or ``float32``.
-        pointwise_precision: of a binary network's real-valued 1x1 convolutions, ``int8`` or ``float32``.
-        half: store large real-valued weights as float16 (computation stays float32).
+        network: the network, in its final phase; its BatchNorm statistics are folded into the graph.
+        height: input height, a multiple of 32 for depth.
+        width: input width, a multiple of 32 for depth.
+        stem_precision: precision of a binary network's first convolution, ``int16``, ``int8`` or ``float32``.
+        pointwise_precision: precision of a binary network's real-valued 1x1 convolutions, ``int8`` or ``float32``.
+        half: whether to store large real-valued weights as float16 (computation stays in float32).
 
     Returns:
         A model with output ``logits`` float32 [N,classes] or ``depth`` float32 [N,height,width] in metres.
@@ -46,7 +46,7 @@ def to_onnx(
         features = full.encoder(builder, image, backbone)
     if isinstance(network, DepthNet):
         if height % 32 or width % 32:
-            raise ValueError(f"a depth network's input must be a multiple of 32, not {height}x{width}")
+            raise ValueError(f"a depth network's height and width must be multiples of 32, not {height}x{width}")
         depth = heads.depth_decoder(builder, features, network, focal_baseline=FX_BASELINE, channels_last=binary)
         return builder.finish(image, depth, "depth")
     assert network.fc is not None

@@ -1,9 +1,9 @@
 """Memory and BOPs of an exported graph, counted from its operators and constants (paper Sec. 4.4.1).
 
-The graph has BatchNorm and scales folded into a scale and a bias for each channel, so real parameters differ a little
-from the network's own count (by more for ABC-Net, whose bases keep theirs). Multiply-accumulates are the same but for
-XNOR-Net and ABC-Net: what is done to a sum afterwards (scale, bias, shortcut) does not count, and the factors that only
-they keep cannot be told from a folded BatchNorm here (`NOTE`).
+In the graph, BatchNorm and scales are folded into one scale and one bias per channel, so the real parameters differ
+slightly from the network's own count (more for ABC-Net, whose bases keep their own). Multiply-accumulates are equal
+except for XNOR-Net and ABC-Net: operations on a finished sum (scale, bias, shortcut) are not counted, and the factors
+of these methods cannot be distinguished from a folded BatchNorm in the graph (`NOTE`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from service.backends.dialect import DOMAIN
 from service.backends.weights import count_weights
 
 NOTE = (
-    "BatchNorm counts as a scale and a bias a channel. The factors that XNOR-Net and ABC-Net keep at inference cannot "
-    "be told from these: their real multiplications (2 an output, one a pair of bases) are missing here, but are in "
-    "the model's card and in the count of the network, --depth N --method NAME."
+    "BatchNorm counts as one scale and one bias per channel. The factors that XNOR-Net and ABC-Net keep at inference "
+    "cannot be distinguished from these, so their real multiplications (XNOR-Net: 2 per output; ABC-Net: one per pair "
+    "of bases) are missing here. The model's card and --depth N --method NAME include them."
 )
 
 
 def cost_of_graph(model: onnx.ModelProto) -> Cost:
-    """Count one image's work and the parameters of a graph that models.export wrote.
+    """Count the parameters of a graph written by models.export, and its operations for one image.
 
     Raises:
-        ValueError: a shape that the count needs is not declared.
+        ValueError: the graph lacks a shape that is needed.
     """
     graph = model.graph
     shapes: dict[str, list[int]] = {

@@ -1,4 +1,4 @@
-"""The parts that full-precision graphs are composed of: stock operators on [N,C,H,W]."""
+"""Building blocks of full-precision graphs: standard ONNX operators on [N,C,H,W]."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.export.graph import BATCH, After, Array, GraphBuilder, Shape, Stream
 
 
 class FloatOps:
-    """Writes the parts into a graph; every tensor is [N,C,H,W].
+    """Writes building blocks into a graph; every tensor is [N,C,H,W].
 
     Args:
         builder: the graph.
@@ -22,7 +22,7 @@ class FloatOps:
         self._builder = builder
 
     def normalised(self, image: Shape) -> Tensor:
-        """The graph's uint8 input ``image`` [N,H,W,3] as the network's input."""
+        """Normalise the graph's uint8 input ``image`` [N,H,W,3] to the network's input [N,3,H,W]."""
         builder = self._builder
         _, height, width, _ = image
         as_float = builder.name("image_float")
@@ -36,7 +36,7 @@ class FloatOps:
         return builder.op("Div", [centred.name, channels(STD)], planar.shape)
 
     def stem(self, image: Shape, conv_bn: nn.Sequential, *, pool: bool, relu: bool) -> Stream:
-        """Normalisation, first convolution, BatchNorm, then ReLU and max-pool where asked for."""
+        """Normalisation, first convolution, BatchNorm, then optionally ReLU and max-pool."""
         y = self.conv_bn(self.normalised(image), conv_bn, "stem")
         if relu:
             y = self.relu(y)
@@ -58,7 +58,7 @@ class FloatOps:
         )
 
     def conv_bn(self, x: Tensor, conv_bn: nn.Sequential, hint: str) -> Tensor:
-        """Convolution with the BatchNorm behind it folded in."""
+        """Convolution with the following BatchNorm folded in."""
         weight, bias = fold_conv_bn(conv_bn)
         conv = conv_bn[0]
         assert isinstance(conv, nn.Conv2d)
@@ -81,12 +81,12 @@ class FloatOps:
         return self._builder.op("Clip", [x.name, *limits], x.shape)
 
     def max_pool(self, x: Tensor) -> Tensor:
-        """3x3 maximum of stride 2, padding 1."""
+        """3x3 max-pool with stride 2 and padding 1."""
         shape: Shape = (*x.shape[:2], halved(x.size(2)), halved(x.size(3)))
         return self._builder.op("MaxPool", [x.name], shape, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
 
     def avg_pool2(self, x: Tensor) -> Tensor:
-        """2x2 average pool of stride 2; an odd last row or column is averaged over what exists."""
+        """2x2 average pool with stride 2; windows that overlap the border average only the pixels inside."""
         shape: Shape = (*x.shape[:2], halved(x.size(2)), halved(x.size(3)))
         return self._builder.op(
             "AveragePool",
@@ -100,11 +100,11 @@ class FloatOps:
 
     def clipped_pointwise(self, x: Tensor, weight: Array, bias: Array, hint: str, *, bits: bool) -> Stream:
         """Real 1x1 convolution with weight [O,C,1,1] and bias [O] on `models.binarize.functional.leaky_clip` of x."""
-        assert not bits, "stock operators make no packed signs"
+        assert not bits, "standard operators cannot emit packed signs"
         return Stream(self.conv(leaky_clip(self._builder, x, hint), weight, bias, 1, hint))
 
     def add(self, x: Tensor, after: After, hint: str) -> Stream:
-        """Add what comes after to x."""
+        """Add ``after`` to x."""
         y = x
         if np.any(np.asarray(after.bias) != 0.0):
             bias = np.broadcast_to(np.asarray(after.bias, np.float32), (x.size(1),)).reshape(-1, 1, 1)

@@ -1,4 +1,4 @@
-"""Folding of BatchNorm and normalisation into weights, in float64."""
+"""Folding of BatchNorm and input normalisation into weights, in float64."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fold_conv_bn(conv_bn: nn.Sequential) -> tuple[Array, Array]:
 def fold_stem(conv_bn: nn.Sequential) -> tuple[Array, Array, Array]:
     """Stem on raw pixels: (weight [O,K,K,3], bias [O], mean [3]) with y = weight * (pixel - mean) + bias.
 
-    Padding is zero after the normalisation, i.e. it adds nothing to the sum over (pixel - mean).
+    The zero padding comes after the normalisation, so it adds nothing to the sum over (pixel - mean).
     """
     weight, bias = fold_conv_bn(conv_bn)
     weight = weight / np.asarray(STD)[None, :, None, None]

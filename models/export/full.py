@@ -1,4 +1,4 @@
-"""Full-precision ResNets as stock ONNX graphs (NCHW inside), BatchNorm folded."""
+"""Full-precision ResNets as graphs of standard ONNX operators (NCHW inside), BatchNorm folded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _block(ops: FloatOps, x: Tensor, block: BasicBlock | Bottleneck, hint: str) 
 
 
 def encoder(builder: GraphBuilder, image: Shape, network: ResNet) -> list[Tensor]:
-    """The four stages' outputs, NCHW, for the uint8 graph input ``image`` [N,H,W,3]."""
+    """Outputs of the four stages, NCHW, for the uint8 graph input ``image`` [N,H,W,3]."""
     ops = FloatOps(builder)
     x = ops.stem(image, network.stem, pool=network.config.stem_pool, relu=True).values
     features = []

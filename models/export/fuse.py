@@ -1,9 +1,9 @@
 """``python -m models.export.fuse FOLDER``: rewrite an older export's real-valued 1x1 convolutions to `Pointwise`.
 
-Files from before the operator have them as stock nodes: `MatMul`, a leaky clip of four nodes, `Add` and `Pack`, and a
-classifier of `ReduceMean` and `Gemm`. 1-bit weights, stem and scales stay as they are, byte for byte; real-valued
-weights stay as stored or, with ``--pointwise int8``, are rounded to 8 bits. Weights, checksum and precision on the card
-follow, and its figures where ``--evaluate`` names the data that they were measured on.
+Exports older than that operator use standard nodes instead: `MatMul`, a leaky clip of four nodes, `Add` and `Pack`, and
+`ReduceMean` and `Gemm` for the classifier. 1-bit weights, stem and scales stay the same byte for byte. Real-valued
+weights stay as stored or, with ``--pointwise int8``, are rounded to 8 bits. The card's weights, checksum and precision
+are updated, and its metrics if ``--evaluate`` gives the data they were measured on.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Values = NDArray[np.generic]
 
 
 def fuse(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-    """The same network with `Pointwise` and `GlobalMean` in the place of stock nodes.
+    """The same network with `Pointwise` and `GlobalMean` instead of standard nodes.
 
     Args:
-        model: a packed graph; it is left as it is.
+        model: a packed graph; it is not modified.
         precision: ``int8`` for the convolutions inside the network, ``float32`` to keep weights as stored. The
-            classifier and one-channel score maps are kept as stored.
+            weights of the classifier and of one-channel score maps are always kept as stored.
     """
     return _Fusion(model, precision).run()
 
@@ -47,12 +47,12 @@ class _Fusion:
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
         self._int8 = precision == "int8"
-        self._count = len(model.graph.node) + len(model.graph.initializer)  # above every number that is taken
+        self._count = len(model.graph.node) + len(model.graph.initializer)  # above every number in use
         graph = self._model.graph
         self._stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         for node in graph.node:
             if node.op_type == "Cast" and node.input[0] in self._stored:
-                self._stored[node.output[0]] = self._stored[node.input[0]]  # float16 that a Cast widens
+                self._stored[node.output[0]] = self._stored[node.input[0]]  # float16, widened by a Cast
         self._made_by = {name: node for node in graph.node for name in node.output}
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         for node in graph.node:
@@ -61,10 +61,10 @@ class _Fusion:
         self._shapes = {
             v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.value_info, *graph.output)
         }
-        self._gone: set[tuple[str, str]] = set()  # nodes that others replace: type and output
+        self._gone: set[tuple[str, str]] = set()  # replaced nodes: (type, output)
 
     def run(self) -> onnx.ModelProto:
-        """Rewrites, and drops what nobody reads any more."""
+        """Rewrite the graph and drop nodes and constants that are no longer used."""
         graph = self._model.graph
         nodes: list[onnx.NodeProto] = []
         for node in graph.node:
@@ -89,7 +89,7 @@ class _Fusion:
         return self._model
 
     def _product(self, node: onnx.NodeProto, weight: Values) -> onnx.NodeProto:
-        """A `Pointwise` for a MatMul, with the leaky clip before it and the bias and signs behind it."""
+        """A `Pointwise` that replaces a MatMul, a leaky clip before it, and a bias and packed signs after it."""
         y = node.output[0]
         inputs, outputs = [node.input[0]], [y]
         bias: Values = np.zeros(weight.shape[1], np.float32)
@@ -117,7 +117,7 @@ class _Fusion:
         return self._custom("Pointwise", [*inputs, *constants], outputs)
 
     def _classifier(self, gemm: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """Nodes for ReduceMean and Gemm; weights as stored."""
+        """Nodes that replace ReduceMean and Gemm; weights as stored."""
         features = self._mean_of(gemm)
         assert features is not None
         y, weight = gemm.output[0], self._stored[gemm.input[1]]
@@ -162,7 +162,7 @@ class _Fusion:
         return readers[0] if len(readers) == 1 and readers[0].op_type == op_type else None
 
     def _store(self, hint: str, what: str, value: Values) -> str:
-        """Named as `GraphBuilder` names them: <hint>_<what>_<number>."""
+        """Store a constant, named as in `GraphBuilder`: <hint>_<what>_<number>."""
         self._count += 1
         name = f"{hint}_{what}_{self._count}"
         self._model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
@@ -174,7 +174,7 @@ class _Fusion:
 
 
 def _alive(nodes: list[onnx.NodeProto], outputs: list[str]) -> list[onnx.NodeProto]:
-    """The nodes that contribute to some outputs, in their order."""
+    """The nodes that contribute to ``outputs``, in order."""
     needed, alive = set(outputs), []
     for node in reversed(nodes):
         if needed.intersection(node.output):
@@ -184,15 +184,15 @@ def _alive(nodes: list[onnx.NodeProto], outputs: list[str]) -> list[onnx.NodePro
 
 
 def rewrite(folder: Path, precision: str, data: Path | None, dataset: str) -> dict[str, object]:
-    """Rewrites a model folder in place; returns what changed, for printing.
+    """Rewrite a model folder in place, and return a summary of the changes for printing.
 
     Raises:
-        ServiceError: the folder holds no valid model.
-        ValueError: it is not a binary one, or the evaluation fails.
+        ServiceError: the folder does not hold a valid model.
+        ValueError: the model is not binary, or the evaluation fails.
     """
     card = Card.load(folder)
     if card.precision != "binary":
-        raise ValueError(f"{card.name} is not a binary model: it has nothing to rewrite")
+        raise ValueError(f"{card.name} is not a binary model: there is nothing to rewrite")
     before = card.path.read_bytes()
     model = fuse(onnx.load_from_string(before), precision)
     content = model.SerializeToString()
@@ -219,7 +219,7 @@ def rewrite(folder: Path, precision: str, data: Path | None, dataset: str) -> di
 
 
 def _change(before: list[dict[str, Any]], after: dict[str, Any], precision: str) -> str:
-    """A sentence for the card: what the precision did to the binary variant's first figure."""
+    """A sentence for the card: the effect of the precision on the binary variant's main metric."""
     found = [m for m in before if (m["dataset"], m["variant"]) == (after["dataset"], after["variant"])]
     if not found:
         return ""
@@ -235,9 +235,11 @@ def main() -> int:
     """Parse arguments, rewrite, print a summary as JSON."""
     parser = Parser(prog="python -m models.export.fuse", description=__doc__)
     parser.add_argument("folder", type=Path, help="<models>/<name>/<version>; rewritten in place")
-    parser.add_argument("--pointwise", choices=POINTWISE_PRECISIONS, default="int8")
-    parser.add_argument("--evaluate", type=Path, help="data to put figures on the card from")
-    parser.add_argument("--dataset", default="dev", help="what the card calls that data")
+    parser.add_argument(
+        "--pointwise", choices=POINTWISE_PRECISIONS, default="int8", help="weight precision (default int8)"
+    )
+    parser.add_argument("--evaluate", type=Path, help="labelled folder or drive to evaluate on for the card")
+    parser.add_argument("--dataset", default="dev", help="name of that data in the card (default dev)")
     args = parser.parse_args()
     try:
         summary = rewrite(args.folder, args.pointwise, args.evaluate, args.dataset)

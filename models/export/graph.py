@@ -16,7 +16,7 @@ from service.backends.dialect import DOMAIN, VERSION
 OPSET = 17
 IR_VERSION = 8
 BATCH = "N"  # symbolic batch dimension
-LARGE = 256  # fewer weights are not worth a smaller type
+LARGE = 256  # arrays with fewer weights are not stored as float16
 
 Shape = tuple[int | str, ...]
 Array = NDArray[np.float64]
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Tensor:
-    """A value of the graph: its name and its shape (the batch is symbolic)."""
+    """A value of the graph: its name and its shape, with a symbolic batch dimension."""
 
     name: str
     shape: Shape
@@ -41,8 +41,8 @@ class Stream:
     """Activations between layers.
 
     Attributes:
-        values: real values, [N,H,W,C] in a packed graph and [N,C,H,W] in a stock one.
-        bits: packed signs of the values, if the operator that made them was asked for these.
+        values: real values, [N,H,W,C] in a packed graph and [N,C,H,W] in a full-precision one.
+        bits: packed signs of the values, if the operator before was told to emit them.
     """
 
     values: Tensor
@@ -51,12 +51,12 @@ class Stream:
 
 @dataclass(frozen=True)
 class After:
-    """What is added to a layer's output by the operator that makes it.
+    """What a layer's last operator adds to the layer's output, and whether it packs the signs of the sum.
 
     Attributes:
         residual: a tensor of the output's shape.
-        bias: a number for each output channel, or one for all.
-        bits: the layer that follows reads plain signs of the sum: emit them, packed (packed graphs only).
+        bias: one number per output channel, or one for all.
+        bits: whether to emit the packed signs of the sum for the next layer (packed graphs only).
     """
 
     residual: Tensor | None = None
@@ -65,21 +65,21 @@ class After:
 
 
 def halved(size: int) -> int:
-    """Size after stride 2 with the paddings used here: ceil(size / 2)."""
+    """Output size of stride 2 with the paddings used here: ceil(size / 2)."""
     return (size + 1) // 2
 
 
 def strided(size: int, stride: int) -> int:
-    """Size after stride 1 or 2 with the paddings used here."""
+    """Output size of stride 1 or 2 with the paddings used here."""
     return halved(size) if stride == 2 else size
 
 
 @dataclass
 class GraphBuilder:
-    """Collects nodes and initialisers; every value's shape is declared, which in-place residuals depend on.
+    """Collects nodes and initialisers. It declares the shape of every value, which in-place residuals depend on.
 
     Attributes:
-        half: store large real-valued initialisers as float16 with a Cast (the runtime folds it at load).
+        half: store large real-valued initialisers as float16 with a Cast, which the runtime folds at load time.
     """
 
     half: bool = False
@@ -89,12 +89,12 @@ class GraphBuilder:
     _count: int = 0
 
     def name(self, hint: str) -> str:
-        """A fresh name."""
+        """A unique name that starts with ``hint``."""
         self._count += 1
         return f"{hint}_{self._count}"
 
     def constant(self, value: NDArray[np.generic], hint: str) -> str:
-        """Store an array as an initialiser of its own type."""
+        """Store an array as an initialiser, keeping its dtype."""
         name = self.name(hint)
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
@@ -103,7 +103,7 @@ class GraphBuilder:
         """Store real-valued weights: float16 plus Cast if ``half`` and large, else float32.
 
         Raises:
-            ValueError: if a weight does not fit float16.
+            ValueError: a weight exceeds the range of float16.
         """
         value = np.asarray(value, np.float32)
         if not self.half or value.size < LARGE:
@@ -117,13 +117,13 @@ class GraphBuilder:
         """Store real-valued weights for an operator that reads float16 itself: float16 if ``half`` and large.
 
         Raises:
-            ValueError: if a weight does not fit float16.
+            ValueError: a weight exceeds the range of float16.
         """
         value = np.asarray(value, np.float32)
         return self.constant(_as_half(value, hint) if self.half and value.size >= LARGE else value, hint)
 
     def op(self, op_type: str, inputs: list[str], shape: Shape, hint: str = "", **attributes: Any) -> Tensor:
-        """Append a stock node with one float output."""
+        """Append a standard node with one float output."""
         name = self.name(hint or op_type.lower())
         self.nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
         return self._declare(name, shape, TensorProto.FLOAT)
@@ -142,7 +142,7 @@ class GraphBuilder:
         return Tensor(name, shape)
 
     def finish(self, image: Shape, output: Tensor, output_name: str) -> onnx.ModelProto:
-        """Close the graph: uint8 input ``image``, float output ``output_name``; checked by onnx."""
+        """Build the model, with uint8 input ``image`` and float output ``output_name``, and check it with ONNX."""
         self.nodes.append(helper.make_node("Identity", [output.name], [output_name], name=f"{output_name}_out"))
         graph = helper.make_graph(
             self.nodes,
@@ -163,12 +163,12 @@ class GraphBuilder:
 def _as_half(value: NDArray[np.float32], hint: str) -> NDArray[np.float16]:
     largest = np.abs(value).max()
     if largest > np.finfo(np.float16).max:
-        raise ValueError(f"{hint}: a weight of {largest:.3g} does not fit float16")
+        raise ValueError(f"{hint}: a weight of {largest:.3g} exceeds the range of float16")
     return value.astype(np.float16)
 
 
 def leaky_clip(builder: GraphBuilder, x: Tensor, hint: str) -> Tensor:
-    """Clip to [-1, 1] plus `LEAKY_SLOPE` of what was cut off, as slope * x + (1 - slope) * clip(x)."""
+    """`models.binarize.functional.leaky_clip` as slope * x + (1 - slope) * clip(x), slope = `LEAKY_SLOPE`."""
     low, high = (builder.constant(np.asarray(v, np.float32), "clip") for v in (-1.0, 1.0))
     clipped = builder.op("Clip", [x.name, low, high], x.shape, f"{hint}_clip")
     slope = builder.constant(np.asarray(LEAKY_SLOPE, np.float32), "slope")

@@ -1,4 +1,4 @@
-"""Heads on the stage outputs: classifier, and the depth decoder of Garg et al. 2016."""
+"""Heads on the stage outputs: the classifier, and the depth decoder of Garg et al. 2016."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def classifier(builder: GraphBuilder, features: Tensor, fc: nn.Linear, *, channe
 def depth_decoder(
     builder: GraphBuilder, features: list[Tensor], network: DepthNet, *, focal_baseline: float, channels_last: bool
 ) -> Tensor:
-    """Score maps summed coarse to fine, then metres: [N,H,W].
+    """Sum the score maps from coarse to fine and convert the sum to metres, [N,H,W].
 
-    BatchNorm and the score's bias fold: bilinear upsampling keeps constants, so all biases are added once at the end.
-    depth = focal_baseline / disparity with disparity = exp(log_min + log_span * sigmoid(total)).
+    BatchNorm folds into the 1x1 weights. Bilinear upsampling preserves constants, so all biases are added once at the
+    end. depth = focal_baseline / disparity with disparity = exp(log_min + log_span * sigmoid(total)).
     """
     bias = 0.0
     total: Tensor | None = None
@@ -76,7 +76,7 @@ def _score(
 
 
 def _pointwise(builder: GraphBuilder, x: Tensor, matrix: Array, bias: str, hint: str) -> Tensor:
-    """The packed operator's real-valued 1x1 convolution in float32: x [N,H,W,C] times [C,O], plus bias [O]."""
+    """The custom operator's real-valued 1x1 convolution in float32: x [N,H,W,C] times [C,O], plus bias [O]."""
     out = matrix.shape[1]
     inputs = [
         x.name,
@@ -87,7 +87,7 @@ def _pointwise(builder: GraphBuilder, x: Tensor, matrix: Array, bias: str, hint:
 
 
 def _upsample(builder: GraphBuilder, x: Tensor, factor: int) -> Tensor:
-    """Bilinear, half-pixel centres (PyTorch's align_corners=False)."""
+    """Bilinear upsampling with half-pixel centres (PyTorch's align_corners=False)."""
     batch, channels, height, width = x.shape
     assert isinstance(height, int) and isinstance(width, int)
     scales = builder.constant(np.array([1, 1, factor, factor], np.float32), "scales")

@@ -1,4 +1,4 @@
-"""Put measured figures on a card with the very command that users repeat: ``python -m service evaluate``."""
+"""Measures the metrics on a card with the command that users can repeat: ``python -m service evaluate``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from models.export.readings import Occasion
 def run_evaluation(
     folder: Path, variant: str, data: Path, *options: str, occasion: Occasion | None = None
 ) -> dict[str, Any]:
-    """What ``python -m service evaluate --json`` prints for one version of a model.
+    """The output of ``python -m service evaluate --json`` for one version of a model.
 
     Args:
-        folder: ``<models>/<name>/<version>``. That version is named: the name alone means another one where there are
-            several, or where a label ``default`` says so.
+        folder: ``<models>/<name>/<version>``. The command gets this version explicitly, because the name alone may
+            select another one.
         variant: ``binary``, ``reference`` or ``full``.
         data: labelled images (``<wnid>/*``) or a drive (``left/`` and its ground truth).
-        options: further options of the command.
-        occasion: of which it is, to log that a drive was read; None for data that are not counted.
+        options: additional options of the command.
+        occasion: logs the evaluation as a reading of the drive; None if it does not count as one.
 
     Raises:
-        ValueError: if the command fails; its own message is passed on.
+        ValueError: the command failed; its message is included.
     """
     model = f"{folder.parent.name}@{folder.name}"
     command = [sys.executable, "-m", "service", "evaluate", "--model", model]
@@ -46,16 +46,16 @@ def evaluate_model(folder: Path, variant: str, data: Path, occasion: Occasion) -
     """Evaluate an exported model as the service runs it.
 
     Args:
-        folder: as for `run_evaluation`, as are ``variant`` and ``data``.
-        variant: how it runs.
-        data: what it is evaluated on.
-        occasion: names the data as the card does, and logs that a drive was read.
+        folder: as for `run_evaluation`.
+        variant: as for `run_evaluation`.
+        data: as for `run_evaluation`.
+        occasion: gives the name of the data on the card, and logs the evaluation as a reading of the drive.
 
     Returns:
         An entry of the card's ``metrics``: {dataset, variant, n, values}.
 
     Raises:
-        ValueError: if the command fails; its own message is passed on.
+        ValueError: the command failed; its message is included.
     """
     figures = run_evaluation(folder, variant, data, occasion=occasion)
     count = int(figures.pop("n"))

@@ -1,7 +1,7 @@
-"""The parts that packed graphs are composed of: custom operators on [N,H,W,C] and the stock ones between them.
+"""Building blocks of packed graphs: custom operators on [N,H,W,C] and the standard operators between them.
 
-Binarisation methods write their layers with these (`BinaryLayer.export`): Pack(x, threshold) makes packed signs,
-BConv(bits, weight, scale, bias, residual) convolves them and adds. BatchNorm and scales are given as numbers a channel.
+Binarisation methods write their layers with these (`BinaryLayer.export`): Pack(x, threshold) packs signs, and
+BConv(bits, weight, scale, bias, residual) convolves them and adds. BatchNorm and scales are passed per channel.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from models.binarize.functional import LEAKY_SLOPE
 from models.export.fold import fold_stem
 from models.export.graph import BATCH, After, Array, GraphBuilder, Shape, Stream, Tensor, halved, strided
 
-STEM_LIMITS = {"int16": 32767, "int8": 127}  # largest weight of an integer stem
+STEM_LIMITS = {"int16": 32767, "int8": 127}  # largest weight magnitude of an integer stem
 STEM_PRECISIONS = (*STEM_LIMITS, "float32")
 POINTWISE_PRECISIONS = ("int8", "float32")
 INT8_LIMIT = 127
 
 
 def pack_weight(weight: NDArray[np.floating]) -> NDArray[np.int32]:
-    """[O,C,KH,KW] -> int32 [O,KH,KW,ceil(C/32)]: bit i of word j is 1 where channel 32j+i is negative (Eq. 1)."""
+    """[O,C,KH,KW] -> int32 [O,KH,KW,ceil(C/32)]: bit i of word j is 1 if channel 32j+i is negative (Eq. 1)."""
     out_channels, channels, height, width = weight.shape
     words = -(-channels // 32)
     negative = np.zeros((out_channels, height, width, words * 32), bool)
@@ -32,23 +32,23 @@ def pack_weight(weight: NDArray[np.floating]) -> NDArray[np.int32]:
 
 
 def bits_shape(activation: Shape) -> Shape:
-    """Shape of the packed signs of [N,H,W,C]: [N,H+2,W+2,ceil(C/32)] (a border of zero words all around)."""
+    """Shape of the packed signs of [N,H,W,C]: [N,H+2,W+2,ceil(C/32)], with a border of zero words."""
     batch, height, width, channels = activation
     assert isinstance(height, int) and isinstance(width, int) and isinstance(channels, int)
     return (batch, height + 2, width + 2, -(-channels // 32))
 
 
 class PackedOps:
-    """Writes the parts into a graph; every tensor is [N,H,W,C], "bits" are its packed signs.
+    """Writes building blocks into a graph; every tensor is [N,H,W,C], and "bits" are its packed signs.
 
     Args:
         builder: the graph.
-        stem_precision: ``int16`` and ``int8`` store the first convolution as integer weights of that range with a scale
-            a channel, which run on exact integers (both as int16 in the file: the operator takes its faster 8-bit path
-            when all weights fit); ``float32`` stores floats.
+        stem_precision: ``int16`` and ``int8`` store the first convolution as integer weights in that range with a scale
+            per channel, and its sums are exact integers. Both are int16 in the file: the operator takes its faster
+            8-bit path if all weights fit. ``float32`` stores floats.
         pointwise_precision: ``int8`` stores the real-valued 1x1 convolutions inside the network as 8-bit weights with a
-            scale a channel, and the operator rounds each pixel's values to 8 bits with a scale a pixel; ``float32``
-            computes in float32, on weights stored as the builder stores real-valued ones.
+            scale per channel, and the operator quantises activations to 8 bits with a scale per pixel. ``float32``
+            computes in float32, with weights stored as `GraphBuilder.real_constant` does.
 
     Raises:
         ValueError: a precision is unknown.
@@ -98,7 +98,7 @@ class PackedOps:
         return self._custom("Stem", ["image", *constants], shape, "stem", bits, stride=stride, pool=int(pool))
 
     def pack(self, values: Tensor, hint: str, *, threshold: Array | NDArray[np.float32] | float = 0.0) -> Tensor:
-        """Bits that are set where a value is less than its channel's threshold, or the one of all."""
+        """Bits that are set where a value is below the threshold, which is one per channel or one for all."""
         inputs = [values.name]
         if np.any(np.asarray(threshold) != 0.0):
             each = np.broadcast_to(np.asarray(threshold, np.float32), (values.size(3),))
@@ -106,11 +106,11 @@ class PackedOps:
         return self._builder.custom("Pack", inputs, [(bits_shape(values.shape), TensorProto.INT32)], hint)[0]
 
     def signs(self, stream: Stream, hint: str) -> Tensor:
-        """Plain signs of a stream: those that its maker emitted, or packed now."""
+        """Packed signs of a stream at threshold 0: those already emitted, or from a new Pack."""
         return stream.bits if stream.bits is not None else self.pack(stream.values, hint)
 
     def stored(self, weight: Array, hint: str) -> str:
-        """Name of the packed signs of weight [O,C,K,K] in the file, for several `bconv`s that convolve with them."""
+        """Store the packed signs of weight [O,C,K,K] and return their name, for use by several `bconv` calls."""
         return self._builder.constant(pack_weight(weight), f"{hint}_weight")
 
     def bconv(
@@ -125,17 +125,17 @@ class PackedOps:
         *,
         stored: str | None = None,
     ) -> Stream:
-        """Binary convolution: scale * sums + bias, plus what comes ``after``: [N,OH,OW,O].
+        """Binary convolution: scale * sums + bias + ``after``, [N,OH,OW,O].
 
         Args:
-            bits: of [N,H,W,C].
-            weight: [O,C,K,K], of which the signs count (Eq. 1).
+            bits: packed signs of [N,H,W,C].
+            weight: [O,C,K,K]; only its signs are used (Eq. 1).
             scale: [O].
-            bias: [O], or one for all.
+            bias: [O], or one number for all channels.
             stride: 1 or 2.
-            after: what else is added.
-            hint: start of the nodes' names.
-            stored: the weight's name, if it is in the file already.
+            after: what else to add.
+            hint: prefix of the node names.
+            stored: name of the weight, if it has been stored already.
         """
         out_channels, channels, kernel, _ = weight.shape
         shape: Shape = (BATCH, strided(bits.size(1) - 2, stride), strided(bits.size(2) - 2, stride), out_channels)
@@ -152,7 +152,7 @@ class PackedOps:
         return self._custom("BConv", inputs, shape, hint, after.bits, channels=channels, kernel=kernel, stride=stride)
 
     def avg_pool2(self, x: Tensor) -> Tensor:
-        """2x2 average pool of stride 2; an odd last row or column is averaged over what exists."""
+        """2x2 average pool with stride 2; windows that overlap the border average only the pixels inside."""
         batch, _, _, channels = x.shape
         shape: Shape = (batch, halved(x.size(1)), halved(x.size(2)), channels)
         return self._builder.custom("AvgPool2", [x.name], [(shape, TensorProto.FLOAT)], "pool")[0]
@@ -183,7 +183,7 @@ class PackedOps:
         return self._custom("Pointwise", inputs, (*x.shape[:-1], matrix.shape[1]), hint, bits)
 
     def affine(self, x: Tensor, scale: Array, bias: Array, hint: str) -> Tensor:
-        """Return scale * x + bias, a number each a channel: a BatchNorm that no convolution absorbs."""
+        """Return scale * x + bias per channel: a BatchNorm that no convolution absorbs."""
         scaled = self._builder.op("Mul", [x.name, self._vector(scale, f"{hint}_scale")], x.shape)
         return self._builder.op("Add", [scaled.name, self._vector(bias, f"{hint}_bias")], x.shape, hint)
 
@@ -192,7 +192,7 @@ class PackedOps:
         return self._builder.op("Mul", [x.name, factor.name], x.shape, hint)
 
     def add(self, x: Tensor, after: After, hint: str) -> Stream:
-        """Add what comes after to x, by stock operators."""
+        """Add ``after`` to x with standard operators."""
         y = x
         if np.any(np.asarray(after.bias) != 0.0):
             bias = np.broadcast_to(np.asarray(after.bias, np.float64), (x.size(3),))
@@ -209,7 +209,7 @@ class PackedOps:
         mean = builder.op("ReduceMean", [magnitude.name], (batch, height, width, 1), hint, axes=[3], keepdims=1)
         if kernel == 1 and stride == 1:
             return mean
-        # One channel: [N,H,W,1] and [N,1,H,W] are the same numbers in the same order.
+        # With one channel, [N,H,W,1] and [N,1,H,W] have the same memory layout.
         planar = self._reshape(mean, (batch, 1, height, width))
         high, wide = strided(x.size(1), stride), strided(x.size(2), stride)
         pooled = builder.op(

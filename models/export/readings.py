@@ -1,7 +1,7 @@
-"""How often a drive that figures are reported on was read: one line of JSON for each reading, beside the pages.
+"""Log of all evaluations on the drives that results are reported on: one JSON line per reading, beside the pages.
 
-A drive that is looked at often is no longer unseen. `models.export` (with ``--evaluate``), `models.export.fuse` and
-`models.eval.depth_page` all read it by `models.export.measure.run_evaluation`, which logs here.
+The more often a drive is evaluated on, the less it is an unseen test set. `models.export` (with ``--evaluate``),
+`models.export.fuse` and `models.eval.depth_page` evaluate with `models.export.measure.run_evaluation`, which logs here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ READINGS = ROOT / "docs" / "models" / "depth-readings.jsonl"
 
 
 def commit() -> str:
-    """The checkout's commit, 12 digits."""
+    """The checked-out commit, 12 digits; ``unknown`` without git."""
     command = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603  # fixed
@@ -30,13 +30,13 @@ def commit() -> str:
 
 @dataclass(frozen=True)
 class Occasion:
-    """One run of a program that reads a data set, however many variants it evaluates.
+    """One run of a program that evaluates on a data set, with any number of variants.
 
     Attributes:
         source: the program.
-        dataset: what its figures call the data.
-        path: of the log.
-        date: when it began, UTC, to the minute.
+        dataset: name of the data in its results.
+        path: the log file.
+        date: start time, UTC, to the minute.
     """
 
     source: str
@@ -45,12 +45,12 @@ class Occasion:
     date: str
 
     def log(self, folder: Path, variant: str, printed: dict[str, Any]) -> None:
-        """Append what was read of a drive; figures of a classifier are none.
+        """Append an evaluation on a drive to the log; evaluations of classifiers are not logged.
 
         Args:
             folder: ``<models>/<name>/<version>``.
-            variant: that was evaluated.
-            printed: what ``service evaluate --json`` printed of it.
+            variant: the evaluated variant.
+            printed: output of ``service evaluate --json``.
         """
         if "delta1" not in printed:
             return
@@ -64,14 +64,14 @@ class Occasion:
 
 
 def occasion(source: str, dataset: str, path: Path = READINGS) -> Occasion:
-    """An occasion that begins now."""
+    """An `Occasion` that starts now."""
     return Occasion(source, dataset, path, datetime.now(UTC).isoformat(timespec="minutes"))
 
 
 def count(path: Path, model: str) -> int:
-    """On how many occasions a model of this name was evaluated, of whatever weights and version.
+    """The number of occasions on which a model of this name was evaluated, with any weights and version.
 
-    Lines that were written from notes say in ``what`` which occasion they are of, since only their day is known.
+    For entries recorded from notes only the day is known, so ``what`` tells their occasions apart.
     """
     entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     own = (entry for entry in entries if entry["model"].partition("@")[0] == model)

@@ -1,9 +1,9 @@
-"""Networks of 1-bit layers, or of real-valued ones in their place, as graphs: which shortcut is added to which layer.
+"""Export of networks of 1-bit layers (or their real-valued counterparts): which shortcut is added to which layer.
 
     stem -> layer (+ shortcut) -> layer (+ shortcut) ... -> head
 
-Layers write themselves (`BinaryLayer.export`, `RealLayer.export`). The shortcut's tensor, and the bias of a real 1x1
-shortcut, are handed to the layer that they are added to, which folds them into its last operator.
+Layers write themselves (`BinaryLayer.export`, `RealLayer.export`). Each layer gets the shortcut's tensor, and the bias
+of a real 1x1 shortcut, and folds them into its last operator.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class StructureExporter:
     """Writes the blocks of one network.
 
     Attributes:
-        ops: of a packed graph or of a stock one, as the network's layers are.
-        bits: layers read plain signs, so each but the last emits them for the next.
+        ops: building blocks of a packed graph (1-bit layers) or a full-precision graph (real-valued layers).
+        bits: whether layers read plain signs, so that every layer but the last emits them for the next.
     """
 
     ops: PackedOps | FloatOps
@@ -44,7 +44,7 @@ class StructureExporter:
         *,
         last: bool = False,
     ) -> Stream:
-        """One layer and what is added to it; ``last`` if no layer reads its output."""
+        """One layer plus ``residual`` and ``bias``; ``last`` if no layer reads its output."""
         after = After(residual, bias, self.bits and not last)
         if isinstance(self.ops, PackedOps):
             assert isinstance(layer, BinaryLayer)
@@ -53,7 +53,7 @@ class StructureExporter:
         return layer.export(self.ops, x, after, hint)
 
     def shortcut(self, x: Tensor, downsample: Downsample | None, hint: str) -> tuple[Tensor, Array | float]:
-        """A block's shortcut and its bias: identity, or pooled real 1x1 + BatchNorm."""
+        """A block's shortcut and its bias: the identity, or average pool, real 1x1 and BatchNorm."""
         if downsample is None:
             return x, 0.0
         weight, bias = fold_conv_bn(downsample.conv_bn)
@@ -102,10 +102,10 @@ class StructureExporter:
 def encoder(
     builder: GraphBuilder, image: Shape, network: BiRealNet, *, stem_precision: str, pointwise_precision: str
 ) -> list[Tensor]:
-    """The four stages' outputs for the graph input ``image``: NHWC of a binary network, NCHW of a real-valued one."""
+    """Outputs of the four stages for the graph input ``image``: NHWC if the network is binary, else NCHW."""
     config = network.config
     bits = all(m.reads_plain_signs for m in network.modules() if isinstance(m, BinaryLayer)) and config.binary
-    # A real-valued first 1x1 reads no signs.
+    # A real-valued first 1x1 convolution does not read signs.
     first_reads_bits = bits and not (config.bottleneck and config.structure == "bireal" and config.first_1x1_real)
     ops: PackedOps | FloatOps
     if config.binary:

@@ -1,8 +1,8 @@
-"""Does the exported graph compute what the PyTorch network does?
+"""Verifies that an exported graph computes what the PyTorch network does.
 
-A packed graph is compared through its float reference: layers agree to rounding, but a value within rounding of
-zero may get the other sign and change what follows, so outputs are compared statistically. The serving code's audit
-compares the bit-packed operator with the reference exactly, layer by layer.
+A packed graph is compared through its float reference. Layers agree up to rounding errors, but these can flip the sign
+of a value near zero and change everything after it, so outputs are compared statistically. The service's audit compares
+the bit-packed operators with the reference exactly, layer by layer.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from models.train.depth import FX_BASELINE
 from service.backends.derive import derive_reference
 from service.backends.dialect import DOMAIN
 
-# Of logits or log depths. A wrong fold or layout gives far less; in a 1-bit net a value within rounding of zero may get
-# the other sign, and fifty layers multiply what follows.
+# Correlation of logits or log depths. A wrong fold or layout gives far less. In a 1-bit network, signs flipped by
+# rounding errors near zero add up over fifty layers.
 MIN_CORRELATION = {"full": 0.999, "binary": 0.95}
 IMAGES = 8
 
@@ -29,11 +29,11 @@ Images = NDArray[np.uint8]
 
 
 class VerificationError(RuntimeError):
-    """The exported graph disagrees with PyTorch."""
+    """The exported graph's outputs disagree with PyTorch's."""
 
 
 def smooth_images(count: int, height: int, width: int, seed: int = 0) -> Images:
-    """Photo-like test images (low frequencies dominate): uint8 [count,height,width,3]."""
+    """Photo-like test images, dominated by low frequencies: uint8 [count,height,width,3]."""
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(count, 3, height, width)
     for cells in (2, 4, 8, 16, 32):
@@ -45,18 +45,18 @@ def smooth_images(count: int, height: int, width: int, seed: int = 0) -> Images:
 
 @torch.no_grad()
 def verify(network: BiRealNet | ResNet | DepthNet, model: onnx.ModelProto, height: int, width: int) -> dict[str, float]:
-    """Compare outputs on synthetic images, twice.
+    """Compare PyTorch's outputs on synthetic images with those of two exports.
 
-    A float32 export of the network must agree with PyTorch: this proves wiring, folding and packing. The model as it
-    ships (float16 storage, integer stem, 8-bit 1x1 convolutions) is then compared for the record: what its rounding
-    does is measured on real data, not bounded here.
+    A float32 export of the network must agree with PyTorch, which verifies wiring, folding and packing. The shipped
+    model (float16 storage, integer stem, 8-bit 1x1 convolutions) is compared for information only: the effect of its
+    rounding is measured on real data.
 
     Returns:
         ``correlation`` and ``max_difference`` of the float32 export's outputs (log depth for depth networks), and
         ``shipped_correlation``.
 
     Raises:
-        VerificationError: if the float32 export's correlation is below `MIN_CORRELATION`.
+        VerificationError: the float32 export's correlation is below `MIN_CORRELATION`.
     """
     images = smooth_images(IMAGES, height, width)
     expected = network(normalise(torch.from_numpy(images).permute(0, 3, 1, 2))).numpy()
@@ -71,8 +71,8 @@ def verify(network: BiRealNet | ResNet | DepthNet, model: onnx.ModelProto, heigh
     least = MIN_CORRELATION["binary" if backbone.config.binary else "full"]
     if not correlation >= least:
         raise VerificationError(
-            f"the exported graph's outputs correlate {correlation:.4f} with PyTorch's, at least {least} is "
-            "expected: a layer was exported wrongly"
+            f"the exported graph's outputs have a correlation of {correlation:.4f} with PyTorch's, below the minimum "
+            f"of {least}: a layer was exported incorrectly"
         )
     return {
         "correlation": correlation,
@@ -82,7 +82,7 @@ def verify(network: BiRealNet | ResNet | DepthNet, model: onnx.ModelProto, heigh
 
 
 def _outputs(model: onnx.ModelProto, images: Images) -> NDArray[np.float32]:
-    """Outputs of a model in stock operators (log depth for depth networks)."""
+    """A model's outputs, computed with standard operators (log depth for depth networks)."""
     packed = any(node.domain == DOMAIN for node in model.graph.node)
     stock = derive_reference(model).model if packed else model
     session = ort.InferenceSession(stock.SerializeToString(), providers=["CPUExecutionProvider"])

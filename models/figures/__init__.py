@@ -1,1 +1,1 @@
-"""The paper's analysis figures (Fig. 3, 5, 7, 8, 9), drawn from trained networks, and the plots of model cards."""
+"""The paper's analysis figures (Fig. 3, 5, 7, 8, 9), drawn from trained networks, and training curves."""

@@ -3,9 +3,9 @@
     python -m models.figures --bireal PT --original PT --relu PT --clip PT --images DIR --out docs/figures
     python -m models.figures --log RUN/log.jsonl --title bireal18-tiny100 --out docs/figures
 
-The first takes four networks of structure ``bireal`` and 18 layers: a 1-bit one trained with the magnitude-aware
-update, one with the original update, and the real-valued ones with ReLU and with clip; they see the images at --size,
-which is to be that of their training. The second draws a run's curves.
+The first command takes four 18-layer networks of structure ``bireal``: 1-bit networks trained with the magnitude-aware
+and with the original update, and real-valued ones with ReLU and with clip. ``--size`` must be the image size they were
+trained at. The second command draws the curves of a training run.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ IMAGES_A_CLASS = 20
 
 
 def network_at(path: Path) -> BiRealNet:
-    """The network of a checkpoint.
+    """Load the network of a checkpoint.
 
     Raises:
-        ValueError: if it is not one of basic blocks with a shortcut around every convolution.
+        ValueError: it is not a network of basic blocks with a shortcut around every convolution.
     """
     network = load_network(path)
     if not isinstance(network, BiRealNet) or network.config.structure != "bireal" or network.config.bottleneck:
@@ -47,7 +47,7 @@ def network_at(path: Path) -> BiRealNet:
 
 
 def analyse(args: argparse.Namespace) -> dict[str, Any]:
-    """Draw the figures, return their numbers."""
+    """Draw the figures and return the numbers for their page."""
     networks = {name: network_at(getattr(args, name)) for name in ("bireal", "original", "relu", "clip")}
     images, _ = load_folder(args.images, IMAGES_A_CLASS)
     x = normalise(scaled(torch.from_numpy(images).permute(0, 3, 1, 2).float(), args.size))
@@ -92,20 +92,20 @@ def analyse(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Draw what the arguments ask for."""
+    """Draw a run's curves, or the figures and their page."""
     parser = Parser(prog="python -m models.figures", description=__doc__.splitlines()[0])
     for name in ("bireal", "original", "relu", "clip"):
         parser.add_argument(f"--{name}", type=Path, help="checkpoint, see models/figures/__main__.py")
-    parser.add_argument("--images", type=Path, help="folder of <class>/<image> of 32x32, for activations")
+    parser.add_argument("--images", type=Path, help="folder of 32x32 images, <class>/<image>, for activations")
     parser.add_argument(
-        "--size", type=int, default=Budget.size, help=f"side that the networks see them at (default {Budget.size})"
+        "--size", type=int, default=Budget.size, help=f"size that images are scaled to (default {Budget.size})"
     )
     parser.add_argument("--log", type=Path, help="a run's log.jsonl: draw its curves instead")
-    parser.add_argument("--title", default="", help="of the curves, and of their file")
-    parser.add_argument("--out", type=Path, default=Path("docs/figures"))
+    parser.add_argument("--title", default="", help="title of the curves, also used in their file name")
+    parser.add_argument("--out", type=Path, default=Path("docs/figures"), help="output folder (default docs/figures)")
     args = parser.parse_args()
     if args.size < 1:
-        parser.error(f"--size {args.size} is not a number of pixels")
+        parser.error(f"--size {args.size}: must be at least 1")
     try:
         if args.log:
             title = args.title or args.log.parent.name

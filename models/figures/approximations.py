@@ -1,4 +1,4 @@
-"""Fig. 7: what stands for the sign in the backward pass, its derivative, and how far it is from the sign."""
+"""Fig. 7: the approximations of the sign in the backward pass, their derivatives and their distance from the sign."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Curve = NDArray[np.float64]
 
 
 def curves(gradient: str) -> tuple[Curve, Curve, Curve]:
-    """(a, F(a), F'(a)) of the approximation whose derivative training uses; F is its integral from F(-inf) = -1."""
+    """(a, F(a), F'(a)): F' is the surrogate derivative used in training, F its integral with F(-inf) = -1."""
     a = np.arange(-RANGE, RANGE + STEP / 2, STEP)
     slope = GRADIENTS[gradient](torch.from_numpy(a)).numpy().astype(np.float64)
     middle = (slope[1:] + slope[:-1]) / 2
@@ -27,11 +27,11 @@ def curves(gradient: str) -> tuple[Curve, Curve, Curve]:
 
 
 def shaded_area(gradient: str) -> float:
-    """Area between the sign and the approximation, by the trapezium rule on each side of zero."""
+    """Area between the sign and the approximation, by the trapezoidal rule on each side of zero."""
     a, value, _ = curves(gradient)
     gap = np.abs(np.where(a < 0, -1.0, 1.0) - value)
     left, right = a < -STEP / 2, a > STEP / 2
-    # at zero the sign jumps: both sides end with their own limit there
+    # the sign jumps at zero, so each side uses its own limit there
     centre = float(value[np.argmin(np.abs(a))])
     return float(
         np.trapezoid(np.append(gap[left], abs(-1.0 - centre)), dx=STEP)
@@ -40,7 +40,7 @@ def shaded_area(gradient: str) -> float:
 
 
 def draw() -> Figure:
-    """Three panels above each other's derivatives."""
+    """Draw the three approximations above their derivatives."""
     figure = Figure(figsize=(9, 4.6))
     axes = figure.subplots(2, 3, sharex=True)
     for column, (gradient, title) in enumerate(TITLES.items()):

@@ -1,4 +1,4 @@
-"""Representational capability (paper Sec. 3.1 to 3.3, Fig. 3 and 5): how many configurations a feature map can take."""
+"""Representational capability (paper Sec. 3.1 to 3.3, Fig. 3 and 5): the number of configurations of a feature map."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from models.binarize.functional import sign
 
 
 def choices(channels: int, kernel: int) -> int:
-    """Values that one sum of ``kernel``^2 * ``channels`` signs can take: n + 1 for n terms, as they differ by 2."""
+    """Number of values of a sum of n = ``kernel``^2 * ``channels`` signs: n + 1, since they are 2 apart."""
     return channels * kernel**2 + 1
 
 
 @dataclass(frozen=True)
 class Capability:
-    """Of one feature map, as the choices an entry and the number of entries: R = choices ** entries.
+    """Capability R = choices ** entries of one feature map.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         entries: height times width times channels.
-        sum_choices: of the convolution's output, an entry.
-        shortcut_choices: with the real-valued shortcut added, an entry: the product of what is added.
+        sum_choices: choices per entry of the convolution's output.
+        shortcut_choices: choices per entry with the real-valued shortcut added: the product over the summands.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Capability:
 
 
 def paper_example() -> Capability:
-    """Sec. 3.1 and 3.2: 32 channels of 14x14, 3x3 kernels, one block before and this one."""
+    """The example of Sec. 3.1 and 3.2: 32 channels of 14x14, 3x3 kernels, this block and the one before."""
     each = choices(32, 3)
     return Capability("32 channels of 14x14", 14 * 14 * 32, each, each**2)
 
 
 def bottleneck_entry(channels: int, expanded: int) -> tuple[int, int, int]:
-    """Sec. 3.3: choices of the three sums of a bottleneck, read 1x1, 3x3, 1x1."""
+    """Sec. 3.3: choices of the three sums of a bottleneck, in the order 1x1, 3x3, 1x1."""
     return choices(expanded, 1), choices(channels, 3), choices(channels, 1)
 
 
@@ -57,7 +57,7 @@ def bottleneck_entry(channels: int, expanded: int) -> tuple[int, int, int]:
 def layers(network: BiRealNet, x: Tensor) -> list[Capability]:
     """Capability of each block of a network of basic blocks with ``structure="bireal"``, for inputs x [N,3,H,W].
 
-    A real-valued 1x1 shortcut (between stages) starts the product anew: its values are real already.
+    The product restarts at a real-valued 1x1 shortcut (between stages), whose values are real anyway.
     """
     found: list[Capability] = []
     shapes: dict[nn.Module, torch.Size] = {}
@@ -83,7 +83,7 @@ def layers(network: BiRealNet, x: Tensor) -> list[Capability]:
 
 @torch.no_grad()
 def distinct_sums(network: BiRealNet, x: Tensor) -> dict[str, tuple[int, int]]:
-    """How many values the sums of each 1-bit convolution really take on x: layer -> (distinct, possible)."""
+    """Number of distinct sums of each 1-bit convolution observed on x: layer -> (distinct, possible)."""
     found: dict[str, tuple[int, int]] = {}
     hooks = []
 

@@ -12,34 +12,34 @@ from matplotlib.figure import Figure
 from models.figures.style import BLUE, GREY, ORANGE
 
 WINDOW = 8  # logged steps in a running mean
-METRICS = {"top1": "top-1", "delta1": "delta < 1.25"}  # what a run is chosen by: classification, depth
+METRICS = {"top1": "top-1", "delta1": "delta < 1.25"}  # model selection metrics: classification, depth
 
 
 def read_log(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(records of steps, records of held-out figures) of a run, in the order of training.
+    """(step records, held-out records) of a run, in the order of training.
 
-    An older log of a run that was killed and resumed repeats steps since a checkpoint: the later record of each counts.
+    Older logs of runs that were killed and resumed repeat the steps after a checkpoint; the last record of a step wins.
 
     Raises:
-        ValueError: if the log has no step.
+        ValueError: the log has no steps.
     """
     records = [json.loads(line) for line in path.read_text().splitlines()]
     steps = {(r["epoch"], r["step"]): r for r in records if "loss" in r}
     held_out = {r["epoch"]: r for r in records if "held_out" in r}
     if not steps:
-        raise ValueError(f"{path} has no step: is it the log.jsonl of models.train?")
+        raise ValueError(f"{path} has no steps: is it a log.jsonl written by models.train?")
     return [steps[at] for at in sorted(steps)], [held_out[epoch] for epoch in sorted(held_out)]
 
 
 def position(record: dict[str, Any], per_epoch: int) -> float:
-    """Epochs done, of a step's record."""
+    """Number of epochs trained at a step's record."""
     return float(record["epoch"]) + float(record["step"]) / per_epoch
 
 
 def draw(path: Path, title: str) -> Figure:
-    """Loss, accuracy and, for a network of 1-bit layers, flipped signs and activations inside [-1, 1], over epochs.
+    """Draw loss and accuracy over epochs and, for 1-bit networks, flipped signs and activations inside [-1, 1].
 
-    Accuracy is top-1 of a classifier, the share of pixels with delta < 1.25 of a depth network.
+    Accuracy is top-1 for a classifier, and the share of pixels with delta < 1.25 for a depth network.
     """
     steps, held_out = read_log(path)
     metric = next((m for m in METRICS if held_out and m in held_out[0]["held_out"]), "top1")

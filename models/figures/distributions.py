@@ -1,4 +1,4 @@
-"""Fig. 8: real and binary weights of a trained network. Fig. 9: activations behind ReLU and behind clip."""
+"""Fig. 8: real and binary weights of a trained network. Fig. 9: activations after ReLU and after clip."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ BINS = 60
 
 @dataclass(frozen=True)
 class WeightMagnitudes:
-    """Of one 1-bit layer.
+    """Weight magnitudes of one 1-bit layer.
 
     Attributes:
         real: mean |W_r|.
-        aware: mean |W_b| with the magnitude-aware sign (Eq. 19): the same by construction.
-        sign: |W_b| with the plain sign: 1.
-        outside: share of weights beyond 1 in magnitude, which get no gradient.
+        aware: mean |W_b| with the magnitude-aware sign (Eq. 19), equal to ``real`` by construction.
+        sign: |W_b| with the plain sign, i.e. 1.
+        outside: fraction of weights with |W_r| > 1, which get no gradient.
     """
 
     real: float
@@ -33,7 +33,7 @@ class WeightMagnitudes:
 
 
 def weight_magnitudes(network: nn.Module) -> dict[str, WeightMagnitudes]:
-    """Magnitudes by layer, of a network of the method ``bireal``."""
+    """Magnitudes by layer, for a network of the method ``bireal``."""
     set_phase(network, Phase.BINARY)
     found = {}
     for name, module in network.named_modules():
@@ -49,7 +49,7 @@ def weight_magnitudes(network: nn.Module) -> dict[str, WeightMagnitudes]:
 
 
 def draw_weights(network: nn.Module, layers: list[str]) -> Figure:
-    """Histograms of W_r with the binary values as lines: the plain sign's above, the magnitude-aware ones below."""
+    """Histograms of W_r with the binary values as lines: plain sign in the top row, magnitude-aware in the bottom."""
     figure = Figure(figsize=(9, 4.4))
     axes = figure.subplots(2, len(layers))
     modules = dict(network.named_modules())
@@ -72,7 +72,7 @@ def draw_weights(network: nn.Module, layers: list[str]) -> Figure:
 
 @torch.no_grad()
 def activations(network: nn.Module, x: Tensor, phase: Phase) -> dict[str, Tensor]:
-    """Outputs of every non-linearity in ``phase``, flat, by layer."""
+    """Flattened outputs of every non-linearity in ``phase``, by layer."""
     set_phase(network, phase)
     found: dict[str, Tensor] = {}
 
@@ -87,7 +87,7 @@ def activations(network: nn.Module, x: Tensor, phase: Phase) -> dict[str, Tensor
 
 
 def draw_activations(relu: dict[str, Tensor], clip: dict[str, Tensor], layers: list[str]) -> Figure:
-    """Histograms after ReLU above, after clip below."""
+    """Histograms of activations: after ReLU in the top row, after clip in the bottom row."""
     figure = Figure(figsize=(9, 4.2))
     axes = figure.subplots(2, len(layers))
     for column, name in enumerate(layers):

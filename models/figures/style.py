@@ -1,4 +1,4 @@
-"""One look for all plots, and files that are the same whenever they are drawn again."""
+"""A common style for all plots, with reproducible output files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BLUE, ORANGE, GREY = "#3465a4", "#ce5c00", "#888888"
 
 mpl.use("Agg")
 mpl.rcParams |= {
-    "svg.hashsalt": "bireal",  # ids of elements do not depend on the run
+    "svg.hashsalt": "bireal",  # makes element ids reproducible
     "svg.fonttype": "path",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -23,6 +23,6 @@ mpl.rcParams |= {
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write an SVG without date."""
+    """Write an SVG file without a date."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="svg", bbox_inches="tight", metadata={"Date": None})

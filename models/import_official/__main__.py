@@ -1,7 +1,7 @@
-"""``python -m models.import_official CHECKPOINT --depth 18|34|50 --out DIR``: a servable model of others' weights.
+"""``python -m models.import_official CHECKPOINT --depth 18|34|50 --out DIR``: convert others' weights to a model.
 
-Takes checkpoints of the official Bi-Real PyTorch code and ResNets in torchvision's and timm's naming (as ``full``).
-Writes DIR/<name>/<version>/ with model.onnx and card.yaml: the service serves it from its model folder.
+Reads checkpoints of the official Bi-Real PyTorch code, and of ResNets with the names of torchvision and timm (as
+``full``). Writes DIR/<name>/<version>/ with model.onnx and card.yaml. The service serves it if DIR is its model folder.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from models.train.recipe import Recipe
 
 SIZE, RESIZE_SHORTER = 224, 256  # paper Sec. 4.1: the centre crop of the image scaled to 256
 LIMITS = (
-    "Imported weights: the figures of their authors hold for their code; evaluate it here before you rely on it.",
+    "Imported weights: the authors' published accuracy holds for their own code; evaluate it before you rely on it.",
     "Knows its {classes} classes only; for anything else it names the nearest of them: read the probability.",
     "Probabilities are not calibrated.",
 )
 
 
 def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
-    """Import one checkpoint by the parsed arguments; returns a summary for printing.
+    """Import one checkpoint as the parsed arguments say, and return a summary for printing.
 
     Raises:
-        FileNotFoundError, ValueError: bad arguments or files; a mismatch lists what is missing and unexpected.
-        VerificationError: the graph does not compute what PyTorch does.
+        FileNotFoundError, ValueError: bad arguments or files; a mismatch lists the missing and unexpected tensors.
+        VerificationError: the graph's outputs differ from PyTorch's.
     """
     if args.size < 32 or args.size % 32:
-        # The official code's average pool drops an odd last row, ours does not: multiples of 32 have none.
+        # The average pool of the official code drops an odd last row and ours does not; multiples of 32 avoid the case.
         raise ValueError(f"--size {args.size} is not a multiple of 32")
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out {args.out} is a file: give a folder")
     if args.checkpoint_out and args.checkpoint_out.is_dir():
-        raise ValueError(f"--checkpoint-out {args.checkpoint_out} is a folder: give a file's name")
+        raise ValueError(f"--checkpoint-out {args.checkpoint_out} is a folder: give a file name")
     imported = to_network(read_state_dict(args.checkpoint), args.depth)
     network = imported.network
     arch = network.config
@@ -65,8 +65,8 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
     notes = f"Imported from a checkpoint of {imported.kind}."
     if imported.zero_weights:
         notes += (
-            f" {imported.zero_weights} of its 1-bit weights are exactly zero: they count as +1 here (paper Eq. 1), "
-            "while torch.sign, which the official code uses, gives 0."
+            f" {imported.zero_weights} of its 1-bit weights are exactly zero: their sign is +1 here (paper Eq. 1), "
+            "but 0 in the official code, which uses torch.sign."
         )
     options = f"--depth {arch.depth} --size {args.size} --stem {args.stem} --pointwise {args.pointwise}"
     card = make_card(
@@ -103,26 +103,29 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse arguments, import, print a summary as JSON."""
+    """Parse arguments, import the checkpoint, print a summary as JSON."""
     parser = Parser(
         prog="python -m models.import_official",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, help="a .pth file: a state dict, or a dictionary with one")
-    parser.add_argument("--depth", type=int, required=True, help="layers: 18, 34, 50 (a ResNet also 152)")
-    parser.add_argument("--out", type=Path, required=True, help="model folder; writes OUT/<name>/<version>/")
-    parser.add_argument(
-        "--checkpoint-out", type=Path, help="also write a checkpoint that `models.train --init` can start from"
-    )
+    parser.add_argument("checkpoint", type=Path, help="a .pth file: a state dict, or a dictionary that contains one")
+    parser.add_argument("--depth", type=int, required=True, help="layers: 18, 34 or 50 (ResNet: also 152)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of models; writes OUT/<name>/<version>/")
+    parser.add_argument("--checkpoint-out", type=Path, help="also write a checkpoint for `models.train --init`")
     parser.add_argument("--name", help="model name (default: bireal<depth>-imported or resnet<depth>-imported)")
-    parser.add_argument("--version", default="1")
+    parser.add_argument("--version", default="1", help="model version (default 1)")
     parser.add_argument("--classes", type=Path, help="class list in output order (default: class 0, class 1, ...)")
     parser.add_argument("--full", help="full-precision twin of a Bi-Real net (default: resnet<depth>-imported)")
     parser.add_argument("--size", type=int, default=SIZE, help="input height and width, a multiple of 32 (default 224)")
-    parser.add_argument("--stem", choices=STEM_PRECISIONS, default="int16", help="a Bi-Real net's first convolution")
     parser.add_argument(
-        "--pointwise", choices=POINTWISE_PRECISIONS, default="int8", help="a Bi-Real net's real-valued 1x1 convolutions"
+        "--stem", choices=STEM_PRECISIONS, default="int16", help="precision of a Bi-Real net's first convolution"
+    )
+    parser.add_argument(
+        "--pointwise",
+        choices=POINTWISE_PRECISIONS,
+        default="int8",
+        help="precision of a Bi-Real net's real-valued 1x1 convolutions",
     )
     parser.add_argument(
         "--data", default="ImageNet-1k, by the checkpoint's authors", help="training data, for the card"

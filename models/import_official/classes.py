@@ -1,4 +1,4 @@
-"""Class names for an imported classifier: from a file, or generic ones."""
+"""Class names of an imported classifier, from a file or generic."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ WNID = re.compile(r"n\d{8}")
 
 
 def generic_classes(count: int) -> tuple[ClassName, ...]:
-    """Names by number, for a network whose classes nobody listed."""
+    """Numbered class names, for a network without a class list."""
     return tuple(ClassName(f"class{index:04d}", f"class {index}") for index in range(count))
 
 
 def read_class_file(path: Path, count: int) -> tuple[ClassName, ...]:
     """Read the classes in the order of the network's outputs.
 
-    Three formats: a JSON list of {index, wnid, name}, the common JSON object {"0": [wnid, name], ...}, or text with one
-    class a line, ``wnid name`` or ``name`` alone.
+    Three formats are supported: a JSON list of {index, wnid, name}, the common JSON object {"0": [wnid, name], ...},
+    and text with one class per line, ``wnid name`` or just ``name``.
 
     Args:
         path: the file.
-        count: outputs of the network.
+        count: number of outputs of the network.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is of none of these formats, or lists another number of classes.
+        ValueError: the file has none of these formats, or lists another number of classes.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no class list at {path}")
@@ -45,7 +45,7 @@ def read_class_file(path: Path, count: int) -> tuple[ClassName, ...]:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         classes = [_from_line(index, line) for index, line in enumerate(lines)]
     if len(classes) != count:
-        raise ValueError(f"{path} lists {len(classes)} classes, the network has {count} outputs")
+        raise ValueError(f"{path} lists {len(classes)} classes, but the network has {count} outputs")
     return tuple(classes)
 
 

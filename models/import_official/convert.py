@@ -1,4 +1,4 @@
-"""A foreign state dict to one of our networks, or an error that says what does not fit."""
+"""Converts another code's state dict to one of our networks, or reports exactly what does not match."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from models.arch import BiRealNet, ResNet, build
 from models.binarize.base import BinaryConv2d
 from models.import_official.layouts import layout_for, recognise
 
-SHOWN = 20  # names a kind of mismatch that a message spells out
-COUNTER = ".num_batches_tracked"  # BatchNorm's counter: older checkpoints lack it and inference ignores it
+SHOWN = 20  # maximum number of names listed per kind of mismatch
+COUNTER = ".num_batches_tracked"  # BatchNorm's counter: older checkpoints lack it, and inference ignores it
 
 
 class MismatchError(ValueError):
-    """A checkpoint does not have the tensors of the network that it is said to be.
+    """A checkpoint does not have the tensors of the expected network.
 
     Attributes:
-        missing: names that the network needs and the checkpoint lacks.
+        missing: names that the checkpoint lacks.
         unexpected: names that the network does not have.
-        misshapen: sentences on tensors of another shape.
+        misshapen: descriptions of tensors with the wrong shape.
     """
 
     def __init__(self, what: str, missing: list[str], unexpected: list[str], misshapen: list[str]) -> None:
         self.missing, self.unexpected, self.misshapen = missing, unexpected, misshapen
         parts = [
             f"{len(names)} {kind}: {_listed(names)}"
-            for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+            for kind, names in (("missing", missing), ("unexpected", unexpected), ("with another shape", misshapen))
             if names
         ]
-        super().__init__(f"the checkpoint is not {what}; " + "; ".join(parts))
+        super().__init__(f"the checkpoint does not match {what}: " + "; ".join(parts))
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ class Imported:
     """A network with a checkpoint's weights.
 
     Attributes:
-        network: in eval mode.
-        kind: the code that the checkpoint is of.
-        zero_weights: 1-bit weights that are exactly zero: +1 here (paper Eq. 1), 0 in the official code's torch.sign.
+        network: the network, in eval mode.
+        kind: the code that wrote the checkpoint.
+        zero_weights: number of 1-bit weights that are exactly zero, whose sign is +1 here (paper Eq. 1) but 0 in the
+            official code (torch.sign).
     """
 
     network: BiRealNet | ResNet
@@ -51,15 +52,15 @@ class Imported:
 
 
 def to_network(state: dict[str, Tensor], depth: int) -> Imported:
-    """Build the network of ``depth`` layers that ``state`` belongs to, with those weights.
+    """Build the network with ``depth`` layers that ``state`` belongs to, and load its weights.
 
     Args:
         state: tensors by name, without prefixes (`reading.read_state_dict`).
-        depth: layers, as the family counts them.
+        depth: nominal number of layers, such as 18.
 
     Raises:
-        MismatchError: tensors are missing, unexpected or of another shape.
-        ValueError: the names are of no known network, the depth does not exist, or a value is not finite.
+        MismatchError: tensors are missing, unexpected or have another shape.
+        ValueError: the names match no known network, the depth does not exist, or a value is not finite.
     """
     kind = recognise(set(state))
     classifier = state.get("fc.weight")
@@ -72,10 +73,10 @@ def to_network(state: dict[str, Tensor], depth: int) -> Imported:
         if n in state and tuple(state[n].shape) != shape
     ]
     if missing or unexpected or misshapen:
-        raise MismatchError(f"{kind} of {depth} layers", missing, unexpected, misshapen)
+        raise MismatchError(f"{kind} with {depth} layers", missing, unexpected, misshapen)
     broken = [n for n in layout.names if n in state and not torch.isfinite(state[n]).all()]
     if broken:
-        raise ValueError(f"the checkpoint has values that are not finite in {_listed(broken)}")
+        raise ValueError(f"the checkpoint has non-finite values in {_listed(broken)}")
 
     network = build(layout.arch)
     assert isinstance(network, BiRealNet | ResNet)
@@ -88,7 +89,7 @@ def to_network(state: dict[str, Tensor], depth: int) -> Imported:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first `SHOWN` names and the number of the others."""
     names = list(names)
     more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

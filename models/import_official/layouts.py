@@ -1,8 +1,8 @@
-"""How other code names the tensors of our networks.
+"""Tensor names of our networks in other code.
 
 Official Bi-Real, 18 and 34 layers: ``layer1.0.binary_conv.weights``, stored flat (n,1). Official Bi-Real, 50 layers:
-one list ``layers.N`` over all stages, weights 4-D, and in block 0 a ``down_conv1x1`` that its forward pass never uses.
-torchvision and timm: ``layer1.0.conv1.weight``.
+one list ``layers.N`` over all stages, 4-D weights, and an unused ``down_conv1x1`` in block 0. torchvision and timm:
+``layer1.0.conv1.weight``.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Layout:
     Attributes:
         kind: `BASIC`, `BOTTLENECK` or `RESNET`.
         arch: our network.
-        names: our name of each tensor by theirs.
-        shapes: the shape of each by their name, as stored in the checkpoint.
-        unused: their tensors that take part in nothing.
+        names: their name of each tensor -> our name.
+        shapes: their name of each tensor -> its shape as stored in the checkpoint.
+        unused: their names of tensors that the forward pass does not use.
     """
 
     kind: str
@@ -43,10 +43,10 @@ class Layout:
 
 
 def recognise(names: set[str]) -> str:
-    """Which code wrote a state dict of these names.
+    """Identify the code that wrote a state dict with these names.
 
     Raises:
-        ValueError: none that is known here.
+        ValueError: the names match no supported code.
     """
     if any(name.endswith(".binary_conv.weights") for name in names):
         return BASIC
@@ -56,21 +56,21 @@ def recognise(names: set[str]) -> str:
         return RESNET
     shown = ", ".join(sorted(names)[:5])
     raise ValueError(
-        f"a state dict with names such as {shown} is of no known network: expected are the official Bi-Real code's "
-        "(layer1.0.binary_conv.weights, or layers.0.conv1.weight for 50 layers) or torchvision's ResNet "
+        f"a state dict with names such as {shown} matches no known network: supported are the official Bi-Real code "
+        "(layer1.0.binary_conv.weights, or layers.0.conv1.weight for 50 layers) and torchvision's ResNet "
         "(layer1.0.conv1.weight)"
     )
 
 
 def layout_for(kind: str, depth: int, num_classes: int) -> Layout:
-    """Names and shapes of a network of ``depth`` layers as ``kind`` of code stores it.
+    """Names and shapes of a network with ``depth`` layers as stored by the code ``kind``.
 
     Raises:
         ValueError: that code has no network of this depth.
     """
     if depth not in DEPTHS[kind]:
         depths = ", ".join(map(str, DEPTHS[kind]))
-        raise ValueError(f"the checkpoint is of {kind}, which comes with {depths} layers, not {depth}: check --depth")
+        raise ValueError(f"the checkpoint is of {kind}, which has {depths} layers, not {depth}: check --depth")
     arch = ArchConfig(depth=depth, method=METHODS[kind], num_classes=num_classes)
     with torch.device("meta"):
         own = build(arch).state_dict()
@@ -87,7 +87,7 @@ def layout_for(kind: str, depth: int, num_classes: int) -> Layout:
 
 
 def _outside_stages(ours: str) -> str:
-    """Stem and classifier, which all of them name alike."""
+    """Stem and classifier, whose names are the same in all of them."""
     return ours.replace("stem.0.", "conv1.").replace("stem.1.", "bn1.")
 
 

@@ -1,4 +1,4 @@
-"""Reads a state dict out of whatever a training script saved."""
+"""Reads a state dict from a file saved by any training script."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from torch import Tensor
 
 from models.train.checkpoint import NO_CHECKPOINT, first_line
 
-# Under which key scripts nest the state dict (the official code and timm: state_dict), what wrappers put before names.
+# Keys under which scripts nest the state dict (the official code and timm: state_dict), and name prefixes of wrappers.
 NESTED = ("state_dict", "model", "net", "network", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU, without the prefixes that ``DataParallel`` and ``compile`` leave.
+    """Tensors by name, on the CPU, without the prefixes added by ``DataParallel`` and ``torch.compile``.
 
-    Only tensors and plain values are unpickled: a checkpoint cannot run code.
+    Only tensors and plain values are unpickled, so a checkpoint cannot run code.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file holds no state dict, or one of tensors that no network has; the message says what it holds.
+        ValueError: the file does not hold a state dict of dense real tensors; the message says what it holds.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        # Scripts like to save their parsed arguments beside the weights.
+        # Scripts often save their parsed arguments beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             payload = torch.load(path, map_location="cpu", weights_only=True)
     except NO_CHECKPOINT as error:
         raise ValueError(
-            f"{path} cannot be read as a PyTorch checkpoint ({first_line(error)}): save `model.state_dict()` alone and "
+            f"{path} cannot be read as a PyTorch checkpoint ({first_line(error)}): save only `model.state_dict()` and "
             "try again"
         ) from error
     for key in NESTED:
@@ -43,10 +43,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} holds a {type(payload).__name__}, not a state dict (tensors by name)")
     others = [str(name) for name, value in payload.items() if not isinstance(value, Tensor)]
     if others:
-        raise ValueError(f"{path} is not a state dict: {', '.join(others[:5])} are no tensors")
+        raise ValueError(f"{path} is not a state dict: not tensors: {', '.join(others[:5])}")
     strange = [str(name) for name, value in payload.items() if not _is_plain(value)]
     if strange:
-        raise ValueError(f"{path}: {', '.join(strange[:5])} are no dense real tensors on the CPU: save them as such")
+        raise ValueError(f"{path}: not dense real CPU tensors: {', '.join(strange[:5])}; convert them before saving")
     state: dict[str, Tensor] = {}
     twice: list[str] = []
     for name, value in payload.items():

@@ -1,1 +1,1 @@
-"""Training: frozen recipes, one resumable loop, one file of loss and data for each task."""
+"""Training: frozen recipes, one resumable loop, and one module with data and loss per task."""

@@ -26,24 +26,26 @@ from models.train.recipes import DEPTH_TEACHER, RECIPES, get_recipe
 
 
 def main() -> int:
-    """Parse arguments, train, print the last held-out figures as JSON."""
+    """Parse arguments, train, print the progress with the last held-out metrics as JSON."""
     parser = Parser(prog="python -m models.train", description=__doc__)
     parser.add_argument("recipe", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ (images or drives)")
     parser.add_argument("--out", type=Path, required=True, help="folder for last.pt, best.pt and log.jsonl")
-    parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pt")
-    parser.add_argument("--init", type=Path, help="checkpoint to start from; needed where the recipe names one")
-    parser.add_argument("--teacher", type=Path, help="checkpoint to distil from")
-    parser.add_argument("--soft-labels", type=Path, help="folder of models.train.teacher to distil from")
+    parser.add_argument("--resume", action="store_true", help="continue from OUT/last.pt")
+    parser.add_argument("--init", type=Path, help="checkpoint with initial weights; required if the recipe names one")
+    parser.add_argument("--teacher", type=Path, help="checkpoint of the teacher to distil from")
+    parser.add_argument("--soft-labels", type=Path, help="output folder of models.train.teacher to distil from")
     parser.add_argument(
         "--accumulate",
         type=int,
         default=1,
         metavar="N",
-        help="compute each step on N parts of its batch in turn, for a GPU that cannot hold it whole; BatchNorm's "
-        "statistics are then of a part, and a resumed run needs the same N (default 1)",
+        help="accumulate gradients over N micro-batches per step, if the whole batch does not fit on the GPU; "
+        "BatchNorm then uses micro-batch statistics, and a resumed run needs the same N (default 1)",
     )
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all cores)"
+    )
     args = parser.parse_args()
     recipe = get_recipe(args.recipe)
     torch.set_num_threads(args.threads)
@@ -51,8 +53,8 @@ def main() -> int:
         progress = train(args, recipe)
     except torch.OutOfMemoryError as error:
         print(
-            f"error: {checkpoint.first_line(error)} A step of recipe {recipe.name} has {recipe.batch} images: "
-            f"compute it in parts with --accumulate {2 * args.accumulate}",
+            f"error: {checkpoint.first_line(error)} Recipe {recipe.name} has a batch size of {recipe.batch}: "
+            f"split it into micro-batches with --accumulate {2 * args.accumulate}",
             file=sys.stderr,
         )
         return 1
@@ -64,28 +66,28 @@ def main() -> int:
 
 
 def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
-    """Train what the arguments ask for.
+    """Train ``recipe`` as the parsed arguments say.
 
     Raises:
-        FileNotFoundError, ValueError: a file, the data or an argument cannot be used; the message says why.
+        FileNotFoundError, ValueError: a file, the data or an argument is invalid; the message says why.
     """
     last: Path = args.out / "last.pt"
     if not args.resume:
-        checkpoint.check_unused(args.out)  # before the data are read and run.json written
+        checkpoint.check_unused(args.out)  # fail before the data are loaded and run.json is written
     resumed = args.resume and last.is_file()
     if resumed:
-        checkpoint.load_resumable(last, recipe.name, args.accumulate)  # before the data are read and run.json written
+        checkpoint.load_resumable(last, recipe.name, args.accumulate)  # likewise
     elif recipe.init and not args.init:
         raise ValueError(
-            f"recipe {recipe.name} starts from weights of {recipe.init}: give a checkpoint of it with --init "
-            f"(`python -m models.train {recipe.init}` makes one, as best.pt)"
+            f"recipe {recipe.name} starts from the weights of {recipe.init}: give its checkpoint with --init "
+            f"(`python -m models.train {recipe.init}` writes one, best.pt)"
         )
     torch.manual_seed(recipe.seed)
     made = build_teacher(recipe.arch) if recipe.name == DEPTH_TEACHER else build(recipe.arch)
     network = made.to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
     if args.init and not resumed:
         fresh = initialise_from(network, args.init)
-        print(f"initialised from {args.init}; fresh: {', '.join(fresh) or 'nothing'}", file=sys.stderr)
+        print(f"initialised from {args.init}; randomly initialised: {', '.join(fresh) or 'none'}", file=sys.stderr)
     teacher = load_any(args.teacher).to(best_device()) if args.teacher else None
     task: TrainingTask
     task = (

@@ -1,4 +1,4 @@
-"""Checkpoints: what a run needs to go on exactly where it stopped, and what export needs to know."""
+"""Checkpoints: everything needed to resume a run exactly where it stopped, and to export its network."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from models.arch.bireal import BiRealNet
 from models.arch.depth import DepthNet
 from models.arch.resnet import ResNet
 
-#: What PyTorch raises for a file that is none of its own, by how far it got: the old format is read with `struct`, and
-#: bytes that happen to be opcodes of a pickle ask its unpickler for what is not there (``hello world``: KeyError).
+#: What `torch.load` may raise for a file that is not a checkpoint, depending on how far it gets: the old format is read
+#: with `struct`, and arbitrary bytes can be valid pickle opcodes with invalid operands (``hello world``: KeyError).
 NO_CHECKPOINT = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -36,16 +36,16 @@ NO_CHECKPOINT = (
 
 @dataclass
 class Progress:
-    """Position of a run: the next step to take, and what has been spent.
+    """Progress of a run: the next step, the training time and the held-out metrics.
 
     Attributes:
         phase: index into the recipe's phases.
         epoch: epoch within the phase.
         step: step within the epoch.
         wall_s: training time so far in seconds, over all resumptions.
-        best: best figure on the held-out part so far.
-        metrics: the last figures on the held-out part.
-        accumulate: micro-batches a step.
+        best: best value of the task's metric on the held-out set so far.
+        metrics: the latest metrics on the held-out set.
+        accumulate: micro-batches per step.
     """
 
     phase: int = 0
@@ -60,7 +60,7 @@ class Progress:
 def save(
     path: Path, network: torch.nn.Module, arch: ArchConfig, recipe: str, progress: Progress, optimizer: Any = None
 ) -> None:
-    """Write a checkpoint atomically (a stopped run never leaves half a file)."""
+    """Write a checkpoint atomically, so that an interrupted run never leaves a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     payload = {
         "arch": asdict(arch),
@@ -75,68 +75,69 @@ def save(
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error: PyTorch's go on for a screen about what else might be tried.
+    """The first line of an error message, since PyTorch's messages can fill a screen.
 
-    Its advice on files with objects in them, to let them run code, is left out for what the file holds.
+    For files with pickled objects, PyTorch advises to allow code execution; this says what the file holds instead.
     """
     text = str(error).strip() or type(error).__name__
     if text.startswith("Weights only load failed"):
         found = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", text)
-        return f"it holds {'an object of ' + found[1] if found else 'more'} beside tensors and plain values"
+        what = f"an object of {found[1]}" if found else "objects"
+        return f"it holds {what} besides tensors and plain values"
     return text.splitlines()[0]
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's payload (tensors on the CPU).
+    """Read a checkpoint's payload, with tensors on the CPU.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is not one of our checkpoints.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a checkpoint of models.train.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: train one with `python -m models.train RECIPE`")
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except NO_CHECKPOINT as error:
-        raise ValueError(f"{path} is damaged, or no checkpoint of models.train ({first_line(error)})") from error
+        raise ValueError(f"{path} is damaged or not a checkpoint of models.train ({first_line(error)})") from error
     if not isinstance(payload, dict) or not {"arch", "network", "progress"} <= payload.keys():
         raise ValueError(f"{path} is not a checkpoint of models.train (keys arch, network, progress expected)")
     return payload
 
 
 def check_unused(out: Path) -> None:
-    """See that a new run in ``out`` would not write among the files of another, whose best.pt would pass for its own.
+    """Check that ``out`` holds no other run, whose best.pt could be mistaken for that of the new run.
 
     Raises:
         ValueError: there is a checkpoint.
     """
     for name in ("last.pt", "best.pt"):
         if (out / name).exists():
-            raise ValueError(f"{out} has {name} of a run: go on with it by --resume, or give another --out")
+            raise ValueError(f"{out} already has the {name} of a run: continue it with --resume, or use another --out")
 
 
 def load_resumable(path: Path, recipe: str, accumulate: int) -> dict[str, Any]:
-    """`load` of a checkpoint that a run of ``recipe`` with ``accumulate`` micro-batches a step is to go on from.
+    """`load` a checkpoint to resume a run of ``recipe`` with ``accumulate`` micro-batches per step.
 
     Raises:
         FileNotFoundError, ValueError: see `load`.
-        ValueError: the checkpoint is of another recipe, or of another number of micro-batches.
+        ValueError: the checkpoint is of another recipe, or used another number of micro-batches.
     """
     payload = load(path)
     theirs = payload.get("recipe")
     if theirs != recipe:
-        raise ValueError(f"{path} is of recipe {theirs}, not of {recipe}: give another --out, or resume {theirs}")
+        raise ValueError(f"{path} is of recipe {theirs}, not {recipe}: use another --out, or resume {theirs}")
     before = payload["progress"].get("accumulate", 1)
     if before != accumulate:
         raise ValueError(
-            f"{path} was made with --accumulate {before}, not {accumulate}: give --accumulate {before}, "
-            "without which BatchNorm's statistics would be of other micro-batches"
+            f"{path} was trained with --accumulate {before}, not {accumulate}: use --accumulate {before}, because "
+            "BatchNorm's statistics depend on it"
         )
     return payload
 
 
 def load_network(path: Path) -> BiRealNet | ResNet | DepthNet:
-    """Rebuild the network of a checkpoint, in eval mode."""
+    """The network of a checkpoint, in eval mode."""
     payload = load(path)
     config = ArchConfig(**payload["arch"])
     network = build(config)

@@ -22,16 +22,16 @@ DECODE_SIZE = 64
 
 
 def decode_size(recipe: Recipe) -> int:
-    """Side in pixels that a classifier's whole images are decoded to, before crops are cut from them."""
+    """Side in pixels of the square that images are decoded to before cropping."""
     return recipe.decode_size or (DECODE_SIZE if recipe.soft_labels else max(DECODE_SIZE, recipe.size))
 
 
 class SoftLabels:
-    """A teacher's logits for fixed views of every training image, as `models.train.teacher` writes them.
+    """A teacher's logits for fixed views of every training image, as written by `models.train.teacher`.
 
     Args:
-        folder: with ``view-N.npy``, float16 [images,classes] each, read when a view is first asked for.
-        images: how many images each must label.
+        folder: folder with ``view-N.npy``, float16 [images,classes] each, loaded on first use.
+        images: expected number of images per file.
     """
 
     def __init__(self, folder: Path, images: int) -> None:
@@ -40,36 +40,36 @@ class SoftLabels:
         self._logits: dict[int, Tensor] = {}
 
     def __call__(self, view: int, index: Tensor) -> Tensor:
-        """Logits float32 [B,classes] of view number ``view`` of the images at ``index`` [B].
+        """Logits float32 [B,classes] for view number ``view`` of the images at ``index`` [B].
 
         Raises:
             FileNotFoundError: the view has no labels.
-            ValueError: the labels are of other data.
+            ValueError: the labels belong to other data.
         """
         if view not in self._logits:
             path = self._folder / f"view-{view}.npy"
             if not path.is_file():
                 raise FileNotFoundError(
-                    f"{path} is missing: run `python -m models.train.teacher` (--views above {view})"
+                    f"{path} is missing: run `python -m models.train.teacher` with --views {view + 1} or more"
                 )
             logits = torch.from_numpy(np.load(path))
             if len(logits) != self._images:
-                raise ValueError(f"{path} labels {len(logits)} images, the training part has {self._images}")
+                raise ValueError(f"{path} labels {len(logits)} images, but the training set has {self._images}")
             self._logits[view] = logits
         return self._logits[view][index].float()
 
 
 class ClassifyTask:
-    """Image-folder data with a held-out part; loss = cross entropy, plus the teacher's softened answers.
+    """Image-folder data with a held-out set; cross-entropy loss, optionally with distillation from a teacher.
 
     Args:
-        recipe: the run.
+        recipe: the recipe of the run.
         data: folder with train/.
-        teacher: network that answers every batch, or None.
-        soft_labels: folder of a teacher's labels, or None.
+        teacher: network that labels every batch, or None.
+        soft_labels: folder with a teacher's labels, or None.
 
     Raises:
-        ValueError: the recipe distils and there is nothing to distil from.
+        ValueError: the recipe uses distillation and there is no teacher.
     """
 
     metric = "top1"
@@ -80,10 +80,10 @@ class ClassifyTask:
         if any(p.distill > 0 for p in recipe.phases):
             if recipe.soft_labels and soft_labels is None:
                 raise ValueError(
-                    f"recipe {recipe.name} distils: give --soft-labels DIR (python -m models.train.teacher)"
+                    f"recipe {recipe.name} uses distillation: give --soft-labels DIR (python -m models.train.teacher)"
                 )
             if not recipe.soft_labels and teacher is None:
-                raise ValueError(f"recipe {recipe.name} distils: give its teacher with --teacher CHECKPOINT")
+                raise ValueError(f"recipe {recipe.name} uses distillation: give its teacher with --teacher CHECKPOINT")
         everything = load_split(data, "train", decode_size(recipe))
         self.train, self.held_out = hold_out(everything, recipe.hold_out_per_class)
         self.recipe = recipe
@@ -94,18 +94,18 @@ class ClassifyTask:
             self.soft_labels = SoftLabels(soft_labels, len(self.train))
 
     def steps_per_epoch(self) -> int:
-        """Full batches in one pass, or as many of them as the recipe says."""
+        """Full batches in one pass, limited by the recipe's ``epoch_steps``."""
         whole = len(self.train) // self.recipe.batch
         return min(whole, self.recipe.epoch_steps or whole)
 
     def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
-        """See `_pass`; no more than `steps_per_epoch`."""
+        """See `_pass`; at most `steps_per_epoch` batches."""
         return islice(self._pass(spec, epoch, first_step), max(0, self.steps_per_epoch() - first_step))
 
     def _pass(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
-        """Batches of one epoch from ``first_step`` on.
+        """Yield the batches of one epoch, starting at ``first_step``.
 
-        They are (images 0..255 [B,3,S,S], labels [B]), and with soft labels a third: the teacher's logits [B,classes].
+        A batch is (images 0..255 [B,3,S,S], labels [B]), plus the teacher's logits [B,classes] with soft labels.
         """
         recipe = self.recipe
         size = spec.size or recipe.size
@@ -131,11 +131,10 @@ class ClassifyTask:
             epoch=epoch,
             first_step=first_step,
         ):
-            # a phase that does not distil needs no labels
             yield (images, labels, self.soft_labels(view, index)) if spec.distill > 0 else (images, labels)
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
-        """Scalar loss and figures to log, which stay on the device."""
+        """Scalar loss and metrics to log, which stay on the device."""
         images, labels, *soft = batch
         x = normalise(images)
         with bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
@@ -145,7 +144,7 @@ class ClassifyTask:
         if spec.distill > 0:
             heat = self.recipe.temperature
             target = soft[0] if soft else self._answers(x)
-            # the square keeps the gradient's size whatever the temperature (Hinton et al. 2015)
+            # heat**2 makes the gradient's magnitude independent of the temperature (Hinton et al. 2015)
             distance = F.cross_entropy(logits / heat, (target / heat).softmax(dim=1)) * heat**2
             loss = (1.0 - spec.distill) * loss + spec.distill * distance
         return loss, {"train_top1": (logits.argmax(1) == labels).float().mean()}
@@ -159,21 +158,21 @@ class ClassifyTask:
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Top-1 and top-5 (fractions) on the held-out part, whole images at the size that will be served."""
+        """Top-1 and top-5 (fractions) on the held-out set, for whole images at the serving size."""
         return accuracy(network, self.held_out, self.recipe.serve_size or self.recipe.size)
 
 
 def ranks_of_truth(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many other classes are not clearly below the right one: [B,C] and [B] to int64 [B].
+    """Number of other classes whose logit is not strictly below the true one: [B,C] and [B] to int64 [B].
 
-    Equal logits count against the network, and NaN is below nothing: an answer that says nothing is wrong.
+    Ties count against the network, and so does NaN: an uninformative prediction is wrong.
     """
     return (~(logits < logits.gather(1, labels[:, None]))).sum(1) - 1
 
 
 @torch.no_grad()
 def accuracy(network: nn.Module, data: ImageSet, size: int = 0, batch: int = 100) -> dict[str, float]:
-    """Top-1 and top-5 (fractions 0..1) of float32 inference, images scaled to ``size`` (0 = as they are).
+    """Top-1 and top-5 (fractions 0..1) of float32 inference on images scaled to ``size`` (0 keeps their size).
 
     Raises:
         ValueError: the data have more classes than the network.
@@ -186,7 +185,7 @@ def accuracy(network: nn.Module, data: ImageSet, size: int = 0, batch: int = 100
         labels = torch.from_numpy(data.labels[start : start + batch])
         logits = network(normalise(x.to(device))).cpu()
         if logits.shape[1] < len(data.classes):
-            raise ValueError(f"the network tells {logits.shape[1]} classes apart, the data have {len(data.classes)}")
+            raise ValueError(f"the network has {logits.shape[1]} classes, but the data have {len(data.classes)}")
         ranks.append(ranks_of_truth(logits, labels))
     rank = torch.cat(ranks)
     return {f"top{k}": int((rank < k).sum()) / len(data) for k in (1, 5)}

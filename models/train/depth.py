@@ -1,4 +1,4 @@
-"""Depth: stereo photometric loss (Garg et al. 2016), LiDAR term, smoothness, and held-out depth metrics."""
+"""Depth task: stereo photometric loss (Garg et al. 2016), LiDAR and smoothness terms, held-out depth metrics."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from models.train.device import bfloat16_where_fast, device_of
 from models.train.recipe import DepthLoss, PhaseSpec, Recipe
 from service.evaluation import KITTI_BASELINE_M, KITTI_FX_PX
 
-# The last frames of each drive choose and stop; the drive that is reported on is never touched. Of these drives so
-# many, without a gap, as when the shipped networks were made; of any other what `hold_out_frames` takes.
+# The last frames of each drive are held out for model selection; the drive that results are reported on is never used.
+# These numbers, without a gap, are those of the shipped networks. For other drives see `hold_out_frames`.
 HOLD_OUT = {"2011_09_26_drive_0005": 15, "sfnd_2011_09_26": 8, "kitti2015": 5}
 HORIZON = 172.854 / 375 * HEIGHT  # row of KITTI's principal point, network pixels
 FX_BASELINE = KITTI_FX_PX[1242] * WIDTH / 1242 * KITTI_BASELINE_M  # depth [m] = this / disparity [network px]
 
 
 def whole_frames(data: Path, count: int) -> Tensor:
-    """Left pictures of frames to train on as the service sees them: float32 pixels [N,3,160,608].
+    """Left images of training frames, uncropped as in the service: float32 pixels [N,3,160,608].
 
     Args:
-        data: folder of drives, or with them in train/.
-        count: how many at most; which is drawn with a fixed seed.
+        data: folder of drives, or a folder with them in train/.
+        count: maximum number of frames, chosen at random with a fixed seed.
     """
     root = data / "train" if (data / "train").is_dir() else data
     frames, _ = hold_out_frames(find_frames(root), HOLD_OUT)
@@ -50,17 +50,17 @@ def whole_frames(data: Path, count: int) -> Tensor:
 
 
 def compared(disparity_px: Tensor) -> Tensor:
-    """Where [160,608] held-out figures compare: known, at most 80 m away, in the rows of Garg's crop; bool."""
+    """Mask [160,608] of pixels used in held-out metrics: known, at most 80 m away, and in the rows of Garg's crop."""
     below = torch.arange(HEIGHT)[:, None] >= int(0.408 * HEIGHT)
     return (disparity_px > FX_BASELINE / 80.0) & below
 
 
 class DepthTask:
-    """KITTI frames at 160x608; a step sees random zoomed crops of the full height.
+    """KITTI frames at 160x608; training uses random zoomed crops of the full height.
 
     Raises:
         FileNotFoundError: there is no drive.
-        ValueError: the recipe distils and there is no teacher, or no held-out frame has depth to choose by.
+        ValueError: the recipe uses distillation and there is no teacher, or no held-out frame has ground truth.
     """
 
     metric = "delta1"
@@ -73,22 +73,22 @@ class DepthTask:
         self.recipe = recipe
         self.teacher = teacher
         if teacher is None and any(phase.distill > 0 for phase in recipe.phases):
-            raise ValueError(f"recipe {recipe.name} distils: give its teacher with --teacher CHECKPOINT")
+            raise ValueError(f"recipe {recipe.name} uses distillation: give its teacher with --teacher CHECKPOINT")
         if not any(compared(torch.from_numpy(decoded(frame).disparity_px)).any() for frame in self.held_out):
             raise ValueError(
-                f"{root}: none of the frames that are held out to choose by, the last tenth of each drive, has "
-                "measured depth: give a drive of ten frames or more with lidar_depth/ or disp_noc_0/"
+                f"{root}: none of the held-out frames (the last tenth of each drive) has measured depth: give a drive "
+                "of ten or more frames with lidar_depth/ or disp_noc_0/"
             )
         settings = recipe.depth
         shares = [settings.diverse_repeats if frame.drive in settings.diverse else 1 for frame in self.train]
         self._pass = np.repeat(np.arange(len(self.train)), shares)  # one pass over the frames
 
     def steps_per_epoch(self) -> int:
-        """Full batches in ``repeats`` passes over the frames, or as many as the recipe says."""
+        """Full batches in ``repeats`` passes over the frames, or the recipe's ``epoch_steps``."""
         return self.recipe.epoch_steps or len(self._pass) * self.recipe.depth.repeats // self.recipe.batch
 
     def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
-        """Batches (left, right, has_right, disparity); each depends on (seed, epoch, step) alone."""
+        """Yield batches (left, right, has_right, disparity), which depend only on (seed, epoch, step)."""
         settings, batch, seed = self.recipe.depth, self.recipe.batch, self.recipe.seed
         order = np.random.default_rng((seed, epoch))
         passes = math.ceil(self.steps_per_epoch() * batch / len(self._pass))
@@ -99,7 +99,7 @@ class DepthTask:
             yield augment(all_decoded(frames), settings, generator)
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum of the LiDAR, photometric and smoothness terms, and of the distance to the teacher's map."""
+        """Weighted sum of the LiDAR, photometric and smoothness terms and of the distance to the teacher's map."""
         left, right, has_right, target = batch
         weights = self.recipe.depth
         x = normalise(left)
@@ -108,7 +108,7 @@ class DepthTask:
         disparity = disparity.float()
         known = target > 0
         distances = (disparity[known].log() - target[known].log()).abs()
-        lidar = distances.sum() / max(1, distances.numel())  # a batch of swapped pairs has no point
+        lidar = distances.sum() / max(1, distances.numel())  # a batch of swapped pairs has no points
         photometric, smooth = stereo_terms(left / 255.0, right / 255.0, has_right, disparity, weights.scales)
         total = weights.lidar * lidar + weights.photometric * photometric + weights.smooth * smooth
         figures = {"lidar": lidar.detach(), "photometric": photometric.detach(), "smooth": smooth.detach()}
@@ -116,7 +116,7 @@ class DepthTask:
             assert self.teacher is not None
             with torch.no_grad(), bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
                 answer = self.teacher(x).float()
-                if weights.teacher_mirrored:  # a teacher that is asked twice errs less than one asked once
+                if weights.teacher_mirrored:  # averaging over the mirrored crop reduces the teacher's error
                     answer = (answer * self.teacher(x.flip(3)).float().flip(2)).sqrt()
             distance = (disparity.log() - answer.log()).abs().mean()
             total = (1.0 - spec.distill) * total + spec.distill * distance
@@ -125,9 +125,9 @@ class DepthTask:
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """abs_rel and delta < 1.25 at network size on the held-out frames (to choose by; not the Eigen protocol).
+        """abs_rel and delta < 1.25 on the held-out frames, at the network's size (not the Eigen protocol).
 
-        Frames without a point to compare do not count.
+        Frames without ground truth in the compared region are skipped.
         """
         network.eval()
         abs_rel, delta1 = [], []
@@ -148,11 +148,11 @@ class DepthTask:
 def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Mirror, zoom, crop and colour-jitter a batch.
 
-    Zooming by z magnifies apparent disparity by z: the network learns disparity for a fixed focal length. The zoom
-    keeps the horizon in its row, so a point of the road in a given row keeps its disparity whatever the zoom: this is
-    the strongest cue that carries over to other streets. A frame's LiDAR belongs to its left image, so a mirrored frame
-    either keeps the LiDAR term and gives up the photometric one, or, where the settings say so, swaps its images (the
-    mirrored right image is the left one of the mirrored pair) and gives up the LiDAR term.
+    A zoom by z multiplies the apparent disparity by z, since the network learns disparity for a fixed focal length. The
+    zoom keeps the horizon in its row, so road points in a given row keep their disparity at any zoom; this is the
+    strongest cue that generalises to other streets. LiDAR is only available for the left image. A mirrored frame
+    therefore either keeps the LiDAR term and drops the photometric term, or (``settings.swap``) swaps its images, since
+    the mirrored right image is the left image of the mirrored pair, and drops the LiDAR term.
 
     Returns:
         left and right float [B,3,160,crop_width] in 0..255, has_right bool [B], disparity float [B,160,crop_width].
@@ -160,7 +160,7 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
     width = settings.crop_width
     lefts, rights, has_right, disparities = [], [], [], []
     for frame in frames:
-        # a recipe without swaps draws what it drew before there were any
+        # without swaps, draw only three numbers so that older recipes stay reproducible
         draw = torch.rand(4 if settings.swap else 3, generator=generator).tolist()
         zoom = 1.0 + (settings.max_zoom - 1.0) * draw[0]
         crop_h, crop_w = HEIGHT / zoom, width / zoom
@@ -192,16 +192,16 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
 def stereo_terms(
     left: Tensor, right: Tensor, has_right: Tensor, disparity: Tensor, scales: int
 ) -> tuple[Tensor, Tensor]:
-    """The photometric and the smoothness term (Garg et al. 2016), each the mean over ``scales`` halved sizes.
+    """The photometric and the smoothness term (Garg et al. 2016), each averaged over ``scales`` successive halvings.
 
-    A coarse size pulls a disparity that is many pixels off, where the fine one sees no slope.
+    Coarse scales provide a gradient for disparities that are many pixels off, where fine scales have none.
 
     Args:
         left: float [B,3,H,W] in 0..1.
-        right: the same.
-        has_right: bool [B], whether ``right`` is the pair's other image.
+        right: float [B,3,H,W] in 0..1.
+        has_right: bool [B], whether ``right`` is the right image of the pair.
         disparity: float [B,H,W], pixels of ``left``.
-        scales: how many sizes.
+        scales: number of scales.
 
     Returns:
         Two scalars.
@@ -227,7 +227,7 @@ def warp_right(right: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
         disparity: float [B,H,W], pixels.
 
     Returns:
-        warped float [B,3,H,W], and bool [B,H,W]: the sample lies inside the right image.
+        warped float [B,3,H,W], and bool [B,H,W]: whether the sample lies inside the right image.
     """
     _, _, height, width = right.shape
     xs = torch.arange(width, dtype=torch.float32, device=disparity.device) - disparity  # [B,H,W]

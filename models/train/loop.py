@@ -1,4 +1,4 @@
-"""The training loop: phases in order, checkpoints by time, a log that can be plotted, exact resumption."""
+"""The training loop: phases in order, periodic checkpoints, a log that can be plotted, exact resumption."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ class DivergedError(ValueError):
 
 
 class TrainingTask(Protocol):
-    """What the loop needs of a task."""
+    """The interface that the loop needs from a task."""
 
     metric: str
 
     def steps_per_epoch(self) -> int: ...
     def batches(self, spec: PhaseSpec, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]: ...
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
-        """The batch's mean loss, and scalars without gradient to log: numbers only there, since a GPU would wait."""
+        """The batch's mean loss, and detached scalar tensors to log (converting them to numbers would sync a GPU)."""
         ...
 
     def evaluate(self, network: nn.Module) -> dict[str, float]: ...
 
 
 class SignFlips:
-    """Share of binary weights whose sign changed since the last question.
+    """Fraction of binary weights whose sign changed since the last call of `share`.
 
-    The first question of a phase, or after a resumption, counts from there: signs of earlier are not in checkpoints.
+    Counting restarts with every phase and resumption, because checkpoints do not contain the previous signs.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -54,7 +54,7 @@ class SignFlips:
         return [layer.weight.detach() < 0 for layer in self._layers]
 
     def share(self) -> float:
-        """Fraction 0..1 of all binary weights, 0 for a full-precision network."""
+        """Fraction 0..1 of all binary weights; 0 for a full-precision network."""
         before, self._signs = self._signs, self._now()
         total = sum(s.numel() for s in before)
         changed = sum(int((a != b).sum()) for a, b in zip(before, self._signs, strict=True))
@@ -62,10 +62,10 @@ class SignFlips:
 
 
 class ActivationsInside:
-    """Share of the 1-bit layers' inputs inside [-1, 1], where the gradient of the sign does not vanish (Eq. 3, 5).
+    """Fraction of the 1-bit layers' inputs inside [-1, 1], where the gradient of the sign does not vanish (Eq. 3, 5).
 
     Args:
-        network: its binarised activations are watched, in the passes between `watch` and `share`.
+        network: the network whose binarised activations are counted in forward passes between `watch` and `share`.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -81,22 +81,22 @@ class ActivationsInside:
             self._all += x.numel()
 
     def watch(self) -> None:
-        """Count from now on."""
+        """Start counting."""
         self._watching, self._inside, self._all = True, 0, 0
 
     def share(self) -> float | None:
-        """Fraction 0..1 of what passed since `watch`, None for a network without 1-bit layers; stops counting."""
+        """Stop counting and return the fraction 0..1 since `watch`; None for a network without 1-bit layers."""
         self._watching = False
         return self._inside / self._all if self._all else None
 
     def close(self) -> None:
-        """Take the hooks off the network."""
+        """Remove the hooks from the network."""
         for hook in self._hooks:
             hook.remove()
 
 
 def _write(log: TextIO, record: dict[str, Any]) -> None:
-    """Append a line of JSON, which has no NaN and no infinity: those of a run that diverges are null."""
+    """Append a line of JSON; NaN and infinity, which JSON lacks, become null."""
 
     def finite(value: Any) -> Any:
         if isinstance(value, dict):
@@ -108,9 +108,9 @@ def _write(log: TextIO, record: dict[str, Any]) -> None:
 
 
 def cut_log(path: Path, epoch: int, step: int) -> None:
-    """Drop what a run that begins at (``epoch`` of all phases, ``step``) will write again, and lines cut off by a kill.
+    """Drop records that a run resumed at (``epoch`` counted over all phases, ``step``) will repeat, and partial lines.
 
-    The file is replaced as a whole, so that a second kill leaves either the old or the new one.
+    The file is replaced atomically.
     """
     if not path.is_file():
         return
@@ -120,7 +120,7 @@ def cut_log(path: Path, epoch: int, step: int) -> None:
             record = json.loads(line)
         except ValueError:
             return False
-        # figures of an epoch's end carry the number of the next, whose first step is 1
+        # held-out records, written after an epoch, carry the number of the next epoch, whose first step is 1
         return (record["epoch"], record.get("step", 0)) <= (epoch, step)
 
     lines = [line for line in path.read_text().splitlines() if written_before(line)]
@@ -136,13 +136,13 @@ def accumulate_gradients(
     spec: PhaseSpec,
     micro_batches: int = 1,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Add a batch's gradient to the network's, computed on so many parts of the batch one after the other.
+    """Accumulate a batch's gradient in the network over ``micro_batches`` successive parts of the batch.
 
-    Each part counts by its share of the batch. The sum is the gradient of the whole batch where the loss is a mean
-    over images and no layer looks across them; BatchNorm's statistics are each part's.
+    Parts are weighted by their size. The sum equals the gradient of the whole batch if the loss is a mean over images
+    and no layer mixes images; BatchNorm, however, uses the statistics of each part.
 
     Returns:
-        The loss and the figures to log, averaged over the parts in the same way.
+        The loss and the metrics to log, averaged over the parts with the same weights.
     """
     device, total = device_of(network), len(batch[0])
     losses: list[Tensor] = []
@@ -166,10 +166,10 @@ def _tell(bar: tqdm, line: str) -> None:  # type: ignore[type-arg]  # generic on
 def _start(
     recipe: Recipe, network: nn.Module, out: Path, accumulate: int, *, resume: bool
 ) -> tuple[checkpoint.Progress, dict[str, Any] | None]:
-    """Where a run begins, and its optimiser's state there; loads the network's weights and cuts the log to it."""
+    """Start or resume a run: load the weights, cut the log, and return the progress and the optimiser's state."""
     if not 1 <= accumulate <= recipe.batch:
         size = recipe.batch
-        raise ValueError(f"--accumulate {accumulate}: recipe {recipe.name} has batches of {size}: give 1 to {size}")
+        raise ValueError(f"--accumulate {accumulate}: must be 1 to {size}, the batch size of recipe {recipe.name}")
     if not resume:
         checkpoint.check_unused(out)
     progress, state = checkpoint.Progress(accumulate=accumulate), None
@@ -184,15 +184,15 @@ def _start(
 
 
 def _check_finite(loss: float, title: str, step: int, rate: float) -> None:
-    """Stop a run that diverged: nothing brings its weights back, and it would be evaluated to the end.
+    """Stop a run that has diverged, since its weights cannot recover.
 
     Raises:
         DivergedError: the loss is infinite or not a number.
     """
     if not math.isfinite(loss):
         raise DivergedError(
-            f"{title}, step {step}: the loss is {loss} (learning rate {rate:g}): the run diverged here or in the "
-            f"{LOG_EVERY - 1} steps before; start again in another folder with a lower rate, or from other weights"
+            f"{title}, step {step}: the loss is {loss} (learning rate {rate:g}): the run diverged in the last "
+            f"{LOG_EVERY} steps; start again in another folder with a lower learning rate or other initial weights"
         )
 
 
@@ -210,24 +210,25 @@ def run(
 ) -> checkpoint.Progress:
     """Train ``network`` by ``recipe``; write ``last.pt``, ``best.pt`` and ``log.jsonl`` to ``out``.
 
-    A checkpoint falls between two steps and batches depend on (seed, epoch, step) alone, so a resumed run takes
-    exactly the steps that the uninterrupted one would have taken.
+    Checkpoints are written between steps and batches depend only on (seed, epoch, step), so a resumed run takes exactly
+    the same steps as an uninterrupted one.
 
     Args:
-        recipe: what to do.
+        recipe: the recipe.
         task: data, loss and evaluation.
-        network: modified in place.
-        out: folder for checkpoints and log, made if missing.
-        resume: go on from ``out/last.pt`` if it exists.
+        network: the network, trained in place.
+        out: folder for checkpoints and log, created if missing.
+        resume: continue from ``out/last.pt`` if it exists.
         save_every_s: seconds between checkpoints.
-        max_steps: stop (with a checkpoint) after so many steps; for tests and budgets.
-        quiet: no progress bars.
-        accumulate: parts of a batch whose gradients are summed for a step, one after the other, for devices that
-            cannot hold it whole; BatchNorm sees each part, see `accumulate_gradients`. The same after a resumption.
+        max_steps: stop after this many steps, with a checkpoint; for tests and time budgets.
+        quiet: show no progress bars.
+        accumulate: number of micro-batches per step, for devices that cannot hold the whole batch, see
+            `accumulate_gradients`; it must not change when a run is resumed.
 
     Raises:
-        ValueError: ``accumulate`` is below 1 or above the recipe's batch, or the loss is not finite where it is logged.
-        ValueError: ``out`` has a run already, which ``resume`` would go on with.
+        DivergedError: the loss is not finite at a logged step.
+        ValueError: ``accumulate`` is below 1 or above the recipe's batch size.
+        ValueError: ``out`` already holds a run and ``resume`` is False.
         FileNotFoundError, ValueError: see `checkpoint.load_resumable`.
     """
     out.mkdir(parents=True, exist_ok=True)

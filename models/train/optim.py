@@ -11,18 +11,17 @@ from models.train.recipe import PhaseSpec
 
 
 def make_optimizer(network: nn.Module, spec: PhaseSpec) -> torch.optim.Optimizer:
-    """Optimiser over the phase's trainable parameters; freezes the others if ``batchnorm_only``.
+    """Optimiser over the phase's trainable parameters; with ``batchnorm_only`` the others are frozen.
 
-    Weight decay is put on tensors of two or more dimensions only (not on BatchNorm and biases).
+    Weight decay applies only to tensors of two or more dimensions (not to BatchNorm and biases).
 
-    With ``batchnorm_only`` the classifier stands still with the convolutions. The paper's second step (Sec. 4.1) sets
-    the rate "in all convolutional layers" to 0 and says of BatchNorm alone that it is trained again, to absorb the
-    scaling factor; of the last linear layer, which is no convolution and has no such factor, it says nothing. Read so,
-    what the step changes is what it is there to change. The 1-bit weights stay at their scale times -1 and +1, where
-    the paper puts -1 and +1: BatchNorm's output is the same (Eq. 20).
+    ``batchnorm_only`` freezes the classifier too. The paper's second step (Sec. 4.1) sets the learning rate "in all
+    convolutional layers" to 0 and re-trains BatchNorm to absorb the scaling factor. It does not mention the linear
+    classifier, which has no such factor, so we train BatchNorm alone. The 1-bit weights keep their scale, where the
+    paper sets them to -1 and +1; BatchNorm's output is the same (Eq. 20).
 
     Raises:
-        ValueError: the phase names no optimiser that there is.
+        ValueError: unknown optimiser.
     """
     batchnorm = {id(p) for m in network.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters(recurse=False)}
     decayed: list[nn.Parameter] = []
@@ -41,10 +40,9 @@ def make_optimizer(network: nn.Module, spec: PhaseSpec) -> torch.optim.Optimizer
 
 
 def learning_rate(spec: PhaseSpec, step: int, steps: int, steps_per_epoch: int) -> float:
-    """Learning rate at ``step`` of a phase of ``steps``.
+    """Learning rate at ``step`` of a phase with ``steps`` steps; for the schedules see `PhaseSpec`.
 
-    ``cosine`` falls to zero; ``cosine-head`` is the first half of it (to half the peak), for a phase that
-    another one continues; ``linear`` falls to zero; ``constant`` stays; ``step`` multiplies by 0.1 at each milestone.
+    ``cosine-head`` is the first half of a cosine, for a phase that another phase continues.
     """
     warm = int(spec.warmup * steps)
     if step < warm:

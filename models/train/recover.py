@@ -1,8 +1,8 @@
-"""``python -m models.train.recover MODEL_DIR --data DIR --out FILE``: from a served model, a checkpoint to train on.
+"""``python -m models.train.recover MODEL_DIR --data DIR --out FILE``: turn a served model into a trainable checkpoint.
 
-An exported graph holds no BatchNorm and a packed one only signs. The network that is written computes what the graph
-does, with BatchNorms whose statistics are those of real images, so that training can go on without a jump. The
-magnitudes behind the signs, which are lost, are those of the full-precision twin's weights where a twin is given.
+An exported graph has no BatchNorm, and a packed graph has only the signs of its weights. The recovered network computes
+the same function, with BatchNorm statistics measured on real images so that training can continue smoothly. The lost
+weight magnitudes are taken from the full-precision twin if one is given.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CALIBRATION_FRAMES = 64
 
 @torch.no_grad()
 def calibrate(network: nn.Module, images: Tensor) -> None:
-    """Give every BatchNorm the statistics of its input over ``images`` [N,3,H,W], the function kept."""
+    """Set every BatchNorm's statistics to those of its input on ``images`` [N,3,H,W], without changing the function."""
     network.eval()
     sums: dict[nn.BatchNorm2d, list[Tensor]] = {}
 
@@ -66,12 +66,12 @@ def calibrate(network: nn.Module, images: Tensor) -> None:
 
 
 def main() -> int:
-    """Read a model directory, write a checkpoint."""
+    """Read a model folder and write a checkpoint."""
     parser = Parser(prog="python -m models.train.recover", description=__doc__)
     parser.add_argument("model", type=Path, help="folder with card.yaml and model.onnx")
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/, for the statistics")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/, for BatchNorm statistics")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
-    parser.add_argument("--twin", type=Path, help="checkpoint of the full-precision twin, for the magnitudes")
+    parser.add_argument("--twin", type=Path, help="checkpoint of the full-precision twin, for weight magnitudes")
     args = parser.parse_args()
     try:
         recovered(args)
@@ -82,10 +82,10 @@ def main() -> int:
 
 
 def recovered(args: argparse.Namespace) -> None:
-    """Write the checkpoint that the arguments ask for.
+    """Recover a checkpoint as the parsed arguments say.
 
     Raises:
-        FileNotFoundError, ValueError, ServiceError: the model or the data cannot be used; the message says why.
+        FileNotFoundError, ValueError, ServiceError: the model or the data is invalid; the message says why.
     """
     card = Card.load(args.model)
     arch = arch_of(card)
@@ -116,7 +116,7 @@ def recovered(args: argparse.Namespace) -> None:
 
 
 def arch_of(card: Card) -> ArchConfig:
-    """The network that a card of ours describes."""
+    """The network that a model card describes."""
     method = "bireal" if card.precision == "binary" else "none"
     arch = ArchConfig(depth=card.network.depth, method=method, width=card.network.width)
     if card.depth is None:
@@ -125,10 +125,10 @@ def arch_of(card: Card) -> ArchConfig:
 
 
 def calibration_images(card: Card, data: Path) -> Tensor:
-    """Training images, none of those that are held out, as float32 pixels [N,3,H,W]."""
+    """Training images without the held-out ones, as float32 pixels [N,3,H,W]."""
     if card.depth is not None:
         return whole_frames(data, CALIBRATION_FRAMES)
-    # imported models have recipes of elsewhere: what is trained on from them is ours
+    # imported models have no recipe here, so use the default
     held_out = (RECIPES.get(card.training.recipe) or Recipe).hold_out_per_class
     images = hold_out(load_split(data, "train", card.input.width), held_out)[0].images
     pick = np.random.default_rng(0).choice(len(images), min(CALIBRATION_IMAGES, len(images)), replace=False)

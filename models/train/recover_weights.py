@@ -1,4 +1,4 @@
-"""Weights of an exported graph into the network that it was exported from, before BatchNorm has statistics."""
+"""Copies the weights of an exported graph back into a network, before BatchNorm statistics are calibrated."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from service.backends.bits import unpack_signs
 
 
 class Weights:
-    """Initialisers of a graph by the start of their names (the exporter numbers them at the end)."""
+    """Initialisers of a graph by name, without the number that the exporter appends."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._values: dict[str, NDArray[np.generic]] = {}
-        #: A depth network's score maps carry one name, in the order of the graph: from coarse to fine.
+        #: Score weights of a depth network, which share one name; in graph order, from coarse to fine.
         self.scores: list[Tensor] = []
         for tensor in model.graph.initializer:
             name, value = tensor.name.rsplit("_", 1)[0], numpy_helper.to_array(tensor)
@@ -34,23 +34,23 @@ class Weights:
             self._values.setdefault(name, value)
 
     def __call__(self, name: str) -> Tensor:
-        """Float32 tensor called ``name``, stored as float32, as float16, or in 8 bit with a scale a column."""
+        """The float32 tensor ``name``, stored as float32, as float16, or as int8 with a scale per column."""
         value = self._values.get(f"{name}_f16", self._values.get(name))
         if value is None:
-            raise ValueError(f"the graph has no {name!r}: only graphs of models.export are read")
+            raise ValueError(f"the graph has no {name!r}: only graphs written by models.export can be read")
         stored = np.array(value, np.float32)
         if value.dtype == np.int8:
             stored *= self._values[name.removesuffix("_weight") + "_scale"].astype(np.float32)
         return torch.from_numpy(stored)
 
     def scale(self, name: str) -> Tensor | float:
-        """Factors of the weights beside it that are not in them yet, 1 in graphs that store none."""
+        """Scale of the weights that `__call__` has not applied yet; 1 if the graph stores none."""
         weight = self._values.get(name.removesuffix("_scale") + "_weight")
         applied = weight is not None and weight.dtype == np.int8
         return self(name) if name in self._values and not applied else 1.0
 
     def pointwise(self, hint: str) -> Tensor:
-        """Weights of a packed network's real-valued 1x1, [O,C,1,1]."""
+        """Weights of a real-valued 1x1 convolution in a packed graph, [O,C,1,1]."""
         weight = self(f"{hint}_weight") * self.scale(f"{hint}_scale")  # [C,O]
         return weight.T[:, :, None, None]
 
@@ -71,7 +71,7 @@ def set_affine(bn: nn.BatchNorm2d, scale: Tensor | float, bias: Tensor | float) 
 
 
 def set_conv_bn(conv_bn: nn.Sequential, weight: Tensor, bias: Tensor | float) -> None:
-    """A folded convolution into convolution and BatchNorm, the weights at the size of fresh ones."""
+    """Split a folded convolution into convolution and BatchNorm, with weights scaled as after initialisation."""
     conv, bn = conv_bn[0], conv_bn[1]
     assert isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d)
     factor = fresh_deviation(conv) / weight.std()
@@ -81,12 +81,12 @@ def set_conv_bn(conv_bn: nn.Sequential, weight: Tensor, bias: Tensor | float) ->
 
 
 def fresh_deviation(conv: nn.Conv2d) -> float:
-    """Standard deviation of a fresh convolution's weights (He et al. 2015, fan-out)."""
+    """Standard deviation of a convolution's initial weights (He et al. 2015, fan-out)."""
     return float((2.0 / (conv.out_channels * conv.kernel_size[0] ** 2)) ** 0.5)
 
 
 def fill_resnet(network: ResNet, get: Weights) -> None:
-    """Weights of an exported full-precision network, without its last layer."""
+    """Load the weights of an exported full-precision network, except its last layer."""
     set_conv_bn(network.stem, get("stem_weight"), get("stem_bias"))
     for s, stage in enumerate(network.stages):
         for b, block in enumerate(cast("Iterable[BasicBlock | Bottleneck]", stage)):
@@ -98,12 +98,12 @@ def fill_resnet(network: ResNet, get: Weights) -> None:
 
 
 def fill_bireal(network: BiRealNet, get: Weights, magnitudes: BiRealNet | None) -> None:
-    """Weights of an exported Bi-Real net, without its last layer; ``magnitudes`` lends |W| to the signs."""
+    """Load the weights of an exported Bi-Real net, except its last layer; |W| is taken from ``magnitudes``."""
     std = torch.tensor(STD).view(1, 3, 1, 1)
-    # the stem reads pixels minus a mean; ours reads them normalised
+    # the graph's stem reads pixels minus a mean, the network's stem reads normalised pixels
     weight = get("stem_weight").permute(0, 3, 1, 2) * get("stem_scale")[:, None, None, None] * std
     offset = (get("stem_mean") - torch.tensor(MEAN)).abs().max()
-    assert offset < 1.0, "the stem's mean is not the normalisation's"
+    assert offset < 1.0, "the stem's mean differs from that of the normalisation"
     set_conv_bn(network.stem, weight, get("stem_bias"))
     for s, stage in enumerate(network.stages):
         for b, block in enumerate(cast("Iterable[BiRealBasic | BiRealBottleneck]", stage)):
@@ -124,7 +124,7 @@ def fill_bireal(network: BiRealNet, get: Weights, magnitudes: BiRealNet | None) 
 
 
 def fill_layer(layer: SignConvBn, get: Weights, hint: str, lender: SignConvBn | None) -> None:
-    """Signs, scale and bias of one 1-bit convolution; ``lender`` gives the magnitudes."""
+    """Load the signs, scale and bias of one 1-bit convolution; the weight magnitudes come from ``lender``."""
     signs = get.signs(f"{hint}_weight", layer.conv.in_channels)
     size = torch.ones_like(signs)
     if lender is not None:
@@ -139,7 +139,7 @@ def fill_layer(layer: SignConvBn, get: Weights, hint: str, lender: SignConvBn | 
 
 @torch.no_grad()
 def fill_fc(fc: nn.Linear, get: Weights) -> None:
-    """The last layer of an exported network."""
+    """Load the last layer of an exported classifier."""
     weight = get("fc_weight") * get.scale("fc_scale")
     fc.weight.copy_(weight if weight.shape == fc.weight.shape else weight.T)
     fc.bias.copy_(get("fc_bias"))
@@ -147,13 +147,13 @@ def fill_fc(fc: nn.Linear, get: Weights) -> None:
 
 @torch.no_grad()
 def fill_scores(network: DepthNet, get: Weights) -> None:
-    """The score maps of an exported depth network; its BatchNorms are folded into them."""
+    """Load the score convolutions of an exported depth network, into which its BatchNorms are folded."""
     for norm, score, weight in zip(network.norms, network.scores, reversed(get.scores), strict=True):
         assert isinstance(norm, nn.BatchNorm2d) and isinstance(score, nn.Conv2d) and score.bias is not None
         set_affine(norm, 1.0, 0.0)
         score.weight.copy_(weight.view_as(score.weight))
         score.bias.zero_()
-    # upsampling keeps constants: the one bias of the graph may stand at any of the maps
+    # upsampling preserves constants, so the graph's single bias can be added to any of the maps
     last = network.scores[0]
     assert isinstance(last, nn.Conv2d) and last.bias is not None
     last.bias.copy_(get("score_bias"))
@@ -161,7 +161,7 @@ def fill_scores(network: DepthNet, get: Weights) -> None:
 
 @torch.no_grad()
 def move_into_scores(network: DepthNet) -> None:
-    """Have calibrated BatchNorms scale by 1 before the score maps, as in training: steps are made for such weights."""
+    """Move the scale of calibrated BatchNorms into the score weights, so that it is 1 as at the start of training."""
     for norm, score in zip(network.norms, network.scores, strict=True):
         assert isinstance(norm, nn.BatchNorm2d) and isinstance(score, nn.Conv2d)
         score.weight.mul_(norm.weight[None, :, None, None])

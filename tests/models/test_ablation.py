@@ -162,19 +162,19 @@ def test_mistakes_on_the_command_line_are_said(
         assert line.startswith("error: ")
         return line
 
-    assert "--only zzz: no cell has this in its name" in said("--only", "zzz")
-    assert "--images 5 --test-images 80: give at least 16" in said("--images", "5")
-    assert "give at least 16 (a batch, and one image a class) and 10" in said("--test-images", "9")
+    assert "--only zzz: no cell name contains this" in said("--only", "zzz")
+    assert "--images 5 --test-images 80: --images must be at least 16" in said("--images", "5")
+    assert "at least 16 (one batch, and one image per class), --test-images at least 10" in said("--test-images", "9")
     assert f"no results at {tmp_path / 'r.json'}" in said("--report")
     few = tmp_path / "few"
     shutil.copytree(images, few)
     shutil.rmtree(few / "test" / "class3")
-    assert f"{few / 'test'} has 9 class folders, the grid's networks have 10 outputs" in said("--data", str(few))
+    assert f"{few / 'test'} has 9 class folders, but the grid's networks have 10 outputs" in said("--data", str(few))
     for path in (few / "train" / "class4").iterdir():
         path.unlink()
     assert f"{few / 'train' / 'class4'} has no images" in said("--data", str(few))
     Image.new("RGB", (40, 32)).save(few / "train" / "class4" / "a.png")
-    assert "is 40x32, expected are images of 32x32" in said("--data", str(few))
+    assert "is 40x32: images must be 32x32" in said("--data", str(few))
 
 
 def shown(top1: dict[Cell, float]) -> str:
@@ -230,10 +230,10 @@ def test_seeds_are_averaged_and_their_spread_is_noise() -> None:
     text = shown({BEST: 0.5, again: 0.44, RES: 0.42})
     assert "| Clip | magnitude-aware | ApproxSign | 47.0% / 56.4 % | 42.0% / 45.7 % |" in text
     assert "clip/magnitude/approxsign 50.0% and 44.0%" in text
-    assert "up to\n6.0 points apart" in text
+    assert "differ by up\nto 6.0 points" in text
     assert "**Not told apart**" in verdict(text, "the Bi-Real structure beats the ResNet's at 18 layers")
     text = shown({BEST: 0.5, again: 0.49, RES: 0.6})
-    told = "with this budget and one seed of the one, two of the other: the Bi-Real structure"
+    told = "with this budget and one seed of one network and two of the other: the Bi-Real structure"
     assert told in verdict(text, "the Bi-Real structure beats the ResNet's at 18 layers")
     base = combination(18, "bireal", *COMBINATIONS[0])
     text = shown({BEST: 0.5, again: 0.49, base: 0.6, replace(base, seed=2): 0.6})
@@ -266,7 +266,7 @@ def test_the_page_says_what_starts_fresh() -> None:
     cell = other(18, "xnornet")
     record = {"cpu_s": 1.0, "top5": 1.0, "fresh": 80, "top1": 0.5}
     text = page({"budget": asdict(Budget()), "cells": {cell.key: record}})
-    assert "80 of 122 tensors of XNOR-Net-18, whose BatchNorms stand before the sign." in text
+    assert "80 of 122 tensors of XNOR-Net-18, whose BatchNorms precede the sign." in text
     assert "| | full precision | | | not run / 69.3 % | |" in text
 
 

@@ -52,7 +52,7 @@ def test_the_first_and_the_first_five_are_counted(photos: Path) -> None:
 
     photos_in_memory = load_split(photos, "train", 32)
     found = accuracy(Same(1, 1), photos_in_memory)
-    with pytest.raises(ValueError, match="tells 3 classes apart, the data have 4"):
+    with pytest.raises(ValueError, match="has 3 classes, but the data have 4"):
         accuracy(
             torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.BatchNorm1d(3)),
             photos_in_memory,

@@ -21,7 +21,7 @@ def test_a_mistake_is_two_lines(module: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     said, remedy = done.stderr.splitlines()
     assert said.startswith(f"python -m {module}: error: ")
-    assert remedy == f"`python -m {module} --help` says what there is."
+    assert remedy == f"Run `python -m {module} --help` for usage."
 
 
 def test_the_usage_is_still_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,8 +72,8 @@ def test_one_command_writes_pages_plots_and_pictures(tmp_path, monkeypatch) -> N
     assert f"| abs_rel at 80 m | {expected:+.3f} |" in text
     assert f"| Bi-Real-50 | 84.9% | {binary['evaluations']['binary']['delta1_80m']:.1%} |" in text
     assert "| BinaryNet-50 | 83.0% | none here |" in text
-    assert "a drive" in text and ": 1 for this model when the page was written" in text
-    assert f"| no picture seen: row medians of train | - | {full['floor']['delta1_80m']:.1%} |" in text
+    assert "a drive" in text and ": 1 for this model, with any weights, when the page was written" in text
+    assert f"| no network: row medians of train | - | {full['floor']['delta1_80m']:.1%} |" in text
     for name in ("tiny-ramp-distance.svg", "tiny-ramp-frames.svg", "tiny-ramp-drawing.jpg"):
         assert f"({name})" in text
         assert (out / name).stat().st_size > 1000
@@ -97,7 +97,7 @@ def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, capsys) -> None:
         (["--models", tmp_path], "no depth model"),
         (["--models", zoo, "--out", tmp_path / "docs"], "tiny-ramp.json"),
         (["--models", zoo, "--data", tmp_path, "--out", tmp_path / "docs"], "failed for tiny-ramp@1, full: "),
-        (["--models", zoo, "--data", tmp_path, "--pictures", inside], "lies in the repository"),
+        (["--models", zoo, "--data", tmp_path, "--pictures", inside], "is in the repository"),
     ):
         assert run(monkeypatch, *arguments) == 2
         assert said in capsys.readouterr().err
@@ -153,13 +153,13 @@ def test_the_text_follows_the_interval() -> None:
     card, findings = findings_of_shipped()
     row = next(row for row in findings["group"] if row["method"] == "bireal")
     row["difference"] |= {"estimate": -0.002, "lower": -0.004, "upper": 0.0}
-    assert "fine enough to see a loss of 0.3 points" in page(card, findings)
+    assert "fine enough to detect a loss of 0.3 points" in page(card, findings)
     row["difference"] |= {"lower": -0.05, "upper": 0.046}
-    assert "reaches 4.8 points to either side: a loss of 0.3 points, the paper's, cannot be told" in page(
+    assert "half-width of 4.8 points: a loss of 0.3 points, as in the paper, cannot be distinguished" in page(
         card, findings
     )
     row["difference"] |= {"lower": None, "upper": None}
-    assert "-0.2 points |" in page(card, findings) and "to either side" not in page(card, findings)
+    assert "-0.2 points |" in page(card, findings) and "half-width" not in page(card, findings)
 
 
 def test_a_third_method_gets_its_row() -> None:

@@ -133,7 +133,7 @@ def test_frames_without_points_choose_nothing(drive: Path, tmp_path: Path, monke
     assert found != whole, "the mean is of the two others"
     for name in ("009", "011"):
         (lidar / f"{name}.png").unlink()
-    with pytest.raises(ValueError, match="held out to choose by"):
+    with pytest.raises(ValueError, match="none of the held-out frames"):
         DepthTask(recipe, data)
 
 

@@ -77,7 +77,7 @@ def test_soft_labels_are_those_of_the_view_and_the_image(photos: Path, tmp_path:
                 assert torch.equal(ours, crop) or torch.equal(ours, crop.flip(2))
     with pytest.raises(FileNotFoundError, match=r"view-2\.npy"):
         SoftLabels(tmp_path, count)(2, torch.tensor([0]))
-    with pytest.raises(ValueError, match="labels 64 images, the training part has 65"):
+    with pytest.raises(ValueError, match="labels 64 images, but the training set has 65"):
         SoftLabels(tmp_path, count + 1)(0, torch.tensor([0]))
     with pytest.raises(ValueError, match="--soft-labels"):
         ClassifyTask(recipe, photos)

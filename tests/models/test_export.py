@@ -63,7 +63,7 @@ def test_a_wrong_graph_is_refused() -> None:
     network = random_network(CASES[0])
     model = to_onnx(network, 64, 64)  # type: ignore[arg-type]
     network.register_forward_hook(lambda _module, _inputs, logits: logits.flip(1))  # which no export can know of
-    with pytest.raises(VerificationError, match="exported wrongly"):
+    with pytest.raises(VerificationError, match="exported incorrectly"):
         verify(network, model, 64, 64)  # type: ignore[arg-type]
 
 
@@ -179,7 +179,7 @@ def test_float16_storage_halves_the_file() -> None:
 
 def test_depth_input_must_fit_the_strides() -> None:
     network = random_network(CASES[2])
-    with pytest.raises(ValueError, match="multiple of 32"):
+    with pytest.raises(ValueError, match="multiples of 32"):
         to_onnx(network, 100, 96)  # type: ignore[arg-type]
 
 

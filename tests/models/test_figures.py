@@ -120,7 +120,7 @@ def test_curves_of_a_log(tmp_path: Path) -> None:
     assert list(means["held out"]) == [0.6]
     assert means["loss"].tolist() == pytest.approx([(2.0 + 2.0 + 1.0 + 0.5) / 4])
     log.write_text("")
-    with pytest.raises(ValueError, match="has no step"):
+    with pytest.raises(ValueError, match="has no steps"):
         curves.draw(log, "run")
 
 

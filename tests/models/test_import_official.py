@@ -324,14 +324,16 @@ def test_a_partial_checkpoint_is_told_what_it_lacks(bireal18: State) -> None:
 
 
 def test_a_wrong_depth_is_told(bireal18: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(MismatchError, match=r"not official Bi-Real .* of 34 layers; 80 missing: .* and 60 more"):
+    with pytest.raises(
+        MismatchError, match=r"does not match official Bi-Real .* with 34 layers: 80 missing: .* and 60 more"
+    ):
         to_network(bireal18, 34)
-    with pytest.raises(ValueError, match="comes with 18, 34 layers, not 50"):
+    with pytest.raises(ValueError, match="has 18, 34 layers, not 50"):
         to_network(bireal18, 50)
     path = tmp_path / "wrong.pth"
     torch.save({"weight": torch.zeros(1)}, path)
     assert main([str(path), "--depth", "18", "--out", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("error: a state dict with names such as weight is of no known network")
+    assert capsys.readouterr().err.startswith("error: a state dict with names such as weight matches no known network")
 
 
 def test_counters_may_be_missing_and_values_must_be_finite(bireal18: State) -> None:
@@ -340,7 +342,7 @@ def test_counters_may_be_missing_and_values_must_be_finite(bireal18: State) -> N
     zero[:5] = 0.0
     assert to_network(state | {"layer1.0.binary_conv.weights": zero}, 18).zero_weights == 5
     state["fc.bias"] = torch.full((1000,), float("nan"))
-    with pytest.raises(ValueError, match=r"not finite in fc\.bias"):
+    with pytest.raises(ValueError, match=r"non-finite values in fc\.bias"):
         to_network(state, 18)
 
 
@@ -352,7 +354,7 @@ def test_class_lists(tmp_path: Path) -> None:
     assert read_class_file(path, 1)[0].name == "tench"
     path.write_text("n00000001 tench\nplain name\n")
     assert [c.wnid for c in read_class_file(path, 2)] == ["n00000001", "class0001"]
-    with pytest.raises(ValueError, match="lists 2 classes, the network has 3 outputs"):
+    with pytest.raises(ValueError, match="lists 2 classes, but the network has 3 outputs"):
         read_class_file(path, 3)
     path.write_text("[1, 2]")
     with pytest.raises(ValueError, match="expected a JSON list"):

@@ -42,22 +42,22 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ValueError, match="cannot be read as a PyTorch checkpoint"):
             read_state_dict(path)
-        with pytest.raises(ValueError, match="is damaged, or no checkpoint"):
+        with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
             checkpoint.load(path)
     torch.save({"model": Path("x")}, path)
-    with pytest.raises(ValueError, match=r"it holds an object of pathlib.* beside tensors") as refused:
+    with pytest.raises(ValueError, match=r"it holds an object of pathlib.* besides tensors") as refused:
         read_state_dict(path)
     assert "weights_only" not in str(refused.value), "advice to let the file run code"
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match="holds a list"):
         read_state_dict(path)
     torch.save({"epoch": 3}, path)
-    with pytest.raises(ValueError, match="epoch are no tensors"):
+    with pytest.raises(ValueError, match="not tensors: epoch"):
         read_state_dict(path)
     plain = torch.zeros(2, 2)
     for strange in (plain.to_sparse(), plain.to(torch.complex64), plain.to("meta")):
         torch.save({"fc.weight": strange, "fc.bias": plain}, path)
-        with pytest.raises(ValueError, match=r"fc\.weight are no dense real tensors on the CPU"):
+        with pytest.raises(ValueError, match=r"not dense real CPU tensors: fc\.weight"):
             read_state_dict(path)
     torch.save({"module.fc.bias": plain, "fc.weight": plain, "fc.bias": plain + 1}, path)
     with pytest.raises(ValueError, match=r"has fc\.bias twice, with and without a prefix"):
@@ -71,11 +71,11 @@ def test_places_that_cannot_be_written_are_said_before_the_import(
     torch.save(bireal18, path)
     for options, message in (
         (["--out", str(path)], f"--out {path} is a file: give a folder"),
-        (["--out", str(tmp_path / "zoo"), "--checkpoint-out", str(tmp_path)], "is a folder: give a file's name"),
+        (["--out", str(tmp_path / "zoo"), "--checkpoint-out", str(tmp_path)], "is a folder: give a file name"),
         (["--out", str(path / "zoo"), "--size", "32"], "Not a directory"),
         (
             ["--out", str(tmp_path / "zoo"), "--size", "32", "--name", "A B"],
-            "card would not be valid; name: String should",
+            "card would be invalid: name: String should",
         ),
     ):
         assert main([str(path), "--depth", "18", *options]) == 2
@@ -94,10 +94,10 @@ def test_an_imported_checkpoint_can_be_exported(
     assert main([str(path), "--depth", "18", *options]) == 0
     monkeypatch.setattr(sys, "argv", ["x", str(start), "--out", str(zoo)])
     assert export() == 2
-    assert "is of 'imported', which is no recipe here: give the input's side with --size" in capsys.readouterr().err
+    assert "recipe 'imported' is unknown: give the input size with --size" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["x", str(start), "--out", str(zoo), "--size", "32"])
     assert export() == 0
     card = Card.load(zoo / "imported" / "1")
     assert (len(card.classes), card.input.resize_shorter, card.training.command) == (1000, 32, "not known")
-    assert "no recipe of models.train" in card.limits[0]
+    assert "Not trained by a recipe of models.train" in card.limits[0]
     card.verify_file()

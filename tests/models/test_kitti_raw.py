@@ -84,7 +84,7 @@ def test_calibration_that_is_not_as_published(tmp_path: Path) -> None:
     write_calibration(tmp_path)
     file = tmp_path / "calib_velo_to_cam.txt"
     file.write_text(file.read_text().replace("T:", "U:"))
-    with pytest.raises(DataError, match="no entry T of 3 numbers"):
+    with pytest.raises(DataError, match="no entry T with 3 numbers"):
         read_day(tmp_path)
     file.write_text("R: 1 2 3\nT: 0 0 0\n")
     with pytest.raises(DataError, match="R has 3 numbers, not 9"):
@@ -267,7 +267,7 @@ def test_what_is_not_as_published_is_said(tmp_path, monkeypatch, capsys) -> None
     for arguments, said in (
         (["raw", raw, "--out", tmp_path / "a"], "synchronised and rectified"),
         (["raw", tmp_path / "none", "--out", tmp_path / "a"], "folder above the dates"),
-        (["raw", raw, "--out", tmp_path / "a", "--drive", "0001"], "name a drive as"),
+        (["raw", raw, "--out", tmp_path / "a", "--drive", "0001"], "give each drive as"),
         (["kitti2015", tmp_path, "--out", tmp_path / "a"], "data_scene_flow"),
     ):
         code, printed = run(monkeypatch, capsys, *arguments)

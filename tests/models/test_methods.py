@@ -194,7 +194,7 @@ def test_small_stem_keeps_the_resolution() -> None:
         assert isinstance(network, BiRealNet | ResNet)
         maps = network.features(torch.randn(1, 3, 32, 32))
         assert [m.shape[-1] for m in maps] == [32, 16, 8, 4]
-    with pytest.raises(ValueError, match="expects the stem of stride 2"):
+    with pytest.raises(ValueError, match="needs a stem with stride 2"):
         ArchConfig(task="depth", max_disparity_px=90.0, **(TINY | {"depth": 50}))
 
 
@@ -371,7 +371,7 @@ def test_options_are_checked() -> None:
         get_method("abcnet", {"weight_bases": 0})
     with pytest.raises(ValueError, match="structure 'dense' is not one of"):
         ArchConfig(structure="dense")
-    with pytest.raises(ValueError, match="is for method 'none'"):
+    with pytest.raises(ValueError, match="needs method 'none'"):
         ArchConfig(activation="clip")
     with pytest.raises(ValueError, match="stem_kernel 4 is not an odd number"):
         ArchConfig(stem_kernel=4)

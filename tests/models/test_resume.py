@@ -123,10 +123,12 @@ def test_a_log_goes_on_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.M
     assert records(out) == records(tmp_path / "whole")
     assert len(records(out)) == 2 * (STEPS // 5 + 1)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(ValueError, match=r"has last\.pt of a run: go on with it by --resume, or give another --out"):
+    with pytest.raises(
+        ValueError, match=r"already has the last\.pt of a run: continue it with --resume, or use another --out"
+    ):
         train(out, Noise(), phases=phases)
     (out / "last.pt").unlink()
-    with pytest.raises(ValueError, match=r"has best\.pt of a run"):
+    with pytest.raises(ValueError, match=r"already has the best\.pt of a run"):
         train(out, Noise(), phases=phases)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {k: before[k] for k in before if k != "last.pt"}
 
@@ -164,12 +166,12 @@ def test_a_run_in_parts_is_resumed_exactly(tmp_path: Path) -> None:
     out = tmp_path / "killed"
     with pytest.raises(KeyboardInterrupt):
         train(out, Noise(12), phases=phases, save_every_s=0.0, accumulate=2)
-    with pytest.raises(ValueError, match="was made with --accumulate 2, not 1: give --accumulate 2"):
+    with pytest.raises(ValueError, match="was trained with --accumulate 2, not 1: use --accumulate 2"):
         train(out, Noise(), phases=phases, resume=True)
     train(out, Noise(), phases=phases, resume=True, accumulate=2)
     ends = [checkpoint.load(tmp_path / name / "last.pt")["network"] for name in ("whole", "killed")]
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
-    with pytest.raises(ValueError, match="has batches of 128: give 1 to 128"):
+    with pytest.raises(ValueError, match="must be 1 to 128, the batch size"):
         train(out, Noise(), phases=phases, accumulate=129)
 
 
@@ -204,13 +206,15 @@ def test_the_best_checkpoint_has_batchnorm_trained_again(tmp_path: Path) -> None
 
 def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(tmp_path: Path) -> None:
     train(tmp_path, Noise(), phases=PHASES[1:2])
-    with pytest.raises(ValueError, match="is of recipe small, not of bireal18-tiny100: give another --out"):
+    with pytest.raises(ValueError, match="is of recipe small, not bireal18-tiny100: use another --out"):
         checkpoint.load_resumable(tmp_path / "last.pt", "bireal18-tiny100", 1)
 
 
 def test_a_run_that_diverges_stops(tmp_path: Path) -> None:
     phases = (replace(PHASES[2], lr=1e30, epochs=2, schedule="constant"),)
-    with pytest.raises(ValueError, match=r"small binary 1/2, step 25: the loss is (nan|inf) .*with a lower rate"):
+    with pytest.raises(
+        ValueError, match=r"small binary 1/2, step 25: the loss is (nan|inf) .*with a lower learning rate"
+    ):
         train(tmp_path, Noise(), phases=phases)
     assert not (tmp_path / "best.pt").exists()
 

@@ -303,7 +303,7 @@ def test_a_recipe_that_starts_from_another_wants_its_weights(
         start = RECIPES[name].init
         for resume in ([], ["--resume"]):  # there is nothing to resume
             assert run_main(monkeypatch, name, "--data", tmp_path, "--out", tmp_path / "out", *resume) == 2
-            assert f"recipe {name} starts from weights of {start}: give a checkpoint of it" in capsys.readouterr().err
+            assert f"recipe {name} starts from the weights of {start}: give its checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -315,7 +315,7 @@ def test_a_resumed_run_wants_no_weights_to_start_from(
     train(replace(recipe, init=""), photos, tmp_path, max_steps=2)
     arguments = (recipe.name, "--data", photos, "--out", tmp_path, "--resume")
     assert run_main(monkeypatch, *arguments, "--accumulate", 2) == 2
-    assert "was made with --accumulate 1, not 2" in capsys.readouterr().err
+    assert "was trained with --accumulate 1, not 2" in capsys.readouterr().err
     assert not (tmp_path / "run.json").exists(), "a run that does not begin leaves no word of itself"
     assert run_main(monkeypatch, *arguments) == 0
     assert json.loads(capsys.readouterr().out)["phase"] == 1

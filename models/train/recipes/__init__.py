@@ -1,4 +1,4 @@
-"""The recipes by name. ``paper-*`` are the paper's hyper-parameters; the others are ours for small data and CPUs."""
+"""All recipes by name. ``paper-*`` use the paper's hyper-parameters; the others are ours, for small data and CPUs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def get_recipe(name: str) -> Recipe:
     """Return the recipe called ``name``.
 
     Raises:
-        ValueError: if there is none; the message lists the names.
+        ValueError: there is no such recipe; the message lists the names.
     """
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}: use one of {', '.join(RECIPES)}")

@@ -1,18 +1,18 @@
-"""Classifiers on ImageNet-1k by the paper's hyper-parameters (Sec. 4.1), and the networks that they start from.
+"""ImageNet-1k classifiers with the paper's hyper-parameters (Sec. 4.1), and the networks that they start from.
 
-What Sec. 4.1 prints is taken as printed: batch, epochs, learning rates and milestones of each depth, SGD with plain
-momentum 0.9, no weight decay, all the epochs for each step of the two-step scheme, one epoch of BatchNorm alone at the
-end. What it does not print is ours:
+Taken from Sec. 4.1 as printed: batch size, epochs, learning rates and milestones per depth, SGD with momentum 0.9 (not
+Nesterov), no weight decay, the full number of epochs for each step of the two-step scheme, and a final epoch that
+trains only BatchNorm. Sec. 4.1 does not specify the following, which is our choice:
 
-- the leaky clip and the clip take the epochs and rates of the 1-bit step each;
-- BatchNorm is trained again at a hundredth of the first rate, and nothing else with it (see `make_optimizer`);
-- the network with ReLU is trained as He et al. 2016 do.
+- leaky clip and clip pre-training each use the epochs and learning rates of the 1-bit step;
+- the final epoch uses a hundredth of the initial learning rate and freezes all else (see `make_optimizer`);
+- the ReLU network is trained as in He et al. 2016.
 
-Departures: 25 training images a class are held out to choose ``best.pt`` by (the paper names no such part). The whole
-image is scaled to a square of 256x256, and a crop, which has 3/4 to all of its area and a side ratio of 3/4 to 4/3, to
-224x224; the paper cuts 224x224 out of an image whose shorter side is 256 (0.77 of a square one's area). Served is its
-centre crop. The very first 1x1 of the bottlenecks
-is real-valued, as in the official code and against the text (``ArchConfig.first_1x1_real``).
+Departures from the paper: 25 training images per class are held out for selecting ``best.pt`` (the paper does not
+mention a held-out set). The whole image is scaled to 256x256, and crops of 3/4 to all of its area with aspect ratios of
+3/4 to 4/3 are scaled to 224x224; the paper crops 224x224 from an image with shorter side 256 (0.77 of a square image's
+area). The service uses the paper's centre crop. The first 1x1 convolution of bottleneck networks is real-valued, as in
+the official code but not in the text (``ArchConfig.first_1x1_real``).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _sgd(phase: Phase, epochs: int, lr: float, milestones: tuple[int, ...], weig
 
 
 def _paper_real(depth: int) -> Recipe:
-    """The Bi-Real net's real-valued counterpart with ReLU: the paper's "corresponding network", weight for weight."""
+    """The Bi-Real net's real-valued counterpart with ReLU and equal weight shapes: the "corresponding network"."""
     return _imagenet(
         f"paper-real{depth}-imagenet",
         ArchConfig(depth=depth, method="none", activation="relu"),
@@ -66,7 +66,7 @@ def _paper_real(depth: int) -> Recipe:
 
 
 def _paper(depth: int, batch: int, epochs: int, lr: float, milestones: tuple[int, int]) -> Recipe:
-    """Paper Sec. 4.1; bottlenecks take the two-step scheme, each sub-step of ``epochs``."""
+    """Paper Sec. 4.1; bottleneck networks use the two-step scheme with ``epochs`` epochs per step."""
     steps = [Phase.LEAKY_CLIP, Phase.CLIP, *([Phase.BINARY_1X1] if depth >= 50 else []), Phase.BINARY]
     retrain = PhaseSpec(Phase.BINARY, 1, lr * 0.01, "sgd", "step", batchnorm_only=True, nesterov=False)
     return _imagenet(

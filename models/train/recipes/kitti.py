@@ -1,4 +1,4 @@
-"""Depth on KITTI: the paper's recipe (Sec. 4.5) as written, and ours for a few hundred frames."""
+"""Depth on KITTI: the paper's recipe (Sec. 4.5), and ours for a few hundred frames."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _KITTI_BIREAL50 = Recipe(
     depth=_KITTI_RESNET50.depth,
 )
 
-#: The same length without clip pre-training, in the ResNet's structure: what the paper's Table 8 compares with.
+#: The baseline of the paper's Table 8: the same length without clip pre-training, in the ResNet structure.
 _KITTI_BINARYNET50 = replace(
     _KITTI_BIREAL50,
     name="binarynet50-kitti-depth",
@@ -76,7 +76,7 @@ _KITTI_BINARYNET50 = replace(
     phases=(PhaseSpec(Phase.BINARY, 7, 1e-3, "adam", warmup=0.02, distill=0.5),),
 )
 
-# --- the same networks, taught by a pretrained one (docs/adr/0060) ----------------------------------------------------
+# --- the same networks, distilled from a pretrained one (docs/adr/0060) -----------------------------------------------
 
 _TAUGHT_RESNET50 = replace(
     _KITTI_RESNET50,
@@ -112,12 +112,13 @@ _TAUGHT_BINARYNET50 = replace(
     phases=(PhaseSpec(Phase.BINARY, 14, 1e-3, "adam", warmup=0.02, distill=0.7),),
 )
 
-# --- the paper's ------------------------------------------------------------------------------------------------------
+# --- the paper's networks ---------------------------------------------------------------------------------------------
 
-#: Sec. 4.5 prints steps, batch, rate and its drop, size, and that nothing is augmented. Not printed: the solver (here
-#: Sec. 4.1's, SGD with plain momentum 0.9 and no weight decay), and what the real-valued network starts from (here
-#: fresh weights, unless ``--init`` gives others). The terms are Garg et al.'s and so is the smoothness weight, 0.01;
-#: but both are absolute here, where theirs are squared, and the smoothness is of the log disparity and less at edges.
+#: Sec. 4.5 specifies the steps, the batch size, the learning rate and its drop, the image size, and no augmentation. It
+#: does not specify the solver (here that of Sec. 4.1: SGD with plain momentum 0.9, no weight decay) or the initial
+#: weights of the real-valued network (here random, unless ``--init`` is given). The loss terms and the smoothness
+#: weight 0.01 are from Garg et al., but differences are absolute instead of squared, and the smoothness is edge-aware
+#: and on the log disparity.
 _PAPER_KITTI = Recipe(
     name="paper-resnet50-kitti-depth",
     arch=_KITTI_RESNET50.arch,
@@ -133,9 +134,9 @@ _PAPER_KITTI = Recipe(
     ),
 )
 
-#: Sec. 4.5 starts the 1-bit network from the real-valued one (here He et al.'s ResNet-50) and names no further step.
-#: Sec. 4.1's pre-training with clip and Sec. 3.4.4's two steps are taken here, 60,000 steps each as the ImageNet recipe
-#: takes all its epochs for each; Sec. 4.1's last epoch for BatchNorm alone is not.
+#: Sec. 4.5 starts the 1-bit network from the real-valued one (here He et al.'s ResNet-50) and describes no other stage.
+#: This recipe uses the clip pre-training of Sec. 4.1 and the two steps of Sec. 3.4.4, with 60,000 steps per stage like
+#: the ImageNet recipe, but not the final BatchNorm epoch of Sec. 4.1.
 _PAPER_KITTI_BIREAL50 = replace(
     _PAPER_KITTI,
     name="paper-bireal50-kitti-depth",

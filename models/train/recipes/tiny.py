@@ -1,4 +1,4 @@
-"""Classifiers on 100 classes of small images: sizes that two CPU cores can train."""
+"""Classifiers on 100 classes of small images, sized for training on two CPU cores."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _TINY_BIREAL18 = Recipe(
 
 
 def _baseline(method: str, structure: str, fresh: str = "nothing", **options: object) -> Recipe:
-    """A method that the paper compares with: phases, data and teacher of `bireal18-tiny100`, but no clip pre-training.
+    """A baseline method of the paper, with the data and teacher of `bireal18-tiny100` but no clip pre-training.
 
-    BinaryNet, XNOR-Net and ABC-Net start from the network with ReLU and have the ResNet's structure. What that network
-    does not have starts ``fresh``.
+    BinaryNet, XNOR-Net and ABC-Net use the ResNet structure and start from the ReLU network. ``fresh`` describes the
+    tensors without a counterpart in it.
     """
     binary = tuple(phase for phase in _TINY_BIREAL18.phases if not phase.phase.real_valued)
     first = replace(
@@ -100,7 +100,7 @@ _LONG_BIREAL18 = Recipe(
 
 _LARGE = "ours: the network before, trained on with the 64x64 images scaled up to 96x96 and 112x112, served at 128x128"
 
-# Objects look larger in random crops than in the whole image: hence a served size above that of training.
+# Random crops make objects larger than in the whole image, so the serving size is above the training size.
 _LARGE_RESNET18 = replace(
     _LONG_RESNET18,
     name="resnet18-tiny100-large",
