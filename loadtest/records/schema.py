@@ -54,8 +54,12 @@ class Machine(Part):
 
     @property
     def stem(self) -> str:
-        """Name of a record's files, without the suffix: `<date>-<cpu>`."""
-        return f"{self.date[:10]}-{re.sub(r'[^a-z0-9]+', '-', self.cpu.lower()).strip('-')}"
+        """Name of a record's files, without the suffix: `<date>-<cpu>-<family>-<model>-<stepping>`.
+
+        The numbers are needed because virtual machines give CPUs of different generations the same name.
+        """
+        numbers = " ".join(re.findall(r"\b\d+\b", self.cpu_id))
+        return f"{self.date[:10]}-{re.sub(r'[^a-z0-9]+', '-', f'{self.cpu} {numbers}'.lower()).strip('-')}"
 
 
 class Settings(Part):

@@ -100,9 +100,9 @@ def test_recording_writes_the_file_and_draws_everything_from_it(
         text for name in ("network", "kernel", "costs") for text in (f"--{name}", str(tmp_path / f"{name}.doc"))
     ]
     folder.mkdir()
-    (folder / "2026-01-02-test-cpu-3-ghz.remarks.md").write_text("The shuffles bound it.\n")
+    (folder / "2026-01-02-test-cpu-3-ghz-1-2-3.remarks.md").write_text("The shuffles bound it.\n")
     assert record.main([*documents, "--folder", str(folder)]) == 0
-    stem = "2026-01-02-test-cpu-3-ghz"
+    stem = "2026-01-02-test-cpu-3-ghz-1-2-3"
     assert {path.name for path in folder.iterdir()} == {
         f"{stem}.json",
         f"{stem}-network.svg",
@@ -183,15 +183,15 @@ def test_the_newest_record_of_each_cpu_is_shown_and_the_others_are_linked() -> N
     assert shown == sorted(shown)
     assert shown[-1] < page.index("## Earlier records")
     assert page.count("## Test CPU") == 2
-    assert "- [2026-01-02-test-cpu-3-ghz.json](2026-01-02-test-cpu-3-ghz.json)" in page
+    assert "- [2026-01-02-test-cpu-3-ghz-1-2-3.json](2026-01-02-test-cpu-3-ghz-1-2-3.json)" in page
     assert "- [2026-01-03" not in page
 
 
 def test_plots_are_svg_with_a_bar_a_row_and_the_roofline() -> None:
     files = record.render([_recorded()])
     space = "{http://www.w3.org/2000/svg}"
-    network = ET.fromstring(files["2026-01-02-test-cpu-3-ghz-network.svg"])
-    kernel = ET.fromstring(files["2026-01-02-test-cpu-3-ghz-kernel.svg"])
+    network = ET.fromstring(files["2026-01-02-test-cpu-3-ghz-1-2-3-network.svg"])
+    kernel = ET.fromstring(files["2026-01-02-test-cpu-3-ghz-1-2-3-kernel.svg"])
     for plot, rows, lines in ((network, 2, 0), (kernel, 3, 1)):
         assert len(plot.findall(f"{space}rect")) == rows + 1  # and the background
         assert len(plot.findall(f"{space}line")) == lines
