@@ -43,8 +43,7 @@ def page(results: dict[str, Any], source: str = "ablation.json") -> str:
         "",
         f"{len(results['cells'])} cells, {total / 60:.0f} minutes of one core; {results.get('hardware', '')},",
         f"PyTorch {results.get('torch', '')}, Python {results.get('python', '')}, commit {results.get('commit', '')}.",
-        "Results of Bi-Real-18 are means of two seeds where both were run; two seeds of a 1-bit network differ by up",
-        f"to {figures.spread() * 100:.1f} points. The other networks have one seed.",
+        *_seeds(figures),
         "`not run` means that time ran out; the same command trains the missing cells.",
         "",
     ]
@@ -59,6 +58,15 @@ def page(results: dict[str, Any], source: str = "ablation.json") -> str:
     ]
     lines += [f"- {sentence(figures, ordering)}" for ordering in stated()]
     return "\n".join(lines) + "\n"
+
+
+def _seeds(figures: Figures) -> list[str]:
+    if not figures.spread():
+        return ["All networks have one seed so far."]
+    return [
+        "Results of Bi-Real-18 are means of two seeds where both were run; two seeds of a 1-bit network differ by up",
+        f"to {figures.spread() * 100:.1f} points. The other networks have one seed.",
+    ]
 
 
 def _table_1(figures: Figures, depth: int) -> list[str]:
