@@ -59,7 +59,7 @@ def calibration(temperature: float) -> str:
 
 
 def unknown_recipe(name: str, arch: ArchConfig, size: int | None) -> Recipe:
-    """A placeholder recipe for the card of a checkpoint without one: an ablation cell, or imported weights.
+    """What the card of a checkpoint without a recipe states: of an ablation cell, or of imported weights.
 
     Raises:
         ValueError: a classifier whose input size is unknown.

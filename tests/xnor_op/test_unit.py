@@ -9,6 +9,7 @@ pages that may not be touched, whatever the instruction.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -129,7 +130,10 @@ def test_fuzz_on_aarch64_as_shipped(tmp_path: Path, seed: int) -> None:
 
 def test_session_tests(environment: dict[str, str]) -> None:
     files = [str(HERE / name) for name in IN_SESSIONS]
-    run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files], env=environment, cwd=ROOT)
+    said = run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files], env=environment, cwd=ROOT
+    )
+    assert re.search(r"[1-9]\d* passed", said), said
 
 
 SHIPPED = """

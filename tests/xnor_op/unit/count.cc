@@ -14,6 +14,7 @@
 #include "pack.h"
 #include "pointwise.h"
 #include "stem.h"
+#include "view.h"
 
 using namespace bireal;
 
@@ -28,15 +29,6 @@ class InTurn final : public Executor {
     for (size_t i = 0; i < count; ++i) task(user, i);
   }
 };
-
-template <typename T>
-TensorView view(DType dtype, std::vector<int64_t> shape, const std::vector<T>& values) {
-  TensorView tensor;
-  tensor.dtype = static_cast<int>(dtype);
-  tensor.shape = std::move(shape);
-  tensor.data = values.data();
-  return tensor;
-}
 
 void measure(const char* name, const std::function<void()>& work) {
   work();  // scratch memory is allocated once a thread

@@ -12,6 +12,7 @@
 #include "pack.h"
 #include "params.h"
 #include "reference.h"
+#include "view.h"
 
 namespace bireal::fuzzing {
 
@@ -77,15 +78,6 @@ class Random {
  private:
   std::mt19937 engine_;
 };
-
-template <typename T>
-TensorView view(DType dtype, std::vector<int64_t> shape, const std::vector<T>& values) {
-  TensorView tensor;
-  tensor.dtype = static_cast<int>(dtype);
-  tensor.shape = std::move(shape);
-  tensor.data = values.data();
-  return tensor;
-}
 
 inline std::vector<int> signs_of(const std::vector<float>& values) {
   std::vector<int> signs;
