@@ -208,7 +208,7 @@ def _described(kind: TensorKind) -> TensorMetadata:
 
 
 async def _infer(request: Request, services: Services, deadline: Deadline, model: str) -> Response:
-    services.registry.find(model)  # an unknown model is told before its picture is read
+    services.registry.find(model)  # report an unknown model before reading its picture
     body = await read_body(request, deadline)
     context, headers, settings = context_of(request), request.headers, services.settings
     with context.stage("parse"):

@@ -1,8 +1,8 @@
-"""Whether a request's client is still there, and the end of what is done for one that has gone.
+"""Cancels the work for a request when its client disconnects.
 
-The service's own server says at once when a connection ends: it leaves the connection's `Presence` in the scope of each
-request, and watching costs next to nothing. With another server it is ASGI's way, in which a task has to wait for the
-next message.
+The service's own server puts the connection's `Presence` into the scope of each request and updates it as soon as the
+connection ends, so watching costs next to nothing. Other servers have only ASGI's ``http.disconnect`` message, which a
+task has to wait for.
 """
 
 import asyncio
@@ -13,48 +13,48 @@ from starlette.requests import ClientDisconnect, Request
 
 T = TypeVar("T")
 
-#: Where a server that says when a client goes leaves the connection's `Presence` in the scope.
+#: Key of the connection's `Presence` in a request's scope, if the server provides one.
 PRESENCE_KEY = "bireal.presence"
-# When a request begins to look for its client where nobody says that it goes, seconds after its body was read.
+# Seconds after which a request without a `Presence` starts to wait for the disconnect message. Most answers are faster.
 _LOOK_AFTER_S = 0.005
 
 
 class Presence:
-    """The client of a connection, on which one request at a time is answered. Used in the event loop alone.
+    """Whether the client of a connection is still connected. Used only in the event loop.
 
     Attributes:
-        gone: Whether the client has gone.
-        told: Called when it goes, if somebody wants to know.
+        gone: Whether the client has disconnected.
+        on_leave: Called when it disconnects; set while a request on the connection is being answered.
     """
 
-    __slots__ = ("gone", "told")
+    __slots__ = ("gone", "on_leave")
 
     def __init__(self) -> None:
         self.gone = False
-        self.told: Callable[[], None] | None = None
+        self.on_leave: Callable[[], None] | None = None
 
     def leave(self) -> None:
-        """The client has gone."""
+        """Records that the client has disconnected."""
         self.gone = True
-        if self.told is not None:
-            self.told()
+        if self.on_leave is not None:
+            self.on_leave()
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Awaits work for a client, and cancels it when the client goes away: what waits in the queue is dropped.
+    """Awaits ``work`` and cancels it if the client disconnects, which also removes it from the queue.
 
     Args:
-        request: Its body has been read.
-        work: What to await.
+        request: The request, whose body has been read.
+        work: The coroutine that answers it.
 
     Raises:
-        ClientDisconnect: The client went away first.
+        ClientDisconnect: The client disconnected first.
     """
     presence: Presence | None = request.scope.get(PRESENCE_KEY)
     if presence is not None and presence.gone:
         work.close()
         raise ClientDisconnect
-    watch = _Look(request) if presence is None else _Told(presence)
+    watch = _MessageWatch(request) if presence is None else _PresenceWatch(presence)
     try:
         return await work
     except asyncio.CancelledError:
@@ -66,7 +66,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 class _Watch:
-    """Cancels the current task when the client goes away."""
+    """Cancels the current task when the client disconnects."""
 
     __slots__ = ("_task", "gone")
 
@@ -79,29 +79,29 @@ class _Watch:
             self._task.cancel()
 
     def end(self) -> None:
-        """Stops watching; a cancellation that it caused is over."""
+        """Stops watching, and takes back a cancellation that it caused."""
         if self.gone and self._task is not None:
             self._task.uncancel()
 
 
-class _Told(_Watch):
-    """Is told by the connection."""
+class _PresenceWatch(_Watch):
+    """Uses the connection's `Presence`."""
 
     __slots__ = ("_presence",)
 
     def __init__(self, presence: Presence) -> None:
         super().__init__()
         self._presence = presence
-        presence.told = self._cancel
+        presence.on_leave = self._cancel
 
     def end(self) -> None:
         """See `_Watch.end`."""
-        self._presence.told = None
+        self._presence.on_leave = None
         super().end()
 
 
-class _Look(_Watch):
-    """Waits for the server's next message, but only once the answer takes its time: most are spared a task by that."""
+class _MessageWatch(_Watch):
+    """Waits for the server's disconnect message, in a task that only slow answers need."""
 
     __slots__ = ("_request", "_timer", "_watcher")
 

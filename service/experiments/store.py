@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from service.errors import FeedbackStoreError
 from service.experiments.observation import Judged, Judgement, Live, Observation, Score
-from service.experiments.tables import BEREAVED, HEIR, SCHEMA, judged, labelled_pairs, transaction
+from service.experiments.tables import LOSING_THEIR_MAP, NEXT_MAP, SCHEMA, judged, labelled_pairs, transaction
 
 Stored = Literal["stored", "repeated", "conflicting"]
 
@@ -98,7 +98,7 @@ class Store:
         known = connection.execute(
             "SELECT first FROM subject WHERE (experiment, revision, subject) = (?, ?, ?)", key
         ).fetchone()
-        if known is not None and top1 is None:  # for depth, only rows that are still stored count: see `HEIR`
+        if known is not None and top1 is None:  # for depth, only rows that are still stored count: see `NEXT_MAP`
             known = connection.execute("SELECT id AS first FROM feedback WHERE id = ?", (known["first"],)).fetchone()
         first = judgement.id if known is None else known["first"]
         connection.execute("INSERT OR REPLACE INTO subject VALUES (?, ?, ?, ?, ?)", (*key, judgement.at, first))
@@ -149,25 +149,26 @@ class Store:
                         connection.execute(
                             "INSERT OR IGNORE INTO spent SELECT id, at, said FROM feedback WHERE at < ?", (before,)
                         )
-                    bereaved = connection.execute(BEREAVED, (before,)).fetchall() if table == "feedback" else []
+                    losing = connection.execute(LOSING_THEIR_MAP, (before,)).fetchall() if table == "feedback" else []
                     removed[reason] += connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
                     if table == "feedback":
                         connection.execute("DELETE FROM again WHERE at < ?", (before,))
-                    for subject in bereaved:
-                        self._count_heir(connection, tuple(subject))
+                    for subject in losing:
+                        self._count_next_map(connection, tuple(subject))
             # Feedback older than this has no valid token: tokens are issued earlier, and expire at the same age.
             connection.execute("DELETE FROM spent WHERE at < ?", (oldest,))
             connection.execute("DELETE FROM subject WHERE at < ?", (oldest,))
         return removed
 
     @staticmethod
-    def _count_heir(connection: sqlite3.Connection, subject: tuple[str, ...]) -> None:
-        heir = connection.execute(HEIR, subject).fetchone()
-        if heir is not None:
+    def _count_next_map(connection: sqlite3.Connection, subject: tuple[str, ...]) -> None:
+        following = connection.execute(NEXT_MAP, subject).fetchone()
+        if following is not None:
             connection.execute(
-                "UPDATE subject SET first = ? WHERE (experiment, revision, subject) = (?, ?, ?)", (heir["id"], *subject)
+                "UPDATE subject SET first = ? WHERE (experiment, revision, subject) = (?, ?, ?)",
+                (following["id"], *subject),
             )
-            connection.execute("DELETE FROM again WHERE id = ?", (heir["id"],))
+            connection.execute("DELETE FROM again WHERE id = ?", (following["id"],))
 
     def shrink(self) -> None:
         """Returns space freed by retention to the disk, in small portions so that feedback hardly waits.

@@ -87,12 +87,12 @@ def judged(source: str) -> str:
 # Depth scores are not kept as counts when their rows are removed. Only the first stored map of each subject counts,
 # and when it is removed, the next one takes its place.
 #: Subjects whose counted map is about to be removed.
-BEREAVED = """
+LOSING_THEIR_MAP = """
     SELECT s.experiment, s.revision, s.subject
     FROM feedback AS f INDEXED BY feedback_at JOIN subject AS s ON s.first = f.id WHERE f.at < ? AND f.task = 'depth'
 """
 #: The next stored map of one of these subjects.
-HEIR = """
+NEXT_MAP = """
     SELECT id FROM again WHERE experiment = ? AND revision = ? AND subject = ? AND top1 IS NULL ORDER BY at, id LIMIT 1
 """
 

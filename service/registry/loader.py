@@ -37,7 +37,7 @@ class Loader:
         entry: Entry,
         wanted: list[VariantName],
         *,
-        told: OnLoaded | None = None,
+        on_loaded: OnLoaded | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Loads variants of a model version into its entry. A broken model raises nothing. Blocks for seconds.
@@ -45,7 +45,7 @@ class Loader:
         Args:
             entry: Entry of the version.
             wanted: The variants to load.
-            told: Called after each variant.
+            on_loaded: Called after each variant.
             stop: Called before each variant; loading stops if it returns True.
         """
         card = entry.card
@@ -54,9 +54,9 @@ class Loader:
         except ServiceError as error:
             entry.variants = {variant: Loaded(error=error) for variant in wanted}
             log.error("model %s in %s cannot be served: %s", entry.label, card.directory, error)  # noqa: TRY400
-            if told is not None:  # needed for the gauges, and thus for alerts
+            if on_loaded is not None:  # needed for the gauges, and thus for alerts
                 for variant in wanted:
-                    told(card, variant, None, 0.0)
+                    on_loaded(card, variant, None, 0.0)
             return
         for variant in wanted:
             if stop():
@@ -65,8 +65,8 @@ class Loader:
             loaded = self._try_variant(entry, variant)
             entry.variants[variant] = loaded
             entry.seconds[variant] = time.perf_counter() - begun
-            if told is not None:
-                told(card, variant, loaded.handle, entry.seconds[variant])
+            if on_loaded is not None:
+                on_loaded(card, variant, loaded.handle, entry.seconds[variant])
 
     def _try_variant(self, entry: Entry, variant: VariantName) -> Loaded:
         try:

@@ -96,7 +96,7 @@ class Registry:
         for entry in self.entries():
             wanted = [variant for variant in entry.card.variants if select(entry.card, variant)]
             if wanted and not self._closing.is_set():
-                self.loader.fill(entry, wanted, told=self._on_loaded, stop=self._closing.is_set)
+                self.loader.fill(entry, wanted, on_loaded=self._on_loaded, stop=self._closing.is_set)
         self._finished.set()
 
     def observe(self, on_loaded: OnLoaded, on_retired: Callable[[Entry], None] | None = None) -> None:

@@ -67,12 +67,12 @@ def exif_focal(report: ImageReport) -> ExifFocal:
     return ExifFocal(fx_px, f"EXIF's FocalLengthIn35mmFilm of {film_mm} mm, converted by the picture's diagonal.")
 
 
-def resolve(fx_px: float | None, told: ExifFocal | None, geometry: Geometry, trained_fx_px: float) -> Focal:
+def resolve(fx_px: float | None, exif: ExifFocal | None, geometry: Geometry, trained_fx_px: float) -> Focal:
     """Chooses the focal length to use.
 
     Args:
         fx_px: The client's focal length, in pixels of the uploaded picture, or None.
-        told: The focal length from the picture's EXIF, or None.
+        exif: The focal length from the picture's EXIF, or None.
         geometry: Geometry of the picture.
         trained_fx_px: The training camera's focal length, in pixels of the network's input.
 
@@ -91,9 +91,9 @@ def resolve(fx_px: float | None, told: ExifFocal | None, geometry: Geometry, tra
                 "or focal length / sensor width x width.",
             )
         return Focal(fx_px, "query", "The request's fx.")
-    if told is not None and told.fx_px is not None:
-        return Focal(told.fx_px, "exif", told.reason)
-    why = "No fx was sent." if told is None else told.reason
+    if exif is not None and exif.fx_px is not None:
+        return Focal(exif.fx_px, "exif", exif.reason)
+    why = "No fx was sent." if exif is None else exif.reason
     return Focal(
         trained_fx_px / geometry.scale_x,
         "assumed",

@@ -2,7 +2,7 @@
 
 The operator itself is C++ (the sources beside this file) and is loaded twice from one shared library: by ONNX Runtime,
 which calls `RegisterCustomOps`, and here through ctypes, which only asks for names. Both share one copy in memory, so
-the name told here is the kernel that runs there.
+the name reported here is the kernel that runs there.
 """
 
 import ctypes

@@ -35,7 +35,7 @@ class Application:
         except ClientDisconnect:
             self.dropped.set()
             raise
-        assert scope[PRESENCE_KEY].told is None
+        assert scope[PRESENCE_KEY].on_leave is None
         self.tasks = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
         await PlainTextResponse(f"{len(body)} bytes")(scope, receive, send)
 
@@ -123,4 +123,4 @@ async def test_a_cancellation_by_somebody_else_stays_one(anyio_backend):
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert presence.told is None
+    assert presence.on_leave is None
