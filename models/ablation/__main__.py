@@ -23,7 +23,9 @@ from models.ablation.report import page
 from models.ablation.results import Results, locked
 from models.ablation.task import LabelledImages, SmallImages, load_folder
 from models.arch import build
+from models.binarize.base import set_phase
 from models.command_line import Parser
+from models.train import checkpoint
 from models.train.device import best_device
 from models.train.initialise import initialise_from
 from models.train.loop import DivergedError, run
@@ -43,7 +45,11 @@ def train_cell(cell: Cell, budget: Budget, train: LabelledImages, test: Labelled
         DivergedError: the run diverged.
     """
     recipe = cell.recipe(budget)
-    task = SmallImages(train, test, recipe)
+    teacher = None
+    if cell.teacher is not None:
+        teacher = checkpoint.load_network(runs / cell.teacher.key / "last.pt").to(best_device())
+        set_phase(teacher, cell.teacher.phase)
+    task = SmallImages(train, test, recipe, teacher)
     claim(runs / cell.key, recipe, budget, len(test[1]), task.steps_per_epoch())
     torch.manual_seed(cell.seed)
     network = build(recipe.arch)
@@ -66,7 +72,7 @@ def train_cell(cell: Cell, budget: Budget, train: LabelledImages, test: Labelled
 def needed(only: str) -> list[Cell]:
     """Cells whose key contains ``only``, and the cells they start from, in the grid's order."""
     keys = {cell.key for cell in cells() if only in cell.key}
-    while more := {c.start.key for c in cells() if c.key in keys and c.start} - keys:
+    while more := {needed.key for c in cells() if c.key in keys for needed in c.needs} - keys:
         keys |= more
     return [cell for cell in cells() if cell.key in keys]
 
@@ -77,10 +83,9 @@ def left(wanted: list[Cell], results: Results, out: Path) -> list[Cell]:
     Completion is read from the marker in a cell's folder, because checkpoints exist before training has ended.
     """
     missing = {cell.key for cell in wanted if cell not in results}
-    for cell in reversed(wanted):  # each cell comes after the one it starts from
-        start = cell.start
-        if cell.key in missing and start is not None and not (out / start.key / DONE).is_file():
-            missing.add(start.key)
+    for cell in reversed(wanted):  # each cell comes after those it needs
+        if cell.key in missing:
+            missing |= {needed.key for needed in cell.needs if not (out / needed.key / DONE).is_file()}
     return [cell for cell in wanted if cell.key in missing]
 
 
@@ -166,8 +171,8 @@ def train_grid(args: argparse.Namespace) -> None:
     diverged: dict[str, str] = {}
     while missing := [cell for cell in left(wanted, results, args.out) if not descends_from(cell, diverged)]:
         for cell in missing:
-            if cell.start in missing:
-                continue  # another process is training the cell it starts from
+            if any(needed in missing for needed in cell.needs):
+                continue  # another process is training a cell that it needs
             with locked(args.out / cell.key / "lock", wait=False) as got:
                 if not got or cell not in left(wanted, results, args.out):
                     continue

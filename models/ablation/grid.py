@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from models.arch.config import STRUCTURES, ArchConfig
 from models.binarize.base import Phase
 from models.train.recipe import PhaseSpec, Recipe
 
 CLASSES = 10
+
+#: Techniques that the paper does not use, measured in addition.
+EXTRAS = {"smoothing": "label smoothing", "distillation": "distillation from the ReLU network"}
+SMOOTHING = 0.1
+DISTILLATION = 0.5  # weight of the teacher's loss
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Cell:
         init: the real-valued network it starts from, ``relu`` or ``clip``; empty if the cell itself is real-valued.
         options: options of the method.
         seed: seed of the data order, augmentation and random weights.
+        extra: a technique besides the paper's in the last phase, a key of `EXTRAS`; empty for none.
     """
 
     depth: int
@@ -58,6 +64,7 @@ class Cell:
     init: str = ""
     options: tuple[tuple[str, object], ...] = field(default=())
     seed: int = 1
+    extra: str = ""
 
     @property
     def key(self) -> str:
@@ -65,7 +72,13 @@ class Cell:
         parts = [f"{self.structure}{self.depth}", self.method if self.init else f"real-{self.phase.value}"]
         parts += [f"from-{self.init}"] if self.init else []
         parts += [str(value) for _, value in self.options]
+        parts += [self.extra] if self.extra else []
         return "-".join([*parts, f"seed{self.seed}"])
+
+    @property
+    def teacher(self) -> Cell | None:
+        """The cell whose network this one is distilled from, if any: the ReLU network that its weights come from."""
+        return real(self.depth, self.structure, Phase.RELU, self.seed) if self.extra == "distillation" else None
 
     @property
     def start(self) -> Cell | None:
@@ -75,6 +88,11 @@ class Cell:
         if self.phase is Phase.CLIP:
             return real(self.depth, self.structure, Phase.RELU, self.seed)
         return None
+
+    @property
+    def needs(self) -> list[Cell]:
+        """The cells whose weights are needed to train this one."""
+        return [cell for cell in (self.start, self.teacher) if cell is not None]
 
     def recipe(self, budget: Budget) -> Recipe:
         """The cell's training recipe; clip pre-training passes through the leaky clip, as in Sec. 4.1."""
@@ -95,17 +113,20 @@ class Cell:
             width=budget.width,
             options=dict(self.options),
         )
+        distill = DISTILLATION if self.teacher else 0.0
         return Recipe(
             name=self.key,
             arch=arch,
-            phases=tuple(PhaseSpec(phase, epochs, budget.lr, "sgd", warmup=0.1) for phase, epochs in steps),
+            phases=tuple(
+                PhaseSpec(phase, epochs, budget.lr, "sgd", warmup=0.1, distill=distill) for phase, epochs in steps
+            ),
             batch=budget.batch,
             source="the ablation grid",
             data="CIFAR-10",
             terms="cite Krizhevsky 2009",
             seed=self.seed,
             size=budget.size,
-            label_smoothing=0.0,
+            label_smoothing=SMOOTHING if self.extra == "smoothing" else 0.0,
             bf16=False,
         )
 
@@ -149,6 +170,12 @@ def third_order() -> Cell:
     return combination(18, "bireal", "clip", "magnitude", "approxsign3")
 
 
+def extras(seed: int = 1) -> list[Cell]:
+    """Bi-Real-18 with each of `EXTRAS`."""
+    best = combination(18, "bireal", "clip", "magnitude", "approxsign", seed=seed)
+    return [replace(best, extra=extra) for extra in EXTRAS]
+
+
 def cells() -> list[Cell]:
     """All cells, the most informative first, each after the one it starts from."""
 
@@ -165,6 +192,8 @@ def cells() -> list[Cell]:
         for structure in STRUCTURES:
             yield from (combination(18, structure, *row) for row in COMBINATIONS)
         yield from (combination(18, "bireal", *row, seed=2) for row in COMBINATIONS)
+        for seed in (1, 2):
+            yield from extras(seed)
         yield from (other(34, method) for method in OTHERS)
         for structure in STRUCTURES:
             yield from (combination(34, structure, *row) for row in COMBINATIONS)
@@ -173,8 +202,8 @@ def cells() -> list[Cell]:
     ordered: dict[str, Cell] = {}
 
     def put(cell: Cell) -> None:
-        if cell.start is not None:
-            put(cell.start)
+        for needed in cell.needs:
+            put(needed)
         ordered.setdefault(cell.key, cell)
 
     for cell in wanted():

@@ -61,6 +61,7 @@ class SmallImages:
         train: images and labels.
         test: images and labels.
         recipe: the cell's recipe.
+        teacher: network whose answers the cell is distilled from, if its recipe says so.
     """
 
     metric = "top1"
@@ -70,10 +71,12 @@ class SmallImages:
         train: LabelledImages,
         test: LabelledImages,
         recipe: Recipe,
+        teacher: nn.Module | None = None,
     ) -> None:
         self.images, self.labels = train
         self.test_images, self.test_labels = test
         self.recipe = recipe
+        self.teacher = teacher
 
     def steps_per_epoch(self) -> int:
         """Full batches in one pass."""
@@ -96,10 +99,17 @@ class SmallImages:
             yield scaled(x, self.recipe.size), torch.from_numpy(self.labels[index])
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...], spec: PhaseSpec) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross entropy and the batch's accuracy."""
+        """Cross entropy, with the labels and with the teacher's answers, and the batch's accuracy."""
         images, labels = batch
-        logits = network(normalise(images))
-        return F.cross_entropy(logits, labels), {"train_top1": (logits.argmax(1) == labels).float().mean()}
+        x = normalise(images)
+        logits = network(x)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        if spec.distill > 0:
+            assert self.teacher is not None
+            with torch.no_grad():
+                answers = self.teacher(x).softmax(dim=1)
+            loss = (1.0 - spec.distill) * loss + spec.distill * F.cross_entropy(logits, answers)
+        return loss, {"train_top1": (logits.argmax(1) == labels).float().mean()}
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:

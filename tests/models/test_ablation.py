@@ -9,10 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import nn
 
 from models.ablation import __main__ as command
-from models.ablation.grid import COMBINATIONS, Budget, Cell, binary, cells, combination, other, real, third_order
+from models.ablation.grid import (
+    COMBINATIONS,
+    Budget,
+    Cell,
+    binary,
+    cells,
+    combination,
+    extras,
+    other,
+    real,
+    third_order,
+)
 from models.ablation.orderings import Claim, stated
 from models.ablation.paper import printed
 from models.ablation.report import page
@@ -51,6 +64,7 @@ def test_the_grid_has_every_cell_of_tables_1_to_4() -> None:
             wanted += [real(depth, structure, Phase.RELU), real(depth, structure, Phase.CLIP)]
             assert {c.key for c in wanted} <= set(keys)
     assert {c.key for c in (third_order(), binary(50), other(50, "binarynet"), other(18, "xnornet"))} <= set(keys)
+    assert {c.key for seed in (1, 2) for c in extras(seed)} <= set(keys)
     seeds = {cell.seed for cell in found if (cell.depth, cell.structure, cell.method) == (18, "bireal", "bireal")}
     assert seeds == {1, 2}
     assert printed().keys() <= set(keys), "a printed figure has a cell of ours beside it"
@@ -292,6 +306,39 @@ def test_the_grid_goes_on_where_its_checkpoints_are_gone(
     assert after.keys() == before.keys() | {second}
     for key, record in before.items():
         assert after[key]["top1"] == record["top1"]
+
+
+def test_a_distilled_cell_learns_from_the_relu_network(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smoothed, distilled = extras()
+    assert (smoothed.teacher, distilled.teacher) == (None, real(18, "bireal", Phase.RELU))
+    assert distilled.recipe(Budget()).phases[0].distill == 0.5
+    assert (smoothed.recipe(Budget()).label_smoothing, distilled.recipe(Budget()).label_smoothing) == (0.1, 0.0)
+    assert run(monkeypatch, images, tmp_path, "--only", distilled.key) == 0
+    trained = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert trained == ["bireal18-real-relu-seed1", "bireal18-real-clip-seed1", distilled.key]
+    # half of the loss is the cross-entropy with the teacher's answers
+    recipe = replace(distilled.recipe(Budget()), batch=4)
+    labelled = (np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, np.int64))
+    sure = torch.tensor([[9.0, *[0.0] * 9]]).expand(4, 10)  # the teacher says class 0, the network class 1
+    wrong = sure.roll(1, dims=1)
+    task = SmallImages(labelled, labelled, recipe, Answers(sure))
+    batch = (torch.zeros(4, 3, 64, 64), torch.ones(4, dtype=torch.int64))
+    loss, _ = task.loss(Answers(wrong), batch, recipe.phases[0])
+    agreeing, other_half = (F.cross_entropy(wrong, target) for target in (batch[1], sure.softmax(dim=1)))
+    assert loss.item() == pytest.approx((agreeing + other_half).item() / 2)
+
+
+class Answers(nn.Module):
+    """Answers the same logits to every batch."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits
 
 
 def test_half_trained_weights_are_no_start(
