@@ -105,7 +105,10 @@ class Settings(BaseSettings):
     )
     workers: int = Field(default_factory=_default_workers, gt=0, description="Networks that run at the same time.")
     queue_size: int = Field(
-        64, gt=0, description="Images that may wait for a worker; when the queue is full, 429 with Retry-After."
+        64,
+        gt=0,
+        description="Images that may wait for one variant of one model, and calls of one task that may wait for a "
+        "decoding thread; beyond that, 429 with Retry-After.",
     )
     max_batch: int = Field(
         1,

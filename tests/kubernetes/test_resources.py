@@ -195,3 +195,12 @@ def test_kustomizations_name_files_that_exist_and_this_version(path: Path) -> No
         assert (path.parent / named).exists(), named
     for image in content.get("images", ()):
         assert image["newTag"] == VERSION
+
+
+def test_kserve_scales_at_70_percent_of_the_limit_by_a_figure_that_its_webhook_accepts() -> None:
+    """KServe rejects a target above 100 % of the request at admission, which its schema does not say."""
+    annotations = one("InferenceService")["metadata"]["annotations"]
+    target = int(annotations["serving.kserve.io/targetUtilizationPercentage"])
+    assert 1 <= target <= 100
+    resources = pods()["InferenceService"]["containers"][0]["resources"]
+    assert target / 100 * float(resources["requests"]["cpu"]) == pytest.approx(0.7 * float(resources["limits"]["cpu"]))
