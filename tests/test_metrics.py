@@ -1,6 +1,7 @@
 """Metrics: what Prometheus reads after known events, bounded labels, and a handbook that names every one of them."""
 
 import itertools
+import math
 import mmap
 import re
 from pathlib import Path
@@ -21,6 +22,7 @@ from service.metrics import (
     markdown_table,
     weight_bytes,
 )
+from service.metrics.base import Histogram
 from tests.cards import classify_card, full_card
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +69,21 @@ def test_stages(metrics: Metrics) -> None:
         assert value(metrics, "bireal_stage_seconds_sum", **labels) == pytest.approx(0.006)
         assert value(metrics, "bireal_stage_seconds_bucket", le="0.00256", **labels) == 1
         assert value(metrics, "bireal_stage_seconds_bucket", le="0.00577", **labels) == 2
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_values_that_are_not_finite_are_counted_and_not_summed(at_once: bool) -> None:
+    registry = CollectorRegistry()
+    histogram = Histogram("seconds", "for the test", registry=registry, buckets=(1, 2))
+    amounts = (0.5, math.nan, math.inf, -math.inf, 1.5)
+    if at_once:
+        histogram.observe_all(amounts)
+    else:
+        for amount in amounts:
+            histogram.observe(amount)
+    counts = [registry.get_sample_value("seconds_bucket", {"le": bound}) for bound in ("1.0", "2.0", "+Inf")]
+    assert counts == [2, 3, 5], "NaN is above every bound, not below"
+    assert registry.get_sample_value("seconds_sum") == 2
 
 
 def test_outcomes(metrics: Metrics) -> None:

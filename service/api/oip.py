@@ -258,8 +258,9 @@ def _deadline(parsed: Parsed, deadline: Deadline) -> Deadline:
         raise BadTensorError(
             "The parameter timeout is not a whole number of microseconds above 0.", remedy="500000 is half a second."
         )
-    own = Deadline.after(timeout_us / 1e6, by_client=True)
-    return own if own.at < deadline.at else deadline
+    if timeout_us >= deadline.remaining_s * 1e6:  # compared as a whole number, which may be too large for a float
+        return deadline
+    return Deadline.after(timeout_us / 1e6, by_client=True)
 
 
 def _document(parsed: Parsed, handle: Handle) -> dict[str, Any]:

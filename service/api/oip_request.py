@@ -13,6 +13,7 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
@@ -246,18 +247,34 @@ def _pixels(tensor: InputTensor, raw: memoryview | None) -> npt.NDArray[np.uint8
                 f"The input {IMAGE} of shape {tensor.shape} has {size} bytes, but {len(raw)} were sent."
             )
         return np.frombuffer(raw, np.uint8).reshape(tensor.shape)
-    try:
-        values = np.array(tensor.data)
-    except ValueError:  # lists of different lengths
-        values = np.array(None)
-    if values.dtype.kind not in "iu" or values.size != size:
+    values = _whole_numbers(tensor.data, size)
+    if values is None:
         raise BadTensorError(
             f"The data of the input {IMAGE} are not {size} whole numbers, as its shape {tensor.shape} requires.",
             remedy="Send them in row-major order, nested or flat.",
         )
-    if values.min() < 0 or values.max() > np.iinfo(np.uint8).max:
-        raise BadTensorError(f"The data of the input {IMAGE} are not all within 0 .. 255.")
-    return values.astype(np.uint8).reshape(tensor.shape)
+    try:
+        pixels = bytes(values)
+    except ValueError:
+        raise BadTensorError(f"The data of the input {IMAGE} are not all within 0 .. 255.") from None
+    return np.frombuffer(pixels, np.uint8).reshape(tensor.shape)
+
+
+def _whole_numbers(data: object, size: int) -> list[int] | None:
+    """The numbers of a list that may be nested, in order; None unless they are `size` whole numbers in even rows.
+
+    The types are checked before any array is built: NumPy gives every element the size of the longest text, so that
+    one text of 1 MB among a million numbers takes terabytes. Each level of nesting is one pass in C.
+    """
+    level = data
+    while isinstance(level, list) and 0 < len(level) <= size:
+        kinds = set(map(type, level))
+        if kinds == {int}:  # a bool is none, unlike for isinstance
+            return level if len(level) == size else None
+        if kinds != {list} or len(set(map(len, level))) != 1 or len(level) * len(level[0]) > size:
+            return None
+        level = list(chain.from_iterable(level))
+    return None
 
 
 def _elements(raw: memoryview) -> Iterator[bytes]:

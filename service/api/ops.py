@@ -49,9 +49,15 @@ async def models(services: ServicesOf) -> ModelList:
     responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in METRICS_MEDIA_TYPES}}},
 )
 async def metrics(request: Request, services: ServicesOf) -> Response:
-    """Returns the metrics in the Prometheus text format, or as OpenMetrics if the client accepts that."""
+    """Returns the metrics in the Prometheus text format, or as OpenMetrics if the client accepts that.
+
+    An `Accept` header that cannot be understood counts as none: a scrape must not fail because of it.
+    """
     show_readiness(services)
-    encode, content_type = exposition.choose_encoder(", ".join(request.headers.getlist("accept")))
+    try:
+        encode, content_type = exposition.choose_encoder(", ".join(request.headers.getlist("accept")))
+    except (TypeError, ValueError):  # the client compares a version that is not a number, such as `version=abc`
+        encode, content_type = exposition.choose_encoder("")
     return Response(encode(services.metrics.registry), headers={"content-type": content_type})
 
 

@@ -5,6 +5,7 @@ codes from fixed lists; kernels from the operator's table; experiments and arms 
 route templates, never the path in the request.
 """
 
+import math
 from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Mapping, Sequence
@@ -41,19 +42,30 @@ MODEL = ("task", "model", "version")
 
 
 class Histogram(prometheus_client.Histogram):
-    """Prometheus' histogram with a binary search for the bucket: a request observes eight values in 32 buckets."""
+    """Prometheus' histogram with a binary search for the bucket: a request observes eight values in 32 buckets.
+
+    A value that is not finite is counted, NaN in the last bucket, but not added to the sum, which would stay NaN or
+    infinite until the process ends.
+    """
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
         """Counts a value in the first bucket that contains it."""
         if exemplar is not None:
             raise ValueError("these histograms do not support exemplars")
-        self._sum.inc(amount)
-        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
+        if math.isfinite(amount):
+            self._sum.inc(amount)
+        bucket = -1 if math.isnan(amount) else bisect_left(self._upper_bounds, amount)  # NaN would be below all bounds
+        self._buckets[bucket].inc(1)
 
     def observe_all(self, amounts: Sequence[float]) -> None:
         """Counts several values; each bucket is incremented only once."""
+        total = sum(amounts)
+        if not math.isfinite(total):
+            for amount in amounts:
+                self.observe(amount)
+            return
         bounds = self._upper_bounds
-        self._sum.inc(sum(amounts))
+        self._sum.inc(total)
         for bucket, count in Counts(bisect_left(bounds, amount) for amount in amounts).items():
             self._buckets[bucket].inc(count)
 

@@ -21,7 +21,7 @@ class ParityMetrics:
     def __init__(self, metrics: Registrar) -> None:
         self._images = metrics.counter(
             "bireal_parity_images_total",
-            "Sampled images: `ok` (run again), `dropped` (no spare capacity) or `failed`.",
+            "Sampled images: `ok` (run again and compared), `dropped` (no spare capacity) or `failed`.",
             (*MODEL, "outcome"),
         )
         self._agreement = metrics.counter(
@@ -31,7 +31,8 @@ class ParityMetrics:
         )
         self._difference = metrics.histogram(
             "bireal_parity_difference",
-            "Largest difference of a logit (or of a pixel's depth) as a share of the range of the reference's output.",
+            "Largest difference of a logit (or of a pixel's depth) as a share of the range of the reference's output; "
+            "1000 also stands for more, and for values that are not finite.",
             MODEL,
             DIFFERENCE_BUCKETS,
         )

@@ -14,15 +14,20 @@ from service.tasks import TASKS
 
 Floats = npt.NDArray[np.float32]
 
+#: Largest difference that is distinguished, as a share of the range of the reference's output. One flipped exponent bit
+#: gives 1e30, which would swallow all other values in the metric's sum for good.
+LARGEST_DIFFERENCE = 1000.0
+
 
 @dataclass(frozen=True, slots=True)
 class OutputParity:
     """Comparison of two outputs for one image.
 
     Attributes:
-        agree: Whether they agree, by `Task.agree`.
-        difference: Largest difference as a share of the range of the reference's output. Rounding alone causes about
-            1e-7; an activation within rounding of zero whose sign is flipped, up to about 1e-2.
+        agree: Whether they agree, by `Task.agree`; false if a value is not finite.
+        difference: Largest difference as a share of the range of the reference's output, at most `LARGEST_DIFFERENCE`,
+            which also stands for values that are not finite. Rounding alone causes about 1e-7; an activation within
+            rounding of zero whose sign is flipped, up to about 1e-2.
     """
 
     agree: bool
@@ -31,9 +36,11 @@ class OutputParity:
 
 def compare_outputs(task: str, binary: Floats, reference: Floats) -> OutputParity:
     """Compares logits [classes], or depth maps [H, W] in metres."""
-    spread = max(float(reference.max() - reference.min()), float(np.finfo(np.float32).tiny))
+    if not (np.isfinite(binary).all() and np.isfinite(reference).all()):
+        return OutputParity(agree=False, difference=LARGEST_DIFFERENCE)
+    spread = max(float(reference.max()) - float(reference.min()), float(np.finfo(np.float32).tiny))
     difference = float(np.abs(binary.astype(np.float64) - reference).max()) / spread
-    return OutputParity(TASKS[task].agree(binary, reference).agree, difference)
+    return OutputParity(TASKS[task].agree(binary, reference).agree, min(difference, LARGEST_DIFFERENCE))
 
 
 @dataclass(frozen=True, slots=True)

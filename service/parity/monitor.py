@@ -54,7 +54,7 @@ class _Watched:
 
     ok: bool = True
     probe: Probe | None = None
-    probe_at: float = 0.0
+    probe_at: float = float("-inf")
     layers: LayerCheck | None = None
     layers_at: float = float("-inf")
 
@@ -92,14 +92,19 @@ class ParityMonitor:
 
         async def work() -> None:
             try:
-                await self._check(handle, image, outcome)
+                watched = await self._compare(handle, image, outcome)
             except ServiceError as error:
                 self._metrics.count_image("failed", **labels)
                 log.warning("parity of %s could not be checked: %s", handle.card.name, error)
+                return
+            try:
+                await self._exact_checks(handle, watched, image)
+            finally:
+                self._metrics.count_image("ok", **labels)  # it was run again, however the checks of the network end
 
         self._background.offer(work, lambda: self._metrics.count_image("dropped", **labels))
 
-    async def _check(self, handle: Handle, image: Image, outcome: Outcome) -> None:
+    async def _compare(self, handle: Handle, image: Image, outcome: Outcome) -> _Watched:
         card, labels = handle.card, _labels(handle.card)
         watched = self._watched.get(handle.model)
         if watched is None:
@@ -109,15 +114,30 @@ class ParityMonitor:
         again = await self._scheduler.submit(reference.model, image)
         parity = compare_outputs(card.task, outcome.output, again.output)
         self._metrics.observe(parity.difference, agree=parity.agree, **labels)
-        if watched.probe is None or time.monotonic() - watched.probe_at >= self._settings.probe_s:
-            await self._probe(handle, watched)
-        due = time.monotonic() - watched.layers_at >= self._settings.probe_s
-        if due and random.random() < self._settings.layer_sample:  # noqa: S311  not a secret
-            await self._layers(handle, watched, image)
-        self._metrics.count_image("ok", **labels)
+        return watched
+
+    async def _exact_checks(self, handle: Handle, watched: _Watched, image: Image) -> None:
+        """Runs the fixed images and checks the layers where it is time for it.
+
+        The interval begins before a check, so that one that fails is not repeated sooner: a file that was damaged on
+        disk would be read again for every sampled answer.
+        """
+        name, interval = handle.card.name, self._settings.probe_s
+        if time.monotonic() - watched.probe_at >= interval:
+            watched.probe_at = time.monotonic()
+            try:
+                await self._probe(handle, watched)
+            except ServiceError as error:
+                log.warning("the fixed images could not be run on %s: %s", name, error)
+        sampled = random.random() < self._settings.layer_sample  # noqa: S311  not a secret
+        if sampled and time.monotonic() - watched.layers_at >= interval:
+            watched.layers_at = time.monotonic()
+            try:
+                await self._layers(handle, watched, image)
+            except ServiceError as error:
+                log.warning("the layers of %s could not be checked: %s", name, error)
 
     async def _probe(self, handle: Handle, watched: _Watched) -> None:
-        watched.probe_at = time.monotonic()
         probe = watched.probe
         if probe is None:
             threads = self._settings.intra_op_threads
@@ -130,7 +150,6 @@ class ParityMonitor:
 
     async def _layers(self, handle: Handle, watched: _Watched, image: Image) -> None:
         findings = await asyncio.to_thread(_check_layers, handle.card, watched, image)
-        watched.layers_at = time.monotonic()
         labels = _labels(handle.card)
         for finding in findings:
             self._metrics.count_layer(finding.layer, exact=finding.exact, **labels)

@@ -27,7 +27,7 @@ ROW_PERCENTILES = (10.0, 50.0, 90.0)
 AGREEMENT = 0.9
 
 #: Number of values per band of a map at the picture's original size, which limits the memory for large pictures.
-_BAND_VALUES = 1 << 18
+BAND_VALUES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class DepthResult:
             The band's first row, counted from the top of the valid part, and float32 [rows, valid width], metres.
         """
         _, _, width, height = self.valid
-        rows = max(1, _BAND_VALUES // width)
+        rows = max(1, BAND_VALUES // width)
         for top in range(0, height, rows):
             end = min(top + rows, height)
             part = (top * self.depth_m.shape[0] / height, end * self.depth_m.shape[0] / height)

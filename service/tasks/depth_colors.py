@@ -33,6 +33,9 @@ def draw_colors(result: DepthResult, near_m: float, far_m: float, *, with_bar: b
 
     Returns:
         uint8 [H, W, 3] RGB, or [H, W, 4] RGBA if a part of the map has no depth and is transparent.
+
+    Raises:
+        BadParameterError: The map is too narrow or too low for a scale bar; see `scale_bar.bar`.
     """
     (height, width), valid = result.map_size, result.valid
     if with_bar:

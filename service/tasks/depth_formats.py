@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from service.errors import BadParameterError
-from service.tasks.depth import DepthResult
+from service.tasks.depth import BAND_VALUES, DepthResult
 from service.tasks.depth_colors import color_range, draw_colors
 from service.tasks.point_cloud import encode_ply
 
@@ -82,8 +82,8 @@ def encode_depth(
         colors: Options for `color`; None for the defaults.
 
     Raises:
-        BadParameterError: The format does not exist, the colour range is empty, or a point cloud was requested at the
-            picture's original size.
+        BadParameterError: The format does not exist, the colour range is empty, the map is too narrow or too low for a
+            scale bar, or a point cloud was requested at the picture's original size.
     """
     if format == "png16":
         return _whole(encode_png(_kitti_map(result)), "image/png", ".png")
@@ -155,16 +155,36 @@ def _npy(result: DepthResult) -> EncodedDepth:
 
 
 def _npy_chunks(header: bytes, result: DepthResult) -> Iterator[bytes]:
-    """Yields the header, the rows above the valid part, its bands, and the rows below."""
+    """Yields the header, what is above the valid part, its bands, and what is below.
+
+    Chunks have about `BAND_VALUES` values whatever the shape of the map: neither one for each row of one pixel, nor
+    rows of millions of pixels at once.
+    """
     (height, width), valid = result.map_size, result.valid
-    nothing = np.full(width, np.nan, dtype="<f4")
+    right = width - valid.left - valid.width
     yield header
-    yield from (nothing.tobytes() for _ in range(valid.top))
+    yield from _no_depth(valid.top * width)
     for _, depth_m in result.bands():
-        rows = np.tile(nothing, (len(depth_m), 1))
-        rows[:, valid.left : valid.left + valid.width] = depth_m
-        yield rows.tobytes()
-    yield from (nothing.tobytes() for _ in range(height - valid.top - valid.height))
+        if width > BAND_VALUES:
+            for row in depth_m:
+                yield from _no_depth(valid.left)
+                yield row.astype("<f4", copy=False).tobytes()
+                yield from _no_depth(right)
+            continue
+        step = BAND_VALUES // width
+        for top in range(0, len(depth_m), step):
+            part = depth_m[top : top + step]
+            rows = np.full((len(part), width), np.nan, dtype="<f4")
+            rows[:, valid.left : valid.left + valid.width] = part
+            yield rows.tobytes()
+    yield from _no_depth((height - valid.top - valid.height) * width)
+
+
+def _no_depth(count: int) -> Iterator[bytes]:
+    """Yields the bytes of `count` values NaN, a band at a time."""
+    nothing = np.full(min(count, BAND_VALUES), np.nan, dtype="<f4").tobytes()
+    for begin in range(0, count, BAND_VALUES):
+        yield nothing[: 4 * (count - begin)]
 
 
 def _whole(body: bytes, media_type: str, suffix: str) -> EncodedDepth:

@@ -8,8 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from service.errors import BadParameterError
+
 #: Minimum width of the bar, pixels, which fits three labels. A narrower picture is left-aligned above it.
 MIN_WIDTH_PX = 140
+
+#: Most pixels that a bar may add to a small picture, by its own and by padding; to a larger one, as many as that has.
+#: Padding a picture of 1 x 50,000,000 pixels to the width of a bar would take 28 GB.
+MAX_ADDED_PX = 1_000_000
 
 _FONT_MIN_PX, _FONT_MAX_PX = 11, 96
 #: Picture size per font size: large pictures are shrunk for display, so their labels must be larger.
@@ -41,12 +47,24 @@ def bar(width: int, height: int, colors: npt.NDArray[np.uint8], ticks: Iterable[
 
     Returns:
         uint8 [height, max(width, MIN_WIDTH_PX), 3] RGB.
+
+    Raises:
+        BadParameterError: The picture is so narrow or low that it would grow beyond its own size and `MAX_ADDED_PX`.
     """
+    picture, own = f"{width} x {height}", width * height
     width = max(width, MIN_WIDTH_PX)
     size = min(max(round(min(width / _WIDTH_PER_FONT, height / _HEIGHT_PER_FONT)), _FONT_MIN_PX), _FONT_MAX_PX)
-    font = ImageFont.load_default(size)
     gap, thick = max(3, size // 3), size  # margin around the bar, and its height
-    image = Image.new("RGB", (width, gap + thick + gap + math.ceil(1.35 * size) + gap), _PAPER)
+    tall = gap + thick + gap + math.ceil(1.35 * size) + gap
+    added, most = width * (height + tall) - own, max(own, MAX_ADDED_PX)
+    if added > most:
+        raise BadParameterError(
+            "scale_bar",
+            f"A scale bar would enlarge the {picture} pixels of the map by {added:,}; the limit is {most:,}.",
+            remedy="Send scale_bar=false, or leave out size=original.",
+        )
+    font = ImageFont.load_default(size)
+    image = Image.new("RGB", (width, tall), _PAPER)
     draw = ImageDraw.Draw(image)
     left, right, bottom = gap, width - 1 - gap, gap + thick - 1
     at = np.rint(np.linspace(0, len(colors) - 1, right - left + 1)).astype(np.intp)

@@ -1,9 +1,11 @@
 """What careless clients send beside bad pictures and bad values: doubled, compressed, no JSON, asked again."""
 
 import gzip
+import io
 import json
 
 import pytest
+from PIL import Image
 
 from service.errors import FeedbackStoreError, NotReadyError, OverloadedError
 from tests.api.conftest import running
@@ -101,6 +103,19 @@ async def test_two_deadlines_are_none(client, path):
     response = await client.post(path, content=PICTURE, headers=[("x-timeout-ms", "9000"), ("X-Timeout-Ms", "8000")])
     assert response.status_code == 422
     assert "x-timeout-ms is there more than once" in response.text
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (60_000, 1)])
+async def test_a_strip_is_too_narrow_for_a_scale_bar(client, size):
+    body = io.BytesIO()
+    Image.new("L", size).save(body, "PNG")
+    url = "/depth?variant=full&format=color&size=original"
+    document = refusal(await client.post(url, content=body.getvalue()), 422, "bad-parameter")
+    assert (document["parameter"], "scale_bar=false" in document["help"]) == ("scale_bar", True)
+    plain = await client.post(f"{url}&scale_bar=false", content=body.getvalue())
+    assert (plain.status_code, plain.headers["content-type"]) == (200, "image/png")
+    with Image.open(io.BytesIO(plain.content)) as image:
+        assert image.size == size
 
 
 async def test_accept_in_two_headers_is_one_list(client):

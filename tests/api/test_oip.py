@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -86,6 +87,12 @@ async def test_what_clients_send_by_themselves_is_taken(client):
     answered = await client.post(URL, content=body, headers=headers)
     assert answered.status_code == 200, answered.text
     assert answered.json()["outputs"][0]["shape"] == [1, 1]
+
+
+@pytest.mark.parametrize("microseconds", [10**9, 10**400], ids=["1000 s", "too large for a float"])
+async def test_a_timeout_beyond_the_services_own_is_none(client, microseconds):
+    answered = await client.post(URL, content=request(pixels(), parameters={"timeout": microseconds}))
+    assert answered.status_code == 200, answered.text
 
 
 async def test_binary_both_ways(client):
@@ -191,7 +198,13 @@ SIZE = {"binary_data_size": len(ELEMENT)}
         (request(pixels(data=[True] * GREY.size)), {}, 400, "whole numbers"),
         (request(pixels(data=["1"] * GREY.size)), {}, 400, "whole numbers"),
         (request(pixels(data=[[1], [1, 2]])), {}, 400, "whole numbers"),
-        (request(pixels(data=[10**30] * GREY.size)), {}, 400, "whole numbers"),
+        (request(pixels(data=[10**30] * GREY.size)), {}, 400, "within 0 .. 255"),
+        (request(pixels(data=[1] * (GREY.size - 1) + [True])), {}, 400, "whole numbers"),
+        (request(pixels(data=[1] * (GREY.size - 1) + [[1]])), {}, 400, "whole numbers"),
+        (request(pixels(data=[1] * (GREY.size + 1))), {}, 400, "whole numbers"),
+        (request(pixels(data=[[]] * GREY.size)), {}, 400, "whole numbers"),
+        (request(pixels(data=[[1] * (GREY.size - 1), [1]])), {}, 400, "whole numbers"),
+        (request(pixels(data={"0": 1})), {}, 400, "whole numbers"),
         (request(pixels(data=7)), {}, 400, "whole numbers"),
         (request(pixels(data=[])), {}, 400, "whole numbers"),
         (request(pixels(data=...)), {}, 400, "has no data"),
@@ -228,6 +241,20 @@ async def test_refusals(client, body, headers, status, says):
     assert refused.json().keys() == {"error"}
     assert says in refused.json()["error"], refused.json()
     assert refused.status_code == status
+
+
+@pytest.mark.parametrize("longest", ["x" * 30_000, "", None, 1e300, [[[1]]]])
+async def test_one_wrong_element_does_not_take_the_memory_of_all(client, longest):
+    """NumPy makes every element as large as the longest text: 3072 of 30,000 characters would be 370 MB."""
+    body = request(pixels(data=[1] * (GREY.size - 1) + [longest]))
+    tracemalloc.start()
+    try:
+        refused = await client.post(URL, content=body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (refused.status_code, "3072 whole numbers" in refused.text) == (400, True)
+    assert peak < 5_000_000
 
 
 async def test_the_one_of_several_files_that_cannot_be_read_is_named(client):

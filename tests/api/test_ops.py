@@ -94,6 +94,15 @@ async def test_metrics_as_openmetrics(client):
     assert "bireal_stage_seconds" in {family.name for family in parse_openmetrics(response.text)}
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
+@pytest.mark.parametrize("version", ["abc", "1.x", "", ".", "9" * 5000])
+async def test_metrics_for_a_version_that_is_no_number(client, kind, version):
+    answered = await client.get("/metrics", headers={"accept": f"{kind}; version={version}"})
+    assert answered.status_code == 200
+    parse = parse_openmetrics if "openmetrics" in answered.headers["content-type"] else text_string_to_metric_families
+    assert "bireal_ready" in {family.name for family in parse(answered.text)}
+
+
 async def test_paths_of_scanners_do_not_become_labels(client):
     for path in ("/wp-login.php", "/.env", "/classify/../../etc/passwd", "/classify/1", "/%00", "/models/x"):
         assert (await client.get(path)).status_code in (404, 405)

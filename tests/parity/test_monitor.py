@@ -16,7 +16,7 @@ from service.backends import backend_for
 from service.backends.dialect import BCONV, PackedGraph, read_model
 from service.card import Card
 from service.errors import ModelBrokenError
-from service.parity.checks import LayerCheck, Probe, compare_outputs
+from service.parity.checks import LARGEST_DIFFERENCE, LayerCheck, Probe, compare_outputs
 from service.registry import Registry
 from service.settings import load_settings
 from service.tasks import TASKS
@@ -174,6 +174,25 @@ async def test_checks_are_dropped_first_and_counted(anyio_backend, zoo, op):  # 
         assert counted("failed") == 0
 
 
+@pytest.mark.anyio
+async def test_checks_that_cannot_be_made_are_tried_once_an_interval(anyio_backend, zoo, op, tmp_path, caplog):  # noqa: F811
+    """The file is damaged after it was loaded: answers are still compared, and it is not read again for each one."""
+    shutil.copytree(zoo, tmp_path, dirs_exist_ok=True)
+    async with running(tmp_path, **{**EVERYTHING, "parity_probe_s": 3600.0}) as client:
+        file = tmp_path / "tiny-bireal" / "1" / "model.onnx"
+        file.write_bytes(b"damaged")
+        for seed in range(5):
+            await ask(client, seed)
+        await until(lambda: checked(client) == 5)
+        assert metric(client, "bireal_parity_images_total", **MODEL, outcome="failed") == 0
+        assert metric(client, "bireal_parity_agreement_total", **MODEL, agree="true") == 5
+        assert metric(client, "bireal_parity_ok", **MODEL) == 1, "what is in memory is intact"
+    told = [record.getMessage() for record in caplog.records if record.name == "service.parity.monitor"]
+    assert len(told) == 2, told
+    assert "fixed images could not be run on tiny-bireal" in told[0]
+    assert "layers of tiny-bireal could not be checked" in told[1]
+
+
 # --- the checks, on the shipped network ------------------------------------------------------------------------------
 
 
@@ -255,3 +274,21 @@ def test_outputs_are_compared_relative_to_their_range():
     assert (moved.agree, moved.difference) == (False, 0.75)
     depth = compare_outputs("depth", np.full((2, 2), 2.0, np.float32), np.full((2, 2), 4.0, np.float32))
     assert depth.agree is False
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("task", ["classify", "depth"])
+@pytest.mark.parametrize("side", ["binary", "reference"])
+@pytest.mark.filterwarnings("error")
+def test_a_value_that_no_network_computes_is_the_largest_difference(value, task, side):
+    """As a flipped bit of an exponent gives: not a sum of differences that is useless from then on."""
+    outputs = {name: np.array([[1.0, 4.0], [2.0, 3.0]], np.float32) for name in ("binary", "reference")}
+    outputs[side][1, 0] = value
+    if task == "classify":
+        outputs = {name: output.ravel() for name, output in outputs.items()}
+    found = compare_outputs(task, outputs["binary"], outputs["reference"])
+    assert found.agree is False
+    if side == "binary" or not np.isfinite(value):
+        assert found.difference == LARGEST_DIFFERENCE
+    else:
+        assert 0.9 < found.difference <= 1.0, "a share of the reference's own range"

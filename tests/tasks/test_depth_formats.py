@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +13,7 @@ from PIL import Image
 
 from service.errors import BadParameterError
 from service.tasks import ColorOptions, DepthResult, Geometry, encode_depth
-from service.tasks.depth import summarise
+from service.tasks.depth import BAND_VALUES, place_in_picture, summarise
 from service.tasks.depth_colors import colorize
 from service.tasks.depth_formats import json_values
 from service.tasks.focal import Focal
@@ -188,6 +190,49 @@ def test_json_ends_where_it_would_take_too_much_memory() -> None:
     assert "npy" in caught.value.remedy
 
 
+# ---- pictures of extreme shapes --------------------------------------------------------------------------------------
+
+STRIPS = [(1, 600_000), (600_000, 1), (7, 90_000), (90_000, 7), (300_000, 2)]
+
+
+def strip(width: int, height: int) -> DepthResult:
+    """The map of a picture in which the network saw a few pixels in the middle, as the task crops it."""
+    seen = (min(width, max(1, round(3.31 * height))), min(height, max(1, round(width / 3.31))))
+    return answer(depths(), (width, height), ((width - seen[0]) // 2, (height - seen[1]) // 2, *seen))
+
+
+@pytest.mark.parametrize(("width", "height"), STRIPS)
+def test_npy_of_a_strip_is_sent_in_chunks_that_are_neither_many_nor_large(width: int, height: int) -> None:
+    """A chunk for each of 600,000 rows took seconds to send; a row of 600,000 pixels was in memory three times."""
+    result = strip(width, height)
+    encoded = encode_depth(result, "npy")
+    chunks = list(encoded.chunks)
+    assert max(map(len, chunks)) <= 4 * BAND_VALUES
+    assert len(chunks) <= 4 + 3 * math.ceil(width * height / BAND_VALUES)
+    assert sum(map(len, chunks)) == encoded.length
+    loaded = np.load(io.BytesIO(b"".join(chunks)))
+    np.testing.assert_array_equal(loaded, place_in_picture(result.depth_m, result.geometry))
+
+
+@pytest.mark.parametrize(("width", "height"), STRIPS)
+def test_memory_for_a_strip_is_bounded_by_its_pixels(width: int, height: int) -> None:
+    result, peaks = strip(width, height), {}
+    encoders: dict[str, Callable[[], object]] = {
+        "png16": lambda: encode_depth(result, "png16").body,
+        "npy": lambda: sum(map(len, encode_depth(result, "npy").chunks)),
+        "color": lambda: encode_depth(result, "color", PLAIN).body,
+        "json": lambda: json_values(result),
+    }
+    for name, encode in encoders.items():
+        tracemalloc.start()
+        try:
+            encode()
+            peaks[name] = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert max(peaks.values()) < 25 * width * height, peaks
+
+
 # ---- scale bars ------------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +273,29 @@ def test_ticks_are_round_depths_at_their_place(near: float, far: float, first: s
 def test_a_map_of_one_depth_has_figures_too() -> None:
     assert [tick.label for tick in depth_ticks(10, 10.01)][:2] == ["10.00 m", "10.01 m"]
     assert opened(encode_depth(answer(np.full((4, 4), 10, np.float32)), "color").body).shape[1] == 140
+
+
+@pytest.mark.parametrize(("width", "height"), STRIPS)
+def test_no_scale_bar_enlarges_a_picture_many_times(width: int, height: int) -> None:
+    """1 x 50,000,000 pixels would become 140 times as many, of four bytes each."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadParameterError, match=f"{width} x {height} pixels") as caught:
+            encode_depth(strip(width, height), "color")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (caught.value.parameter, "scale_bar=false" in caught.value.remedy) == ("scale_bar", True)
+    assert peak < 2_000_000
+    assert opened(encode_depth(strip(width, height), "color", PLAIN).body).shape[:2] == (height, width)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 5000), (7, 7000), (20_000, 1), (71, 30_000), (20_000, 300)])
+def test_strips_that_a_scale_bar_enlarges_less_have_one(width: int, height: int) -> None:
+    pixels = opened(encode_depth(strip(width, height), "color").body)
+    assert pixels.shape[0] >= height + 35
+    assert pixels.shape[1] == max(width, 140)
+    assert pixels.shape[0] * pixels.shape[1] <= width * height + max(width * height, 1_000_000)
 
 
 def test_scale_bar_in_a_picture_with_transparency_is_opaque() -> None:
