@@ -54,14 +54,17 @@ class ImageLimits:
 
     Attributes:
         max_pixels: Largest width x height, according to the header, checked before anything is decoded.
+        max_side: Longest side, likewise. No JPEG, GIF or WebP can exceed the default. A PNG of a few pixels' width can, and
+            its millions of rows take ten times as long to decode as an ordinary image with as many pixels.
     """
 
     max_pixels: int = 50_000_000
+    max_side: int = 65_535
 
     def check(self, width: int, height: int) -> None:
         """Raises ImageTooLargeError if a size, in pixels, exceeds the limit."""
-        if width * height > self.max_pixels:
-            raise ImageTooLargeError(width, height, self.max_pixels)
+        if width * height > self.max_pixels or max(width, height) > self.max_side:
+            raise ImageTooLargeError(width, height, self.max_pixels, self.max_side)
 
 
 class ImageReport(NamedTuple):

@@ -16,7 +16,7 @@ EXAMPLES: list[ServiceError] = [
     errors.NotAcceptableError("text/html", ["application/json", "image/png"]),
     errors.UnsupportedImageError("The content seems to be text."),
     errors.BrokenImageError("The PNG file is truncated."),
-    errors.ImageTooLargeError(20_000, 20_000, 50_000_000),
+    errors.ImageTooLargeError(20_000, 20_000, 50_000_000, 65_535),
     errors.ImageTooComplexError("JPEG", "scans", 100),
     errors.BodyTooLargeError(20_000_000, 50_000_000),
     errors.TooManyImagesError(16, 17),
@@ -94,7 +94,7 @@ def test_retry_after_is_whole_seconds_rounded_up(retry_after_s: float, header: s
 
 
 def test_messages_name_limits_and_alternatives() -> None:
-    too_large = errors.ImageTooLargeError(20_000, 20_000, 50_000_000)
+    too_large = errors.ImageTooLargeError(20_000, 20_000, 50_000_000, 65_535)
     assert "20000 x 20000" in too_large.detail
     assert "50000000" in too_large.detail
     unknown = errors.UnknownModelError("alexnet", ["b", "a"])

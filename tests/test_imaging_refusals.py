@@ -217,6 +217,14 @@ def test_limit_is_inclusive() -> None:
         decode(data, limits=ImageLimits(199))
 
 
+@pytest.mark.parametrize("size", [(1, 65_536), (65_536, 1)])
+def test_a_side_longer_than_any_jpegs_is_refused_whatever_the_area(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageTooLargeError, match="limit is 65535 pixels per side"):
+        decode(encode(Image.new("L", size), "PNG"))
+    allowed = (min(size[0], 65_535), min(size[1], 65_535))
+    assert decode(encode(Image.new("L", allowed), "PNG")).image.size == allowed
+
+
 def test_decompression_bomb_in_metadata(photo: Image.Image) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("bomb", "0" * 20_000_000, zip=True)

@@ -94,23 +94,25 @@ class BrokenImageError(ServiceError):
 
 
 class ImageTooLargeError(ServiceError):
-    """413: the image has more pixels than the limit.
+    """413: the image has more pixels than the limit, or a side is longer than the limit.
 
     Args:
         width: Width according to the file's header, pixels.
         height: Height according to the file's header, pixels.
-        max_pixels: The limit, pixels.
+        max_pixels: The limit on width x height, pixels.
+        max_side: The limit on each of them, pixels.
     """
 
     status = 413
     code = "image-too-large"
     title = "The image has too many pixels."
 
-    def __init__(self, width: int, height: int, max_pixels: int) -> None:
+    def __init__(self, width: int, height: int, max_pixels: int, max_side: int) -> None:
+        limit = f"{max_pixels} pixels" if width * height > max_pixels else f"{max_side} pixels per side"
         super().__init__(
-            f"The image is {width} x {height} = {width * height} pixels; the limit is {max_pixels} pixels.",
+            f"The image is {width} x {height} = {width * height} pixels; the limit is {limit}.",
             remedy="Scale the image down before sending it: the networks see only a few hundred pixels per side.",
-            extensions={"width": width, "height": height, "max_pixels": max_pixels},
+            extensions={"width": width, "height": height, "max_pixels": max_pixels, "max_side": max_side},
         )
 
 
