@@ -54,7 +54,7 @@ class ImageLimits:
 
     Attributes:
         max_pixels: Largest width x height, according to the header, checked before anything is decoded.
-        max_side: Longest side, likewise. No JPEG, GIF or WebP can exceed the default. A PNG of a few pixels' width can, and
+        max_side: Longest side, likewise. No JPEG, GIF or WebP can exceed the default. A PNG a few pixels wide can, and
             its millions of rows take ten times as long to decode as an ordinary image with as many pixels.
     """
 
