@@ -116,6 +116,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     registry.observe(telemetry.variant_loaded, _retirement(telemetry, scheduler))
     pool = ThreadPool(threads=settings.decode_threads, queue_size=settings.queue_size)
     metrics.requests.queue_depth.set_function(scheduler.waiting)
+    metrics.requests.decode_queue_depth.set_function(pool.waiting)
     metrics.requests.set_capacity(queue_limit=settings.queue_size, workers=settings.workers)
     background = Background(scheduler, capacity=settings.background_queue)
     parity = ParityMonitor(

@@ -168,7 +168,7 @@ async def _scores(
         options = DepthOptions(fx_px=prediction.fx_px)
         job = Job(options, deadline, context_of(request), begun=time.perf_counter())
         answer = await services.pipeline.predict(form.picture, handle, job)
-        scores.append(await services.pipeline.in_thread(_score, answer, form.truth))
+        scores.append(await services.pipeline.answer(handle, 1, _score, answer, form.truth))
     return scores
 
 
