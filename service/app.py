@@ -20,6 +20,7 @@ from service.api.direct import Shortcut
 from service.api.experimenting import SUBJECT_HEADER
 from service.api.linger import LINGER_BYTES, LINGER_S, LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
+from service.api.oip_request import InferRequest
 from service.api.openapi import describe
 from service.api.pipeline import Pipeline
 from service.api.problems import install_handlers
@@ -28,7 +29,7 @@ from service.api.telemetry import Telemetry
 from service.api.threads import ThreadPool
 from service.background import Background
 from service.errors import SettingsError
-from service.experiments.declaration import read_declarations
+from service.experiments.declaration import Change, Declaration, read_declarations
 from service.experiments.laboratory import Laboratory
 from service.experiments.recorder import Retention
 from service.experiments.store import Store
@@ -115,6 +116,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     registry.observe(telemetry.variant_loaded, _retirement(telemetry, scheduler))
     pool = ThreadPool(threads=settings.decode_threads, queue_size=settings.queue_size)
     metrics.requests.queue_depth.set_function(scheduler.waiting)
+    metrics.requests.decode_queue_depth.set_function(pool.waiting)
     metrics.requests.set_capacity(queue_limit=settings.queue_size, workers=settings.workers)
     background = Background(scheduler, capacity=settings.background_queue)
     parity = ParityMonitor(
@@ -159,7 +161,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     for router in (surface.router for surface in surfaces):
         app.include_router(router)
     metrics.requests.begin_routes(_answering(predict.router, compare.router, oip.router))
-    describe(app, services.auth)
+    describe(app, services.auth, bodies=(InferRequest, feedback.Feedback, Declaration, Change))
     return app
 
 

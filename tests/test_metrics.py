@@ -117,7 +117,7 @@ def test_every_series_belongs_to_a_documented_metric(metrics: Metrics) -> None:
 
 
 def test_refused_and_dropped(metrics: Metrics) -> None:
-    metrics.requests.count_rejected(**TARGET)
+    metrics.requests.count_rejected(1, **TARGET)
     metrics.requests.count_expired(**TARGET)
     metrics.requests.count_expired(**TARGET)
     metrics.requests.count_cancelled(**TARGET)

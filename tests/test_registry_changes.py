@@ -475,6 +475,45 @@ def test_a_folder_that_cannot_be_read_is_told(zoo, monkeypatch):
     assert version_of(registry) == "1"
 
 
+@pytest.fixture
+def unreadable(monkeypatch):
+    """The folder of models cannot be read until the returned function is called."""
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refuse)  # root may read everything, and tests may run as root
+        yield patch.undo
+
+
+@pytest.mark.parametrize("by", ["the watch", "administrators"])
+def test_a_folder_that_could_not_be_read_at_the_start_is_forgiven(zoo, unreadable, by):
+    registry, changes = opened(zoo)
+    assert registry.readiness().state == "failed"
+    assert registry.readiness().reasons == ("The model folder cannot be read: Permission denied.",)
+    changes.refresh()
+    assert registry.readiness().state == "failed"
+    unreadable()
+    if by == "the watch":
+        changes.refresh()
+    else:
+        changes.load(NAME)
+        changes.load("tiny-ramp")
+    assert version_of(registry) == "1"
+    assert (registry.readiness().state, registry.readiness().reasons) == ("ready", ())
+
+
+def test_what_is_missing_is_said_of_the_folder_as_it_was_read_last(tmp_path, unreadable):
+    registry, changes = opened(tmp_path)
+    unreadable()
+    changes.refresh()
+    assert "holds no model" in registry.readiness().reasons[0]
+    (tmp_path / NAME / "1").mkdir(parents=True)
+    changes.refresh()
+    assert "card" in registry.readiness().reasons[0]
+
+
 def test_errors_are_service_errors_with_a_remedy(zoo):
     _, changes = opened(zoo)
     with pytest.raises(ServiceError) as caught:

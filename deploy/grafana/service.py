@@ -150,9 +150,11 @@ _QUEUE = Row(
     (
         lines(
             "Queue and requests in flight",
-            "Images waiting for a worker and requests in flight, over all replicas, and the limit of waiting images "
-            "for one variant of a model, above which images are refused.",
+            "Images waiting for a worker, what waits for a decoding thread, and requests in flight, over all replicas; "
+            "and the limit of what waits for one variant of a model, or for one task's decoding, above which images "
+            "are refused.",
             Query("sum(bireal_queue_depth)", "waiting"),
+            Query("sum(bireal_decode_queue_depth)", "waiting for decoding"),
             Query("sum(bireal_in_flight)", "in flight"),
             Query("sum(bireal_queue_limit)", "may wait"),
             unit="short",
@@ -168,7 +170,7 @@ _QUEUE = Row(
         ),
         lines(
             "Dropped",
-            "Images per second that never ran: the queue was full, the deadline passed, or the client disconnected.",
+            "Images per second that got no answer: a queue was full, the deadline passed, or the client disconnected.",
             Query(f"sum({rate('bireal_rejected_total', CHOSEN)})", "rejected"),
             Query(f"sum({rate('bireal_expired_total', CHOSEN)})", "expired"),
             Query(f"sum({rate('bireal_cancelled_total', CHOSEN)})", "cancelled"),

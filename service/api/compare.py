@@ -101,11 +101,12 @@ async def compare_depth(
             remedy="Ask for format=error_map, or leave scale_bar out.",
         )
     answers, order = await _run_both(request, services, deadline, "depth", query, DepthOptions(fx_px=query.fx))
-    comparison = await services.pipeline.in_thread(depth_comparison, answers, order, context_of(request))
+    made_of = answers["a"].handle
+    comparison = await services.pipeline.answer(made_of, 1, depth_comparison, answers, order, context_of(request))
     _count(services, "depth", answers, agree=comparison.agree)
     if query.format == "error_map":
         maps = (answers[side].result.depth_m for side in ("a", "b"))
-        body = await services.pipeline.in_thread(encode_error_map, *maps, with_bar=query.scale_bar)
+        body = await services.pipeline.answer(made_of, 1, encode_error_map, *maps, with_bar=query.scale_bar)
         return Response(body, headers=_comparison_headers(answers, comparison), media_type="image/png")
     return json_response(comparison)
 

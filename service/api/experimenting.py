@@ -83,7 +83,9 @@ async def signed(
     seen = {id(each.outcome): each for each in routed.trial.seen} if routed.trial is not None else {}
     pictures: list[str | None] = [None] * len(uploads)
     if routed.handle.task.measured_again:  # hashing megabytes would block the event loop
-        pictures = await services.pipeline.in_thread(lambda: [picture_digest(upload.data) for upload in uploads])
+        pictures = await services.pipeline.answer(
+            routed.handle, len(uploads), lambda: [picture_digest(upload.data) for upload in uploads]
+        )
     return [
         _signed(services, routed.trial, seen.get(id(answer.outcome)), answer, context, picture, fx_px)
         if isinstance(answer, Answered)

@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service.api.auth import RequireAdmin
-from service.api.findings import refuse_doubled_members, refuse_unknown
+from service.api.findings import refuse_unknown
+from service.api.json_request import json_request, read_document
 from service.api.openapi import problem_responses
-from service.api.services import Services, ServicesOf
+from service.api.services import DeadlineOf, Services, ServicesOf
 from service.api.wire import json_response
 from service.card import TaskName, VariantName
 from service.errors import InvalidExperimentError
@@ -103,10 +104,12 @@ _CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
     summary="Create or replace an experiment",
     response_model=ExperimentChanged,
     responses=_CHANGES,
-    dependencies=[RequireAdmin, Depends(refuse_unknown), Depends(refuse_doubled_members)],
+    dependencies=[RequireAdmin, Depends(refuse_unknown)],
+    openapi_extra=json_request(Declaration),
 )
-async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Response:
+async def put(request: Request, services: ServicesOf, deadline: DeadlineOf, name: Name) -> Response:
     """Takes effect on this replica at once, and within seconds on every replica that shares the store."""
+    declaration = await read_document(request, deadline, Declaration)
     if declaration.name != name:
         raise InvalidExperimentError(
             f"The declaration names {declaration.name!r}, but the path names {name[:70]!r}.",
@@ -126,14 +129,16 @@ async def put(services: ServicesOf, name: Name, declaration: Declaration) -> Res
     summary="Pause, resume, or change the weights of an experiment",
     response_model=ExperimentChanged,
     responses=_CHANGES,
-    dependencies=[RequireAdmin, Depends(refuse_unknown), Depends(refuse_doubled_members)],
+    dependencies=[RequireAdmin, Depends(refuse_unknown)],
+    openapi_extra=json_request(Change),
 )
-async def patch(services: ServicesOf, name: Name, change: Change) -> Response:
+async def patch(request: Request, services: ServicesOf, deadline: DeadlineOf, name: Name) -> Response:
     """Changes the members that the body names, and keeps the others.
 
     The experiment keeps its data, except if the `weight` of a `split` changes. Then the comparison starts over, because
     periods with different weights cannot be combined.
     """
+    change = await read_document(request, deadline, Change)
     return json_response(
         await asyncio.to_thread(_changed, services, name, lambda experiments: experiments.change(name, change))
     )

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from service.api.context import context_of
 from service.api.experimenting import picture_digest
 from service.api.feedback_form import DEPTH_FORM, DepthForm, read_depth_form, read_truth
-from service.api.findings import refuse_doubled_members, refuse_unknown
+from service.api.findings import refuse_unknown
+from service.api.json_request import json_request, read_document
 from service.api.openapi import problem_responses
 from service.api.pipeline import Answered, Job
 from service.api.presence import while_connected
@@ -73,10 +74,11 @@ _RESPONSES = {201: {"model": FeedbackAnswer, "description": "Stored."}, **proble
     summary="Say what a classified picture shows",
     response_model=FeedbackAnswer,
     responses=_RESPONSES,
-    dependencies=[Depends(refuse_doubled_members)],
+    openapi_extra=json_request(Feedback),
 )
-async def feedback(services: ServicesOf, body: Feedback) -> Response:
+async def feedback(request: Request, services: ServicesOf, deadline: DeadlineOf) -> Response:
     """Keeps the right class of a picture: 201 once it is on the disk, 200 where the same was said before."""
+    body = await read_document(request, deadline, Feedback)
     prediction = _read(services, body.token, "classify")
     with _refusals(services, "classify"):
         card = _handle(services, "classify", prediction.target).card
@@ -166,7 +168,7 @@ async def _scores(
         options = DepthOptions(fx_px=prediction.fx_px)
         job = Job(options, deadline, context_of(request), begun=time.perf_counter())
         answer = await services.pipeline.predict(form.picture, handle, job)
-        scores.append(await services.pipeline.in_thread(_score, answer, form.truth))
+        scores.append(await services.pipeline.answer(handle, 1, _score, answer, form.truth))
     return scores
 
 

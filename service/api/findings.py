@@ -1,6 +1,5 @@
-"""Turns the framework's findings about a request's query, headers and JSON body into the service's errors."""
+"""Turns pydantic's findings about a request's query, headers and JSON body into the service's errors."""
 
-import asyncio
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,6 @@ from typing import Any
 from pydantic import BeforeValidator
 from starlette.requests import Request
 
-from service.api.json_body import LARGE_BYTES, refuse_doubled
 from service.errors import BadParameterError, MalformedBodyError, ServiceError
 
 _PLAIN = re.compile(r"-?[0-9]+")
@@ -32,15 +30,11 @@ def request_error(findings: Sequence[Mapping[str, Any]]) -> ServiceError:
     """The error for a request that does not match the route's parameters.
 
     Args:
-        findings: pydantic's findings as passed on by FastAPI: `loc` begins with `query`, `header`, `path` or `body`.
+        findings: pydantic's findings, whose `loc` begins with `query`, `header`, `path` or `body`.
 
     Returns:
-        400 if the body is not JSON; else 422 with one sentence per finding. The error's parameter is that of the
-        first finding.
+        422 with one sentence per finding. The error's parameter is that of the first finding.
     """
-    for finding in findings:
-        if finding["type"] == "json_invalid":
-            return malformed_json(f"{finding['ctx']['error']} at character {finding['loc'][-1]}")
     sentences, names = [], []
     for finding in findings:
         sentences.append(_sentence(finding))
@@ -87,19 +81,6 @@ async def refuse_unknown(request: Request) -> None:
             f"This path has no query parameter {unknown[:40]!r}.",
             remedy=f"It accepts {', '.join(known)}." if known else "It accepts none; GET /docs describes the body.",
         )
-
-
-async def refuse_doubled_members(request: Request) -> None:
-    """A dependency that rejects repeated members of a JSON body, of which the framework would use the last.
-
-    Raises:
-        BadParameterError: A member of the body is repeated.
-    """
-    body = await request.body()  # the framework has already read it
-    if len(body) < LARGE_BYTES:
-        refuse_doubled(body)
-    else:
-        await asyncio.to_thread(refuse_doubled, body)
 
 
 def _name(finding: Mapping[str, Any]) -> str:

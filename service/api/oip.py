@@ -28,7 +28,7 @@ from service.api.uploads import Upload, read_body
 from service.api.wire import network_headers
 from service.card import Card
 from service.errors import BadTensorError
-from service.registry import Handle
+from service.registry import Entry, Handle
 from service.scheduler import Deadline
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
@@ -208,18 +208,25 @@ def _described(kind: TensorKind) -> TensorMetadata:
 
 
 async def _infer(request: Request, services: Services, deadline: Deadline, model: str) -> Response:
-    services.registry.find(model)  # report an unknown model before reading its picture
+    entry = services.registry.find(model)  # report an unknown model before reading its picture
     body = await read_body(request, deadline)
     context, headers, settings = context_of(request), request.headers, services.settings
     with context.stage("parse"):
-        parsed = await services.pipeline.in_thread(
-            _parse, body, headers.get("content-encoding", ""), headers.get(HEADER_LENGTH), settings.max_body_bytes
+        parsed = await services.pipeline.parse(
+            _any_handle(entry),
+            _parse,
+            body,
+            headers.get("content-encoding", ""),
+            headers.get(HEADER_LENGTH),
+            settings.max_body_bytes,
         )
     if REQUEST_ID_HEADER not in headers and request_id_from(parsed.document.id) == parsed.document.id:
         context.request_id = parsed.document.id  # the protocol's own id, where it can be one of ours
     deadline = _deadline(parsed, deadline)
     handle = services.registry.resolve_model(model, _variant(parsed))
-    pictures, wanted = await services.pipeline.in_thread(_inputs, parsed, handle.card, settings.max_images_per_request)
+    pictures, wanted = await services.pipeline.parse(
+        handle, _inputs, parsed, handle.card, settings.max_images_per_request
+    )
     job = Job(None, deadline, context, begun=time.perf_counter())
 
     def answer(rows: list[npt.NDArray[np.float32]]) -> tuple[bytes, int | None]:
@@ -230,6 +237,11 @@ async def _infer(request: Request, services: Services, deadline: Deadline, model
         return Response(made, headers=network_headers(handle), media_type="application/json")
     sizes = {"inference-header-content-length": str(length)}
     return Response(made, headers=network_headers(handle) | sizes, media_type="application/octet-stream")
+
+
+def _any_handle(entry: Entry) -> Handle | None:
+    """The first network of a version that runs: the one to count a request for whose document names it unread."""
+    return next((loaded.handle for loaded in entry.variants.values() if loaded.handle is not None), None)
 
 
 def _parse(body: bytes, encoding: str, header_length: str | None, max_bytes: int) -> Parsed:

@@ -5,9 +5,10 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from service.api.auth import Auth, surface_of
-from service.api.oip_request import InferRequest
 from service.api.problems import OIP_PREFIX, PROBLEM_MEDIA_TYPE
 from service.errors import error_classes
 from service.schemas import Problem
@@ -46,8 +47,14 @@ _RETRY_AFTER: Mapping[str, Any] = {
 }
 
 
-def describe(app: FastAPI, auth: Auth) -> None:
-    """Adds problems and keys to the OpenAPI document, and removes FastAPI's own errors, which are never sent."""
+def describe(app: FastAPI, auth: Auth, bodies: Iterable[type[BaseModel]]) -> None:
+    """Adds problems, bodies and keys to the OpenAPI document, and removes FastAPI's own errors, which are never sent.
+
+    Args:
+        app: The application, with all of its routes.
+        auth: Which keys are needed.
+        bodies: Models of the bodies that routes read themselves; FastAPI knows only those that it reads.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -55,8 +62,10 @@ def describe(app: FastAPI, auth: Auth) -> None:
             document = generate()
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            request = InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas |= {**request.pop("$defs"), "InferRequest": request}
+            read = models_json_schema(
+                [(model, "validation") for model in bodies], ref_template="#/components/schemas/{model}"
+            )
+            schemas |= read[1]["$defs"]
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             for methods in document["paths"].values():

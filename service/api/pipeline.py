@@ -4,11 +4,11 @@ Independent of wire formats: it takes uploads and returns results with their tim
 the request's context, and every image is reported to the telemetry.
 """
 
-import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from service.api.context import ImageTimes, RequestContext
 from service.api.telemetry import Telemetry, run_labels
 from service.api.threads import SHARED, ThreadPool
 from service.api.uploads import Upload
-from service.errors import BadParameterError, ServiceError
+from service.errors import BadParameterError, OverloadedError, ServiceError
 from service.experiments.trial import Trial
 from service.imaging import DecodedImage, ImageLimits, ImageReport, decode
 from service.metrics import Stage
@@ -133,6 +133,7 @@ class Pipeline:
         """
         if len(uploads) == 1 and job.trial is None:
             return [await self._one(uploads[0], handle, job)]
+        answers: list[Answered | ServiceError] = []
         with self._telemetry.failures(handle, len(uploads)):
             self._scheduler.check_room(handle.model)
             hint = handle.task.decode_hint(handle.card)
@@ -141,18 +142,18 @@ class Pipeline:
             tensors = [item.prepared.tensor for item in inputs if isinstance(item, Input)]
             runner = self._scheduler if job.trial is None else job.trial
             found = await runner.submit_many(handle.model, tensors, job.deadline)
-        self._watched(handle, tensors, found)
-        outcomes = iter(found)
-        answers: list[Answered | ServiceError] = []
-        for item in inputs:
-            if isinstance(item, Input):
-                try:
-                    answers.append(await self._finish(item, next(outcomes), handle, job))
-                except BadParameterError as error:  # the parameter does not fit this image, but may fit the others
-                    answers.append(error)
-            else:
-                self._telemetry.count("client_error", handle)
-                answers.append(item)
+            self._watched(handle, tensors, found)
+            outcomes = iter(found)
+            for item in inputs:
+                if isinstance(item, Input):
+                    try:
+                        answers.append(await self._finish(item, next(outcomes), handle, job))
+                    except BadParameterError as error:  # the parameter does not fit this image, but may fit the others
+                        answers.append(error)
+                else:
+                    answers.append(item)
+        for answer in answers:
+            self._report(handle, answer)
         return answers
 
     async def _one(self, upload: Upload, handle: Handle, job: Job) -> Answered | ServiceError:
@@ -168,15 +169,17 @@ class Pipeline:
                     )
                 finally:
                     wanted.still = False
-            if outcome is None and isinstance(item, Input):
-                outcome = await self._scheduler.submit(handle.model, item.prepared.tensor, job.deadline)
-        if isinstance(item, ServiceError):
-            self._telemetry.count("client_error", handle)
-            return item
-        assert outcome is not None
-        if self._watch is not None:
-            self._watch(handle, item.prepared.tensor, outcome)
-        return await self._finish(item, outcome, handle, job)
+            answer: Answered | ServiceError
+            if isinstance(item, Input):
+                if outcome is None:
+                    outcome = await self._scheduler.submit(handle.model, item.prepared.tensor, job.deadline)
+                if self._watch is not None:
+                    self._watch(handle, item.prepared.tensor, outcome)
+                answer = await self._finish(item, outcome, handle, job)
+            else:
+                answer = item
+        self._report(handle, answer)
+        return answer
 
     def _prepare_and_run(
         self, upload: Upload, handle: Handle, hint: tuple[int, int], deadline: Deadline, wanted: "_Wanted"
@@ -198,9 +201,10 @@ class Pipeline:
         """
         hints = [handle.task.decode_hint(handle.card) for handle in sides.values()]
         order: list[Side] = random.sample(list(sides), k=len(sides))
-        with self._telemetry.failures(sides[order[0]], 1):
-            for handle in sides.values():
+        for handle in sides.values():
+            with self._telemetry.failures(handle, 1):
                 self._scheduler.check_room(handle.model)
+        with self._telemetry.failures(sides[order[0]], 1):
             async with job.deadline.enforced():
                 hint = (max(hint[0] for hint in hints), max(hint[1] for hint in hints))
                 image, begun, decode_s = await self._pool.run(_lane(sides[order[0]]), self._decode, upload, hint)
@@ -211,8 +215,9 @@ class Pipeline:
                 async with job.deadline.enforced():
                     item = await self._pool.run(_lane(handle), _input, image, begun, decode_s, handle)
                 outcome = await self._scheduler.submit(handle.model, item.prepared.tensor, job.deadline)
-            self._watched(handle, [item.prepared.tensor], [outcome])
-            answers[side] = await self._finish(item, outcome, handle, job)
+                self._watched(handle, [item.prepared.tensor], [outcome])
+                answers[side] = await self._finish(item, outcome, handle, job)
+            self._report(handle, answers[side])
         return answers, order
 
     async def infer(
@@ -265,20 +270,56 @@ class Pipeline:
     async def _prepared(
         self, uploads: Sequence[Upload], handle: Handle, hint: tuple[int, int]
     ) -> list[Input | ServiceError]:
-        """Converts uploads to inputs, in threads; returns them in order."""
-        each = [self._pool.run(_lane(handle), self._prepare, upload, handle, hint) for upload in uploads]
-        if len(each) == 1:  # nearly always; saves creating a task
-            return [await each[0]]
-        return list(await asyncio.gather(*each))
+        """Converts uploads to inputs, in threads; returns them in order. Either all are admitted or none."""
+        calls = [partial(self._prepare, upload, handle, hint) for upload in uploads]
+        return await self._pool.run_many(_lane(handle), calls)
 
     def _watched(self, handle: Handle, tensors: Sequence[Image], outcomes: Sequence[Outcome]) -> None:
         if self._watch is not None:
             for tensor, outcome in zip(tensors, outcomes, strict=True):
                 self._watch(handle, tensor, outcome)
 
-    async def in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls a function that would block the event loop in one of the pool's threads."""
-        return await self._pool.run(SHARED, call, *args, **kwargs)
+    async def parse(self, handle: Handle | None, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls a function that reads a request, and would block the event loop, in one of the pool's threads.
+
+        Args:
+            handle: The network to count the request for if it is refused; None where none runs.
+            call: The function.
+            *args: Its arguments.
+            **kwargs: Its named arguments.
+
+        Raises:
+            OverloadedError: Too many requests wait to be read.
+            Exception: Whatever the call raises.
+        """
+        try:
+            return await self._pool.run(SHARED, call, *args, **kwargs)
+        except OverloadedError:
+            if handle is not None:
+                self._telemetry.count("rejected", handle)
+            raise
+
+    async def answer(self, handle: Handle, images: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls a function that makes something of images that have run in one of the pool's threads.
+
+        Such calls wait among the answers of the task, where no flood of requests that have not run yet gets ahead.
+
+        Args:
+            handle: The network that ran.
+            images: How many images the call is for.
+            call: The function, which would block the event loop.
+            *args: Its arguments.
+            **kwargs: Its named arguments.
+
+        Raises:
+            OverloadedError: Too many answers wait.
+            Exception: Whatever the call raises.
+        """
+        try:
+            return await self._pool.run(_answer_lane(handle), call, *args, **kwargs)
+        except OverloadedError:
+            self._telemetry.refused(handle, images)
+            raise
 
     def _decode(self, upload: Upload, hint: tuple[int, int]) -> tuple[DecodedImage, float, float]:
         begun = time.perf_counter()
@@ -293,19 +334,24 @@ class Pipeline:
             return error
 
     async def _finish(self, item: Input, outcome: Outcome, handle: Handle, job: Job) -> Answered:
-        """Postprocesses an output and reports all stages."""
+        """Postprocesses an output, and records all stages in the request's context."""
         begun = time.perf_counter()
         arguments = (outcome.output, item.prepared, handle.card, job.options)
-        with self._telemetry.failures(handle, 1):
-            if handle.task.slow_answer:
-                result = await self._pool.run(_answer_lane(handle), handle.task.postprocess, *arguments)
-            else:
-                result = handle.task.postprocess(*arguments)
+        if handle.task.slow_answer:
+            result = await self._pool.run(_answer_lane(handle), handle.task.postprocess, *arguments)
+        else:
+            result = handle.task.postprocess(*arguments)
         finished = time.perf_counter()
         stages = _noted(item, outcome, finished - begun, handle, job)
         stages["total"] = finished - job.begun
-        self._telemetry.answered(handle, item.report, stages)
         return Answered(handle, result, item.report, stages, outcome)
+
+    def _report(self, handle: Handle, answer: Answered | ServiceError) -> None:
+        """Counts an image of a request that is answered. Once it is, so that no image has two outcomes."""
+        if isinstance(answer, ServiceError):
+            self._telemetry.count("client_error", handle)
+        else:
+            self._telemetry.answered(handle, answer.report, answer.stages)
 
 
 def _noted(item: Input | None, outcome: Outcome, postprocess_s: float, handle: Handle, job: Job) -> dict[Stage, float]:

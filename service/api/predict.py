@@ -214,9 +214,9 @@ async def depth(
         return json_response(DepthList(request_id=context.request_id, count=len(results), results=results))
     answer = _only(answers)
     if form != "json":
-        return await services.pipeline.in_thread(_depth_file, answer, form, query.colors())
+        return await services.pipeline.answer(answer.handle, 1, _depth_file, answer, form, query.colors())
     if query.values:
-        text = await services.pipeline.in_thread(depth_json, answer, context, values=True)
+        text = await services.pipeline.answer(answer.handle, 1, depth_json, answer, context, values=True)
     else:
         text = depth_json(answer, context, values=False)
     return Response(text, headers=run_headers(answer), media_type="application/json")

@@ -14,14 +14,12 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from service.api.context import context_of
-from service.api.findings import malformed_json, request_error
-from service.api.uploads import refuse_encoded
+from service.api.findings import request_error
 from service.errors import (
     PROBLEM_TYPE_PREFIX,
     DeadlineExceededError,
     ServiceError,
     SettingsError,
-    UnsupportedEncodingError,
     error_classes,
 )
 from service.schemas import ProblemKind
@@ -79,30 +77,15 @@ def log_failure(error: ServiceError) -> None:
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
-    """Converts FastAPI's findings about query, headers and body to one of the service's errors."""
+    """Converts FastAPI's findings about path, query and headers to one of the service's errors."""
     assert isinstance(error, RequestValidationError)
-    findings = error.errors()
-    found = request_error(findings)
-    if any(finding["loc"][0] == "body" for finding in findings):
-        found = _by_its_cause(request, found)
-    return problem_response(found, request.scope)
-
-
-def _by_its_cause(request: Request, error: ServiceError) -> ServiceError:
-    """The error for a body that the framework could not read as JSON, or one that says that the body is compressed."""
-    try:
-        refuse_encoded(request)
-    except UnsupportedEncodingError as cause:
-        return cause
-    return error
+    return problem_response(request_error(error.errors()), request.scope)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Renders the framework's own errors: no such path, no such method, a body that is not text."""
+    """Renders the framework's own errors: no such path, no such method."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    if status == HTTPStatus.BAD_REQUEST:  # a JSON body that is not even UTF-8
-        return problem_response(_by_its_cause(request, malformed_json("it is not UTF-8 text")), request.scope)
     path = request.scope.get("path", "")
     headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:

@@ -120,7 +120,6 @@ class Telemetry:
     def dropped(self, target: Runnable, why: Drop, count: int) -> None:
         """See `service.scheduler.Observer`."""
         counters = {
-            "rejected": self._metrics.requests.count_rejected,
             "expired": self._metrics.requests.count_expired,
             "cancelled": self._metrics.requests.count_cancelled,
         }
@@ -141,6 +140,15 @@ class Telemetry:
         """Counts images by the outcome of their request."""
         for _ in range(images):
             self._metrics.requests.count_request(outcome, **run_labels(handle))
+        if outcome == "rejected":
+            self.refused(handle, images)
+
+    def refused(self, handle: Handle, images: int) -> None:
+        """Counts images of a request that is refused, whichever queue is full: of a network, a thread or the answers.
+
+        Called alone, it is for images that had been answered and counted as such.
+        """
+        self._metrics.requests.count_rejected(images, **target_labels(handle))
 
     def answered(self, handle: Handle, report: ImageReport | None, stages: dict[Stage, float]) -> None:
         """Records an answered image: its stages, its format if it was a file, and a fallback if there was one."""

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,7 +20,7 @@ from service.errors import NotReadyError, OverloadedError
 T = TypeVar("T")
 P = ParamSpec("P")
 
-#: The lane of calls that belong to no task.
+#: The lane of bodies whose parsing belongs to no task.
 SHARED = "shared"
 
 
@@ -57,7 +57,8 @@ class ThreadPool:
 
     Args:
         threads: How many.
-        queue_size: Calls of one lane that may wait; one more is `OverloadedError`.
+        queue_size: Calls of one lane that may wait; one more is `OverloadedError`. Only a request with more calls than
+            that, which could never run otherwise, may exceed it, in a lane where nothing waits.
     """
 
     def __init__(self, *, threads: int, queue_size: int) -> None:
@@ -92,9 +93,7 @@ class ThreadPool:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         with self._lock:
-            mine = self._lanes.get(lane)
-            if mine is None:
-                mine = self._lanes[lane] = _Lane()
+            mine = self._lane(lane)
             wanted = _Call(mine, call, args, kwargs, done, loop)
             inbox = self._thread_for(wanted)
         if inbox is not None:
@@ -102,9 +101,41 @@ class ThreadPool:
         try:
             return await done
         except asyncio.CancelledError:
-            with self._lock, contextlib.suppress(ValueError):  # a thread may have it already
-                mine.waiting.remove(wanted)
+            self._withdraw([wanted])
             raise
+
+    async def run_many(self, lane: str, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """Calls the functions of one request in threads, and returns their results in order.
+
+        Either all are admitted or none. If one raises, or the awaiting task is cancelled, those that still wait are
+        dropped; those that run are finished, and their results discarded.
+
+        Args:
+            lane: As for `run`.
+            calls: The functions.
+
+        Raises:
+            OverloadedError: The lane has no room for all of them.
+            NotReadyError: The pool was closed.
+            Exception: Whatever the first call that raises does.
+        """
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            mine = self._lane(lane)
+            wanted = [_Call(mine, call, (), {}, loop.create_future(), loop) for call in calls]
+            inboxes = self._threads_for(mine, wanted)
+        for inbox, call in zip(inboxes, wanted, strict=False):  # the calls after these wait
+            inbox.put(call)
+        try:
+            return list(await asyncio.gather(*(call.done for call in wanted)))
+        except BaseException:
+            self._withdraw(wanted)
+            raise
+
+    def waiting(self) -> int:
+        """Number of calls that wait for a thread, over all lanes."""
+        with self._lock:
+            return sum(len(lane.waiting) for lane in self._lanes.values())
 
     def close(self, timeout_s: float = 0.0) -> None:
         """Ends the threads once they have done what they are at, and waits for that up to `timeout_s` seconds.
@@ -131,13 +162,44 @@ class ThreadPool:
             raise _closed()
         if self._free:
             return self._free.pop()
-        lane = call.lane
-        if len(lane.waiting) >= self._queue_size:
+        self._queue(call.lane, [call])
+        return None
+
+    def _threads_for(self, lane: _Lane, calls: Sequence[_Call]) -> list[_Inbox]:
+        """Threads that are free for the first calls, and places in the queue for the rest; called with the lock held.
+
+        A thread is free only if no lane has a call that waits, so the first calls overtake nobody.
+        """
+        if self._closed:
+            raise _closed()
+        at_once = min(len(self._free), len(calls))
+        if at_once < len(calls):
+            self._queue(lane, calls[at_once:])
+        return [self._free.pop() for _ in range(at_once)]
+
+    def _queue(self, lane: _Lane, calls: Sequence[_Call]) -> None:
+        """Lets calls wait, all of them or none; called with the lock held."""
+        if lane.waiting and len(lane.waiting) + len(calls) > self._queue_size:
             raise OverloadedError(self._queue_size)
         if not lane.waiting:  # idle time earns no credit
             lane.served_s = max(lane.served_s, self._virtual_s)
-        lane.waiting.append(call)
-        return None
+        lane.waiting.extend(calls)
+
+    def _lane(self, name: str) -> _Lane:
+        """The lane of a name; called with the lock held."""
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = _Lane()
+        return lane
+
+    def _withdraw(self, calls: Sequence[_Call]) -> None:
+        """Drops those of a request's calls that still wait. Nobody awaits the others; a thread has them already."""
+        with self._lock:
+            for call in calls:
+                with contextlib.suppress(ValueError):
+                    call.lane.waiting.remove(call)
+        for call in calls:
+            call.done.cancel()
 
     def _work(self, inbox: _Inbox) -> None:
         """A thread's life. While it waits it keeps nothing of a call: no picture, and no network."""

@@ -44,7 +44,7 @@ class UploadTimeoutError(ServiceError):
     def __init__(self, timeout_s: float) -> None:
         super().__init__(
             f"The body was not complete after {timeout_s:g} s.",
-            remedy="Send a smaller image, or send it over a faster connection.",
+            remedy="Send a smaller body, or send it over a faster connection.",
             extensions={"timeout_s": timeout_s},
         )
 

@@ -7,8 +7,9 @@ the arm that answers. The arms are compared by their networks' outputs, before t
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from service.background import Background
 from service.errors import ServiceError
@@ -20,6 +21,8 @@ from service.metrics import ExperimentMetrics
 from service.registry import Handle
 from service.scheduler import Deadline, Image, Outcome, Runnable, Scheduler
 from service.tasks import TASKS
+
+T = TypeVar("T")
 
 # Share of the requests with too little time for both arms that run both anyway, the candidate second. Otherwise, the
 # service would never notice that the candidate has become faster.
@@ -81,15 +84,11 @@ class Trial:
         if hurry and random.random() >= _RUN_BOTH_ANYWAY:  # noqa: S311  not a secret
             both, with_other = False, [False] * len(images)
         if both:
-            self.seen = list(
-                await asyncio.gather(
-                    *(
-                        self._run_both(target, image, deadline, hurry=hurry)
-                        if sampled
-                        else self._run_alone(target, image, deadline)
-                        for image, sampled in zip(images, with_other, strict=True)
-                    )
-                )
+            self.seen = await _all(
+                self._run_both(target, image, deadline, hurry=hurry)
+                if sampled
+                else self._run_alone(target, image, deadline)
+                for image, sampled in zip(images, with_other, strict=True)
             )
         else:
             outcomes = await self._scheduler.submit_many(target, images, deadline)
@@ -203,3 +202,16 @@ class Trial:
                 candidate_class=candidate_class,
             )
         )
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of coroutines that run side by side, in order. If one raises, the others are cancelled.
+
+    `asyncio.gather` would leave them in the queue, to be run for a request that has failed.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -70,6 +70,7 @@ class RequestMetrics:
 
     Attributes:
         queue_depth: Gauge of the images that are waiting for a worker.
+        decode_queue_depth: Gauge of what is waiting for a decoding thread.
         in_flight: Gauge of the requests that are being answered.
     """
 
@@ -81,7 +82,9 @@ class RequestMetrics:
         self._requests = metrics.counter(
             "bireal_requests_total", "Images by the outcome of their request.", (*RUN, "outcome")
         )
-        self._rejected = metrics.counter("bireal_rejected_total", "Images rejected because the queue was full.", TARGET)
+        self._rejected = metrics.counter(
+            "bireal_rejected_total", "Images rejected (429) because a queue was full.", TARGET
+        )
         self._expired = metrics.counter("bireal_expired_total", "Images dropped because their deadline passed.", TARGET)
         self._cancelled = metrics.counter(
             "bireal_cancelled_total", "Images dropped because the client disconnected.", TARGET
@@ -117,9 +120,13 @@ class RequestMetrics:
 
         # Queue
         self.queue_depth = metrics.gauge("bireal_queue_depth", "Images that are waiting for a worker.")
+        self.decode_queue_depth = metrics.gauge(
+            "bireal_decode_queue_depth", "Images, request bodies and answers that are waiting for a decoding thread."
+        )
         self.in_flight = metrics.gauge("bireal_in_flight", "Requests that are being answered.")
         self._queue_limit = metrics.gauge(
-            "bireal_queue_limit", "Images that may wait for one variant of one model; more are rejected with 429."
+            "bireal_queue_limit",
+            "Images that may wait for one variant of one model, or one task's decoding; more are rejected with 429.",
         )
         self._workers = metrics.gauge("bireal_workers", "Networks that can run at the same time.")
         self._batch = metrics.histogram("bireal_batch_size", "Images per run.", RUN, BATCH_BUCKETS)
@@ -170,9 +177,9 @@ class RequestMetrics:
         """Counts one image by the outcome of its request."""
         self._requests_of(**run, outcome=outcome).inc()
 
-    def count_rejected(self, **target: Unpack[TargetLabels]) -> None:
-        """Counts an image that was rejected because the queue was full."""
-        self._rejected.labels(**target).inc()
+    def count_rejected(self, images: int, **target: Unpack[TargetLabels]) -> None:
+        """Counts images that were rejected because a queue was full."""
+        self._rejected.labels(**target).inc(images)
 
     def count_expired(self, **target: Unpack[TargetLabels]) -> None:
         """Counts an image whose deadline passed before it ran."""

@@ -84,7 +84,7 @@ class Changes:
         catalog, broken = self._registry.catalog, self._registry.broken()
         labels = {entry.label: entry for entry in catalog.all()}
         with _folder_read():
-            on_disk = {f"{folder.parent.name}@{folder.name}" for folder in self._registry.folder.versions()}
+            on_disk = {f"{folder.parent.name}@{folder.name}" for folder in self._registry.folders()}
         found = []
         for label in sorted({*labels, *on_disk, *(label for label in broken if "@" in label)}):
             model, _, version = label.partition("@")
@@ -280,7 +280,7 @@ class Changes:
 
     def _new_folders(self) -> Iterator[Path]:
         try:
-            folders = self._registry.folder.versions()
+            folders = self._registry.folders()
         except OSError as error:
             log.warning("the model folder cannot be read: %s", error.strerror)
             return

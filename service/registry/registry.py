@@ -9,6 +9,7 @@ in `service.registry.changes`.
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from service.backends import backend_for
 from service.backends.base import Backend
@@ -55,9 +56,8 @@ class Registry:
         """Reads the card of every model, but loads none. Errors of models or of the folder are logged, not raised."""
         self._scanned = True
         try:
-            folders = self.folder.versions()
+            folders = self.folders()
         except OSError as error:
-            self._unreadable = f"The model folder cannot be read: {error.strerror}."
             log.error("the model folder %s cannot be read: %s", self._settings.model_dir, error)  # noqa: TRY400
             return
         if not folders:
@@ -73,6 +73,20 @@ class Registry:
         for name in list(catalog.entries):
             catalog = self.relabelled(catalog, name)
         self._catalog = catalog
+
+    def folders(self) -> list[Path]:
+        """Lists the folders of all versions, and remembers whether that was possible; see `ModelFolder.versions`.
+
+        Raises:
+            OSError: The model folder cannot be read.
+        """
+        try:
+            folders = self.folder.versions()
+        except OSError as error:
+            self._unreadable = f"The model folder cannot be read: {error.strerror}."
+            raise
+        self._unreadable = None
+        return folders
 
     def relabelled(self, catalog: Catalog, name: str) -> Catalog:
         """Returns a catalog with the labels in a model's labels file now."""
@@ -244,7 +258,8 @@ class Registry:
 
     def _missing(self, catalog: Catalog) -> Iterator[str]:
         folder = self._settings.model_dir
-        if self._unreadable is not None:
+        # Only while nothing was read from it: what is in memory is served, however its folder fares.
+        if self._unreadable is not None and not catalog.entries and not catalog.broken:
             yield self._unreadable
             return
         if not folder.is_dir():

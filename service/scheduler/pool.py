@@ -181,7 +181,6 @@ class Scheduler:
         """Raises `OverloadedError` if the target's queue is full. Called early, to reject images before decoding."""
         lane = self._lanes.get(target)
         if lane is not None and len(lane.jobs) >= self.queue_size:  # a snapshot: `submit` checks again under the lock
-            self._observer.dropped(target, "rejected", 1)
             raise self._overloaded()
 
     def forget(self, target: Runnable) -> None:
@@ -235,7 +234,6 @@ class Scheduler:
                 self._waiting += len(jobs)
                 self._changed.notify(len(jobs))
         if full:
-            self._observer.dropped(target, "rejected", len(jobs))
             raise self._overloaded()
         return jobs
 

@@ -11,7 +11,7 @@ from service.scheduler.deadline import Deadline
 
 Image = npt.NDArray[np.uint8]  # [H,W,3]
 Output = npt.NDArray[Any]  # one row of a model's output: [classes] or [H,W]
-Drop = Literal["rejected", "expired", "cancelled"]
+Drop = Literal["expired", "cancelled"]
 
 #: Assumed cost of a run before the first one, seconds.
 FIRST_COST_GUESS_S = 0.05
@@ -29,13 +29,14 @@ class Observer(Protocol):
     """Receives the scheduler's events, in the event loop or a worker thread, without a lock held. Must not raise.
 
     The queue's depth is not an event, because two threads could report it out of order; its gauge reads `waiting()`.
+    Neither is a full queue: `OverloadedError` tells the caller, who knows of how many images the request consisted.
     """
 
     def batch_run(self, target: Runnable, size: int) -> None:
         """Called after a batch of `size` images was run, successfully or not."""
 
     def dropped(self, target: Runnable, why: Drop, count: int) -> None:
-        """Called after `count` images were dropped: the queue was full, the deadline passed, or the waiter left."""
+        """Called after `count` images were dropped: the deadline passed, or the waiter left."""
 
 
 class SilentObserver:

@@ -107,9 +107,20 @@ async def test_several_images_are_admitted_together_or_not_at_all(gated, gate):
     refused = await gated.post("/classify", files=files)
     assert refused.status_code == 429
     assert metric(gated, "bireal_queue_depth") == 1
+    assert metric(gated, "bireal_rejected_total", **FULL) == 2
     gate.open.set()
     assert [response.status_code for response in await asyncio.gather(*tasks)] == [200] * 2
     assert (await gated.post("/classify", files=files)).json()["count"] == 2
+
+
+async def test_all_images_of_a_request_are_counted_that_is_refused_before_they_are_decoded(gated, gate):
+    tasks = await held(gated, gate, 3)
+    files = [("file", (f"{i}.jpg", PICTURE, "image/jpeg")) for i in range(2)]
+    assert (await gated.post("/classify", files=files)).status_code == 429
+    assert metric(gated, "bireal_rejected_total", **FULL) == 2
+    assert metric(gated, "bireal_requests_total", **FULL, kernel="onnxruntime", outcome="rejected") == 2
+    gate.open.set()
+    assert [response.status_code for response in await asyncio.gather(*tasks)] == [200] * 3
 
 
 async def test_the_open_inference_protocol_waits_in_the_same_queue(gated, gate):

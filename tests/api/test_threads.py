@@ -143,3 +143,79 @@ async def test_a_thread_that_waits_keeps_nothing_of_its_last_call(pool):
             break
         await asyncio.sleep(0.01)
     assert [one() for one in kept] == [None, None, None]
+
+
+# ---- several calls of one request ------------------------------------------------------------------------------------
+
+
+async def test_the_calls_of_a_request_are_answered_in_their_order(pool):
+    calls = [lambda number=number: number for number in range(4)]
+    assert await pool.run_many("classify", calls) == [0, 1, 2, 3]
+    assert await pool.run_many("classify", calls[:1]) == [0]
+    assert await pool.run_many("classify", []) == []
+
+
+async def test_the_calls_of_a_request_use_all_threads_that_are_free(gate):
+    pool = ThreadPool(threads=3, queue_size=4)
+    together = threading.Barrier(3)
+    try:
+        assert sorted(await pool.run_many("classify", [lambda: together.wait(5)] * 3)) == [0, 1, 2]
+    finally:
+        pool.close()
+
+
+async def test_the_calls_of_a_request_are_admitted_together_or_not_at_all(pool, gate):
+    ran: list[int] = []
+    tasks = await started(*(pool.run("depth", gate.wait, 5) for _ in range(3)))
+    assert pool.waiting() == 2
+    with pytest.raises(OverloadedError):
+        await pool.run_many("depth", [lambda: ran.append(0)] * 3)
+    assert pool.waiting() == 2
+    # larger than the lane, but alone in it: it could never be answered otherwise
+    (large,) = await started(pool.run_many("classify", [lambda: 1] * 9))
+    assert pool.waiting() == 11
+    with pytest.raises(OverloadedError):
+        await pool.run("classify", int)
+    gate.set()
+    assert await large == [1] * 9
+    assert await asyncio.gather(*tasks) == [True] * 3
+    assert ran == []
+    assert pool.waiting() == 0
+
+
+async def test_a_call_that_fails_takes_its_siblings_out_of_the_queue(pool, gate):
+    ran: list[int] = []
+
+    def fail() -> None:
+        gate.wait(5)
+        raise ZeroDivisionError
+
+    (failing,) = await started(pool.run_many("depth", [fail, lambda: time.sleep(0.05), *[lambda: ran.append(0)] * 3]))
+    gate.set()
+    with pytest.raises(ZeroDivisionError):
+        await failing
+    assert pool.waiting() == 0
+    assert await pool.run("depth", int) == 0
+    assert ran == []
+
+
+async def test_a_request_that_leaves_takes_all_of_its_calls_along(pool, gate):
+    ran: list[int] = []
+    (leaving,) = await started(pool.run_many("depth", [lambda: gate.wait(5), *[lambda: ran.append(0)] * 4]))
+    assert pool.waiting() == 4
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert pool.waiting() == 0
+    gate.set()
+    assert await pool.run("depth", int) == 0
+    assert ran == []
+
+
+async def test_a_closed_pool_says_so_to_several_calls(pool, gate):
+    (waiting,) = await started(pool.run_many("depth", [lambda: gate.wait(5)] * 3))
+    pool.close()
+    with pytest.raises(NotReadyError):
+        await waiting
+    with pytest.raises(NotReadyError):
+        await pool.run_many("depth", [int])

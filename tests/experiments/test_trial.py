@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.background import Background
+from service.errors import OverloadedError
 from service.experiments.declaration import Declaration
 from service.experiments.experiments import Route
 from service.experiments.observation import Observation
@@ -17,7 +18,7 @@ from service.metrics import Metrics
 from service.scheduler import Deadline, Scheduler
 from service.tasks import CLASSIFY
 from tests.scheduler.conftest import make, tally  # noqa: F401  fixtures
-from tests.scheduler.targets import Echo, image
+from tests.scheduler.targets import Echo, hold, image
 
 PAIRED = Declaration.model_validate(
     {
@@ -136,5 +137,24 @@ def test_now_and_then_a_slow_candidate_is_tried_again_after_the_answer(make, mon
         assert answers == [7]
         assert candidate.began.is_set()
         candidate.go.set()
+
+    asyncio.run(go())
+
+
+def test_an_image_that_is_refused_takes_the_others_of_its_request_out_of_the_queue(make, drawn):  # noqa: F811
+    scheduler, baseline, candidate, kept = make(queue_size=3), Echo(), Echo(), Kept()
+
+    async def go() -> None:
+        await learn(scheduler, baseline, candidate)
+        held = await hold(scheduler, baseline)
+        ran = len(baseline.batches)
+        candidate.go.clear()
+        with pytest.raises(OverloadedError):
+            await trial(scheduler, candidate, kept).submit_many(baseline, [image(7)] * 9)
+        assert scheduler.waiting() == 0
+        candidate.go.set()
+        baseline.go.set()
+        await held
+        assert baseline.batches[ran:] == [[255]], "nothing ran for a request that was refused"
 
     asyncio.run(go())

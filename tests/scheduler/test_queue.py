@@ -100,7 +100,7 @@ def test_a_full_queue_is_told_at_once_with_a_time_to_come_back(make, tally):
     error = asyncio.run(go())
     assert error.status == 429
     assert int(error.headers["Retry-After"]) >= 1
-    assert tally.drops == {"rejected": 2}
+    assert not tally.drops, "the error tells the caller, who counts"
     assert [9] not in target.batches
 
 
@@ -119,7 +119,7 @@ def test_a_request_is_admitted_whole_or_not_at_all(make, tally):
         assert len(await scheduler.submit_many(target, [image(i) for i in range(5)])) == 5
 
     asyncio.run(go())
-    assert tally.drops == {"rejected": 2}
+    assert not tally.drops
 
 
 def test_the_retry_time_grows_with_the_work_that_waits(make):
