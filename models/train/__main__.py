@@ -18,8 +18,10 @@ from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
 from models.train.depth_teacher import build_teacher, load_any
 from models.train.device import best_device
+from models.train.hints import add_hints
 from models.train.initialise import initialise_from
 from models.train.loop import TrainingTask, run
+from models.train.pretrained import imagenet_network
 from models.train.provenance import write_provenance
 from models.train.recipe import Recipe
 from models.train.recipes import DEPTH_TEACHER, RECIPES, get_recipe
@@ -84,6 +86,8 @@ def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
         )
     torch.manual_seed(recipe.seed)
     made = build_teacher(recipe.arch) if recipe.name == DEPTH_TEACHER else build(recipe.arch)
+    if recipe.hints > 0:
+        add_hints(made, imagenet_network())
     network = made.to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
     if args.init and not resumed:
         fresh = initialise_from(network, args.init)

@@ -137,10 +137,10 @@ def load_resumable(path: Path, recipe: str, accumulate: int) -> dict[str, Any]:
 
 
 def load_network(path: Path) -> BiRealNet | ResNet | DepthNet:
-    """The network of a checkpoint, in eval mode."""
+    """The network of a checkpoint, in eval mode, without the adapters of `models.train.hints`."""
     payload = load(path)
     config = ArchConfig(**payload["arch"])
     network = build(config)
-    network.load_state_dict(payload["network"])
+    network.load_state_dict({k: v for k, v in payload["network"].items() if "hints" not in k.split(".")})
     network.eval()
     return network

@@ -16,6 +16,8 @@ from models.data.folder import ImageSet, hold_out, load_split, training_batches
 from models.data.normalise import normalise
 from models.data.views import VIEW_SEED, view_batches, view_crops
 from models.train.device import bfloat16_where_fast, device_of
+from models.train.hints import hints_of
+from models.train.pretrained import feature_maps, imagenet_network
 from models.train.recipe import PhaseSpec, Recipe
 
 DECODE_SIZE = 64
@@ -88,6 +90,7 @@ class ClassifyTask:
         self.train, self.held_out = hold_out(everything, recipe.hold_out_per_class)
         self.recipe = recipe
         self.teacher = teacher
+        self.pretrained = imagenet_network().eval() if recipe.hints > 0 else None
         self.soft_labels: SoftLabels | None = None
         if recipe.soft_labels:
             assert soft_labels is not None
@@ -147,7 +150,14 @@ class ClassifyTask:
             # heat**2 makes the gradient's magnitude independent of the temperature (Hinton et al. 2015)
             distance = F.cross_entropy(logits / heat, (target / heat).softmax(dim=1)) * heat**2
             loss = (1.0 - spec.distill) * loss + spec.distill * distance
-        return loss, {"train_top1": (logits.argmax(1) == labels).float().mean()}
+        figures = {"train_top1": (logits.argmax(1) == labels).float().mean()}
+        if self.pretrained is not None:
+            with torch.no_grad():
+                theirs = feature_maps(self.pretrained, images)
+            hints = hints_of(network)(theirs)
+            loss = loss + self.recipe.hints * hints
+            figures["hints"] = hints.detach()
+        return loss, figures
 
     @torch.no_grad()
     def _answers(self, x: Tensor) -> Tensor:

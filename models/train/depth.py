@@ -24,8 +24,11 @@ from models.data.kitti import (
     load_drives,
 )
 from models.data.normalise import normalise
+from models.train.depth_teacher import PretrainedDepth
 from models.train.device import bfloat16_where_fast, device_of
+from models.train.hints import hints_of
 from models.train.recipe import DepthLoss, PhaseSpec, Recipe
+from models.train.recipes.kitti import DEPTH_TEACHER
 from service.evaluation import KITTI_BASELINE_M, KITTI_FX_PX
 
 # The last frames of each drive are held out for model selection; the drive that results are reported on is never used.
@@ -72,6 +75,8 @@ class DepthTask:
         self.train, self.held_out = hold_out_frames(load_drives(root), HOLD_OUT)
         self.recipe = recipe
         self.teacher = teacher
+        if recipe.hints > 0 and not isinstance(teacher, PretrainedDepth):
+            raise ValueError(f"recipe {recipe.name} uses hints: give the {DEPTH_TEACHER} checkpoint with --teacher")
         if teacher is None and any(phase.distill > 0 for phase in recipe.phases):
             raise ValueError(f"recipe {recipe.name} uses distillation: give its teacher with --teacher CHECKPOINT")
         if not any(compared(torch.from_numpy(decoded(frame).disparity_px)).any() for frame in self.held_out):
@@ -113,15 +118,31 @@ class DepthTask:
         total = weights.lidar * lidar + weights.photometric * photometric + weights.smooth * smooth
         figures = {"lidar": lidar.detach(), "photometric": photometric.detach(), "smooth": smooth.detach()}
         if spec.distill > 0:
-            assert self.teacher is not None
-            with torch.no_grad(), bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
-                answer = self.teacher(x).float()
-                if weights.teacher_mirrored:  # averaging over the mirrored crop reduces the teacher's error
-                    answer = (answer * self.teacher(x.flip(3)).float().flip(2)).sqrt()
+            answer, maps = self._answer(x)
             distance = (disparity.log() - answer.log()).abs().mean()
             total = (1.0 - spec.distill) * total + spec.distill * distance
             figures["teacher"] = distance.detach()
+            if self.recipe.hints > 0:
+                hints = hints_of(network)(maps)
+                total = total + self.recipe.hints * hints
+                figures["hints"] = hints.detach()
         return total, figures
+
+    @torch.no_grad()
+    def _answer(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The teacher's disparity float32 [B,H,W] for normalised images [B,3,H,W], and its feature maps for hints."""
+        assert self.teacher is not None
+        maps: list[Tensor] = []
+        with bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
+            if self.recipe.hints == 0:
+                answer = self.teacher(x).float()
+            else:
+                assert isinstance(self.teacher, PretrainedDepth)
+                maps = self.teacher.features(x)
+                answer = self.teacher.decode(maps).float()
+            if self.recipe.depth.teacher_mirrored:  # averaging over the mirrored crop reduces the teacher's error
+                answer = (answer * self.teacher(x.flip(3)).float().flip(2)).sqrt()
+        return answer, maps
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from models.arch.config import ArchConfig
 from models.arch.depth import MIN_DISPARITY_PX
 from models.data.normalise import MEAN, STD
 from models.train import checkpoint
-from models.train.pretrained import imagenet_network
+from models.train.pretrained import feature_maps, imagenet_network, taps
 from models.train.recipes import DEPTH_TEACHER
 
 DECODER_CHANNELS = 48
@@ -36,12 +35,7 @@ class PretrainedDepth(nn.Module):
     def __init__(self, backbone: nn.Module, config: ArchConfig) -> None:
         super().__init__()
         self.backbone = backbone
-        blocks: Any = backbone.get_submodule("_blocks")
-        strides = [_stride(block) for block in blocks]
-        # the last block at each resolution, from stride 4 on (the stem has stride 2)
-        halvings = [i for i, stride in enumerate(strides) if stride == 2]
-        self.taps = [*(i - 1 for i in halvings[1:]), len(blocks) - 1]
-        channels = [blocks[i].get_submodule("_bn2").num_features for i in self.taps]
+        channels = taps(backbone).values()
         self.lateral = nn.ModuleList(nn.Conv2d(c, DECODER_CHANNELS, 1) for c in channels)
         self.smooth = nn.ModuleList(
             nn.Sequential(
@@ -63,16 +57,14 @@ class PretrainedDepth(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = x * self.std + self.mean  # back to 0..255: the backbone uses another normalisation
-        y = (pixels - 127.0) / 128.0
-        activation = self.backbone.get_submodule("_swish")
-        y = activation(self.backbone.get_submodule("_bn0")(self.backbone.get_submodule("_conv_stem")(y)))
-        maps: list[Tensor] = []
-        blocks: Any = self.backbone.get_submodule("_blocks")
-        for index, block in enumerate(blocks):
-            y = block(y)
-            if index in self.taps:
-                maps.append(y)
+        return self.decode(self.features(x))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The backbone's `feature_maps` of normalised images [N,3,H,W]."""
+        return feature_maps(self.backbone, x * self.std + self.mean)  # 0..255: it uses another normalisation
+
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        """Disparity [N,H,W] from `features`."""
         total: Tensor | None = None
         for feature, lateral, smooth in zip(reversed(maps), reversed(self.lateral), reversed(self.smooth), strict=True):
             merged = lateral(feature)
@@ -82,11 +74,6 @@ class PretrainedDepth(nn.Module):
         assert total is not None
         scored = F.interpolate(self.score(total), scale_factor=4.0, mode="bilinear", align_corners=False)
         return torch.exp(self.log_min + self.log_span * torch.sigmoid(scored[:, 0].float()))
-
-
-def _stride(block: nn.Module) -> int:
-    stride: Any = block.get_submodule("_depthwise_conv").stride
-    return int(stride[0])
 
 
 def build_teacher(config: ArchConfig) -> PretrainedDepth:

@@ -67,6 +67,7 @@ class Recipe:
         soft_labels: distil from labels written by `models.train.teacher` (``--soft-labels``); crops are then the
             labelled views of each image.
         views: number of labelled views per image.
+        hints: weight of the hint loss (models.train.hints); 0 = none. Training sizes are then multiples of 32.
         temperature: divides the logits of teacher and network in the distillation loss.
         seed: seed of initialisation, data order and augmentation.
         size: classification: training resolution in pixels, square.
@@ -95,6 +96,7 @@ class Recipe:
     teacher: str = ""
     soft_labels: bool = False
     views: int = 2
+    hints: float = 0.0
     temperature: float = 1.0
     seed: int = 1
     size: int = 64

@@ -11,6 +11,7 @@ from models.data.normalise import MEAN, STD
 from models.train import checkpoint
 from models.train.depth import DepthTask
 from models.train.depth_teacher import build_teacher, load_any
+from models.train.pretrained import taps
 from models.train.recipes import DEPTH_TEACHER, RECIPES
 from tests.models.test_depth_training import drive  # noqa: F401  a fixture
 
@@ -55,7 +56,7 @@ def test_distilling_without_a_teacher_is_refused(drive: Path) -> None:  # noqa: 
 def test_the_teacher_maps_any_multiple_of_32_and_is_read_back(tmp_path: Path) -> None:
     recipe = RECIPES[DEPTH_TEACHER]
     network = build_teacher(recipe.arch)
-    assert len(network.taps) == 4
+    assert len(taps(network.backbone)) == 4
     pixels = torch.full((1, 3, 64, 96), 127.0)
     x = (pixels - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
     network.eval()

@@ -24,6 +24,10 @@ _DEPARTURES = (
 )
 _KITTI = f"{_DEPARTURES}; the 1-bit network learns from its twin's map, too"
 _KITTI_TAUGHT = f"{_DEPARTURES}; both terms of the pair at three sizes, and a pretrained teacher's map"
+_KITTI_HALF = (
+    f"{_DEPARTURES}; half the channels; both terms of the pair at three sizes, and a pretrained teacher's map and "
+    "feature maps"
+)
 
 _KITTI_TEACHER = Recipe(
     name=DEPTH_TEACHER,
@@ -112,6 +116,35 @@ _TAUGHT_BINARYNET50 = replace(
     phases=(PhaseSpec(Phase.BINARY, 14, 1e-3, "adam", warmup=0.02, distill=0.7),),
 )
 
+# --- half as wide, from an encoder trained with hints (docs/adr/0066) -------------------------------------------------
+
+_HALF_RESNET50 = replace(
+    _TAUGHT_RESNET50,
+    name="resnet50-half-kitti-depth",
+    arch=replace(_KITTI_RESNET50.arch, width=0.5),
+    phases=(PhaseSpec(Phase.RELU, 12, 5e-4, "adam", warmup=0.05, weight_decay=1e-4, distill=0.6),),
+    source=_KITTI_HALF,
+    init="resnet50-half-tiny100",
+    hints=0.5,
+    depth=replace(_KITTI_TEACHER.depth, teacher_mirrored=False),
+)
+
+_HALF_BIREAL50 = replace(
+    _TAUGHT_BIREAL50,
+    name="bireal50-half-kitti-depth",
+    arch=replace(_KITTI_BIREAL50.arch, width=0.5),
+    phases=(
+        PhaseSpec(Phase.LEAKY_CLIP, 1, 5e-4, "adam", schedule="cosine-head", warmup=0.1, distill=0.6),
+        PhaseSpec(Phase.CLIP, 1, 5e-4, "adam", schedule="cosine-head", distill=0.6),
+        PhaseSpec(Phase.BINARY_1X1, 2, 1e-3, "adam", schedule="cosine-head", distill=0.6),
+        PhaseSpec(Phase.BINARY, 8, 1e-3, "adam", distill=0.6),
+    ),
+    source=_KITTI_HALF,
+    init="resnet50-half-kitti-depth",
+    hints=0.5,
+    depth=_HALF_RESNET50.depth,
+)
+
 # --- the paper's networks ---------------------------------------------------------------------------------------------
 
 #: Sec. 4.5 specifies the steps, the batch size, the learning rate and its drop, the image size, and no augmentation. It
@@ -157,6 +190,8 @@ KITTI = (
     _TAUGHT_RESNET50,
     _TAUGHT_BIREAL50,
     _TAUGHT_BINARYNET50,
+    _HALF_RESNET50,
+    _HALF_BIREAL50,
     _PAPER_KITTI,
     _PAPER_KITTI_BIREAL50,
 )

@@ -136,6 +136,19 @@ _TINY_RESNET50 = replace(
     init="",
 )
 
+_HALF_RESNET50 = Recipe(
+    name="resnet50-half-tiny100",
+    arch=ArchConfig(depth=50, method="none", num_classes=100, width=0.5),
+    phases=(PhaseSpec(Phase.RELU, 2, 1e-3, "adam", weight_decay=1e-5, warmup=0.05),),
+    batch=32,
+    source="ours: an encoder for the depth network; 61,000 crops of 100 ImageNet classes at 96x96, labels and hints",
+    data=_TINY_DATA,
+    terms=_TINY_TERMS,
+    hints=20.0,
+    size=96,
+    epoch_steps=960,
+)
+
 _TINY_BIREAL50 = replace(
     _LONG_BIREAL18,
     name="bireal50-tiny100",
@@ -173,4 +186,5 @@ TINY = (
     _LARGE_BIREAL18,
     _TINY_RESNET50,
     _TINY_BIREAL50,
+    _HALF_RESNET50,
 )
