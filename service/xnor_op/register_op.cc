@@ -1,9 +1,9 @@
-// The adapter: presents Pack, BConv, Stem, AvgPool2, Pointwise and GlobalMean to ONNX Runtime as custom ops of the
-// domain "bireal".
+// The ONNX Runtime adapter: registers Pack, BConv, Stem, AvgPool2, Pointwise and GlobalMean as custom ops of the domain
+// "bireal".
 //
-// The only file that knows ONNX Runtime. It turns OrtValues into TensorViews, ONNX Runtime's thread pool into an
-// Executor and exceptions into OrtStatus with the node's name in front; the operators do the rest. No exception
-// may cross into ONNX Runtime, hence the catch-all in guarded().
+// This is the only file that depends on ONNX Runtime. It converts OrtValues to TensorViews, the thread pool of ONNX
+// Runtime to an Executor, and exceptions to an OrtStatus whose text begins with the name of the node. The operators do
+// the rest. No exception may cross into ONNX Runtime, so guarded() catches all of them.
 #include <atomic>
 #include <cstdio>
 #include <memory>
@@ -23,7 +23,8 @@
 namespace bireal {
 namespace {
 
-// Set by RegisterCustomOps, before any other callback can run; again, to the same, while other sessions run.
+// Set by RegisterCustomOps before any other callback can run. Later calls set it again to the same value while other
+// sessions run.
 std::atomic<const OrtApi*> g_api{nullptr};
 
 // ---------------------------------------------------------------- status <-> exception
@@ -35,14 +36,15 @@ void check(OrtStatus* status) {
   throw std::runtime_error(message);
 }
 
-// A status of text on the stack: where memory has run out, a string would throw again. Longer texts are cut.
+// Creates a status from text on the stack: if memory has run out, a string would throw again. Longer texts are cut.
 OrtStatus* failure(int code, const char* where, const char* what) noexcept {
   char text[1024];
   std::snprintf(text, sizeof(text), "%s: %s", where, what);
   return ort::CreateStatus(g_api, code, text);
 }
 
-// Runs body(label); an exception becomes a status that names the node. `label` says where until body names it better.
+// Runs body(label). An exception becomes a status. Its text begins with `label`, or with `where` as long as body has
+// not set `label`.
 template <typename Body>
 OrtStatus* guarded(const char* where, const Body& body) noexcept {
   std::string label;
@@ -54,7 +56,7 @@ OrtStatus* guarded(const char* where, const Body& body) noexcept {
     return failure(kOrtInvalidArgument, named(), error.what());
   } catch (const std::exception& error) {
     return failure(kOrtFail, named(), error.what());
-  } catch (...) {  // nothing may pass into ONNX Runtime's C code
+  } catch (...) {  // no exception may cross into the C code of ONNX Runtime
     return failure(kOrtFail, named(), "unknown error");
   }
 }
@@ -77,9 +79,9 @@ TensorView view_of(const OrtValue* value) {
   const std::unique_ptr<OrtTensorTypeAndShapeInfo, void (*)(OrtTensorTypeAndShapeInfo*)> owner(
       info, [](OrtTensorTypeAndShapeInfo* p) { ort::ReleaseTensorTypeAndShapeInfo(g_api, p); });
   TensorView view = describe(info);
-  void* data = nullptr;  // the C API has one accessor for reading and writing
+  void* data = nullptr;  // the C API has one accessor for both reading and writing
   check(ort::GetTensorMutableData(g_api, const_cast<OrtValue*>(value), &data));
-  if (reinterpret_cast<uintptr_t>(data) % element_bytes(view.dtype) != 0) {  // ONNX Runtime maps them as they lie
+  if (reinterpret_cast<uintptr_t>(data) % element_bytes(view.dtype) != 0) {  // ONNX Runtime does not align mapped data
     throw OpError("the data of a " + dtype_name(view.dtype) +
                   " tensor begin within an element; store external data at "
                   "offsets that are multiples of 4096, as ONNX advises");
@@ -88,7 +90,7 @@ TensorView view_of(const OrtValue* value) {
   return view;
 }
 
-// What a node looks like while its kernel is created.
+// Attributes and inputs of a node while its kernel is created.
 class NodeInfo {
  public:
   explicit NodeInfo(const OrtKernelInfo* info) : info_(info) {
@@ -105,7 +107,7 @@ class NodeInfo {
     return value;
   }
 
-  // Type and shape of an input. A shape that the graph does not declare is taken as rank 4 of unknown sides.
+  // Type and shape of an input. If the graph does not declare a shape, shape_known is false.
   TensorView input(size_t index, const char* role) const {
     std::optional<TensorView> view = optional_input(index);
     if (!view) throw OpError(std::string("input '") + role + "' is missing; connect it");
@@ -116,7 +118,7 @@ class NodeInfo {
     if (index >= inputs_) return std::nullopt;
     OrtTypeInfo* type = nullptr;
     OrtStatus* status = ort::KernelInfo_GetInputTypeInfo(g_api, info_, index, &type);
-    if (status != nullptr) {  // an empty input name: there is no type to tell
+    if (status != nullptr) {  // an empty input name has no type
       ort::ReleaseStatus(g_api, status);
       return std::nullopt;
     }
@@ -152,13 +154,13 @@ class NodeInfo {
 std::string node_label(const OrtKernelInfo* info, const char* op) {
   size_t size = 0;
   std::string name;
-  // The first call tells the size (it answers with a status when the buffer is too small).
+  // The first call returns the size (with an error status, because the buffer is too small).
   OrtStatus* status = ort::KernelInfo_GetNodeName(g_api, info, static_cast<char*>(nullptr), &size);
   if (status != nullptr) ort::ReleaseStatus(g_api, status);
   if (size > 0) {
     name.resize(size);
     check(ort::KernelInfo_GetNodeName(g_api, info, name.data(), &size));
-    name.resize(size - 1);  // the size counts the closing zero
+    name.resize(size - 1);  // the size includes the terminating zero
   }
   return std::string("bireal.") + op + " node '" + name + "'";
 }
@@ -182,7 +184,7 @@ class Run final : public Executor {
     return view_of(value);
   }
 
-  // Null for an optional output that the graph does not name.
+  // Null for an optional output that the graph does not use.
   void* output(size_t index, const std::vector<int64_t>& shape) const {
     OrtValue* value = nullptr;
     check(ort::KernelContext_GetOutput(g_api, context_, index, shape.data(), shape.size(), &value));
@@ -335,16 +337,16 @@ struct GlobalMeanOp {
 
 // ---------------------------------------------------------------- the table of callbacks
 
-// A kernel as ONNX Runtime holds it: the operator and the label its errors carry.
+// A kernel instance that ONNX Runtime holds: the operator and the label for its error messages.
 template <typename Op>
 struct Instance {
   std::string label;
   Op op;
 };
 
-// BConv may write y over its residual: input kResidual, output 0. ONNX Runtime only does so where nobody else
-// reads the residual afterwards and the graph declares both shapes.
-// The two lists are read only, and there is no status by which a callback could say that memory has run out.
+// BConv may write y in-place over its residual (input kResidual, output 0). ONNX Runtime only does this if nothing else
+// reads the residual afterwards and the graph declares both shapes. The two lists are static and only read, because the
+// callback cannot report that memory has run out.
 size_t bconv_may_inplace(int** inputs, int** outputs) {
   static int residual[] = {static_cast<int>(BConvOp::kResidual)};
   static int y[] = {0};
@@ -360,9 +362,9 @@ OrtCustomOp make_custom_op() {
   OrtCustomOp op = {};
   op.version = kOrtApiVersion;
   op.GetName = [](const OrtCustomOp*) { return Op::kName; };
-  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU's
+  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU provider
   op.GetInputTypeCount = [](const OrtCustomOp*) { return Op::kInputs; };
-  // Any type: the operators check types themselves, with a message that says what to give instead.
+  // Any type: the operators check types themselves, with a message that names the expected type.
   op.GetInputType = [](const OrtCustomOp*, size_t) { return kOrtAnyType; };
   op.GetOutputTypeCount = [](const OrtCustomOp*) { return Op::kOutputs; };
   op.GetOutputType = [](const OrtCustomOp*, size_t index) { return Op::kOutputTypes[index]; };
@@ -394,7 +396,8 @@ OrtCustomOp make_custom_op() {
   return op;
 }
 
-// The ops and their domain live as long as the library: sessions refer to them, and every session's options share them.
+// The ops and their domain live as long as the library: sessions refer to them, and the options of all sessions share
+// them.
 struct Domain {
   OrtCustomOp ops[6] = {make_custom_op<PackOp>(),     make_custom_op<BConvOp>(),     make_custom_op<StemOp>(),
                         make_custom_op<AvgPool2Op>(), make_custom_op<PointwiseOp>(), make_custom_op<GlobalMeanOp>()};
@@ -416,13 +419,13 @@ BIREAL_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const Ort
   using namespace bireal;
   const OrtApi* api = base->GetApi(kOrtApiVersion);
   if (api == nullptr) {
-    // Older than 1.18. Status objects need an API too; version 1 is always there.
+    // ONNX Runtime is older than 1.18. Creating a status also needs an API; version 1 always exists.
     return ort::CreateStatus(base->GetApi(1), kOrtFail,
                              "the bireal ops need ONNX Runtime 1.18 or newer; upgrade onnxruntime");
   }
   g_api = api;
   return guarded("bireal ops", [&](std::string&) {
-    active_kernels();  // a bad BIREAL_KERNEL is reported here, not in the middle of a model
+    active_kernels();  // reports a bad BIREAL_KERNEL here and not while a model runs
     static const Domain domain;
     check(ort::AddCustomOpDomain(g_api, options, domain.handle));
   });
