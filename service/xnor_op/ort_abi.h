@@ -6,7 +6,7 @@
 // position, and the layout of OrtCustomOp, with a record of the official headers, and with the headers themselves if
 // they are installed (Debian: libonnxruntime-dev).
 //
-// In the library, only register_op.cc includes this file.
+// In the library, only register_op.cc, ort_convert.h and ort_convert.cc depend on this file.
 #pragma once
 
 #include <cstddef>
