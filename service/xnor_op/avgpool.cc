@@ -5,8 +5,8 @@ namespace bireal {
 void AvgPool2::run(const TensorView& x, const MapShape& out, float* y, const Kernels& kernels,
                    const Executor& executor) const {
   const MapShape in = map_shape(x, "x");
-  // Nearly all of it is reading: at this many steps a value, small maps are cut too, so that each thread reads what it
-  // wrote.
+  // Most of the time goes into reading memory. At 0.8 steps per value, small maps are also divided into tasks, so that
+  // each thread reads what it wrote in the operator before.
   const RowTasks tasks(out.batch, out.height, static_cast<double>(in.width) * in.channels * 0.8);
   const size_t pitch = static_cast<size_t>(in.width) * in.channels;
   executor.for_each(tasks.count(), [&](size_t task) {

@@ -7,9 +7,9 @@
 namespace bireal {
 namespace {
 
-// Weights up to this stay in the first-level cache from one range of rows to the next.
+// Weights of at most this size in bytes stay in the L1 cache from one range of rows to the next.
 constexpr size_t kNearWeights = 40 * 1024;
-constexpr int kMostPreparedParts = 4;  // of kernels that first bring the activations into another form, each part anew
+constexpr int kMostPreparedParts = 4;  // if the kernel converts the activations first: each part repeats that
 
 // factor * values, padded with zeros.
 AlignedBuffer padded_floats(const TensorView& values, float factor, int count, int padded) {
@@ -18,7 +18,8 @@ AlignedBuffer padded_floats(const TensorView& values, float factor, int count, i
   return buffer;
 }
 
-// The weight's tail bits must be zero, as the activations' are, or they would count as differences.
+// The tail bits of the weights must be zero, like those of the activations. Otherwise they would be counted as
+// differences.
 void require_clear_tails(const uint32_t* weight, int64_t rows, int channels) {
   const int words = words_for(channels);
   if (channels % kWordBits == 0) return;
@@ -33,8 +34,9 @@ void require_clear_tails(const uint32_t* weight, int64_t rows, int channels) {
 
 }  // namespace
 
-// How a run is cut: images, parts of the output channels, rows, the last within the others. Large weights are cut
-// first: each is then read once for many rows, by one thread, and the same thread reads it in the next run.
+// How a run is divided into tasks: by image, then by part of the output channels, then by range of rows. Large weights
+// are divided first. One thread then reads a part of the weights once for many rows, and the same thread reads the same
+// part in the next run.
 struct BConv::Cut {
   int parts;
   RowTasks rows;
@@ -88,7 +90,7 @@ BConv::BConv(const Attributes& attributes, const TensorView& bits, const TensorV
   make_starts();
 }
 
-// start and half of each border class: see epilogue.h.
+// Sets start_ and half_ of each border class (see epilogue.h).
 void BConv::make_starts() {
   const auto valid_taps = [this](int border) { return std::max(0, kernel_ - (border & 1) - (border >> 1)); };
   for (int index = 0; index < kBorderClasses * kBorderClasses; ++index) {
@@ -154,7 +156,7 @@ void BConv::run(const TensorView& bits, const TensorView* residual, const MapSha
     job.block_end = blocks * (cut.part(task) + 1) / cut.parts;
     if (bits_out != nullptr) {
       job.bits_out = bits_out + image * out.bits_words();
-      if (cut.part(task) == 0) clear_border(job.bits_out, out, job.row_begin, job.row_end);  // all its words, once
+      if (cut.part(task) == 0) clear_border(job.bits_out, out, job.row_begin, job.row_end);  // for all channels
     }
     job.scratch = thread_scratch(kernels_.bconv_scratch_bytes(job));
     kernels_.bconv(job);

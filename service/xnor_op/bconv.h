@@ -1,4 +1,4 @@
-// BConv: binary convolution on packed bits with BatchNorm, shortcut and the next sign fused behind it.
+// BConv: binary convolution on packed bits, fused with the BatchNorm, the shortcut and the sign that follow it.
 #pragma once
 
 #include "pack.h"
@@ -7,9 +7,10 @@ namespace bireal {
 
 // BConv(bits, weight int32 [O,K,K,CW], scale f32 [O], bias f32 [O], residual? f32 [N,OH,OW,O]) -> y, bits?
 //
-// dot = N_valid - 2 * popcount(xor), exact (derivation in epilogue.h); then, each step rounded to float32,
-// y = dot * scale + bias (+ residual), and the bits of y < 0. Padding is K / 2, zero after the sign.
-// Weights are laid out once, here, for the kernels in use; the operator keeps that copy only.
+// dot = N_valid - 2 * popcount(xor) is exact (derivation in epilogue.h). Then y = dot * scale + bias (+ residual), with
+// each step rounded to float32. The output bits are the bits of y < 0. Padding is K / 2; padded values are zero after
+// the sign.
+// The constructor converts the weights to the layout of the kernels in use. The operator keeps only that copy.
 class BConv {
  public:
   struct Attributes {
@@ -18,14 +19,15 @@ class BConv {
     int64_t stride = 0;    // 1 or 2
   };
 
-  // weight, scale and bias are constant and carry data; bits and residual carry types, and shapes as far as known.
+  // weight, scale and bias are constant and have data. bits and residual have a type, and a shape as far as it is
+  // known.
   BConv(const Attributes& attributes, const TensorView& bits, const TensorView& weight, const TensorView& scale,
         const TensorView& bias, const TensorView* residual, const Kernels& kernels);
 
-  // The output's shape for these inputs; throws OpError where they do not fit.
+  // Returns the shape of the output for these inputs. Throws OpError if they do not fit.
   MapShape prepare(const TensorView& bits, const TensorView* residual) const;
 
-  // y may be the residual's own memory. bits_out may be null.
+  // y may be the memory of the residual (in-place). bits_out may be null.
   void run(const TensorView& bits, const TensorView* residual, const MapShape& out, float* y, uint32_t* bits_out,
            const Executor& executor) const;
 
@@ -42,7 +44,7 @@ class BConv {
   int kernel_ = 0;
   int stride_ = 0;
   AlignedBuffer weights_;   // Kernels::bconv_layout
-  int32_t start_[16] = {};  // by border class, epilogue.h
+  int32_t start_[16] = {};  // by border class (epilogue.h)
   float half_[16] = {};
   AlignedBuffer scale_;  // float [padded_channels_], -2 * scale
   AlignedBuffer bias_;   // float [padded_channels_]

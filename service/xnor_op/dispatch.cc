@@ -19,8 +19,8 @@ namespace bireal {
 namespace {
 
 #if defined(__x86_64__)
-// CPUID says what the CPU can do; XGETBV says which registers the operating system saves on a context switch.
-// Both must agree: a hypervisor or kernel that does not save ZMM registers makes AVX-512 unusable.
+// CPUID reports what the CPU supports. XGETBV reports which registers the operating system saves on a context switch.
+// Both are needed: if a hypervisor or kernel does not save the ZMM registers, AVX-512 is not usable.
 struct X86Features {
   bool avx2 = false;
   bool avx512bw = false;
@@ -65,17 +65,17 @@ const X86Features& x86() {
 #if defined(__aarch64__)
 [[maybe_unused]] bool can_run_neondot() {
 #if defined(__linux__)
-  constexpr unsigned long kDotProducts = 1ul << 20;  // HWCAP_ASIMDDP, which older headers lack
+  constexpr unsigned long kDotProducts = 1ul << 20;  // HWCAP_ASIMDDP; older headers do not define it
   return (getauxval(AT_HWCAP) & kDotProducts) != 0;
 #elif defined(__APPLE__)
-  return true;  // every Mac with an Arm CPU has them
+  return true;  // all Macs with an Arm CPU support them
 #else
   return false;
 #endif
 }
 #endif
 
-[[maybe_unused]] bool can_run_neon() { return true; }  // where it is compiled at all: AArch64's baseline has it
+[[maybe_unused]] bool can_run_neon() { return true; }  // NEON kernels are only built for AArch64, which always has NEON
 
 bool can_run_scalar() { return true; }
 

@@ -1,4 +1,4 @@
-// Which kernels exist, which of them this CPU and this system can run, and which one is used.
+// Lists the kernel sets that exist and those that this CPU and operating system can run, and selects one.
 #pragma once
 
 #include <string>
@@ -8,14 +8,15 @@
 
 namespace bireal {
 
-// Kernel sets that this CPU can run, fastest first; never empty, since `scalar` runs anywhere.
+// Kernel sets that this CPU can run, fastest first. Never empty, because `scalar` runs on any CPU.
 const std::vector<const Kernels*>& usable_kernels();
 
 // Comma-separated names of usable_kernels().
 std::string usable_kernel_names();
 
-// The kernel set in use: the fastest usable one, or the one that the environment variable BIREAL_KERNEL names
-// (read once). Throws OpError, naming the usable ones, if it names anything else.
+// The kernel set in use: the fastest usable one, or the one that the environment variable BIREAL_KERNEL names. The
+// first successful call decides for the whole process. Throws OpError with a list of the usable sets if BIREAL_KERNEL
+// names anything else.
 const Kernels& active_kernels();
 
 }  // namespace bireal

@@ -1,4 +1,4 @@
-// How the library's few exported functions are declared; everything else in it is hidden.
+// Marks the few exported functions of the library. All other symbols are hidden.
 #pragma once
 
 #define BIREAL_EXPORT extern "C" __attribute__((visibility("default")))

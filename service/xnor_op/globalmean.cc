@@ -5,14 +5,14 @@
 namespace bireal {
 namespace {
 
-constexpr int kFewestChannels = 128;  // of a task: whole cache lines, enough of them to be fetched ahead
+constexpr int kFewestChannels = 128;  // per task: whole cache lines, enough of them for the hardware prefetcher
 
 }  // namespace
 
 void GlobalMean::run(const TensorView& x, const MapShape& out, float* y, const Executor& executor) const {
   const MapShape in = map_shape(x, "x");
   const float factor = 1.0f / static_cast<float>(in.pixels());
-  // By channels: so was the last layer cut, and each thread finds its own in its cache.
+  // Divided by channels, like the last layer, so that each thread finds the data that it wrote in its own cache.
   const int parts = std::clamp(in.channels / kFewestChannels, 1, tasks_for(static_cast<double>(in.elements())));
   executor.for_each(static_cast<size_t>(out.batch) * parts, [&](size_t task) {
     const size_t image = task / parts;

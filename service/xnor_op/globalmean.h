@@ -1,11 +1,11 @@
-// GlobalMean: the global average pool in front of a classifier.
+// GlobalMean: the global average pooling before a classifier.
 #pragma once
 
 #include "pack.h"
 
 namespace bireal {
 
-// GlobalMean(x f32 [N,H,W,C]) -> f32 [N,1,1,C]: sums over the pixels in reading order, then * 1 / (H * W).
+// GlobalMean(x f32 [N,H,W,C]) -> f32 [N,1,1,C]: sums the pixels in row-major order, then multiplies by 1 / (H * W).
 class GlobalMean {
  public:
   explicit GlobalMean(const TensorView& x) {

@@ -1,13 +1,12 @@
-// The part of ONNX Runtime's C ABI that the custom op uses, declared by hand.
+// The part of ONNX Runtime's C ABI that the custom operators use, declared by hand.
 //
-// No wheel of ONNX Runtime ships its headers, but the C ABI itself is stable: OrtApi is a table of
-// function pointers to which versions only ever append, and OrtCustomOp is a struct to which they only
-// ever append. So a plugin needs nothing but the position of each function that it calls. Every position
-// stands once, in BIREAL_ORT_SLOTS below; tests/xnor_op/test_ort_abi.py compares each of them, and the
-// layout of OrtCustomOp, with what is recorded of the official headers, and with the headers themselves where
-// those are installed (Debian: libonnxruntime-dev).
+// The wheels of ONNX Runtime do not contain its headers, but the C ABI is stable: new versions only append to OrtApi, a
+// table of function pointers, and to OrtCustomOp, a struct. So a plugin only needs the position of each function that
+// it calls. Each position is written once, in BIREAL_ORT_SLOTS below. tests/xnor_op/test_ort_abi.py compares each
+// position, and the layout of OrtCustomOp, with a record of the official headers, and with the headers themselves if
+// they are installed (Debian: libonnxruntime-dev).
 //
-// Only register_op.cc includes this file.
+// In the library, only register_op.cc, ort_convert.h and ort_convert.cc depend on this file.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +14,7 @@
 
 extern "C" {
 
-// ONNX Runtime's own objects: always handled by pointer, never looked into.
+// Opaque objects of ONNX Runtime, used only through pointers.
 struct OrtStatus;
 struct OrtSessionOptions;
 struct OrtCustomOpDomain;
@@ -26,15 +25,15 @@ struct OrtTypeInfo;
 struct OrtTensorTypeAndShapeInfo;
 struct OrtShapeInferContext;
 
-struct OrtApi;  // a table of function pointers, read through bireal::ort_slot below
+struct OrtApi;  // a table of function pointers, read through bireal::ort::slot below
 
 struct OrtApiBase {
   const OrtApi* (*GetApi)(uint32_t version) noexcept;
   const char* (*GetVersionString)() noexcept;
 };
 
-// The callbacks a custom op hands to ONNX Runtime. The layout is that of API version 18, the first with
-// GetMayInplace; `version` tells ONNX Runtime how many of the members it may read.
+// The callbacks that a custom op passes to ONNX Runtime. The layout is that of API version 18, the first with
+// GetMayInplace. `version` tells ONNX Runtime how many of the members it may read.
 struct OrtCustomOp {
   uint32_t version;
   void* (*CreateKernel)(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info);
@@ -76,7 +75,7 @@ constexpr int kOrtInvalidArgument = 2;
 // OrtCustomOpInputOutputCharacteristic
 constexpr int kOrtRequired = 0;
 constexpr int kOrtOptional = 1;
-// ONNXTensorElementDataType; kOrtAnyType ("undefined") lets the op check the type itself and say what it wants.
+// ONNXTensorElementDataType. With kOrtAnyType ("undefined") the op checks the type itself and reports the expected one.
 constexpr int kOrtAnyType = 0;
 constexpr int kOrtFloat = 1;
 constexpr int kOrtInt32 = 6;

@@ -5,10 +5,10 @@
 namespace bireal {
 namespace {
 
-constexpr int64_t kLargestSide = 1 << 20;      // of a map, in pixels
+constexpr int64_t kLargestSide = 1 << 20;      // height or width of a map, in pixels
 constexpr int64_t kLargestChannels = 1 << 20;  // |dot| <= 9 * C must stay below 2^24 to be exact in float32
-constexpr int kMostTasks = 16;                 // an image
-constexpr double kStepsPerTask = 8000;  // 3 to 8 us: far above the tenth of one that a thread takes to claim a task
+constexpr int kMostTasks = 16;                 // per image
+constexpr double kStepsPerTask = 8000;         // 3 to 8 us; a thread needs only about 0.1 us to claim a task
 
 }  // namespace
 
@@ -27,7 +27,7 @@ MapShape map_shape(const TensorView& tensor, const char* role) {
                                     {"channels", 1, kLargestChannels}};
   for (size_t i = 0; i < 4; ++i) {
     const Side& side = kSides[i];
-    if (tensor.shape[i] >= side.lowest && tensor.shape[i] <= side.highest) continue;  // no text before it is needed
+    if (tensor.shape[i] >= side.lowest && tensor.shape[i] <= side.highest) continue;  // text is only built on error
     require_range((std::string(side.name) + " of input '" + role + "'").c_str(), tensor.shape[i], side.lowest,
                   side.highest);
   }

@@ -1,9 +1,10 @@
-// Packed sign bits ("bits") and the operator Pack that makes them from floats.
+// Packed sign bits ("bits") and the operator Pack, which makes them from floats.
 //
-// bits is int32 [N, H+2, W+2, CW], CW = ceil(C / 32): bit i of word j of a pixel is 1 iff channel 32 * j + i is
-// negative after the sign (x < threshold; sign(0) = +1 as in Bi-Real Net's Eq. 1, and NaN counts as +1). Around
-// the map lies a border of zero words one pixel wide, so that a 3x3 filter needs no bounds checks; bits beyond
-// channel C are zero too. ONNX Runtime reuses buffers, so whoever writes bits writes border and tail each time.
+// bits is int32 [N, H+2, W+2, CW], CW = ceil(C / 32). Bit i of word j of a pixel is 1 if and only if channel 32 * j + i
+// is negative after the sign (x < threshold). sign(0) = +1 as in Eq. 1 of Bi-Real Net, and NaN counts as +1. A border
+// of zero words, one pixel wide, surrounds the map, so that a 3x3 filter needs no bounds checks. Bits beyond channel C
+// are also zero. ONNX Runtime reuses buffers, so an operator that writes bits must write the border and the tail bits
+// each time.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +19,7 @@ constexpr int kWordBits = 32;
 
 inline int words_for(int channels) { return (channels + kWordBits - 1) / kWordBits; }
 
-// Height and width of a map, its channels and its batch, all known and all within int.
+// Batch, height, width and channels of a map, all known. All except the batch fit in an int.
 struct MapShape {
   int64_t batch = 0;
   int height = 0;
@@ -32,21 +33,23 @@ struct MapShape {
   std::vector<int64_t> bits_shape() const { return {batch, height + 2, width + 2, words_for(channels)}; }
 };
 
-// Reads [N, H, W, C] of a run-time tensor; throws OpError if H or W is below 1 or anything exceeds the limits.
+// Returns the shape [N, H, W, C] of a run-time tensor. Throws OpError if the rank is not 4, if H, W or C is below 1, or
+// if a dimension exceeds its limit.
 MapShape map_shape(const TensorView& tensor, const char* role);
 
-// Zeroes the border words beside the rows [row_begin, row_end) of one image's map, and the whole border row
-// above row 0 and below row height - 1 when they belong to the range.
+// Zeroes the border words on both sides of the rows [row_begin, row_end) of one image. Also zeroes the whole border row
+// above row 0 or below row height - 1 if that row is in the range.
 void clear_border(uint32_t* bits, const MapShape& map, int row_begin, int row_end);
 
-// Into how many tasks work of `steps` elementary steps, a step being about a nanosecond, is to be cut: a power of two,
-// so that two or four threads get equal shares.
+// Number of tasks for work of `steps` elementary steps. One step takes about a nanosecond. The number is a power of
+// two, so that two or four threads get equal shares.
 int tasks_for(double steps);
 
-// How the rows of a batch are cut into tasks: tasks of one image have consecutive indices.
+// Division of the rows of a batch into tasks. The tasks of one image have consecutive indices.
 struct RowTasks {
-  // `work_per_row`: steps as in tasks_for. A task has at least `fewest_rows`, for operators where each task repeats
-  // some work of its neighbour. `parts`: into how many the operator cuts a range of rows besides, by channels.
+  // `work_per_row`: in steps, as for tasks_for. `fewest_rows`: minimum rows per task, for operators where each task
+  // repeats some work of its neighbour. `parts`: number of channel parts into which the operator also divides each
+  // range of rows.
   RowTasks(int64_t batch, int rows, double work_per_row, int fewest_rows = 1, int parts = 1);
   size_t count() const { return static_cast<size_t>(batch) * per_image; }
   int64_t image(size_t task) const { return static_cast<int64_t>(task / per_image); }
@@ -60,7 +63,7 @@ struct RowTasks {
 // Pack(x f32 [N,H,W,C], threshold? f32 [C]) -> bits.
 class Pack {
  public:
-  // Checks what is known when the session is created. threshold is null when the input is absent.
+  // Checks the types and shapes that are known at session creation. threshold is null if the input is absent.
   Pack(const TensorView& x, const TensorView* threshold);
 
   MapShape prepare(const TensorView& x, const TensorView* threshold) const;

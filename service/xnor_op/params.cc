@@ -33,7 +33,7 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 
 void require_tensor(const TensorView& tensor, const char* role, DType dtype, const std::vector<int64_t>& shape,
                     const char* layout) {
-  // Called for every input of every run: no text is made before something is wrong.
+  // Called for every input of every run, so the text is only built on error.
   const auto wanted = [&] { return dtype_name(static_cast<int>(dtype)) + " " + layout + " = " + shape_text(shape); };
   if (tensor.dtype != static_cast<int>(dtype)) {
     throw OpError(std::string("input '") + role + "' is " + dtype_name(tensor.dtype) + "; give " + wanted());

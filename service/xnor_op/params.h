@@ -1,7 +1,8 @@
-// Plain types shared by the operators: what a tensor is, how errors are reported, where constants live.
+// Basic types shared by the operators: tensors, errors, aligned memory, the executor of tasks.
 //
-// Nothing here knows ONNX Runtime, and no file that is compiled for one ISA may include this one: an inline
-// function compiled with AVX-512 flags could be the copy the linker keeps for everyone (see kernels/kernel.h).
+// This file does not depend on ONNX Runtime. Files compiled for one ISA must not include it: the linker could keep a
+// copy of an inline function that was compiled with AVX-512 flags and use it for the whole library (see
+// kernels/kernel.h).
 #pragma once
 
 #include <cstddef>
@@ -18,11 +19,11 @@
 
 namespace bireal {
 
-// Element types the operators accept; the numbers are ONNX's TensorProto.DataType.
+// Element types that the operators accept. The numbers are those of ONNX's TensorProto.DataType.
 enum class DType : int { kFloat32 = 1, kUInt8 = 2, kInt8 = 3, kInt16 = 5, kInt32 = 6, kFloat16 = 10 };
 
-// A tensor's type, shape and (where already known) its data. A dimension of -1 is not known yet; shape_known is
-// false while not even the rank is.
+// Type, shape and (if already known) data of a tensor. A dimension of -1 is not known yet. shape_known is false if the
+// rank is not known either.
 struct TensorView {
   int dtype = 0;
   std::vector<int64_t> shape;
@@ -35,8 +36,8 @@ struct TensorView {
   }
 };
 
-// Wrong input, attribute or shape. The message says what was given, what is wanted and how to get there;
-// the adapter puts the node's name in front.
+// Error for a wrong input, attribute or shape. The message says what was given, what is expected and how to correct it.
+// The ONNX Runtime adapter adds the name of the node in front.
 class OpError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -44,13 +45,14 @@ class OpError : public std::runtime_error {
 
 std::string dtype_name(int dtype);
 
-// Bytes of an element, for the types that the operators accept; 1 for any other.
+// Bytes per element for the types that the operators accept; 1 for any other type.
 size_t element_bytes(int dtype);
 
 std::string shape_text(const std::vector<int64_t>& shape);
 
-// Throws OpError unless `tensor` has this element type and this shape; -1 in `shape` accepts any size and an
-// unknown dimension or shape of the tensor passes. `role` and `layout` name the input in the message ("scale", "[O]").
+// Throws OpError unless `tensor` has this element type and this shape. -1 in `shape` accepts any size. Unknown
+// dimensions and shapes of the tensor are accepted. `role` and `layout` describe the input in the message (for example
+// "scale", "[O]").
 void require_tensor(const TensorView& tensor, const char* role, DType dtype, const std::vector<int64_t>& shape,
                     const char* layout);
 
@@ -59,10 +61,10 @@ void require_range(const char* what, int64_t value, int64_t lowest, int64_t high
 
 constexpr size_t kCacheLine = 64;  // bytes
 
-// Whole cache lines, with at least one of slack behind `bytes`.
+// Rounds `bytes` up to whole cache lines and adds one more cache line.
 inline size_t whole_lines(size_t bytes) { return (bytes + 2 * kCacheLine - 1) / kCacheLine * kCacheLine; }
 
-// Memory aligned to a cache line, zero-filled, with a line of slack behind it.
+// Zero-filled memory, aligned to a cache line, with one unused cache line at the end.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
@@ -100,14 +102,14 @@ class AlignedBuffer {
   size_t bytes_ = 0;
 };
 
-// Runs task(user, 0) ... task(user, count - 1) in any order, perhaps on several threads. The adapter passes
-// ONNX Runtime's own thread pool; the unit tests pass a plain loop. A task must not throw.
+// Runs task(user, 0) ... task(user, count - 1) in any order, possibly on several threads. The adapter uses the thread
+// pool of ONNX Runtime; the unit tests use two threads or a plain loop. A task must not throw.
 class Executor {
  public:
   virtual ~Executor() = default;
   virtual void run(void (*task)(void*, size_t), void* user, size_t count) const = 0;
 
-  // The same for a callable; an exception in a task is carried to the caller after all tasks have ended.
+  // Same for a callable, which may throw: after all tasks have ended, the first exception is rethrown to the caller.
   template <typename Body>
   void for_each(size_t count, const Body& body) const {
     struct Shared {
@@ -129,11 +131,12 @@ class Executor {
   }
 };
 
-// Scratch memory of the calling thread, kept between calls so that no run pays for fresh pages. It belongs to
-// one task at a time, therefore concurrent runs of one session share nothing that is written.
+// Scratch memory of the calling thread. It is kept between calls, so that runs do not pay for new pages. Only one task
+// uses it at a time, so concurrent runs of one session do not share memory that is written.
 void* thread_scratch(size_t bytes);
 
-// How often the calling thread has been given its scratch memory: while it stays the same, nobody else wrote there.
+// Number of thread_scratch calls of this thread. As long as it is unchanged, no other task has written to the scratch
+// memory.
 uint64_t thread_scratch_uses();
 
 }  // namespace bireal

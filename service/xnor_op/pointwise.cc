@@ -8,11 +8,11 @@ namespace bireal {
 namespace {
 
 constexpr int kMostChannels = 65535;   // 255 * 128 * C stays below 2^31
-constexpr int64_t kFewestPixels = 48;  // a task of fewer reads the weights too often
+constexpr int64_t kFewestPixels = 48;  // per task; smaller tasks would read the weights too often
 constexpr double kBytesPerStep = 50;
-constexpr int kMostChannelTasks = 4;  // each prepares the pixels again
+constexpr int kMostChannelTasks = 4;  // each one prepares the pixels again
 
-// IEEE half to single, exact.
+// Converts IEEE half precision to single precision. The result is exact.
 float widen(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
   uint32_t exponent = half >> 10 & 0x1f;
@@ -22,7 +22,7 @@ float widen(uint16_t half) {
     bits |= 0x7f800000u | fraction << 13;
   } else if (exponent != 0) {
     bits |= (exponent + 112) << 23 | fraction << 13;
-  } else if (fraction != 0) {  // subnormal: shifted until its leading one is the implied one
+  } else if (fraction != 0) {  // subnormal: shift until the leading one is in the implicit position
     exponent = 113;
     while ((fraction & 0x400) == 0) {
       fraction <<= 1;
@@ -43,7 +43,7 @@ AlignedBuffer padded_copy(const TensorView& values, int count, int padded) {
 
 }  // namespace
 
-// How a run is cut: rows of the images, and the blocks of output channels where the rows are few.
+// How a run is divided into tasks: by rows of the images and, if there are few rows, by blocks of output channels.
 struct Pointwise::Cut {
   RowTasks rows;
   int parts = 1;
@@ -52,13 +52,13 @@ struct Pointwise::Cut {
       : rows(out.batch, out.height, work_per_row(op, out),
              static_cast<int>((kFewestPixels + out.width - 1) / out.width)) {
     if (!split_channels || rows.count() >= kMostChannelTasks) return;
-    // Few pixels: reading the weights is what takes the time.
+    // With few pixels, most of the time goes into reading the weights.
     const double work = work_per_row(op, out) * out.height * out.batch + op.weights_.bytes() / kBytesPerStep;
     const int most = std::min(kMostChannelTasks / std::max(static_cast<int>(rows.count()), 1), op.blocks_);
     parts = std::clamp(tasks_for(work), 1, most);
   }
 
-  // Multiply-accumulates, and the values that are read and written.
+  // Steps for the multiply-accumulates and for the values that are read and written.
   static double work_per_row(const Pointwise& op, const MapShape& out) {
     const double channels = op.channels_;
     return out.width * (channels * op.out_channels_ / 200 + 4 * (channels + op.out_channels_) / kBytesPerStep);

@@ -7,8 +7,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// `rounds` times 64 additions of which each needs the one before: one cycle each on any CPU that serves. The addend is
-// a register, not a number: some CPUs carry out additions of small numbers before they reach an adder.
+// Executes `rounds` * 64 additions, each of which depends on the one before: one cycle each on any supported CPU. The
+// addend is in a register and not an immediate, because some CPUs resolve additions of small immediates before they
+// reach an adder.
 void dependent_additions(int64_t rounds) {
   uint64_t sum = 0;
   uint64_t one = 1;
@@ -22,8 +23,9 @@ void dependent_additions(int64_t rounds) {
   }
 }
 
-// Work a second of work(rounds), where a round does `per_round`: the best of several runs that last about `seconds`
-// together. The best, because a bound is wanted: whatever else runs on the core can only slow a run down.
+// Returns the work per second of work(rounds), where one round does `per_round` units of work. It is the best of
+// several runs that take about `seconds` in total. The best run is used because the result is an upper bound: other
+// load on the core can only make a run slower.
 template <typename Work>
 double rate(double seconds, double per_round, Work work) {
   constexpr int kRuns = 8;

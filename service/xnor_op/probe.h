@@ -1,4 +1,4 @@
-// What the binary convolution could reach if nothing but its inner instructions were left: the benchmarks' roofline.
+// Roofline for the benchmarks: the speed of the binary convolution if it consisted only of its inner instructions.
 #pragma once
 
 #include "kernels/kernel.h"
@@ -6,11 +6,11 @@
 namespace bireal {
 
 struct Roofline {
-  double macs_per_s;    // multiply-accumulates of one core, on registers alone
-  double cycles_per_s;  // the clock meanwhile
+  double macs_per_s;    // multiply-accumulates per second on one core, operands in registers
+  double cycles_per_s;  // clock frequency of the core, measured directly afterwards
 };
 
-// Measures for about 2 * seconds. False if the kernel set has no inner loop to probe.
+// Measures for about 2 * seconds. Returns false if the kernel set has no inner loop to measure.
 bool probe_roofline(const Kernels& kernels, double seconds, Roofline* found);
 
 }  // namespace bireal

@@ -1,5 +1,5 @@
-// Naive versions of the operators: one loop a dimension, no packing tricks, no tables. What the words in the
-// headers mean, written out; the unit tests compare every kernel with them. Not part of the library.
+// Naive versions of the operators: one loop per dimension, no packing tricks, no tables. They implement directly what
+// the comments in the headers specify. The unit tests compare every kernel with them. Not part of the library.
 #pragma once
 
 #include <algorithm>
@@ -74,7 +74,7 @@ inline std::vector<int> binary_sums(const Conv& conv, const std::vector<int>& si
   return sums;
 }
 
-// sums [pixels][O] -> sum * scale + bias (+ residual), one rounding a step.
+// sums [pixels][O] -> sum * scale + bias (+ residual), each step rounded.
 inline std::vector<float> affine(const std::vector<int>& sums, const std::vector<float>& scale,
                                  const std::vector<float>& bias, const float* residual) {
   std::vector<float> y(sums.size());
@@ -110,8 +110,9 @@ std::vector<double> stem(const Conv& conv, const std::vector<uint8_t>& image, co
   return out;
 }
 
-// The same of integer weights as the operator promises it, in every bit: float(sum w * pixel) * scale + offset, each
-// step rounded, with offset = bias - scale * sum over valid taps of w * mean. Means whose sums are exact in double.
+// Same for integer weights, with exactly the bits that the operator guarantees: float(sum w * pixel) * scale + offset,
+// each step rounded, with offset = bias - scale * sum over valid taps of w * mean. The means must be such that these
+// sums are exact in double.
 inline std::vector<double> stem_of_integers(const Conv& conv, const std::vector<uint8_t>& image,
                                             const std::vector<int16_t>& weights, const std::vector<float>& scale,
                                             const std::vector<float>& bias, const float* mean) {
@@ -155,7 +156,7 @@ inline std::vector<double> max_pool(const std::vector<double>& in, int height, i
   return out;
 }
 
-// 2x2, stride 2, ceil_mode, padding not counted; sums in reading order.
+// 2x2, stride 2, ceil_mode; padding is not counted. Sums in row-major order.
 inline std::vector<float> avg_pool(const std::vector<float>& in, int height, int width, int channels) {
   std::vector<float> out;
   for (int oy = 0; oy < (height + 1) / 2; ++oy) {
@@ -176,7 +177,7 @@ inline std::vector<float> avg_pool(const std::vector<float>& in, int height, int
   return out;
 }
 
-// IEEE half precision.
+// Value of an IEEE half-precision number.
 inline double half_value(uint16_t bits) {
   const int exponent = bits >> 10 & 31;
   const int fraction = bits & 1023;
@@ -185,7 +186,8 @@ inline double half_value(uint16_t bits) {
   return (bits & 0x8000) != 0 ? -magnitude : magnitude;
 }
 
-// A pixel's values as integers from -127 to 127 of one step, halves to even; zeros where all are tiny.
+// Values of a pixel as integers from -127 to 127 times one step, rounded half to even. All are zero if all values are
+// tiny.
 struct EightBits {
   std::vector<int> q;
   float step = 0;

@@ -1,12 +1,8 @@
-// The adapter: presents Pack, BConv, Stem, AvgPool2, Pointwise and GlobalMean to ONNX Runtime as custom ops of the
-// domain "bireal".
+// The custom ops of the domain "bireal": definitions of Pack, BConv, Stem, AvgPool2, Pointwise and GlobalMean, their
+// callbacks, and their registration with ONNX Runtime.
 //
-// The only file that knows ONNX Runtime. It turns OrtValues into TensorViews, ONNX Runtime's thread pool into an
-// Executor and exceptions into OrtStatus with the node's name in front; the operators do the rest. No exception
-// may cross into ONNX Runtime, hence the catch-all in guarded().
-#include <atomic>
-#include <cstdio>
-#include <memory>
+// Only this file, ort_convert.h and ort_convert.cc depend on ONNX Runtime. No exception may cross into ONNX Runtime, so
+// each callback that can throw runs in guarded().
 #include <optional>
 #include <string>
 
@@ -16,191 +12,13 @@
 #include "export.h"
 #include "globalmean.h"
 #include "ort_abi.h"
+#include "ort_convert.h"
 #include "pack.h"
 #include "pointwise.h"
 #include "stem.h"
 
 namespace bireal {
 namespace {
-
-// Set by RegisterCustomOps, before any other callback can run; again, to the same, while other sessions run.
-std::atomic<const OrtApi*> g_api{nullptr};
-
-// ---------------------------------------------------------------- status <-> exception
-
-void check(OrtStatus* status) {
-  if (status == nullptr) return;
-  const std::string message = ort::GetErrorMessage(g_api, status);
-  ort::ReleaseStatus(g_api, status);
-  throw std::runtime_error(message);
-}
-
-// A status of text on the stack: where memory has run out, a string would throw again. Longer texts are cut.
-OrtStatus* failure(int code, const char* where, const char* what) noexcept {
-  char text[1024];
-  std::snprintf(text, sizeof(text), "%s: %s", where, what);
-  return ort::CreateStatus(g_api, code, text);
-}
-
-// Runs body(label); an exception becomes a status that names the node. `label` says where until body names it better.
-template <typename Body>
-OrtStatus* guarded(const char* where, const Body& body) noexcept {
-  std::string label;
-  const auto named = [&] { return label.empty() ? where : label.c_str(); };
-  try {
-    body(label);
-    return nullptr;
-  } catch (const OpError& error) {
-    return failure(kOrtInvalidArgument, named(), error.what());
-  } catch (const std::exception& error) {
-    return failure(kOrtFail, named(), error.what());
-  } catch (...) {  // nothing may pass into ONNX Runtime's C code
-    return failure(kOrtFail, named(), "unknown error");
-  }
-}
-
-// ---------------------------------------------------------------- tensors
-
-TensorView describe(const OrtTensorTypeAndShapeInfo* info) {
-  TensorView view;
-  size_t rank = 0;
-  check(ort::GetTensorElementType(g_api, info, &view.dtype));
-  check(ort::GetDimensionsCount(g_api, info, &rank));
-  view.shape.resize(rank);
-  check(ort::GetDimensions(g_api, info, view.shape.data(), rank));
-  return view;
-}
-
-TensorView view_of(const OrtValue* value) {
-  OrtTensorTypeAndShapeInfo* info = nullptr;
-  check(ort::GetTensorTypeAndShape(g_api, value, &info));
-  const std::unique_ptr<OrtTensorTypeAndShapeInfo, void (*)(OrtTensorTypeAndShapeInfo*)> owner(
-      info, [](OrtTensorTypeAndShapeInfo* p) { ort::ReleaseTensorTypeAndShapeInfo(g_api, p); });
-  TensorView view = describe(info);
-  void* data = nullptr;  // the C API has one accessor for reading and writing
-  check(ort::GetTensorMutableData(g_api, const_cast<OrtValue*>(value), &data));
-  if (reinterpret_cast<uintptr_t>(data) % element_bytes(view.dtype) != 0) {  // ONNX Runtime maps them as they lie
-    throw OpError("the data of a " + dtype_name(view.dtype) +
-                  " tensor begin within an element; store external data at "
-                  "offsets that are multiples of 4096, as ONNX advises");
-  }
-  view.data = data;
-  return view;
-}
-
-// What a node looks like while its kernel is created.
-class NodeInfo {
- public:
-  explicit NodeInfo(const OrtKernelInfo* info) : info_(info) {
-    check(ort::KernelInfo_GetInputCount(g_api, info, &inputs_));
-  }
-
-  int64_t attribute(const char* name) const {
-    int64_t value = 0;
-    OrtStatus* status = ort::KernelInfoGetAttribute_int64(g_api, info_, name, &value);
-    if (status != nullptr) {
-      ort::ReleaseStatus(g_api, status);
-      throw OpError(std::string("attribute '") + name + "' is missing or not an integer; give it as an int");
-    }
-    return value;
-  }
-
-  // Type and shape of an input. A shape that the graph does not declare is taken as rank 4 of unknown sides.
-  TensorView input(size_t index, const char* role) const {
-    std::optional<TensorView> view = optional_input(index);
-    if (!view) throw OpError(std::string("input '") + role + "' is missing; connect it");
-    return *view;
-  }
-
-  std::optional<TensorView> optional_input(size_t index) const {
-    if (index >= inputs_) return std::nullopt;
-    OrtTypeInfo* type = nullptr;
-    OrtStatus* status = ort::KernelInfo_GetInputTypeInfo(g_api, info_, index, &type);
-    if (status != nullptr) {  // an empty input name: there is no type to tell
-      ort::ReleaseStatus(g_api, status);
-      return std::nullopt;
-    }
-    const std::unique_ptr<OrtTypeInfo, void (*)(OrtTypeInfo*)> owner(
-        type, [](OrtTypeInfo* p) { ort::ReleaseTypeInfo(g_api, p); });
-    const OrtTensorTypeAndShapeInfo* tensor = nullptr;
-    check(ort::CastTypeInfoToTensorInfo(g_api, type, &tensor));
-    if (tensor == nullptr) return std::nullopt;
-    TensorView view = describe(tensor);
-    // ONNX Runtime reports an undeclared shape as rank 0; no input of these operators is a scalar.
-    if (view.shape.empty()) view.shape_known = false;
-    return view;
-  }
-
-  TensorView constant(size_t index, const char* role) const {
-    input(index, role);
-    int is_constant = 0;
-    const OrtValue* value = nullptr;
-    check(ort::KernelInfoGetConstantInput_tensor(g_api, info_, index, &is_constant, &value));
-    if (is_constant == 0 || value == nullptr) {
-      throw OpError(std::string("input '") + role + "' is not constant; store it as an initializer");
-    }
-    return view_of(value);
-  }
-
-  bool has_input(size_t index) const { return optional_input(index).has_value(); }
-
- private:
-  const OrtKernelInfo* info_;
-  size_t inputs_ = 0;
-};
-
-std::string node_label(const OrtKernelInfo* info, const char* op) {
-  size_t size = 0;
-  std::string name;
-  // The first call tells the size (it answers with a status when the buffer is too small).
-  OrtStatus* status = ort::KernelInfo_GetNodeName(g_api, info, static_cast<char*>(nullptr), &size);
-  if (status != nullptr) ort::ReleaseStatus(g_api, status);
-  if (size > 0) {
-    name.resize(size);
-    check(ort::KernelInfo_GetNodeName(g_api, info, name.data(), &size));
-    name.resize(size - 1);  // the size counts the closing zero
-  }
-  return std::string("bireal.") + op + " node '" + name + "'";
-}
-
-// ---------------------------------------------------------------- one run
-
-class Run final : public Executor {
- public:
-  explicit Run(OrtKernelContext* context) : context_(context) {}
-
-  TensorView input(size_t index) const {
-    std::optional<TensorView> view = optional_input(index);
-    if (!view) throw OpError("input " + std::to_string(index) + " has no value");
-    return *view;
-  }
-
-  std::optional<TensorView> optional_input(size_t index) const {
-    const OrtValue* value = nullptr;
-    check(ort::KernelContext_GetInput(g_api, context_, index, &value));
-    if (value == nullptr) return std::nullopt;
-    return view_of(value);
-  }
-
-  // Null for an optional output that the graph does not name.
-  void* output(size_t index, const std::vector<int64_t>& shape) const {
-    OrtValue* value = nullptr;
-    check(ort::KernelContext_GetOutput(g_api, context_, index, shape.data(), shape.size(), &value));
-    if (value == nullptr) return nullptr;
-    void* data = nullptr;
-    check(ort::GetTensorMutableData(g_api, value, &data));
-    return data;
-  }
-
-  void run(void (*task)(void*, size_t), void* user, size_t count) const override {
-    if (count == 0) return;
-    if (count == 1) return task(user, 0);
-    check(ort::KernelContext_ParallelFor(g_api, context_, task, count, size_t{0}, user));
-  }
-
- private:
-  OrtKernelContext* context_;
-};
 
 const TensorView* pointer(const std::optional<TensorView>& view) { return view ? &*view : nullptr; }
 
@@ -335,16 +153,16 @@ struct GlobalMeanOp {
 
 // ---------------------------------------------------------------- the table of callbacks
 
-// A kernel as ONNX Runtime holds it: the operator and the label its errors carry.
+// A kernel instance that ONNX Runtime holds: the operator and the label for its error messages.
 template <typename Op>
 struct Instance {
   std::string label;
   Op op;
 };
 
-// BConv may write y over its residual: input kResidual, output 0. ONNX Runtime only does so where nobody else
-// reads the residual afterwards and the graph declares both shapes.
-// The two lists are read only, and there is no status by which a callback could say that memory has run out.
+// BConv may write y in-place over its residual (input kResidual, output 0). ONNX Runtime only does this if nothing else
+// reads the residual afterwards and the graph declares both shapes. The two lists are static and only read, because the
+// callback cannot report that memory has run out.
 size_t bconv_may_inplace(int** inputs, int** outputs) {
   static int residual[] = {static_cast<int>(BConvOp::kResidual)};
   static int y[] = {0};
@@ -360,9 +178,9 @@ OrtCustomOp make_custom_op() {
   OrtCustomOp op = {};
   op.version = kOrtApiVersion;
   op.GetName = [](const OrtCustomOp*) { return Op::kName; };
-  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU's
+  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU provider
   op.GetInputTypeCount = [](const OrtCustomOp*) { return Op::kInputs; };
-  // Any type: the operators check types themselves, with a message that says what to give instead.
+  // Any type: the operators check types themselves, with a message that names the expected type.
   op.GetInputType = [](const OrtCustomOp*, size_t) { return kOrtAnyType; };
   op.GetOutputTypeCount = [](const OrtCustomOp*) { return Op::kOutputs; };
   op.GetOutputType = [](const OrtCustomOp*, size_t index) { return Op::kOutputTypes[index]; };
@@ -394,7 +212,8 @@ OrtCustomOp make_custom_op() {
   return op;
 }
 
-// The ops and their domain live as long as the library: sessions refer to them, and every session's options share them.
+// The ops and their domain live as long as the library: sessions refer to them, and the options of all sessions share
+// them.
 struct Domain {
   OrtCustomOp ops[6] = {make_custom_op<PackOp>(),     make_custom_op<BConvOp>(),     make_custom_op<StemOp>(),
                         make_custom_op<AvgPool2Op>(), make_custom_op<PointwiseOp>(), make_custom_op<GlobalMeanOp>()};
@@ -403,8 +222,8 @@ struct Domain {
   Domain() {
     ops[1].GetMayInplace = bconv_may_inplace;
     ops[1].ReleaseMayInplace = release_may_inplace;
-    check(ort::CreateCustomOpDomain(g_api, "bireal", &handle));
-    for (const OrtCustomOp& op : ops) check(ort::CustomOpDomain_Add(g_api, handle, &op));
+    check(ort::CreateCustomOpDomain(ort_api(), "bireal", &handle));
+    for (const OrtCustomOp& op : ops) check(ort::CustomOpDomain_Add(ort_api(), handle, &op));
   }
 };
 
@@ -416,14 +235,14 @@ BIREAL_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const Ort
   using namespace bireal;
   const OrtApi* api = base->GetApi(kOrtApiVersion);
   if (api == nullptr) {
-    // Older than 1.18. Status objects need an API too; version 1 is always there.
+    // ONNX Runtime is older than 1.18. Creating a status also needs an API; version 1 always exists.
     return ort::CreateStatus(base->GetApi(1), kOrtFail,
                              "the bireal ops need ONNX Runtime 1.18 or newer; upgrade onnxruntime");
   }
-  g_api = api;
+  set_ort_api(api);
   return guarded("bireal ops", [&](std::string&) {
-    active_kernels();  // a bad BIREAL_KERNEL is reported here, not in the middle of a model
+    active_kernels();  // reports a bad BIREAL_KERNEL here and not while a model runs
     static const Domain domain;
-    check(ort::AddCustomOpDomain(g_api, options, domain.handle));
+    check(ort::AddCustomOpDomain(ort_api(), options, domain.handle));
   });
 }

@@ -9,10 +9,12 @@ namespace {
 constexpr int kColors = 3;
 constexpr int kLargestKernel = 7;
 constexpr int kPoolRows = 3;
-// A task makes the convolution row above its first pooled row again, unless its thread has just made it.
+// Minimum pooled rows per task. A task computes the convolution row above its first pooled row again, unless the same
+// thread has just computed it.
 constexpr int kFewestPooledRows = 4;
 
-// How far the filter at output index i reaches over the image's edges: missing taps before and behind, 0..pad.
+// Number of filter taps at output index i that lie outside the image, before its first and behind its last pixel:
+// 0..pad.
 struct Reach {
   int before;
   int behind;
@@ -24,7 +26,7 @@ Reach reach(int i, int stride, int pad, int size) {
 
 }  // namespace
 
-// Sizes of one run, and where a task keeps its rows in the scratch memory.
+// Sizes of one run and of the row buffers in a task's scratch memory.
 struct Stem::Geometry {
   int height, width;            // image
   int conv_height, conv_width;  // before pooling
@@ -42,16 +44,16 @@ struct Stem::Geometry {
         class_bytes(whole_lines(conv_width)) {}
 };
 
-// What a thread's scratch memory holds: tasks that one thread takes one after the other go on from there.
+// Describes the content of a thread's scratch memory. Consecutive tasks on one thread continue with it.
 struct Stem::Held {
-  uint64_t run = 0;           // of which call of Stem::run; 0: nothing
+  uint64_t run = 0;           // the call of Stem::run that wrote it; 0: none
   uint64_t scratch_uses = 0;  // thread_scratch_uses() when it was written
   int64_t image = 0;
-  int next_row = 0;                // output row behind the last one that was made
-  int conv_row = -1;               // last convolution row in the pooling ring; row r lives at r % 3
-  int input[kLargestKernel] = {};  // which input row each place of the ring holds
+  int next_row = 0;                // output row after the last one that was computed
+  int conv_row = -1;               // last convolution row in the ring buffer for pooling; row r is at index r % 3
+  int input[kLargestKernel] = {};  // input row at each index of the ring buffer for input rows
 
-  // Makes it fit for the rows from `row` on; forgets what it holds where that is of no use for them.
+  // Prepares for the rows from `row` on. Discards the content unless this task continues the previous one.
   void enter(uint64_t this_run, int64_t this_image, int row) {
     const bool goes_on =
         run == this_run && image == this_image && next_row == row && scratch_uses == thread_scratch_uses();
@@ -68,14 +70,14 @@ struct Stem::Held {
   }
 };
 
-// Makes convolution rows on demand. Holds a ring of converted input rows, so each is converted once a task.
+// Computes convolution rows on demand. A ring buffer of converted input rows avoids converting a row twice in a task.
 class Stem::RowSource {
  public:
   static size_t scratch_bytes(const Geometry& geometry, int kernel) {
     return geometry.class_bytes + kernel * geometry.input_row_bytes;
   }
 
-  // `held`: Held::input, of the same scratch memory.
+  // `held` is Held::input of the same scratch memory.
   RowSource(const Stem& stem, const Geometry& geometry, const uint8_t* pixels, char* scratch, int* held)
       : stem_(stem), geometry_(geometry), pixels_(pixels), ring_(scratch + geometry.class_bytes), held_(held) {
     auto* classes = reinterpret_cast<uint8_t*>(scratch);
@@ -94,7 +96,7 @@ class Stem::RowSource {
     job_.stride = stem.stride_;
   }
 
-  // Convolution row `row` -> out [conv_width][out_channels].
+  // Computes convolution row `row` into out [conv_width][out_channels].
   void make(int row, float* out) {
     const int pad = stem_.kernel_ / 2;
     const Reach r = reach(row, stem_.stride_, pad, geometry_.height);
@@ -134,8 +136,8 @@ class Stem::RowSource {
     return row;
   }
 
-  // Zeroes what lies before and behind the `count` values of a row; the start of those values. Behind them, up to the
-  // row's end: kernels read whole steps, and what they read there must be finite.
+  // Zeroes the padding before and behind the `count` values of a row. Returns the start of the values. The padding
+  // behind extends to the end of the row: kernels read whole steps, and what they read there must be finite.
   template <typename T>
   T* margin(char* row, size_t count) const {
     auto* begin = reinterpret_cast<T*>(row);
@@ -207,7 +209,8 @@ size_t Stem::pixel_bytes() const {
   return pixels_ == Pixels::kFloat32 ? sizeof(float) : pixels_ == Pixels::kInt16 ? sizeof(int16_t) : sizeof(uint8_t);
 }
 
-// offset = bias - scale * (sum over valid taps of w * mean) for int16 weights, by border class; the bias for float32.
+// Sets the offset of each border class: bias - scale * (sum over valid taps of w * mean) for int16 weights, bias for
+// float32 weights.
 template <typename T>
 void Stem::make_offsets(const T* weight, const float* scale, const float* bias) {
   const int classes = border_distance_classes();

@@ -1,4 +1,4 @@
-// Stem: the network's real-valued first convolution, straight from 8-bit pixels, with BatchNorm, max-pool and sign.
+// Stem: the real-valued first convolution of the network on 8-bit pixels, with BatchNorm, max-pool and sign.
 #pragma once
 
 #include "pack.h"
@@ -7,14 +7,16 @@ namespace bireal {
 
 // Stem(image u8 [N,H,W,3], weight f32|i16 [O,K,K,3], scale f32 [O], bias f32 [O], mean f32 [3]) -> y, bits?
 //
-// v[o] = scale[o] * sum over valid taps of weight[o,t,c] * (pixel - mean[c]) + bias[o]; padding K / 2, zero in the
-// mean-subtracted domain; then, if pool, max over 3x3, stride 2, pad 1. K is odd, at most 7.
+// v[o] = scale[o] * sum over valid taps of weight[o,t,c] * (pixel - mean[c]) + bias[o]. Padding is K / 2; padded values
+// are zero after the subtraction of the mean. If pool is set, a max-pool over 3x3 with stride 2 and pad 1 follows. K is
+// odd, at most 7.
 //
-// int16 weights: the sum over raw pixels is an exact int32, and the means' share is a constant of the border class:
+// int16 weights: the sum over raw pixels is an exact int32. The contribution of the means is a constant of the border
+// class:
 //   sum w * (pixel - mean) = sum w * pixel - sum over valid taps of w * mean.
-// Bound: |sum| <= 255 * sum |w| must be below 2^31, which holds for any int16 weights up to K = 7
-// (255 * 32768 * 147 = 1.23e9). Weights that all fit int8 take a faster kernel where there is one; the sums are the
-// same integers. float32 weights: pixel - mean in float32, padded with zeros.
+// Bound: |sum| <= 255 * sum |w| must be below 2^31. For K = 7, any int16 weights give at most 255 * 32768 * 147 =
+// 1.23e9. If all weights fit int8, a faster kernel is used where the ISA has one; the sums are the same integers.
+// float32 weights: pixel - mean is computed in float32 and padded with zeros.
 class Stem {
  public:
   struct Attributes {
@@ -22,7 +24,7 @@ class Stem {
     int64_t pool = 0;    // 0 or 1
   };
 
-  // weight, scale, bias and mean are constant and carry data.
+  // weight, scale, bias and mean are constant and have data.
   Stem(const Attributes& attributes, const TensorView& image, const TensorView& weight, const TensorView& scale,
        const TensorView& bias, const TensorView& mean, const Kernels& kernels);
 

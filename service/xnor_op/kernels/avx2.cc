@@ -1,17 +1,17 @@
 // AVX2 with FMA (Haswell, Zen and newer).
 //
-// There is no vector popcount, but a table of 16 bytes fits a register and VPSHUFB looks up 32 at once. So the roles
-// are turned: a nibble of the ACTIVATION picks one of 16 tables, table[a][i] = popcount(a ^ i), and the nibbles of the
-// weights of 32 output channels, one in a byte, are the indices:
+// AVX2 has no vector popcount, but VPSHUFB does 32 lookups at once in a table of 16 bytes, which fits in a register. A
+// nibble a of the activation selects one of 16 tables, table[a][i] = popcount(a ^ i). The indices i are the nibbles of
+// the weights of 32 output channels, one nibble per byte:
 //   acc8 += vpshufb(table[a], w)
-// is 2 instructions for 32 * 4 = 128 multiply-accumulates, against 8 for 256 with xor and a nibble table. Cost
-// (uops.info): vpshufb 2 a cycle on Zen 3/4 and Ice Lake, 1 on Haswell to Skylake; vpaddb 3-4. The tables come through
-// the load ports (vbroadcasti128, no shuffle), so their addresses matter: the nibbles of the map are spread out to
-// bytes that are table offsets beforehand, once a job. A tile of 4 pixels x 64 channels has 8 accumulators.
+// This takes 2 instructions for 32 * 4 = 128 multiply-accumulates. Xor with a nibble table would take 8 for 256. Cost
+// (uops.info): vpshufb 2 per cycle on Zen 3/4 and Ice Lake, 1 on Haswell to Skylake; vpaddb 3-4. The tables are read
+// through the load ports (vbroadcasti128, no shuffle), which needs their addresses. So once per job, each nibble of the
+// map is expanded to a byte that is a table offset. A tile of 4 pixels x 64 channels has 8 accumulators.
 //
-// Overflow: a step adds at most 4 to a byte, so 56 steps (7 words) stay below 225; bytes are then added into 16 bits,
-// which start at the counter's start (epilogue.h) and so hold what 2047 words can give. More words than that, 7,264
-// channels of a 3x3 filter, are counted pixel by pixel, in 32 bits.
+// Overflow: a step adds at most 4 to a byte, so 56 steps (7 words) stay below 225. The bytes are then added to 16-bit
+// sums. These begin at the start value of the counter (epilogue.h) and can therefore hold the counts of 2047 words.
+// Pixels with more words (3x3 filters with more than 7,264 channels) are counted one by one, in 32 bits.
 #include <immintrin.h>
 
 #include "../epilogue.h"
@@ -22,14 +22,14 @@
 namespace bireal {
 namespace {
 
-constexpr int kLanes = 8;  // floats and int32 a register
+constexpr int kLanes = 8;  // floats and int32 per register
 constexpr int kWordBits = 32;
-constexpr int kVectors = 2;  // byte registers of a tile: 32 output channels each
+constexpr int kVectors = 2;  // byte registers per pixel, with 32 output channels each
 constexpr int kBlock = kNibbleBlock;
 static_assert(kBlock == 32 * kVectors);
 constexpr int kLargestTile = 4;  // pixels
-// 32 bytes with their element type: __m256i sums would be copied once a step, since GCC keeps the intrinsics' and the
-// loop's view of them in different registers.
+// A register of 32 bytes as uint8_t elements. With __m256i, GCC would copy the sums in every step, because it keeps the
+// intrinsics' and the loop's view of them in different registers.
 using Bytes = uint8_t __attribute__((vector_size(32)));
 
 // ---------------------------------------------------------------- pack
@@ -57,16 +57,17 @@ void pack(const float* x, const float* threshold, int64_t pixels, int channels, 
 
 // ---------------------------------------------------------------- binary convolution
 
-// Byte of a block that holds channel c, 32 a register, so that widening bytes to 32 bits gives channels in order: even
-// bytes of the low and the high half, then odd bytes of the low and the high half.
+// Byte of a block (32 channels per register) that holds channel c. The order is such that widening bytes to 32 bits
+// gives the channels in order: first the even bytes of the low and the high half, then the odd bytes of the low and the
+// high half.
 int byte_of_channel(int c) { return c / 32 * 32 + 2 * (c % 8) + (c / 8 % 2) * 16 + c / 16 % 2; }
 
 void bconv_layout(const uint32_t* weights, int out_channels, int taps, int words, void* out) {
   nibble_layout(weights, out_channels, taps, words, byte_of_channel, out);
 }
 
-// 16-bit sums of a pixel's 64 channels. `odd` is of the odd bytes; `all` adds up whole 16-bit lanes, even bytes and 256
-// times odd ones, which saves a mask: what the odd ones gave is taken off at the end.
+// 16-bit sums of the 64 channels of a pixel. `odd` sums the odd bytes. `all` sums whole 16-bit lanes, which are even
+// bytes + 256 * odd bytes. This saves a mask; the part of the odd bytes is subtracted at the end.
 struct Sums {
   __m256i all[kVectors];
   __m256i odd[kVectors];
@@ -81,14 +82,15 @@ struct Sums {
     all[v] = _mm256_add_epi16(all[v], bytes);
     odd[v] = _mm256_add_epi16(odd[v], _mm256_srli_epi16(bytes, 8));
   }
-  // Sums of channels 32 * v + 8 * g onwards, signed.
+  // Signed sums of the 8 channels from 32 * v + 8 * g on.
   inline __m256i eight(int v, int g) const {
     const __m256i pairs = g < 2 ? _mm256_sub_epi16(all[v], _mm256_slli_epi16(odd[v], 8)) : odd[v];
     return _mm256_cvtepi16_epi32(g % 2 == 0 ? _mm256_castsi256_si128(pairs) : _mm256_extracti128_si256(pairs, 1));
   }
 };
 
-// Bytes of kCount pixels, in registers. Members, not arrays: GCC moves only some elements of an array to registers.
+// Byte sums of kCount pixels, in registers. They are members and not an array, because GCC keeps only some elements of
+// an array in registers.
 template <int kCount>
 struct PixelBytes {
   Bytes low{}, high{};  // channels 0 to 31 and 32 to 63 of the block
@@ -100,7 +102,7 @@ struct PixelBytes {
     const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(row)));
     Bytes new_low = low + reinterpret_cast<Bytes>(_mm256_shuffle_epi8(table, low_weights));
     Bytes new_high = high + reinterpret_cast<Bytes>(_mm256_shuffle_epi8(table, high_weights));
-    // Opaque to the compiler, which otherwise adds up the steps as a tree and runs out of registers.
+    // Hides the values from the compiler, which otherwise adds up the steps as a tree and runs out of registers.
     __asm__("" : "+x"(new_low), "+x"(new_high));
     low = new_low;
     high = new_high;
@@ -119,7 +121,7 @@ struct PixelBytes<0> {
   inline void add_to(Sums*) const {}
 };
 
-// Adds 1 to kWordsToBytes consecutive words of pixels [kFrom, kTo) of the tile.
+// Counts 1 to kWordsToBytes consecutive words of pixels [kFrom, kTo) of the tile.
 template <int kFrom, int kTo, int P>
 inline __attribute__((always_inline)) void count_bytes(Sums (&sums)[P], const uint8_t* in, size_t step,
                                                        const uint8_t* w, int words) {
@@ -138,7 +140,7 @@ inline __attribute__((always_inline)) void count_bytes(Sums (&sums)[P], const ui
   bytes.add_to(sums + kFrom);
 }
 
-// Any number of consecutive words.
+// Counts any number of consecutive words.
 template <int kFrom, int kTo, int P>
 inline __attribute__((always_inline)) void count_words(Sums (&sums)[P], const uint8_t* in, size_t step,
                                                        const uint8_t* w, int words) {
@@ -151,8 +153,9 @@ inline __attribute__((always_inline)) void count_words(Sums (&sums)[P], const ui
   }
 }
 
-// Counts of one pixel -> y, bits. counts(v, g): 32-bit counts of the block's channels 32 * v + 8 * g onwards.
-// kPlain: whole block, residual, bits, even N_valid: no masks, no branches.
+// Epilogue of one pixel: counts -> y and bits. counts(v, g) returns the 32-bit counts of the 8 channels of the block
+// from 32 * v + 8 * g on. kPlain: the block is complete, there are a residual and output bits, and N_valid is even, so
+// no masks and no branches are needed.
 template <bool kPlain, typename Counts>
 inline __attribute__((always_inline)) void finish(const RowContext& row, int ox, float half, const Counts& counts) {
   const BConvJob& job = row.job;
@@ -187,12 +190,13 @@ inline __attribute__((always_inline)) void finish(const RowContext& row, int ox,
         const __m256i valid = _mm256_cmpgt_epi32(_mm256_set1_epi32(channels - c), lane);
         if (residual != nullptr) y = _mm256_add_ps(y, _mm256_maskload_ps(residual + c, valid));
         _mm256_maskstore_ps(out + c, valid, y);
-        y = _mm256_and_ps(y, _mm256_castsi256_ps(valid));  // 0 is not below 0: tail bits are clear
+        y = _mm256_and_ps(y, _mm256_castsi256_ps(valid));  // 0 < 0 is false, so tail bits are zero
       }
       below[g] = _mm256_castps_si256(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_LT_OQ));
     }
     if (!kPlain && bits == nullptr) continue;
-    // Masks of 32 bits -> bytes; packing goes by halves of a register, so that every 4 bytes are put in order then.
+    // 32-bit masks -> bytes. The pack instructions work on each half of a register separately, so the groups of 4 bytes
+    // must be reordered afterwards.
     const __m256i bytes =
         _mm256_packs_epi16(_mm256_packs_epi32(below[0], below[1]), _mm256_packs_epi32(below[2], below[3]));
     const __m256i in_order = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
@@ -200,7 +204,7 @@ inline __attribute__((always_inline)) void finish(const RowContext& row, int ox,
   }
 }
 
-// The shortcut of the tile behind this one: it is on its way while this one is counted.
+// Prefetches the residual of the next tile while this tile is counted.
 template <int P>
 inline __attribute__((always_inline)) void fetch_residual(const RowContext& row, int ox) {
   constexpr int kFloatsInLine = 16;
@@ -242,7 +246,7 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   }
 }
 
-// A pixel of more words than 16 bits can count.
+// Computes a pixel with more words than 16-bit sums can hold.
 __attribute__((noinline)) void long_pixel(const RowContext& row, int ox) {
   const BConvJob& job = row.job;
   const int column_class = border_class(ox, job.stride, job.kernel / 2, job.width);
@@ -257,7 +261,7 @@ __attribute__((noinline)) void long_pixel(const RowContext& row, int ox) {
       const uint8_t* in = row.corner + static_cast<size_t>(t) * row.pitch +
                           (static_cast<size_t>(ox) * job.stride + static_cast<size_t>(k)) * column;
       const uint8_t* w = row.weights + (static_cast<size_t>(t) * job.kernel + static_cast<size_t>(k)) * column * kBlock;
-      for (int done = 0; done < job.words; done += kWordsTo16Bits / 2) {  // half of them: 16 bits are signed here
+      for (int done = 0; done < job.words; done += kWordsTo16Bits / 2) {  // half the limit: these sums are signed
         const int some = job.words - done < kWordsTo16Bits / 2 ? job.words - done : kWordsTo16Bits / 2;
         const size_t at = static_cast<size_t>(done) * kNibbles;
         Sums sums[1];
@@ -320,7 +324,7 @@ void bconv(const BConvJob& job) {
 
 // ---------------------------------------------------------------- roofline
 
-// A nibble of 4 pixels x 64 channels a round; the tables are in registers, where the convolution loads them.
+// One nibble of 4 pixels x 64 channels per round. The tables are in registers here; the convolution loads them.
 int64_t roofline(int64_t rounds) {
   __m256i count[kLargestTile][kVectors];
   __m256i table[kLargestTile];
@@ -336,7 +340,7 @@ int64_t roofline(int64_t rounds) {
   for (int64_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 8
     for (int p = 0; p < kLargestTile; ++p) {
-      __asm__ volatile("" : "+x"(table[p]));  // a new value, as far as the compiler knows
+      __asm__ volatile("" : "+x"(table[p]));  // the compiler must assume a new value
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
         count[p][v] = _mm256_add_epi8(count[p][v], _mm256_shuffle_epi8(table[p], weight[v]));

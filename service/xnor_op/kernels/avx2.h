@@ -1,4 +1,4 @@
-// The parts of the AVX2 kernel set that live in avx2_stem.cc and avx2_pointwise.cc.
+// The parts of the AVX2 kernel set that are in avx2_stem.cc and avx2_pointwise.cc.
 #pragma once
 
 #include "kernel.h"

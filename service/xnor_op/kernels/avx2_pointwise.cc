@@ -1,9 +1,9 @@
 // Real-valued 1x1 convolutions of the AVX2 kernel set: pixels times a matrix.
 //
-// 8 output channels a register, tiles of pixels x 16 channels. float32: vfmadd231ps, 8 multiply-accumulates. int8:
-// values and weights widened to int16 and two input channels a step, vpmaddwd and vpaddd, 16 multiply-accumulates for
-// 2 instructions, exact (127 * 127 * 2 a step); vpmaddubsw would saturate. A score map, one output channel, would leave 15
-// of 16 lanes idle: there the input channels lie along the lanes.
+// 8 output channels per register, tiles of pixels x 16 channels. float32: vfmadd231ps, 8 multiply-accumulates. int8:
+// values and weights are widened to int16, with two input channels per step. vpmaddwd and vpaddd do 16
+// multiply-accumulates in 2 instructions, which is exact (at most 127 * 128 * 2 per step); vpmaddubsw would saturate.
+// For a float32 score map (one output channel), 15 of 16 lanes would be idle, so there the lanes hold input channels.
 #include <immintrin.h>
 
 #include "avx2.h"
@@ -20,7 +20,7 @@ struct F32 : F32Products {
   using Stored = float;
   using Weight = float;
   static constexpr int kPerStep = 1;
-  static constexpr int kTile = 6;  // pixels: 12 sums, 2 weights, 1 broadcast of 16 registers
+  static constexpr int kTile = 6;  // pixels; of 16 registers: 12 sums, 2 weights, 1 broadcast
   static inline __m256 result(Sum sum, const PointwiseJob&, int64_t) { return sum; }
 };
 
@@ -28,7 +28,7 @@ struct I8 : I16Products {
   using Stored = int8_t;
   using Weight = int16_t;
   static constexpr int kPerStep = 2;
-  static constexpr int kTile = 6;  // and one product
+  static constexpr int kTile = 6;  // as for F32, and 1 product
   static inline __m256 result(Sum sum, const PointwiseJob& job, int64_t pixel) {
     return _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(job.step[pixel]));
   }
@@ -46,7 +46,7 @@ size_t layout_bytes(int out_channels, int channels) {
   return block_bytes<Type>(channels) * ((static_cast<size_t>(out_channels) + kBlock - 1) / kBlock);
 }
 
-// Layout: [block][step][16 channels][input channels of the step].
+// Layout: [block][step][16 output channels][input channels of the step].
 template <typename Type>
 void layout(const void* weights, int out_channels, int channels, void* out) {
   const auto* from = static_cast<const typename Type::Stored*>(weights);
@@ -115,8 +115,7 @@ inline __attribute__((always_inline)) void tile(const PointwiseJob& job, const c
     const typename Type::Sum halves[kVectors] = {low, high};
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
-      const __m256 scaled =
-          _mm256_mul_ps(Type::result(halves[v], job, pixel + p), _mm256_load_ps(scale + v * kLanes));
+      const __m256 scaled = _mm256_mul_ps(Type::result(halves[v], job, pixel + p), _mm256_load_ps(scale + v * kLanes));
       const __m256 value = _mm256_add_ps(scaled, _mm256_load_ps(bias + v * kLanes));
       if (left >= (v + 1) * kLanes) {
         _mm256_storeu_ps(y + v * kLanes, value);
@@ -146,7 +145,7 @@ void run(const PointwiseJob& job) {
   }
 }
 
-// The weights of one output channel, in the order of the input channels.
+// With one output channel, the weights stay in the order of the input channels.
 void layout_f32(const void* weights, int out_channels, int channels, void* out) {
   if (out_channels == 1) {
     __builtin_memcpy(out, weights, sizeof(float) * channels);
@@ -162,7 +161,7 @@ inline float sum_of_lanes(__m256 lanes) {
 }
 
 void run_scores(const PointwiseJob& job) {
-  constexpr int kSums = 4;  // the latency of a vfmadd231ps, at two a cycle
+  constexpr int kSums = 4;  // covers the latency of vfmadd231ps, 4 cycles; its 2 loads allow 1 per cycle
   const auto* w = static_cast<const float*>(job.weights);
   const auto* x = static_cast<const float*>(job.pixels);
   for (int64_t p = 0; p < job.count; ++p, x += job.channels) {

@@ -1,7 +1,8 @@
 // The real-valued parts of the AVX2 kernel set: stem and pooling.
 //
-// Stem: 8 output channels a register, the pixels of a step broadcast to all of them, tiles of pixels x 16
-// channels (avx2_tile.h). int16 is exact (255 * 32768 * 2 < 2^31). There is no int8 form: vpmaddubsw saturates.
+// Stem: 8 output channels per register, the pixels of a step broadcast to all of them, tiles of pixels x 16 channels
+// (avx2_tile.h). int16 is exact (255 * 32768 * 2 < 2^31 per step). There is no int8 kernel, because vpmaddubsw
+// saturates.
 #include <immintrin.h>
 
 #include "avx2.h"
@@ -18,7 +19,7 @@ struct F32 : F32Products {
   using Pixel = float;
   using Weight = float;
   static constexpr int kPerStep = 1;
-  static constexpr int kTile = 6;  // pixels: 12 sums, 2 weights, 1 broadcast of 16 registers
+  static constexpr int kTile = 6;  // pixels; of 16 registers: 12 sums, 2 weights, 1 broadcast
   static inline __m256 result(Sum sum) { return sum; }
 };
 
@@ -26,18 +27,19 @@ struct I16 : I16Products {
   using Pixel = int16_t;
   using Weight = int16_t;
   static constexpr int kPerStep = 2;
-  static constexpr int kTile = 6;  // and one product
+  static constexpr int kTile = 6;  // as for F32, and 1 product
   static inline __m256 result(Sum sum) { return _mm256_cvtepi32_ps(sum); }
 };
 
-// kKernel, kStride: the filter's side and the stride where the compiler is to know them (7 and 2), else 0. Known, all
-// addresses of a tile are constants behind one pointer; unknown, GCC keeps one pointer a load, on the stack.
+// kKernel, kStride: the side of the filter and the stride if the compiler knows them (7 and 2), else 0. If they are
+// known, all addresses of a tile are constant offsets from one pointer. If not, GCC keeps one pointer per load, on the
+// stack.
 template <typename Type, int kKernel, int kStride, int P>
 inline __attribute__((always_inline)) void stem_tile(const StemRowJob& job, int first, int ox) {
   constexpr int kWeightsPerStep = kBlock * Type::kPerStep;
   const int kernel = kKernel == 0 ? job.kernel : kKernel;
   int steps = stem_steps(kernel, Type::kPerStep);
-  // Opaque to the compiler, which otherwise unrolls the steps and runs out of registers.
+  // Hides the number from the compiler, which otherwise unrolls the steps and runs out of registers.
   __asm__("" : "+r"(steps));
   const size_t pixel_bytes =
       static_cast<size_t>(kStride == 0 ? job.stride : kStride) * kColors * sizeof(typename Type::Pixel);
@@ -47,7 +49,8 @@ inline __attribute__((always_inline)) void stem_tile(const StemRowJob& job, int 
   for (int t = job.tap_begin; t < job.tap_end; ++t) {
     const auto* w = weights + static_cast<size_t>(t) * steps * kWeightsPerStep;
     const char* in = static_cast<const char*>(job.rows[t]) + ox * pixel_bytes;
-    // Opaque to the compiler, which otherwise keeps a pointer for each pixel and step instead of one and constants.
+    // Hides the pointer from the compiler, which otherwise keeps a pointer for each pixel and step instead of one
+    // pointer and constant offsets.
     __asm__("" : "+r"(in));
     for (int s = 0; s < steps; ++s) {
       const auto* step = reinterpret_cast<const __m256i*>(w + s * kWeightsPerStep);
@@ -143,7 +146,7 @@ void avx2_avg_pool_row(const float* top, const float* bottom, int width, int cha
   for (int x = 0; x < width; x += 2, out += channels) {
     const bool pair = x + 1 < width;
     const float factor = 1.0f / static_cast<float>((pair ? 2 : 1) * (bottom == nullptr ? 1 : 2));
-    const float* parts[4];  // in reading order
+    const float* parts[4];  // in row-major order
     int count = 0;
     const size_t at = static_cast<size_t>(x) * channels;
     parts[count++] = top + at;

@@ -1,9 +1,10 @@
-// Sums of a tile of pixels x 16 output channels, which the AVX2 stem and 1x1 convolutions share.
+// Sums of a tile of pixels x 16 output channels, shared by the AVX2 stem and 1x1 convolutions.
 //
-// A step multiplies 4 bytes of a pixel, broadcast, by two registers of weights, 8 output channels each. float32: one
-// value, vfmadd231ps. int16: two values, vpmaddwd and vpaddd, 16 multiply-accumulates for 2 instructions.
+// A step broadcasts 4 bytes of a pixel and multiplies them by two registers of weights, 8 output channels each.
+// float32: one value, with vfmadd231ps. int16: two values, with vpmaddwd and vpaddd, 16 multiply-accumulates in 2
+// instructions.
 //
-// Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
+// Included by files compiled for one ISA: everything here has internal linkage (see kernel.h).
 #pragma once
 
 #include <immintrin.h>
@@ -30,27 +31,27 @@ struct I16Products {
   }
 };
 
-// Members, not arrays: GCC moves only some elements of an array to registers.
+// The sums are members and not an array, because GCC keeps only some elements of an array in registers.
 template <typename Products, int kPixels>
 struct TileSums {
   typename Products::Sum low = Products::zero();  // the first 8 channels
   typename Products::Sum high = Products::zero();
   TileSums<Products, kPixels - 1> others;
 
-  // Adds a step: the first pixel at `in`, the next one `pitch` bytes on.
+  // Adds one step. `in` points to the first pixel; the next pixels follow at a distance of `pitch` bytes.
   inline __attribute__((always_inline)) void add(const char* in, size_t pitch, __m256i low_weights,
                                                  __m256i high_weights) {
     const __m256i values = _mm256_broadcastd_epi32(load_4_bytes(in));
     auto new_low = Products::add(low, values, low_weights);
     auto new_high = Products::add(high, values, high_weights);
-    // Opaque to the compiler, which otherwise copies sums once a step.
+    // Hides the sums from the compiler, which otherwise copies them in every step.
     __asm__("" : "+x"(new_low), "+x"(new_high));
     low = new_low;
     high = new_high;
     others.add(in + pitch, pitch, low_weights, high_weights);
   }
 
-  // body(pixel of the tile, low, high)
+  // Calls body(pixel of the tile, low, high) for each pixel.
   template <typename Body>
   inline __attribute__((always_inline)) void for_each(const Body& body, int pixel = 0) const {
     body(pixel, low, high);

@@ -1,6 +1,6 @@
-// What the AVX-512 kernels share: masks, packing, and how many registers a block of channels takes.
+// Shared by the AVX-512 kernels: masks, packing, and the number of registers for a block of channels.
 //
-// Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
+// Included by files compiled for one ISA: everything here has internal linkage (see kernel.h).
 #pragma once
 
 #include <immintrin.h>
@@ -11,7 +11,7 @@
 namespace bireal {
 namespace {
 
-constexpr int kLanes = 16;  // floats and int32 a register
+constexpr int kLanes = 16;  // floats and int32 per register
 constexpr int kWordBits = 32;
 
 inline __mmask16 first_lanes(int count) {
@@ -36,7 +36,7 @@ inline void pack(const float* x, const float* threshold, int64_t pixels, int cha
   }
 }
 
-// Two registers of output channels: their signs are one word of bits_out.
+// Two registers of output channels. Their signs form one word of bits_out.
 constexpr int kWordVectors = 2;
 static_assert(kLanes * kWordVectors == kWordBlock);
 

@@ -1,14 +1,15 @@
 // AVX-512 without VPOPCNTDQ and VNNI (Skylake-X): F, DQ, BW, VL.
 //
-// The lookup of the AVX2 kernel (nibbles.h) on 64 output channels at once:
+// The table lookup of the AVX2 kernel (nibbles.h) on 64 output channels at once:
 //   acc8 += vpshufb(table[a], w)
-// is 2 instructions for 64 * 4 = 256 multiply-accumulates. Cost (uops.info): on these CPUs vpshufb has one port and
-// vpaddb the other that takes 512 bits, so a step a cycle bounds it: 256 MACs a cycle. A tile of 7 pixels x 64 channels
-// keeps 7 accumulators in registers; a step loads one weight vector for 7 pixels, and a table and its offset each, 15
-// loads beside 14 arithmetic instructions: at 2 loads a cycle 7.5 cycles where the shuffles take 7.
+// This takes 2 instructions for 64 * 4 = 256 multiply-accumulates (MACs). Cost (uops.info): these CPUs have two 512-bit
+// ports; vpshufb uses one of them and vpaddb the other. So the limit is one step per cycle: 256 MACs per cycle. A tile
+// of 7 pixels x 64 channels keeps 7 accumulators in registers. A step loads one weight vector for 7 pixels, and a table
+// and its offset for each pixel: 15 loads and 14 arithmetic instructions. At 2 loads per cycle the loads take 7.5
+// cycles; the shuffles take 7.
 //
-// Stem, 1x1 convolutions and pooling are the AVX2 set's: vpmaddwd on 256 bits has two ports.
-// Epilogue, 16 outputs: convert, multiply, add, add residual, compare, store.
+// Stem, 1x1 convolutions and pooling are those of the AVX2 set: vpmaddwd on 256 bits can use two ports.
+// Epilogue for 16 outputs: convert, subtract, multiply, add, add residual, store, compare.
 #include <immintrin.h>
 
 #include "../epilogue.h"
@@ -20,31 +21,32 @@
 namespace bireal {
 namespace {
 
-constexpr int kBlock = kNibbleBlock;  // output channels of a tile, one a byte
-constexpr int kQuarters = 4;          // 32-bit registers of a block
+constexpr int kBlock = kNibbleBlock;  // output channels of a tile, one per byte
+constexpr int kQuarters = 4;          // registers of 32-bit counts per block
 constexpr int kLargestTile = 7;       // pixels
-// 64 bytes with their element type: __m512i sums would be copied once a step (avx2.cc says why).
+// A register of 64 bytes as uint8_t elements. With __m512i, GCC would copy the sums in every step (see avx2.cc).
 using Bytes = uint8_t __attribute__((vector_size(64)));
 
 // ---------------------------------------------------------------- binary convolution
 
-// Byte of a register that holds channel c, so that widening bytes to 32 bits gives channels in order: even bytes of
-// the low and the high half, then odd bytes of the low and the high half.
+// Byte of a register that holds channel c. The order is such that widening bytes to 32 bits gives the channels in
+// order: first the even bytes of the low and the high half, then the odd bytes of the low and the high half.
 int byte_of_channel(int c) { return c % 32 * 2 + c / 32; }
 
 void bconv_layout(const uint32_t* weights, int out_channels, int taps, int words, void* out) {
   nibble_layout(weights, out_channels, taps, words, byte_of_channel, out);
 }
 
-// Counters of a tile. Bytes live in registers, 16-bit sums here, and 32-bit counts take over what 16 bits cannot hold.
+// Counters of a tile. The byte sums are in registers. This struct holds the 16-bit sums, and the 32-bit counts to which
+// they are added before they overflow.
 template <int P>
 struct Counters {
   __m512i even[P];  // 16-bit sums of the even and the odd bytes
   __m512i odd[P];
   __m512i counts[P][kQuarters];
-  int words = 0;  // in the 16-bit sums
+  int words = 0;  // counted in the 16-bit sums
 
-  // Moves the 16-bit sums into the counts.
+  // Adds the 16-bit sums to the 32-bit counts and clears them.
   inline void widen() {
 #pragma GCC unroll 7
     for (int p = 0; p < P; ++p) {
@@ -61,7 +63,7 @@ struct Counters {
   }
 };
 
-// Adds up to kWordsToBytes consecutive words of pixels [kFrom, kTo) of the tile.
+// Counts up to kWordsToBytes consecutive words of pixels [kFrom, kTo) of the tile.
 template <int kFrom, int kTo, int P>
 inline __attribute__((always_inline)) void count_bytes(Counters<P>& counters, const uint8_t* in, size_t step,
                                                        const uint8_t* w, int words) {
@@ -86,11 +88,11 @@ inline __attribute__((always_inline)) void count_bytes(Counters<P>& counters, co
   }
 }
 
-// Any number of consecutive words.
+// Counts any number of consecutive words.
 template <int kFrom, int kTo, int P>
 inline void count_words(Counters<P>& counters, const uint8_t* in, size_t step, const uint8_t* w, int words) {
   if constexpr (kFrom < kTo) {
-    // Equal parts of at most kWordsToBytes.
+    // Equal parts of at most kWordsToBytes words.
     const int parts = (words + kWordsToBytes - 1) / kWordsToBytes;
     for (int i = 0, k = 0; i < parts; ++i) {
       const int some = words / parts + (i < words % parts ? 1 : 0);
@@ -103,7 +105,7 @@ inline void count_words(Counters<P>& counters, const uint8_t* in, size_t step, c
   }
 }
 
-// The counts of one pixel -> y, bits.
+// Epilogue of one pixel: counts -> y and bits.
 inline void finish(const RowContext& row, int ox, const __m512i* counts, float half) {
   const BConvJob& job = row.job;
   const int o = row.first_channel;
@@ -155,7 +157,8 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   for (int p = 0; p < P; ++p) finish(row, ox + p, counters.counts[p], job.half[pixel_class[p]]);
 }
 
-// body(tile function, first pixel) for each tile of a row: equal tiles, the first width % count are one pixel wider.
+// Calls body(tile function, first pixel) for each tile of a row. The tiles are equal, except that the first (width %
+// count) tiles are one pixel wider.
 template <typename Body>
 inline void for_each_tile(int width, const Body& body) {
   using Tile = void (*)(const RowContext&, int);
@@ -169,10 +172,10 @@ inline void for_each_tile(int width, const Body& body) {
   }
 }
 
-// Weights of a job that stay in the caches beside the rest: then all its output channels are made for a tile before the
-// next one, so that y and the shortcut, large in 1x1 expansions, are walked through in order. Beyond it, all tiles are
-// made for a block of weights before the next block. A lookup reads its weights once for 7 pixels, at a quarter of the
-// rate that the second-level cache has.
+// Weights of a job up to this size in bytes stay in the caches together with the other data. Then all output channels
+// of a tile are computed before the next tile, so that y and the residual, which are large in 1x1 expansions, are
+// accessed in order. Larger weights: all tiles are computed for a block of weights before the next block. The lookups
+// read the weights once for 7 pixels, at a quarter of the bandwidth of the L2 cache.
 constexpr size_t kNearWeights = 256 * 1024;
 
 void bconv(const BConvJob& job) {
@@ -226,7 +229,7 @@ void bconv(const BConvJob& job) {
 
 // ---------------------------------------------------------------- roofline
 
-// A nibble of 7 pixels x 64 channels a round; the tables are in registers, where the convolution loads them.
+// One nibble of 7 pixels x 64 channels per round. The tables are in registers here; the convolution loads them.
 int64_t roofline(int64_t rounds) {
   __m512i count[kLargestTile];
   __m512i table[kLargestTile];
@@ -239,7 +242,7 @@ int64_t roofline(int64_t rounds) {
   for (int64_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 7
     for (int p = 0; p < kLargestTile; ++p) {
-      __asm__ volatile("" : "+v"(table[p]));  // a new value, as far as the compiler knows
+      __asm__ volatile("" : "+v"(table[p]));  // the compiler must assume a new value
       count[p] = _mm512_add_epi8(count[p], _mm512_shuffle_epi8(table[p], weight));
     }
   }

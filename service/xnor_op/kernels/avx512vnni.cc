@@ -1,17 +1,19 @@
 // AVX-512 with VNNI, without VPOPCNTDQ (Cascade Lake, Cooper Lake).
 //
-// Binary convolution: 16 output channels a register, one 32-bit word of activations broadcast to all of them, as where
-// there is VPOPCNTDQ. Nothing counts bits in one instruction here, so words are added as numbers of one bit first, by
-// carry-save adders (Harley and Seal: Warren, Hacker's Delight, 5-1): an adder takes two words and keeps the parity,
-// and its carry counts twice; vpternlogd is a full adder's sum in one instruction and its carry in another. Of 16 words
-//   16 vpxord, 15 * 2 vpternlogd, 1 count of the carry that is worth 16
-// remain, and a count is 7 instructions: two lookups of nibbles, and vpdpbusd, which adds the bytes times their worth
-// to 32 bits. 53 instructions for 16 * 512 multiply-accumulates; the two ports that take 512 bits carry out 309 a
-// cycle, where the lookups of avx512bw.cc stop at 256 by their one port and at 220 by what is decoded. At the end of a
-// pixel the adders' four registers are counted: 28 instructions, a third of all for 64 channels and 3x3, 5 % for 512.
-// Adding the counts as bytes and widening them once was no faster where 31 words or fewer allow it.
+// Binary convolution: 16 output channels per register. One 32-bit word of activations is broadcast to all of them, as
+// in avx512vpopcnt.cc. These CPUs cannot count the bits of a lane in one instruction. So carry-save adders first add
+// the words as 1-bit numbers (Harley and Seal: Warren, Hacker's Delight, 5-1). An adder takes two words, keeps the
+// parity and returns a carry that counts twice. vpternlogd computes the sum of a full adder in one instruction and its
+// carry in another. For 16 words this leaves
+//   16 vpxord, 15 * 2 vpternlogd, 1 count of the carry, in which each bit counts 16.
+// A count is 7 instructions: two nibble lookups, and vpdpbusd, which multiplies the bytes by this factor and adds them
+// to 32-bit sums. The total is 53 instructions for 16 * 512 multiply-accumulates. The two 512-bit ports execute 309 per
+// cycle. The lookups of avx512bw.cc are limited to 256 by their single port and to 220 by instruction decoding. At the
+// end of a pixel, the four registers of the adders are counted. This takes 28 instructions: a third of the total for 64
+// channels and 3x3, and 5 % for 512 channels. Where there are at most 31 words, the counts could be added as bytes and
+// widened once, but this was not faster.
 //
-// Epilogue, 16 outputs: convert, multiply, add, add residual, compare, store: 6 instructions.
+// Epilogue for 16 outputs without masks: convert, multiply, add, add residual, compare, store: 6 instructions.
 #include <immintrin.h>
 
 #include "../epilogue.h"
@@ -23,22 +25,24 @@ namespace {
 
 constexpr int kVectors = kWordVectors;
 constexpr int kBlock = kWordBlock;
-constexpr int kGroup = 16;  // words of a turn of the loop
+constexpr int kGroup = 16;  // words per loop iteration
 
-// Bits counted for one pixel and 32 channels: sum + ones + 2 * twos + 4 * fours + 8 * eights, in every 32-bit lane.
+// The bit count of one pixel and 32 channels. In every 32-bit lane the count is
+//   sum + ones + 2 * twos + 4 * fours + 8 * eights,
+// where ones, twos, fours and eights stand for their number of set bits.
 struct Planes {
   __m512i ones[kVectors], twos[kVectors], fours[kVectors], eights[kVectors];
   __m512i sum[kVectors];
 };
 
-// total + a + b = parity + 2 * carry; total becomes the parity.
+// Adds bit by bit: total + a + b = parity + 2 * carry. Stores the parity in total and returns the carry.
 inline __attribute__((always_inline)) __m512i carry_save(__m512i& total, __m512i a, __m512i b) {
   const __m512i carry = _mm512_ternarylogic_epi32(total, a, b, 0xe8);
   total = _mm512_ternarylogic_epi32(total, a, b, 0x96);
   return carry;
 }
 
-// sum += kWorth * (bits of each lane).
+// sum += kWorth * (number of set bits of each lane).
 template <int kWorth>
 inline __attribute__((always_inline)) void count(__m512i& sum, __m512i bits) {
   const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
@@ -63,7 +67,7 @@ inline __attribute__((always_inline)) Pair differing(const uint32_t* in, const u
            _mm512_xor_si512(activation, _mm512_load_si512(w + kLanes))}};
 }
 
-// kWords consecutive words added to the planes; what is returned is worth kWords for each bit.
+// Adds kWords consecutive words to the planes. Each bit of the returned carry counts kWords.
 template <int kWords>
 inline __attribute__((always_inline)) Pair add(Planes& planes, const uint32_t* in, const uint32_t* w) {
   if constexpr (kWords == 1) {
@@ -85,7 +89,7 @@ inline __attribute__((always_inline)) void add_and_count(Planes& planes, const u
   for (int v = 0; v < kVectors; ++v) count<kWords>(planes.sum[v], carry.of[v]);
 }
 
-// Any number of consecutive words.
+// Counts any number of consecutive words.
 inline __attribute__((always_inline)) void count_words(Planes& planes, const uint32_t* in, const uint32_t* w,
                                                        int words) {
   int k = 0;
@@ -105,14 +109,15 @@ inline __attribute__((always_inline)) void count_words(Planes& planes, const uin
   if (words & 1) add_and_count<1>(planes, in + k, w + k * kBlock);
 }
 
-// Where a pixel's words are: `parts` runs of `words` words, `pitch` words apart, in the activations and in the weights.
+// Location of the words of a pixel: `parts` runs of `words` words, at a distance of `pitch` words, in the activations
+// and in the weights.
 struct Taps {
   int first;  // words before the first part
   int parts, words, pitch;
 };
 
-// The counts of kPixels pixels, `step` words apart, and 32 channels, from job.start on. Two pixels at a time: while the
-// adders of one wait for each other, those of the other work.
+// Counts kPixels pixels, at a distance of `step` words, and 32 channels. The counts begin at `start`. With two pixels
+// at a time, the adders of one can work while those of the other wait for their inputs.
 template <int kPixels>
 inline __attribute__((always_inline)) void count_pixels(__m512i (&sum)[kPixels][kVectors], const uint32_t* in,
                                                         size_t step, const uint32_t* w, const Taps& taps, int start) {
@@ -131,7 +136,7 @@ inline __attribute__((always_inline)) void count_pixels(__m512i (&sum)[kPixels][
       weights += static_cast<size_t>(taps.pitch) * kBlock;
     }
   }
-  // A plane that no group of words reached is empty.
+  // A plane is empty if no group of words reached it. Empty planes are skipped.
   const auto add_planes = [&](auto worth, __m512i(Planes::* plane)[kVectors]) __attribute__((always_inline)) {
     for (int p = 0; p < kPixels; ++p) {
       for (int v = 0; v < kVectors; ++v) count<worth>(planes[p].sum[v], (planes[p].*plane)[v]);
@@ -146,7 +151,8 @@ inline __attribute__((always_inline)) void count_pixels(__m512i (&sum)[kPixels][
   }
 }
 
-// Counts -> y and its bits. kPlain: whole block, residual, bits, even N_valid: no masks, no branches.
+// Epilogue: counts -> y and bits. kPlain: the block is complete, there are a residual and output bits, and N_valid is
+// even, so no masks and no branches are needed.
 template <bool kPlain>
 inline __attribute__((always_inline)) void finish(const BConvJob& job, int oy, int ox, int o,
                                                   const __m512i (&sum)[kVectors], float half) {
@@ -175,22 +181,22 @@ inline __attribute__((always_inline)) void finish(const BConvJob& job, int oy, i
   job.bits_out[padded * job.out_words + o / kWordBits] = _cvtmask32_u32(_mm512_kunpackw(below[1], below[0]));
 }
 
-// The words that the pixels of a row see, in the order of the weights: [pixel][tap][word].
+// The input words of the pixels of a row, in the order of the weights: [pixel][tap][word].
 struct Row {
   const uint32_t* words;
-  size_t step;  // words from a pixel to the next
+  size_t step;  // words from one pixel to the next
   int oy;
   int row_class;
 };
 
-// Pixels [begin, end) of a row for one block of channels.
+// Computes pixels [begin, end) of a row for one block of channels.
 template <bool kPlain>
 __attribute__((noinline)) void pixels(const BConvJob& job, const Row& row, int block, int begin, int end) {
   const int pad = job.kernel / 2;
   const int run = job.kernel * job.words;
   const size_t of_block = static_cast<size_t>(job.kernel) * run * kBlock;
   const uint32_t* weights = static_cast<const uint32_t*>(job.weights) + block * of_block;
-  const int top = row.row_class & 1;  // 1 where the first filter row lies outside
+  const int top = row.row_class & 1;  // 1 if the first filter row lies outside the image
   const int rows = job.kernel - (row.row_class >> 1) - top;
   const Taps inside = {top * run, 1, rows * run, 0};
   for (int ox = begin; ox < end; ++ox) {
@@ -215,7 +221,6 @@ __attribute__((noinline)) void pixels(const BConvJob& job, const Row& row, int b
   }
 }
 
-// Copies `count` words.
 inline void copy(const uint32_t* from, int count, uint32_t* to) {
   for (int k = 0; k < count; k += kLanes) {
     const __mmask16 mask = first_lanes(count - k);
@@ -223,7 +228,8 @@ inline void copy(const uint32_t* from, int count, uint32_t* to) {
   }
 }
 
-// Every pixel of a row beside the next, with all its taps: words are then counted in long runs.
+// Copies the input words of all taps of each pixel of a row into one contiguous run, so that words are counted in long
+// runs.
 void gather(const BConvJob& job, int oy, uint32_t* to) {
   const int run = job.kernel * job.words;
   const size_t pitch = static_cast<size_t>(job.width + 2) * job.words;
@@ -235,16 +241,15 @@ void gather(const BConvJob& job, int oy, uint32_t* to) {
   }
 }
 
-constexpr int kTile = 8;                 // pixels
-constexpr size_t kNearRows = 16 * 1024;  // half of the first-level cache
-constexpr size_t kNearWeights =
-    256 * 1024;  // a quarter of the second-level cache; 8 pixels take 13 cycles a line of it
+constexpr int kTile = 8;                     // pixels
+constexpr size_t kNearRows = 16 * 1024;      // half of the L1 cache
+constexpr size_t kNearWeights = 256 * 1024;  // a quarter of the L2 cache; 8 pixels take 13 cycles per cache line of it
 
 size_t words_of_row(const BConvJob& job) {
   return static_cast<size_t>(job.out_width) * job.kernel * job.kernel * job.words;
 }
 
-// Rows that are gathered at a time: their words stay in the first-level cache for all blocks of weights.
+// Number of rows that are gathered at a time. Their words stay in the L1 cache for all blocks of weights.
 int rows_at_once(const BConvJob& job) {
   const auto fit = static_cast<int>(kNearRows / (sizeof(uint32_t) * words_of_row(job)));
   const int all = job.row_end - job.row_begin;
@@ -260,8 +265,8 @@ void bconv(const BConvJob& job) {
   const size_t pitch = static_cast<size_t>(job.width + 2) * job.words;
   const size_t row_words = words_of_row(job);
   const size_t of_block = sizeof(uint32_t) * job.kernel * job.kernel * job.words * kBlock;
-  // Few weights: all channels of a few pixels before the next ones, so that y and the shortcut, large in 1x1
-  // expansions, are walked through in order.
+  // With few weights, all channels of a few pixels are computed before the next pixels, so that y and the residual,
+  // which are large in 1x1 expansions, are accessed in order.
   const bool tile_by_tile = of_block * static_cast<size_t>(job.block_end - job.block_begin) <= kNearWeights;
   const bool plain_job = job.channels % 2 == 0 && job.residual != nullptr && job.bits_out != nullptr;
   const auto make = [&](const Row& row, int block, int begin, int end) {
@@ -299,7 +304,7 @@ void bconv(const BConvJob& job) {
 
 // ---------------------------------------------------------------- roofline
 
-// A group of words for a pixel and 32 channels a round; words come from registers, where the convolution loads them.
+// One group of words of a pixel and 32 channels per round. The words are in registers here; the convolution loads them.
 int64_t roofline(int64_t rounds) {
   Planes planes = {};
   __m512i word[kVectors] = {};
@@ -311,7 +316,7 @@ int64_t roofline(int64_t rounds) {
         for (int quarter = 0; quarter < 2; ++quarter) {
           __m512i twos[2];
           for (int pair = 0; pair < 2; ++pair) {
-            __asm__ volatile("" : "+v"(word[v]));  // a new value, as far as the compiler knows
+            __asm__ volatile("" : "+v"(word[v]));  // the compiler must assume a new value
             const __m512i a = _mm512_xor_si512(word[v], planes.sum[v]);
             __asm__ volatile("" : "+v"(word[v]));
             const __m512i b = _mm512_xor_si512(word[v], planes.sum[v]);

@@ -1,14 +1,14 @@
-// Real-valued 1x1 convolutions of the AVX-512 kernel set: pixels times a matrix.
+// Real-valued 1x1 convolutions of the AVX-512 kernel sets with VNNI: pixels times a matrix.
 //
-// 16 output channels a register, the pixels of a step broadcast to all of them, a tile of pixels x 32 channels kept in
-// registers over all input channels. Multiply-accumulates an instruction (2 a cycle on Zen 5 and on server cores of
-// Intel, 1 on Zen 4):
+// 16 output channels per register, the pixels of a step broadcast to all of them. The sums of a tile of pixels x 32
+// channels stay in registers over all input channels. Multiply-accumulates per instruction (2 instructions per cycle on
+// Zen 5 and on Intel's server cores, 1 on Zen 4):
 //   float32, float16 widened  vfmadd231ps  16
-//   int8                      vpdpbusd     64, values as uint8: q + 128, and sums start at -128 * (sum of weights)
-// A tile of 7 pixels loads 9 registers for 14 such instructions; of 14 pixels, 16 for 28, and passes over the weights
-// half as often, which are wider in floats.
+//   int8                      vpdpbusd     64, values as uint8: q + 128, so sums start at -128 * (sum of weights)
+// A tile of 7 pixels loads 9 registers for 14 such instructions. A tile of 14 pixels loads 16 for 28 and reads the
+// weights half as often; it is used for floats, because their weights are larger.
 //
-// One output channel alone (a score map): the channels of a pixel lie along the registers instead.
+// Float weights with one output channel (a score map): the lanes hold the input channels of a pixel instead.
 #include <immintrin.h>
 
 #include "avx512.h"
@@ -20,19 +20,19 @@ namespace {
 
 constexpr int kVectors = 2;
 constexpr int kBlock = kLanes * kVectors;
-constexpr int kOffset = 128;  // of a stored 8-bit value
+constexpr int kOffset = 128;  // added to a stored 8-bit value
 
-// How one step is multiplied and added, for each type of weights. A step takes 4 bytes of a pixel: kPerStep channels.
+// Multiply and add of one step, for each type of weights. A step takes 4 bytes of a pixel: kPerStep channels.
 struct F32 {
   using Weight = float;
   using Sum = __m512;
   static constexpr int kPerStep = 1;
-  static constexpr int kTile = 14;      // pixels: 28 sums, 2 weights, 1 broadcast of 32 registers
-  static constexpr size_t kHeader = 0;  // bytes in front of a block's weights
+  static constexpr int kTile = 14;      // pixels; of 32 registers: 28 sums, 2 weights, 1 broadcast
+  static constexpr size_t kHeader = 0;  // bytes before the weights of a block
   static inline Sum start(const char*, int) { return _mm512_setzero_ps(); }
   static inline __m512i load(const Weight* w) { return _mm512_loadu_si512(w); }
   static inline Sum add(Sum sum, __m512i pixels, __m512i weights) {
-    // Not the intrinsic: GCC 12 then copies every sum twice a turn of the loop.
+    // Inline assembly, because with the intrinsic GCC 12 copies every sum twice per loop iteration.
     __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(pixels), "v"(weights));
     return sum;
   }
@@ -75,7 +75,8 @@ size_t layout_bytes(int out_channels, int channels) {
   return block_bytes<Type>(channels) * ((static_cast<size_t>(out_channels) + kBlock - 1) / kBlock);
 }
 
-// Layout: [block]([32] start)[step][32 channels][input channels of the step]; one output channel of floats: [channel].
+// Layout: [block]([32] start)[step][32 output channels][input channels of the step].
+// Floats with one output channel: [channel].
 template <typename Type>
 void layout(const void* weights, int out_channels, int channels, void* out) {
   using Weight = typename Type::Weight;
@@ -176,7 +177,7 @@ __attribute__((noinline)) int64_t tiles(const PointwiseJob& job, const char* blo
   return pixel;
 }
 
-// Dot products of the pixels with one column.
+// Dot products of the pixels with one column: one output channel.
 template <typename Type>
 void run_single(const PointwiseJob& job) {
   constexpr int kSums = 4;

@@ -1,11 +1,11 @@
-// The real-valued parts of the AVX-512 kernel set: stem and pooling.
+// The real-valued parts of the AVX-512 kernel sets with VNNI: stem and pooling.
 //
-// Stem: 16 output channels a register, the pixels of a step broadcast to all of them, tiles of 7 pixels x 32 channels
-// as in the binary convolution. Multiply-accumulates an instruction, and what a 7x7 filter costs a register of outputs
-// at 1 instruction a cycle (Zen 4; Intel has the same rate on one or two ports):
+// Stem: 16 output channels per register, the pixels of a step broadcast to all of them, tiles of 7 pixels x 32 channels
+// as in avx512vpopcnt.cc. Multiply-accumulates per instruction, and cycles for one register of outputs of a 7x7 filter
+// at 1 instruction per cycle (Zen 4; on Intel this is the rate of each port, and there are one or two):
 //   float32  vfmadd231ps  16   147 cycles
-//   int16    vpdpwssd     32    77 cycles (11 pairs a filter row)
-//   int8     vpdpbusd     64    42 cycles (6 fours a filter row), for weights that fit int8: pixels are uint8 already
+//   int16    vpdpwssd     32    77 cycles (11 pairs per filter row)
+//   int8     vpdpbusd     64    42 cycles (6 groups of 4 per filter row), only if weights fit int8; pixels are uint8
 // The integer sums are exact: vpdpwssd and vpdpbusd add products of full precision into int32 and do not saturate.
 #include <immintrin.h>
 
@@ -21,7 +21,7 @@ constexpr int kVectors = 2;
 constexpr int kBlock = kAvx512StemBlock;
 constexpr int kLargestTile = 7;  // pixels
 
-// How one step is multiplied and added, for each type of weights.
+// Multiply and add of one step, for each type of weights.
 struct F32 {
   using Pixel = float;
   using Weight = float;
@@ -29,7 +29,7 @@ struct F32 {
   static constexpr int kPerStep = 1;
   static inline Sum zero() { return _mm512_setzero_ps(); }
   static inline Sum add(Sum sum, __m512i pixels, __m512i weights) {
-    // Not the intrinsics, here and below: GCC 12 copies sums between the steps.
+    // Inline assembly, here and below, because with the intrinsics GCC 12 copies the sums between the steps.
     __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(pixels), "v"(weights));
     return sum;
   }
@@ -62,8 +62,9 @@ struct I8 {
   static inline __m512 result(Sum sum) { return _mm512_cvtepi32_ps(sum); }
 };
 
-// kKernel, kStride: the filter's side and the stride where the compiler is to know them (7 and 2), else 0. Known, all
-// addresses of a tile are constants behind one pointer; unknown, GCC keeps one pointer a load, on the stack.
+// kKernel, kStride: the side of the filter and the stride if the compiler knows them (7 and 2), else 0. If they are
+// known, all addresses of a tile are constant offsets from one pointer. If not, GCC keeps one pointer per load, on the
+// stack.
 template <typename Type, int kKernel, int kStride, int P>
 inline __attribute__((always_inline)) void stem_tile(const StemRowJob& job, int first, int ox) {
   constexpr int kWeightsPerStep = kBlock * Type::kPerStep;
@@ -81,7 +82,8 @@ inline __attribute__((always_inline)) void stem_tile(const StemRowJob& job, int 
   for (int t = job.tap_begin; t < job.tap_end; ++t) {
     const auto* w = weights + static_cast<size_t>(t) * steps * kWeightsPerStep;
     const char* in = static_cast<const char*>(job.rows[t]) + ox * pixel_bytes;
-    // Opaque to the compiler, which otherwise keeps a pointer for each pixel and step instead of one and constants.
+    // Hides the pointer from the compiler, which otherwise keeps a pointer for each pixel and step instead of one
+    // pointer and constant offsets.
     __asm__("" : "+r"(in));
 #pragma GCC unroll 11
     for (int s = 0; s < steps; ++s) {
@@ -137,7 +139,8 @@ void stem_row(const StemRowJob& job) {
   }
 }
 
-// Columns first: each column's maximum serves the two windows that it belongs to. kRows: 3, or 0 for `count` of them.
+// Computes the maximum of each column first. An odd column belongs to two windows, and both use its maximum. kRows: 3,
+// or 0 for `count` rows.
 template <int kRows, bool kFull>
 inline __attribute__((always_inline)) void max_pool_vector(const float* const* rows, int count, int width, int channels,
                                                            int c, float* out) {
@@ -152,7 +155,7 @@ inline __attribute__((always_inline)) void max_pool_vector(const float* const* r
     for (int r = 1; r < (kRows == 0 ? count : kRows); ++r) best = _mm512_max_ps(load(r, at), best);
     return best;
   };
-  __m512 before = column(0);  // of the column left of the window; the first window has none
+  __m512 before = column(0);  // maximum of the column left of the window; the first window has no such column
   for (int ox = 0; ox < out_width; ++ox) {
     __m512 best = _mm512_max_ps(column(2 * ox), before);
     if (2 * ox + 1 < width) {

@@ -1,15 +1,16 @@
 // AVX-512 with VPOPCNTDQ and VNNI (Ice Lake, Zen 4 and newer).
 //
-// Binary convolution: 16 output channels a register, one 32-bit word of activations broadcast to all of them:
+// Binary convolution: 16 output channels per register. One 32-bit word of activations is broadcast to all of them:
 //   acc += vpopcntd(broadcast(a) ^ w)
-// is 3 instructions for 16 * 32 = 512 multiply-accumulates. Cost (uops.info): vpxord and vpaddd 2 a cycle, vpopcntd
-// 1 a cycle (Zen 4: each 512-bit operation occupies two of four 256-bit pipes; Intel: p05, and p5 for vpopcntd), so
-// 3 / 2 cycles bound it: 341 MACs a cycle, 1.25 TMAC/s at 3.66 GHz; Zen 5 carries out 4 a cycle: 683 MACs, 2.9 TMAC/s
-// at 4.26 GHz. A tile of 7 pixels x 32 channels keeps 14 accumulators in registers; each weight vector is loaded once
-// for 7 pixels and each broadcast serves 2 vectors, so 9 loads stand beside 42 arithmetic instructions. 7 divides the
-// widths 56, 28, 14, 7 of a 224-pixel network; other widths are cut into equal tiles of at most 7.
+// This takes 3 instructions for 16 * 32 = 512 multiply-accumulates (MACs). Cost (uops.info): vpxord and vpaddd 2 per
+// cycle, vpopcntd 1 per cycle (Zen 4: each 512-bit operation occupies two of four 256-bit pipes; Intel: p05, and p5 for
+// vpopcntd). So the limit is 3 / 2 cycles per step: 341 MACs per cycle, 1.25 TMAC/s at 3.66 GHz. Zen 5 executes 4
+// instructions per cycle: 683 MACs, 2.9 TMAC/s at 4.26 GHz. A tile of 7 pixels x 32 channels keeps 14 accumulators in
+// registers. Each weight vector is loaded once for 7 pixels and each broadcast serves 2 vectors, so there are 9 loads
+// for 42 arithmetic instructions. 7 divides the widths 56, 28, 14 and 7 of a 224-pixel network. Other widths are
+// divided into equal tiles of at most 7.
 //
-// Epilogue, 16 outputs: convert, multiply, add, add residual, compare, store: 6 instructions.
+// Epilogue for 16 outputs without masks: convert, multiply, add, add residual, compare, store: 6 instructions.
 #include <immintrin.h>
 
 #include "../epilogue.h"
@@ -20,27 +21,27 @@
 namespace bireal {
 namespace {
 
-constexpr int kVectors = kWordVectors;  // of output channels in a tile
+constexpr int kVectors = kWordVectors;  // registers of output channels in a tile
 constexpr int kBlock = kWordBlock;
 constexpr int kLargestTile = 7;  // pixels
 
 // ---------------------------------------------------------------- binary convolution
 
-// Where a tile reads and writes; the parts that change from tile to tile are the arguments of tile().
+// Where the tiles of a row read and write. What changes from tile to tile is passed to tile() as an argument.
 struct RowContext {
   const BConvJob& job;
-  const uint32_t* weights;  // of the block, first valid filter row
+  const uint32_t* weights;  // of the block, from the first valid filter row on
   const uint32_t* corner;   // first valid filter row, first tap of output pixel 0
   size_t pitch;             // words of a row of the map
   size_t step;              // words from one output pixel's taps to the next one's
-  int filter_rows;          // valid ones
+  int filter_rows;          // number of valid filter rows
   int run;                  // words of a filter row
   int first_channel;
   int row_class;
   int oy;
 };
 
-// One word of the taps of pixels [kFrom, kTo): 3 instructions a register.
+// Counts one word of the taps of pixels [kFrom, kTo): 3 instructions per register.
 template <int kFrom, int kTo, int P>
 inline __attribute__((always_inline)) void count_word(__m512i (&count)[P][kVectors], const uint32_t* in, size_t step,
                                                       const uint32_t* w) {
@@ -56,7 +57,7 @@ inline __attribute__((always_inline)) void count_word(__m512i (&count)[P][kVecto
   }
 }
 
-// `words` consecutive words for pixels [kFrom, kTo). kUnroll: how many words one turn of the loop takes.
+// Counts `words` consecutive words for pixels [kFrom, kTo). kUnroll: words per loop iteration.
 template <int kFrom, int kTo, int kUnroll, int P>
 inline __attribute__((always_inline)) void count_words(__m512i (&count)[P][kVectors], const uint32_t* in, size_t step,
                                                        const uint32_t* w, int words) {
@@ -70,7 +71,7 @@ inline __attribute__((always_inline)) void count_words(__m512i (&count)[P][kVect
   }
 }
 
-// Counters -> y and its bits: convert, multiply, add, add residual, compare, store.
+// Epilogue: counters -> y and bits.
 template <bool kPlain, int P>
 inline __attribute__((always_inline)) void finish(const RowContext& row, int ox, const __m512i (&count)[P][kVectors],
                                                   const int (&pixel_class)[P]) {
@@ -118,9 +119,9 @@ inline __attribute__((always_inline)) void finish(const RowContext& row, int ox,
   }
 }
 
-// P pixels x 32 channels. kLeft / kRight: the tile may have the row's first / last pixel, whose first / last filter
-// column may lie outside and is then left out. kPlain: whole block, residual, bits, even N_valid: no masks, no
-// branches.
+// Computes P pixels x 32 channels. kLeft / kRight: the tile may contain the first / last pixel of the row. The first /
+// last filter column of that pixel may lie outside the image and is then skipped. kPlain: the block is complete, there
+// are a residual and output bits, and N_valid is even, so no masks and no branches are needed.
 template <int P, int kUnroll, bool kLeft, bool kRight, bool kPlain>
 __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   const BConvJob& job = row.job;
@@ -134,7 +135,7 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
     const __m512i start = _mm512_set1_epi32(job.start[pixel_class[p]]);
     for (int v = 0; v < kVectors; ++v) count[p][v] = start;
   }
-  if (kPlain) {  // the shortcut of the tile behind this one, which lies next in memory: a tile's time hides the fetch
+  if (kPlain) {  // prefetches the residual of the next tile, which follows in memory, while this one is counted
     const float* residual =
         job.residual + (static_cast<size_t>(row.oy) * job.out_width + ox + P) * job.out_channels + row.first_channel;
     for (int p = 0; p < P; ++p) {
@@ -158,8 +159,9 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
 
 using Tile = void (*)(const RowContext&, int);
 
-// The tile for this size and place. `left` and `right` tiles work anywhere (their pixels ask for their class at run
-// time), so only the sizes that wide maps are made of come without.
+// The tile function for this size and position. `left` and `right` tiles work at any position, because they determine
+// the class of their pixels at run time. So only the two largest sizes, of which wide maps consist, have variants
+// without them.
 template <int P>
 Tile pick_sized(bool plain, bool left, bool right) {
   if (!plain) return tile<P, 1, true, true, false>;
@@ -180,7 +182,7 @@ Tile pick(int size, bool plain, bool left, bool right) {
 
 size_t no_scratch(const BConvJob&) { return 0; }
 
-// The cut of a row into equal tiles of at most 7 pixels: the first `wide` have size + 1.
+// Division of a row into equal tiles of at most 7 pixels. The first `wide` tiles have size + 1 pixels.
 struct Tiles {
   int count, size, wide;
   Tile by_place[2][2][2][2];  // [plain][wide][left][right]
@@ -190,7 +192,7 @@ struct Tiles {
         size(job.out_width / count),
         wide(job.out_width % count),
         by_place() {
-    const bool edges = job.kernel > 1;  // a 1x1 filter has no taps outside
+    const bool edges = job.kernel > 1;  // a 1x1 filter has no taps outside the image
     for (int i = 0; i < 16; ++i) {
       const bool is_wide = (i >> 2 & 1) != 0;
       if (is_wide && wide == 0) continue;
@@ -199,7 +201,7 @@ struct Tiles {
     }
   }
 
-  // body(tile functions of the place by [plain], first pixel) for each tile of a row.
+  // Calls body(tile functions of the position, by [plain]; first pixel) for each tile of a row.
   template <typename Body>
   void for_each(const Body& body) const {
     for (int i = 0, ox = 0; i < count; ++i) {
@@ -213,10 +215,10 @@ struct Tiles {
   }
 };
 
-// Weights of a job that stay in the first-level cache beside the rest: then all its output channels are made for a tile
-// before the next one, so that y and the shortcut, large in 1x1 expansions, are walked through in order. Beyond it, all
-// tiles are made for a block of weights before the next block. (Fetching that one by hand meanwhile is slower: the
-// hardware sees that weights are read in order.)
+// Weights of a job up to this size in bytes stay in the L1 cache together with the other data. Then all output channels
+// of a tile are computed before the next tile, so that y and the residual, which are large in 1x1 expansions, are
+// accessed in order. Larger weights: all tiles are computed for a block of weights before the next block. (Software
+// prefetch of the next block is slower: the hardware prefetcher detects that weights are read in order.)
 constexpr size_t kNearWeights = 40 * 1024;
 
 void bconv(const BConvJob& job) {
@@ -285,7 +287,7 @@ int64_t roofline(int64_t rounds) {
   for (int64_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 8
     for (int p = 0; p < kLargestTile; ++p) {
-      __asm__ volatile("" : "+v"(activation[p]));  // a new value, as far as the compiler knows
+      __asm__ volatile("" : "+v"(activation[p]));  // the compiler must assume a new value
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
         const __m512i different = _mm512_xor_si512(activation[p], weight[v]);

@@ -1,6 +1,6 @@
-// Four bytes in the first lane of a register; GCC folds it into the broadcast that follows.
+// Loads four bytes into the first lane of a register. GCC merges this load with the broadcast that follows.
 //
-// Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
+// Included by files compiled for one ISA: everything here has internal linkage (see kernel.h).
 #pragma once
 
 #include <immintrin.h>
@@ -8,7 +8,8 @@
 namespace bireal {
 namespace {
 
-// Not _mm_loadu_si32: GCC has it since 11, whose first releases put the bytes into the last lane (its bug 99754).
+// _mm_loadu_si32 is not used: the first releases of GCC 11, which introduced it, put the bytes into the last lane (GCC
+// bug 99754).
 inline __m128i load_4_bytes(const void* at) {
   int value;
   __builtin_memcpy(&value, at, sizeof(value));

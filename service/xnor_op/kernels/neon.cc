@@ -1,15 +1,16 @@
-// AArch64: Advanced SIMD (NEON), which all of them have.
+// AArch64 with Advanced SIMD (NEON), which every AArch64 CPU has.
 //
-// Binary convolution: 4 output channels a register, one 32-bit word of activations broadcast to all of them:
+// Binary convolution: 4 output channels per register. One 32-bit word of activations is broadcast to all of them:
 //   acc8 += cnt(broadcast(a) ^ w)
-// is 3 instructions for 4 * 32 = 128 multiply-accumulates, CNT counting the bits of each byte. Cost (Arm's software
-// optimisation guides): EOR, CNT and ADD 2 a cycle on Cortex-A76, 4 on Neoverse V1 and V2 and Apple's cores, so
-// 85 or 171 MACs a cycle bound it. A tile of 3 pixels x 32 channels keeps 24 accumulators in 32 registers; a word
-// takes 8 loads of weights and 3 broadcasting ones beside 72 arithmetic instructions.
+// This takes 3 instructions for 4 * 32 = 128 multiply-accumulates (MACs). CNT counts the bits of each byte. Cost (Arm's
+// software optimisation guides): EOR, CNT and ADD 2 per cycle on Cortex-A76, 4 on Neoverse V1 and V2 and on Apple's
+// cores. So the limit is 85 or 171 MACs per cycle. A tile of 3 pixels x 32 channels keeps 24 accumulators in 32
+// registers. A word takes 8 loads of weights, 3 loads with broadcast and 72 arithmetic instructions.
 //
-// Overflow: a word adds at most 8 to a byte, so 31 words stay below 249; bytes are then added pairwise into 32 bits.
+// Overflow: a word adds at most 8 to a byte, so 31 words stay below 249. The bytes are then added pairwise to 32-bit
+// counts.
 //
-// Epilogue, 4 outputs: convert, subtract, multiply, add, add residual, compare, store.
+// Epilogue for 4 outputs: convert, subtract, multiply, add, add residual, store, compare.
 #include <arm_neon.h>
 
 #include "../epilogue.h"
@@ -20,15 +21,15 @@
 namespace bireal {
 namespace {
 
-constexpr int kLanes = 4;  // floats and int32 a register
+constexpr int kLanes = 4;  // floats and int32 per register
 constexpr int kWordBits = 32;
 constexpr int kBlock = kWordBlock;  // output channels of a tile
 constexpr int kVectors = kBlock / kLanes;
 constexpr int kLargestTile = 3;    // pixels
-constexpr int kWordsToBytes = 31;  // words until bytes could overflow
+constexpr int kWordsToBytes = 31;  // words before bytes could overflow
 
-// A bit a lane: lane i of 32, all ones or zero, becomes bit i. Each is narrowed to a byte that keeps its bit, and
-// neighbours are added.
+// One bit per lane: lane i of 32, all ones or all zeros, becomes bit i. Each lane is narrowed to a byte that keeps only
+// its bit, and neighbouring bytes are added.
 inline uint32_t movemask(const uint32x4_t (&below)[kVectors]) {
   static constexpr uint8_t kBits[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
   const uint8x16_t bits = vld1q_u8(kBits);
@@ -39,7 +40,7 @@ inline uint32_t movemask(const uint32x4_t (&below)[kVectors]) {
     const uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(four[2]), vreinterpretq_u16_u32(four[3]));
     half[h] = vandq_u8(vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high)), bits);
   }
-  uint8x16_t sum = vpaddq_u8(half[0], half[1]);  // neighbours, until 8 lanes are a byte
+  uint8x16_t sum = vpaddq_u8(half[0], half[1]);  // add neighbours until 8 lanes form a byte
   sum = vpaddq_u8(sum, sum);
   sum = vpaddq_u8(sum, sum);
   return vgetq_lane_u32(vreinterpretq_u32_u8(sum), 0);
@@ -74,23 +75,23 @@ void pack(const float* x, const float* threshold, int64_t pixels, int channels, 
 
 struct RowContext {
   const BConvJob& job;
-  const uint32_t* weights;  // of the block, first valid filter row
+  const uint32_t* weights;  // of the block, from the first valid filter row on
   const uint32_t* corner;   // first valid filter row, first tap of output pixel 0
   size_t pitch;             // words of a row of the map
   size_t step;              // words from one output pixel's taps to the next one's
-  int filter_rows;          // valid ones
+  int filter_rows;          // number of valid filter rows
   int run;                  // words of a filter row
   int first_channel;
   int row_class;
   int oy;
 };
 
-// Counts of a tile. There are registers for the bytes alone.
+// Counts of a tile. Only the byte sums fit in registers.
 template <int P>
 struct TileCounts {
   uint8x16_t bytes[P][kVectors];
-  int words = 0;  // that the bytes hold
-  int32_t* wide;  // [P][32], in memory
+  int words = 0;  // counted in the byte sums
+  int32_t* wide;  // [P][32] 32-bit counts, in memory
 
   inline void clear_bytes() {
     words = 0;
@@ -116,7 +117,7 @@ struct TileCounts {
   }
 };
 
-// Adds consecutive words of pixels [kFrom, kTo).
+// Counts consecutive words of pixels [kFrom, kTo).
 template <int kFrom, int kTo, int P>
 inline __attribute__((always_inline)) void count_words(TileCounts<P>& counts, const uint32_t* in, size_t step,
                                                        const uint32_t* w, int words) {
@@ -144,7 +145,7 @@ inline __attribute__((always_inline)) void count_words(TileCounts<P>& counts, co
   }
 }
 
-// The counts of one pixel and a whole block -> y; its signs.
+// Epilogue of one pixel and a complete block: counts -> y. Returns the sign bits.
 template <bool kResidual>
 inline uint32_t finish_block(const int32x4_t (&count)[kVectors], float half, const float* scale, const float* bias,
                              const float* residual, float* to) {
@@ -161,7 +162,7 @@ inline uint32_t finish_block(const int32x4_t (&count)[kVectors], float half, con
   return movemask(below);
 }
 
-// The counts of one pixel -> y, bits.
+// Epilogue of one pixel: counts -> y and bits.
 inline void finish(const RowContext& row, int ox, const int32x4_t (&count)[kVectors], float half) {
   const BConvJob& job = row.job;
   const int o = row.first_channel;
@@ -194,7 +195,7 @@ __attribute__((noinline)) void tile(const RowContext& row, int ox) {
   int32_t wide[P * kBlock];
   TileCounts<P> counts;
   counts.wide = wide;
-  // Opaque to the compiler, which otherwise takes the wide counts for registers and moves them about in memory.
+  // Hides the pointer from the compiler, which otherwise treats the 32-bit counts as registers and spills them.
   __asm__("" : "+r"(counts.wide) : : "memory");
   int pixel_class[P];
 #pragma GCC unroll 3
@@ -260,7 +261,7 @@ void bconv(const BConvJob& job) {
 
 // ---------------------------------------------------------------- roofline
 
-// A word of 3 pixels x 32 channels a round. The bytes overflow, which costs nothing.
+// One word of 3 pixels x 32 channels per round. The byte sums overflow, which does not matter here.
 int64_t roofline(int64_t rounds) {
   uint8x16_t acc[kLargestTile][kVectors];
   uint8x16_t activation[kLargestTile];
@@ -276,7 +277,7 @@ int64_t roofline(int64_t rounds) {
     for (int p = 0; p < kLargestTile; ++p) {
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
-        __asm__ volatile("" : "+w"(activation[p]));  // a new value, as far as the compiler knows
+        __asm__ volatile("" : "+w"(activation[p]));  // the compiler must assume a new value
         acc[p][v] = vaddq_u8(acc[p][v], vcntq_u8(veorq_u8(activation[p], weight)));
       }
     }

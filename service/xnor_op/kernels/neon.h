@@ -1,5 +1,5 @@
-// The parts of the NEON kernel sets that live in neon_stem.cc, neon_pointwise.cc, neon_pointwise_i8.cc and, for CPUs
-// with dot products of 8 bits, neondot_stem.cc and neondot_pointwise_i8.cc.
+// The parts of the NEON kernel sets that are in neon_stem.cc, neon_pointwise.cc, neon_pointwise_i8.cc and, for CPUs
+// with 8-bit dot products, in neondot_stem.cc and neondot_pointwise_i8.cc.
 #pragma once
 
 #include "kernel.h"

@@ -1,12 +1,13 @@
-// 8-bit 1x1 convolutions on AArch64, for any instructions that multiply and add registers of 16 bytes.
+// 8-bit 1x1 convolutions on AArch64. The instructions that multiply and add registers of 16 bytes are a template
+// parameter.
 //
-// The input channels lie along the registers, 16 of a pixel and 16 of an output channel's weights. Nothing is broadcast
-// that way, which bytes would take an instruction of their own for; the price is that each sum is 4 partial ones, to be
-// added up at the end of a tile, 3 instructions for 4 outputs. A tile of 4 pixels x 4 output channels keeps 16 sums in
-// registers, and goes through a block's groups of 4 before the next tile, so that a line of the output is complete
-// while it is in the cache.
+// A register holds 16 input channels: of a pixel, or of the weights of one output channel. So no broadcast is needed,
+// which would be a separate instruction for bytes. The cost is that each sum consists of 4 partial sums. They are added
+// at the end of a tile, in 3 instructions for 4 outputs. A tile of 4 pixels x 4 output channels keeps 16 sums in
+// registers. All groups of 4 output channels in a block are computed before the next tile, so that a cache line of the
+// output is completed while it is in the cache.
 //
-// Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
+// Included by files compiled for one ISA: everything here has internal linkage (see kernel.h).
 #pragma once
 
 #include <arm_neon.h>
@@ -16,7 +17,7 @@
 namespace bireal {
 namespace {
 
-constexpr int kChunk = 16;  // input channels a register
+constexpr int kChunk = 16;  // input channels per register
 constexpr int kGroup = 4;   // output channels whose sums are in registers at a time
 constexpr int kBlock = 16;  // output channels of a weight block
 constexpr int kTile = 4;    // pixels
@@ -29,7 +30,7 @@ size_t layout_bytes(int out_channels, int channels) {
   return pixel_pitch(channels) * kBlock * ((static_cast<size_t>(out_channels) + kBlock - 1) / kBlock);
 }
 
-// Layout: [group][chunk][4 output channels][16 input channels]; zero beyond the real ones.
+// Layout: [group][chunk][4 output channels][16 input channels]. Channels beyond the last are zero.
 void layout(const void* weights, int out_channels, int channels, void* out) {
   const auto* from = static_cast<const int8_t*>(weights);
   auto* to = static_cast<int8_t*>(out);
@@ -45,7 +46,8 @@ void layout(const void* weights, int out_channels, int channels, void* out) {
   }
 }
 
-// Each of 16 values times the factor, rounded. All are within 127: the low byte of an integer is all of it.
+// Multiplies 16 values by the factor and rounds them. All results are within -127 to 127, so the low byte of each
+// integer is enough.
 inline int8x16_t round_chunk(const float* x, float factor) {
   int16x8_t halves[2];
   for (int i = 0; i < 2; ++i) {
@@ -56,7 +58,7 @@ inline int8x16_t round_chunk(const float* x, float factor) {
   return vuzp1q_s8(vreinterpretq_s8_s16(halves[0]), vreinterpretq_s8_s16(halves[1]));
 }
 
-// Of the magnitudes' bits, lane by lane.
+// Maximum of `most` and of the magnitude bits of a chunk, per lane.
 inline int32x4_t most_of_chunk(const float* x, int32x4_t most) {
   const int32x4_t magnitude = vdupq_n_s32(0x7fffffff);
   for (int i = 0; i < kChunk; i += 4) {
@@ -69,7 +71,7 @@ void prepare(const float* x, int64_t count, int channels, void* out, float* step
   auto* q = static_cast<int8_t*>(out);
   const int whole = channels / kChunk * kChunk;
   for (int64_t p = 0; p < count; ++p, x += channels, q += pixel_pitch(channels)) {
-    float rest[kChunk] = {};  // what is left of a pixel, and zeros
+    float rest[kChunk] = {};  // remaining channels of a pixel, padded with zeros
     __builtin_memcpy(rest, x + whole, sizeof(float) * (channels - whole));
     int32x4_t most = most_of_chunk(rest, vdupq_n_s32(0));
     for (int c = 0; c < whole; c += kChunk) most = most_of_chunk(x + c, most);
@@ -80,7 +82,7 @@ void prepare(const float* x, int64_t count, int channels, void* out, float* step
   }
 }
 
-// The first `valid` of 4 lanes, at least one.
+// Stores the first `valid` of 4 lanes. `valid` is at least 1.
 inline void store_lanes(float* to, float32x4_t value, int valid) {
   if (valid >= kGroup) {
     vst1q_f32(to, value);
@@ -91,10 +93,11 @@ inline void store_lanes(float* to, float32x4_t value, int valid) {
   if (valid > 2) vst1q_lane_f32(to + 2, value, 2);
 }
 
-// Products::add adds the products of P pixels and one output channel, 16 input channels, to their sums.
+// Products::add multiplies 16 input channels of P pixels by the weights of one output channel, and adds the products to
+// the sums of these pixels.
 template <typename Products, int P>
 inline __attribute__((always_inline)) void tile(const PointwiseJob& job, const int8_t* w, int first, int64_t pixel) {
-  // What is read of the job after a store, which might have changed it as far as the compiler knows.
+  // Local copies of members of the job: after a store to y, the compiler must assume that the job has changed.
   const size_t pitch = job.pitch;
   const size_t y_pitch = job.out_channels;
   const float* const scale = job.scale;

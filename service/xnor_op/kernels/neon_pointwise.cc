@@ -1,9 +1,9 @@
-// Real-valued 1x1 convolutions of the NEON kernel set in float32: pixels times a matrix. Those of 8 bits are in
+// Real-valued 1x1 convolutions of the NEON kernel set in float32: pixels times a matrix. The 8-bit ones are in
 // neon_pointwise_i8.cc.
 //
-// 4 output channels a register, tiles of 4 pixels x 16 channels: 16 sums, 4 weights, and 4 channels of each pixel,
-// which FMLA takes one at a time from a lane. A score map, one output channel, would leave 15 of 16 lanes idle: there
-// the input channels lie along the lanes.
+// 4 output channels per register, tiles of 4 pixels x 16 channels. The registers hold 16 sums, 4 weights, and 4
+// channels of each pixel; FMLA takes these channels one at a time from a lane. For a score map (one output channel), 15
+// of 16 lanes would be idle, so there the lanes hold input channels.
 #include <arm_neon.h>
 
 #include "neon.h"
@@ -20,7 +20,7 @@ size_t layout_bytes(int out_channels, int channels) {
   return sizeof(float) * channels * kBlock * ((static_cast<size_t>(out_channels) + kBlock - 1) / kBlock);
 }
 
-// Layout: [block][channel][16 output channels]; one output channel: [channel].
+// Layout: [block][channel][16 output channels]. With one output channel: [channel].
 void layout(const void* weights, int out_channels, int channels, void* out) {
   if (out_channels == 1) {
     __builtin_memcpy(out, weights, sizeof(float) * channels);
@@ -37,7 +37,7 @@ void layout(const void* weights, int out_channels, int channels, void* out) {
   }
 }
 
-// Adds an input channel, lane kLane of each pixel's values.
+// Adds one input channel: lane kLane of the values of each pixel.
 template <int kLane, int P>
 inline __attribute__((always_inline)) void add_channel(float32x4_t (&sum)[P][kVectors], const float32x4_t (&values)[P],
                                                        const float* w) {
@@ -99,7 +99,7 @@ __attribute__((noinline)) int64_t tiles(const PointwiseJob& job, const float* we
 }
 
 void run_scores(const PointwiseJob& job) {
-  constexpr int kSums = 4;  // the latency of an FMLA, at two a cycle and two cycles from sum to sum
+  constexpr int kSums = 4;  // covers the latency of FMLA: 2 per cycle, 2 cycles from sum to sum
   const auto* w = static_cast<const float*>(job.weights);
   const auto* x = static_cast<const float*>(job.pixels);
   for (int64_t p = 0; p < job.count; ++p, x += job.channels) {

@@ -1,9 +1,9 @@
 // The real-valued parts of the NEON kernel set: stem and pooling.
 //
-// Stem: 4 output channels a register, one pixel value for all of them, tiles of 4 pixels x 16 channels: 16 sums, 4
-// weights, 1 broadcast. float32: FMLA, 4 multiply-accumulates. int16: SMLAL and SMLAL2, 4 multiply-accumulates an
-// instruction of 16-bit values into 32 bits, exact. There is no int8 form: the dot products of 8 bits are no part of
-// the baseline. Where a CPU has them, neondot_stem.cc takes the place of int16.
+// Stem: 4 output channels per register, one pixel value for all of them, tiles of 4 pixels x 16 channels: 16 sums, 4
+// weights, 1 broadcast. float32: FMLA, 4 multiply-accumulates. int16: SMLAL and SMLAL2, 4 multiply-accumulates per
+// instruction of 16-bit values into 32 bits, which is exact. There is no int8 kernel, because 8-bit dot products are
+// not part of the baseline. On CPUs that have them, neondot_stem.cc replaces the int16 kernel.
 #include <arm_neon.h>
 
 #include "neon.h"
@@ -106,7 +106,8 @@ void neon_max_pool_row(const float* const* rows, int count, int width, int chann
       float32x4_t best = vld1q_f32(rows[0] + static_cast<size_t>(begin) * channels + c);
       for (int r = 0; r < count; ++r) {
         for (int x = begin; x < end; ++x) {
-          // Not FMAX, which would make a NaN of the row win: the larger of two values, as the other kernels take it.
+          // FMAX is not used, because it returns NaN if the value of the row is NaN. As in the other kernels, the value
+          // only replaces the maximum if it is larger.
           const float32x4_t value = vld1q_f32(rows[r] + static_cast<size_t>(x) * channels + c);
           best = vbslq_f32(vcgtq_f32(value, best), value, best);
         }
@@ -130,7 +131,7 @@ void neon_avg_pool_row(const float* top, const float* bottom, int width, int cha
   for (int x = 0; x < width; x += 2, out += channels) {
     const bool pair = x + 1 < width;
     const float factor = 1.0f / static_cast<float>((pair ? 2 : 1) * (bottom == nullptr ? 1 : 2));
-    const float* parts[4];  // in reading order
+    const float* parts[4];  // in row-major order
     int count = 0;
     const size_t at = static_cast<size_t>(x) * channels;
     parts[count++] = top + at;

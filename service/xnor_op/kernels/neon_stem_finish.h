@@ -1,7 +1,6 @@
-// The end of a stem's tile, which the kernels for AArch64 share: sums of a pixel and a block of channels -> its
-// outputs.
+// Epilogue of a stem tile, shared by the kernels for AArch64: sums of a pixel and a block of channels -> outputs.
 //
-// Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
+// Included by files compiled for one ISA: everything here has internal linkage (see kernel.h).
 #pragma once
 
 #include <arm_neon.h>
@@ -15,7 +14,7 @@ constexpr int kLanes = 4;
 constexpr int kBlock = kNeonStemBlock;
 constexpr int kVectors = kBlock / kLanes;
 
-// Channels [first, first + 16) of pixel ox.
+// Computes channels [first, first + 16) of pixel ox.
 inline void finish_pixel(const StemRowJob& job, int first, int ox, const float32x4_t (&sum)[kVectors]) {
   const float* const scale = job.scale + first;
   const float* const offset = job.offset + static_cast<size_t>(job.column_class[ox]) * job.padded_channels + first;

@@ -1,5 +1,5 @@
-// 8-bit 1x1 convolutions of the kernel set for AArch64 with dot products of 8 bits, which is NEON's but for them: SDOT
-// adds 4 products to each of 4 sums, 16 in one instruction.
+// 8-bit 1x1 convolutions of the kernel set for AArch64 with 8-bit dot products. SDOT adds 4 products to each of 4 sums:
+// 16 products in one instruction. This file and neondot_stem.cc are the only differences from the NEON set.
 #include "neon_eight_bits.h"
 
 #include "neon.h"

@@ -1,12 +1,14 @@
-// The stem with 16-bit weights where AArch64 has dot products of 8 bits.
+// The stem with 16-bit weights for AArch64 with 8-bit dot products.
 //
-// UDOT adds 4 products of bytes to each of 4 sums. Pixels are bytes, and a weight is two of them, made positive:
+// UDOT adds 4 products of bytes to each of 4 sums. Pixels are bytes. A weight is made positive and split into two
+// bytes:
 //   w + 2^15 = 2^8 * high + low,   sum w * pixel = 2^8 * sum high * pixel + sum low * pixel - 2^15 * sum pixel
-// The high bytes come first, and their sums are shifted before the low ones are added to them. All is modulo 2^32, and
-// so is exact where the sum itself fits (stem.h says that it does). That is 8 multiply-accumulates an instruction, of
-// which a Neoverse N1 begins two a cycle, where SMLAL does 4, one a cycle.
+// The products of the high bytes are summed first. These sums are shifted before the products of the low bytes are
+// added. All arithmetic is modulo 2^32, so the result is exact if the sum itself fits, which stem.h shows. This gives 8
+// multiply-accumulates per instruction, and a Neoverse N1 starts two instructions per cycle. SMLAL gives 4, and one
+// starts per cycle.
 //
-// Tiles of 4 pixels x 16 channels: 16 sums, 4 of pixels, 4 pixels, 4 weights.
+// Tiles of 4 pixels x 16 channels: registers for 16 sums of products, 4 sums of pixels, 4 pixels and 4 weights.
 #include <arm_neon.h>
 
 #include "neon.h"
@@ -17,21 +19,21 @@ namespace bireal {
 namespace {
 
 constexpr int kTile = 4;              // pixels
-constexpr int kPerLane = 4;           // values of a pixel's row that a lane multiplies in one instruction
-constexpr int kChunk = 2 * kPerLane;  // and that are loaded at a time
+constexpr int kPerLane = 4;           // values of an input row that a lane multiplies in one instruction
+constexpr int kChunk = 2 * kPerLane;  // values of an input row that are loaded at a time
 constexpr int kStepBytes = kBlock * kPerLane;
 
 constexpr int chunks_of(int kernel) { return (kernel * kColors + kChunk - 1) / kChunk; }
 
-// One byte each of a block's weights in one row of the filter.
+// Bytes of one half (high or low) of a block's weights in one filter row.
 constexpr size_t row_bytes(int kernel) { return static_cast<size_t>(chunks_of(kernel)) * kChunk * kBlock; }
 
 size_t layout_bytes(int out_channels, int kernel) {
   return 2 * kernel * row_bytes(kernel) * ((static_cast<size_t>(out_channels) + kBlock - 1) / kBlock);
 }
 
-// Layout: [block][high, low][filter row][step][16 channels][4 values]. The weights beyond a row are zero, in two bytes
-// as all: whatever pixels lie beside them do not matter.
+// Layout: [block][high, low][filter row][step][16 channels][4 values]. The weights beyond a filter row are zero, stored
+// in two bytes like all others, so the pixels at these positions do not matter.
 void layout(const void* weights, int out_channels, int kernel, void* out) {
   const int run = kernel * kColors;
   const auto* from = static_cast<const int16_t*>(weights);
@@ -53,7 +55,7 @@ void layout(const void* weights, int out_channels, int kernel, void* out) {
   }
 }
 
-// Adds 4 values of each pixel, lane kLane.
+// Adds one step: lane kLane, with 4 values, of each pixel.
 template <int kLane, int P>
 inline __attribute__((always_inline)) void add_step(uint32x4_t (&sum)[P][kVectors], const uint8x8_t (&values)[P],
                                                     const uint8_t* w) {
@@ -74,7 +76,7 @@ __attribute__((noinline)) int stem_tiles(const StemRowJob& job, int first, int o
   const auto* low = high + job.kernel * row;
   for (; ox + P <= job.out_width; ox += P) {
     uint32x4_t sum[P][kVectors];
-    uint32x2_t pixels[P];  // two sums of them
+    uint32x2_t pixels[P];  // two partial sums of the values of each pixel
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       pixels[p] = vdup_n_u32(0);

@@ -1,9 +1,10 @@
-// What the kernels without a vector popcount share: a table of 16 bytes a nibble, and activations as table offsets.
+// Shared by the kernels that count bits with table lookups (avx2.cc, avx512bw.cc): the tables of 16 bytes, one for each
+// nibble, and the conversion of activations to table offsets.
 //
-// A nibble a of the ACTIVATION picks one of 16 tables, rows[a][i] = popcount(a ^ i); the nibbles of the weights of many
-// output channels, one in a byte, are the indices i that a byte shuffle looks up.
+// A nibble a of the activation selects one of 16 tables, rows[a][i] = popcount(a ^ i). The indices i of the byte
+// shuffle are the nibbles of the weights of many output channels, one nibble per byte.
 //
-// Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
+// Included by files compiled for one ISA: everything here has internal linkage (see kernel.h).
 #pragma once
 
 #include <immintrin.h>
@@ -13,9 +14,9 @@
 namespace bireal {
 namespace {
 
-constexpr int kNibbles = 8;           // of a word
-constexpr int kWordsToBytes = 7;      // words until bytes could overflow: 56 lookups add at most 4 each
-constexpr int kWordsTo16Bits = 2047;  // words until 16 bits could overflow: 65535 / 32
+constexpr int kNibbles = 8;           // per word
+constexpr int kWordsToBytes = 7;      // words before bytes could overflow: 56 lookups add at most 4 each
+constexpr int kWordsTo16Bits = 2047;  // words before 16 bits could overflow: 65535 / 32
 
 struct alignas(64) Tables {
   uint8_t rows[16][16];
@@ -33,15 +34,15 @@ constexpr Tables make_tables() {
 
 constexpr Tables kTables = make_tables();
 
-constexpr int kNibbleBlock = 64;  // output channels of a block of weights, one a byte
+constexpr int kNibbleBlock = 64;  // output channels of a weight block, one per byte
 
-// Layout: [block of 64 channels][tap][word][nibble][64 bytes], one nibble a byte: 2 bits of memory a weight.
+// Layout: [block of 64 channels][tap][word][nibble][64 bytes], one nibble per byte: 2 bits of memory per weight.
 size_t nibble_layout_bytes(int out_channels, int taps, int words) {
   const size_t blocks = (static_cast<size_t>(out_channels) + kNibbleBlock - 1) / kNibbleBlock;
   return blocks * taps * words * kNibbles * kNibbleBlock;
 }
 
-// byte_of_channel: which of the 64 bytes is a channel's.
+// byte_of_channel: returns which of the 64 bytes belongs to a channel of the block.
 void nibble_layout(const uint32_t* weights, int out_channels, int taps, int words, int (*byte_of_channel)(int),
                    void* out) {
   auto* to = static_cast<uint8_t*>(out);
@@ -70,12 +71,12 @@ inline RowSpan rows_read(const BConvJob& job) {
   return {first, static_cast<size_t>(job.row_end - 1 - job.row_begin) * job.stride + job.kernel};
 }
 
-// One output row of a block of channels, as the tiles see it.
+// One output row of a block of channels, as input of the tiles.
 struct RowContext {
   const BConvJob& job;
   const uint8_t* weights;  // of the block, from the first valid filter row on
-  const uint8_t* corner;   // table offsets under output pixel 0, first valid filter row
-  size_t pitch;            // bytes of a spread row
+  const uint8_t* corner;   // table offsets at output pixel 0, first valid filter row
+  size_t pitch;            // bytes per row of table offsets
   int filter_rows;
   int run;  // words of a filter row
   int first_channel;
@@ -85,7 +86,7 @@ struct RowContext {
 
 size_t offsets_bytes(const BConvJob& job) { return rows_read(job).count * (job.width + 2) * job.words * kNibbles + 64; }
 
-// words -> table offsets: 8 bytes a word, nibble << 4, lowest nibble first.
+// Converts words to table offsets: 8 bytes per word, nibble << 4, lowest nibble first.
 void spread(const uint32_t* bits, size_t words, uint8_t* out) {
   size_t i = 0;
   const __m128i high = _mm_set1_epi8(static_cast<char>(0xf0));

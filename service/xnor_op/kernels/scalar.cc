@@ -1,4 +1,5 @@
-// Portable kernels: plain C++, baseline flags, any CPU. The fallback, and the shape the fast ones follow.
+// Portable kernels: plain C++, baseline compiler flags, any CPU. They are the fallback and show the structure of the
+// fast kernels.
 #include "scalar.h"
 #include "../epilogue.h"
 #include "kernel.h"
@@ -8,8 +9,8 @@ namespace {
 
 constexpr int kWordBits = 32;
 
-// Bits set in a 64-bit word. Baseline x86-64 has no POPCNT instruction and the compiler would call a function,
-// hence the sum by halves (12 operations); AArch64 has CNT in its baseline.
+// Number of set bits in a 64-bit word. Baseline x86-64 has no POPCNT instruction, and the compiler would call a
+// function, so the bits are added in groups (12 operations). The baseline of AArch64 has CNT.
 inline int popcount64(uint64_t x) {
 #if defined(__aarch64__) || defined(__POPCNT__)
   return __builtin_popcountll(x);
@@ -21,7 +22,8 @@ inline int popcount64(uint64_t x) {
 #endif
 }
 
-// popcount(a xor w) over `words` 32-bit words. Pointers are 4-byte aligned only: pairs go through memcpy.
+// popcount(a xor w) over `words` 32-bit words. Pointers are only 4-byte aligned, so pairs of words are read with
+// memcpy.
 inline int different_bits(const uint32_t* a, const uint32_t* w, int words) {
   int count = 0;
   int i = 0;
@@ -64,7 +66,7 @@ size_t no_scratch(const BConvJob&) { return 0; }
 
 void bconv(const BConvJob& job) {
   const int pad = job.kernel / 2;
-  const int run = job.kernel * job.words;  // words of one filter row; contiguous in the map too
+  const int run = job.kernel * job.words;  // words of one filter row; they are also contiguous in the map
   const size_t pitch = static_cast<size_t>(job.width + 2) * job.words;
   const auto* weights = static_cast<const uint32_t*>(job.weights);
   for (int oy = job.row_begin; oy < job.row_end; ++oy) {
@@ -74,7 +76,7 @@ void bconv(const BConvJob& job) {
     for (int ox = 0; ox < job.out_width; ++ox) {
       const int column_class = border_class(ox, job.stride, pad, job.width);
       const int pixel_class = row_class * kBorderClasses + column_class;
-      const int skipped = (column_class & 1) * job.words;  // words of a first filter column outside
+      const int skipped = (column_class & 1) * job.words;  // words of the first filter column if it is outside
       const int valid = run - skipped - (column_class >> 1) * job.words;
       // Row iy of the map is row iy + 1 of bits; tap t of output row oy reads iy = oy * stride - pad + t.
       const uint32_t* corner = job.bits + (static_cast<size_t>(oy) * job.stride + 1 - pad) * pitch +
@@ -124,7 +126,7 @@ void stem_layout(const void* weights, int out_channels, int kernel, void* out) {
   }
 }
 
-// T: element of rows and weights; Sum: float, or int32 whose bound stem.cc checks when the weights are read.
+// T: element type of rows and weights. Sum: float, or int32, which holds the sums of any int16 weights (see stem.h).
 template <typename T, typename Sum>
 void stem_row(const StemRowJob& job) {
   constexpr int kChunk = 32;

@@ -1,4 +1,4 @@
-// Portable kernels that stand in where another set has none.
+// Portable kernels that the operators use if the kernel set in use has none of its own.
 #pragma once
 
 #include "kernel.h"

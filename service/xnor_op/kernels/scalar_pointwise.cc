@@ -1,4 +1,4 @@
-// Portable products of pixels and a matrix, for every set that has none of its own.
+// Portable products of pixels and a matrix, for the kernel sets that have none of their own.
 #include <math.h>
 
 #include "scalar.h"
@@ -32,13 +32,13 @@ void prepare_i8(const float* x, int64_t count, int channels, void* out, float* s
     step[p] = scale.step;
     for (int c = 0; c < channels; ++c) {
       const float value = x[c] * scale.factor;
-      // The comparison is false for what is not finite. nearbyint rounds halves to even.
+      // The comparison is false for values that are not finite. nearbyintf rounds half to even.
       q[c] = fabsf(value) < 128.0f ? static_cast<int8_t>(nearbyintf(value)) : int8_t(0);
     }
   }
 }
 
-// T: of the weights, and of integer pixels; Sum: float or int32.
+// T: element type of weights and pixels. Sum: float or int32.
 template <typename T, typename Sum>
 void run(const PointwiseJob& job) {
   const auto* weights = static_cast<const T*>(job.weights);

@@ -1,10 +1,11 @@
-// The stem's weight layout of the vector kernels: [block of channels][filter row][step][channel][tap of the step].
+// Weight layout of the stem in the vector kernels: [block of channels][filter row][step][channel][tap of the step].
 //
-// A step is what one instruction multiplies in a lane: 1 float32 tap-colour, 2 int16 ones or 4 int8 ones. The taps and
-// colours of a filter row are one run of kernel * 3 values, as the pixels under them are in the image; a run that does
-// not fill its last step ends with zero weights, and the (finite, allocated) pixels beside those do not matter.
+// A step is what one instruction multiplies in a lane: 1 float32 value, 2 int16 values or 4 int8 values. The taps and
+// colours of a filter row are one run of kernel * 3 values, like the pixels at these positions of the image. If a run
+// does not fill its last step, the step ends with zero weights. The pixels there do not matter, but they are allocated
+// and finite.
 //
-// Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
+// Included by files compiled for one ISA: everything here has internal linkage (see kernel.h).
 #pragma once
 
 #include <stddef.h>

@@ -1,6 +1,6 @@
-// The way of a tile of pixels through the filter, which the kernels that count a row of the filter at once share.
+// Loop of a tile of pixels over the filter taps, shared by the kernels that count a whole filter row at once.
 //
-// Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
+// Included by files compiled for one ISA: everything here has internal linkage (see kernel.h).
 #pragma once
 
 #include <stddef.h>
@@ -8,17 +8,17 @@
 namespace bireal {
 namespace {
 
-// Pixels [kFrom, kTo) of a tile, as a type: how many there are decides which registers are used.
+// Pixels [kFrom, kTo) of a tile, as a type, because their number determines which registers are used.
 template <int kFromPixel, int kToPixel>
 struct Pixels {
   static constexpr int kFrom = kFromPixel;
   static constexpr int kTo = kToPixel;
 };
 
-// count(Pixels<from, to>(), in, w, words) for all taps inside the image: a whole filter row at once, and in tiles at an
-// edge, whose first or last pixel lacks a filter column (3x3 only), each filter column for the pixels that have it.
-// `in` and `w`: of the tile's first pixel and of the first valid filter row; `column` and `weight_column`: from a filter
-// column to the next one.
+// Calls count(Pixels<from, to>(), in, w, words) for all taps inside the image, usually for a whole filter row at once.
+// At an edge, the first or last pixel of a tile lacks a filter column (3x3 only). Then count is called for each filter
+// column, with the pixels that have it. `in` and `w` point to the first pixel of the tile and to the first valid filter
+// row. `column` and `weight_column` are the distances from one filter column to the next.
 template <int P, typename Row, typename In, typename Weight, typename Count>
 inline __attribute__((always_inline)) void for_taps(const Row& row, bool skip_first, bool skip_last, const In* in,
                                                     const Weight* w, size_t column, size_t weight_column,

@@ -1,6 +1,6 @@
-// The layout of weights for kernels that count words: 32 output channels side by side, one word of each.
+// Weight layout for kernels that count words: one word of each of 32 output channels, side by side.
 //
-// Included by files compiled for one ISA: everything here has internal linkage (kernel.h says why).
+// Included by files compiled for one ISA: everything here has internal linkage (see kernel.h).
 #pragma once
 
 #include <stddef.h>
@@ -9,7 +9,7 @@
 namespace bireal {
 namespace {
 
-constexpr int kWordBlock = 32;  // output channels of a block: their signs are one word of bits_out
+constexpr int kWordBlock = 32;  // output channels of a block; their signs form one word of bits_out
 
 // Layout: [block][tap][word][32 channels]; channels beyond the last are zero.
 inline size_t word_layout_bytes(int out_channels, int taps, int words) {

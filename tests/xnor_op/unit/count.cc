@@ -1,6 +1,7 @@
-// One run of each operator on a fixed geometry, for counting instructions: valgrind --tool=callgrind
-// --toggle-collect=bireal_measured --dump-after=bireal_measured makes one count a line that this program prints.
-// The kernel is the one that BIREAL_KERNEL names. One thread; what the operators keep between runs is warm.
+// Runs each operator on fixed geometries, to count instructions. With valgrind --tool=callgrind
+// --toggle-collect=bireal_measured --dump-after=bireal_measured there is one count for each line that this program
+// prints. BIREAL_KERNEL selects the kernel. There is one thread, and the memory that operators keep between runs is
+// already allocated.
 #include <cstdio>
 #include <functional>
 #include <memory>
@@ -18,7 +19,7 @@
 
 using namespace bireal;
 
-// A name that the profiler finds, whatever the compiler does to the rest.
+// Not inlined and with C linkage, so that the profiler finds this name.
 extern "C" __attribute__((noinline)) void bireal_measured(const std::function<void()>& work) { work(); }
 
 namespace {
@@ -31,7 +32,7 @@ class InTurn final : public Executor {
 };
 
 void measure(const char* name, const std::function<void()>& work) {
-  work();  // scratch memory is allocated once a thread
+  work();  // allocates the scratch memory of the thread
   bireal_measured(work);
   std::printf("%s\n", name);
 }
@@ -42,7 +43,7 @@ void bconv(const char* name, int channels, int out_channels, int side, int kerne
   const MapShape in = {1, side, side, channels};
   const int out_side = (side + stride - 1) / stride;
   const MapShape out = {1, out_side, out_side, out_channels};
-  std::vector<uint32_t> bits(in.bits_words());  // values do not change the count: their border need not be zero
+  std::vector<uint32_t> bits(in.bits_words());  // values do not affect the count, so the border need not be zero
   std::vector<uint32_t> weights(static_cast<size_t>(out_channels) * kernel * kernel * words);
   for (uint32_t& word : bits) word = static_cast<uint32_t>(engine());
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -56,8 +57,9 @@ void bconv(const char* name, int channels, int out_channels, int side, int kerne
   const TensorView bits_view = view(DType::kInt32, in.bits_shape(), bits);
   const TensorView residual = view(DType::kFloat32, out.shape(), shortcut);
   const TensorView affine = view(DType::kFloat32, {out_channels}, ones);
-  const BConv op({channels, kernel, stride}, bits_view, view(DType::kInt32, {out_channels, kernel, kernel, words}, weights),
-                 affine, affine, &residual, active_kernels());
+  const BConv op({channels, kernel, stride}, bits_view,
+                 view(DType::kInt32, {out_channels, kernel, kernel, words}, weights), affine, affine, &residual,
+                 active_kernels());
   measure(name,
           [&] { op.run(bits_view, &residual, op.prepare(bits_view, &residual), y.data(), bits_out.data(), InTurn()); });
 }
@@ -66,13 +68,13 @@ template <typename Weight>
 void stem(const char* name, DType dtype, int side) {
   constexpr int kOut = 64;
   const std::vector<uint8_t> pixels(static_cast<size_t>(side) * side * 3, 100);
-  const std::vector<Weight> weights(static_cast<size_t>(kOut) * 7 * 7 * 3, 300);  // beyond int8
+  const std::vector<Weight> weights(static_cast<size_t>(kOut) * 7 * 7 * 3, 300);  // does not fit int8
   const std::vector<float> ones(kOut, 1.0f);
   const std::vector<float> mean(3, 100.0f);
   const TensorView image = view(DType::kUInt8, {1, side, side, 3}, pixels);
   const TensorView affine = view(DType::kFloat32, {kOut}, ones);
-  const Stem op({2, 1}, image, view(dtype, {kOut, 7, 7, 3}, weights), affine, affine,
-                view(DType::kFloat32, {3}, mean), active_kernels());
+  const Stem op({2, 1}, image, view(dtype, {kOut, 7, 7, 3}, weights), affine, affine, view(DType::kFloat32, {3}, mean),
+                active_kernels());
   const MapShape out = op.prepare(image);
   std::vector<float> y(out.elements());
   std::vector<uint32_t> bits(out.bits_words());
@@ -93,7 +95,7 @@ void pack_and_pool(const char* pack_name, const char* pool_name, int channels, i
   measure(pool_name, [&] { pool.run(map, out, y.data(), active_kernels(), InTurn()); });
 }
 
-// slopes: of a leaky clip in front; no such clip without any. float16's 0x3c00 is 1.
+// slopes: slope of a leaky clip before the convolution; empty: no clip. In float16, 0x3c00 is 1.
 template <typename Weight>
 void pointwise(const char* name, DType dtype, Weight weight, int channels, int out_channels, int side,
                const std::vector<float>& slopes = {}) {
@@ -126,7 +128,7 @@ int main() {
   bconv("bconv 3x3 64>64 14x14", 64, 64, 14, 3);
   bconv("bconv 3x3 256>256 7x7", 256, 256, 7, 3);
   bconv("bconv 1x1 64>256 14x14", 64, 256, 14, 1);
-  bconv("bconv 3x3 100>100 9x9", 100, 100, 9, 3);  // tails of words, of blocks and of tiles
+  bconv("bconv 3x3 100>100 9x9", 100, 100, 9, 3);  // incomplete words, blocks and tiles
   bconv("bconv 3x3 64>128 14x14, stride 2", 64, 128, 14, 3, 2);
   stem<int16_t>("stem int16 32x32", DType::kInt16, 32);
   stem<float>("stem float32 32x32", DType::kFloat32, 32);

@@ -1,10 +1,11 @@
-// Portable stand-ins for what the AVX-512 kernels ask of the CPU, so that their code runs, and is watched by the
-// sanitizers, on CPUs that have AVX2 alone, such as those of CI may be. tests/xnor_op/emulated.py puts `emulated::` in
-// the place of `_mm512_` in a copy of the kernels; nothing of this is in the shipped build.
+// Portable replacements for the AVX-512 intrinsics that the kernels use. With them the kernels run, under the
+// sanitizers, on CPUs that have only AVX2, such as those of CI may be. tests/xnor_op/emulated.py replaces `_mm512_`
+// with `emulated::` in a copy of the kernels. Nothing of this is in the shipped build.
 //
-// Each does what Intel's manual says of the instruction, lane by lane, on the compiler's own vectors. Memory is touched
-// by memcpy, for masked lanes one by one: AddressSanitizer sees them all, which it does not on AVX-512. Reads that must
-// be aligned end the process where they are not.
+// Each function does what Intel's manual specifies for the instruction, lane by lane, on the vector types of the
+// compiler. Memory is accessed with memcpy, and lane by lane if there is a mask. So AddressSanitizer checks every
+// access, which it does not do for masked AVX-512 instructions. A load that must be aligned aborts the process if it is
+// not.
 #pragma once
 
 #include <immintrin.h>
@@ -15,7 +16,7 @@
 #include <cstdlib>
 #include <cstring>
 
-// Calls, not code in place: the kernels' unrolled loops would take minutes to compile.
+// Not inlined, because the unrolled loops of the kernels would then take minutes to compile.
 #define EMULATED [[gnu::noinline, maybe_unused]]
 
 namespace {
@@ -80,7 +81,9 @@ EMULATED void mask_storeu_epi32(void* at, __mmask16 mask, __m512i value) {
     if ((mask >> k & 1) != 0) std::memcpy(static_cast<char*>(at) + 4 * k, &lane, 4);
   }
 }
-EMULATED void mask_storeu_ps(void* at, __mmask16 mask, __m512 value) { mask_storeu_epi32(at, mask, as<__m512i>(value)); }
+EMULATED void mask_storeu_ps(void* at, __mmask16 mask, __m512 value) {
+  mask_storeu_epi32(at, mask, as<__m512i>(value));
+}
 
 EMULATED void mask_storeu_epi8(void* at, __mmask16 mask, __m128i value) {
   uint8_t lanes[16];
@@ -119,7 +122,7 @@ EMULATED float cvtss_f32(__m512 value) { return value[0]; }
 EMULATED __m512 add_ps(__m512 a, __m512 b) { return a + b; }
 EMULATED __m512 sub_ps(__m512 a, __m512 b) { return a - b; }
 EMULATED __m512 mul_ps(__m512 a, __m512 b) { return a * b; }
-EMULATED __m512 max_ps(__m512 a, __m512 b) { return a > b ? a : b; }  // b where one is no number, as the instruction
+EMULATED __m512 max_ps(__m512 a, __m512 b) { return a > b ? a : b; }  // b if either is NaN, like the instruction
 EMULATED __m512 min_ps(__m512 a, __m512 b) { return a < b ? a : b; }
 EMULATED __m512 fmadd_ps(__m512 a, __m512 b, __m512 c) {
   for (int k = 0; k < 16; ++k) c[k] = std::fma(a[k], b[k], c[k]);
@@ -181,7 +184,7 @@ EMULATED int reduce_max_epi32(__m512i a) {
   return most;
 }
 
-EMULATED float reduce_add_ps(__m512 a) {  // halves upon halves, as compilers expand it
+EMULATED float reduce_add_ps(__m512 a) {  // adds one half to the other repeatedly, as compilers expand the intrinsic
   for (int half = 8; half > 0; half /= 2) {
     for (int k = 0; k < half; ++k) a[k] = a[k] + a[k + half];
   }
@@ -191,7 +194,7 @@ EMULATED float reduce_add_ps(__m512 a) {  // halves upon halves, as compilers ex
 // ---------------------------------------------------------------- comparison, conversion
 
 EMULATED __mmask16 cmp_ps_mask(__m512 a, __m512 b, int how) {
-  if (how != _CMP_LT_OQ) std::abort();  // the only one asked for
+  if (how != _CMP_LT_OQ) std::abort();  // the only comparison that the kernels use
   unsigned mask = 0;
   for (int k = 0; k < 16; ++k) mask |= static_cast<unsigned>(a[k] < b[k]) << k;
   return static_cast<__mmask16>(mask);
@@ -208,7 +211,7 @@ EMULATED __m512 cvtepi32_ps(__m512i a) {
   return result;
 }
 
-EMULATED __m512i cvtps_epi32(__m512 a) {  // to the nearest, ties to even; what does not fit is INT32_MIN
+EMULATED __m512i cvtps_epi32(__m512 a) {  // to nearest, ties to even; INT32_MIN if the value does not fit
   I32 lanes{};
   for (int k = 0; k < 16; ++k) {
     const bool fits = a[k] >= -2147483648.0f && a[k] < 2147483648.0f;
@@ -232,12 +235,13 @@ EMULATED __m512i cvtepu16_epi32(__m256i a) {
   return as<__m512i>(lanes);
 }
 
-EMULATED __m512 cvtph_ps(__m256i a) {  // CPUs with AVX2 have it for eight
-  const __m256 halves[2] = {_mm256_cvtph_ps(_mm256_castsi256_si128(a)), _mm256_cvtph_ps(_mm256_extracti128_si256(a, 1))};
+EMULATED __m512 cvtph_ps(__m256i a) {  // CPUs with AVX2 have this conversion for 8 values
+  const __m256 halves[2] = {_mm256_cvtph_ps(_mm256_castsi256_si128(a)),
+                            _mm256_cvtph_ps(_mm256_extracti128_si256(a, 1))};
   return read<__m512>(halves);
 }
 
-// ---------------------------------------------------------------- what the kernels write in assembly
+// ---------------------------------------------------------------- inline assembly of the kernels
 
 EMULATED void vfmadd231ps(__m512& sum, __m512i pixels, __m512i weights) {
   sum = fmadd_ps(as<__m512>(pixels), as<__m512>(weights), sum);

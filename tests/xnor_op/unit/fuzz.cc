@@ -1,6 +1,6 @@
-// Unit tests of the arithmetic, without ONNX Runtime: every kernel that this CPU can run against reference.h, over
-// random geometries that favour the edges of tiles. Buffers are as large as the contract says and not a byte larger,
-// so that the sanitizers, and in a build without them the pages of guard_pages.cc, see any access beyond them.
+// Unit tests of the arithmetic, without ONNX Runtime: compares every kernel that this CPU can run with reference.h, on
+// random geometries that favour the edges of tiles. Buffers have exactly the size that the interface specifies. So the
+// sanitizers, or the guard pages of guard_pages.cc in a build without sanitizers, detect any access beyond them.
 //
 //   bireal_op_fuzz [cases] [seed]
 #include <atomic>
@@ -54,7 +54,7 @@ void fuzz_pack(Random& random, const Kernels& kernels) {
 void fuzz_bconv(Random& random, const Kernels& kernels) {
   reference::Conv conv = {some_side(random),     some_side(random),   some_channels(random),
                           some_channels(random), random.pick({1, 3}), random.pick({1, 2})};
-  if (random.between(0, 9) == 0) {  // weights that are cut by channels
+  if (random.between(0, 9) == 0) {  // weights that are divided by channels
     conv = {random.pick({5, 7, 9}), 7, random.pick({256, 300}), random.pick({256, 270, 320}), 3, random.pick({1, 2})};
   }
   const MapShape in = {random.between(1, 2), conv.height, conv.width, conv.channels};
@@ -102,7 +102,7 @@ void fuzz_bconv(Random& random, const Kernels& kernels) {
   }
 }
 
-// T: int16_t, exact; or float, within rounding.
+// T: int16_t (results must be exact) or float (within rounding).
 template <typename T>
 void fuzz_stem(Random& random, const Kernels& kernels, DType dtype) {
   constexpr bool kInteger = sizeof(T) == sizeof(int16_t);
@@ -113,12 +113,12 @@ void fuzz_stem(Random& random, const Kernels& kernels, DType dtype) {
   std::vector<uint8_t> pixels(in.elements() * in.batch);
   for (uint8_t& pixel : pixels) pixel = static_cast<uint8_t>(random.between(0, 255));
   std::vector<T> weights(static_cast<size_t>(conv.out_channels) * conv.kernel * conv.kernel * 3);
-  const bool small = random.coin();  // fits int8: another kernel
+  const bool small = random.coin();  // fits int8, which selects another kernel
   for (T& weight : weights) weight = static_cast<T>(small ? random.between(-128, 127) : random.between(-32768, 32767));
   std::vector<float> scale = random.normals(conv.out_channels);
   for (float& value : scale) value *= 1e-7f;
   const std::vector<float> bias = random.normals(conv.out_channels);
-  const std::vector<float> mean = {123.5f, 116.25f, 103.75f};  // their sums are exact
+  const std::vector<float> mean = {123.5f, 116.25f, 103.75f};  // values whose sums are exact
   const TensorView image = view(DType::kUInt8, in.shape(), pixels);
   const Stem op({conv.stride, pool}, image, view(dtype, {conv.out_channels, conv.kernel, conv.kernel, 3}, weights),
                 view(DType::kFloat32, {conv.out_channels}, scale), view(DType::kFloat32, {conv.out_channels}, bias),
@@ -183,8 +183,8 @@ void fuzz_global_mean(Random& random) {
   }
 }
 
-// An exception in a task must reach the caller, after all tasks have ended, on whatever thread it happened. Not an
-// OpError, whose text guard_pages.cc cannot hold on AArch64.
+// An exception in a task must reach the caller after all tasks have ended, whatever thread it occurred on. The test
+// throws no OpError, because guard_pages.cc does not support the text of an OpError on AArch64.
 void test_executor_carries_exceptions() {
   std::atomic<int> ended{0};
   bool caught = false;
@@ -199,7 +199,8 @@ void test_executor_carries_exceptions() {
   EXPECT(caught && ended == 10, "ended %d", ended.load());
 }
 
-// An empty batch takes no memory, so that its maps can be as large as any: sizes must not overflow where tasks are cut.
+// An empty batch takes no memory, so its maps can have the largest size. The sizes must not overflow where work is
+// divided into tasks.
 void test_empty_batch_of_the_largest_maps(const Kernels& kernels) {
   constexpr int kSide = (1 << 20) - 2;
   constexpr int kOutChannels = 1 << 16;
@@ -217,7 +218,7 @@ void test_empty_batch_of_the_largest_maps(const Kernels& kernels) {
 int main(int argc, char** argv) {
   const int cases = argc > 1 ? std::atoi(argv[1]) : 150;
   const uint32_t seed = argc > 2 ? static_cast<uint32_t>(std::atoll(argv[2])) : std::random_device()();
-  std::setbuf(stdout, nullptr);  // what was said is not lost where a kernel ends the process
+  std::setbuf(stdout, nullptr);  // no output is lost if a kernel ends the process
   std::printf("seed %u, %d cases a kernel and operator\n", seed, cases);
   test_executor_carries_exceptions();
   for (const Kernels* kernels : usable_kernels()) {

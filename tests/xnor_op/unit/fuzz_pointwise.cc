@@ -14,7 +14,7 @@ double weight_value(uint16_t half) { return reference::half_value(half); }
 
 void make_weight(Random& random, int8_t& weight) { weight = static_cast<int8_t>(random.between(-128, 127)); }
 void make_weight(Random& random, float& weight) { weight = random.normal(); }
-void make_weight(Random& random, uint16_t& half) {  // any of a magnitude below 2, subnormal ones too
+void make_weight(Random& random, uint16_t& half) {  // any magnitude below 2, also subnormal
   half = static_cast<uint16_t>(random.between(0, 0x3fff) | (random.coin() ? 0x8000 : 0));
 }
 
@@ -22,7 +22,7 @@ constexpr DType dtype_of(int8_t) { return DType::kInt8; }
 constexpr DType dtype_of(float) { return DType::kFloat32; }
 constexpr DType dtype_of(uint16_t) { return DType::kFloat16; }
 
-// T: int8_t, exact; or float or a half as uint16_t, within rounding.
+// T: int8_t (results must be exact), or float or uint16_t for half precision (within rounding).
 template <typename T>
 void check(Random& random, const Kernels& kernels, const MapShape& in, int out_channels, bool clip, bool with_bits) {
   const std::vector<float> x = random.normals(in.elements() * in.batch);
@@ -85,12 +85,12 @@ void check_geometries(Random& random, const Kernels& kernels) {
   }
   for (int width = 1; width < 30; ++width) check<T>(random, kernels, {1, 1, width, 20}, 40, false, false);
   for (int channels : {64, 100, 256}) check<T>(random, kernels, {1, 13, 21, channels}, 1, false, true);
-  check<T>(random, kernels, {1, 61, 9, 100}, 70, false, true);   // tasks of rows
-  check<T>(random, kernels, {1, 7, 7, 256}, 320, false, false);  // few pixels: of output channels
+  check<T>(random, kernels, {1, 61, 9, 100}, 70, false, true);   // divided into tasks by rows
+  check<T>(random, kernels, {1, 7, 7, 256}, 320, false, false);  // few pixels: by output channels
   check<T>(random, kernels, {2, 5, 7, 33}, 20, true, true);
 }
 
-// y of pixels x [1][1][count][channels] and 8-bit weights [channels][out_channels], scale 1, bias 0.
+// Returns y for pixels x [1][1][count][channels] and 8-bit weights [channels][out_channels], scale 1, bias 0.
 std::vector<float> products_of_8_bits(const std::vector<float>& x, const std::vector<int8_t>& weights, int channels,
                                       const Kernels& kernels) {
   const auto count = static_cast<int64_t>(x.size()) / channels;
@@ -106,7 +106,7 @@ std::vector<float> products_of_8_bits(const std::vector<float>& x, const std::ve
   return y;
 }
 
-// Halves go to the even integer; pixels of zeros and of tiny values are zeros.
+// Values are rounded half to even. Pixels of zeros or of tiny values become zeros.
 void test_rounding(const Kernels& kernels) {
   constexpr int kChannels = 8;
   const std::vector<float> values = {127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -126.5f, 126.5f};
@@ -124,7 +124,7 @@ void test_rounding(const Kernels& kernels) {
   }
 }
 
-// Pairs of products that fill 16 bits, and sums of them that need far more.
+// Pairs of products that need all of 16 bits, and sums of these that need many more.
 void test_largest_sums(const Kernels& kernels) {
   constexpr int kChannels = 1500;
   const std::vector<float> x(kChannels, 3.0f);
@@ -138,7 +138,7 @@ void test_largest_sums(const Kernels& kernels) {
   }
 }
 
-// What is not finite makes a NaN of its pixel and of no other.
+// A value that is not finite makes all outputs of its pixel NaN and changes no other pixel.
 void test_not_finite(Random& random, const Kernels& kernels) {
   constexpr int kOut = 20;
   constexpr int kPixels = 3;

@@ -1,4 +1,4 @@
-// The unit tests of Pointwise, a part of the fuzz test.
+// Unit tests of Pointwise, part of the fuzz test.
 #pragma once
 
 #include "fuzzing.h"
@@ -6,11 +6,11 @@
 
 namespace bireal::fuzzing {
 
-// Each type of weights on one random geometry.
+// Tests each type of weights on a random geometry.
 void fuzz_pointwise(Random& random, const Kernels& kernels);
 
-// The geometries and values of tests/xnor_op/test_pointwise.py, where no ONNX Runtime runs: every tail of the tiles,
-// and the edges of rounding to 8 bits.
+// Tests the geometries and values of tests/xnor_op/test_pointwise.py without ONNX Runtime: all incomplete tiles, and
+// the edge cases of rounding to 8 bits.
 void test_pointwise(const Kernels& kernels);
 
 }  // namespace bireal::fuzzing

@@ -1,4 +1,4 @@
-// What the unit tests of the arithmetic share: random values, two threads, and what is said of a failure.
+// Shared by the unit tests of the arithmetic: random values, an executor with two threads, and the report of a failure.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,8 @@ inline int g_failures = 0;
     }                                                             \
   } while (0)
 
-// Runs tasks on two threads, so that the thread sanitizer and ASan see real sharing: each takes a half in its order, as
-// ONNX Runtime's pool hands them out, or the one takes the even and the other the odd ones.
+// Runs tasks on two threads, so that ThreadSanitizer and AddressSanitizer see memory that is really shared. Either each
+// thread runs one half in order, as in ONNX Runtime's pool, or one runs the even tasks and the other the odd ones.
 class TwoThreads final : public Executor {
  public:
   explicit TwoThreads(bool halves) : halves_(halves) {}
@@ -70,7 +70,7 @@ class Random {
   }
   std::vector<int> signs(size_t count) {
     std::vector<int> values(count);
-    const int mode = between(0, 9);  // mostly random, sometimes all alike
+    const int mode = between(0, 9);  // mostly random, sometimes all equal
     for (int& value : values) value = mode == 0 ? 1 : mode == 1 ? -1 : coin() ? 1 : -1;
     return values;
   }

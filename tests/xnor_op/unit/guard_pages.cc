@@ -1,11 +1,12 @@
-// Memory of `new` that ends, or every fourth time begins, at a page that may not be touched. Linked into the fuzz test
-// where no sanitizer is: AddressSanitizer checks what the compiler turns into plain loads and stores, and neither the
-// masked ones of AVX-512 nor those in assembly, whereas the processor checks all, in the code that is shipped.
+// Replaces operator new: a block of memory ends at a guard page, which must not be accessed; every fourth block instead
+// begins after one. Linked into the fuzz test in builds without sanitizers. AddressSanitizer only checks plain loads
+// and stores that the compiler generates. It checks neither the masked accesses of AVX-512 nor those in inline
+// assembly. With guard pages the processor checks all accesses, in the code that is shipped.
 //
-// A block that ends at the page's end is aligned to its size alone. That is enough for arrays and for objects, but not
-// for the texts of std::runtime_error, which libstdc++ keeps behind an atomic counter of their copies in one block of
-// any size: AArch64 has no atomic instruction for a counter at an odd address and ends the process with SIGBUS, once
-// there has been a second thread. Programs with these pages throw none.
+// A block that ends at the end of a page is only aligned according to its size. This is enough for arrays and objects,
+// but not for the texts of std::runtime_error. libstdc++ stores such a text after an atomic counter of its copies, in
+// one block of any size. AArch64 has no atomic instruction for a counter at an odd address and ends the process with
+// SIGBUS, if there has been a second thread. So programs with guard pages must not throw such exceptions.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -17,9 +18,9 @@
 namespace {
 
 const size_t kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-constexpr int kStale = 0xcb;  // a value that no test expects, for what is read before it is written
+constexpr int kStale = 0xcb;  // no test expects this value: reveals reads of uninitialized memory
 
-// [page with the mapping's size][no access][pages of the block][no access]
+// Layout: [page with the mapping's size][no access][pages of the block][no access].
 void* take(size_t bytes) {
   static std::atomic<unsigned> taken{0};
   bytes = bytes == 0 ? 1 : bytes;
@@ -34,7 +35,8 @@ void* take(size_t bytes) {
   }
   std::memcpy(begin, &size, sizeof(size));
   std::memset(pages, kStale, block);
-  // An object's size is a multiple of its alignment, so that a block that ends on a page is aligned as it must be.
+  // The size of an object is a multiple of its alignment, so a block that ends at the end of a page is correctly
+  // aligned.
   return taken++ % 4 == 3 ? pages : pages + block - bytes;
 }
 

@@ -1,5 +1,6 @@
-// Memory that runs out while ONNX Runtime creates a kernel or asks for its lists: a status comes back, and no exception
-// crosses the C interface, where it would end the process. With a stand-in for ONNX Runtime that knows nothing.
+// Tests that memory may run out while ONNX Runtime creates a kernel or requests the in-place lists. Creating a kernel
+// must then return a status; the lists must not need memory. No exception may cross the C interface, where it would end
+// the process. ONNX Runtime is replaced by a stub with almost no functions.
 #include <cstdio>
 #include <cstdlib>
 #include <new>
@@ -19,11 +20,11 @@ using namespace bireal;
 BIREAL_ORT_SLOTS(POSITION)
 #undef POSITION
 
-void* g_functions[300];  // by position; no others than those below are called
+void* g_functions[300];  // by position; only the functions below are called
 std::vector<const OrtCustomOp*> g_ops;
-int g_left = -1;      // blocks of memory until there is no more; below 0 there always is
-bool g_out = false;  // whether one was refused
-char g_status;        // stands for every OrtStatus
+int g_left = -1;     // allocations that still succeed; no limit if negative
+bool g_out = false;  // whether an allocation was refused
+char g_status;       // used for every OrtStatus
 
 OrtStatus* status() { return reinterpret_cast<OrtStatus*>(&g_status); }
 
@@ -71,8 +72,8 @@ void operator delete(void* block, size_t) noexcept { std::free(block); }
 int main() {
   fill();
   g_left = 0;
-  if (bireal_kernel_names() != nullptr) return 1;  // had it taken none, this test would show nothing
-  bireal_kernel_name();                            // with or without memory: it has to return
+  if (bireal_kernel_names() != nullptr) return 1;  // if it needed no memory, this test would prove nothing
+  bireal_kernel_name();                            // must return, with or without memory
   g_left = -1;
   const OrtApiBase base = {api, version};
   if (RegisterCustomOps(nullptr, &base) != nullptr) return 2;

@@ -1,5 +1,5 @@
-// Sessions opened side by side: RegisterCustomOps on several threads, with a stand-in for ONNX Runtime that accepts
-// everything. For ThreadSanitizer, which ends the process with an error where two threads meet without an order.
+// Calls RegisterCustomOps on several threads, as when sessions are opened at the same time, with a stub of ONNX Runtime
+// that accepts everything. For ThreadSanitizer, which ends the process with an error on a data race.
 #include <thread>
 #include <vector>
 
@@ -20,7 +20,7 @@ OrtStatus* accept(Arguments...) {
 BIREAL_ORT_SLOTS(POSITION)
 #undef POSITION
 
-void* g_functions[300];  // by position; no others than those below are called
+void* g_functions[300];  // by position; only the functions below are called
 
 void fill() {
   const auto put = [](size_t position, auto* function) { g_functions[position] = reinterpret_cast<void*>(function); };

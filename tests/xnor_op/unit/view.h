@@ -1,4 +1,4 @@
-// Values of a test as the tensor that an operator's parameters are read from.
+// Makes a TensorView of the values of a test, as a parameter of an operator.
 #pragma once
 
 #include <cstdint>
