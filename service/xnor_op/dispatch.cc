@@ -111,9 +111,9 @@ const Kernels& active_kernels() {
     for (const Kernels* kernels : usable_kernels()) {
       if (std::string(wanted) == kernels->name) return *kernels;
     }
-    throw OpError(
-        "environment variable BIREAL_KERNEL is '" + std::string(wanted) +
-        "', which this CPU cannot run or nobody has written; unset it or give one of: " + usable_kernel_names());
+    throw OpError("environment variable BIREAL_KERNEL is '" + std::string(wanted) +
+                  "', which does not exist or needs instructions that this CPU lacks; unset it or set one of: " +
+                  usable_kernel_names());
   }();
   return active;
 }

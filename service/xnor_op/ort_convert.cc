@@ -29,7 +29,7 @@ TensorView view_of(const OrtValue* value) {
   check(ort::GetTensorMutableData(g_api, const_cast<OrtValue*>(value), &data));
   if (reinterpret_cast<uintptr_t>(data) % element_bytes(view.dtype) != 0) {  // ONNX Runtime does not align mapped data
     throw OpError("the data of a " + dtype_name(view.dtype) +
-                  " tensor begin within an element; store external data at "
+                  " tensor start in the middle of an element; store external data at "
                   "offsets that are multiples of 4096, as ONNX advises");
   }
   view.data = data;

@@ -103,7 +103,7 @@ def external(serialized: bytes, folder: Path, offset: int) -> str:
 
 def test_weights_that_begin_within_an_element_are_refused(tmp_path: Path) -> None:
     opkit.session(external(small_bconv(), tmp_path, 4))
-    with pytest.raises(Exception, match=r"bconv_y.* tensor begin within an element; store"):
+    with pytest.raises(Exception, match=r"bconv_y.* tensor start in the middle of an element; store"):
         opkit.session(external(small_bconv(), tmp_path, 2))
 
 
