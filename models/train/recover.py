@@ -112,7 +112,8 @@ def recovered(args: argparse.Namespace) -> None:
     calibrate(network, calibration_images(card, args.data))
     if isinstance(network, DepthNet):
         move_into_scores(network)
-    checkpoint.save(args.out, network, arch, card.name, checkpoint.Progress())
+    # not the card's name: a recipe decides the input size, and several recipes can make models of one name
+    checkpoint.save(args.out, network, arch, card.training.recipe, checkpoint.Progress())
 
 
 def arch_of(card: Card) -> ArchConfig:
