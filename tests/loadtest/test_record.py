@@ -12,7 +12,7 @@ from loadtest import record
 from loadtest.options import UsageError
 from loadtest.records.merge import merged, merged_costs
 from loadtest.records.plots import Bar, Group, bar_chart
-from loadtest.records.schema import Document
+from loadtest.records.schema import UNROUNDED, Document
 from loadtest.records.schema_costs import Costs
 from loadtest.records.views import Recorded
 
@@ -165,6 +165,23 @@ def test_the_page_says_how_many_runs_a_median_is_of() -> None:
     networks, _, blocks = page.partition("### Blocks")
     assert "#### 1 thread, batch 1\n\n3 to 30 timed runs per row.\n" in networks
     assert "#### 1 thread, batch 1\n\n3 timed runs per row.\n" in blocks
+
+
+def test_the_page_says_which_rows_of_openvino_emulated_our_rounding() -> None:
+    recorded = _recorded()
+    row = _row("bireal18/openvino-binary", "resnet18/ort-fp32", 5.0, 5.0)
+    for against, said in (("derived reference, unoptimised", True), (UNROUNDED, False)):
+        row["parity"] = {"against": against, "correlation": 1.0, "max_difference": 0.0}
+        rows = [*(row.model_dump() for row in recorded.network.rows), row]
+        document = Document.model_validate({**recorded.network.model_dump(), "rows": rows})
+        page = record.render([recorded.model_copy(update={"network": document})])["README.md"]
+        assert ("emulate the rounding" in page) == said
+
+
+def test_the_page_says_in_what_precision_the_other_layers_of_binary_run() -> None:
+    head, _, modules = record.render([_recorded()])["README.md"].partition("### Modules")
+    for part in (head, modules):
+        assert "an integer stem" in part and "real-valued 1x1 convolutions with dynamic" in " ".join(part.split())
 
 
 def test_a_record_may_go_without_blocks_and_costs(tmp_path: Path) -> None:
