@@ -114,10 +114,7 @@ class Workload:
 
     def oracle(self, side: Side, images: Images) -> Output:
         """Output of a network in standard operators, unoptimised."""
-        if side == "full":
-            model = self.full
-        else:
-            model = self.reference if side == "binary" else self.unrounded
+        model = self.full if side == "full" else self.reference if side == "binary" else self.unrounded
         session = open_session(model.SerializeToString(), name="oracle", intra_op_threads=1, optimise=False)
         return _run_once(session, {"image": images})
 

@@ -268,6 +268,26 @@ def test_documents_of_one_machine_become_one() -> None:
     assert len(merged_costs([costs, costs]).memory) == 2 * len(costs.memory)
 
 
+def test_blocks_of_several_documents_are_compared_with_the_highest_bound_of_all() -> None:
+    def part(shape: str, threads: int, roofline: float) -> Document:
+        rates = {"gmac_per_s": 800.0, "roofline_gmac_per_s": roofline, "percent_of_roofline": 80_000 / roofline}
+        row = {**_row(f"{shape}/binary", f"{shape}/ort-fp32", 0.1, 10.0, **rates), "threads": threads}
+        notes = ["a run is 8 blocks; times are of one", f"roofline: probe {roofline / threads:.0f} GMAC/s a core"]
+        return _part([row]).model_copy(update={"benchmark": "kernel", "notes": tuple(notes)})
+
+    joint = merged([part("64@56", 1, 900.0), part("128@28", 2, 2000.0)])
+    assert [(row.roofline_gmac_per_s, row.percent_of_roofline) for row in joint.rows] == [
+        (1000.0, 80.0),
+        (2000.0, 40.0),
+    ]
+    assert joint.notes == (
+        "a run is 8 blocks; times are of one",
+        "roofline: probe 1000 GMAC/s a core; the highest of 2 documents",
+    )
+    alone = part("64@56", 1, 900.0)
+    assert merged([alone]) == alone
+
+
 @pytest.mark.parametrize("fact", [{"commit": "feedfacefeed"}, {"versions": {"python": "3.12"}}, {"isa": "scalar"}])
 def test_documents_that_differ_are_refused(fact: dict[str, object]) -> None:
     one = _part([_row("resnet18/ort-fp32", "resnet18/ort-fp32", 25.0, 1.0)])
