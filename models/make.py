@@ -154,15 +154,25 @@ def main() -> int:
         print(f"[{'done' if step.done else 'run'}] python {shlex.join(step.command)}", file=sys.stderr, flush=True)
         if step.done or args.plan:
             continue
-        kept = step.keep.open("w") if step.keep else None
-        ran = subprocess.run([sys.executable, *step.command], stdout=kept, check=False)  # noqa: S603  # our own modules
-        if kept:
-            kept.close()
-        if ran.returncode != 0:
-            if step.keep:
-                step.keep.unlink()
-            return ran.returncode
+        code = run(step)
+        if code != 0:
+            return code
     return 0
+
+
+def run(step: Step) -> int:
+    """Run a step and return its exit code; the file for its output appears only when it is complete."""
+    command = [sys.executable, *step.command]
+    if step.keep is None:
+        return subprocess.run(command, check=False).returncode  # noqa: S603  # our own modules
+    part = step.keep.with_suffix(".part")
+    with part.open("w") as kept:
+        code = subprocess.run(command, stdout=kept, check=False).returncode  # noqa: S603  # our own modules
+    if code == 0:
+        part.replace(step.keep)
+    else:
+        part.unlink()
+    return code
 
 
 if __name__ == "__main__":
