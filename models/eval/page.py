@@ -166,6 +166,8 @@ def main() -> int:
     args = parser.parse_args()
     try:
         card = Card.load(args.model)
+        if card.task != "classify":  # before the results of its own page are overwritten
+            raise ValueError(f"{card.name} is no classifier: models.eval.depth_page writes the pages of depth models")
         args.out.mkdir(parents=True, exist_ok=True)
         kept = args.out / f"{card.name}.json"
         findings: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() or args.data is None else {}
