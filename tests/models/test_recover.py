@@ -137,6 +137,30 @@ def test_a_recovered_model_is_exported_with_the_input_size_that_it_was_served_wi
     assert served.input.height == 128
 
 
+@pytest.mark.parametrize(
+    ("model", "method", "structure"),
+    [
+        ("bireal18-tiny100", "binarynet", "res"),
+        ("bireal18-tiny100", "bireal", "plain"),
+        ("bireal18-tiny100", "xnornet", "bireal"),
+        ("resnet18-tiny100", "none", "bireal"),  # the real-valued counterpart with ReLU
+    ],
+)
+def test_networks_of_other_methods_and_structures_are_refused_by_name(model: str, method: str, structure: str) -> None:
+    card = Card.load(ZOO / model / "1")
+    assert recover.arch_of(card).method == card.network.method
+    network = card.network.model_copy(update={"method": method, "structure": structure})
+    with pytest.raises(ValueError, match=f"has method {method} and structure {structure}: only Bi-Real nets"):
+        recover.arch_of(card.model_copy(update={"network": network}))
+
+
+def test_packed_signs_that_are_not_there_are_named() -> None:
+    get = Weights(to_onnx(random_network(ArchConfig(depth=18, num_classes=4, width=0.125)), 32, 32))
+    for name in ("stage9_0_weight", "fc_bias"):
+        with pytest.raises(ValueError, match=f"no packed '{name}': only graphs written by models.export"):
+            get.signs(name, 8)
+
+
 def test_statistics_of_a_classifier_are_of_images_that_are_not_held_out(tmp_path: Path) -> None:
     """A class of 30 files, each of one colour: with 25 held out by the recipe, the first five remain."""
     (tmp_path / "classes.json").write_text('[{"index": 0, "wnid": "n0", "name": "a colour"}]')
