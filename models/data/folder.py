@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from tqdm import tqdm
 from models.data.augment import random_resized_crop
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+#: What Pillow raises for damaged files: SyntaxError for a PNG's chunk, struct.error for a short header.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 MEMORY_SHARE = 0.25  # fraction of RAM for decoded images; splitting off a held-out set temporarily copies them
 
 
@@ -105,10 +108,29 @@ def read_classes(root: Path) -> tuple[ClassName, ...]:
     return tuple(ClassName(e["wnid"], e["name"].split(",")[0].strip()) for e in entries)
 
 
+def read_rgb(path: Path) -> Image.Image:
+    """Decode a file to RGB.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be decoded; Pillow's own message mostly does not name the file.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise
+    except DAMAGED as error:
+        raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+
+
 def decode(path: Path, size: int) -> NDArray[np.uint8]:
-    """Decode a file to uint8 [size,size,3] RGB; the whole image is scaled if it has another size."""
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
+    """Decode a file to uint8 [size,size,3] RGB; the whole image is scaled if it has another size.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_rgb`.
+    """
+    rgb = read_rgb(path)
     if rgb.size != (size, size):
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(rgb)
@@ -125,6 +147,7 @@ def load_split(root: Path, split: str, size: int) -> ImageSet:
 
     Raises:
         FileNotFoundError: a class folder is missing.
+        ValueError: an image cannot be decoded.
     """
     classes = read_classes(root)
     paths: list[tuple[Path, int]] = []

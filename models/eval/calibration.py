@@ -76,7 +76,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         run = trained(args.checkpoint, args.data)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     logits = logits_of(run.network, run.held_out, args.size or run.size)

@@ -26,7 +26,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         run = trained(args.checkpoint, args.data)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     rows = [{"size": size, **accuracy(run.network, run.held_out, size)} for size in args.sizes]

@@ -117,7 +117,7 @@ def main() -> int:
                 f"give --log, or all of --bireal, --original, --relu, --clip, --images ({missing[0]} is missing)"
             )
         numbers = analyse(args)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     (args.out / "figures.json").write_text(json.dumps(numbers, indent=1) + "\n")

@@ -58,7 +58,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps(asdict(progress)))

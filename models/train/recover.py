@@ -76,7 +76,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         recovered(args)
-    except (FileNotFoundError, ValueError, ServiceError) as error:
+    except (OSError, ValueError, ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -170,7 +170,7 @@ def main() -> int:
     try:
         data, held_out = hold_out(load_split(args.data, "train", 64), HOLD_OUT_PER_CLASS)
         network = load_pretrained(args.data)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     adapt(network, data, held_out, args.out)

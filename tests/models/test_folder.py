@@ -1,17 +1,23 @@
-"""Data that do not fit into memory train as those that do."""
+"""Data that do not fit into memory train as those that do, and damaged data are named."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from models.arch import ArchConfig, build
 from models.data import folder
 from models.data.folder import ImageFiles, hold_out, load_split, training_batches
+from models.data.kitti import load_drives
+from models.eval import calibration
+from models.train import __main__ as train
+from models.train import checkpoint
 
 SIZES = [(40, 30), (64, 64), (20, 50)]
 
@@ -45,6 +51,46 @@ def test_files_give_the_batches_that_memory_gives(photos: Path, monkeypatch: pyt
         options = {"batch": 2, "size": 16, "min_scale": 0.5, "seed": 1, "epoch": 0}
         batches = zip(training_batches(ours, **options), training_batches(theirs, **options), strict=True)  # type: ignore[arg-type]
         assert all(torch.equal(a, b) for pair in batches for a, b in zip(*pair, strict=True))
+
+
+def damaged(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_truncated_image_is_named(photos: Path, in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = damaged(photos / "train" / "n1" / "2.JPEG")
+    monkeypatch.setattr(folder, "fits_memory", lambda _: in_memory)
+    with pytest.raises(ValueError, match=rf"{path} cannot be read as an image \(.*truncated.*\): replace or remove it"):
+        load_split(photos, "train", 32).images[:]
+
+
+@pytest.mark.parametrize("name", ["left", "right"])
+def test_a_truncated_frame_is_named(name: str, tmp_path: Path) -> None:
+    for side in ("left", "right"):
+        (tmp_path / "drive" / side).mkdir(parents=True)
+        pixels = np.random.default_rng(0).integers(0, 256, (40, 1242, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "drive" / side / "0.png")
+    assert len(load_drives(tmp_path)) == 1
+    path = damaged(tmp_path / "drive" / name / "0.png")
+    with pytest.raises(ValueError, match=f"{path} cannot be read as an image"):
+        load_drives(tmp_path)
+
+
+@pytest.mark.parametrize("command", [train, calibration])
+def test_a_folder_that_cannot_be_read_ends_a_command_in_a_sentence(
+    command: ModuleType, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file in the place of a folder: an OSError that is not FileNotFoundError."""
+    start = photos / "best.pt"
+    config = ArchConfig(depth=18, num_classes=2, width=0.125)
+    checkpoint.save(start, build(config), config, "resnet18-tiny100", checkpoint.Progress())
+    monkeypatch.setattr(folder, "read_classes", lambda root: (root / "classes.json" / "x").read_text())
+    options = {train: ["resnet18-tiny100", "--out", str(photos / "run")], calibration: [str(start)]}[command]
+    monkeypatch.setattr("sys.argv", ["command", *options, "--data", str(photos)])
+    assert command.main() == 2
+    assert "Not a directory" in capsys.readouterr().err
 
 
 def test_imagenet_at_224_does_not_fit_into_200_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
