@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.command_line import Parser
+from models.command_line import Parser, count
 from models.train import checkpoint
 from models.train.recipe import Recipe
 from models.train.recipes import get_recipe
@@ -145,11 +145,10 @@ def main() -> int:
     parser.add_argument("--dev", type=Path, help="labelled folder or drive to evaluate on for the card")
     parser.add_argument("--dataset", default="dev", help="name of that data in the card (default dev)")
     parser.add_argument("--notes", default="", help="free text for the card")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads per training run (default 1)")
+    parser.add_argument("--threads", type=count, default=1, help="CPU threads per training run (default 1)")
     parser.add_argument("--plan", action="store_true", help="print the commands without running them")
     args = parser.parse_args()
-    count = len(plan(args.model, args))
-    for index in range(count):
+    for index in range(len(plan(args.model, args))):
         step = plan(args.model, args)[index]  # re-plan: earlier steps have written files
         print(f"[{'done' if step.done else 'run'}] python {shlex.join(step.command)}", file=sys.stderr, flush=True)
         if step.done or args.plan:

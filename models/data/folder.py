@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,17 +96,39 @@ def read_classes(root: Path) -> tuple[ClassName, ...]:
     """Read ``*classes.json`` in ``root``: a list of {index, wnid, name}, in label order.
 
     Raises:
+        FileNotFoundError, ValueError: see `class_entries`.
+    """
+    return tuple(ClassName(e["wnid"], e["name"].split(",")[0].strip()) for e in class_entries(root))
+
+
+def class_entries(root: Path, *numbers: str) -> list[dict[str, Any]]:
+    """The entries of ``*classes.json`` in ``root``, in label order, each with whole ``numbers`` besides its index.
+
+    Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the indices are not 0, 1, 2, ..., each once.
+        ValueError: the file is not JSON, an entry lacks a field, or the indices are not 0, 1, 2, ..., each once.
     """
     found = sorted(root.glob("*classes.json"))
     if not found:
         raise FileNotFoundError(f"{root} has no *classes.json (a list of {{index, wnid, name}}): add one beside train/")
-    entries = sorted(json.loads(found[0].read_text()), key=lambda e: int(e["index"]))
-    indices = [int(e["index"]) for e in entries]
-    if indices != list(range(len(entries))):
-        raise ValueError(f"{found[0]}: the indices are labels and must be 0 to {len(entries) - 1}, each once")
-    return tuple(ClassName(e["wnid"], e["name"].split(",")[0].strip()) for e in entries)
+    path, numbers, texts = found[0], ("index", *numbers), ("wnid", "name")
+    try:
+        entries = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    wanted = f"{', '.join(numbers)} (whole numbers), {' and '.join(texts)} (texts)"
+    if not isinstance(entries, list):
+        raise ValueError(f"{path} must be a list of classes, each with {wanted}")  # noqa: TRY004  # a file's content
+    for entry in entries:
+        if not isinstance(entry, dict) or not (
+            all(str(entry.get(key)).isdecimal() for key in numbers)
+            and all(isinstance(entry.get(key), str) for key in texts)
+        ):
+            raise ValueError(f"{path}: {json.dumps(entry):.120} is no class with {wanted}")
+    entries.sort(key=lambda entry: int(entry["index"]))
+    if [int(entry["index"]) for entry in entries] != list(range(len(entries))):
+        raise ValueError(f"{path}: the indices are labels and must be 0 to {len(entries) - 1}, each once")
+    return entries
 
 
 def read_rgb(path: Path) -> Image.Image:

@@ -12,7 +12,7 @@ from torch import nn
 
 from models.arch import ArchConfig
 from models.arch.depth import DepthNet
-from models.command_line import Parser
+from models.command_line import Parser, count
 from models.data.folder import ClassName, read_classes
 from models.data.kitti import HEIGHT, WIDTH
 from models.export.card import LIMITS, make_card, write_model
@@ -143,7 +143,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of models; writes OUT/<name>/<version>/")
     parser.add_argument("--name", help="model name (default: the recipe's name)")
     parser.add_argument("--version", default="1", help="model version (default 1)")
-    parser.add_argument("--size", type=int, help="input size of a classifier in pixels (default: from the recipe)")
+    parser.add_argument("--size", type=count, help="input size of a classifier in pixels (default: from the recipe)")
     parser.add_argument(
         "--classes", type=Path, help="data folder with *classes.json; required for classifiers trained by a recipe"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -13,11 +14,12 @@ from PIL import Image
 
 from models.arch import ArchConfig, build
 from models.data import folder
-from models.data.folder import ImageFiles, hold_out, load_split, training_batches
+from models.data.folder import ImageFiles, hold_out, load_split, read_classes, training_batches
 from models.data.kitti import load_drives
 from models.eval import calibration
 from models.train import __main__ as train
-from models.train import checkpoint
+from models.train import checkpoint, teacher
+from models.train.teacher import load_pretrained
 
 SIZES = [(40, 30), (64, 64), (20, 50)]
 
@@ -104,6 +106,47 @@ def test_nothing_is_held_out_where_nothing_is_asked_for(photos: Path) -> None:
     data = load_split(photos, "train", 32)
     assert [len(part) for part in hold_out(data, 0)] == [12, 0]
     assert [len(part) for part in hold_out(data, 100)] == [0, 12]
+
+
+ENTRY: dict[str, object] = {"index": 0, "wnid": "n0", "name": "a kind"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "is not JSON"),
+        ("3", "must be a list of classes, each with index"),
+        ("[3]", "3 is no class with index (whole numbers), wnid and name (texts)"),
+        (json.dumps([{"index": 0, "wnid": "n0"}]), "is no class with"),
+        (json.dumps([ENTRY | {"index": None}]), "is no class with"),
+        (json.dumps([ENTRY | {"name": 3}]), "is no class with"),
+    ],
+)
+def test_a_wrong_file_of_classes_is_named(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+        read_classes(tmp_path)
+    assert str(raised.value).startswith(str(tmp_path / "classes.json"))
+
+
+@pytest.mark.parametrize("row", [None, "x", -1, 0.5])
+def test_the_teacher_says_what_the_file_of_classes_lacks(row: object, tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text(
+        json.dumps([ENTRY | {} if row is None else ENTRY | {"imagenet1k_index": row}])
+    )
+    assert len(read_classes(tmp_path)) == 1, "our own networks need no such field"
+    with pytest.raises(ValueError, match="is no class with index, imagenet1k_index"):
+        load_pretrained(tmp_path)
+
+
+def test_the_teacher_has_a_row_for_every_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teacher, "imagenet_network", lambda: torch.nn.ModuleDict({"_fc": torch.nn.Linear(2, 1000)}))
+    (tmp_path / "classes.json").write_text(json.dumps([ENTRY | {"imagenet1k_index": 1000}]))
+    with pytest.raises(ValueError, match=r"imagenet1k_index 1000 .* must be below 1000"):
+        load_pretrained(tmp_path)
+    entries = [ENTRY | {"index": 1, "imagenet1k_index": 7}, ENTRY | {"imagenet1k_index": 999}]
+    (tmp_path / "classes.json").write_text(json.dumps(entries))
+    assert load_pretrained(tmp_path).get_submodule("_fc").weight.shape == (2, 2)
 
 
 @pytest.mark.parametrize("indices", [(0, 2), (1, 1), (1, 2)])
