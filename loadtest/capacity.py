@@ -17,11 +17,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from loadtest.options import positive
 from loadtest.scenarios.queueing import Service, cores_needed, sojourn
 from loadtest.scenarios.schema import Capacity, LoadDocument
 from loadtest.stack import ROOT
-from models.command_line import Parser
+from models.command_line import Parser, positive
 
 FOLDER = ROOT / "docs" / "benchmarks" / "load"
 PERCENT = 99.0

@@ -17,13 +17,13 @@ from loadtest.measures.interleave import ParityError
 from loadtest.measures.modules import measure_modules
 from loadtest.measures.throughput import measure_throughput
 from loadtest.memory import measure_memory
-from loadtest.options import UsageError, add_output, count, positive, run_main, select
+from loadtest.options import UsageError, add_output, run_main, select
 from loadtest.peers.networks import Pair, pairs
 from loadtest.peers.onnx_runtime import Workload
 from loadtest.records.costs import cost_tables
 from loadtest.records.schema import LeftOut, Settings
 from loadtest.records.schema_costs import Costs, Instructions, Memory, Module, Throughput
-from models.command_line import Parser
+from models.command_line import Parser, count, positive
 from service.backends.session import SPIN_US
 
 PARTS = ("memory", "instructions", "throughput", "modules")

@@ -18,6 +18,7 @@ from loadtest.options import UsageError, parser, progress, run_main, select, set
 from loadtest.peers import openvino_runtime
 from loadtest.peers.blocks import Blocks
 from loadtest.peers.shapes import Shape, Shapes, load_shapes
+from loadtest.records.merge import ROOFLINE
 from loadtest.records.schema import Document, LeftOut, Row
 
 BASELINE = "ort-fp32"
@@ -65,7 +66,7 @@ def measure(arguments: argparse.Namespace, shapes: Shapes | None = None) -> Docu
                 measured += [(row, shape) for row in rows]
     notes = [f"a run is {file.layers} blocks; times are of one"]
     if bounds:
-        notes.append(f"roofline: {'; '.join(filter(None, (highest(bounds).sentence(), spread(bounds))))}")
+        notes.append(f"{ROOFLINE}{'; '.join(filter(None, (highest(bounds).sentence(), spread(bounds))))}")
     return Document(
         benchmark="kernel",
         machine=machine,

@@ -26,10 +26,10 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from loadtest.options import add_report, count, positive, run_report
+from loadtest.options import add_report, run_report
 from loadtest.pictures import photo_like
 from loadtest.stack import StackError, Started, ended, service, stop
-from models.command_line import Parser
+from models.command_line import Parser, count, positive
 
 
 class Label(NamedTuple):

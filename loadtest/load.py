@@ -21,14 +21,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
 from loadtest.machine import describe_machine
-from loadtest.options import UsageError, among, count, existing_file, positive, progress
+from loadtest.options import UsageError, among, existing_file, progress
 from loadtest.scenarios import page
 from loadtest.scenarios.drive import Run, drive
 from loadtest.scenarios.plan import MEANING, NAMES, SATURATING_USERS, Kind, Plan, plans, saturate
 from loadtest.scenarios.schema import Capacity, LoadDocument, RunResult
 from loadtest.scenarios.summary import capacity, saturated_rate, summarise
 from loadtest.stack import ROOT, Service, StackError, get, service, wait_ready
-from models.command_line import Parser
+from models.command_line import Parser, count, positive
 from service.errors import ServiceError
 
 FOLDER = ROOT / "docs" / "benchmarks" / "load"

@@ -19,11 +19,15 @@ from loadtest.options import UsageError, parser, progress, run_main, select, set
 from loadtest.peers import onnx_runtime, openvino_runtime
 from loadtest.peers.networks import Images, Pair, pairs, photos
 from loadtest.peers.onnx_runtime import BINARY, ORT_FP32, Side, Way, Workload
-from loadtest.records.schema import Document, LeftOut, Row
+from loadtest.records.schema import UNROUNDED, Document, LeftOut, Row
 
 WAYS: tuple[Way, ...] = (*onnx_runtime.WAYS, *openvino_runtime.WAYS)
 SETTLE = 1
-AGAINST = {"full": "the same network in onnxruntime, unoptimised", "binary": "derived reference, unoptimised"}
+AGAINST = {
+    "full": "the same network in onnxruntime, unoptimised",
+    "binary": "derived reference, unoptimised",
+    "unrounded": UNROUNDED,
+}
 
 
 def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = None) -> Document:

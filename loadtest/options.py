@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 from loadtest.machine import describe_machine
 from loadtest.records.schema import Document, LeftOut, Row, Settings
 from loadtest.records.schema_costs import Costs
-from models.command_line import Parser
+from models.command_line import Parser, count
 from service.backends.session import SPIN_US
 from service.errors import ServiceError
 
@@ -57,21 +56,6 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Adds the option that controls the output of `run_report`."""
     parser.add_argument("--out", type=file_to_write, metavar="FILE", help="also write the report to a file")
-
-
-def count(text: str) -> int:
-    """Parses a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def positive(text: str) -> float:
-    """Parses a finite number above 0."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
-    return value
 
 
 def existing_file(text: str) -> Path:

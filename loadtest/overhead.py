@@ -29,11 +29,11 @@ from typing import Any
 import httpx
 
 from loadtest.keepalive import LoadError, post
-from loadtest.options import add_report, count, progress, run_report
+from loadtest.options import add_report, progress, run_report
 from loadtest.overhead_peers import work
 from loadtest.pictures import photo_like
 from loadtest.stack import ROOT, StackError, ended, free_port, service
-from models.command_line import Parser
+from models.command_line import Parser, count
 
 SERVERS = ("bireal-serve", "fastapi", "mosec")
 _WORKS = 15  # repetitions of the work between two slices

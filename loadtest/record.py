@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from loadtest import costs, kernel, network
-from loadtest.options import UsageError, count, progress
+from loadtest.options import UsageError, progress
 from loadtest.records.merge import merged, merged_costs
 from loadtest.records.plots import kernel_plot, network_plot
 from loadtest.records.schema import Document
@@ -23,7 +23,7 @@ from loadtest.records.schema_costs import Costs
 from loadtest.records.tables import readme
 from loadtest.records.views import Recorded, block_cells, network_cells
 from loadtest.stack import ROOT
-from models.command_line import Parser
+from models.command_line import Parser, count
 from service.errors import ServiceError
 from service.host import usable_cpus
 

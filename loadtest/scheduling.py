@@ -23,9 +23,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from loadtest.machine import describe_machine
-from loadtest.options import count, deliver, file_to_write, positive
+from loadtest.options import deliver, file_to_write
 from loadtest.records.schema import Machine
-from models.command_line import Parser
+from models.command_line import Parser, count, positive
 from service.card import TaskName
 from service.errors import ServiceError
 from service.host import usable_cpus

@@ -20,11 +20,11 @@ import httpx
 import numpy as np
 from tqdm import tqdm
 
-from loadtest.options import add_report, count, positive, run_report
+from loadtest.options import add_report, run_report
 from loadtest.pictures import photo_like
 from loadtest.scenarios.drive import Usage
 from loadtest.stack import StackError, service, stop
-from models.command_line import Parser
+from models.command_line import Parser, count, positive
 
 #: The expected statuses. 429 is normal at saturation.
 _RIGHT = {200, 429}

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from models.arch import ArchConfig, build
 from models.binarize import get_method
 from models.binarize.base import BinaryConv2d, BinaryLayer, Phase, set_phase
 from models.command_line import Parser
+from service.cli import outputs
 
 BITS_REAL = 32
 BOPS_REAL_MAC = 64
@@ -154,33 +156,64 @@ def table(size: int = 224) -> list[dict[str, object]]:
     return rows
 
 
+#: Defaults of the options that describe a single network.
+DEFAULTS: dict[str, object] = {
+    "method": "bireal",
+    "structure": "bireal",
+    "task": "classify",
+    "width": 1.0,
+    "classes": 1000,
+    "size": "224",
+    "option": (),
+    "binary_first_1x1": False,
+}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the table, or one network's cost as JSON."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has stopped reading
+        outputs.drop(sys.stdout)
+        return 0
+    return code
+
+
+def _run(arguments: list[str] | None) -> int:
     parser = Parser(
         prog="python -m models.accounting", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--graph", type=Path, metavar="MODEL.onnx", help="count this exported graph instead")
     parser.add_argument("--depth", type=int, help="count a single network instead, of 18, 34, 50 or 152 layers")
-    parser.add_argument("--method", default="bireal", help="binarisation method, or none for full precision")
-    parser.add_argument("--structure", default="bireal", help="bireal, res or plain")
-    parser.add_argument("--task", default="classify", help="classify or depth")
-    parser.add_argument("--width", type=float, default=1.0, help="width multiplier on the paper's channel counts")
-    parser.add_argument("--classes", type=int, default=1000, help="number of classes of a classifier")
-    parser.add_argument("--size", default="224", help="image size: 224, or 160x608 (height x width)")
-    parser.add_argument(
+    network = parser.add_argument_group("network", "with --depth only")
+    network.add_argument("--method", help="binarisation method, or none for full precision (default bireal)")
+    network.add_argument("--structure", help="bireal (default), res or plain")
+    network.add_argument("--task", help="classify (default) or depth")
+    network.add_argument("--width", type=float, help="width multiplier on the paper's channel counts (default 1)")
+    network.add_argument("--classes", type=int, help="number of classes of a classifier (default 1000)")
+    network.add_argument("--size", help="image size: 224 (default), or 160x608 (height x width)")
+    network.add_argument(
         "--option",
         action="append",
-        default=[],
         metavar="KEY=VALUE",
         help="an option of the method, such as k_map=false; repeatable",
     )
-    parser.add_argument(
+    network.add_argument(
         "--binary-first-1x1",
         action="store_true",
+        default=None,
         help="make the network's first bottleneck 1x1 convolution binary, as in the paper's text",
     )
     args = parser.parse_args(arguments)
+    if args.graph and args.depth is not None:
+        parser.error("--graph counts a given graph and --depth builds a network: give one of them")
+    for name, default in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+        elif args.depth is None:
+            parser.error(f"--{name.replace('_', '-')} describes the network that --depth N counts: give --depth, too")
     if args.graph:
         return _print_graph(args.graph)
     if args.depth is not None:
@@ -235,7 +268,7 @@ def _print_network(args: argparse.Namespace) -> int:
     return 0
 
 
-def _options(method: str, pairs: list[str]) -> dict[str, object]:
+def _options(method: str, pairs: Sequence[str]) -> dict[str, object]:
     """Parse a method's options from strings such as ``weight_bases=2``, using the types of the defaults.
 
     Raises:

@@ -1,8 +1,9 @@
-"""The argument parser of the programs ``python -m models.*`` and ``python -m loadtest.*``."""
+"""The argument parser of the programs ``python -m models.*`` and ``python -m loadtest.*``, and types of numbers."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import NoReturn
 
@@ -14,3 +15,21 @@ class Parser(argparse.ArgumentParser):
         """Print the error and a pointer to ``--help``, and exit with code 2."""
         sys.stderr.write(f"{self.prog}: error: {message}\nRun `{self.prog} --help` for usage.\n")
         raise SystemExit(2)
+
+
+def count(text: str) -> int:
+    """Parse a whole number of at least 1, as the ``type`` of an argument."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """Parse a finite number above 0, as the ``type`` of an argument."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return value

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.command_line import Parser
+from models.command_line import Parser, count
 from models.train import checkpoint
 from models.train.recipe import Recipe
 from models.train.recipes import get_recipe
@@ -145,24 +145,33 @@ def main() -> int:
     parser.add_argument("--dev", type=Path, help="labelled folder or drive to evaluate on for the card")
     parser.add_argument("--dataset", default="dev", help="name of that data in the card (default dev)")
     parser.add_argument("--notes", default="", help="free text for the card")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads per training run (default 1)")
+    parser.add_argument("--threads", type=count, default=1, help="CPU threads per training run (default 1)")
     parser.add_argument("--plan", action="store_true", help="print the commands without running them")
     args = parser.parse_args()
-    count = len(plan(args.model, args))
-    for index in range(count):
+    for index in range(len(plan(args.model, args))):
         step = plan(args.model, args)[index]  # re-plan: earlier steps have written files
         print(f"[{'done' if step.done else 'run'}] python {shlex.join(step.command)}", file=sys.stderr, flush=True)
         if step.done or args.plan:
             continue
-        kept = step.keep.open("w") if step.keep else None
-        ran = subprocess.run([sys.executable, *step.command], stdout=kept, check=False)  # noqa: S603  # our own modules
-        if kept:
-            kept.close()
-        if ran.returncode != 0:
-            if step.keep:
-                step.keep.unlink()
-            return ran.returncode
+        code = run(step)
+        if code != 0:
+            return code
     return 0
+
+
+def run(step: Step) -> int:
+    """Run a step and return its exit code; the file for its output appears only when it is complete."""
+    command = [sys.executable, *step.command]
+    if step.keep is None:
+        return subprocess.run(command, check=False).returncode  # noqa: S603  # our own modules
+    part = step.keep.with_suffix(".part")
+    with part.open("w") as kept:
+        code = subprocess.run(command, stdout=kept, check=False).returncode  # noqa: S603  # our own modules
+    if code == 0:
+        part.replace(step.keep)
+    else:
+        part.unlink()
+    return code
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 A servable graph takes uint8 [N,H,W,3] and normalises inside, which costs a float runtime a few percent. For the peers
 this front is split off and run once, outside the timing, and they take float [N,3,H,W]. The reference derived from a
 packed graph has standard NHWC nodes between NCHW nodes. For a peer that runs binary networks they are converted to
-NCHW, so that no Transpose remains between layers.
+NCHW, so that no Transpose remains between layers. It also emulates the rounding of our 8-bit 1x1 convolutions, which
+such a peer need not do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from service.backends.dialect import POINTWISE
 
 FLOAT_INPUT = "peer_input"
 
@@ -37,6 +40,22 @@ def widen_constants(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             nodes.append(node)
     _replace_nodes(result, nodes)
+    return result
+
+
+def without_rounding(packed: onnx.ModelProto) -> onnx.ModelProto:
+    """A packed graph whose real-valued 1x1 convolutions are in float32, with the same weights.
+
+    With 8-bit weights they round their input, too. The reference must emulate this, by a maximum and a rounding of
+    every pixel. That is our format's cost, not a float runtime's.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(packed)
+    weights = {node.input[1] for node in result.graph.node if node.op_type == POINTWISE}
+    for tensor in result.graph.initializer:
+        if tensor.name in weights and tensor.data_type == TensorProto.INT8:
+            value = numpy_helper.to_array(tensor).astype(np.float32)  # the node's scale stays as it is
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     return result
 
 

@@ -22,7 +22,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from loadtest.measures.interleave import Output, ParityError, Run
-from loadtest.peers.graph import channels_first, split_front, widen_constants
+from loadtest.peers.graph import channels_first, split_front, widen_constants, without_rounding
 from loadtest.peers.networks import Images, Pair, photos
 from service import xnor_op
 from service.backends.audit import Audit
@@ -38,7 +38,9 @@ ROUNDING = 0.9999
 SIGN_FLIPS = 0.95
 EIGHT_BITS = 0.9
 
-Side = Literal["full", "binary"]
+# `unrounded` is the binary network with float32 1x1 convolutions. It has its own oracle: the rounding that it leaves
+# out flips signs, so that comparing it with the served network would say little about either.
+Side = Literal["full", "binary", "unrounded"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Way:
 
     Attributes:
         name: last part of the row's name.
-        side: which network of the pair.
+        side: which network of the pair, and which oracle.
         min_correlation: minimum correlation with the oracle's output.
         open: (workload, threads, images) -> the run on these images.
     """
@@ -101,13 +103,18 @@ class Workload:
         return derive_reference(self.packed).model
 
     @cached_property
-    def reference_parts(self) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-        """(front, body) of the reference, NCHW throughout, for runtimes other than ONNX Runtime."""
-        return split_front(channels_first(widen_constants(self.reference)))
+    def unrounded(self) -> onnx.ModelProto:
+        """The reference without the rounding of 8-bit 1x1 convolutions, for runtimes other than ONNX Runtime."""
+        return derive_reference(without_rounding(self.packed)).model
+
+    @cached_property
+    def unrounded_parts(self) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+        """(front, body) of that, NCHW throughout."""
+        return split_front(channels_first(widen_constants(self.unrounded)))
 
     def oracle(self, side: Side, images: Images) -> Output:
         """Output of a network in standard operators, unoptimised."""
-        model = self.full if side == "full" else self.reference
+        model = self.full if side == "full" else self.reference if side == "binary" else self.unrounded
         session = open_session(model.SerializeToString(), name="oracle", intra_op_threads=1, optimise=False)
         return _run_once(session, {"image": images})
 

@@ -153,7 +153,7 @@ def _int8(workload: Workload, threads: int, images: Images) -> Run:
 
 
 def _binary(workload: Workload, threads: int, images: Images) -> Run:
-    front, body = workload.reference_parts
+    front, body = workload.unrounded_parts
     model = read_onnx(body)
     binarise(model)
     return _open(workload.row_name(BINARY), model, run_front(front, images), threads, "BinaryConvolution")
@@ -161,5 +161,5 @@ def _binary(workload: Workload, threads: int, images: Images) -> Run:
 
 FP32 = Way("openvino-fp32", "full", ROUNDING, _fp32)
 INT8 = Way("openvino-int8", "full", EIGHT_BITS, _int8)
-BINARY = Way("openvino-binary", "binary", SIGN_FLIPS, _binary)
+BINARY = Way("openvino-binary", "unrounded", SIGN_FLIPS, _binary)
 WAYS = (FP32, INT8, BINARY)

@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION: Literal[1] = 1
 
+# What OpenVINO's binary networks are compared with. Older records name the reference with its rounding instead, which
+# those rows emulated.
+UNROUNDED = "derived reference with float32 1x1 convolutions, unoptimised"
+
 Milliseconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 

@@ -24,7 +24,7 @@ from models.ablation.results import Results, locked
 from models.ablation.task import LabelledImages, SmallImages, load_folder
 from models.arch import build
 from models.binarize.base import set_phase
-from models.command_line import Parser
+from models.command_line import Parser, count, positive
 from models.train import checkpoint
 from models.train.device import best_device
 from models.train.initialise import initialise_from
@@ -105,14 +105,15 @@ def main() -> int:
     parser.add_argument(
         "--only", default="", help="train only cells whose name contains this, and the cells they start from"
     )
-    parser.add_argument("--test-images", type=int, default=4000, help="test images per evaluation (default 4000)")
+    parser.add_argument("--test-images", type=count, default=4000, help="test images per evaluation (default 4000)")
     parser.add_argument(
-        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all cores)"
+        "--threads", type=count, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all cores)"
     )
     for item in fields(Budget):
         option = "--" + item.name.replace("_", "-")
+        number = count if isinstance(item.default, int) else positive
         said = f"budget, the same for all cells (default {item.default})"
-        parser.add_argument(option, type=type(item.default), default=item.default, help=said)
+        parser.add_argument(option, type=number, default=item.default, help=said)
     args = parser.parse_args()
     if not args.report and (args.data is None or args.out is None):
         parser.error("training needs --data and --out")

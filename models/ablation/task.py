@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
+from models.data.folder import read_rgb
 from models.data.normalise import normalise
 from models.train.classify import ranks_of_truth
 from models.train.device import device_of
@@ -27,7 +27,7 @@ def load_folder(root: Path, per_class: int | None = None) -> LabelledImages:
 
     Raises:
         FileNotFoundError: there are no class folders, or one is empty.
-        ValueError: an image has another size.
+        ValueError: an image has another size or cannot be decoded.
     """
     folders = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     if not folders:
@@ -41,10 +41,10 @@ def load_folder(root: Path, per_class: int | None = None) -> LabelledImages:
         if not paths:
             raise FileNotFoundError(f"{folder} has no images")
         for path in paths:
-            with Image.open(path) as image:
-                if image.size != (SIZE, SIZE):
-                    raise ValueError(f"{path} is {image.width}x{image.height}: images must be {SIZE}x{SIZE}")
-                images.append(np.asarray(image.convert("RGB")))
+            image = read_rgb(path)
+            if image.size != (SIZE, SIZE):
+                raise ValueError(f"{path} is {image.width}x{image.height}: images must be {SIZE}x{SIZE}")
+            images.append(np.asarray(image))
             labels.append(label)
     return np.stack(images), np.array(labels, np.int64)
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,8 @@ from tqdm import tqdm
 from models.data.augment import random_resized_crop
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+#: What Pillow raises for damaged files: SyntaxError for a PNG's chunk, struct.error for a short header.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 MEMORY_SHARE = 0.25  # fraction of RAM for decoded images; splitting off a held-out set temporarily copies them
 
 
@@ -92,23 +96,64 @@ def read_classes(root: Path) -> tuple[ClassName, ...]:
     """Read ``*classes.json`` in ``root``: a list of {index, wnid, name}, in label order.
 
     Raises:
+        FileNotFoundError, ValueError: see `class_entries`.
+    """
+    return tuple(ClassName(e["wnid"], e["name"].split(",")[0].strip()) for e in class_entries(root))
+
+
+def class_entries(root: Path, *numbers: str) -> list[dict[str, Any]]:
+    """The entries of ``*classes.json`` in ``root``, in label order, each with whole ``numbers`` besides its index.
+
+    Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the indices are not 0, 1, 2, ..., each once.
+        ValueError: the file is not JSON, an entry lacks a field, or the indices are not 0, 1, 2, ..., each once.
     """
     found = sorted(root.glob("*classes.json"))
     if not found:
         raise FileNotFoundError(f"{root} has no *classes.json (a list of {{index, wnid, name}}): add one beside train/")
-    entries = sorted(json.loads(found[0].read_text()), key=lambda e: int(e["index"]))
-    indices = [int(e["index"]) for e in entries]
-    if indices != list(range(len(entries))):
-        raise ValueError(f"{found[0]}: the indices are labels and must be 0 to {len(entries) - 1}, each once")
-    return tuple(ClassName(e["wnid"], e["name"].split(",")[0].strip()) for e in entries)
+    path, numbers, texts = found[0], ("index", *numbers), ("wnid", "name")
+    try:
+        entries = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    wanted = f"{', '.join(numbers)} (whole numbers), {' and '.join(texts)} (texts)"
+    if not isinstance(entries, list):
+        raise ValueError(f"{path} must be a list of classes, each with {wanted}")  # noqa: TRY004  # a file's content
+    for entry in entries:
+        if not isinstance(entry, dict) or not (
+            all(str(entry.get(key)).isdecimal() for key in numbers)
+            and all(isinstance(entry.get(key), str) for key in texts)
+        ):
+            raise ValueError(f"{path}: {json.dumps(entry):.120} is no class with {wanted}")
+    entries.sort(key=lambda entry: int(entry["index"]))
+    if [int(entry["index"]) for entry in entries] != list(range(len(entries))):
+        raise ValueError(f"{path}: the indices are labels and must be 0 to {len(entries) - 1}, each once")
+    return entries
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """Decode a file to RGB.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be decoded; Pillow's own message mostly does not name the file.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise
+    except DAMAGED as error:
+        raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
 
 
 def decode(path: Path, size: int) -> NDArray[np.uint8]:
-    """Decode a file to uint8 [size,size,3] RGB; the whole image is scaled if it has another size."""
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
+    """Decode a file to uint8 [size,size,3] RGB; the whole image is scaled if it has another size.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_rgb`.
+    """
+    rgb = read_rgb(path)
     if rgb.size != (size, size):
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(rgb)
@@ -125,6 +170,7 @@ def load_split(root: Path, split: str, size: int) -> ImageSet:
 
     Raises:
         FileNotFoundError: a class folder is missing.
+        ValueError: an image cannot be decoded.
     """
     classes = read_classes(root)
     paths: list[tuple[Path, int]] = []

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from models.data.folder import fits_memory
+from models.data.folder import fits_memory, read_rgb
 from service.evaluation import camera_of, read_depth_png
 from service.evaluation.folders import is_image
 
@@ -80,6 +80,7 @@ def load_drives(root: Path) -> Sequence[Frame | FrameFile]:
 
     Raises:
         FileNotFoundError: there is no drive.
+        ValueError: a file cannot be decoded.
     """
     files = find_frames(root)
     if not fits_memory(len(files) * FRAME_BYTES):
@@ -119,8 +120,7 @@ def _load_frame(drive: Path, left_path: Path) -> Frame:
 
 
 def _load_image(path: Path) -> tuple[NDArray[np.uint8], int]:
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
+    rgb = read_rgb(path)
     return np.array(rgb.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)), rgb.width
 
 

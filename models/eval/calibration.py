@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import nn
 
-from models.command_line import Parser
+from models.command_line import Parser, count
 from models.data.augment import whole
 from models.data.folder import ImageSet
 from models.data.normalise import normalise
@@ -72,11 +72,11 @@ def main() -> int:
     parser = Parser(prog="python -m models.eval.calibration", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of a classifier")
     parser.add_argument("--data", type=Path, required=True, help="the data folder it was trained on")
-    parser.add_argument("--size", type=int, help="input size in serving, in pixels (default: from the recipe)")
+    parser.add_argument("--size", type=count, help="input size in serving, in pixels (default: from the recipe)")
     args = parser.parse_args()
     try:
         run = trained(args.checkpoint, args.data)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     logits = logits_of(run.network, run.held_out, args.size or run.size)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from models.command_line import Parser
+from models import command_line
 from models.eval import scene
 from models.eval.depth_figures import by_distance, by_frame
 from models.eval.depth_floor import floor
@@ -204,7 +204,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> int:
     """Evaluate, store the results, draw, and write the pages."""
-    parser = Parser(prog="python -m models.eval.depth_page", description=__doc__)
+    parser = command_line.Parser(prog="python -m models.eval.depth_page", description=__doc__)
     parser.add_argument(
         "--data", type=Path, help="packed drive; without it the pages are rewritten from stored results"
     )
@@ -212,7 +212,9 @@ def main() -> int:
     parser.add_argument("--floor", type=Path, metavar="DRIVE", help="training drive for the row-median baseline")
     parser.add_argument("--dataset", default="dev", help="name of the data on the pages (default dev)")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of frames, outside the repository")
-    parser.add_argument("--frames", type=int, default=FRAMES, help=f"number of pictures (default {FRAMES})")
+    parser.add_argument(
+        "--frames", type=command_line.count, default=FRAMES, help=f"number of pictures (default {FRAMES})"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "models", help="output folder")
     args = parser.parse_args()
     if args.pictures is not None and args.data is None:

@@ -155,6 +155,19 @@ def page(card: Card, findings: dict[str, Any], beside: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def classifier(folder: Path) -> Card:
+    """The card of a classifier.
+
+    Raises:
+        ServiceError: the folder does not hold a valid card.
+        ValueError: it is the card of a depth model, whose own page would be overwritten.
+    """
+    card = Card.load(folder)
+    if card.task != "classify":
+        raise ValueError(f"{card.name} is no classifier: models.eval.depth_page writes the pages of depth models")
+    return card
+
+
 def main() -> int:
     """Evaluate, store the results and write the page."""
     parser = Parser(prog="python -m models.eval.page", description=__doc__)
@@ -165,7 +178,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/models"), help="output folder (default docs/models)")
     args = parser.parse_args()
     try:
-        card = Card.load(args.model)
+        card = classifier(args.model)
         args.out.mkdir(parents=True, exist_ok=True)
         kept = args.out / f"{card.name}.json"
         findings: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() or args.data is None else {}

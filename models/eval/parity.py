@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models.command_line import Parser
+from models.command_line import Parser, count
 from service.backends import backend_for
 from service.backends.audit import Audit
 from service.card import Card
@@ -78,7 +78,7 @@ def main() -> int:
     parser = Parser(prog="python -m models.eval.parity", description=__doc__)
     parser.add_argument("folder", type=Path, help="<models>/<name>/<version> of a binary model")
     parser.add_argument("--data", type=Path, required=True, help="folder of images")
-    parser.add_argument("--limit", type=int, default=200, help="maximum number of images (default 200)")
+    parser.add_argument("--limit", type=count, default=200, help="maximum number of images (default 200)")
     args = parser.parse_args()
     try:
         card = Card.load(args.folder)

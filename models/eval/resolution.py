@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from models.command_line import Parser
+from models.command_line import Parser, count
 from models.eval.held_out import trained
 from models.train.classify import accuracy
 
@@ -21,12 +21,12 @@ def main() -> int:
     parser.add_argument("checkpoint", type=Path, help="checkpoint of a classifier")
     parser.add_argument("--data", type=Path, required=True, help="the data folder it was trained on")
     parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[64, 80, 96, 112, 128, 144], help="input sizes to compare, in pixels"
+        "--sizes", type=count, nargs="+", default=[64, 80, 96, 112, 128, 144], help="input sizes to compare, in pixels"
     )
     args = parser.parse_args()
     try:
         run = trained(args.checkpoint, args.data)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     rows = [{"size": size, **accuracy(run.network, run.held_out, size)} for size in args.sizes]

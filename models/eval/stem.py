@@ -46,7 +46,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         run = trained(args.checkpoint, args.data)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if not isinstance(run.network, BiRealNet):

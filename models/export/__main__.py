@@ -12,10 +12,10 @@ from torch import nn
 
 from models.arch import ArchConfig
 from models.arch.depth import DepthNet
-from models.command_line import Parser
+from models.command_line import Parser, count
 from models.data.folder import ClassName, read_classes
 from models.data.kitti import HEIGHT, WIDTH
-from models.export.card import make_card, write_model
+from models.export.card import LIMITS, make_card, write_model
 from models.export.convert import to_onnx
 from models.export.measure import evaluate_model
 from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
@@ -27,11 +27,8 @@ from models.train.provenance import FILE, read_provenance
 from models.train.recipe import Recipe
 from models.train.recipes import RECIPES
 
-UNKNOWN_LIMITS = (
-    "Not trained by a recipe of models.train: evaluate it before you rely on it.",
-    "Knows its {classes} classes only; for anything else it names the nearest of them: read the probability.",
-    "{calibration}",
-)
+UNKNOWN = "Not trained by a recipe of models.train: evaluate it before you rely on it."
+UNKNOWN_LIMITS = {task: (UNKNOWN, *limits) for task, limits in LIMITS.items()}
 
 
 def divide_logits(network: nn.Module, temperature: float) -> None:
@@ -76,6 +73,7 @@ def unknown_recipe(name: str, arch: ArchConfig, size: int | None) -> Recipe:
         source=unknown,
         data=unknown,
         terms=unknown,
+        limits=UNKNOWN_LIMITS[arch.task],
         init=twin,
         size=size or 64,
     )
@@ -125,7 +123,6 @@ def export(args: argparse.Namespace) -> dict[str, object]:
             notes=args.notes,
             metrics=metrics,
             calibration=calibration(args.temperature),
-            limits=None if known or depth else UNKNOWN_LIMITS,
         )
         return write_model(card, model, args.out)
 
@@ -146,7 +143,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of models; writes OUT/<name>/<version>/")
     parser.add_argument("--name", help="model name (default: the recipe's name)")
     parser.add_argument("--version", default="1", help="model version (default 1)")
-    parser.add_argument("--size", type=int, help="input size of a classifier in pixels (default: from the recipe)")
+    parser.add_argument("--size", type=count, help="input size of a classifier in pixels (default: from the recipe)")
     parser.add_argument(
         "--classes", type=Path, help="data folder with *classes.json; required for classifiers trained by a recipe"
     )

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from models.accounting import cost_of
 from models.arch import ArchConfig
+from models.arch.depth import MIN_DISPARITY_PX
 from models.data.folder import ClassName
 from models.data.kitti import WIDTH
 from models.data.normalise import MEAN, STD
-from models.train.classify import DECODE_SIZE
 from models.train.depth import FX_BASELINE
-from models.train.recipe import Recipe
+from models.train.recipe import CAMERA_LIMIT, CLASSES_LIMIT, Recipe
 from service.backends.weights import count_weights
 from service.card import Card
 from service.evaluation import KITTI_BASELINE_M, KITTI_FX_PX
@@ -25,17 +25,10 @@ KITTI_ASPECT = 1242 / 375  # aspect ratio of the images, which are scaled anisot
 NETWORK_FX_PX = KITTI_FX_PX[1242] * WIDTH / 1242
 MODEL_FILE = "model.onnx"
 
+# Limits on the card of a recipe that states none of its own.
 LIMITS = {
-    "classify": (
-        "Knows its {classes} classes only; for anything else it names the nearest of them: read the probability.",
-        "Trained on {side}x{side} images and on whole objects in the centre: small objects in a large photo are lost.",
-        "{calibration}",
-    ),
-    "depth": (
-        "Trained on a few hundred frames of residential streets of one city, in daylight: other scenes may be far off.",
-        "Metric depth holds for KITTI's camera; for another one give its focal length (fx), and expect more error.",
-        "Sky and the upper third of the image have no ground truth in training.",
-    ),
+    "classify": (CLASSES_LIMIT, "{calibration}"),
+    "depth": ("Scenes unlike those of its training data may be far off.", CAMERA_LIMIT),
 }
 
 
@@ -57,12 +50,11 @@ def make_card(
     metrics: list[dict[str, Any]],
     resize_shorter: int | None = None,
     calibration: str = "Probabilities are not calibrated.",
-    limits: tuple[str, ...] | None = None,
 ) -> Card:
     """Assemble and validate the card of a model that will be written as ``model.onnx``.
 
     ``resize_shorter`` (classifiers) defaults to the recipe's value scaled to this input size, or else to the input's
-    longer side. ``limits`` defaults to `LIMITS`, which include ``calibration``.
+    longer side. ``calibration`` completes the limits of a classifier.
 
     Raises:
         ValueError: the card would be invalid; the message lists every wrong field.
@@ -72,7 +64,6 @@ def make_card(
     cost = cost_of(arch, height, width)
     depth = arch.task == "depth"
     shorter = resize_shorter or round(recipe.resize_shorter * height / recipe.size) or max(height, width)
-    furthest = FX_BASELINE / 0.5
     document: dict[str, Any] = {
         "schema_version": 1,
         "name": name,
@@ -99,7 +90,7 @@ def make_card(
         "classes": [{"wnid": c.wnid, "name": c.name} for c in classes],
         "depth": {
             "min_m": FX_BASELINE / arch.max_disparity_px,
-            "max_m": furthest,
+            "max_m": FX_BASELINE / MIN_DISPARITY_PX,
             "fx_px": NETWORK_FX_PX,
             "baseline_m": KITTI_BASELINE_M,
             "aspect": KITTI_ASPECT,
@@ -129,8 +120,7 @@ def make_card(
         },
         "metrics": metrics,
         "limits": [
-            limit.format(classes=len(classes), calibration=calibration, side=recipe.decode_size or DECODE_SIZE)
-            for limit in limits or LIMITS[arch.task]
+            limit.format(classes=len(classes), calibration=calibration) for limit in recipe.limits or LIMITS[arch.task]
         ],
         "license": recipe.terms,
     }

@@ -12,6 +12,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from models.export.packed_ops import INT8_LIMIT, POINTWISE_PRECISIONS
 from models.export.readings import occasion
 from service.backends.dialect import DOMAIN
 from service.backends.weights import count_weights
-from service.card import Card
+from service.card import CARD_FILE, Card
 from service.errors import ServiceError
 
 Values = NDArray[np.generic]
@@ -38,6 +39,9 @@ def fuse(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
         model: a packed graph; it is not modified.
         precision: ``int8`` for the convolutions inside the network, ``float32`` to keep weights as stored. The
             weights of the classifier and of one-channel score maps are always kept as stored.
+
+    Raises:
+        ValueError: there is nothing to replace.
     """
     return _Fusion(model, precision).run()
 
@@ -67,14 +71,22 @@ class _Fusion:
         """Rewrite the graph and drop nodes and constants that are no longer used."""
         graph = self._model.graph
         nodes: list[onnx.NodeProto] = []
+        replaced = 0
         for node in graph.node:
             weight = self._stored.get(node.input[1]) if len(node.input) > 1 else None
             if node.op_type == "MatMul" and weight is not None and len(self._shapes.get(node.output[0], ())) == 4:
                 nodes.append(self._product(node, weight))
+                replaced += 1
             elif node.op_type == "Gemm" and weight is not None and self._mean_of(node) is not None:
                 nodes += self._classifier(node)
+                replaced += 1
             else:
                 nodes.append(node)
+        if not replaced:
+            raise ValueError(
+                "the graph has no MatMul or Gemm to replace: its real-valued 1x1 convolutions are `Pointwise` already. "
+                "To store them in another precision, export the checkpoint again with models.export --pointwise"
+            )
         kept = _alive(
             [node for node in nodes if (node.op_type, node.output[0]) not in self._gone], [o.name for o in graph.output]
         )
@@ -188,7 +200,7 @@ def rewrite(folder: Path, precision: str, data: Path | None, dataset: str) -> di
 
     Raises:
         ServiceError: the folder does not hold a valid model.
-        ValueError: the model is not binary, or the evaluation fails.
+        ValueError: the model is not binary or needs no rewriting, or the evaluation fails.
     """
     card = Card.load(folder)
     if card.precision != "binary":
@@ -196,7 +208,6 @@ def rewrite(folder: Path, precision: str, data: Path | None, dataset: str) -> di
     before = card.path.read_bytes()
     model = fuse(onnx.load_from_string(before), precision)
     content = model.SerializeToString()
-    card.path.write_bytes(content)
     weights = count_weights(model)
     document = card.model_dump(mode="json")
     document["sha256"] = hashlib.sha256(content).hexdigest()
@@ -208,14 +219,25 @@ def rewrite(folder: Path, precision: str, data: Path | None, dataset: str) -> di
         "real_bytes": weights.real_bytes,
         "artefact_bytes": len(content),
     }
-    Card.model_validate(document).write(folder)
+    _replace(folder, Card.model_validate(document), content)
     if data is not None:
         now = occasion("models.export.fuse", dataset)
         measured = [evaluate_model(folder, variant, data, now) for variant in ("binary", "reference")]
         document["training"]["notes"] += _change(document["metrics"], measured[0], precision)
         document["metrics"] = [m for m in document["metrics"] if m["dataset"] != dataset] + measured
-        Card.model_validate(document).write(folder)
+        _replace(folder, Card.model_validate(document))
     return {"folder": folder.name, "bytes": [len(before), len(content)], "metrics": document["metrics"]}
+
+
+def _replace(folder: Path, card: Card, content: bytes | None = None) -> None:
+    """Replace the card and, unless None, the model, each by a complete file: a failure leaves both as they were."""
+    with TemporaryDirectory(dir=folder, prefix=".part-") as name:
+        part = Path(name)
+        card.write(part)
+        if content is not None:
+            (part / card.file).write_bytes(content)
+            (part / card.file).replace(folder / card.file)
+        (part / CARD_FILE).replace(folder / CARD_FILE)
 
 
 def _change(before: list[dict[str, Any]], after: dict[str, Any], precision: str) -> str:
@@ -243,7 +265,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         summary = rewrite(args.folder, args.pointwise, args.evaluate, args.dataset)
-    except (FileNotFoundError, ValueError, ServiceError) as error:
+    except (OSError, ValueError, ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps(summary, indent=1))

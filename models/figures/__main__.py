@@ -22,7 +22,7 @@ from models.ablation.grid import Budget
 from models.ablation.task import load_folder, scaled
 from models.arch import BiRealNet
 from models.binarize.base import Phase
-from models.command_line import Parser
+from models.command_line import Parser, count
 from models.data.normalise import normalise
 from models.figures import approximations, capability, curves, distributions
 from models.figures.page import page
@@ -98,14 +98,12 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=Path, help="checkpoint, see models/figures/__main__.py")
     parser.add_argument("--images", type=Path, help="folder of 32x32 images, <class>/<image>, for activations")
     parser.add_argument(
-        "--size", type=int, default=Budget.size, help=f"size that images are scaled to (default {Budget.size})"
+        "--size", type=count, default=Budget.size, help=f"size that images are scaled to (default {Budget.size})"
     )
     parser.add_argument("--log", type=Path, help="a run's log.jsonl: draw its curves instead")
     parser.add_argument("--title", default="", help="title of the curves, also used in their file name")
     parser.add_argument("--out", type=Path, default=Path("docs/figures"), help="output folder (default docs/figures)")
     args = parser.parse_args()
-    if args.size < 1:
-        parser.error(f"--size {args.size}: must be at least 1")
     try:
         if args.log:
             title = args.title or args.log.parent.name
@@ -117,7 +115,7 @@ def main() -> int:
                 f"give --log, or all of --bireal, --original, --relu, --clip, --images ({missing[0]} is missing)"
             )
         numbers = analyse(args)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     (args.out / "figures.json").write_text(json.dumps(numbers, indent=1) + "\n")

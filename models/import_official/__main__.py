@@ -20,12 +20,12 @@ from models.import_official.classes import generic_classes, read_class_file
 from models.import_official.convert import to_network
 from models.import_official.reading import read_state_dict
 from models.train import checkpoint
-from models.train.recipe import Recipe
+from models.train.recipe import CLASSES_LIMIT, Recipe
 
 SIZE, RESIZE_SHORTER = 224, 256  # paper Sec. 4.1: the centre crop of the image scaled to 256
 LIMITS = (
     "Imported weights: the authors' published accuracy holds for their own code; evaluate it before you rely on it.",
-    "Knows its {classes} classes only; for anything else it names the nearest of them: read the probability.",
+    CLASSES_LIMIT,
     "Probabilities are not calibrated.",
 )
 
@@ -60,6 +60,7 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
         source=imported.kind,
         data=args.data,
         terms=args.terms,
+        limits=LIMITS,
         init=args.full or f"resnet{arch.depth}-imported",
     )
     notes = f"Imported from a checkpoint of {imported.kind}."
@@ -88,7 +89,6 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
         wall_time_s=0.0,
         notes=notes,
         metrics=[],
-        limits=LIMITS,
     )
     folder = write_model(card, model, args.out)
     if args.checkpoint_out:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from models.arch import build
-from models.command_line import Parser
+from models.command_line import Parser, count
 from models.train import checkpoint
 from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
@@ -46,7 +46,7 @@ def main() -> int:
         "BatchNorm then uses micro-batch statistics, and a resumed run needs the same N (default 1)",
     )
     parser.add_argument(
-        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all cores)"
+        "--threads", type=count, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all cores)"
     )
     args = parser.parse_args()
     recipe = get_recipe(args.recipe)
@@ -60,7 +60,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps(asdict(progress)))

@@ -7,6 +7,14 @@ from dataclasses import dataclass, field
 from models.arch.config import ArchConfig
 from models.binarize.base import Phase
 
+# Limits of every classifier, and of every depth network trained on KITTI's cameras.
+CLASSES_LIMIT = (
+    "Knows its {classes} classes only; for anything else it names the nearest of them: read the probability."
+)
+CAMERA_LIMIT = (
+    "Metric depth holds for KITTI's camera; for another one give its focal length (fx), and expect more error."
+)
+
 
 @dataclass(frozen=True)
 class PhaseSpec:
@@ -61,6 +69,8 @@ class Recipe:
         source: where the hyper-parameters come from.
         data: the training data, for the model card.
         terms: terms of use of the weights, for the model card.
+        limits: what the network cannot be relied on for, for the model card; ``{classes}`` and ``{calibration}`` are
+            filled in. Empty for what holds for every network of the task (`models.export.card.LIMITS`).
         init: recipe whose checkpoint provides the initial weights (``--init`` is then required); empty for random ones.
         twin: full-precision twin named on a binary model's card; empty for the ``init`` model.
         teacher: recipe whose checkpoint is the teacher (``--teacher``); empty for none.
@@ -91,6 +101,7 @@ class Recipe:
     source: str
     data: str
     terms: str
+    limits: tuple[str, ...] = ()
     init: str = ""
     twin: str = ""
     teacher: str = ""

@@ -32,6 +32,7 @@ from service.errors import ServiceError
 
 CALIBRATION_IMAGES = 1024
 CALIBRATION_FRAMES = 64
+RECOVERABLE = (("bireal", "bireal"), ("none", "res"))  # method and structure of the networks that `recovered` fills
 
 
 @torch.no_grad()
@@ -75,7 +76,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         recovered(args)
-    except (FileNotFoundError, ValueError, ServiceError) as error:
+    except (OSError, ValueError, ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -112,12 +113,22 @@ def recovered(args: argparse.Namespace) -> None:
     calibrate(network, calibration_images(card, args.data))
     if isinstance(network, DepthNet):
         move_into_scores(network)
-    checkpoint.save(args.out, network, arch, card.name, checkpoint.Progress())
+    # not the card's name: a recipe decides the input size, and several recipes can make models of one name
+    checkpoint.save(args.out, network, arch, card.training.recipe, checkpoint.Progress())
 
 
 def arch_of(card: Card) -> ArchConfig:
-    """The network that a model card describes."""
-    method = "bireal" if card.precision == "binary" else "none"
+    """The network that a model card describes.
+
+    Raises:
+        ValueError: its weights cannot be read back.
+    """
+    method, structure = card.network.method, card.network.structure
+    if (method, structure) not in RECOVERABLE:
+        raise ValueError(
+            f"{card.name} has method {method} and structure {structure}: only Bi-Real nets (bireal, bireal) and "
+            "full-precision ResNets (none, res) can be recovered; train others again with models.train"
+        )
     arch = ArchConfig(depth=card.network.depth, method=method, width=card.network.width)
     if card.depth is None:
         return replace(arch, num_classes=len(card.classes or ()))

@@ -56,7 +56,10 @@ class Weights:
 
     def signs(self, name: str, channels: int) -> Tensor:
         """Packed weights as -1/+1 [O,C,K,K]."""
-        words: NDArray[np.int32] = self._values[name].astype(np.int32, copy=False)  # [O,K,K,words]
+        stored = self._values.get(name)
+        if stored is None or stored.dtype != np.int32:
+            raise ValueError(f"the graph has no packed {name!r}: only graphs written by models.export can be read")
+        words: NDArray[np.int32] = stored.astype(np.int32, copy=False)  # [O,K,K,words]
         return torch.from_numpy(unpack_signs(words, channels)).permute(0, 3, 1, 2).contiguous()
 
 

@@ -53,7 +53,7 @@ def main() -> int:
         recipe = get_recipe(payload["recipe"])
         network = checkpoint.load_network(args.checkpoint)
         data, _ = hold_out(load_split(args.data, "train", decode_size(recipe)), recipe.hold_out_per_class)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     pick = np.random.default_rng(0).choice(len(data), min(IMAGES, len(data)), replace=False)

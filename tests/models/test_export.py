@@ -12,6 +12,7 @@ from models.accounting import cost_of
 from models.arch import ArchConfig, BiRealNet, ResNet, build
 from models.data.folder import ClassName
 from models.data.normalise import normalise
+from models.export.__main__ import unknown_recipe
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
 from models.export.cost import cost_of_graph
@@ -23,6 +24,7 @@ from service.backends.audit import Audit
 from service.backends.derive import derive_reference
 from service.card import Card
 
+ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 CLASSES = tuple(ClassName(f"n{i:08d}", f"thing {i}") for i in range(10))
 CASES = [
     ArchConfig(depth=18, method="bireal", num_classes=10, width=0.5),
@@ -77,7 +79,7 @@ def test_bit_packed_layers_equal_the_reference_exactly(config: ArchConfig) -> No
 
 
 def export_to(folder: Path, config: ArchConfig, size: int = 64, recipe: str = "bireal18-tiny100") -> Card:
-    """Export a random binary classifier and load its card again."""
+    """Export a random binary network and load its card again."""
     model = to_onnx(random_network(config), size, size)  # type: ignore[arg-type]
     card = make_card(
         "binary-test",
@@ -87,7 +89,7 @@ def export_to(folder: Path, config: ArchConfig, size: int = 64, recipe: str = "b
         model,
         height=size,
         width=size,
-        classes=CLASSES[: config.num_classes],
+        classes=CLASSES[: config.num_classes] if config.task == "classify" else (),
         stem_precision="int16",
         pointwise_precision="int8",
         provenance={"command": "python -m models.train", "hardware": "none"},
@@ -98,14 +100,33 @@ def export_to(folder: Path, config: ArchConfig, size: int = 64, recipe: str = "b
     return Card.load(write_model(card, model, folder))
 
 
-@pytest.mark.parametrize(
-    ("recipe", "shorter", "pixels"), [("bireal18-tiny100", 64, "64x64"), ("paper-bireal18-imagenet", 73, "256x256")]
-)
-def test_a_card_scales_images_as_the_recipe_says(recipe: str, shorter: int, pixels: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("recipe", "shorter"), [("bireal18-tiny100", 64), ("paper-bireal18-imagenet", 73)])
+def test_a_card_scales_images_as_the_recipe_says(recipe: str, shorter: int, tmp_path: Path) -> None:
     """Sec. 4.1 cuts 224 from a shorter side of 256; of a smaller input it is the same share."""
     card = export_to(tmp_path, CASES[0], recipe=recipe)
     assert card.input.resize_shorter == shorter
-    assert f"Trained on {pixels} images" in " ".join(card.limits)
+    assert ("Trained on 64x64 images" in " ".join(card.limits)) == (recipe == "bireal18-tiny100")
+
+
+@pytest.mark.parametrize("folder", sorted(ZOO.glob("*/*/card.yaml")), ids=lambda path: path.parent.parent.name)
+def test_a_shipped_card_states_the_limits_of_its_recipe(folder: Path) -> None:
+    card = Card.load(folder.parent)
+    stated = RECIPES[card.training.recipe].limits
+    assert card.limits == tuple(
+        limit.format(classes=len(card.classes or ()), calibration=card.limits[-1]) for limit in stated
+    )
+
+
+def test_the_limits_of_our_few_frames_are_not_those_of_the_papers_recipe_or_of_an_unknown_one(tmp_path: Path) -> None:
+    ours, papers = (
+        " ".join(export_to(tmp_path, CASES[2], recipe=recipe).limits)
+        for recipe in ("bireal50-kitti-depth", "paper-bireal50-kitti-depth")
+    )
+    assert "a few hundred frames" in ours
+    assert "hundred" not in papers and "no ground truth" not in papers and "KITTI's camera" in papers
+    unknown = unknown_recipe("an ablation's", CASES[2], None).limits
+    assert "Not trained by a recipe" in unknown[0] and "KITTI's camera" in unknown[-1]
+    assert "classes" not in " ".join(unknown)
 
 
 def test_one_bit_a_weight_on_disk(tmp_path: Path) -> None:

@@ -1,17 +1,25 @@
-"""Data that do not fit into memory train as those that do."""
+"""Data that do not fit into memory train as those that do, and damaged data are named."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from models.arch import ArchConfig, build
 from models.data import folder
-from models.data.folder import ImageFiles, hold_out, load_split, training_batches
+from models.data.folder import ImageFiles, hold_out, load_split, read_classes, training_batches
+from models.data.kitti import load_drives
+from models.eval import calibration
+from models.train import __main__ as train
+from models.train import checkpoint, teacher
+from models.train.teacher import load_pretrained
 
 SIZES = [(40, 30), (64, 64), (20, 50)]
 
@@ -47,6 +55,46 @@ def test_files_give_the_batches_that_memory_gives(photos: Path, monkeypatch: pyt
         assert all(torch.equal(a, b) for pair in batches for a, b in zip(*pair, strict=True))
 
 
+def damaged(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_truncated_image_is_named(photos: Path, in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = damaged(photos / "train" / "n1" / "2.JPEG")
+    monkeypatch.setattr(folder, "fits_memory", lambda _: in_memory)
+    with pytest.raises(ValueError, match=rf"{path} cannot be read as an image \(.*truncated.*\): replace or remove it"):
+        load_split(photos, "train", 32).images[:]
+
+
+@pytest.mark.parametrize("name", ["left", "right"])
+def test_a_truncated_frame_is_named(name: str, tmp_path: Path) -> None:
+    for side in ("left", "right"):
+        (tmp_path / "drive" / side).mkdir(parents=True)
+        pixels = np.random.default_rng(0).integers(0, 256, (40, 1242, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "drive" / side / "0.png")
+    assert len(load_drives(tmp_path)) == 1
+    path = damaged(tmp_path / "drive" / name / "0.png")
+    with pytest.raises(ValueError, match=f"{path} cannot be read as an image"):
+        load_drives(tmp_path)
+
+
+@pytest.mark.parametrize("command", [train, calibration])
+def test_a_folder_that_cannot_be_read_ends_a_command_in_a_sentence(
+    command: ModuleType, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file in the place of a folder: an OSError that is not FileNotFoundError."""
+    start = photos / "best.pt"
+    config = ArchConfig(depth=18, num_classes=2, width=0.125)
+    checkpoint.save(start, build(config), config, "resnet18-tiny100", checkpoint.Progress())
+    monkeypatch.setattr(folder, "read_classes", lambda root: (root / "classes.json" / "x").read_text())
+    options = {train: ["resnet18-tiny100", "--out", str(photos / "run")], calibration: [str(start)]}[command]
+    monkeypatch.setattr("sys.argv", ["command", *options, "--data", str(photos)])
+    assert command.main() == 2
+    assert "Not a directory" in capsys.readouterr().err
+
+
 def test_imagenet_at_224_does_not_fit_into_200_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 200 * 10**9 // 4096}
     monkeypatch.setattr(folder.os, "sysconf", pages.__getitem__)
@@ -58,6 +106,47 @@ def test_nothing_is_held_out_where_nothing_is_asked_for(photos: Path) -> None:
     data = load_split(photos, "train", 32)
     assert [len(part) for part in hold_out(data, 0)] == [12, 0]
     assert [len(part) for part in hold_out(data, 100)] == [0, 12]
+
+
+ENTRY: dict[str, object] = {"index": 0, "wnid": "n0", "name": "a kind"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "is not JSON"),
+        ("3", "must be a list of classes, each with index"),
+        ("[3]", "3 is no class with index (whole numbers), wnid and name (texts)"),
+        (json.dumps([{"index": 0, "wnid": "n0"}]), "is no class with"),
+        (json.dumps([ENTRY | {"index": None}]), "is no class with"),
+        (json.dumps([ENTRY | {"name": 3}]), "is no class with"),
+    ],
+)
+def test_a_wrong_file_of_classes_is_named(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+        read_classes(tmp_path)
+    assert str(raised.value).startswith(str(tmp_path / "classes.json"))
+
+
+@pytest.mark.parametrize("row", [None, "x", -1, 0.5])
+def test_the_teacher_says_what_the_file_of_classes_lacks(row: object, tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text(
+        json.dumps([ENTRY | {} if row is None else ENTRY | {"imagenet1k_index": row}])
+    )
+    assert len(read_classes(tmp_path)) == 1, "our own networks need no such field"
+    with pytest.raises(ValueError, match="is no class with index, imagenet1k_index"):
+        load_pretrained(tmp_path)
+
+
+def test_the_teacher_has_a_row_for_every_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teacher, "imagenet_network", lambda: torch.nn.ModuleDict({"_fc": torch.nn.Linear(2, 1000)}))
+    (tmp_path / "classes.json").write_text(json.dumps([ENTRY | {"imagenet1k_index": 1000}]))
+    with pytest.raises(ValueError, match=r"imagenet1k_index 1000 .* must be below 1000"):
+        load_pretrained(tmp_path)
+    entries = [ENTRY | {"index": 1, "imagenet1k_index": 7}, ENTRY | {"imagenet1k_index": 999}]
+    (tmp_path / "classes.json").write_text(json.dumps(entries))
+    assert load_pretrained(tmp_path).get_submodule("_fc").weight.shape == (2, 2)
 
 
 @pytest.mark.parametrize("indices", [(0, 2), (1, 1), (1, 2)])

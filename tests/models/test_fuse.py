@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from models.export.fuse import fuse, rewrite
+from models.export.fuse import fuse, main, rewrite
 from models.export.graph import BATCH, After, GraphBuilder, Tensor, leaky_clip
 from models.export.packed_ops import PackedOps
 from models.export.verify import smooth_images
@@ -109,6 +109,42 @@ def test_the_card_follows_the_file(tmp_path: Path, seed: int) -> None:
     assert card.pointwise_precision == "int8"
     assert card.weights.binary_bytes == 48 * 9 * 2 * 4
     assert card.weights.artefact_bytes == card.path.stat().st_size
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_file_without_standard_nodes_is_refused_and_its_card_left_alone(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(tmp_path, older_export(seed))
+    rewrite(tmp_path, "int8", None, "dev")
+    before = contents(tmp_path)
+    monkeypatch.setattr("sys.argv", ["fuse", str(tmp_path), "--pointwise", "float32"])
+    assert main() == 2
+    assert "models.export --pointwise" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("broken", ["model_validate", "write"])
+def test_a_model_whose_card_cannot_be_written_stays_as_it_was(
+    broken: str, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Card:
+        raise ValueError("refused")
+
+    write_model(tmp_path, older_export(seed))
+    before = contents(tmp_path)
+    monkeypatch.setattr("models.export.fuse.Card.load", lambda folder, load=Card.load: prepared(load(folder)))
+
+    def prepared(card: Card) -> Card:  # the card is broken from here on, not while it is read
+        monkeypatch.setattr(Card, broken, refuse)
+        return card
+
+    with pytest.raises(ValueError, match="refused"):
+        rewrite(tmp_path, "int8", None, "dev")
+    assert contents(tmp_path) == before
 
 
 def test_a_full_precision_model_is_refused(tmp_path: Path, seed: int) -> None:

@@ -6,9 +6,11 @@ import sys
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
+from models import make
 from models.arch import build
 from models.make import PRODUCTS, finished, plan, training
 from models.train import checkpoint
@@ -103,6 +105,41 @@ def test_the_temperature_is_read_from_a_calibration_newer_than_the_checkpoint(tm
         (out / name).touch()
     assert plan("resnet18-tiny100", args)[-1].command[-1] == "T"
     (out / "calibration.json").write_text(json.dumps({"temperature": 1.25}))
+    assert plan("resnet18-tiny100", args)[-1].command[-1] == "1.25"
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_calibration_that_was_interrupted_is_made_again(
+    stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Ctrl-C, or by an error: in neither case may a part of the output pass for a newer, finished file."""
+    args = arguments(tmp_path)
+    out = args.runs / get_recipe(PRODUCTS["resnet18-tiny100"].recipe).name
+    out.mkdir(parents=True)
+    for name in ("best.pt", "served.pt"):
+        (out / name).touch()
+    ended: list[int] = []
+
+    def run(command: list[str], stdout: TextIO | None = None, **_: object) -> subprocess.CompletedProcess[str]:
+        assert command[2] == "models.eval.calibration" or ended == [0]
+        if stdout is not None:
+            stdout.write('{"temperature"' if not ended else '{"temperature": 1.25}')
+        if not ended and stopped:
+            raise KeyboardInterrupt
+        return subprocess.CompletedProcess(command, 0 if ended else 1)
+
+    monkeypatch.setattr(make.subprocess, "run", run)
+    folders = [word for name in ("data", "runs", "zoo") for word in (f"--{name}", str(tmp_path / name))]
+    monkeypatch.setattr(sys, "argv", ["make", "resnet18-tiny100", *folders])
+    if stopped:
+        with pytest.raises(KeyboardInterrupt):
+            make.main()
+    else:
+        assert make.main() == 1
+    assert not (out / "calibration.json").exists()
+    assert not plan("resnet18-tiny100", args)[-2].done
+    ended.append(0)
+    assert make.main() == 0
     assert plan("resnet18-tiny100", args)[-1].command[-1] == "1.25"
 
 

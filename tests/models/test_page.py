@@ -21,6 +21,20 @@ ROOT = Path(__file__).resolve().parents[2]
 CLASSES = tuple(ClassName(f"n{i:08d}", f"kind {i}") for i in range(4))
 
 
+def test_a_depth_model_is_refused_before_its_page_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ROOT / "models" / "zoo" / "resnet50-kitti-depth" / "1"
+    kept = tmp_path / "resnet50-kitti-depth.json"
+    kept.write_text('{"of": "the depth page"}')
+    for options in ([], ["--data", str(tmp_path)]):
+        monkeypatch.setattr(sys, "argv", ["models.eval.page", str(model), "--out", str(tmp_path), *options])
+        assert command.main() == 2
+        assert "models.eval.depth_page" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [kept.name]
+    assert kept.read_text() == '{"of": "the depth page"}'
+
+
 def test_the_page_is_written_from_the_services_own_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arch = ArchConfig(depth=18, method="bireal", num_classes=4, width=0.25)
     model = to_onnx(random_network(arch), 32, 32)

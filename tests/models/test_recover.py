@@ -1,5 +1,7 @@
 """Training on from a served model: its graph read back into the network that it was exported from."""
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +12,12 @@ from torch import nn
 
 from models.arch import ArchConfig, BiRealNet, DepthNet, build
 from models.data.normalise import normalise
+from models.export import __main__ as export
 from models.export.convert import to_onnx
-from models.train import checkpoint
+from models.train import checkpoint, recover
 from models.train.initialise import initialise_from
+from models.train.provenance import write_provenance
+from models.train.recipes import RECIPES
 from models.train.recover import calibrate, calibration_images
 from models.train.recover_weights import Weights, fill_bireal, fill_fc, fill_resnet, fill_scores, move_into_scores
 from service.card import Card
@@ -99,6 +104,61 @@ def test_8_bit_weights_of_a_bottleneck_come_back_within_half_a_step() -> None:
     ours = network.stages[1][0].match.weight[:, :, 0, 0]
     step = theirs.abs().amax(dim=1, keepdim=True) / 127
     assert ((ours - theirs).abs() <= 0.51 * step).all()
+
+
+def test_a_recovered_model_is_exported_with_the_input_size_that_it_was_served_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Like the zoo's model, it has the name of one recipe and was made by another, which serves at 128 pixels."""
+    recipe = RECIPES["bireal18-tiny100-large"]
+    config = ArchConfig(depth=18, method="bireal", num_classes=2, width=0.125)
+    found = [{"index": i, "wnid": f"n{i}", "name": f"colour {i}"} for i in range(2)]
+    (tmp_path / "classes.json").write_text(json.dumps(found))
+    for i in range(2):
+        (tmp_path / "train" / f"n{i}").mkdir(parents=True)
+        for j in range(recipe.hold_out_per_class + 4):
+            Image.new("RGB", (8, 8), (8 * j, 255 * i, 0)).save(tmp_path / "train" / f"n{i}" / f"{j:02d}.png")
+    first, again, zoo = tmp_path / "run" / "best.pt", tmp_path / "again" / "best.pt", tmp_path / "zoo"
+    checkpoint.save(first, random_network(config), config, recipe.name, checkpoint.Progress())
+
+    def export_as_shipped(path: Path) -> Card:
+        write_provenance(path.parent, recipe)
+        options = [str(path), "--out", str(zoo), "--name", "bireal18-tiny100", "--classes", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", ["export", *options])
+        assert export.main() == 0
+        return Card.load(zoo / "bireal18-tiny100" / "1")
+
+    served = export_as_shipped(first)
+    options = [str(zoo / "bireal18-tiny100" / "1"), "--data", str(tmp_path), "--out", str(again)]
+    monkeypatch.setattr(sys, "argv", ["recover", *options])
+    assert recover.main() == 0
+    assert checkpoint.load(again)["recipe"] == recipe.name
+    assert export_as_shipped(again).input == served.input
+    assert served.input.height == 128
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "structure"),
+    [
+        ("bireal18-tiny100", "binarynet", "res"),
+        ("bireal18-tiny100", "bireal", "plain"),
+        ("bireal18-tiny100", "xnornet", "bireal"),
+        ("resnet18-tiny100", "none", "bireal"),  # the real-valued counterpart with ReLU
+    ],
+)
+def test_networks_of_other_methods_and_structures_are_refused_by_name(model: str, method: str, structure: str) -> None:
+    card = Card.load(ZOO / model / "1")
+    assert recover.arch_of(card).method == card.network.method
+    network = card.network.model_copy(update={"method": method, "structure": structure})
+    with pytest.raises(ValueError, match=f"has method {method} and structure {structure}: only Bi-Real nets"):
+        recover.arch_of(card.model_copy(update={"network": network}))
+
+
+def test_packed_signs_that_are_not_there_are_named() -> None:
+    get = Weights(to_onnx(random_network(ArchConfig(depth=18, num_classes=4, width=0.125)), 32, 32))
+    for name in ("stage9_0_weight", "fc_bias"):
+        with pytest.raises(ValueError, match=f"no packed '{name}': only graphs written by models.export"):
+            get.signs(name, 8)
 
 
 def test_statistics_of_a_classifier_are_of_images_that_are_not_held_out(tmp_path: Path) -> None:

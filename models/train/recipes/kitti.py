@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from models.arch.config import ArchConfig
 from models.binarize.base import Phase
-from models.train.recipe import DepthLoss, PhaseSpec, Recipe
+from models.train.recipe import CAMERA_LIMIT, DepthLoss, PhaseSpec, Recipe
 
 DEPTH_TEACHER = "pretrained-kitti-depth"
 
@@ -15,6 +15,11 @@ _KITTI_DATA = (
     "KITTI 2015 with ground-truth disparity; the last 15, 8 and 5 frames of these held out to choose by"
 )
 _KITTI_TERMS = "non-commercial use only, share alike (KITTI's CC BY-NC-SA 3.0)"
+_KITTI_LIMITS = (
+    "Trained on a few hundred frames of residential streets of one city, in daylight: other scenes may be far off.",
+    CAMERA_LIMIT,
+    "Sky and the upper third of the image have no ground truth in training.",
+)
 _DEPARTURES = (
     "ours: 222 KITTI frames; departs from paper Sec. 4.5 by batches of 6 for 10; crops of 352 pixels for 608, "
     "mirrored, zoomed, recoloured, for none; Adam at 5e-4 (1-bit convolutions 1e-3) on a cosine with warm-up for 1e-3 "
@@ -37,6 +42,7 @@ _KITTI_TEACHER = Recipe(
     source="ours: an ImageNet network that learns depth from the same frames, to distil from",
     data=_KITTI_DATA,
     terms=_KITTI_TERMS,
+    limits=_KITTI_LIMITS,
     epoch_steps=100,
     depth=DepthLoss(scales=3, colour=0.4, max_zoom=1.4),
 )
@@ -51,6 +57,7 @@ _KITTI_RESNET50 = Recipe(
     source=_DEPARTURES,
     data=_KITTI_DATA,
     terms=_KITTI_TERMS,
+    limits=_KITTI_LIMITS,
     depth=DepthLoss(swap=False, teacher_mirrored=False),
 )
 
@@ -67,6 +74,7 @@ _KITTI_BIREAL50 = Recipe(
     source=_KITTI,
     data=_KITTI_DATA,
     terms=_KITTI_TERMS,
+    limits=_KITTI_LIMITS,
     init="resnet50-kitti-depth",
     teacher="resnet50-kitti-depth",
     depth=_KITTI_RESNET50.depth,

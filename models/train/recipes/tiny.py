@@ -6,10 +6,15 @@ from dataclasses import replace
 
 from models.arch.config import ArchConfig
 from models.binarize.base import Phase
-from models.train.recipe import PhaseSpec, Recipe
+from models.train.recipe import CLASSES_LIMIT, PhaseSpec, Recipe
 
 _TINY_DATA = "tiny100a: 100 ImageNet-1k classes, 49,979 training JPEGs of 64x64; 25 a class held out to choose by"
 _TINY_TERMS = "non-commercial research only (ImageNet's terms)"
+_TINY_LIMITS = (
+    CLASSES_LIMIT,
+    "Trained on 64x64 images and on whole objects in the centre: small objects in a large photo are lost.",
+    "{calibration}",
+)
 _TINY = "ours: 100 ImageNet classes at 64x64, two CPU cores"
 
 _TINY_RESNET18 = Recipe(
@@ -23,6 +28,7 @@ _TINY_RESNET18 = Recipe(
     source=_TINY,
     data=_TINY_DATA,
     terms=_TINY_TERMS,
+    limits=_TINY_LIMITS,
 )
 
 _TINY_BIREAL18 = Recipe(
@@ -38,6 +44,7 @@ _TINY_BIREAL18 = Recipe(
     source=_TINY,
     data=_TINY_DATA,
     terms=_TINY_TERMS,
+    limits=_TINY_LIMITS,
     init="resnet18-tiny100",
     teacher="resnet18-tiny100",
 )
@@ -71,6 +78,7 @@ _LONG_RESNET18 = Recipe(
     source=_LONG,
     data=_TINY_DATA,
     terms=_TINY_TERMS,
+    limits=_TINY_LIMITS,
     init="resnet18-tiny100",
     soft_labels=True,
     views=6,
@@ -88,6 +96,7 @@ _LONG_BIREAL18 = Recipe(
     source=_LONG,
     data=_TINY_DATA,
     terms=_TINY_TERMS,
+    limits=_TINY_LIMITS,
     init="bireal18-tiny100",
     twin="resnet18-tiny100",
     soft_labels=True,
