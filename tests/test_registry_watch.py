@@ -1,0 +1,127 @@
+"""The watch of the model folder."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from service.errors import ModelBrokenError
+from tests.changing_zoo import NAME, changing_zoo, opened, states, version_of, write  # noqa: F401  a fixture
+
+
+def test_the_watch_takes_new_versions_and_labels(zoo):
+    registry, changes = opened(zoo)
+    changes.refresh()
+    assert version_of(registry) == "1"
+    write(zoo, "2")
+    changes.refresh()
+    assert version_of(registry) == "2"
+    (zoo / NAME / "labels.yaml").write_text("default: 1\n")
+    changes.refresh()
+    assert version_of(registry) == "1"
+    changes.set_label(NAME, "default", "2")
+    changes.refresh()
+    assert version_of(registry) == "2", "a file that has not changed does not undo what was done by hand"
+
+
+def test_the_watch_tries_what_was_broken_again_when_it_changes(zoo, caplog):
+    registry, changes = opened(zoo)
+    folder = write(zoo, "2")
+    good = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(good[:100])  # still being copied
+    changes.refresh()
+    assert version_of(registry) == "1"
+    said = len(caplog.records)
+    changes.refresh()
+    assert len(caplog.records) == said, "not tried again as long as nothing changes"
+    (folder / "model.onnx").write_bytes(good)
+    changes.refresh()
+    assert version_of(registry) == "2"
+
+
+def test_the_watch_tries_again_what_was_copied_to_its_end_during_the_attempt(zoo, monkeypatch):
+    registry, changes = opened(zoo)
+    folder = write(zoo, "2")
+    good = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(good[:100])
+    fill = registry.loader.fill
+
+    def slow(*args, **options):
+        fill(*args, **options)
+        (folder / "model.onnx").write_bytes(good)
+
+    with monkeypatch.context() as while_copying:
+        while_copying.setattr(registry.loader, "fill", slow)
+        changes.refresh()
+    assert version_of(registry) == "1"
+    changes.refresh()
+    assert version_of(registry) == "2"
+
+
+def test_the_watch_leaves_what_was_unloaded_by_hand(zoo):
+    registry, changes = opened(zoo)
+    write(zoo, "2")
+    changes.load(NAME)
+    changes.unload(NAME, "2")
+    changes.refresh()
+    assert version_of(registry) == "1"
+
+
+def test_the_watch_survives_a_folder_that_went(zoo):
+    registry, changes = opened(zoo)
+    shutil.rmtree(zoo)
+    changes.refresh()
+    assert version_of(registry) == "1"
+
+
+def test_a_folder_that_cannot_be_read_is_told(zoo, monkeypatch):
+    registry, changes = opened(zoo)
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # root may read everything, and tests may run as root
+    for act in (changes.states, lambda: changes.load(NAME), lambda: changes.reload(NAME)):
+        with pytest.raises(ModelBrokenError, match="cannot be read: Permission denied"):
+            act()
+    changes.refresh()
+    assert version_of(registry) == "1"
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """The folder of models cannot be read until the returned function is called."""
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refuse)  # root may read everything, and tests may run as root
+        yield patch.undo
+
+
+@pytest.mark.parametrize("by", ["the watch", "administrators"])
+def test_a_folder_that_could_not_be_read_at_the_start_is_forgiven(zoo, unreadable, by):
+    registry, changes = opened(zoo)
+    assert registry.readiness().state == "failed"
+    assert registry.readiness().reasons == ("The model folder cannot be read: Permission denied.",)
+    changes.refresh()
+    assert registry.readiness().state == "failed"
+    unreadable()
+    if by == "the watch":
+        changes.refresh()
+    else:
+        changes.load(NAME)
+        changes.load("tiny-ramp")
+    assert version_of(registry) == "1"
+    assert (registry.readiness().state, registry.readiness().reasons) == ("ready", ())
+
+
+def test_what_is_missing_is_said_of_the_folder_as_it_was_read_last(tmp_path, unreadable):
+    registry, changes = opened(tmp_path)
+    unreadable()
+    changes.refresh()
+    assert "holds no model" in registry.readiness().reasons[0]
+    (tmp_path / NAME / "1").mkdir(parents=True)
+    changes.refresh()
+    assert "card" in registry.readiness().reasons[0]
