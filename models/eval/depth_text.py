@@ -46,7 +46,12 @@ def page(card: Card, findings: dict[str, Any]) -> str:
     ]
     if "paired" in findings:
         lines += ["", *_paired(findings["paired"])]
-    lines += ["", "## The paper's table, and ours", "", *_paper(findings["group"], findings["floor"])]
+    lines += [
+        "",
+        "## The paper's table, and ours",
+        "",
+        *_paper(findings["group"], findings["floor"], card.network.width),
+    ]
     stem = findings["figures"]
     lines += [
         "",
@@ -143,7 +148,7 @@ def _paired(paired: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _paper(group: list[dict[str, Any]], floor: dict[str, Any] | None) -> list[str]:
+def _paper(group: list[dict[str, Any]], floor: dict[str, Any] | None, width: float) -> list[str]:
     """Table 8 beside our results and the baseline, and a note on what so few scenes can show."""
     lines = [
         "| network | paper, KITTI | ours, delta < 1.25 at 80 m | at 50 m | abs_rel at 80 m | less full: paper | ours |",
@@ -174,6 +179,8 @@ def _paper(group: list[dict[str, Any]], floor: dict[str, Any] | None) -> list[st
         "under Data. The absolute level says how well a few scenes generalise to one more, and cannot be compared "
         "with the paper's."
     )
+    if width != 1.0:
+        meaning += f" Our networks have {width:g} times the paper's channels."
     found = rows["bireal"]["difference"] if "bireal" in rows else None
     if found and found["lower"] is not None:
         half = 50 * (found["upper"] - found["lower"])

@@ -149,8 +149,16 @@ _HALF_BIREAL50 = replace(
     ),
     source=_KITTI_HALF,
     init="resnet50-half-kitti-depth",
+    twin="resnet50-kitti-depth",
     hints=0.5,
     depth=_HALF_RESNET50.depth,
+)
+
+_HALF_BINARYNET50 = replace(
+    _HALF_BIREAL50,
+    name="binarynet50-half-kitti-depth",
+    arch=replace(_KITTI_BINARYNET50.arch, width=0.5),
+    phases=(PhaseSpec(Phase.BINARY, 12, 1e-3, "adam", warmup=0.02, distill=0.6),),
 )
 
 # --- the paper's networks ---------------------------------------------------------------------------------------------
@@ -200,6 +208,7 @@ KITTI = (
     _TAUGHT_BINARYNET50,
     _HALF_RESNET50,
     _HALF_BIREAL50,
+    _HALF_BINARYNET50,
     _PAPER_KITTI,
     _PAPER_KITTI_BIREAL50,
 )
