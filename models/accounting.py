@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from models.arch import ArchConfig, build
 from models.binarize import get_method
 from models.binarize.base import BinaryConv2d, BinaryLayer, Phase, set_phase
-from models.command_line import Parser
-from service.cli import outputs
+from models.command_line import Parser, drop_output
 
 BITS_REAL = 32
 BOPS_REAL_MAC = 64
@@ -175,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
         code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has stopped reading
-        outputs.drop(sys.stdout)
+        drop_output()
         return 0
     return code
 

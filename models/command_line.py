@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import os
 import sys
 from typing import NoReturn
 
@@ -15,6 +17,14 @@ class Parser(argparse.ArgumentParser):
         """Print the error and a pointer to ``--help``, and exit with code 2."""
         sys.stderr.write(f"{self.prog}: error: {message}\nRun `{self.prog} --help` for usage.\n")
         raise SystemExit(2)
+
+
+def drop_output() -> None:
+    """Discard what is buffered in standard output and everything written to it from now on."""
+    with contextlib.suppress(OSError, ValueError):  # it has no file descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def count(text: str) -> int:

@@ -69,7 +69,7 @@ class Pictures(ClassifyTask):
     """`ClassifyTask` on noise in memory."""
 
     def __init__(self, recipe: Recipe, teacher: nn.Module | None = None) -> None:
-        self.recipe, self.teacher, self.soft_labels = recipe, teacher, None
+        self.recipe, self.teacher, self.soft_labels, self.pretrained = recipe, teacher, None, None
 
     def steps_per_epoch(self) -> int:
         return 2
