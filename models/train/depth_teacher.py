@@ -98,4 +98,4 @@ def load_any(path: Path) -> nn.Module:
     network = build_teacher(ArchConfig(**payload["arch"]))
     network.load_state_dict(payload["network"])
     network.eval()
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # not in its stubs

@@ -62,7 +62,7 @@ def load_pretrained(data: Path) -> nn.Module:
         head.weight.copy_(whole.weight[rows])
         head.bias.copy_(whole.bias[rows])
     network.set_submodule(HEAD, head)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # not in its stubs
 
 
 def answers(network: nn.Module, images: Tensor) -> Tensor:
