@@ -48,6 +48,17 @@ class LiveService:
             time.sleep(0.02)
         return body
 
+    def logged(self, request_id: str, timeout_s: float = 30) -> list[dict]:
+        """The log's records of a request, once there is one: a client has its answer before the line is written."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            lines = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            records = [json.loads(line) for line in lines if line.startswith("{")]
+            if found := [record for record in records if record.get("request_id") == request_id]:
+                return found
+            assert time.monotonic() < deadline, f"{request_id} is not in {self.log}"
+            time.sleep(0.02)
+
     def stop(self, sig: int = signal.SIGINT, timeout_s: float = 30) -> int:
         """Sends a signal and returns the exit code."""
         self.process.send_signal(sig)

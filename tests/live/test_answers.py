@@ -1,7 +1,6 @@
 """Real photographs over a real socket: answers, concurrency, metrics and logs."""
 
 import io
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -136,8 +135,7 @@ def test_metrics_count_what_was_done(client):
 def test_logs_are_json_with_request_ids_and_without_images(service, client):
     data, _ = file_of("cat")
     client.post("/classify?variant=full", content=data + b"hidden-marker", headers={"x-request-id": "logged-1"})
-    records = [json.loads(line) for line in service.log.read_text().splitlines()]
-    (record,) = [record for record in records if record.get("request_id") == "logged-1"]
+    (record,) = service.logged("logged-1")
     assert (record["logger"], record["route"], record["status"]) == ("service.access", "/classify", 200)
     assert (record["model"], record["variant"]) == ("tiny-colours", "full")
     assert record["seconds"] > 0

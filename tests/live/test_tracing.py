@@ -137,8 +137,8 @@ def test_log_lines_carry_the_trace(traced, received):
     with traced.client() as client:
         client.post("/classify?variant=full", content=JPEG, headers={**headers, "x-request-id": "logged-1"})
     server = server_of(received.wait_trace(trace_id, 1 + len(STAGES)))
+    (line,) = traced.logged("logged-1")
     lines = [json.loads(line) for line in traced.log.read_text().splitlines()]
-    (line,) = (one for one in lines if one.get("request_id") == "logged-1")
     assert (line["trace_id"], line["span_id"]) == (trace_id, server.span_id.hex())
     assert not any("trace_id" in one for one in lines if one["message"].startswith("listening"))
 
