@@ -116,11 +116,10 @@ def test_every_series_belongs_to_a_documented_metric(metrics: Metrics) -> None:
         assert name in named or re.sub("_(bucket|sum|count)$", "", name) in named or name.startswith("process_"), name
 
 
-def test_refused_and_dropped(metrics: Metrics) -> None:
+def test_refused_expired_and_cancelled(metrics: Metrics) -> None:
     metrics.requests.count_rejected(1, **TARGET)
-    metrics.requests.count_expired(**TARGET)
-    metrics.requests.count_expired(**TARGET)
-    metrics.requests.count_cancelled(**TARGET)
+    metrics.requests.count_expired(2, **TARGET)
+    metrics.requests.count_cancelled(1, **TARGET)
     assert value(metrics, "bireal_rejected_total", **TARGET) == 1
     assert value(metrics, "bireal_expired_total", **TARGET) == 2
     assert value(metrics, "bireal_cancelled_total", **TARGET) == 1

@@ -16,7 +16,7 @@ from service.errors import DeadlineExceededError, OpUnavailableError, Overloaded
 from service.imaging import ImageReport
 from service.metrics import AnswerMeter, Metrics, RequestOutcome, RunLabels, Stage, TargetLabels
 from service.registry import Entry, Handle
-from service.scheduler import Drop, Runnable
+from service.scheduler import Runnable
 
 
 def run_labels(handle: Handle) -> RunLabels:
@@ -117,16 +117,6 @@ class Telemetry:
                 ran.runs = self._metrics.runs_of(ran.card, ran.variant, ran.run["kernel"])
             ran.runs(size)
 
-    def dropped(self, target: Runnable, why: Drop, count: int) -> None:
-        """See `service.scheduler.Observer`."""
-        counters = {
-            "expired": self._metrics.requests.count_expired,
-            "cancelled": self._metrics.requests.count_cancelled,
-        }
-        if ran := self._ran.get(target):
-            for _ in range(count):
-                counters[why](**ran.target)
-
     def version_retired(self, entry: Entry) -> None:
         """Removes the gauges of a version that is no longer served; its counters stay, as counters must."""
         self._shown.discard((entry.card.name, entry.card.version))
@@ -142,6 +132,10 @@ class Telemetry:
             self._metrics.requests.count_request(outcome, **run_labels(handle))
         if outcome == "rejected":
             self.refused(handle, images)
+        elif outcome == "expired":
+            self._metrics.requests.count_expired(images, **target_labels(handle))
+        elif outcome == "cancelled":
+            self._metrics.requests.count_cancelled(images, **target_labels(handle))
 
     def refused(self, handle: Handle, images: int) -> None:
         """Counts images of a request that is refused, whichever queue is full: of a network, a thread or the answers.

@@ -85,9 +85,11 @@ class RequestMetrics:
         self._rejected = metrics.counter(
             "bireal_rejected_total", "Images rejected (429) because a queue was full.", TARGET
         )
-        self._expired = metrics.counter("bireal_expired_total", "Images dropped because their deadline passed.", TARGET)
+        self._expired = metrics.counter(
+            "bireal_expired_total", "Images not answered because their deadline passed.", TARGET
+        )
         self._cancelled = metrics.counter(
-            "bireal_cancelled_total", "Images dropped because the client disconnected.", TARGET
+            "bireal_cancelled_total", "Images not answered because the client disconnected.", TARGET
         )
         self._problems = metrics.counter("bireal_problems_total", "Error responses, by their code.", ("code",))
         self._images = metrics.counter(
@@ -181,13 +183,13 @@ class RequestMetrics:
         """Counts images that were rejected because a queue was full."""
         self._rejected.labels(**target).inc(images)
 
-    def count_expired(self, **target: Unpack[TargetLabels]) -> None:
-        """Counts an image whose deadline passed before it ran."""
-        self._expired.labels(**target).inc()
+    def count_expired(self, images: int, **target: Unpack[TargetLabels]) -> None:
+        """Counts images whose deadline passed before they were answered."""
+        self._expired.labels(**target).inc(images)
 
-    def count_cancelled(self, **target: Unpack[TargetLabels]) -> None:
-        """Counts an image whose client disconnected before it ran."""
-        self._cancelled.labels(**target).inc()
+    def count_cancelled(self, images: int, **target: Unpack[TargetLabels]) -> None:
+        """Counts images whose client disconnected before they were answered."""
+        self._cancelled.labels(**target).inc(images)
 
     def count_problem(self, code: str) -> None:
         """Counts an error response by its `ServiceError.code`."""

@@ -2,11 +2,10 @@
 
 from service.scheduler.deadline import Deadline
 from service.scheduler.pool import Scheduler
-from service.scheduler.work import Drop, Image, Observer, Outcome, Output, Runnable, SilentObserver
+from service.scheduler.work import Image, Observer, Outcome, Output, Runnable, SilentObserver
 
 __all__ = [
     "Deadline",
-    "Drop",
     "Image",
     "Observer",
     "Outcome",

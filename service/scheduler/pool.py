@@ -22,18 +22,17 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import BadOutputError, DeadlineExceededError, NotReadyError, OverloadedError
+from service.errors import BadOutputError, NotReadyError, OverloadedError
 from service.scheduler.deadline import Deadline
 from service.scheduler.work import (
     FIRST_COST_GUESS_S,
-    Drop,
     Image,
     Job,
     Lane,
@@ -45,8 +44,6 @@ from service.scheduler.work import (
 )
 
 log = logging.getLogger(__name__)
-
-P = ParamSpec("P")
 
 # Longer runs are handed to a worker, because the calling thread has other work. The limit is the time to decode a
 # photograph, for which that thread may be blocked anyway.
@@ -61,7 +58,7 @@ class Scheduler:
         workers: number of threads, each of which runs one batch at a time.
         queue_size: maximum number of waiting images per target.
         max_batch: maximum number of images per run.
-        observer: notified of runs and dropped images.
+        observer: notified of runs.
     """
 
     def __init__(self, *, workers: int, queue_size: int, max_batch: int = 1, observer: Observer | None = None) -> None:
@@ -110,17 +107,13 @@ class Scheduler:
             Exception: any exception of the run itself.
         """
         jobs = self._enqueue(target, images, deadline)
-        why: Drop = "cancelled"
         try:
             async with nullcontext() if deadline is None else deadline.enforced():
                 if len(jobs) == 1:  # the usual case, without the cost of `gather`
                     return [await asyncio.wrap_future(jobs[0].future)]
                 return list(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs)))
-        except DeadlineExceededError:
-            why = "expired"
-            raise
         finally:
-            self._withdraw(target, jobs, why)
+            self._withdraw(target, jobs)
 
     def run_here(self, target: Runnable, image: Image, deadline: Deadline | None = None) -> Outcome | None:
         """Runs an image in the calling thread, if it would not have to wait and the run is short.
@@ -139,9 +132,7 @@ class Scheduler:
             DeadlineExceededError: the deadline has passed.
             Exception: any exception of the run itself.
         """
-        now = time.monotonic()
-        if deadline is not None and deadline.at <= now:
-            self._observer.dropped(target, "expired", 1)
+        if deadline is not None:
             deadline.check()
         with self._changed:
             lane = self._lanes.get(target)
@@ -155,8 +146,8 @@ class Scheduler:
         finally:
             seconds = time.monotonic() - started
             self._ended(lane, 1, seconds, charged_s)
-            self._notify(self._observer.batch_run, target, 1)
-        return Outcome(output, started - now, seconds, 1, started)
+            self._notify(target, 1)
+        return Outcome(output, 0.0, seconds, 1, started)
 
     def waiting(self) -> int:
         """Number of images that wait for a worker, over all targets."""
@@ -214,10 +205,9 @@ class Scheduler:
     # ---- admission and withdrawal ----------------------------------------------------------------------------------
 
     def _enqueue(self, target: Runnable, images: Sequence[Image], deadline: Deadline | None) -> list[Job]:
-        now = time.monotonic()
-        if deadline is not None and deadline.at <= now:
-            self._observer.dropped(target, "expired", len(images))
+        if deadline is not None:
             deadline.check()
+        now = time.monotonic()
         jobs = [Job(next(self._numbers), image, deadline, now) for image in images]
         with self._changed:
             if self._closing:
@@ -240,7 +230,7 @@ class Scheduler:
     def _overloaded(self) -> OverloadedError:
         return OverloadedError(self.queue_size, retry_after_s=self.expected_wait_s())
 
-    def _withdraw(self, target: Runnable, jobs: Sequence[Job], why: Drop) -> None:
+    def _withdraw(self, target: Runnable, jobs: Sequence[Job]) -> None:
         """Removes jobs that still wait from the queue; those that a worker has started are left to it."""
         left = [job for job in jobs if job.future.cancel()]
         if not left:
@@ -250,8 +240,6 @@ class Scheduler:
             gone = [job for job in left if lane is not None and lane.jobs.pop(job.number, None) is not None]
             self._waiting -= len(gone)
             self._drop_if_idle(lane)
-        if gone:  # if a worker removed a cancelled job first, the worker has counted it
-            self._observer.dropped(target, why, len(gone))
 
     # ---- the worker's side -----------------------------------------------------------------------------------------
 
@@ -273,7 +261,6 @@ class Scheduler:
             scheduler is closed and nothing waits.
         """
         expired: list[Job] = []
-        cancelled = 0
         with self._changed:
             while not self._waiting or self._busy >= self.workers:
                 if self._closing and not self._waiting:
@@ -289,8 +276,8 @@ class Scheduler:
                 del lane.jobs[job.number]
                 self._waiting -= 1
                 if not job.future.set_running_or_notify_cancel():
-                    cancelled += 1
-                elif job.deadline is not None and job.deadline.at <= now:
+                    continue  # its waiter has left
+                if job.deadline is not None and job.deadline.at <= now:
                     expired.append(job)
                 else:
                     batch.append(job)
@@ -299,10 +286,6 @@ class Scheduler:
         for job in expired:
             assert job.deadline is not None
             job.future.set_exception(job.deadline.error())
-        if expired:
-            self._notify(self._observer.dropped, lane.target, "expired", len(expired))
-        if cancelled:
-            self._notify(self._observer.dropped, lane.target, "cancelled", cancelled)
         return lane, batch, charged_s
 
     def _start(self, lane: Lane, images: int) -> float:
@@ -329,10 +312,10 @@ class Scheduler:
             lane.cost_s += _COST_SMOOTHING * (seconds / images - lane.cost_s)
             lane.runs += 1
 
-    def _notify(self, event: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Notifies the observer; its exceptions are logged, so that they do not end the worker."""
+    def _notify(self, target: Runnable, size: int) -> None:
+        """Notifies the observer of a run; its exceptions are logged, so that they do not end the worker."""
         try:
-            event(*args, **kwargs)
+            self._observer.batch_run(target, size)
         except Exception:
             log.exception("the scheduler's observer failed")
 
@@ -352,7 +335,7 @@ class Scheduler:
                 job.future.set_exception(failure)
             else:
                 job.future.set_result(Outcome(outputs[index], started - job.submitted, seconds, len(batch), started))
-        self._notify(self._observer.batch_run, lane.target, len(batch))
+        self._notify(lane.target, len(batch))
 
 
 def _run_batch(target: Runnable, images: list[Image]) -> npt.NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,6 @@ from service.scheduler.deadline import Deadline
 
 Image = npt.NDArray[np.uint8]  # [H,W,3]
 Output = npt.NDArray[Any]  # one row of a model's output: [classes] or [H,W]
-Drop = Literal["expired", "cancelled"]
 
 #: Assumed cost of a run before the first one, seconds.
 FIRST_COST_GUESS_S = 0.05
@@ -29,23 +28,17 @@ class Observer(Protocol):
     """Receives the scheduler's events, in the event loop or a worker thread, without a lock held. Must not raise.
 
     The queue's depth is not an event, because two threads could report it out of order; its gauge reads `waiting()`.
-    Neither is a full queue: `OverloadedError` tells the caller, who knows of how many images the request consisted.
+    Neither is an image that is refused or dropped: an exception tells the caller, who knows the whole request.
     """
 
     def batch_run(self, target: Runnable, size: int) -> None:
         """Called after a batch of `size` images was run, successfully or not."""
-
-    def dropped(self, target: Runnable, why: Drop, count: int) -> None:
-        """Called after `count` images were dropped: the deadline passed, or the waiter left."""
 
 
 class SilentObserver:
     """An observer that ignores all events."""
 
     def batch_run(self, target: Runnable, size: int) -> None:
-        """See `Observer`."""
-
-    def dropped(self, target: Runnable, why: Drop, count: int) -> None:
         """See `Observer`."""
 
 

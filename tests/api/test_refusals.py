@@ -1,4 +1,4 @@
-"""429 from every queue of the service: each refused image is counted once, and no answer is lost to other requests."""
+"""429 and 504 before a network runs: each image is counted once, and no answer is lost to other requests."""
 
 import asyncio
 import base64
@@ -89,6 +89,13 @@ async def test_a_full_queue_before_the_decoding_threads(service, busy):
     assert (refused(service), images(service, "rejected")) == (1, 1)
     answer = await service.post("/compare/classify?a=full&b=full", content=PICTURE)
     assert (answer.status_code, refused(service), images(service, "rejected")) == (429, 2, 2)
+
+
+async def test_images_whose_deadline_passes_before_they_are_decoded_are_counted(service, busy):
+    await busy("depth", waiting=1)
+    answer = await service.post("/classify", files=files(2), headers={"x-timeout-ms": "50"})
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline-exceeded")
+    assert metric(service, "bireal_expired_total", **target("classify")) == images(service, "expired") == 2
 
 
 async def test_several_images_are_decoded_together_or_not_at_all(service, busy):

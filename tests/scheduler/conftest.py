@@ -1,7 +1,5 @@
 """A scheduler that is closed in the end, and the tally of what it reports."""
 
-from collections import Counter
-
 import pytest
 
 from service.scheduler import Scheduler
@@ -12,14 +10,10 @@ class Tally:
     """Counts what the scheduler reports."""
 
     def __init__(self) -> None:
-        self.drops: Counter[str] = Counter()
         self.sizes: list[int] = []
 
     def batch_run(self, target: Echo, size: int) -> None:
         self.sizes.append(size)
-
-    def dropped(self, target: Echo, why: str, count: int) -> None:
-        self.drops[why] += count
 
 
 @pytest.fixture

@@ -90,9 +90,6 @@ class Deaf:
     def batch_run(self, target: Echo, size: int) -> None:
         raise ZeroDivisionError
 
-    def dropped(self, target: Echo, why: str, count: int) -> None:
-        raise ZeroDivisionError
-
 
 def test_an_observer_that_fails_harms_no_waiter_and_no_worker(make, caplog):
     scheduler, target = make(observer=Deaf()), Echo()

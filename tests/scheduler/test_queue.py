@@ -83,7 +83,7 @@ def test_images_of_different_sizes_never_share_a_run(make):
     assert asyncio.run(go()) == [2, 2, 1, 1]
 
 
-def test_a_full_queue_is_told_at_once_with_a_time_to_come_back(make, tally):
+def test_a_full_queue_is_told_at_once_with_a_time_to_come_back(make):
     scheduler, target, other = make(queue_size=2), Echo(), Echo()
 
     async def go() -> OverloadedError:
@@ -103,11 +103,10 @@ def test_a_full_queue_is_told_at_once_with_a_time_to_come_back(make, tally):
     error = asyncio.run(go())
     assert error.status == 429
     assert int(error.headers["Retry-After"]) >= 1
-    assert not tally.drops, "the error tells the caller, who counts"
     assert [9] not in target.batches
 
 
-def test_a_request_is_admitted_whole_or_not_at_all(make, tally):
+def test_a_request_is_admitted_whole_or_not_at_all(make):
     scheduler, target = make(queue_size=3), Echo()
 
     async def go() -> None:
@@ -122,7 +121,6 @@ def test_a_request_is_admitted_whole_or_not_at_all(make, tally):
         assert len(await scheduler.submit_many(target, [image(i) for i in range(5)])) == 5
 
     asyncio.run(go())
-    assert not tally.drops
 
 
 def test_the_retry_time_grows_with_the_work_that_waits(make):
@@ -142,7 +140,7 @@ def test_the_retry_time_grows_with_the_work_that_waits(make):
     assert 2 < asyncio.run(go()) < 6  # 40 runs of 0.1 s, and an average that started at a guess
 
 
-def test_a_deadline_that_passes_in_the_queue_is_answered_at_once_and_frees_its_place(make, tally):
+def test_a_deadline_that_passes_in_the_queue_is_answered_at_once_and_frees_its_place(make):
     scheduler, target = make(queue_size=1), Echo()
 
     async def go() -> float:
@@ -159,7 +157,6 @@ def test_a_deadline_that_passes_in_the_queue_is_answered_at_once_and_frees_its_p
 
     assert asyncio.run(go()) < 2
     assert target.batches == [[255], [2]]
-    assert tally.drops == {"expired": 1}
 
 
 def test_a_deadline_that_passes_during_the_run_is_answered_at_once(make):
@@ -175,15 +172,14 @@ def test_a_deadline_that_passes_during_the_run_is_answered_at_once(make):
     asyncio.run(go())
 
 
-def test_a_deadline_that_has_passed_already_is_not_queued(make, tally):
+def test_a_deadline_that_has_passed_already_is_not_queued(make):
     target = Echo()
     with pytest.raises(DeadlineExceededError):
         asyncio.run(make().submit(target, image(1), Deadline.after(-1)))
     assert target.batches == []
-    assert tally.drops == {"expired": 1}
 
 
-def test_cancelling_one_of_four_in_the_queue_leaves_three_to_succeed(make, tally):
+def test_cancelling_one_of_four_in_the_queue_leaves_three_to_succeed(make):
     scheduler, target = make(max_batch=4), Echo()
 
     async def go() -> list:
@@ -199,7 +195,6 @@ def test_cancelling_one_of_four_in_the_queue_leaves_three_to_succeed(make, tally
     assert isinstance(answers[1], asyncio.CancelledError)
     assert [answers[i].output[0] for i in (0, 2, 3)] == [0, 2, 3]
     assert target.batches == [[255], [0, 2, 3]]
-    assert tally.drops == {"cancelled": 1}
 
 
 def test_cancelling_one_of_four_in_a_running_batch_leaves_three_to_succeed(make):
@@ -258,27 +253,18 @@ def test_sizes_must_be_positive(option):
         Scheduler(**{"workers": 1, "queue_size": 1, "max_batch": 1, option: 0})
 
 
-def test_a_run_is_charged_what_it_took_whatever_is_learnt_while_it_begins(make, tally):
-    scheduler, target, told = make(), Echo(seconds=0.02), threading.Event()
+def test_a_run_is_charged_what_it_took_whatever_is_learnt_while_it_begins(make):
+    class Learning(Echo):
+        def run(self, batch: np.ndarray) -> np.ndarray:
+            scheduler._lanes[self].cost_s = 100.0  # as another worker that ends a run might change it
+            return super().run(batch)
 
-    def dropped(target: Echo, why: str, count: int) -> None:  # told in between, as another worker might end a run
-        scheduler._lanes[target].cost_s = 100.0
-        told.set()
-
-    tally.dropped = dropped
+    scheduler, target = make(), Learning(seconds=0.02)
 
     async def go() -> float:
         first = await hold(scheduler, target)
-        late, second = await queued(
-            scheduler,
-            scheduler.submit(target, image(1), Deadline.after(0.01)),
-            scheduler.submit(target, image(2)),
-        )
-        time.sleep(0.05)  # noqa: ASYNC251  the loop must not withdraw the late one before the worker meets it
+        (second,) = await queued(scheduler, scheduler.submit(target, image(2)))
         target.go.set()
-        assert told.wait(5)
-        with pytest.raises(DeadlineExceededError):
-            await late
         return (await first).inference_s + (await second).inference_s
 
     took = asyncio.run(go())
