@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from models.train.recipe import Recipe
+from service.card import Card
 
 FILE = "run.json"
 
@@ -43,7 +44,6 @@ def command(recipe: Recipe, accumulate: int = 1) -> str:
 
 def write_provenance(out: Path, recipe: Recipe, accumulate: int = 1) -> None:
     """Write hardware, versions and the command to ``out/run.json``."""
-    out.mkdir(parents=True, exist_ok=True)
     facts = {
         "recipe": recipe.name,
         "command": command(recipe, accumulate),
@@ -51,6 +51,17 @@ def write_provenance(out: Path, recipe: Recipe, accumulate: int = 1) -> None:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+    _write(out, facts)
+
+
+def copy_provenance(card: Card, out: Path) -> None:
+    """Write the provenance that a model card gives to ``out/run.json``, for a checkpoint recovered from that model."""
+    training = card.training
+    _write(out, {"recipe": training.recipe, "command": training.command, "hardware": training.hardware})
+
+
+def _write(out: Path, facts: dict[str, str]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     (out / FILE).write_text(json.dumps(facts, indent=1) + "\n")
 
 

@@ -24,6 +24,7 @@ from models.data.normalise import normalise
 from models.train import checkpoint
 from models.train.depth import FX_BASELINE, whole_frames
 from models.train.initialise import initialise_from
+from models.train.provenance import copy_provenance
 from models.train.recipe import Recipe
 from models.train.recipes import RECIPES
 from models.train.recover_weights import Weights, fill_bireal, fill_fc, fill_resnet, fill_scores, move_into_scores
@@ -83,7 +84,7 @@ def main() -> int:
 
 
 def recovered(args: argparse.Namespace) -> None:
-    """Recover a checkpoint as the parsed arguments say.
+    """Recover a checkpoint as the parsed arguments say, and write ``run.json`` beside it, from the card.
 
     Raises:
         FileNotFoundError, ValueError, ServiceError: the model or the data is invalid; the message says why.
@@ -115,6 +116,7 @@ def recovered(args: argparse.Namespace) -> None:
         move_into_scores(network)
     # not the card's name: a recipe decides the input size, and several recipes can make models of one name
     checkpoint.save(args.out, network, arch, card.training.recipe, checkpoint.Progress())
+    copy_provenance(card, args.out.parent)
 
 
 def arch_of(card: Card) -> ArchConfig:

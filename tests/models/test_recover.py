@@ -121,8 +121,9 @@ def test_a_recovered_model_is_exported_with_the_input_size_that_it_was_served_wi
     first, again, zoo = tmp_path / "run" / "best.pt", tmp_path / "again" / "best.pt", tmp_path / "zoo"
     checkpoint.save(first, random_network(config), config, recipe.name, checkpoint.Progress())
 
+    write_provenance(first.parent, recipe)
+
     def export_as_shipped(path: Path) -> Card:
-        write_provenance(path.parent, recipe)
         options = [str(path), "--out", str(zoo), "--name", "bireal18-tiny100", "--classes", str(tmp_path)]
         monkeypatch.setattr(sys, "argv", ["export", *options])
         assert export.main() == 0
@@ -133,7 +134,8 @@ def test_a_recovered_model_is_exported_with_the_input_size_that_it_was_served_wi
     monkeypatch.setattr(sys, "argv", ["recover", *options])
     assert recover.main() == 0
     assert checkpoint.load(again)["recipe"] == recipe.name
-    assert export_as_shipped(again).input == served.input
+    exported = export_as_shipped(again)
+    assert (exported.input, exported.training) == (served.input, served.training)
     assert served.input.height == 128
 
 
