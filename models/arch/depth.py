@@ -53,4 +53,4 @@ class DepthNet(nn.Module):
                 total = scored + F.interpolate(total, scale_factor=2.0, mode="bilinear", align_corners=False)
         assert total is not None
         total = F.interpolate(total, scale_factor=4.0, mode="bilinear", align_corners=False)
-        return torch.exp(self.log_min + self.log_span * torch.sigmoid(total[:, 0]))
+        return torch.exp(self.log_min + self.log_span * torch.sigmoid(total[:, 0].float()))

@@ -138,7 +138,7 @@ class DepthLoss:
         max_zoom: largest random magnification, which also scales the apparent disparity.
         colour: strength of the colour jitter.
         repeats: passes over the frames per epoch.
-        diverse: drives whose frames each show a different place; they appear ``diverse_repeats`` times per pass.
+        diverse: folders whose frames each show a different place; they appear ``diverse_repeats`` times per pass.
         diverse_repeats: see ``diverse``.
     """
 
@@ -153,5 +153,5 @@ class DepthLoss:
     max_zoom: float = 1.25
     colour: float = 0.3
     repeats: int = 2
-    diverse: tuple[str, ...] = ("kitti2015", "sfnd_2011_09_26")
+    diverse: tuple[str, ...] = ("kitti2015",)
     diverse_repeats: int = 3
