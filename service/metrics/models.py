@@ -56,7 +56,9 @@ class ModelMetrics:
         )
         self._artefact_bytes = metrics.gauge("bireal_model_artefact_bytes", "Size of the model's file.", MODEL)
         self._session_bytes = metrics.gauge(
-            "bireal_model_session_bytes", "Growth of the process's memory while the variant was loaded.", TARGET
+            "bireal_model_session_bytes",
+            "Growth of the process's memory while the variant was loaded; less if it reused memory that others left.",
+            TARGET,
         )
         self._accuracy = metrics.gauge(
             "bireal_model_accuracy",
