@@ -144,11 +144,15 @@ class Work(_Part):
 
 
 class Training(_Part):
-    """How the weights were trained: enough to reproduce them, and to know under which terms they may be used."""
+    """How the weights were trained: enough to reproduce them, and to know under which terms they may be used.
+
+    `source` says where the hyper-parameters come from, and names departures from what they follow.
+    """
 
     data: str
     terms: str
     recipe: str
+    source: str = ""
     command: str
     wall_time_s: Annotated[float, Field(ge=0)]
     hardware: str

@@ -67,6 +67,7 @@ def heading(card: Card, command: str) -> list[str]:
         "",
         f"- Data: {training.data}. Terms: {training.terms}.",
         f"- Recipe `{training.recipe}`, seed {training.seed}: `{training.command}`",
+        *([f"- Hyper-parameters: {training.source}."] if training.source else []),
         f"- This run: {training.wall_time_s / 60:.0f} minutes on {training.hardware}{earlier}.",
         *([f"- {training.notes}"] if training.notes else []),
         (

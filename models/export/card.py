@@ -111,6 +111,7 @@ def make_card(
             "data": recipe.data,
             "terms": recipe.terms,
             "recipe": recipe.name,
+            "source": recipe.source,
             "command": provenance["command"],
             "wall_time_s": round(wall_time_s, 1),
             "hardware": provenance["hardware"],

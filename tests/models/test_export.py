@@ -109,12 +109,13 @@ def test_a_card_scales_images_as_the_recipe_says(recipe: str, shorter: int, tmp_
 
 
 @pytest.mark.parametrize("folder", sorted(ZOO.glob("*/*/card.yaml")), ids=lambda path: path.parent.parent.name)
-def test_a_shipped_card_states_the_limits_of_its_recipe(folder: Path) -> None:
+def test_a_shipped_card_states_the_limits_and_the_departures_of_its_recipe(folder: Path) -> None:
     card = Card.load(folder.parent)
-    stated = RECIPES[card.training.recipe].limits
+    recipe = RECIPES[card.training.recipe]
     assert card.limits == tuple(
-        limit.format(classes=len(card.classes or ()), calibration=card.limits[-1]) for limit in stated
+        limit.format(classes=len(card.classes or ()), calibration=card.limits[-1]) for limit in recipe.limits
     )
+    assert (card.training.data, card.training.source) == (recipe.data, recipe.source)
 
 
 def test_the_limits_of_our_few_frames_are_not_those_of_the_papers_recipe_or_of_an_unknown_one(tmp_path: Path) -> None:
