@@ -15,7 +15,7 @@ from models.data.augment import whole
 from models.data.folder import ImageSet, hold_out, load_split, training_batches
 from models.data.normalise import normalise
 from models.data.views import VIEW_SEED, view_batches, view_crops
-from models.train.device import bfloat16_where_fast, device_of
+from models.train.device import best_device, bfloat16_where_fast, device_of
 from models.train.hints import hints_of
 from models.train.pretrained import feature_maps, imagenet_network
 from models.train.recipe import PhaseSpec, Recipe
@@ -90,7 +90,7 @@ class ClassifyTask:
         self.train, self.held_out = hold_out(everything, recipe.hold_out_per_class)
         self.recipe = recipe
         self.teacher = teacher
-        self.pretrained = imagenet_network().eval() if recipe.hints > 0 else None
+        self.pretrained = imagenet_network().eval().to(best_device()) if recipe.hints > 0 else None
         self.soft_labels: SoftLabels | None = None
         if recipe.soft_labels:
             assert soft_labels is not None
