@@ -25,10 +25,8 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
     Fields that only one side knows are passed over: a newer or older version of the program has them, and a field added
     later has a default that changes nothing.
     """
-    fields = (
-        isinstance(before, dict) and isinstance(now, dict) and not where.endswith("options")
-    )  # which have no default
-    if fields:
+    # a method's options have no defaults here: one that came or went is a difference
+    if isinstance(before, dict) and isinstance(now, dict) and not where.endswith("options"):
         return [
             one
             for key in before

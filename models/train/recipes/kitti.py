@@ -12,8 +12,8 @@ DEPTH_TEACHER = "pretrained-kitti-depth"
 
 _KITTI_DATA = (
     "KITTI: 154 stereo pairs of drive 2011_09_26_0005 and 39 left images of that day in a queue of cars, with LiDAR, "
-    "and 29 pairs of KITTI 2015 with ground-truth disparity; the last 15 frames of the first and 5 of the last held out "
-    "to choose by"
+    "and 29 pairs of KITTI 2015 with ground-truth disparity; the last 15 frames of the first and 5 of the last held "
+    "out to choose by"
 )
 _KITTI_TERMS = "non-commercial use only, share alike (KITTI's CC BY-NC-SA 3.0)"
 _KITTI_LIMITS = (
