@@ -23,7 +23,7 @@ from models.ablation.report import page
 from models.ablation.results import Results, locked
 from models.ablation.task import LabelledImages, SmallImages, load_folder
 from models.arch import build
-from models.binarize.base import set_phase
+from models.binarize.base import BinaryConv2d, set_phase
 from models.command_line import Parser, count, positive
 from models.train import checkpoint
 from models.train.device import best_device
@@ -56,25 +56,46 @@ def train_cell(cell: Cell, budget: Budget, train: LabelledImages, test: Labelled
     network = network.to(best_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
     out = runs / cell.key
     fresh: list[str] = []
-    if cell.start is not None and not (out / "last.pt").is_file():
+    if cell.start is not None:  # also where a checkpoint takes the place of these weights: the record counts them
         fresh = initialise_from(network, runs / cell.start.key / "last.pt")
-    clock = time.process_time()
     progress = run(recipe, task, network, out, resume=True, quiet=True)
     return {
         "top1": round(progress.metrics["top1"], 4),
         "top5": round(progress.metrics["top5"], 4),
-        "cpu_s": round(time.process_time() - clock, 1),
+        "cpu_s": round(progress.cpu_s, 1),
         "start": cell.start.key if cell.start else "",
         "fresh": len(fresh),
     }
 
 
+def twins_record(cell: Cell, results: Results, runs: Path) -> dict[str, Any] | None:
+    """The record of the cell's twin, if training the cell would repeat it to the last bit; else None.
+
+    That is so if no weight of the twin has left [-1, 1], where BinaryNet would have clipped it. A weight that leaves
+    gets no gradient (Eq. 8), and momentum carries it further, so the last weights tell.
+    """
+    record = results.content["cells"].get(cell.twin.key) if cell.twin else None
+    if cell.twin is None or record is None or not (runs / cell.twin.key / DONE).is_file():
+        return None
+    network = checkpoint.load_network(runs / cell.twin.key / "last.pt")
+    layers = [module for module in network.modules() if isinstance(module, BinaryConv2d)]
+    if max(float(layer.weight.detach().abs().max()) for layer in layers) > 1.0:
+        return None
+    # an old record has no commit of its own, and copying it now does not give it one
+    return {"commit": "", **record, "cpu_s": 0.0, "same_as": cell.twin.key}
+
+
 def needed(only: str) -> list[Cell]:
-    """Cells whose key contains ``only``, and the cells they start from, in the grid's order."""
+    """Cells whose key contains ``only``, the cells they start from and their twins, in the grid's order."""
     keys = {cell.key for cell in cells() if only in cell.key}
-    while more := {needed.key for c in cells() if c.key in keys for needed in c.needs} - keys:
+    while more := {c.key for cell in cells() if cell.key in keys for c in before(cell)} - keys:
         keys |= more
     return [cell for cell in cells() if cell.key in keys]
+
+
+def before(cell: Cell) -> list[Cell]:
+    """The cells that come before ``cell``: those whose weights it needs, and the one whose record it may take."""
+    return [*cell.needs, *([cell.twin] if cell.twin else [])]
 
 
 def left(wanted: list[Cell], results: Results, out: Path) -> list[Cell]:
@@ -90,8 +111,8 @@ def left(wanted: list[Cell], results: Results, out: Path) -> list[Cell]:
 
 
 def descends_from(cell: Cell | None, keys: Container[str]) -> bool:
-    """Whether ``cell``, or a cell its weights come from, is among ``keys``."""
-    return cell is not None and (cell.key in keys or descends_from(cell.start, keys))
+    """Whether ``cell``, or a cell that comes before it, is among ``keys``."""
+    return cell is not None and (cell.key in keys or any(descends_from(other, keys) for other in before(cell)))
 
 
 def main() -> int:
@@ -172,13 +193,14 @@ def train_grid(args: argparse.Namespace) -> None:
     diverged: dict[str, str] = {}
     while missing := [cell for cell in left(wanted, results, args.out) if not descends_from(cell, diverged)]:
         for cell in missing:
-            if any(needed in missing for needed in cell.needs):
-                continue  # another process is training a cell that it needs
+            if any(other in missing for other in before(cell)):
+                continue  # another process is training a cell that comes before it
             with locked(args.out / cell.key / "lock", wait=False) as got:
                 if not got or cell not in left(wanted, results, args.out):
                     continue
                 try:
-                    record = train_cell(cell, budget, train, test, args.out)
+                    record = twins_record(cell, results, args.out)
+                    record = record or train_cell(cell, budget, train, test, args.out)
                 except DivergedError as error:
                     diverged[cell.key] = str(error)
                     break

@@ -90,6 +90,21 @@ class Cell:
         return None
 
     @property
+    def twin(self) -> Cell | None:
+        """The cell that trains the very same network, if any: BinaryNet is Table 1's Res without our techniques.
+
+        BinaryNet also clips its weights to [-1, 1], which changes nothing as long as none leaves that range.
+        """
+        if self.method != "binarynet" or self.depth >= 50:
+            return None
+        return combination(self.depth, self.structure, self.init, "original", "clip", self.seed)
+
+    def epochs(self, budget: Budget) -> int:
+        """Epochs that the cell's weights have been trained for, with those of the cells they come from."""
+        own = sum(phase.epochs for phase in self.recipe(budget).phases)
+        return own + (self.start.epochs(budget) if self.start else 0)
+
+    @property
     def needs(self) -> list[Cell]:
         """The cells whose weights are needed to train this one."""
         return [cell for cell in (self.start, self.teacher) if cell is not None]
@@ -177,7 +192,7 @@ def extras(seed: int = 1) -> list[Cell]:
 
 
 def cells() -> list[Cell]:
-    """All cells, the most informative first, each after the one it starts from."""
+    """All cells, the most informative first, each after those it needs and after its twin."""
 
     def wanted() -> Iterator[Cell]:
         best, base = COMBINATIONS[-1], COMBINATIONS[0]
@@ -202,7 +217,7 @@ def cells() -> list[Cell]:
     ordered: dict[str, Cell] = {}
 
     def put(cell: Cell) -> None:
-        for needed in cell.needs:
+        for needed in (*cell.needs, *([cell.twin] if cell.twin else [])):
             put(needed)
         ordered.setdefault(cell.key, cell)
 

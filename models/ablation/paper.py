@@ -16,6 +16,9 @@ _TABLE_1 = {
     (34, "res"): (27.5, 33.9, 33.6, 47.5, 35.0, 38.2, 43.9, 49.0),
 }
 
+#: Columns of Table 1 that we have the paper's figures of: depth and structure.
+COLUMNS = tuple(_TABLE_1)
+
 #: He et al.'s ResNets by depth, the last row of Table 1. Our counterparts are pre-activation ResNets with ReLU.
 FULL_PRECISION = {18: 69.3, 34: 73.3}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from models.ablation.grid import (
     real,
     third_order,
 )
-from models.ablation.orderings import CHANCE, noise, sentence, stated, summary
+from models.ablation.orderings import CHANCE, from_relu, longer, noise, sentence, stated, summary
 from models.ablation.paper import FULL_PRECISION
 from models.arch import build
 from models.arch.config import STRUCTURES
@@ -31,6 +32,22 @@ WORDS = {"relu": "ReLU", "clip": "Clip", "original": "original", "magnitude": "m
 GRADIENTS = {"clip": "clip", "approxsign": "ApproxSign"}
 
 
+#: What Tables 3 and 4 compare, beside the figures.
+NOTES = (
+    'Bi-Real Net from ReLU is Table 1\'s row "ReLU, magnitude-aware, ApproxSign": it has the epochs of the baselines.',
+    "",
+    'BinaryNet of 18 and 34 layers is the same network as Table 1\'s Res in row "ReLU, original, clip", with the same',
+    "training: it also clips its weights to [-1, 1], which changes nothing while none leaves that range. Equal figures",
+    "are therefore one measurement, not two. The paper's two differ: it quotes BinaryNet's from ABC-Net's authors.",
+    "",
+    "ABC-Net uses 3 weight bases and 1 activation base here. The paper quotes its figures from Lin et al. 2017 and",
+    "prints no number of bases; we could not look it up there. By their abstract, Lin et al. come close to full",
+    f"precision with enough bases, and 42.7 % is {FULL_PRECISION[18] - 42.7:.1f} points below full precision (69.3 %):",
+    "the paper's ABC-Net probably has fewer bases than ours.",
+    "",
+)
+
+
 def page(results: dict[str, Any], source: str = "ablation.json") -> str:
     """Markdown of the whole page.
 
@@ -38,48 +55,75 @@ def page(results: dict[str, Any], source: str = "ablation.json") -> str:
         results: the grid's results file, parsed.
         source: name of that file, beside the page.
     """
-    figures, budget = Figures(results), results["budget"]
+    figures = Figures(results)
+    budget = figures.budget
     total = sum(record["cpu_s"] for record in results["cells"].values())
     lines = [
         "# Ablation: Tables 1 to 4 of the paper",
         "",
         summary(figures),
+        longer(figures),
         "",
         f"Written by `python -m models.ablation` from [{source}]({source}).",
         "Each entry is **ours / the paper's** top-1. Ours: CIFAR-10 (JPEG re-encoded, so not comparable with published",
-        f"CIFAR-10 results), {budget['images']:,} training images, {results.get('test_images', 0):,} test images,",
-        f"at {budget['size']}x{budget['size']}; networks with {budget['width']:g} times the paper's channels.",
-        f"Every 1-bit network is trained for {budget['binary_epochs']} epochs after {budget['relu_epochs']} epochs",
-        f"with ReLU and, for Clip, {budget['clip_epochs']} each with leaky clip and clip (SGD, Nesterov momentum 0.9,",
-        f"batch size {budget['batch']}, peak learning rate {budget['lr']:g}, cosine schedule).",
+        f"CIFAR-10 results), {budget.images:,} training images, {results.get('test_images', 0):,} test images,",
+        f"at {budget.size}x{budget.size}; networks with {budget.width:g} times the paper's channels.",
+        f"Every 1-bit network is trained for {budget.binary_epochs} epochs after {budget.relu_epochs} epochs",
+        f"with ReLU and, for Clip, {budget.clip_epochs} each with leaky clip and clip (SGD, Nesterov momentum 0.9,",
+        f"batch size {budget.batch}, peak learning rate {budget.lr:g}, cosine schedule): {_in_all(figures)}.",
         "The paper's: ImageNet at 224x224, many epochs. Orderings can be compared, absolute levels cannot.",
         "",
-        f"{len(results['cells'])} cells, {total / 60:.0f} minutes of one core; {results.get('hardware', '')},",
-        f"PyTorch {results.get('torch', '')}, Python {results.get('python', '')}, commit {results.get('commit', '')}.",
+        f"{len(results['cells'])} cells, {total / 60:.0f} minutes of one core; the last of them on",
+        f"{results.get('hardware', '')}, PyTorch {results.get('torch', '')}, Python {results.get('python', '')}.",
+        _commits(results),
         *_seeds(figures),
         "`not run` means that time ran out; the same command trains the missing cells.",
         "",
     ]
     for depth in (18, 34):
         lines += _table_1(figures, depth)
-    lines += _other_tables(figures, Budget(**budget))
+    lines += _other_tables(figures)
     lines += _extras(figures)
     lines += ["## Which orderings reproduce", ""]
     lines += [
         f"*Not told apart*: the difference is below {noise(figures) * 100:.1f} points. *Both at chance*: both networks",
-        f"are below {CHANCE:.0%}, with ten classes.",
+        f"are below {CHANCE:.0%}, with ten classes. Epochs are named where they differ: those with clip are part of",
+        "what clip initialisation, alone or with the others, is seen to do.",
         "",
     ]
     lines += [f"- {sentence(figures, ordering)}" for ordering in stated()]
     return "\n".join(lines) + "\n"
 
 
+def _in_all(figures: Figures) -> str:
+    """Epochs of the kinds of networks, with those of the networks that they start from."""
+    clip, relu = combination(18, "bireal", *COMBINATIONS[-1]), combination(18, "bireal", *COMBINATIONS[0])
+    return (
+        f"{figures.epochs(clip)} epochs in all from Clip, {figures.epochs(relu)} from ReLU, which every baseline of "
+        "Tables 3 and 4 starts from"
+    )
+
+
+def _commits(results: dict[str, Any]) -> str:
+    """At which commits the cells were computed; records of before these were stored have none."""
+    known = Counter(record["commit"] for record in results["cells"].values() if record.get("commit"))
+    unknown = len(results["cells"]) - known.total()
+    last = results.get("commit", "")
+    if not unknown and len(known) == 1:
+        return f"All cells were computed at commit {last}."
+    told = [f"{count} at {commit}" for commit, count in known.most_common()]
+    told += [f"{unknown} at commits that were not recorded"] if unknown else []
+    return f"The cells were computed at several commits, the last at {last} ({', '.join(told)})."
+
+
 def _seeds(figures: Figures) -> list[str]:
-    if not figures.spread():
-        return ["All networks have one seed so far."]
+    pairs = figures.pairs()
+    if not pairs:
+        return ["All networks of Tables 1 to 4 have one seed so far: how far two seeds of one differ is not known."]
     return [
-        "Results of Bi-Real-18 are means of two seeds where both were run; two seeds of a 1-bit network differ by up",
-        f"to {figures.spread() * 100:.1f} points. The other networks have one seed.",
+        "Results of Table 1's Bi-Real-18 networks are means of two seeds where both were run; the two differ by up to",
+        f"{figures.spread() * 100:.1f} points ({len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of seeds).",
+        "The other networks have one seed.",
     ]
 
 
@@ -87,19 +131,22 @@ def _table_1(figures: Figures, depth: int) -> list[str]:
     lines = [
         f"## Table 1, {depth} layers",
         "",
-        "| initialisation | weight update | activation gradient | "
+        "| initialisation | weight update | activation gradient | epochs | "
         + " | ".join(f"{NAMES[s]}-{depth}" for s in STRUCTURES),
-        "|---|---|---|" + "---|" * len(STRUCTURES),
+        "|---|---|---|---|" + "---|" * len(STRUCTURES),
     ]
     lines[-2] += " |"
     for init in ("relu", "clip"):
         for row in (r for r in COMBINATIONS if r[0] == init):
             entries = " | ".join(figures.text(combination(depth, s, *row)) for s in STRUCTURES)
-            lines.append(f"| {WORDS[row[0]]} | {WORDS[row[1]]} | {GRADIENTS[row[2]]} | {entries} |")
+            epochs = figures.epochs(combination(depth, "bireal", *row))
+            lines.append(f"| {WORDS[row[0]]} | {WORDS[row[1]]} | {GRADIENTS[row[2]]} | {epochs} | {entries} |")
+        epochs = figures.epochs(real(depth, "bireal", Phase(init)))
         entries = " | ".join(figures.text(real(depth, s, Phase(init))) for s in STRUCTURES)
-        lines.append(f"| {WORDS[init]} | real-valued network | | {entries} |")
+        lines.append(f"| {WORDS[init]} | real-valued network | | {epochs} | {entries} |")
     entry = beside(figures.ours(real(depth, "res", Phase.RELU)), FULL_PRECISION[depth])
-    lines.append(f"| | full precision | | | {entry} | |")
+    epochs = figures.epochs(real(depth, "res", Phase.RELU))
+    lines.append(f"| | full precision | | {epochs} | | {entry} | |")
     lines += ["", "Full precision: the paper's is He et al.'s ResNet, ours is Res with ReLU."]
     if depth == 18:
         again = [
@@ -111,7 +158,8 @@ def _table_1(figures: Figures, depth: int) -> list[str]:
     return [*lines, ""]
 
 
-def _other_tables(figures: Figures, budget: Budget) -> list[str]:
+def _other_tables(figures: Figures) -> list[str]:
+    budget = figures.budget
     second = combination(18, "bireal", "clip", "magnitude", "approxsign")
     lines = [
         "## Table 2: order of the approximation, Bi-Real-18",
@@ -122,16 +170,18 @@ def _other_tables(figures: Figures, budget: Budget) -> list[str]:
         "",
         "## Tables 3 and 4: methods",
         "",
-        "| layers | Bi-Real Net | " + " | ".join(METHODS[m] for m in OTHERS) + " |",
-        "|---|" + "---|" * (1 + len(OTHERS)),
+        f"| layers | Bi-Real Net ({figures.epochs(second)} epochs) | Bi-Real Net from ReLU "
+        f"({figures.epochs(from_relu(18))} epochs) | "
+        + " | ".join(f"{METHODS[m]} ({figures.epochs(other(18, m))} epochs)" for m in OTHERS)
+        + " |",
+        "|---|" + "---|" * (2 + len(OTHERS)),
     ]
     for depth in (18, 34, 50):
         own = binary(50) if depth == 50 else combination(depth, "bireal", "clip", "magnitude", "approxsign")
-        lines.append(
-            f"| {depth} | {figures.text(own)} | " + " | ".join(figures.text(other(depth, m)) for m in OTHERS) + " |"
-        )
-    lines += ["", "ABC-Net uses 3 weight bases and 1 activation base here."]
-    return [*lines, *_fresh(figures, budget), ""]
+        entries = [figures.text(own), "-" if depth == 50 else figures.text(from_relu(depth))]
+        entries += [figures.text(other(depth, m)) for m in OTHERS]
+        lines.append(f"| {depth} | {' | '.join(entries)} |")
+    return [*lines, "", *NOTES, *_fresh(figures, budget), ""]
 
 
 def _extras(figures: Figures) -> list[str]:
@@ -148,10 +198,21 @@ def _extras(figures: Figures) -> list[str]:
     return [
         *lines,
         "",
+        *_extras_seeds(figures),
         f"Label smoothing {SMOOTHING:g}; the teacher's answers have a weight of {DISTILLATION:g}. Both are used only",
         "while the 1-bit network is trained.",
         "",
     ]
+
+
+def _extras_seeds(figures: Figures) -> list[str]:
+    """How far the seeds of each technique differ, which says nothing of the cells of the tables."""
+    told = [
+        f"{(max(found) - min(found)) * 100:.1f} points with {EXTRAS[cell.extra]}"
+        for cell in extras()
+        if len(found := figures.seeds(cell)) > 1
+    ]
+    return [f"The two seeds differ by {' and '.join(told)}."] if told else []
 
 
 def _fresh(figures: Figures, budget: Budget) -> list[str]:

@@ -51,12 +51,12 @@ class Results:
         return cell.key in self.content["cells"]
 
     def add(self, cell: Cell, record: dict[str, Any]) -> None:
-        """Store a cell's record atomically, keeping what other processes have stored."""
+        """Store a cell's record atomically, with the commit it was computed at, keeping what other processes stored."""
         with locked(self.path.with_suffix(".lock"), wait=True):
             content = self.content
-            content["cells"][cell.key] = record
+            content["cells"][cell.key] = {"commit": commit(), **record}
             content |= {"hardware": hardware(), "torch": torch.__version__, "python": platform.python_version()}
-            content["commit"] = commit()
+            content["commit"] = commit()  # of the last cell: older records have none of their own
             temporary = self.path.with_suffix(".part")
             temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
             temporary.replace(self.path)

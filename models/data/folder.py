@@ -43,11 +43,13 @@ class ImageFiles:
     Args:
         paths: the image files.
         size: side in pixels of the square that the whole image is scaled to.
+        shorter: as for `decode`.
     """
 
-    def __init__(self, paths: list[Path], size: int) -> None:
+    def __init__(self, paths: list[Path], size: int, shorter: int = 0) -> None:
         self.paths = paths
         self.size = size
+        self.shorter = shorter
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -62,11 +64,11 @@ class ImageFiles:
         return images
 
     def _decode(self, path: Path) -> NDArray[np.uint8]:
-        return decode(path, self.size)
+        return decode(path, self.size, self.shorter)
 
     def subset(self, index: NDArray[np.int64]) -> ImageFiles:
         """The files at ``index``."""
-        return ImageFiles([self.paths[i] for i in index], self.size)
+        return ImageFiles([self.paths[i] for i in index], self.size, self.shorter)
 
 
 @dataclass(frozen=True)
@@ -147,14 +149,22 @@ def read_rgb(path: Path) -> Image.Image:
         raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
 
 
-def decode(path: Path, size: int) -> NDArray[np.uint8]:
+def decode(path: Path, size: int, shorter: int = 0) -> NDArray[np.uint8]:
     """Decode a file to uint8 [size,size,3] RGB; the whole image is scaled if it has another size.
+
+    With ``shorter``, the image is scaled to this shorter side instead, keeping its aspect, and the centre is cropped:
+    what the service does, in one step as there.
 
     Raises:
         FileNotFoundError, ValueError: see `read_rgb`.
     """
     rgb = read_rgb(path)
-    if rgb.size != (size, size):
+    if shorter:
+        side = size * min(rgb.size) / shorter  # of the crop, in pixels of the file
+        left, top = (rgb.width - side) / 2, (rgb.height - side) / 2
+        box = (left, top, left + side, top + side)
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, box)
+    elif rgb.size != (size, size):
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(rgb)
 
@@ -172,6 +182,26 @@ def load_split(root: Path, split: str, size: int) -> ImageSet:
         FileNotFoundError: a class folder is missing.
         ValueError: an image cannot be decoded.
     """
+    files = split_files(root, split, size)
+    return in_memory(files, split) if fits_memory(len(files) * size * size * 3) else files
+
+
+def in_memory(data: ImageSet, split: str) -> ImageSet:
+    """The same images, decoded; ``split`` names them in the progress bar."""
+    assert isinstance(data.images, ImageFiles)
+    files = data.images
+    images = np.empty((len(data), files.size, files.size, 3), np.uint8)
+    for i, path in enumerate(tqdm(files.paths, desc=f"decode {split}", unit="img", mininterval=2.0)):
+        images[i] = decode(path, files.size, files.shorter)
+    return ImageSet(images, data.labels, data.classes)
+
+
+def split_files(root: Path, split: str, size: int, shorter: int = 0) -> ImageSet:
+    """The files of a split, decoded on access by `decode` with ``size`` and ``shorter``.
+
+    Raises:
+        FileNotFoundError: a class folder is missing.
+    """
     classes = read_classes(root)
     paths: list[tuple[Path, int]] = []
     for label, cls in enumerate(classes):
@@ -180,12 +210,7 @@ def load_split(root: Path, split: str, size: int) -> ImageSet:
             raise FileNotFoundError(f"{folder} is missing: expected <data>/{split}/<wnid>/<image> for every class")
         paths += [(p, label) for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
     labels = np.array([label for _, label in paths], np.int64)
-    if not fits_memory(len(paths) * size * size * 3):
-        return ImageSet(ImageFiles([path for path, _ in paths], size), labels, classes)
-    images = np.empty((len(paths), size, size, 3), np.uint8)
-    for i, (path, _) in enumerate(tqdm(paths, desc=f"decode {split}", unit="img", mininterval=2.0)):
-        images[i] = decode(path, size)
-    return ImageSet(images, labels, classes)
+    return ImageSet(ImageFiles([path for path, _ in paths], size, shorter), labels, classes)
 
 
 def hold_out(data: ImageSet, per_class: int) -> tuple[ImageSet, ImageSet]:

@@ -79,7 +79,8 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    logits = logits_of(run.network, run.held_out, args.size or run.size)
+    size = args.size or run.size
+    logits = logits_of(run.network, run.served(size), size)
     labels = run.held_out.labels
     temperature = fit_temperature(logits, labels)
     before, after = (report(logits, labels, t) for t in (1.0, temperature))

@@ -9,7 +9,7 @@ from torch import nn
 
 from models.data.folder import ImageSet, hold_out, load_split
 from models.train import checkpoint
-from models.train.classify import decode_size
+from models.train.classify import decode_size, held_out_as_served
 from models.train.recipe import Recipe
 from models.train.recipes import get_recipe
 
@@ -22,16 +22,22 @@ class Trained:
         network: the network, in eval mode.
         recipe: the recipe it was trained with.
         held_out: the training images held out of training.
+        data: the folder that they are from.
     """
 
     network: nn.Module
     recipe: Recipe
     held_out: ImageSet
+    data: Path
 
     @property
     def size(self) -> int:
         """Input size in serving: the side of a square, in pixels."""
         return self.recipe.serve_size or self.recipe.size
+
+    def served(self, size: int) -> ImageSet:
+        """The held-out images as the service would prepare them for an input of ``size``."""
+        return held_out_as_served(self.held_out, self.recipe, self.data, size)
 
 
 def trained(path: Path, data: Path) -> Trained:
@@ -44,4 +50,4 @@ def trained(path: Path, data: Path) -> Trained:
     network = checkpoint.load_network(path)
     recipe = get_recipe(checkpoint.load(path)["recipe"])
     _, held_out = hold_out(load_split(data, "train", decode_size(recipe)), recipe.hold_out_per_class)
-    return Trained(network, recipe, held_out)
+    return Trained(network, recipe, held_out, data)

@@ -29,7 +29,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    rows = [{"size": size, **accuracy(run.network, run.held_out, size)} for size in args.sizes]
+    rows = [{"size": size, **accuracy(run.network, run.served(size), size)} for size in args.sizes]
     print(json.dumps(rows, indent=1))
     return 0
 

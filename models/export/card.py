@@ -15,6 +15,7 @@ from models.arch.depth import MIN_DISPARITY_PX
 from models.data.folder import ClassName
 from models.data.kitti import WIDTH
 from models.data.normalise import MEAN, STD
+from models.train.classify import served_shorter
 from models.train.depth import FX_BASELINE
 from models.train.recipe import CAMERA_LIMIT, CLASSES_LIMIT, Recipe
 from service.backends.weights import count_weights
@@ -63,7 +64,7 @@ def make_card(
     weights = count_weights(model)
     cost = cost_of(arch, height, width)
     depth = arch.task == "depth"
-    shorter = resize_shorter or round(recipe.resize_shorter * height / recipe.size) or max(height, width)
+    shorter = resize_shorter or served_shorter(recipe, height) or max(height, width)
     document: dict[str, Any] = {
         "schema_version": 1,
         "name": name,

@@ -78,7 +78,7 @@ def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
         checkpoint.check_unused(args.out)  # fail before the data are loaded and run.json is written
     resumed = args.resume and last.is_file()
     if resumed:
-        checkpoint.load_resumable(last, recipe.name, args.accumulate)  # likewise
+        checkpoint.load_resumable(last, recipe, args.accumulate)  # likewise
     elif recipe.init and not args.init:
         raise ValueError(
             f"recipe {recipe.name} starts from the weights of {recipe.init}: give its checkpoint with --init "
@@ -99,7 +99,7 @@ def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
         if recipe.arch.task == "depth"
         else ClassifyTask(recipe, args.data, teacher, args.soft_labels)
     )
-    write_provenance(args.out, recipe, args.accumulate)
+    write_provenance(args.out, recipe, args.accumulate, resumed=resumed)
     return run(recipe, task, network, args.out, resume=args.resume, accumulate=args.accumulate)
 
 

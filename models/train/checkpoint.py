@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import struct
@@ -16,6 +17,9 @@ from models.arch import ArchConfig, build
 from models.arch.bireal import BiRealNet
 from models.arch.depth import DepthNet
 from models.arch.resnet import ResNet
+from models.train.recipe import Recipe
+from models.train.recipes import DEPTH_TEACHER
+from models.train.settings import differences, settings_of
 
 #: What `torch.load` may raise for a file that is not a checkpoint, depending on how far it gets: the old format is read
 #: with `struct`, and arbitrary bytes can be valid pickle opcodes with invalid operands (``hello world``: KeyError).
@@ -43,6 +47,7 @@ class Progress:
         epoch: epoch within the phase.
         step: step within the epoch.
         wall_s: training time so far in seconds, over all resumptions.
+        cpu_s: the same in seconds of one core, of the processes that trained it.
         best: best value of the task's metric on the held-out set so far.
         metrics: the latest metrics on the held-out set.
         accumulate: micro-batches per step.
@@ -52,15 +57,25 @@ class Progress:
     epoch: int = 0
     step: int = 0
     wall_s: float = 0.0
+    cpu_s: float = 0.0
     best: float = float("-inf")
     metrics: dict[str, float] = field(default_factory=dict)
     accumulate: int = 1
 
 
 def save(
-    path: Path, network: torch.nn.Module, arch: ArchConfig, recipe: str, progress: Progress, optimizer: Any = None
+    path: Path,
+    network: torch.nn.Module,
+    arch: ArchConfig,
+    recipe: str,
+    progress: Progress,
+    optimizer: Any = None,
+    settings: dict[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint atomically, so that an interrupted run never leaves a partial file."""
+    """Write a checkpoint atomically, so that an interrupted run never leaves a partial file.
+
+    ``settings`` are those of `models.train.settings`; a checkpoint that is not resumed needs none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     payload = {
         "arch": asdict(arch),
@@ -68,6 +83,7 @@ def save(
         "network": network.state_dict(),
         "progress": asdict(progress),
         "optimizer": None if optimizer is None else optimizer.state_dict(),
+        "settings": settings,
     }
     temporary = path.with_suffix(".part")
     torch.save(payload, temporary)
@@ -116,17 +132,27 @@ def check_unused(out: Path) -> None:
             raise ValueError(f"{out} already has the {name} of a run: continue it with --resume, or use another --out")
 
 
-def load_resumable(path: Path, recipe: str, accumulate: int) -> dict[str, Any]:
+def load_resumable(path: Path, recipe: Recipe, accumulate: int) -> dict[str, Any]:
     """`load` a checkpoint to resume a run of ``recipe`` with ``accumulate`` micro-batches per step.
+
+    Checkpoints from before settings were stored are resumed if the network is the same.
 
     Raises:
         FileNotFoundError, ValueError: see `load`.
-        ValueError: the checkpoint is of another recipe, or used another number of micro-batches.
+        ValueError: the checkpoint is of another recipe or of other settings of this one, or used another number of
+            micro-batches.
     """
     payload = load(path)
     theirs = payload.get("recipe")
-    if theirs != recipe:
-        raise ValueError(f"{path} is of recipe {theirs}, not {recipe}: use another --out, or resume {theirs}")
+    if theirs != recipe.name:
+        raise ValueError(f"{path} is of recipe {theirs}, not {recipe.name}: use another --out, or resume {theirs}")
+    now = settings_of(recipe)
+    stored = payload.get("settings") or {"arch": json.loads(json.dumps(payload["arch"]))}
+    if changed := differences(stored, now):
+        raise ValueError(
+            f"{path} was trained with another recipe {recipe.name} ({'; '.join(changed)}): use another --out, or the "
+            "version of the program that started it"
+        )
     before = payload["progress"].get("accumulate", 1)
     if before != accumulate:
         raise ValueError(
@@ -137,10 +163,32 @@ def load_resumable(path: Path, recipe: str, accumulate: int) -> dict[str, Any]:
 
 
 def load_network(path: Path) -> BiRealNet | ResNet | DepthNet:
-    """The network of a checkpoint, in eval mode, without the adapters of `models.train.hints`."""
+    """The network of a checkpoint, in eval mode, without the adapters of `models.train.hints`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load`.
+        ValueError: it is the pretrained depth teacher, or its weights are not those of the network that it names.
+    """
     payload = load(path)
-    config = ArchConfig(**payload["arch"])
-    network = build(config)
-    network.load_state_dict({k: v for k, v in payload["network"].items() if "hints" not in k.split(".")})
+    if payload.get("recipe") == DEPTH_TEACHER:
+        raise ValueError(
+            f"{path} is the depth teacher ({DEPTH_TEACHER}), which is for distillation only (--teacher of "
+            "models.train): it is none of our networks and cannot be exported or measured"
+        )
+    network = build(ArchConfig(**payload["arch"]))
+    fill(network, {k: v for k, v in payload["network"].items() if "hints" not in k.split(".")}, path)
     network.eval()
     return network
+
+
+def fill(network: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Load the weights of the checkpoint at ``path`` into ``network``.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        why = str(error).splitlines()[1:2] or [str(error)]  # the first line only names the class
+        raise ValueError(f"{path} holds the weights of another network: {why[0].strip():.200}") from error

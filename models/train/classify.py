@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.data.augment import whole
-from models.data.folder import ImageSet, hold_out, load_split, training_batches
+from models.data.folder import ImageSet, hold_out, load_split, split_files, training_batches
 from models.data.normalise import normalise
 from models.data.views import VIEW_SEED, view_batches, view_crops
-from models.train.device import bfloat16_where_fast, device_of
+from models.train.device import best_device, bfloat16_where_fast, device_of
 from models.train.hints import hints_of
 from models.train.pretrained import feature_maps, imagenet_network
 from models.train.recipe import PhaseSpec, Recipe
@@ -26,6 +26,24 @@ DECODE_SIZE = 64
 def decode_size(recipe: Recipe) -> int:
     """Side in pixels of the square that images are decoded to before cropping."""
     return recipe.decode_size or (DECODE_SIZE if recipe.soft_labels else max(DECODE_SIZE, recipe.size))
+
+
+def served_shorter(recipe: Recipe, size: int) -> int:
+    """Shorter side that the service scales images to for an input of ``size``; 0 if it is the input's."""
+    return round(recipe.resize_shorter * size / recipe.size)
+
+
+def held_out_as_served(held_out: ImageSet, recipe: Recipe, data: Path, size: int) -> ImageSet:
+    """The held-out images as the service would prepare them for an input of ``size``.
+
+    Only recipes with a ``resize_shorter`` need another decoding: training decodes whole images to a square, which
+    squashes them, and the service crops the centre. The others' images are square already and are scaled by `accuracy`.
+    """
+    shorter = served_shorter(recipe, size)
+    if not shorter:
+        return held_out
+    files = split_files(data, "train", size, shorter)
+    return hold_out(files, recipe.hold_out_per_class)[1]
 
 
 class SoftLabels:
@@ -87,10 +105,12 @@ class ClassifyTask:
             if not recipe.soft_labels and teacher is None:
                 raise ValueError(f"recipe {recipe.name} uses distillation: give its teacher with --teacher CHECKPOINT")
         everything = load_split(data, "train", decode_size(recipe))
-        self.train, self.held_out = hold_out(everything, recipe.hold_out_per_class)
+        self.train, held_out = hold_out(everything, recipe.hold_out_per_class)
+        self.served_size = recipe.serve_size or recipe.size
+        self.held_out = held_out_as_served(held_out, recipe, data, self.served_size)
         self.recipe = recipe
         self.teacher = teacher
-        self.pretrained = imagenet_network().eval() if recipe.hints > 0 else None
+        self.pretrained = imagenet_network().eval().to(best_device()) if recipe.hints > 0 else None
         self.soft_labels: SoftLabels | None = None
         if recipe.soft_labels:
             assert soft_labels is not None
@@ -168,8 +188,8 @@ class ClassifyTask:
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Top-1 and top-5 (fractions) on the held-out set, for whole images at the serving size."""
-        return accuracy(network, self.held_out, self.recipe.serve_size or self.recipe.size)
+        """Top-1 and top-5 (fractions) on the held-out set, for images prepared as by the service."""
+        return accuracy(network, self.held_out, self.served_size)
 
 
 def ranks_of_truth(logits: Tensor, labels: Tensor) -> Tensor:

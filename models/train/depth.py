@@ -53,6 +53,11 @@ def whole_frames(data: Path, count: int) -> Tensor:
     return torch.from_numpy(np.stack([frame.left for frame in chosen])).permute(0, 3, 1, 2).float()
 
 
+def is_named(drive: str, names: tuple[str, ...]) -> bool:
+    """Whether a folder is one of ``names``, or a part of one: `models.data.pack` writes ``kitti2015_1242x375``."""
+    return any(drive == name or drive.startswith(f"{name}_") for name in names)
+
+
 def compared(disparity_px: Tensor) -> Tensor:
     """Mask [160,608] of pixels used in held-out metrics: known, at most 80 m away, and in the rows of Garg's crop."""
     below = torch.arange(HEIGHT)[:, None] >= int(0.408 * HEIGHT)
@@ -86,7 +91,7 @@ class DepthTask:
                 "of ten or more frames with lidar_depth/ or disp_noc_0/"
             )
         settings = recipe.depth
-        shares = [settings.diverse_repeats if frame.drive in settings.diverse else 1 for frame in self.train]
+        shares = [settings.diverse_repeats if is_named(frame.drive, settings.diverse) else 1 for frame in self.train]
         self._pass = np.repeat(np.arange(len(self.train)), shares)  # one pass over the frames
 
     def steps_per_epoch(self) -> int:

@@ -18,6 +18,7 @@ from models.train import checkpoint
 from models.train.device import device_of, moved
 from models.train.optim import learning_rate, make_optimizer
 from models.train.recipe import PhaseSpec, Recipe
+from models.train.settings import settings_of
 
 LOG_EVERY = 25  # steps
 
@@ -175,12 +176,31 @@ def _start(
     progress, state = checkpoint.Progress(accumulate=accumulate), None
     last = out / "last.pt"
     if resume and last.is_file():
-        payload = checkpoint.load_resumable(last, recipe.name, accumulate)
-        network.load_state_dict(payload["network"])
+        payload = checkpoint.load_resumable(last, recipe, accumulate)
+        checkpoint.fill(network, payload["network"], last)
         progress, state = checkpoint.Progress(**payload["progress"]), payload["optimizer"]
     earlier = sum(spec.epochs for spec in recipe.phases[: progress.phase])
     cut_log(out / "log.jsonl", earlier + progress.epoch, progress.step)
     return progress, state
+
+
+class _Keeper:
+    """Keeps the time of a run, over all its resumptions, and its checkpoints."""
+
+    def __init__(self, recipe: Recipe, network: nn.Module, progress: checkpoint.Progress) -> None:
+        self._recipe, self._network, self._progress = recipe, network, progress
+        self._wall_s = progress.wall_s - time.monotonic()
+        self._cpu_s = progress.cpu_s - time.process_time()
+
+    def measure(self) -> None:
+        """Bring the times of the progress up to date."""
+        self._progress.wall_s = self._wall_s + time.monotonic()
+        self._progress.cpu_s = self._cpu_s + time.process_time()
+
+    def save(self, path: Path, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Write a checkpoint with the settings of the recipe, from which the run can be resumed."""
+        recipe, settings = self._recipe, settings_of(self._recipe)
+        checkpoint.save(path, self._network, recipe.arch, recipe.name, self._progress, optimizer, settings)
 
 
 def _check_finite(loss: float, title: str, step: int, rate: float) -> None:
@@ -236,8 +256,8 @@ def run(
     progress, optimizer_state = _start(recipe, network, out, accumulate, resume=resume)
     per_epoch = task.steps_per_epoch()
     taken = 0
-    clock = saved = time.monotonic()
-    base_wall = progress.wall_s
+    saved = time.monotonic()
+    keeper = _Keeper(recipe, network, progress)
     log = (out / "log.jsonl").open("a")
     with log:
         while progress.phase < len(recipe.phases):
@@ -267,7 +287,7 @@ def run(
                     progress.step += 1
                     taken += 1
                     bar.update()
-                    progress.wall_s = base_wall + time.monotonic() - clock
+                    keeper.measure()
                     if logged:
                         _check_finite(loss.item(), title, progress.step, rate)
                         record = {
@@ -284,7 +304,7 @@ def run(
                         _write(log, record)
                     stop = max_steps is not None and taken >= max_steps
                     if stop or time.monotonic() - saved > save_every_s:
-                        checkpoint.save(last, network, recipe.arch, recipe.name, progress, optimizer)
+                        keeper.save(last, optimizer)
                         saved = time.monotonic()
                     if stop:
                         bar.close()
@@ -294,14 +314,15 @@ def run(
                 progress.epoch += 1
                 progress.step = 0
                 progress.metrics = task.evaluate(network)
+                keeper.measure()
                 _write(log, {"epoch": earlier + progress.epoch, "held_out": progress.metrics})
                 _tell(bar, f"{title}: {progress.metrics}")
                 if spec.final_form(recipe.phases[-1]) and progress.metrics[task.metric] >= progress.best:
                     progress.best = progress.metrics[task.metric]
-                    checkpoint.save(out / "best.pt", network, recipe.arch, recipe.name, progress)
-                checkpoint.save(last, network, recipe.arch, recipe.name, progress, optimizer)
+                    keeper.save(out / "best.pt")
+                keeper.save(last, optimizer)
             inside.close()
             progress.phase += 1
             progress.epoch = 0
-            checkpoint.save(last, network, recipe.arch, recipe.name, progress)
+            keeper.save(last)
     return progress

@@ -13,6 +13,7 @@ from models.train.recipe import Recipe
 from service.card import Card
 
 FILE = "run.json"
+THEN = ", then "  # between what a run was started on and what it was resumed on
 
 
 def hardware() -> str:
@@ -42,8 +43,11 @@ def command(recipe: Recipe, accumulate: int = 1) -> str:
     return " ".join(parts)
 
 
-def write_provenance(out: Path, recipe: Recipe, accumulate: int = 1) -> None:
-    """Write hardware, versions and the command to ``out/run.json``."""
+def write_provenance(out: Path, recipe: Recipe, accumulate: int = 1, *, resumed: bool = False) -> None:
+    """Write hardware, versions and the command to ``out/run.json``.
+
+    If the run was ``resumed``, what it was trained on before stays, and is followed by what is different now.
+    """
     facts = {
         "recipe": recipe.name,
         "command": command(recipe, accumulate),
@@ -51,7 +55,15 @@ def write_provenance(out: Path, recipe: Recipe, accumulate: int = 1) -> None:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+    if resumed and (out / FILE).is_file():
+        before = read_provenance(out / "last.pt")
+        facts |= {key: _followed(before.get(key, ""), facts[key]) for key in ("hardware", "torch", "python")}
     _write(out, facts)
+
+
+def _followed(before: str, now: str) -> str:
+    """``now`` appended to what was recorded ``before``, unless it is the last thing recorded."""
+    return before if before.split(THEN)[-1] == now else f"{before}{THEN}{now}" if before else now
 
 
 def copy_provenance(card: Card, out: Path) -> None:
@@ -62,7 +74,9 @@ def copy_provenance(card: Card, out: Path) -> None:
 
 def _write(out: Path, facts: dict[str, str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    (out / FILE).write_text(json.dumps(facts, indent=1) + "\n")
+    temporary = (out / FILE).with_suffix(".part")
+    temporary.write_text(json.dumps(facts, indent=1) + "\n")
+    temporary.replace(out / FILE)
 
 
 def read_provenance(checkpoint: Path) -> dict[str, str]:

@@ -139,6 +139,7 @@ class DepthLoss:
         colour: strength of the colour jitter.
         repeats: passes over the frames per epoch.
         diverse: folders whose frames each show a different place; they appear ``diverse_repeats`` times per pass.
+            A name also stands for the folders that continue it after an underscore, such as one per camera.
         diverse_repeats: see ``diverse``.
     """
 

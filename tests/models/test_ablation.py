@@ -1,9 +1,9 @@
-"""The grid of the paper's ablation: its cells, that it resumes, and that its page says what the results say."""
+"""The grid of the paper's ablation: its cells, and that it trains what is missing and resumes."""
 
 import json
 import shutil
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +26,14 @@ from models.ablation.grid import (
     real,
     third_order,
 )
-from models.ablation.orderings import Claim, stated
 from models.ablation.paper import printed
 from models.ablation.report import page
 from models.ablation.results import Results, locked
 from models.ablation.task import SmallImages, load_folder
 from models.arch.config import STRUCTURES
 from models.binarize.base import Phase
+from models.train import checkpoint
 from models.train.loop import DivergedError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -191,103 +189,63 @@ def test_mistakes_on_the_command_line_are_said(
     assert "is 40x32: images must be 32x32" in said("--data", str(few))
 
 
-def shown(top1: dict[Cell, float]) -> str:
-    """The page of a grid of which these cells were run."""
-    found = {cell.key: {"cpu_s": 1.0, "top5": 1.0, "fresh": 0, "top1": value} for cell, value in top1.items()}
-    return page({"budget": asdict(Budget()), "cells": found})
+def test_binarynet_is_trained_once(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is Table 1's Res without our techniques: their weights are the same to the last bit."""
+    cell = other(18, "binarynet")
+    assert cell.twin is not None
+    assert run(monkeypatch, images, tmp_path, "--only", cell.key) == 0
+    trained = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert trained == ["res18-real-relu-seed1", cell.twin.key, cell.key]
+    found = json.loads((tmp_path / "r.json").read_text())["cells"]
+    assert not (tmp_path / "runs" / cell.key / "last.pt").exists(), "copied"
+    assert found[cell.key] == found[cell.twin.key] | {"cpu_s": 0.0, "same_as": cell.twin.key}
+    (tmp_path / "runs" / cell.twin.key / command.DONE).unlink()  # its weights cannot be looked at
+    del found[cell.key]
+    text = json.dumps(json.loads((tmp_path / "r.json").read_text()) | {"cells": found})
+    (tmp_path / "r.json").write_text(text)
+    assert run(monkeypatch, images, tmp_path, "--only", cell.key) == 0
+    again = json.loads((tmp_path / "r.json").read_text())["cells"]
+    assert "same_as" not in again[cell.key]
+    ends = [checkpoint.load(tmp_path / "runs" / key / "last.pt")["network"] for key in (cell.key, cell.twin.key)]
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[1])
+    assert [again[cell.key][name] for name in ("top1", "top5")] == [found[cell.twin.key][n] for n in ("top1", "top5")]
+    payload = checkpoint.load(tmp_path / "runs" / cell.twin.key / "last.pt")
+    name = next(key for key in payload["network"] if key.startswith("stages.") and key.endswith("conv.weight"))
+    payload["network"][name][0, 0, 0, 0] = 1.5
+    torch.save(payload, tmp_path / "runs" / cell.twin.key / "last.pt")
+    (tmp_path / "runs" / cell.twin.key / command.DONE).touch()
+    results = Results(tmp_path / "r.json", Budget(**json.loads(text)["budget"]), 80)
+    assert command.twins_record(cell, results, tmp_path / "runs") is None, "BinaryNet would have clipped that weight"
+    assert command.descends_from(cell, {cell.twin.key})
 
 
-def verdict(text: str, what: str) -> str:
-    (line,) = [line for line in text.splitlines() if line.startswith("- ") and what in line]
-    return line
-
-
-BEST = combination(18, "bireal", "clip", "magnitude", "approxsign")
-RES = combination(18, "res", "clip", "magnitude", "approxsign")
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "said"),
-    [
-        (0.5, 0.40, "Reproduces:"),
-        (0.5, 0.485, "**Not told apart**"),
-        (0.5, 0.515, "**Not told apart**"),
-        (0.5, 0.60, "**Does not reproduce** with this budget and one seed:"),
-        (0.10, 0.128, "**Both at chance**"),
-        (0.10, 0.20, "**Does not reproduce**"),
-    ],
-)
-def test_orderings_are_read_from_the_figures(ours: float, theirs: float, said: str) -> None:
-    text = shown({BEST: ours, RES: theirs})
-    assert said in verdict(text, "the Bi-Real structure beats the ResNet's at 18 layers")
-    assert "Not run: Bi-Real-50 beats BinaryNet." in text
-    count = sum(1 for _ in stated())
-    of_one = {
-        "Repr": "1 reproduces,",
-        "**Do": "1 does not,",
-        "**No": "1 cannot be told apart,",
-        "**Bo": "1 compares networks",
-    }
-    summary = text.splitlines()[2]
-    assert summary.startswith(f"Of {count} orderings that the paper states, ")
-    assert of_one[said[:4]] in summary
-    assert summary.endswith(f" and {count - 1} were not run.")
-
-
-def test_one_ordering_that_was_not_run_was_not() -> None:
-    run = {cell for ordering in stated() for cell in (ordering.first, ordering.second)} - {other(50, "xnornet")}
-    assert shown(dict.fromkeys(run, 0.5)).splitlines()[2].endswith(" 0 compare networks at chance and 1 was not run.")
-
-
-def test_seeds_are_averaged_and_their_spread_is_noise() -> None:
-    again = replace(BEST, seed=2)
-    text = shown({BEST: 0.5, again: 0.44, RES: 0.42})
-    assert "| Clip | magnitude-aware | ApproxSign | 47.0% / 56.4 % | 42.0% / 45.7 % |" in text
-    assert "clip/magnitude/approxsign 50.0% and 44.0%" in text
-    assert "differ by up\nto 6.0 points" in text
-    assert "**Not told apart**" in verdict(text, "the Bi-Real structure beats the ResNet's at 18 layers")
-    text = shown({BEST: 0.5, again: 0.49, RES: 0.6})
-    told = "with this budget and one seed of one network and two of the other: the Bi-Real structure"
-    assert told in verdict(text, "the Bi-Real structure beats the ResNet's at 18 layers")
-    base = combination(18, "bireal", *COMBINATIONS[0])
-    text = shown({BEST: 0.5, again: 0.49, base: 0.6, replace(base, seed=2): 0.6})
-    assert "budget and two seeds:" in verdict(text, "all three together help Bi-Real-18")
-
-
-def test_some_orderings_are_of_equals() -> None:
-    ours, theirs = binary(50), other(50, "xnornet")
-    for difference, said in ((0.01, "Reproduces"), (-0.03, "Does not"), (0.03, "Does not reproduce** with")):
-        assert said in verdict(shown({ours: 0.5 + difference, theirs: 0.5}), "about equal to XNOR-Net")
-    for difference, said in ((0.1, "Reproduces"), (-0.01, "Reproduces"), (-0.03, "Does not reproduce")):
-        assert said in verdict(shown({third_order(): 0.5 + difference, BEST: 0.5}), "the third order is about")
-
-
-def test_the_papers_own_figures_have_every_ordering_that_is_said_to_be_stated() -> None:
-    figures = printed()
-    for ordering in stated():
-        first, second = (figures.get(cell.key) for cell in (ordering.first, ordering.second))
-        if first is None or second is None:
-            assert "lain" in ordering.what, "the 34-layer plain column is not legible"
-        elif ordering.claim is Claim.EQUAL:
-            assert abs(first - second) <= 0.5
-        elif "Plain" in ordering.what and "clip initialisation" in ordering.what:
-            assert second - first == pytest.approx(0.1), "the paper says so of all networks; its table differs by 0.1"
-        else:
-            assert first > second, ordering.what
-
-
-def test_the_page_says_what_starts_fresh() -> None:
+def test_an_interrupted_cell_records_all_of_its_training(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is of the network, not of the process that happened to end its training."""
     cell = other(18, "xnornet")
-    record = {"cpu_s": 1.0, "top5": 1.0, "fresh": 80, "top1": 0.5}
-    text = page({"budget": asdict(Budget()), "cells": {cell.key: record}})
-    assert "80 of 122 tensors of XNOR-Net-18, whose BatchNorms precede the sign." in text
-    assert "| | full precision | | | not run / 69.3 % | |" in text
+    whole = command.run
 
+    def interrupted(*args: object, **options: object) -> object:
+        if args[0].name == cell.key:  # type: ignore[attr-defined]  # a recipe
+            whole(*args, max_steps=8, **options)  # type: ignore[arg-type]
+            raise KeyboardInterrupt
+        return whole(*args, **options)  # type: ignore[arg-type]
 
-@pytest.mark.parametrize("name", ["ablation", "ablation-small"])
-def test_the_pages_in_docs_are_those_of_the_results_in_docs(name: str) -> None:
-    results = ROOT / "docs" / f"{name}.json"
-    assert results.with_suffix(".md").read_text() == page(json.loads(results.read_text()), results.name)
+    monkeypatch.setattr(command, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, images, tmp_path, "--only", cell.key)
+    so_far = checkpoint.load(tmp_path / "runs" / cell.key / "last.pt")
+    assert so_far["progress"]["cpu_s"] > 0
+    so_far["progress"]["cpu_s"] = 1000.0
+    torch.save(so_far, tmp_path / "runs" / cell.key / "last.pt")
+    monkeypatch.setattr(command, "run", whole)
+    assert run(monkeypatch, images, tmp_path, "--only", cell.key) == 0
+    record = json.loads((tmp_path / "r.json").read_text())["cells"][cell.key]
+    assert record["fresh"] == 80, "as many as for a cell that was not interrupted"
+    assert record["cpu_s"] > 1000.0
 
 
 def test_the_grid_goes_on_where_its_checkpoints_are_gone(
@@ -382,6 +340,7 @@ def test_processes_share_the_grid(tmp_path: Path) -> None:
     theirs.add(second, {"top1": 0.5})
     assert first in theirs
     assert second in ours
+    assert all("commit" in record for record in ours.content["cells"].values())
     assert {key: record["top1"] for key, record in ours.content["cells"].items()} == {first.key: 0.25, second.key: 0.5}
     with locked(tmp_path / "cell" / "lock", wait=False) as got, locked(tmp_path / "cell" / "lock", wait=False) as again:
         assert got

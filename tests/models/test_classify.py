@@ -11,9 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from models.data.folder import load_split
+from models.data.folder import ImageSet, load_split
+from models.data.normalise import normalise
+from models.eval import calibration, resolution
+from models.eval.calibration import logits_of
+from models.eval.held_out import Trained
 from models.train.classify import ClassifyTask, accuracy
 from models.train.recipes import RECIPES
+from service.imaging import decode
+from service.tasks import CLASSIFY
+from tests.cards import classify_card
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +81,56 @@ def test_the_papers_images_are_cut_from_256_pixels(photos: Path) -> None:
 
     task.evaluate(Watched(1, 1))
     assert set(seen) == {(3, 224, 224)}
+
+
+def test_held_out_images_are_prepared_as_the_service_prepares_them(tmp_path: Path) -> None:
+    """Where the service crops the centre, choosing and calibrating on squashed images would judge another input."""
+    (tmp_path / "classes.json").write_text('[{"index": 0, "wnid": "n0", "name": "noise"}]')
+    (tmp_path / "train" / "n0").mkdir(parents=True)
+    sizes = [(60, 40), (40, 60), (300, 256), (64, 64)]
+    for i, (width, height) in enumerate(sizes):
+        noise = np.random.default_rng(i).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / "train" / "n0" / f"{i}.png")
+    recipe = replace(RECIPES["paper-real18-imagenet"], hold_out_per_class=len(sizes))
+    task = ClassifyTask(recipe, tmp_path)
+    run = Trained(torch.nn.Identity(), recipe, task.held_out, tmp_path)
+    for size, shorter in ((224, 256), (112, 128)):
+        card = classify_card(input={"height": size, "width": size, "resize_shorter": shorter})
+        for i, (ours, folder_size) in enumerate(zip(run.served(size).images[:], sizes, strict=True)):
+            picture = decode((tmp_path / "train" / "n0" / f"{i}.png").read_bytes())
+            served = CLASSIFY.preprocess(picture, card).tensor
+            np.testing.assert_array_equal(ours, served, f"{folder_size} at {size}")
+    seen = []
+
+    class Watched(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return torch.zeros(len(x), 1)
+
+    task.evaluate(Watched(1, 1))
+    logits_of(Watched(1, 1), run.served(224), 224)
+    cropped = normalise(torch.from_numpy(run.served(224).images[:]).permute(0, 3, 1, 2).float())
+    assert torch.equal(seen[0], cropped)
+    assert torch.equal(seen[1], cropped)
+    squared = replace(recipe, resize_shorter=0)
+    assert ClassifyTask(squared, tmp_path).held_out.images[:].shape[1] == 256, "others keep what training decodes"
+
+
+def test_calibration_and_input_sizes_are_found_on_what_is_served(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = replace(RECIPES["paper-real18-imagenet"], hold_out_per_class=2)
+    asked = []
+
+    class Watched(Trained):
+        def served(self, size: int) -> ImageSet:
+            asked.append(size)
+            return super().served(size)
+
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4))
+    run = Watched(network, recipe, ClassifyTask(recipe, photos).held_out, photos)
+    for module, options in ((calibration, []), (resolution, ["--sizes", "64", "96"])):
+        monkeypatch.setattr(module, "trained", lambda *_: run)
+        monkeypatch.setattr("sys.argv", ["models.eval", "best.pt", "--data", str(photos), *options])
+        assert module.main() == 0
+    assert asked == [224, 64, 96]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from models.data.normalise import MEAN, STD
+from models.export import __main__ as export
 from models.train import checkpoint
 from models.train.depth import DepthTask
 from models.train.depth_teacher import build_teacher, load_any
@@ -68,3 +69,16 @@ def test_the_teacher_maps_any_multiple_of_32_and_is_read_back(tmp_path: Path) ->
     checkpoint.save(tmp_path / "t.pt", network, recipe.arch, recipe.name, checkpoint.Progress())
     with torch.no_grad():
         assert torch.allclose(load_any(tmp_path / "t.pt")(x), answer, rtol=1e-3)
+    with pytest.raises(ValueError, match=r"t\.pt is the depth teacher \(pretrained-kitti-depth\), which is for distil"):
+        checkpoint.load_network(tmp_path / "t.pt")
+
+
+def test_the_teacher_is_not_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = RECIPES[DEPTH_TEACHER]
+    checkpoint.save(tmp_path / "t.pt", nn.Linear(1, 1), recipe.arch, recipe.name, checkpoint.Progress())
+    monkeypatch.setattr("sys.argv", ["models.export", str(tmp_path / "t.pt"), "--out", str(tmp_path / "zoo")])
+    assert export.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 't.pt'} is the depth teacher")

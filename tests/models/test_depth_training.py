@@ -234,3 +234,16 @@ def test_a_depth_network_learns_the_wall(drive: Path, tmp_path: Path) -> None:
     before = task.evaluate(network)
     progress = run(recipe, task, network, tmp_path)
     assert progress.metrics["abs_rel"] < 0.7 * before["abs_rel"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "times"), [("kitti2015", 3), ("kitti2015_1242x375", 3), ("kitti2015_1224x370b", 3), ("kitti2015b", 1)]
+)
+def test_scenes_of_many_places_count_more_in_every_folder_that_they_are_packed_to(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, times: int
+) -> None:
+    """`models.data.pack` writes a folder per camera, the shipped networks were trained on one without a size."""
+    monkeypatch.setattr("models.train.depth.HOLD_OUT", {folder: 2})
+    shutil.copytree(drive, tmp_path / "train" / folder)
+    task = DepthTask(RECIPES["resnet50-kitti-depth"], tmp_path)
+    assert Counter(task._pass.tolist()) == dict.fromkeys(range(10), times)

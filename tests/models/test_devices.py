@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -26,7 +27,9 @@ from models.data.kitti import Frame
 from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
 from models.train.device import device_of
+from models.train.hints import add_hints
 from models.train.loop import accumulate_gradients, run
+from models.train.pretrained import imagenet_network
 from models.train.recipe import PhaseSpec, Recipe
 from models.train.recipes import get_recipe
 
@@ -94,8 +97,10 @@ def recipe_for(base: str, arch: ArchConfig, *phases: PhaseSpec, **fields: Any) -
 
 def train_on_meta(recipe: Recipe, task: Any, out: Path, steps: int) -> int:
     """Steps of the loop; returns how many operators ran on the device."""
-    with META:
-        network = build(recipe.arch)
+    network: nn.Module = build(recipe.arch)
+    if recipe.hints > 0:
+        add_hints(network, imagenet_network())
+    network.to(META)
     assert device_of(network) == META
     with OneDevice() as mode:
         run(recipe, task, network, out, max_steps=steps, quiet=True)
@@ -114,6 +119,20 @@ def test_a_classifier_trains_where_its_weights_are(method: str, phase: Phase, tm
     # the last step of an epoch is logged: flipped signs and activations inside [-1, 1] are counted there
     task = Pictures(recipe, teacher)
     assert train_on_meta(recipe, task, tmp_path, task.steps_per_epoch()) > 500
+
+
+def test_hints_come_from_a_network_on_the_same_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task itself brings the pretrained network to the device, so it is made as a run makes it."""
+    monkeypatch.setattr("models.train.classify.best_device", lambda: META)
+    (tmp_path / "classes.json").write_text('[{"index": 0, "wnid": "n0", "name": "a colour"}]')
+    (tmp_path / "train" / "n0").mkdir(parents=True)
+    for i in range(6):
+        Image.new("RGB", (32, 32), (40 * i, 0, 0)).save(tmp_path / "train" / "n0" / f"{i}.png")
+    arch = ArchConfig(depth=50, method="none", num_classes=1, width=0.125)
+    phase = PhaseSpec(Phase.BINARY, 1, 0.1, "sgd")
+    recipe = recipe_for("resnet50-half-tiny100", arch, phase, batch=4, size=32, hold_out_per_class=2)
+    assert recipe.hints > 0
+    assert train_on_meta(recipe, ClassifyTask(recipe, tmp_path), tmp_path / "run", 1) > 500
 
 
 def test_batchnorm_is_retrained_where_it_is(tmp_path: Path) -> None:

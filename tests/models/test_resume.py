@@ -17,6 +17,7 @@ from models.binarize.base import Phase
 from models.figures.curves import read_log
 from models.train import checkpoint
 from models.train.loop import run
+from models.train.provenance import read_provenance, write_provenance
 from models.train.recipe import PhaseSpec, Recipe
 from models.train.recipes import get_recipe
 
@@ -207,7 +208,80 @@ def test_the_best_checkpoint_has_batchnorm_trained_again(tmp_path: Path) -> None
 def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(tmp_path: Path) -> None:
     train(tmp_path, Noise(), phases=PHASES[1:2])
     with pytest.raises(ValueError, match="is of recipe small, not bireal18-tiny100: use another --out"):
-        checkpoint.load_resumable(tmp_path / "last.pt", "bireal18-tiny100", 1)
+        checkpoint.load_resumable(tmp_path / "last.pt", get_recipe("bireal18-tiny100"), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch": 4}, r"recipe small \(batch 128, not 4\): use another --out"),
+        ({"seed": 2, "min_scale": 0.5}, r"\(seed 1, not 2; min_scale 0\.35, not 0\.5\)"),
+        ({"phases": PHASES[1:]}, r"\(2 phases, not 3\)"),
+        ({"phases": (PHASES[0], replace(PHASES[2], lr=0.5))}, r"\(phases\[1\]\.lr 0\.02, not 0\.5\)"),
+        ({"depth": replace(recipe().depth, photometric=0.25)}, r"\(depth\.photometric 0\.5, not 0\.25\)"),
+        ({"arch": replace(recipe(18).arch, options={"gradient": "clip"})}, r"\(arch\.options .*, not .*clip"),
+    ],
+)
+def test_a_changed_recipe_is_not_resumed(change: dict[str, object], said: str, tmp_path: Path) -> None:
+    made = replace(recipe(18), phases=(PHASES[0], PHASES[2]))
+    network = build(made.arch)
+    run(made, Noise(), network, tmp_path, max_steps=1, quiet=True)
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(ValueError, match=said):
+        run(replace(made, **change), Noise(), network, tmp_path, resume=True, quiet=True)  # type: ignore[arg-type]
+    assert (tmp_path / "last.pt").read_bytes() == before
+    told_otherwise = replace(made, source="elsewhere", terms="others", limits=("none",))
+    progress = run(told_otherwise, Noise(), network, tmp_path, resume=True, max_steps=1, quiet=True)
+    assert progress.step == 2, "words about a run do not change it"
+
+
+def test_a_checkpoint_of_before_there_were_settings_is_resumed_as_the_same_network(tmp_path: Path) -> None:
+    made = replace(recipe(18), phases=PHASES[:1])
+    network = build(made.arch)
+    run(made, Noise(), network, tmp_path, max_steps=1, quiet=True)
+    payload = checkpoint.load(tmp_path / "last.pt")
+    del payload["settings"]
+    torch.save(payload, tmp_path / "last.pt")
+    wider = replace(made, arch=replace(made.arch, width=0.125))
+    with pytest.raises(ValueError, match=r"another recipe small \(arch\.width 0\.0625, not 0\.125\)"):
+        run(wider, Noise(), build(wider.arch), tmp_path, resume=True, quiet=True)
+    assert run(replace(made, batch=64), Noise(), network, tmp_path, resume=True, max_steps=1, quiet=True).step == 2
+
+
+def test_weights_of_another_network_are_said_to_be(tmp_path: Path) -> None:
+    """As of a recipe whose adapters came or went, which its architecture does not say."""
+    made = replace(recipe(18), phases=PHASES[:1])
+    run(made, Noise(), build(made.arch), tmp_path, max_steps=1, quiet=True)
+    with pytest.raises(ValueError, match=r"last\.pt holds the weights of another network: Missing key"):
+        run(made, Noise(), nn.Linear(1, 1), tmp_path, resume=True, quiet=True)
+
+
+def test_the_processor_time_of_all_resumptions_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(10**6))
+    monkeypatch.setattr("models.train.loop.time.process_time", lambda: float(next(ticks)))
+    made = replace(recipe(18), phases=PHASES[:1])
+    network = build(made.arch)
+    first = run(made, Noise(), network, tmp_path, max_steps=10, quiet=True).cpu_s
+    assert first == 10.0, "a tick a step"
+    whole = run(made, Noise(), network, tmp_path, resume=True, quiet=True).cpu_s
+    assert whole == STEPS + 1.0, "and one for the evaluation"
+    assert checkpoint.load(tmp_path / "last.pt")["progress"]["cpu_s"] == whole
+
+
+def test_a_run_resumed_on_other_hardware_names_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def written(hardware: str, *, resumed: bool) -> str:
+        monkeypatch.setattr("models.train.provenance.hardware", lambda: hardware)
+        write_provenance(tmp_path, recipe(), resumed=resumed)
+        facts = read_provenance(tmp_path / "last.pt")
+        assert facts["torch"] == torch.__version__, "what stayed the same is said once"
+        return facts["hardware"]
+
+    assert written("2 cores of A", resumed=True) == "2 cores of A", "its folder had none"
+    assert written("2 cores of A", resumed=True) == "2 cores of A"
+    assert written("4 cores of B, a GPU", resumed=True) == "2 cores of A, then 4 cores of B, a GPU"
+    assert written("4 cores of B, a GPU", resumed=True) == "2 cores of A, then 4 cores of B, a GPU"
+    assert written("2 cores of A", resumed=True) == "2 cores of A, then 4 cores of B, a GPU, then 2 cores of A"
+    assert written("2 cores of A", resumed=False) == "2 cores of A", "another run began"
 
 
 def test_a_run_that_diverges_stops(tmp_path: Path) -> None:
