@@ -19,7 +19,7 @@ _OWN = ("service.ui", "")
 _SWAGGER = ("fastapi_swagger", "resources/")
 
 #: Images to try; `loadtest.samples` draws them.
-_SAMPLES = ("sample-ladybird.jpg", "sample-coffee.jpg", "sample-ball.jpg", "sample-road.jpg")
+_SAMPLES = ("sample-ladybird.jpg", "sample-coffee.jpg", "sample-fence.jpg", "sample-road.jpg")
 
 #: All files that the pages load: package, folder and media type. No other file is served.
 ASSETS: dict[str, tuple[tuple[str, str], str]] = {
