@@ -108,41 +108,26 @@ def ladybird(width: int = 512, height: int = 384) -> Image.Image:
     return _picture(scene, blur=0.8)
 
 
-def ball(width: int = 512, height: int = 384) -> Image.Image:
-    """A basketball on a wooden floor."""
+def fence(width: int = 512, height: int = 384) -> Image.Image:
+    """A white picket fence in front of bushes."""
     y, x = np.mgrid[0:height, 0:width]
-    radius, cx, cy = 0.335 * height, 0.5 * width, 0.5 * height
-    horizon = 0.30 * height
-    distance = 1 / np.maximum(y - horizon, 1)
-    plank = np.floor((x - cx) * distance * 9)
-    grain = noise(height, width, 5, 1.2)
-    floor = (
-        np.array([0.74, 0.53, 0.31])
-        * (0.82 + 0.2 * np.random.default_rng(2).random(4096)[(plank.astype(int) % 4096)] + 0.12 * (grain - 0.5))[
-            ..., None
-        ]
-    )
-    edge = np.abs((x - cx) * distance * 9 - plank) < 0.03
-    floor[edge & (y > horizon)] *= 0.7
-    wall = np.array([0.46, 0.50, 0.56]) * (0.8 + 0.25 * noise(height, width, 9, 1.8))[..., None]
-    scene = np.where((y > horizon)[..., None], floor, wall)
-    shadow = np.exp(-((((x - cx - 18) / (1.1 * radius)) ** 2 + ((y - cy - 0.93 * radius) / (0.26 * radius)) ** 2) ** 2))
-    scene *= (1 - 0.7 * shadow)[..., None]
-    u, v = (x - cx) / radius, (y - cy) / radius
-    inside = u**2 + v**2 < 1
-    w = np.sqrt(np.clip(1 - u**2 - v**2, 0, 1))
-    tilt = 0.45
-    p, q = u * np.cos(tilt) - v * np.sin(tilt), u * np.sin(tilt) + v * np.cos(tilt)
-    p, w_turned = p * np.cos(0.5) + w * np.sin(0.5), w * np.cos(0.5) - p * np.sin(0.5)
-    # The seams of a basketball: two great circles and two loops.
-    line = np.minimum.reduce([np.abs(p), np.abs(q), np.abs(np.abs(p) - 0.42 - 0.36 * q**2)])
-    seam = np.clip((line - 0.022) * 60, 0, 1)
-    light = np.clip(-0.45 * u - 0.65 * v + 0.61 * w, 0, 1)
-    pebble = 0.92 + 0.16 * np.random.default_rng(4).random((height, width))
-    colour = np.array([0.86, 0.42, 0.15]) * (0.34 + 0.72 * light * pebble)[..., None] + 0.30 * (light**24)[..., None]
-    colour = colour * (0.12 + 0.88 * seam)[..., None] * (0.55 + 0.45 * np.clip(w * 2.2, 0, 1))[..., None]
-    colour *= np.where(w_turned > -2, 1.0, 0.9)[..., None]
-    scene = np.where(inside[..., None], colour, scene)
+    scene = np.array([0.25, 0.45, 0.15]) * (0.4 + 0.9 * noise(height, width, 61, 1.1))[..., None]
+    sky = np.array([0.60, 0.77, 0.93]) * (0.9 + 0.15 * noise(height, width, 62, 1.7))[..., None]
+    scene = np.where((y < 0.22 * height)[..., None], sky, scene)
+    bushes = np.array([0.12, 0.28, 0.09]) * (0.4 + 1.2 * noise(height, width, 64, 0.8))[..., None]
+    tops = 0.30 * height - 60 + 70 * (noise(height, width, 63, 1.0) - 0.5)
+    scene = np.where(((y > tops) & (y < 0.75 * height))[..., None], bushes, scene)
+    wood = (0.85 + 0.15 * noise(height, 4 * width, 65, 1.0)[:, ::4])[..., None]
+    for top in (0.50, 0.74):  # the rails
+        rail = (y > top * height) & (y < (top + 0.06) * height)
+        scene = np.where(rail[..., None], 0.80 * wood, scene)
+    for centre in range(10, width + 16, 46):  # the pickets, each with its shadow
+        across = np.abs(x - centre)
+        tip, foot = 0.30 * height + 1.15 * across, 0.95 * height
+        shadow = (np.abs(x - centre - 5) < 15) & (y > tip + 4) & (y < foot)
+        scene = np.where(shadow[..., None], 0.55 * scene, scene)
+        picket = (across < 15) & (y > tip) & (y < foot)
+        scene = np.where(picket[..., None], np.array([0.96, 0.96, 0.94]) * wood, scene)
     return _picture(scene, blur=0.7)
 
 
@@ -247,7 +232,7 @@ def _picture(scene: Floats, *, blur: float) -> Image.Image:
 SAMPLES: dict[str, Callable[[], Image.Image]] = {
     "sample-ladybird.jpg": ladybird,
     "sample-coffee.jpg": coffee,
-    "sample-ball.jpg": ball,
+    "sample-fence.jpg": fence,
     "sample-road.jpg": road,
 }
 

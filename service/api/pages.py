@@ -19,13 +19,15 @@ _OWN = ("service.ui", "")
 _SWAGGER = ("fastapi_swagger", "resources/")
 
 #: Images to try; `loadtest.samples` draws them.
-_SAMPLES = ("sample-ladybird.jpg", "sample-coffee.jpg", "sample-ball.jpg", "sample-road.jpg")
+_SAMPLES = ("sample-ladybird.jpg", "sample-coffee.jpg", "sample-fence.jpg", "sample-road.jpg")
+
+_SCRIPTS = ("page", "service", "options", "result", "maps", "experiments")
 
 #: All files that the pages load: package, folder and media type. No other file is served.
 ASSETS: dict[str, tuple[tuple[str, str], str]] = {
     "icon.svg": (_OWN, "image/svg+xml"),
     "page.css": (_OWN, "text/css"),
-    **{f"{name}.js": (_OWN, "text/javascript") for name in ("page", "service", "result", "maps", "experiments")},
+    **{f"{name}.js": (_OWN, "text/javascript") for name in _SCRIPTS},
     **dict.fromkeys(_SAMPLES, (_OWN, "image/jpeg")),
     "docs.css": (_OWN, "text/css"),
     "docs.js": (_OWN, "text/javascript"),

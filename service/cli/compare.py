@@ -21,7 +21,7 @@ from service.cli.data import check_scenes, images_of, is_depth_folder, printable
 from service.cli.engine import Engine
 from service.cli.remote import connect
 from service.errors import BadParameterError
-from service.experiments.verdict import counted
+from service.experiments.verdict import SAME, counted
 from service.registry import Handle
 from service.report.page import render
 from service.report.summary import Names, summarise
@@ -126,12 +126,12 @@ async def _folder(comparison: Comparison, task: TaskName, arguments: argparse.Na
         round(1000 * median(times_s), 3)
         for times_s in ([pair.a.inference_s for pair in folder.pairs], [pair.b.inference_s for pair in folder.pairs])
     )
-    called = (a["variant"], b["variant"])
+    called, same = (a["variant"], b["variant"]), _is_same(a, b)
     names = Names(*called) if called[0] != called[1] else Names(f"a ({called[0]})", f"b ({called[1]})")
     document = {
         "task": task,
         "folder": printable(root),
-        **summarise(folder.pairs, names, task=task, margin=arguments.margin or MARGIN),
+        **summarise(folder.pairs, names, task=task, margin=arguments.margin or MARGIN, same=same),
         "a": a,
         "b": b,
         "speedup_median": round(median(pair.b.inference_s / pair.a.inference_s for pair in folder.pairs), 3),
@@ -198,9 +198,16 @@ def _unwritable(report: Path, reason: str | None) -> BadParameterError:
     )
 
 
+def _is_same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether one network ran twice; also if `binary` cannot run and `reference` replaces it."""
+    return all(a[part] == b[part] for part in ("model", "version", "variant"))
+
+
 def _line(document: dict[str, Any]) -> str:
     verdict = "agree" if document["agree"] else "disagree"
     lines = [f"The variants {verdict}."]
+    if _is_same(document["a"], document["b"]):
+        lines = [f"{document['a']['variant']}: {SAME}."]
     for side in ("a", "b"):
         answer = document[side]
         if "predictions" in answer:

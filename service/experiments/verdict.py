@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.experiments.results import IntervalInfo
 
+#: What is said of a variant that is compared with itself.
+SAME = "the same variant twice: differences are noise"
+
 Conclusion = Literal["better", "good_enough", "worse", "undecided", "no_labels", "no_data"]
 
 
@@ -49,6 +52,7 @@ def verdict(
     difference: IntervalInfo | None,
     watched: bool,
     split: bool = False,
+    same: bool = False,
 ) -> Verdict:
     """Writes the verdict on results.
 
@@ -65,12 +69,13 @@ def verdict(
         difference: Accuracy of the candidate minus the baseline, with the interval to decide by.
         watched: Whether that interval is anytime-valid.
         split: Whether the arms have different subjects, of each of which only one image counts.
+        same: Whether both arms are one variant, so that nothing but chance makes them differ.
     """
     sentences = []
     if agreement is not None:
         kind = "agree (at least 90 % of the pixels within a factor of 1.25)" if depth else "give the same best class"
         sentences.append(f"{candidate} and {baseline} {kind} on {_share(agreement)} of {counted(images, 'image')}.")
-    if latency_ratio is not None and latency_ratio.estimate is not None:
+    if latency_ratio is not None and latency_ratio.estimate is not None and not same:
         sentences.append(_speed(candidate, baseline, latency_ratio))
     own, other = accuracies
     if own is not None and other is not None:
@@ -85,8 +90,12 @@ def verdict(
     else:
         conclusion = decide(difference, margin)
     less = difference is not None and difference.upper is not None and difference.upper < 0
-    more = f"labels of more than {labelled} subjects per arm" if split else f"more than {labelled} labelled images"
+    more = f"more than {counted(labelled, 'labelled image')}"
+    if split:
+        more = f"labels of more than {counted(labelled, 'subject')} per arm"
     summary = _summary(conclusion, candidate, baseline, margin=margin, more=more, less=less)
+    if same and images:
+        summary = f"{candidate} and {baseline} are {SAME}."
     return Verdict(conclusion=conclusion, summary=summary, sentences=sentences)
 
 

@@ -21,7 +21,7 @@ class Names(NamedTuple):
     b: str
 
 
-def summarise(pairs: Sequence[Pair], names: Names, *, task: str, margin: float) -> dict[str, Any]:
+def summarise(pairs: Sequence[Pair], names: Names, *, task: str, margin: float, same: bool = False) -> dict[str, Any]:
     """Computes all results over the images for the report.
 
     Args:
@@ -29,6 +29,7 @@ def summarise(pairs: Sequence[Pair], names: Names, *, task: str, margin: float) 
         names: Names of candidate and baseline.
         task: `classify` or `depth`.
         margin: Accepted loss of accuracy, a fraction.
+        same: Whether both sides are one variant.
 
     Returns:
         JSON-ready: `n`, `agreement`, `agreement_interval`, `latency`, `margin`, `labelled` and `verdict`; with labels
@@ -65,6 +66,7 @@ def summarise(pairs: Sequence[Pair], names: Names, *, task: str, margin: float) 
         labelled=scored.labelled,
         difference=scored.difference,
         watched=False,
+        same=same,
     ).model_dump()
     return document
 

@@ -1,5 +1,5 @@
 // The results of experiments on live traffic, and feedback on what a picture really shows.
-import { ask, byId, make, number, send } from "./service.js";
+import { ask, byId, make, number, query, send } from "./service.js";
 
 const MODES = {
   split: "each subject always gets the same arm",
@@ -39,10 +39,13 @@ export async function knowExperiments() {
   if (known === null) await showExperiments();
 }
 
-/** Shows buttons to label the picture. Nothing is sent until one of them is pressed. */
-export function offerFeedback(task, found, file) {
+/**
+ * Shows buttons to label the picture. Nothing is sent until one of them is pressed. The drawings get none: their labels
+ * would count as accuracy on live traffic, and alert somebody.
+ */
+export function offerFeedback({ task, file, model, drawn }, found) {
   const place = byId("judge");
-  place.hidden = !known || task !== "classify";
+  place.hidden = !known || task !== "classify" || drawn;
   if (place.hidden) return;
   const names = [...new Set(["a", "b"].flatMap((side) => found[side].predictions.map(({ name }) => name)))];
   const said = make("p", { role: "status" });
@@ -53,7 +56,7 @@ export function offerFeedback(task, found, file) {
     said.textContent = "Sending ...";
     try {
       // Only answers, not comparisons, have tokens. Requests without a variant take part in a running experiment.
-      const answer = await (await send("classify", file)).json();
+      const answer = await (await send(`classify${query({ model })}`, file)).json();
       const told = await (await send("feedback", JSON.stringify({ token: answer.feedback_token, label: label.trim() }), "application/json")).json();
       said.textContent = `${told.status === "stored" ? "Thank you, your label is stored" : "This label was stored before"}: ${told.variant} was ${told.correct ? "right" : "wrong"}.`;
       await showExperiments();

@@ -1,5 +1,5 @@
 // Depth maps as pictures: both on one scale with a divider between them, and a map of their differences.
-import { figure, make, number, send } from "./service.js";
+import { figure, make, number, query, send } from "./service.js";
 
 const DEPTH = [[12, 8, 38], [64, 18, 107], [140, 41, 129], [214, 71, 104], [251, 135, 97], [254, 238, 190]];
 const ERROR = [[24, 28, 34], [60, 50, 90], [170, 50, 70], [250, 170, 60], [255, 250, 210]];
@@ -63,12 +63,12 @@ function depthTicks(near, far) {
 const FILES = [["ply", "Points (.ply)", "ply"], ["png16", "16-bit PNG", "png"], ["npy", "NumPy (.npy)", "npy"], ["color", "Colours (.png)", "png"]];
 
 /** Creates buttons that download a variant's map as a file. Links cannot be used because they do not send the key. */
-function downloads(file, name, readout) {
+function downloads({ file, model, fx }, name, readout) {
   const buttons = FILES.map(([format, text, suffix]) => {
     const button = make("button", { type: "button", "aria-label": `Save the depth by ${name} as ${text}` }, text);
     button.addEventListener("click", async () => {
       try {
-        const blob = await (await send(`depth?format=${format}&variant=${name}`, file)).blob();
+        const blob = await (await send(`depth${query({ format, variant: name, model, fx })}`, file)).blob();
         const link = make("a", { href: URL.createObjectURL(blob), download: `depth-${name}${format === "png16" ? ".png16" : ""}.${suffix}` });
         link.click();
         setTimeout(() => URL.revokeObjectURL(link.href), 10000);
@@ -90,8 +90,39 @@ async function seen(file, { left, top, width, height }) {
   return canvas;
 }
 
+/**
+ * Lets a pointer or the arrow keys choose a pixel of a map: `choose` gets its column and row, and whether a key chose it.
+ */
+function explore(area, width, height, name, choose) {
+  const mark = make("div", { class: "mark", "aria-hidden": "true" });
+  const at = { x: Math.floor(width / 2), y: Math.floor(height / 2) };
+  const move = (x, y, byKey) => {
+    [at.x, at.y] = [Math.min(Math.max(x, 0), width - 1), Math.min(Math.max(y, 0), height - 1)];
+    mark.style.setProperty("--x", `${(100 * (at.x + 0.5)) / width}%`);
+    mark.style.setProperty("--y", `${(100 * (at.y + 0.5)) / height}%`);
+    area.classList.toggle("keyed", byKey);
+    choose(at.x, at.y, byKey);
+  };
+  area.append(mark);
+  // The role makes screen readers pass the arrow keys on.
+  for (const [key, value] of Object.entries({ tabindex: 0, role: "application", "aria-label": `${name}. Arrow keys read it; with Shift, pixel by pixel.` })) area.setAttribute(key, value);
+  const point = (event) => {
+    const box = area.getBoundingClientRect();
+    move(Math.floor((width * (event.clientX - box.left)) / box.width), Math.floor((height * (event.clientY - box.top)) / box.height), false);
+  };
+  area.addEventListener("pointermove", point);
+  area.addEventListener("pointerdown", point); // a finger that taps does not move
+  area.addEventListener("keydown", (event) => {
+    const [right, down] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [];
+    if (right === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault(); // the page would scroll
+    const step = event.shiftKey ? 1 : Math.ceil(width / 40);
+    move(at.x + step * right, at.y + step * down, true);
+  });
+}
+
 /** Fills `place` with the picture, the maps and the error map. `found` is the comparison, `maps` the two maps. */
-export async function showMaps(place, file, found, maps) {
+export async function showMaps(place, wanted, found, maps) {
   const { a, b } = maps, names = { a: found.a.variant, b: found.b.variant }, { width, height } = a;
   const sorted = Float32Array.from([...a.metres, ...b.metres]).sort();
   const near = sorted[Math.floor(0.01 * sorted.length)], far = sorted[Math.floor(0.99 * sorted.length)];
@@ -110,28 +141,28 @@ export async function showMaps(place, file, found, maps) {
   };
   input.addEventListener("input", cut);
   cut();
-  const readout = make("p", { class: "readout quiet" }, "Point at a map to read its depth.");
+  const readout = make("p", { class: "readout quiet" }, "Point at a map to read its depth, or focus it and use the arrow keys.");
+  const spoken = make("p", { class: "unseen", role: "status" }); // not with the pointer, which would never stop talking
   const errors = make("div", { class: "stack" }, paint(width, height, ERROR, (pixel) => relative(pixel) / ERROR_MAX,
     `Where they differ: ${number(100 * found.abs_rel, 1)} % on average`));
-  for (const area of [stack, errors]) {
-    area.addEventListener("pointermove", (event) => {
-      const box = area.getBoundingClientRect();
-      const x = Math.floor((width * (event.clientX - box.left)) / box.width), y = Math.floor((height * (event.clientY - box.top)) / box.height);
-      const pixel = Math.min(Math.max(y, 0), height - 1) * width + Math.min(Math.max(x, 0), width - 1);
-      readout.textContent = `Here: ${names.a} ${number(a.metres[pixel], 1)} m, ${names.b} ${number(b.metres[pixel], 1)} m, ${number(100 * relative(pixel), 0)} % apart.`;
-    });
-  }
+  const read = (x, y, byKey) => {
+    const pixel = y * width + x;
+    readout.textContent = `Here: ${names.a} ${number(a.metres[pixel], 1)} m, ${names.b} ${number(b.metres[pixel], 1)} m, ${number(100 * relative(pixel), 0)} % apart.`;
+    if (byKey) spoken.textContent = readout.textContent;
+  };
+  explore(stack, width, height, `Depth by ${names.a} and ${names.b}`, read);
+  explore(errors, width, height, "Their differences", read);
   const { region } = found.a, image = found.image;
   place.replaceChildren(
     make("h3", {}, "Depth maps"),
-    make("figure", {}, make("div", { class: "stack" }, await seen(file, region)),
+    make("figure", {}, make("div", { class: "stack" }, await seen(wanted.file, region)),
       make("figcaption", {}, `What both networks saw: ${number(region.width, 0)} x ${number(region.height, 0)} of the picture's ${image.width} x ${image.height} pixels.`)),
     make("figure", {}, stack, make("div", { class: "slider" }, names.a, input, names.b),
       scale([...DEPTH].reverse(), `${figure(near)} m`, `${figure(far)} m`, depthTicks(near, far)),
       make("figcaption", {}, "Both depth maps on the same scale; bright is near.")),
     make("figure", {}, errors, scale(ERROR, "0 %", `${100 * ERROR_MAX} % and more`),
       make("figcaption", {}, `Where they differ: |${names.a} - ${names.b}| / ${names.b}, ${number(100 * found.abs_rel, 1)} % on average. This is not the error against ground truth.`)),
-    readout,
-    ...[...new Set(Object.values(names))].map((name) => downloads(file, name, readout)));
+    readout, spoken,
+    ...[...new Set(Object.values(names))].map((name) => downloads(wanted, name, readout)));
   place.hidden = false;
 }

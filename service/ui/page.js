@@ -1,11 +1,13 @@
 // The page: the service's state, the choice of a picture, and the request for the comparison.
-import { ask, base, byId, send } from "./service.js";
+import { ask, base, byId, query, reveal, send } from "./service.js";
 import { knowExperiments, offerFeedback, showExperiments } from "./experiments.js";
 import { readNpy, showMaps } from "./maps.js";
+import { findModels, fitTask, offerModels, offerVariants, options } from "./options.js";
 import { show } from "./result.js";
 
 const form = byId("try"), button = byId("send"), drop = byId("drop"), preview = byId("preview");
 let chosen = null; // a File, or a Blob of one of our drawings
+let drawn = false; // whether it is one of our drawings
 let choices = 0; // number of choices so far, so that a drawing that loads late does not replace a later choice
 let running = null; // the comparison in progress
 let next = false; // whether another comparison was requested meanwhile
@@ -23,26 +25,29 @@ async function watchReadiness() {
     if (ready) offerVariants(found.models);
   } catch { /* `text` says so */ }
   const state = byId("state");
+  if (ready && !state.classList.contains("ready")) findModels();
   state.classList.toggle("ready", ready);
   if (state.textContent !== text) state.textContent = text; // otherwise, screen readers would announce it again
   setTimeout(watchReadiness, ready ? 15000 : 2000);
 }
 
-/** Disables the variants that no model can run. */
-function offerVariants(models) {
-  const served = new Set(Object.entries(models).filter(([, runs]) => runs).map(([name]) => name.split("/").pop()));
-  for (const option of form.querySelectorAll("option")) option.disabled = !served.has(option.value);
-}
-
 // ---- choosing a picture ----------------------------------------------------------------------------------------
 
-/** Shows a picture and removes the previous answer, so that a label cannot be given to a picture that is not shown. */
-function choose(file, name) {
-  chosen = file;
-  choices += 1;
+/** Removes the answer: it belongs to a picture or to options that are not shown any more, and so do its labels. */
+function withdraw() {
   tellProblem("");
   byId("answer").hidden = true;
-  if (!running) byId("said").textContent = "";
+  if (running) return;
+  byId("said").textContent = "";
+  if (chosen) tellEmpty("Not compared yet with these choices. Press Compare.");
+}
+
+/** Shows a picture. */
+function choose(file, name, isDrawing = false) {
+  chosen = file;
+  drawn = isDrawing;
+  choices += 1;
+  withdraw();
   if (preview.src) URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(file);
   preview.alt = `The chosen picture: ${name}`;
@@ -71,12 +76,13 @@ for (const sample of document.querySelectorAll(".sample")) {
     const name = sample.dataset.sample;
     form.picture.value = "";
     form.task.value = sample.dataset.task;
+    fitTask();
     choices += 1;
     const choice = choices;
     try {
       const picture = await (await ask(`ui/sample-${name}.jpg`)).blob();
       if (choice !== choices) return;
-      choose(picture, name);
+      choose(picture, name, true);
     } catch (error) {
       return tellProblem(error.message);
     }
@@ -84,40 +90,57 @@ for (const sample of document.querySelectorAll(".sample")) {
   });
 }
 
+form.addEventListener("input", (event) => {
+  if (!["task", "a", "b", "model", "fx"].includes(event.target.name)) return;
+  fitTask();
+  withdraw();
+});
+
 // ---- comparing -------------------------------------------------------------------------------------------------
 
 function tellProblem(text) {
   byId("problem").textContent = text;
   byId("problem").hidden = !text;
-  if (text) byId("answer").hidden = true;
+  if (!text) return;
+  byId("answer").hidden = true;
+  reveal(byId("problem"));
 }
 
-const asked = () => ({ file: chosen, task: form.task.value, a: form.a.value, b: form.b.value });
+function tellEmpty(text) {
+  byId("empty").textContent = text;
+  byId("empty").hidden = false;
+}
+
+const asked = () => ({ file: chosen, drawn, ...options() });
 const same = (one, other) => Object.keys(one).every((name) => one[name] === other[name]);
 
-async function askBoth({ file, task, a, b }) {
-  const found = await (await send(`compare/${task}?a=${a}&b=${b}`, file)).json();
+async function askBoth(wanted) {
+  const { file, task, a, b, model, fx } = wanted;
+  const found = await (await send(`compare/${task}${query({ a, b, model, fx })}`, file)).json();
   const { models } = await (await ask("models")).json();
   const maps = {};
   if (task === "depth") {
     for (const [side, variant] of Object.entries({ a, b })) {
-      maps[side] = readNpy(await (await send(`depth?format=npy&variant=${variant}`, file)).arrayBuffer());
+      maps[side] = readNpy(await (await send(`depth${query({ format: "npy", variant, model, fx })}`, file)).arrayBuffer());
     }
   }
   await knowExperiments();
   byId("maps").hidden = true;
-  if (task === "depth") await showMaps(byId("maps"), file, found, maps);
-  if (file !== chosen) return; // another picture has been chosen meanwhile
-  offerFeedback(task, found, file);
+  if (task === "depth") await showMaps(byId("maps"), wanted, found, maps);
+  offerModels(models);
+  if (!same(wanted, asked())) return; // something else has been chosen meanwhile
+  offerFeedback(wanted, found);
   show(task, found, models);
 }
 
 async function compare() {
+  if (chosen && !form.reportValidity()) return;
   if (running) {
     next = !same(running, asked());
     return;
   }
   if (!chosen) return tellProblem("Choose a picture first, or one of the drawings.");
+  byId("empty").hidden = true;
   button.setAttribute("aria-disabled", "true"); // not `disabled`, which would remove the focus
   button.textContent = byId("said").textContent = "Comparing ...";
   do {
@@ -127,11 +150,12 @@ async function compare() {
     try {
       await askBoth(running);
     } catch (error) {
-      if (running.file === chosen) tellProblem(error.message);
+      if (same(running, asked())) tellProblem(error.message);
     }
   } while (next);
   running = null;
-  if (byId("answer").hidden) byId("said").textContent = ""; // problems have a separate element
+  if (byId("answer").hidden && byId("problem").hidden) withdraw(); // what is chosen now has not been compared
+  else if (byId("answer").hidden) byId("said").textContent = ""; // problems have a separate element
   button.removeAttribute("aria-disabled");
   button.textContent = "Compare";
 }
@@ -142,5 +166,7 @@ form.addEventListener("submit", (event) => {
 });
 
 byId("key").addEventListener("change", showExperiments);
+byId("key").addEventListener("change", findModels);
+fitTask(); // browsers restore what was chosen before a reload
 watchReadiness();
 showExperiments();

@@ -1,11 +1,12 @@
 // Shows a comparison: the answers, their costs, and the accuracy from the models' cards.
-import { byId, figure, make, number } from "./service.js";
+import { byId, figure, make, number, reveal } from "./service.js";
 
 const MEASURES = { top1: "Top-1 accuracy", delta1: "Points within 1.25x of the truth" };
+const AGREEMENT = 0.9; // share of the pixels that must be within a factor of 1.25; see service.tasks.depth
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const median = (values) => [...values].sort((x, y) => x - y)[Math.floor(values.length / 2)];
 const runs = (so) => (so.a.length === 1 ? "one run" : `median of ${so.a.length} runs`);
-const seenSoFar = new Map(); // comparisons on this page, by task and pair of variants
+const seenSoFar = new Map(); // comparisons on this page, by task, models and pair of variants
 
 /** A row of a table with bars. The bar is hidden from screen readers; the value is next to it. */
 function row(name, value, share, side) {
@@ -22,32 +23,37 @@ function pair(caption, found, values, text) {
   return table(caption, ...["a", "b"].map((side) => row(found[side].variant, text(values[side]), values[side] / most, side)));
 }
 
+/** Whether one network ran twice, as when `reference` replaces a `binary` that cannot run. */
+const isSame = ({ a, b }) => ["model", "version", "variant"].every((part) => a[part] === b[part]);
+
 export function verdict(task, found) {
   const { a, b } = found, names = `${a.variant} and ${b.variant}`;
+  if (isSame(found)) return `${a.variant}: the same variant twice. Differences are noise.`;
   if (task === "classify") {
     const [first, second] = [a, b].map((side) => side.predictions[0].name);
     return found.agree ? `${names} both say ${first}.` : `They differ: ${a.variant} says ${first}, ${b.variant} says ${second}.`;
   }
   const share = `${number(100 * found.within_1_25, 1)} % of the pixels lie within a factor of 1.25`;
-  return `${names} ${found.agree ? "agree" : "do not agree"}: ${share}.`;
+  return `${names} ${found.agree ? "agree" : "do not agree"}: ${share}, and ${100 * AGREEMENT} % are required.`;
 }
 
 function tiles(found, so) {
   const { a, weights } = found, speedup = median(so.b) / median(so.a);
   const times = (ratio, more, less) => (ratio >= 1 ? [`${figure(ratio)}x`, more] : [`${figure(1 / ratio)}x`, less]);
   const files = weights.b_artefact_bytes / weights.a_artefact_bytes;
-  const shown = [
+  const decode = [`${figure(found.a.timings_ms.decode)} ms`, "to decode the picture, once for both"];
+  const shown = isSame(found) ? [decode] : [
     times(speedup, `faster with ${a.variant} (${runs(so)})`, `slower with ${a.variant} (${runs(so)})`),
     times(weights.ratio, `smaller weights in memory with ${a.variant}`, `larger weights in memory with ${a.variant}`),
     times(files, `smaller file with ${a.variant}`, `larger file with ${a.variant}`),
-    [`${figure(found.a.timings_ms.decode)} ms`, "to decode the picture, once for both"],
+    decode,
   ];
   return shown.map(([value, what]) => make("li", {}, make("strong", {}, value), make("span", {}, what)));
 }
 
 function side(task, found, which) {
   const answer = found[which], other = found[which === "a" ? "b" : "a"];
-  const head = make("div", { class: "name" }, make("h3", {}, answer.variant), make("span", { class: "quiet" }, `${answer.model} · ${answer.kernel}`));
+  const head = make("div", { class: "name" }, make("h3", {}, answer.variant), make("span", { class: "quiet" }, `${answer.model}@${answer.version} · ${answer.kernel}`));
   const parts = [head];
   if (answer.fallback) parts.push(make("p", { class: "problem" }, answer.fallback));
   if (task === "classify") {
@@ -87,7 +93,7 @@ function accuracy(found, models) {
 
 /** Adds a comparison to those of the same task and variants on this page. */
 function remember(task, found) {
-  const key = [task, found.a.variant, found.b.variant].join(" ");
+  const key = [task, ...[found.a, found.b].flatMap(({ model, version, variant }) => [model, version, variant])].join(" ");
   const so = seenSoFar.get(key) ?? { agreed: 0, a: [], b: [] };
   seenSoFar.set(key, so);
   so.agreed += found.agree ? 1 : 0;
@@ -116,4 +122,5 @@ export function show(task, found, models) {
   byId("tally").textContent = tally(so);
   byId("empty").hidden = true;
   byId("answer").hidden = false;
+  reveal(byId("verdict"));
 }

@@ -12,6 +12,17 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Scrolls to what has just appeared, unless it is in view. The focus stays where the next choice is made. */
+export function reveal(element) {
+  const { top, bottom } = element.getBoundingClientRect();
+  if (top >= 0 && bottom <= innerHeight) return;
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  element.scrollIntoView({ block: "start", behavior: still ? "instant" : "smooth" });
+}
+
+/** Writes the query of a request, without the options that are not set. */
+export const query = (options) => `?${new URLSearchParams(Object.entries(options).filter(([, value]) => value))}`;
+
 /** Sends a request. Throws an error with the service's own message if it fails. */
 export async function ask(path, options = {}) {
   const key = byId("key").value;

@@ -1,6 +1,7 @@
 """The command line, called as a function; tests/live starts it as a process."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -298,8 +299,10 @@ def test_compare_for_people(capsys, labelled):
     text = capsys.readouterr().out
     assert "9 images: the variants agree on" in text
     assert "[tiny-bireal, reference, onnxruntime]" in text
-    assert main(["compare", str(labelled / COLOURS[0][0] / "0.jpg"), "--a", "full"]) == 0
-    assert "The variants agree." in capsys.readouterr().out
+    assert main(["compare", str(labelled / COLOURS[0][0] / "0.jpg"), "--a", "reference"]) == 0
+    assert re.match("The variants (dis)?agree.\n  a: ", capsys.readouterr().out)
+    assert main(["compare", str(labelled / COLOURS[0][0] / "0.jpg"), "--a", "full", "--b", "full"]) == 0
+    assert "full: the same variant twice: differences are noise." in capsys.readouterr().out
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------

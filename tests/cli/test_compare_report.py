@@ -142,7 +142,11 @@ def test_one_variant_against_itself(capsys, tmp_path):
     assert document["accuracy"]["difference"]["estimate"] == 0
     assert document["differ_most"] == []
     assert document["mcnemar_p"] == 1
-    assert "a (full)" in document["verdict"]["summary"]
+    assert document["verdict"]["summary"] == "a (full) and b (full) are the same variant twice: differences are noise."
+    said = " ".join(document["verdict"]["sentences"])
+    assert "give the same best class on 100.0 %" in said
+    assert "fast" not in said
+    assert "as long as" not in said
     assert 0.2 < document["latency"]["ratio"]["estimate"] < 5
 
 

@@ -63,6 +63,16 @@ def test_a_split_counts_subjects():
 
 def test_one_is_not_many():
     assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    undecided = {"difference": info(-0.01, -0.05, 0.03), "labelled": 1}
+    assert "it takes more than 1 labelled image to tell" in words(**undecided).summary
+    assert "labels of more than 1 subject per arm" in words(**undecided, split=True).summary
+
+
+def test_a_variant_is_not_faster_than_itself():
+    same = words(same=True, latency_ratio=info(0.9, 0.8, 0.95))
+    assert same.summary == "binary and full are the same variant twice: differences are noise."
+    assert not any("times" in sentence for sentence in same.sentences)
+    assert words(same=True, images=0).summary == "There are no images to compare yet."
 
 
 def test_other_verdicts():
