@@ -13,6 +13,8 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_SEE_LOG = "see the service's log."
+
 
 class OnLoaded(Protocol):
     """Callback for each variant that was tried."""
@@ -49,11 +51,9 @@ class Loader:
             stop: Called before each variant; loading stops if it returns True.
         """
         card = entry.card
-        try:
-            card.verify_file()
-        except ServiceError as error:
+        error = self._fault_of_file(entry)
+        if error is not None:
             entry.variants = {variant: Loaded(error=error) for variant in wanted}
-            log.error("model %s in %s cannot be served: %s", entry.label, card.directory, error)  # noqa: TRY400
             if on_loaded is not None:  # needed for the gauges, and thus for alerts
                 for variant in wanted:
                     on_loaded(card, variant, None, 0.0)
@@ -68,6 +68,19 @@ class Loader:
             if on_loaded is not None:
                 on_loaded(card, variant, loaded.handle, entry.seconds[variant])
 
+    def _fault_of_file(self, entry: Entry) -> ServiceError | None:
+        """What keeps every variant of a version from running, or None."""
+        card = entry.card
+        try:
+            card.verify_file()
+        except ServiceError as error:
+            log.error("model %s in %s cannot be served: %s", entry.label, card.directory, error)  # noqa: TRY400
+            return error
+        except Exception as error:  # as for a variant, below
+            log.exception("model %s in %s cannot be served", entry.label, card.directory)
+            return ModelBrokenError(card.name, f"{card.file} cannot be checked: {type(error).__name__}; {_SEE_LOG}")
+        return None
+
     def _try_variant(self, entry: Entry, variant: VariantName) -> Loaded:
         try:
             handle = self._load_variant(entry.card, variant)
@@ -76,7 +89,7 @@ class Loader:
             return Loaded(error=error)
         except Exception as error:  # an unexpected error in one model must not affect the others
             log.exception("%s of %s in %s cannot run", variant, entry.label, entry.card.directory)
-            reason = f"{variant} does not load: {type(error).__name__}; see the service's log."
+            reason = f"{variant} does not load: {type(error).__name__}; {_SEE_LOG}"
             return Loaded(error=ModelBrokenError(entry.card.name, reason))
         log.info("%s of model %s is ready (%s)", variant, entry.label, handle.kernel)
         return Loaded(handle)
