@@ -23,7 +23,7 @@ from service.errors import (
     UnknownVariantError,
     VariantNotServedError,
 )
-from service.registry import Registry
+from service.registry import Changes, Registry
 from service.registry.entries import version_key
 from service.registry.folder import ModelFolder
 from service.settings import load_settings
@@ -378,6 +378,18 @@ def test_with_the_fallback_the_reference_answers_and_says_so(zoo):
     assert (handle.card.name, handle.variant, handle.kernel) == ("tiny-bireal", "reference", "onnxruntime")
     assert "was not found" in handle.fallback
     assert registry.resolve("classify", variant="reference").fallback is None
+
+
+def test_the_fallback_is_one_handle_for_all_requests(zoo):
+    """What an answer's parts are cached on; they were built anew for each request."""
+    registry = load(zoo, find_backend=without_op, fallback="reference")
+    handle = registry.resolve("classify")
+    handle.kept[str] = "kept"
+    assert registry.resolve("classify", "tiny-bireal@1", "binary") is handle
+    changes = Changes(registry)
+    changes.reload("tiny-bireal")
+    assert registry.resolve("classify").fallback == handle.fallback
+    assert registry.resolve("classify").kept == {}, "of the network that was loaded anew"
 
 
 def test_the_fallback_does_not_hide_a_broken_model(zoo):

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from service.backends.base import Backend
 from service.card import Card, VariantName
-from service.errors import ModelBrokenError, ServiceError
+from service.errors import ModelBrokenError, OpUnavailableError, ServiceError
 from service.registry.entries import Entry, Handle, Loaded
 from service.settings import Settings
 
@@ -27,7 +27,7 @@ class Loader:
     """Loads the variants of models.
 
     Args:
-        settings: Settings with the number of threads per run.
+        settings: Settings with the number of threads per run and the fallback policy.
         find_backend: Returns the backend that loads a variant.
     """
 
@@ -67,6 +67,15 @@ class Loader:
             entry.seconds[variant] = time.perf_counter() - begun
             if on_loaded is not None:
                 on_loaded(card, variant, loaded.handle, entry.seconds[variant])
+        entry.fallback = self._fallback(entry)
+
+    def _fallback(self, entry: Entry) -> Handle | None:
+        error = entry.variants.get("binary", Loaded()).error
+        reference = entry.variants.get("reference", Loaded()).handle
+        if self._settings.fallback != "reference" or not isinstance(error, OpUnavailableError) or reference is None:
+            return None
+        why = f"`binary` cannot run here, so `reference` ran instead: {error.detail}"
+        return Handle(reference.card, "reference", reference.model, reference.kernel, fallback=why)
 
     def _fault_of_file(self, entry: Entry) -> ServiceError | None:
         """What keeps every variant of a version from running, or None."""

@@ -310,7 +310,8 @@ class Registry:
         resolution = Resolution(self._settings, catalog)
         for entry in catalog.all():
             for variant, loaded in entry.variants.items():
-                if isinstance(loaded.error, OpUnavailableError) and resolution.fallback(entry, variant) is None:
+                replaced = variant == "binary" and entry.fallback is not None
+                if isinstance(loaded.error, OpUnavailableError) and not replaced:
                     yield str(loaded.error)
         for task in {entry.card.task for entry in catalog.all()}:
             name = resolution.default(task)
