@@ -13,7 +13,6 @@ import yaml
 
 from service import xnor_op
 from service.backends import backend_for
-from service.card import Card
 from service.errors import (
     ModelBrokenError,
     NotReadyError,
@@ -25,9 +24,7 @@ from service.errors import (
 )
 from service.registry import Changes, Registry
 from service.registry.entries import version_key
-from service.registry.folder import ModelFolder
 from service.settings import load_settings
-from tests.changing_zoo import refuse_to_list
 from tests.tiny_zoo import CLASSIFY_SIZE, colours_graph, write_model, write_zoo
 
 
@@ -237,66 +234,6 @@ def test_files_and_hidden_folders_are_passed_over(zoo):
     (zoo / ".git" / "objects").mkdir(parents=True)
     (zoo / "tiny-colours" / "notes.txt").write_text("notes")
     assert load(zoo, find_backend=without_op, fallback="reference").broken() == {}
-
-
-def test_a_subfolder_that_cannot_be_read_hides_no_other(zoo, monkeypatch):
-    (zoo / "lost+found").mkdir()
-    refuse_to_list(monkeypatch, zoo / "lost+found", zoo / "tiny-ramp")
-    registry = load(zoo, find_backend=without_op, fallback="reference")
-    assert registry.readiness().state == "ready"
-    assert registry.resolve("classify", "tiny-colours").variant == "full"
-    broken = registry.broken()
-    assert list(broken) == ["lost+found", "tiny-ramp"]
-    assert "its folder cannot be read: Permission denied" in str(broken["lost+found"])
-    with pytest.raises(ModelBrokenError, match="its folder cannot be read"):
-        registry.resolve("depth", "tiny-ramp")
-
-
-def test_a_subfolder_of_which_nothing_can_be_told_hides_no_other(zoo, monkeypatch):
-    """As on a network volume whose server has lost one folder: already the question whether it is one fails."""
-    is_dir = Path.is_dir
-
-    def stale(path: Path) -> bool:
-        if path.name == "tiny-ramp":
-            raise OSError(116, "Stale file handle")
-        return is_dir(path)
-
-    monkeypatch.setattr(Path, "is_dir", stale)
-    registry = load(zoo, find_backend=without_op, fallback="reference")
-    assert registry.resolve("classify", "tiny-colours").variant == "full"
-    assert "Stale file handle" in str(registry.broken()["tiny-ramp"])
-
-
-def test_a_card_that_fails_in_a_way_nobody_foresaw_is_of_one_version(zoo, monkeypatch):
-    read = ModelFolder.read
-
-    def fail(folder: ModelFolder, path: Path) -> Card:
-        if path.parent.name == "tiny-ramp":
-            raise ZeroDivisionError
-        return read(folder, path)
-
-    monkeypatch.setattr(ModelFolder, "read", fail)
-    registry = load(zoo, find_backend=without_op, fallback="reference")
-    assert "ZeroDivisionError; see the service's log" in str(registry.broken()["tiny-ramp@1"])
-    assert registry.resolve("classify", "tiny-colours").variant == "full"
-
-
-@pytest.mark.parametrize("method", ["labels", "verify_file"])
-def test_labels_and_files_that_fail_in_a_way_nobody_foresaw_affect_nobody_else(zoo, monkeypatch, method):
-    owner = ModelFolder if method == "labels" else Card
-    ordinary = getattr(owner, method)
-
-    def fail(*arguments):
-        if "tiny-ramp" in (arguments[-1], getattr(arguments[0], "name", None)):
-            raise ZeroDivisionError
-        return ordinary(*arguments)
-
-    monkeypatch.setattr(owner, method, fail)
-    registry = load(zoo, find_backend=without_op, fallback="reference")
-    (broken,) = registry.broken()
-    assert broken == ("tiny-ramp/labels.yaml" if method == "labels" else "tiny-ramp@1")
-    assert "ZeroDivisionError; see the service's log" in str(registry.broken()[broken])
-    assert registry.resolve("classify", "tiny-colours").variant == "full"
 
 
 def test_a_changed_file_is_refused_and_the_others_are_served(zoo):

@@ -12,7 +12,7 @@ from service.app import create_app
 from service.errors import error_classes
 from service.registry import Registry
 from service.settings import load_settings
-from tests.api.conftest import running
+from tests.api.conftest import running, until
 from tests.pictures import encode, photo
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +55,15 @@ async def test_loading_that_is_broken_off_is_reported(anyio_backend, zoo, monkey
         assert "ZeroDivisionError; see the service's log" in response.json()["reasons"][0]
         assert (await client.post("/classify", content=PICTURE)).status_code == 503
     assert any(record.exc_info for record in caplog.records if record.message == "the models could not be loaded")
+
+
+async def test_the_watch_of_the_folder_goes_on_after_any_failure(anyio_backend, zoo, monkeypatch, caplog):
+    def fail():
+        raise PermissionError(13, "Permission denied")  # of a folder that cannot be looked into any more
+
+    async with running(zoo, model_poll_s=0.01) as client:
+        monkeypatch.setattr(client.app.state.services.registry, "readiness", fail)
+        await until(lambda: sum("could not be checked" in record.message for record in caplog.records) >= 2)
 
 
 async def test_draining_is_not_ready_and_still_answers(anyio_backend, zoo):
