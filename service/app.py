@@ -268,9 +268,19 @@ def _tracing(settings: Settings, version: str) -> "Tracing | None":
 
 
 async def _load(services: Services, telemetry: Telemetry) -> None:
-    """Loads and warms up the models off the event loop, and logs the result."""
-    await asyncio.to_thread(services.registry.load)
-    await asyncio.to_thread(telemetry.show_build, services.version)
+    """Loads and warms up the models off the event loop, and logs the result.
+
+    An exception of any type ends in a state that `/readyz` reports: nobody waits for this task, so that the process
+    would be `starting` for ever and would not say why.
+    """
+    try:
+        await asyncio.to_thread(services.registry.load)
+        await asyncio.to_thread(telemetry.show_build, services.version)
+    except Exception as error:
+        log.exception("the models could not be loaded")
+        services.registry.give_up(
+            f"The models could not be loaded: {type(error).__name__}; see the service's log, and restart the service."
+        )
     found = ops.readiness(services)
     services.metrics.models.set_ready(found.ready)
     for reason in found.reasons:
@@ -284,11 +294,11 @@ async def _watch(services: Services) -> None:
     period_s = services.settings.model_poll_s
     while period_s > 0:
         await asyncio.sleep(period_s)
-        if services.registry.readiness().state != "starting":
-            try:
+        try:
+            if services.registry.readiness().state != "starting":
                 await asyncio.to_thread(services.changes.refresh)
-            except Exception:  # whatever fails, the next check must still run
-                log.exception("the model folder could not be checked; trying again in %g s", period_s)
+        except Exception:  # whatever fails, the next check must still run
+            log.exception("the model folder could not be checked; trying again in %g s", period_s)
 
 
 def _retirement(telemetry: Telemetry, scheduler: Scheduler) -> Callable[[Entry], None]:

@@ -6,8 +6,9 @@ import yaml
 def parse_yaml(text: str, *, as_text: bool = False) -> object:
     """Parses one YAML (or JSON) document.
 
-    PyYAML raises a plain ValueError for an invalid date (`2024-13-45`) and RecursionError for deep nesting. A caller
-    that expects only `YAMLError` would then fail on one bad file among many.
+    PyYAML lets exceptions of any type escape: ValueError for an invalid date (`2024-13-45`), KeyError for `!!bool x`,
+    AttributeError for `!!timestamp x`, RecursionError for deep nesting. A caller that expects only `YAMLError` would
+    then fail on one bad file among many.
 
     Args:
         text: The document.
@@ -19,7 +20,11 @@ def parse_yaml(text: str, *, as_text: bool = False) -> object:
     loader = yaml.BaseLoader if as_text else yaml.SafeLoader
     try:
         return yaml.load(text, Loader=loader)  # noqa: S506  both construct plain values only
-    except ValueError as error:
-        raise yaml.YAMLError(f"a value cannot be read: {error}") from error
+    except yaml.YAMLError:
+        raise
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
+    except ValueError as error:
+        raise yaml.YAMLError(f"a value cannot be read: {error}") from error
+    except Exception as error:
+        raise yaml.YAMLError(f"a value cannot be read ({type(error).__name__})") from error

@@ -1,5 +1,6 @@
 """A folder of models that tests change while a registry serves it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,18 @@ def changing_zoo(tmp_path: Path) -> Path:
     write(tmp_path, "1")
     write_model(tmp_path, "tiny-ramp", ramp_graph(), task="depth")
     return tmp_path
+
+
+def refuse_to_list(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Makes folders unreadable. Their mode would not do: root may read everything, and tests may run as root."""
+    iterdir = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path in folders:
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
 
 
 def opened(zoo: Path) -> tuple[Registry, Changes]:

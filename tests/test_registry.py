@@ -22,7 +22,7 @@ from service.errors import (
     UnknownVariantError,
     VariantNotServedError,
 )
-from service.registry import Registry
+from service.registry import Changes, Registry
 from service.registry.entries import version_key
 from service.settings import load_settings
 from tests.tiny_zoo import CLASSIFY_SIZE, colours_graph, write_model, write_zoo
@@ -265,7 +265,7 @@ def test_a_file_that_is_no_graph_is_named(zoo):
     assert str(error).startswith("tiny-colours (full): model.onnx ")
 
 
-@pytest.mark.parametrize("text", ["name: [", "name: 2024-13-45"])
+@pytest.mark.parametrize("text", ["name: [", "name: 2024-13-45", "name: !!bool x", "name: !!timestamp x"])
 def test_a_card_that_is_not_valid_is_told(zoo, text):
     (zoo / "tiny-ramp" / "1" / "card.yaml").write_text(text)
     registry = load(zoo, find_backend=without_op, fallback="reference")
@@ -315,6 +315,18 @@ def test_with_the_fallback_the_reference_answers_and_says_so(zoo):
     assert (handle.card.name, handle.variant, handle.kernel) == ("tiny-bireal", "reference", "onnxruntime")
     assert "was not found" in handle.fallback
     assert registry.resolve("classify", variant="reference").fallback is None
+
+
+def test_the_fallback_is_one_handle_for_all_requests(zoo):
+    """What an answer's parts are cached on; they were built anew for each request."""
+    registry = load(zoo, find_backend=without_op, fallback="reference")
+    handle = registry.resolve("classify")
+    handle.kept[str] = "kept"
+    assert registry.resolve("classify", "tiny-bireal@1", "binary") is handle
+    changes = Changes(registry)
+    changes.reload("tiny-bireal")
+    assert registry.resolve("classify").fallback == handle.fallback
+    assert registry.resolve("classify").kept == {}, "of the network that was loaded anew"
 
 
 def test_the_fallback_does_not_hide_a_broken_model(zoo):

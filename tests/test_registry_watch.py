@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import ModelBrokenError
-from tests.changing_zoo import NAME, changing_zoo, opened, states, version_of, write  # noqa: F401  a fixture
+from service.errors import ModelBrokenError, UnknownModelError
+from tests.changing_zoo import (
+    NAME,
+    changing_zoo,  # noqa: F401  a fixture
+    opened,
+    refuse_to_list,
+    states,
+    version_of,
+    write,
+)
 
 
 def test_the_watch_takes_new_versions_and_labels(zoo):
@@ -125,3 +133,69 @@ def test_what_is_missing_is_said_of_the_folder_as_it_was_read_last(tmp_path, unr
     (tmp_path / NAME / "1").mkdir(parents=True)
     changes.refresh()
     assert "card" in registry.readiness().reasons[0]
+
+
+def test_the_watch_notes_subfolders_that_cannot_be_read_and_that_can_again(zoo, monkeypatch, caplog):
+    registry, changes = opened(zoo)
+    (zoo / "lost+found").mkdir()
+    write(zoo, "2")
+    with monkeypatch.context() as unreadable:
+        refuse_to_list(unreadable, zoo / "lost+found", zoo / "tiny-ramp")
+        changes.refresh()
+        changes.refresh()
+        assert version_of(registry) == "2", "the others are followed"
+        assert list(registry.broken()) == ["lost+found", "tiny-ramp"]
+        assert registry.readiness().state == "ready", "what is in memory is served"
+        with pytest.raises(ModelBrokenError, match="tiny-ramp: its folder cannot be read"):
+            changes.reload("tiny-ramp")
+        assert states(changes)["tiny-ramp@1"] == "ready"
+    assert sum("was skipped" in record.message for record in caplog.records) == 2, "once for each"
+    changes.refresh()
+    assert registry.broken() == {}
+
+
+def test_an_empty_folder_says_so_whatever_else_is_in_it(tmp_path, monkeypatch):
+    (tmp_path / "lost+found").mkdir()
+    refuse_to_list(monkeypatch, tmp_path / "lost+found")
+    registry, _ = opened(tmp_path)
+    assert registry.readiness().state == "failed"
+    assert "holds no model" in registry.readiness().reasons[0]
+    assert "lost+found" in registry.readiness().reasons[1]
+
+
+@pytest.mark.parametrize("by", ["the watch", "administrators"])
+def test_a_failed_version_that_was_deleted_is_forgotten(zoo, by):
+    registry, changes = opened(zoo)
+    (zoo / "oops" / "1").mkdir(parents=True)
+    changes.refresh()
+    assert states(changes)["oops@1"] == "failed"
+    with pytest.raises(ModelBrokenError):
+        registry.resolve("classify", "oops")
+    changes.refresh()
+    assert states(changes)["oops@1"] == "failed", "it is still there"
+    shutil.rmtree(zoo / "oops")
+    if by == "the watch":
+        changes.refresh()
+    else:
+        changes.unload("oops")
+    assert "oops@1" not in states(changes)
+    assert registry.broken() == {}
+    with pytest.raises(UnknownModelError):
+        registry.resolve("classify", "oops")
+    with pytest.raises(UnknownModelError):
+        changes.unload("oops")
+    (zoo / "oops" / "1").mkdir(parents=True)
+    changes.refresh()
+    assert states(changes)["oops@1"] == "failed", "tried again once it is back"
+
+
+def test_what_failed_is_forgotten_by_its_version(zoo):
+    _, changes = opened(zoo)
+    for version in ("1", "2"):
+        (zoo / "oops" / version).mkdir(parents=True)
+    changes.refresh()
+    shutil.rmtree(zoo / "oops" / "1")
+    changes.unload("oops", "1")
+    assert states(changes)["oops@2"] == "failed"
+    with pytest.raises(UnknownModelError):
+        changes.unload("oops", "2")  # it is in the folder, and was never loaded

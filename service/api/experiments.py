@@ -78,9 +78,13 @@ class ExperimentList(BaseModel):
     responses=problem_responses(503),
 )
 async def experiments(services: ServicesOf) -> Response:
-    """Lists every experiment with its results and a verdict in plain words. Results are at most one second old."""
+    """Lists every experiment with its results and a verdict in plain words.
+
+    Results are used again for one second. With very much feedback, computing them takes longer than that; requests that
+    come meanwhile get the same results.
+    """
     laboratory = services.laboratory
-    found = await asyncio.to_thread(lambda: [_info(services, each) for each in laboratory.experiments.all()])
+    found = await asyncio.gather(*(_info(services, each) for each in laboratory.experiments.all()))
     return json_response(ExperimentList(experiments=found, stored=laboratory.store.path is not None))
 
 
@@ -93,7 +97,7 @@ async def experiments(services: ServicesOf) -> Response:
 async def experiment(services: ServicesOf, name: Name) -> Response:
     """Returns the declaration, the results and the verdict of one experiment."""
     declaration = services.laboratory.experiments.get(name)
-    return json_response(await asyncio.to_thread(_info, services, declaration))
+    return json_response(await _info(services, declaration))
 
 
 _CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
@@ -119,9 +123,7 @@ async def put(request: Request, services: ServicesOf, deadline: DeadlineOf, name
         raise InvalidExperimentError(
             f"{no_effect(member, declaration)}; nothing was changed.", remedy=f"Leave out `{member}`."
         )
-    return json_response(
-        await asyncio.to_thread(_changed, services, name, lambda experiments: experiments.put(declaration))
-    )
+    return json_response(await _changed(services, name, lambda experiments: experiments.put(declaration)))
 
 
 @router.patch(
@@ -139,9 +141,7 @@ async def patch(request: Request, services: ServicesOf, deadline: DeadlineOf, na
     periods with different weights cannot be combined.
     """
     change = await read_document(request, deadline, Change)
-    return json_response(
-        await asyncio.to_thread(_changed, services, name, lambda experiments: experiments.change(name, change))
-    )
+    return json_response(await _changed(services, name, lambda experiments: experiments.change(name, change)))
 
 
 @router.delete(
@@ -157,11 +157,11 @@ async def delete(services: ServicesOf, name: Name) -> Response:
     return Response(status_code=204)
 
 
-def _changed(services: Services, name: str, change: Callable[[Experiments], Declaration]) -> ExperimentChanged:
+async def _changed(services: Services, name: str, change: Callable[[Experiments], Declaration]) -> ExperimentChanged:
     """Makes a change, and adds a notice if a new revision of the experiment begins."""
     experiments = services.laboratory.experiments
     before = next((each for each in experiments.all() if each.name == name), None)
-    after = change(experiments)
+    after = await asyncio.to_thread(change, experiments)
     notice = None
     if before is not None and before.identity() != after.identity():
         reason = "the declaration compares something else"
@@ -170,11 +170,11 @@ def _changed(services: Services, name: str, change: Callable[[Experiments], Decl
         notice = (
             f"The comparison starts over: {reason}. To get the earlier data back, declare the experiment as before."
         )
-    return ExperimentChanged(**dict(_info(services, after)), notice=notice)
+    return ExperimentChanged(**dict(await _info(services, after)), notice=notice)
 
 
-def _info(services: Services, declaration: Declaration) -> ExperimentInfo:
-    report, weights = services.laboratory.report(declaration), declaration.weights()
+async def _info(services: Services, declaration: Declaration) -> ExperimentInfo:
+    report, weights = await services.laboratory.reported(declaration), declaration.weights()
     networks = report.networks or ((None, None), (None, None))
     return ExperimentInfo(
         name=declaration.name,

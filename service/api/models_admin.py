@@ -71,7 +71,9 @@ async def unload(
 ) -> ManagedModels:
     """Finishes the version's pending requests, then frees its memory."""
     await asyncio.to_thread(lambda: services.changes.unload(name, version, force=force))
-    return await _states(services, None if force else name)
+    states = await _states(services, None)
+    # Nothing may be left of the model, in memory or in the folder: an empty list, and no error after a success.
+    return states if force else ManagedModels(versions=[each for each in states.versions if each.name == name])
 
 
 @router.put("/{name}/labels/{label}", summary="Assign a label to a version", responses=problem_responses(*_STATUSES))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from service.card import ClassLabel
 from service.errors import BadParameterError, BrokenImageError
@@ -131,8 +131,16 @@ def taken_by(frame: DepthFrame) -> Camera:
     """
     try:
         return frame.camera()
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise FileError(f"{frame.path} has too many pixels to be read.") from error
     except UnidentifiedImageError as error:
         raise FileError(f"{frame.path} cannot be read as an image.") from error
+    except OSError as error:
+        raise FileError(f"{frame.path} cannot be read: {error.strerror or error}.") from error
+    except (SyntaxError, ValueError) as error:  # of Pillow, about damaged headers
+        raise FileError(f"{frame.path} cannot be read as an image: {error}.") from error
 
 
 def truth_of(frame: DepthFrame) -> npt.NDArray[np.float32]:

@@ -9,12 +9,14 @@
   after a chunked body are headers to the parser and have the same limit; their time is the body's.
 * A request that asks for an upgrade, which nobody grants here, is read to its end (`service.cli.continued`).
 * A request that is being answered is told at once when its connection ends (`service.api.presence`).
-* What is no HTTP is answered as every other error is, by a problem document.
+* What is no HTTP is answered as every other error is, by a problem document, and counted as every other error is:
+  the application, which counts the others, does not see it.
 """
 
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 
 import httptools
@@ -93,12 +95,15 @@ class Protocol(HttpToolsProtocol):
 
     Attributes:
         head_bytes: Most bytes of a request line and headers; of trailers; and of anything else that is no body.
+        answered: Called with each error that is answered here, and whether the application counts a request for it, as
+            it does if a body breaks off. See `counted_by`.
         head_s: Longest time from the first byte of a request line to the end of the headers, seconds; where the request
             before it was still being answered, from the end of that answer.
     """
 
     head_bytes = 1 << 16
     head_s = 10.0
+    answered: Callable[[ServiceError, bool], None] = staticmethod(lambda error, begun: None)  # noqa: ARG005
 
     # Bytes since the parser last had something whole: a head, a piece of a body, a chunk's size, a request.
     _unfinished = 0
@@ -224,6 +229,7 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, error: ServiceError) -> None:
         """Answers what cannot be read to its end, and closes the connection once the client could see that."""
         self._stop_timer()
+        begun = False
         within_head, self._head_begun = self._head_begun, False
         self._refused, self._unfinished = True, 0
         if self._answering():
@@ -231,6 +237,7 @@ class Protocol(HttpToolsProtocol):
                 self.cycle.keep_alive = False
                 return
             if self.pipeline:  # it waits for its turn, and in its turn it is refused
+                self.answered(error, begun)
                 headers, body = _problem(error)
                 refusal = Response(body, error.status, headers)
                 self.pipeline[0] = self.cycle, refusal  # type: ignore[assignment]  # Starlette types ASGI more loosely
@@ -242,6 +249,8 @@ class Protocol(HttpToolsProtocol):
             if self.cycle.response_started:
                 self.transport.close()
                 return
+            begun = True
+        self.answered(error, begun)
         headers, body = _problem(error)
         lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -252,6 +261,15 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()
             self.transport.write_eof()
             self._timer = self.loop.call_later(LINGER_S, self.transport.close)
+
+
+def counted_by(count: Callable[[ServiceError, bool], None]) -> type[Protocol]:
+    """The protocol with `Protocol.answered`: uvicorn makes its instances, and gives them nothing of ours."""
+
+    class Counted(Protocol):
+        answered = staticmethod(count)
+
+    return Counted
 
 
 def _problem(error: ServiceError) -> tuple[dict[str, str], bytes]:

@@ -29,6 +29,14 @@ _OF_EVERY_FILE = frozenset(
     {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE}
 )
 
+#: Statuses that say how busy the service is, and nothing about the file. Figures of the rest would be of whichever
+#: images happened to be answered.
+_OF_THE_LOAD = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GATEWAY_TIMEOUT})
+_NO_FIGURE = (
+    "The service could not answer every image in time, so no figure was computed. Run the command again when the "
+    "service is less busy, or with --limit."
+)
+
 
 class ServiceChangedError(ClientError):
     """A different network answered than at first, so the answers cannot be combined."""
@@ -54,6 +62,9 @@ def about_file() -> Iterator[None]:
     except ProblemError as error:
         if error.status in _OF_EVERY_FILE:
             raise
+        if error.status in _OF_THE_LOAD:
+            problem = error.problem.model_copy(update={"help": _NO_FIGURE})
+            raise ProblemError(problem, error.status, error.retry_after_s) from error
         raise FileError(error.problem.detail) from error
     except ServiceError as error:  # from reading the file
         raise FileError(error.detail) from error

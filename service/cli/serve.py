@@ -26,7 +26,7 @@ from service.api.services import Services
 from service.app import create_app
 from service.cli.engine import check_model_dir
 from service.cli.logs import configure_logging
-from service.cli.protocol import Protocol
+from service.cli.protocol import counted_by
 from service.errors import OpUnavailableError, SettingsError
 from service.settings import Settings, unknown_variables
 
@@ -116,7 +116,7 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     services: Services = app.state.services
     config = uvicorn.Config(
         app,
-        http=Protocol,
+        http=counted_by(services.metrics.requests.count_unread),
         ws="none",  # uvicorn would bypass keys, metrics and log; without it, an upgrade request is an ordinary GET
         log_config=None,
         access_log=False,  # the application writes its own log, with request ids
@@ -163,16 +163,26 @@ def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        # `os.strerror` does not know the resolver's error numbers; for others, `strerror` repeats the address.
-        if error.errno is None or isinstance(error, socket.gaierror):
-            reason = error.strerror or str(error)
-        else:
-            reason = os.strerror(error.errno)
+    except (OSError, UnicodeError) as error:  # UnicodeError for a part of a name that is too long
+        number = getattr(error, "errno", None)
+        # `strerror` repeats the address.
+        reason = _why_unresolved(settings.host, family) or (os.strerror(number) if number is not None else str(error))
         raise SettingsError(
             f"Cannot listen on {settings.host}, port {settings.port}: {reason}.",
             remedy="Choose another address with --host and --port; port 0 picks a free port.",
         ) from error
+
+
+def _why_unresolved(host: str, family: socket.AddressFamily) -> str | None:
+    """Why a name stands for no address, or None if it stands for one.
+
+    `create_server` raises the resolver's errors as plain OSErrors, whose numbers mean something else to `os.strerror`.
+    """
+    try:
+        socket.getaddrinfo(host or None, 0, family=family, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        return f"the name cannot be resolved ({getattr(error, 'strerror', None) or error})"
+    return None
 
 
 def _url(listener: socket.socket) -> str:

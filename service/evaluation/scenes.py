@@ -54,7 +54,7 @@ class DepthFrame:
 
     def camera(self) -> "Camera":
         """Returns the camera that took the image."""
-        with Image.open(self.path) as image:
+        with self.path.open("rb") as stream, Image.open(stream) as image:  # Pillow would not close what it cannot read
             return camera_of(self.calib_path, image.width)
 
 
@@ -115,6 +115,8 @@ def read_depth_png(path: Path) -> Floats:
             if image.mode not in {"I;16", "I"}:
                 raise DataError(f"{path} has mode {image.mode}; a depth map must be a 16-bit greyscale PNG.")
             values = np.asarray(image).astype(np.float32)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} has too many pixels to be read.") from error
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a damaged chunk
         raise DataError(f"{path} cannot be read as a PNG: {error}.") from error
     return values / np.float32(256.0)
@@ -124,13 +126,15 @@ def camera_of(calib: Path | None, width: int) -> Camera:
     """Returns a folder's camera from its calib.json, or without one KITTI's camera for images of this width.
 
     Raises:
-        DataError: The file is not JSON, or does not contain a positive `fx` and `baseline_m`; or there is no file and
-            no KITTI camera has this width.
+        DataError: The file cannot be read, is not JSON, or does not contain a positive `fx` and `baseline_m`; or there
+            is no file and no KITTI camera has this width.
     """
     if calib is not None:
         try:
             content = json.loads(calib.read_text(encoding="utf-8"))
             camera = Camera(float(content["fx"]), float(content["baseline_m"]))
+        except OSError as error:  # not an error of the image, for which the file is read
+            raise DataError(f"{calib} cannot be read: {error.strerror or error}.") from error
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{calib} must contain fx (pixels) and baseline_m (metres): {error}.") from error
         if not (0 < camera.fx_px < math.inf and 0 < camera.baseline_m < math.inf):  # also rejects NaN

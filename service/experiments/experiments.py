@@ -76,7 +76,8 @@ class Experiments:
 
     def all(self) -> list[Declaration]:
         """Returns every experiment, sorted by name."""
-        return [self._all[name] for name in sorted(self._all)]
+        current = self._all  # another thread may replace it meanwhile
+        return [current[name] for name in sorted(current)]
 
     def get(self, name: str) -> Declaration:
         """Returns one experiment.

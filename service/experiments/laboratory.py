@@ -1,9 +1,11 @@
 """The facade of experiments and feedback; it creates and connects their parts."""
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,7 +51,7 @@ class Report:
 
 
 class _CachedReport(NamedTuple):
-    """A cached report with its declaration, the state of the store and the time when it was created."""
+    """A cached report with its declaration, the state of the store, and the time when it was finished."""
 
     declaration: Declaration
     changes: tuple[int, int]
@@ -94,6 +96,8 @@ class Laboratory:
         self._scheduler, self._background, self._metrics = scheduler, background, metrics
         self._watch = watch
         self._reports: dict[str, _CachedReport] = {}
+        self._analyst = ThreadPoolExecutor(1, thread_name_prefix="bireal-results")
+        self._asked: dict[str, tuple[Declaration, Future[Report]]] = {}
         self._lock = threading.Lock()
         self._showing = threading.Lock()
         self._shown: object = None
@@ -105,6 +109,7 @@ class Laboratory:
 
     def close(self) -> None:
         """Writes what is pending and closes the store. Blocks."""
+        self._analyst.shutdown(cancel_futures=True)
         self.recorder.close()
         self.store.close()
 
@@ -119,12 +124,26 @@ class Laboratory:
 
     # ---- results ---------------------------------------------------------------------------------------------------
 
+    async def reported(self, declaration: Declaration) -> Report:
+        """Returns an experiment's results; see `report`.
+
+        With hundreds of thousands of labels, `analyse` takes seconds. It runs in a thread of its own, and all who ask
+        meanwhile get the same report: each in a thread of asyncio's pool would leave none for bodies and feedback.
+        """
+        name = declaration.name
+        asked, future = self._asked.get(name, (None, None))
+        if future is None or future.done() or asked != declaration:
+            future = self._analyst.submit(self.report, declaration)
+            self._asked[name] = declaration, future
+        # Shielded, because whoever leaves must not take the report away from the others.
+        return await asyncio.shield(asyncio.wrap_future(future))
+
     def report(self, declaration: Declaration, *, fresh_s: float = _FRESH_S) -> Report:
-        """Returns an experiment's results. Blocks as long as `analyse` does: call it in a thread.
+        """Returns an experiment's results. Blocks as long as `analyse` does; `reported` is for the event loop.
 
         Args:
             declaration: The experiment.
-            fresh_s: Maximum age in seconds of a cached report if the store has changed since.
+            fresh_s: For how many seconds a report is returned again although the store has changed since.
 
         Raises:
             FeedbackStoreError: The store cannot be read.
@@ -136,18 +155,19 @@ class Laboratory:
                 return Report(problem=error.detail)
             networks = tuple((handle.card.name, handle.card.version) for handle in (baseline, candidate))
             self.recorder.flush()
-            changes, now = self.store.changes(), time.monotonic()
+            changes = self.store.changes()
             kept = self._reports.get(declaration.name)
             if (
                 kept is not None
                 and (kept.declaration, kept.report.networks) == (declaration, networks)
-                and (kept.changes == changes or now - kept.at < fresh_s)
+                and (kept.changes == changes or time.monotonic() - kept.at < fresh_s)
             ):
                 return kept.report
             revision = declaration.revision((baseline.card.version, candidate.card.version))
             results = analyse(declaration, revision, self.store)
             report = Report(results, in_words(declaration, results), networks)
-            self._reports[declaration.name] = _CachedReport(declaration, changes, now, report)
+            # Fresh from now on: counted from its beginning, a report that took longer would never be used again.
+            self._reports[declaration.name] = _CachedReport(declaration, changes, time.monotonic(), report)
             return report
 
     def _show(self) -> None:

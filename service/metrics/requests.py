@@ -7,6 +7,7 @@ from typing import NamedTuple, Unpack
 
 from prometheus_client import Counter
 
+from service.errors import ServiceError
 from service.imaging import ImageReport
 from service.metrics.base import (
     BATCH_BUCKETS,
@@ -194,6 +195,19 @@ class RequestMetrics:
     def count_problem(self, code: str) -> None:
         """Counts an error response by its `ServiceError.code`."""
         self._problems.labels(code=code).inc()
+
+    def count_unread(self, error: ServiceError, begun: bool) -> None:
+        """Counts an error response to what is no whole request: its route is `unmatched` and its method `other`.
+
+        It has no time, because no request began.
+
+        Args:
+            error: The error that was sent.
+            begun: Whether the application had begun the request, which it counts itself as one whose client left.
+        """
+        self.count_problem(error.code)
+        if not begun:
+            self._http_of(method="other", route="unmatched", status=str(error.status)).inc()
 
     def count_image(self, report: ImageReport) -> None:
         """Counts a decoded image."""

@@ -9,7 +9,7 @@ are made one at a time. Each blocks as long as loading takes, so call them in th
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ from service.errors import (
 )
 from service.registry.catalog import DEFAULT_LABEL, Catalog
 from service.registry.entries import Entry
-from service.registry.folder import LABELS_FILE, is_name, last_changed
+from service.registry.folder import LABELS_FILE, Listing, is_name, last_changed
 from service.registry.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Changes:
         catalog, broken = self._registry.catalog, self._registry.broken()
         labels = {entry.label: entry for entry in catalog.all()}
         with _folder_read():
-            on_disk = {f"{folder.parent.name}@{folder.name}" for folder in self._registry.folders()}
+            on_disk = {f"{folder.parent.name}@{folder.name}" for folder in self._registry.listing().versions}
         found = []
         for label in sorted({*labels, *on_disk, *(label for label in broken if "@" in label)}):
             model, _, version = label.partition("@")
@@ -125,17 +125,22 @@ class Changes:
             self._load_all(name, self._folders(name, version))
 
     def unload(self, name: str, version: str | None = None, *, force: bool = False) -> None:
-        """Unloads a version, or all versions of a model.
+        """Unloads a version, or all versions of a model. One that failed to load and was deleted is forgotten.
 
         Raises:
-            UnknownModelError: No such version is loaded.
+            UnknownModelError: No such version is loaded, and none was forgotten.
             ModelInUseError: Without it, the service would not be ready or another model would become the default, and
                 `force` is not set.
         """
         with self._changing():
+            failed = self._registry.catalog.broken.keys()
+            with suppress(OSError):  # models in memory can be unloaded however their folder fares
+                self._follow(self._registry.listing())
             catalog = self._registry.catalog
             entries = [entry for entry in catalog.entries.get(name, ()) if version in (None, entry.card.version)]
             if not entries:
+                if any(_is_of(label, name, version) for label in failed - catalog.broken.keys()):
+                    return
                 loaded = [entry.label for entry in catalog.entries.get(name, ())]
                 raise UnknownModelError(name if version is None else f"{name}@{version}", loaded or catalog.entries)
             left = catalog
@@ -172,7 +177,7 @@ class Changes:
         registry = self._registry
         old = registry.catalog.version(folder.parent.name, folder.name)
         try:
-            entry = Entry(registry.folder.read(folder))
+            entry = Entry(registry.read(folder))
         except ServiceError as error:
             registry.change(registry.catalog.with_broken(label, error))
             return error
@@ -266,7 +271,8 @@ class Changes:
         """Loads new versions and changed labels from the folder. A broken model raises nothing.
 
         A version that failed to load is retried when its folder changes, because it may have been read while it was
-        being copied. Versions that were unloaded by request, or whose folder was removed, are not touched.
+        being copied, and forgotten when its folder was removed. Versions that were unloaded by request are not touched,
+        and neither are loaded ones whose folder was removed.
         """
         with self._changing():
             for folder in self._new_folders():
@@ -280,16 +286,47 @@ class Changes:
 
     def _new_folders(self) -> Iterator[Path]:
         try:
-            folders = self._registry.folders()
+            listing = self._registry.listing()
         except OSError as error:
             log.warning("the model folder cannot be read: %s", error.strerror)
             return
-        for folder in folders:
+        self._follow(listing)
+        for folder in listing.versions:
             label = f"{folder.parent.name}@{folder.name}"
             if self._loaded(folder.parent.name, folder.name) or label in self._held_back:
                 continue
             if self._tried.get(folder) != last_changed(folder):
                 yield folder
+
+    def _follow(self, listing: Listing) -> None:
+        """Forgets the errors of what is neither in the folder any more nor in memory, and notes unreadable subfolders.
+
+        Otherwise a broken version that was deleted would be reported, and answer 503, until the service stops.
+        """
+        catalog = self._registry.catalog
+        versions = {f"{folder.parent.name}@{folder.name}" for folder in listing.versions}
+        names = {folder.parent.name for folder in listing.versions} | listing.unreadable.keys() | catalog.entries.keys()
+        for label in catalog.broken.keys() - versions - listing.unreadable.keys():
+            name, _, version = label.partition("@")
+            if version:
+                gone = catalog.version(name, version) is None and name not in listing.unreadable
+            else:  # of a labels file, or of a subfolder that can be read by now
+                gone = label.removesuffix(f"/{LABELS_FILE}") not in names or not label.endswith(f"/{LABELS_FILE}")
+            if gone:
+                catalog = catalog.with_broken(label, None)
+                log.info("the error of %s was dropped: it is gone from the folder of models, or can be read", label)
+        for name, error in listing.unreadable.items():
+            if name not in catalog.broken:
+                log.warning("the folder %s was skipped: %s", name, error)
+            catalog = catalog.with_broken(name, error)
+        for folder in self._tried.keys() - set(listing.versions):
+            del self._tried[folder]
+        self._registry.change(catalog)
+
+
+def _is_of(label: str, name: str, version: str | None) -> bool:
+    """Whether a label of `Catalog.broken` is of a version, or of any version of a model."""
+    return label == f"{name}@{version}" if version is not None else label.partition("@")[0] == name
 
 
 def _lost_variant(old: Entry, new: Entry) -> ServiceError | None:

@@ -49,11 +49,20 @@ class Loaded:
 
 @dataclass(slots=True)
 class Entry:
-    """One version of one model."""
+    """One version of one model.
+
+    Attributes:
+        card: Its card.
+        variants: Its variants that were tried.
+        seconds: Load time of each of them.
+        fallback: The reference that replaces a `binary` whose operator cannot load, if the settings allow it. One for
+            all requests, so that what `Handle.kept` caches is found again.
+    """
 
     card: Card
     variants: dict[VariantName, Loaded] = field(default_factory=dict)
-    seconds: dict[VariantName, float] = field(default_factory=dict)  # load time of each variant
+    seconds: dict[VariantName, float] = field(default_factory=dict)
+    fallback: Handle | None = None
 
     @property
     def label(self) -> str:

@@ -7,6 +7,7 @@ excludes `..`, absolute paths and links to the outside.
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -23,6 +24,18 @@ def is_name(text: str) -> bool:
     return _SLUG.fullmatch(text) is not None
 
 
+class Listing(NamedTuple):
+    """What a folder of models holds.
+
+    Attributes:
+        versions: Every `<name>/<version>` folder, sorted.
+        unreadable: The error of each `<name>` folder that cannot be listed, by its name.
+    """
+
+    versions: list[Path]
+    unreadable: dict[str, ModelBrokenError]
+
+
 class ModelFolder:
     """A folder of models.
 
@@ -34,25 +47,40 @@ class ModelFolder:
         self._root = root
         self._labels_read: dict[str, int] = {}  # modification time of each labels file when it was last read
 
-    def versions(self) -> list[Path]:
-        """Lists every `<name>/<version>` folder, sorted; files and hidden folders are skipped.
+    def listing(self) -> Listing:
+        """Lists every `<name>/<version>` folder; files and hidden folders are skipped.
+
+        A subfolder that cannot be read, such as the `lost+found` of a volume, does not hide the others.
 
         Raises:
-            OSError: The folder cannot be read.
+            OSError: The folder itself cannot be read.
         """
-        return [version for name in _folders(self._root) for version in _folders(name)]
+        versions: list[Path] = []
+        unreadable: dict[str, ModelBrokenError] = {}
+        for folder in _folders(self._root):
+            try:
+                versions += _folders(folder)
+            except OSError as error:
+                unreadable[folder.name] = _unreadable(folder.name, error)
+        return Listing(versions, unreadable)
 
     def names(self) -> list[str]:
-        """Lists the names of the models that have a version; see `versions`."""
-        return [path.name for path in _folders(self._root) if _folders(path)]
+        """Lists the names of the models that have a version; see `listing`."""
+        return list(dict.fromkeys(version.parent.name for version in self.listing().versions))
 
     def versions_of(self, name: str) -> list[Path]:
         """Lists the folders of a model's versions, at least one.
 
         Raises:
             UnknownModelError: There is no such model, or it has no version.
+            ModelBrokenError: Its folder cannot be read.
+            OSError: The folder of models cannot be read.
         """
-        versions = _folders(self._root / name) if is_name(name) else []
+        try:
+            versions = _folders(self._root / name) if is_name(name) else []
+        except OSError as error:
+            self.listing()  # raises if no model can be read, and not only this one
+            raise _unreadable(name, error) from error
         if not versions:
             raise UnknownModelError(name, self.names())
         return versions
@@ -139,7 +167,23 @@ def last_changed(path: Path) -> int:
 def _folders(parent: Path) -> list[Path]:
     if not parent.is_dir():
         return []
-    return [path for path in sorted(parent.iterdir()) if not path.name.startswith((".", "_")) and path.is_dir()]
+    return [path for path in sorted(parent.iterdir()) if not path.name.startswith((".", "_")) and _is_folder(path)]
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a folder, or may be one: who then reads it learns why that cannot be told."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return True
+
+
+def _unreadable(name: str, error: OSError) -> ModelBrokenError:
+    return ModelBrokenError(
+        name,
+        f"its folder cannot be read: {error.strerror or type(error).__name__}.",
+        remedy="Let the service read the folder, or remove it; the other models are not affected.",
+    )
 
 
 def _bad_labels(name: str, what: str) -> ModelBrokenError:

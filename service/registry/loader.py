@@ -7,11 +7,13 @@ from typing import Protocol
 
 from service.backends.base import Backend
 from service.card import Card, VariantName
-from service.errors import ModelBrokenError, ServiceError
+from service.errors import ModelBrokenError, OpUnavailableError, ServiceError
 from service.registry.entries import Entry, Handle, Loaded
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_SEE_LOG = "see the service's log."
 
 
 class OnLoaded(Protocol):
@@ -25,7 +27,7 @@ class Loader:
     """Loads the variants of models.
 
     Args:
-        settings: Settings with the number of threads per run.
+        settings: Settings with the number of threads per run and the fallback policy.
         find_backend: Returns the backend that loads a variant.
     """
 
@@ -49,11 +51,9 @@ class Loader:
             stop: Called before each variant; loading stops if it returns True.
         """
         card = entry.card
-        try:
-            card.verify_file()
-        except ServiceError as error:
+        error = self._fault_of_file(entry)
+        if error is not None:
             entry.variants = {variant: Loaded(error=error) for variant in wanted}
-            log.error("model %s in %s cannot be served: %s", entry.label, card.directory, error)  # noqa: TRY400
             if on_loaded is not None:  # needed for the gauges, and thus for alerts
                 for variant in wanted:
                     on_loaded(card, variant, None, 0.0)
@@ -67,6 +67,28 @@ class Loader:
             entry.seconds[variant] = time.perf_counter() - begun
             if on_loaded is not None:
                 on_loaded(card, variant, loaded.handle, entry.seconds[variant])
+        entry.fallback = self._fallback(entry)
+
+    def _fallback(self, entry: Entry) -> Handle | None:
+        error = entry.variants.get("binary", Loaded()).error
+        reference = entry.variants.get("reference", Loaded()).handle
+        if self._settings.fallback != "reference" or not isinstance(error, OpUnavailableError) or reference is None:
+            return None
+        why = f"`binary` cannot run here, so `reference` ran instead: {error.detail}"
+        return Handle(reference.card, "reference", reference.model, reference.kernel, fallback=why)
+
+    def _fault_of_file(self, entry: Entry) -> ServiceError | None:
+        """What keeps every variant of a version from running, or None."""
+        card = entry.card
+        try:
+            card.verify_file()
+        except ServiceError as error:
+            log.error("model %s in %s cannot be served: %s", entry.label, card.directory, error)  # noqa: TRY400
+            return error
+        except Exception as error:  # as for a variant, below
+            log.exception("model %s in %s cannot be served", entry.label, card.directory)
+            return ModelBrokenError(card.name, f"{card.file} cannot be checked: {type(error).__name__}; {_SEE_LOG}")
+        return None
 
     def _try_variant(self, entry: Entry, variant: VariantName) -> Loaded:
         try:
@@ -76,7 +98,7 @@ class Loader:
             return Loaded(error=error)
         except Exception as error:  # an unexpected error in one model must not affect the others
             log.exception("%s of %s in %s cannot run", variant, entry.label, entry.card.directory)
-            reason = f"{variant} does not load: {type(error).__name__}; see the service's log."
+            reason = f"{variant} does not load: {type(error).__name__}; {_SEE_LOG}"
             return Loaded(error=ModelBrokenError(entry.card.name, reason))
         log.info("%s of model %s is ready (%s)", variant, entry.label, handle.kernel)
         return Loaded(handle)

@@ -14,10 +14,10 @@ from pathlib import Path
 from service.backends import backend_for
 from service.backends.base import Backend
 from service.card import CARD_FILE, VARIANTS, Card, TaskName, VariantName
-from service.errors import NotReadyError, OpUnavailableError, ServiceError, UnknownVariantError
+from service.errors import ModelBrokenError, NotReadyError, OpUnavailableError, ServiceError, UnknownVariantError
 from service.registry.catalog import Catalog
 from service.registry.entries import Entry, Handle, Readiness
-from service.registry.folder import LABELS_FILE, ModelFolder
+from service.registry.folder import LABELS_FILE, Listing, ModelFolder
 from service.registry.loader import Loader, OnLoaded
 from service.registry.resolution import Resolution
 from service.settings import Settings
@@ -47,6 +47,7 @@ class Registry:
         self._catalog = Catalog()
         self._unreadable: str | None = None
         self._scanned = False
+        self._gave_up: str | None = None
         self._finished = threading.Event()
         self._closing = threading.Event()
 
@@ -56,17 +57,20 @@ class Registry:
         """Reads the card of every model, but loads none. Errors of models or of the folder are logged, not raised."""
         self._scanned = True
         try:
-            folders = self.folders()
+            listing = self.listing()
         except OSError as error:
             log.error("the model folder %s cannot be read: %s", self._settings.model_dir, error)  # noqa: TRY400
             return
-        if not folders:
+        if not listing.versions:
             log.error("the model folder %s holds no model", self._settings.model_dir)
         catalog = self._catalog
-        for folder in folders:
+        for name, unreadable in listing.unreadable.items():
+            catalog = catalog.with_broken(name, unreadable)
+            log.error("the folder %s in %s was skipped: %s", name, self._settings.model_dir, unreadable)
+        for folder in listing.versions:
             label = f"{folder.parent.name}@{folder.name}"
             try:
-                catalog = catalog.with_entry(Entry(self.folder.read(folder)))
+                catalog = catalog.with_entry(Entry(self.read(folder)))
             except ServiceError as error:
                 catalog = catalog.with_broken(label, error)
                 log.error("model %s in %s cannot be served: %s", label, folder, error)  # noqa: TRY400
@@ -74,19 +78,36 @@ class Registry:
             catalog = self.relabelled(catalog, name)
         self._catalog = catalog
 
-    def folders(self) -> list[Path]:
-        """Lists the folders of all versions, and remembers whether that was possible; see `ModelFolder.versions`.
+    def listing(self) -> Listing:
+        """Lists the folder, and remembers whether that was possible; see `ModelFolder.listing`.
 
         Raises:
             OSError: The model folder cannot be read.
         """
         try:
-            folders = self.folder.versions()
+            listing = self.folder.listing()
         except OSError as error:
             self._unreadable = f"The model folder cannot be read: {error.strerror}."
             raise
         self._unreadable = None
-        return folders
+        return listing
+
+    def read(self, folder: Path) -> Card:
+        """Reads a card; see `ModelFolder.read`. Whatever fails is the error of this version, so that others load.
+
+        Raises:
+            ModelBrokenError: The card cannot be read.
+        """
+        label = f"{folder.parent.name}@{folder.name}"
+        try:
+            return self.folder.read(folder)
+        except ServiceError:
+            raise
+        except Exception as error:
+            log.exception("the card of %s in %s cannot be read", label, folder)
+            raise ModelBrokenError(
+                label, f"its card cannot be read: {type(error).__name__}; see the service's log."
+            ) from error
 
     def relabelled(self, catalog: Catalog, name: str) -> Catalog:
         """Returns a catalog with the labels in a model's labels file now."""
@@ -96,6 +117,10 @@ class Registry:
         except ServiceError as error:
             log.error("the labels of %s cannot be read: %s", name, error)  # noqa: TRY400
             return catalog.with_broken(file, error)
+        except Exception as error:  # whatever it is, it must not affect the other models
+            log.exception("the labels of %s cannot be read", name)
+            reason = f"{LABELS_FILE}: it cannot be read: {type(error).__name__}; see the service's log."
+            return catalog.with_broken(file, ModelBrokenError(name, reason))
 
     def load(self, select: Callable[[Card, VariantName], bool] = lambda card, variant: True) -> None:  # noqa: ARG005
         """Scans, loads and warms up. A broken model raises nothing. Blocks for seconds: call it in a thread.
@@ -112,6 +137,16 @@ class Registry:
             if wanted and not self._closing.is_set():
                 self.loader.fill(entry, wanted, on_loaded=self._on_loaded, stop=self._closing.is_set)
         self._finished.set()
+
+    def give_up(self, reason: str) -> None:
+        """Ends the loading, if `load` did not finish it. What was loaded is served, but the service is not ready.
+
+        Args:
+            reason: What went wrong, one sentence for `readiness`.
+        """
+        if not self._finished.is_set():
+            self._gave_up = reason
+            self._finished.set()
 
     def observe(self, on_loaded: OnLoaded, on_retired: Callable[[Entry], None] | None = None) -> None:
         """Sets the callbacks for loaded and retired models; variants that are already loaded are reported at once.
@@ -250,6 +285,8 @@ class Registry:
             done = sum(models.values())
             return Readiness("starting", (f"Loading the models: {done} of {len(models)} variants are ready.",), models)
         reasons = self.missing(self.catalog)
+        if self._gave_up is not None:
+            reasons = [self._gave_up, *reasons]
         return Readiness("failed" if reasons else "ready", tuple(reasons), models)
 
     def missing(self, catalog: Catalog) -> list[str]:
@@ -265,16 +302,16 @@ class Registry:
         if not folder.is_dir():
             yield "The model folder does not exist: set BIREAL_MODEL_DIR to a folder of <name>/<version>/."
             return
-        if not catalog.entries and not catalog.broken:
-            yield f"The model folder holds no model: a model is <name>/<version>/{CARD_FILE} with its file."
-            return
         if not catalog.entries:
+            if not any("@" in label for label in catalog.broken):  # of a version; there may be unreadable subfolders
+                yield f"The model folder holds no model: a model is <name>/<version>/{CARD_FILE} with its file."
             yield from (str(error) for error in catalog.broken.values())
             return
         resolution = Resolution(self._settings, catalog)
         for entry in catalog.all():
             for variant, loaded in entry.variants.items():
-                if isinstance(loaded.error, OpUnavailableError) and resolution.fallback(entry, variant) is None:
+                replaced = variant == "binary" and entry.fallback is not None
+                if isinstance(loaded.error, OpUnavailableError) and not replaced:
                     yield str(loaded.error)
         for task in {entry.card.task for entry in catalog.all()}:
             name = resolution.default(task)

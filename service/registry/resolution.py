@@ -12,7 +12,6 @@
 from service.card import VARIANTS, TaskName, VariantName
 from service.errors import (
     NotReadyError,
-    OpUnavailableError,
     UnknownModelError,
     UnknownVariantError,
     VariantNotServedError,
@@ -26,7 +25,7 @@ class Resolution:
     """The rules, applied to one catalog.
 
     Args:
-        settings: Default models and variant, and the fallback policy.
+        settings: Default models and variant.
         catalog: The catalog.
     """
 
@@ -99,29 +98,12 @@ class Resolution:
             raise UnknownModelError(model, self._catalog.entries)
         return self.entry(entries[0].card.task, model)
 
-    def fallback(self, entry: Entry, variant: VariantName) -> Handle | None:
-        """Returns the reference that replaces a `binary` whose operator cannot load, if the settings allow it."""
-        error = entry.variants.get(variant, Loaded()).error
-        if variant != "binary" or self._settings.fallback != "reference" or not isinstance(error, OpUnavailableError):
-            return None
-        reference = entry.variants.get("reference", Loaded()).handle
-        if reference is None:
-            return None
-        return Handle(
-            reference.card,
-            "reference",
-            reference.model,
-            reference.kernel,
-            fallback=f"`binary` cannot run here, so `reference` ran instead: {error.detail}",
-        )
-
     def _run(self, entry: Entry, variant: VariantName) -> Handle:
         loaded = entry.variants.get(variant, Loaded())
         if loaded.handle is not None:
             return loaded.handle
-        substitute = self.fallback(entry, variant)
-        if substitute is not None:
-            return substitute
+        if variant == "binary" and entry.fallback is not None:
+            return entry.fallback
         if loaded.error is None:
             raise NotReadyError(f"{variant} of {entry.label} was not loaded.")
         raise loaded.error

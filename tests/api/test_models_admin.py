@@ -129,6 +129,21 @@ async def test_what_is_needed_is_unloaded_by_force_only(managed):
     assert (await managed.post("/classify", content=JPEG)).status_code == 200
 
 
+async def test_unloading_what_is_gone_from_the_folder_succeeds(managed):
+    write_model(managed.folder, "tiny-more", colours_graph(), task="classify")
+    (managed.folder / "oops" / "1").mkdir(parents=True)
+    assert (await managed.post("/admin/models/tiny-more/load", headers=ADMIN)).status_code == 200
+    assert (await managed.post("/admin/models/oops/load", headers=ADMIN)).status_code == 503
+    for name in ("tiny-more", "oops"):
+        shutil.rmtree(managed.folder / name)
+        unloaded = await managed.post(f"/admin/models/{name}/unload", headers=ADMIN)
+        assert (unloaded.status_code, unloaded.json()) == (200, {"versions": []})
+        refused = await managed.post(f"/classify?model={name}", content=JPEG)
+        assert (refused.status_code, refused.json()["code"]) == (404, "unknown-model")
+        again = await managed.post(f"/admin/models/{name}/unload", headers=ADMIN)
+        assert (again.status_code, again.json()["code"]) == (404, "unknown-model")
+
+
 async def test_the_protocols_path_does_not_advise_a_parameter_that_it_does_not_take(managed):
     await managed.post("/admin/models/tiny-bireal-depth/unload?force=true", headers=ADMIN)
     refused = await managed.post("/v2/repository/models/tiny-ramp/unload", headers=ADMIN)

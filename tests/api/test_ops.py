@@ -10,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
 from service.errors import error_classes
+from service.registry import Registry
 from service.settings import load_settings
-from tests.api.conftest import running
+from tests.api.conftest import running, until
 from tests.pictures import encode, photo
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +42,28 @@ async def test_an_empty_model_folder_is_alive_and_not_ready(anyio_backend, tmp_p
         assert (await client.get("/healthz")).status_code == 200
         refused = await client.post("/classify", content=PICTURE)
         assert (refused.status_code, refused.json()["code"]) == (503, "not-ready")
+
+
+async def test_loading_that_is_broken_off_is_reported(anyio_backend, zoo, monkeypatch, caplog):
+    def fail(_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Registry, "scan", fail)
+    async with running(zoo) as client:  # waits until it is no longer starting
+        response = await client.get("/readyz")
+        assert (response.status_code, response.json()["state"]) == (503, "failed")
+        assert "ZeroDivisionError; see the service's log" in response.json()["reasons"][0]
+        assert (await client.post("/classify", content=PICTURE)).status_code == 503
+    assert any(record.exc_info for record in caplog.records if record.message == "the models could not be loaded")
+
+
+async def test_the_watch_of_the_folder_goes_on_after_any_failure(anyio_backend, zoo, monkeypatch, caplog):
+    def fail():
+        raise PermissionError(13, "Permission denied")  # of a folder that cannot be looked into any more
+
+    async with running(zoo, model_poll_s=0.01) as client:
+        monkeypatch.setattr(client.app.state.services.registry, "readiness", fail)
+        await until(lambda: sum("could not be checked" in record.message for record in caplog.records) >= 2)
 
 
 async def test_draining_is_not_ready_and_still_answers(anyio_backend, zoo):

@@ -1,5 +1,6 @@
 """`--url`: the same output as without, from a running service."""
 
+import itertools
 import json
 import socket
 import subprocess
@@ -12,7 +13,8 @@ from PIL import Image
 from service.cli.main import main
 from service.cli.remote import ServiceChangedError
 from service.cli.remote_network import Sameness
-from service.client import Client
+from service.client import AsyncClient, Client, ProblemError
+from service.schemas import Problem
 from tests.live.service_process import ROOT, command, environment, running
 from tests.pictures import encode, photo
 from tests.tiny_zoo import COLOURS, DEPTH_SIZE, write_zoo
@@ -276,6 +278,28 @@ def test_what_the_service_does_not_serve_is_said_before_any_image(live, labelled
     assert output.err.startswith("error: ")
     assert said in output.err
     assert "image/s" not in output.err, "no progress: it is known at once"
+
+
+@pytest.mark.parametrize("status", [429, 504])
+@pytest.mark.parametrize("command", [["compare"], ["evaluate", "--data"]], ids=lambda value: value[0])
+def test_a_service_that_is_too_busy_gives_no_figure(live, labelled, capsys, monkeypatch, command, status):
+    """All but the third request, an image in the middle, are answered."""
+    code = {429: "overloaded", 504: "deadline-exceeded"}[status]
+    problem = Problem(type="", title="", status=status, detail="Too busy.", code=code, help="Wait.")
+    method = "compare_classify" if command == ["compare"] else "classify"
+    ordinary, asked = getattr(AsyncClient, method), itertools.count(1)
+
+    async def busy(*arguments, **options):
+        if next(asked) == 3:
+            raise ProblemError(problem, status)
+        return await ordinary(*arguments, **options)
+
+    monkeypatch.setattr(AsyncClient, method, busy)
+    key = str(live.folder / "key")
+    assert main([*command, str(labelled), "--url", live.url, "--key-file", key, "--json"]) == 2
+    output = capsys.readouterr()
+    assert json.loads(output.out)["code"] == code
+    assert "error: Too busy. The service could not answer every image in time, so no figure was computed." in output.err
 
 
 @pytest.mark.parametrize("command", [["compare"], ["evaluate", "--data"]], ids=lambda value: value[0])

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from service.cli.protocol import Protocol
+from service.cli.protocol import Protocol, counted_by
 from tests.sockets import connected, listening
 
 HEAD_S = 0.5
@@ -21,8 +21,18 @@ BEGUN = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
 COMPLETE = b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-class Impatient(Protocol):
+COUNTED: list[tuple[str, bool]] = []
+
+
+class Impatient(counted_by(lambda error, begun: COUNTED.append((error.code, begun)))):
     head_s = HEAD_S
+
+
+@pytest.fixture(autouse=True)
+def counted() -> list[tuple[str, bool]]:
+    """The errors that the protocol says it has answered during a test, and whether the application knows of it."""
+    COUNTED.clear()
+    return COUNTED
 
 
 async def app(scope, receive, send) -> None:
@@ -110,12 +120,13 @@ def test_what_has_no_end_is_refused(port, endless, size):
         check(answer(connection), 431, "head-too-large")
 
 
-def test_many_small_headers_are_too_many(port):
+def test_many_small_headers_are_too_many(port, counted):
     with connected(port) as connection:
         connection.sendall(BEGUN)
         for number in range(20_000):
             connection.sendall(b"X-%d: a\r\n" % number)
         check(answer(connection), 431, "head-too-large")
+    assert counted == [("head-too-large", False)]
 
 
 @pytest.mark.parametrize("size", [LIMIT, LIMIT + 10_000])
@@ -126,12 +137,13 @@ def test_a_finished_head_is_refused_by_its_size_and_not_by_how_it_came(port, siz
         assert connection.recv(1) == b""  # at once, for clients that read to the end
 
 
-def test_trailers_without_end_are_refused(port):
+def test_trailers_without_end_are_refused(port, counted):
     with connected(port) as connection:
         connection.sendall(BEGUN + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: ")
         for _ in range(100):
             connection.sendall(b"a" * 10_000)
         check(answer(connection), 431, "head-too-large")
+    assert counted == [("head-too-large", True)], "the application counts its request as one whose client left"
 
 
 def test_a_head_within_the_limit_is_read(port):
@@ -163,13 +175,14 @@ def test_a_body_of_many_small_chunks_passes(port):
 
 
 @pytest.mark.parametrize("begun", [b"G", BEGUN, BEGUN + b"X: a"], ids=["one byte", "line", "header"])
-def test_a_head_that_does_not_end_is_given_up(port, begun):
+def test_a_head_that_does_not_end_is_given_up(port, counted, begun):
     since = time.monotonic()
     with connected(port) as connection:
         connection.sendall(begun)
         check(answer(connection), 408, "head-timeout")
         assert connection.recv(1) == b""
     assert time.monotonic() - since >= 0.9 * HEAD_S
+    assert counted == [("head-timeout", False)]
 
 
 def test_each_byte_wins_no_time(port):
@@ -271,11 +284,29 @@ def test_what_is_no_http_is_told_so(port, sent):
         check(answer(connection), 400, "malformed-request")
 
 
-def test_what_was_asked_before_no_http_is_answered(port):
+def test_what_was_asked_before_no_http_is_answered(port, counted):
     with connected(port) as connection:
         connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\nnothing\r\n\r\n")
         assert answer(connection).endswith(b"0 bytes")
         assert connection.recv(1) == b""
+    assert counted == [], "no error was sent"
+
+
+def test_what_is_no_http_is_in_the_metrics(service):
+    names = (
+        'bireal_problems_total{code="malformed-request"}',
+        'bireal_http_requests_total{method="other",route="unmatched",status="400"}',
+    )
+
+    def figures() -> list[float]:
+        lines = [line.rpartition(" ") for line in httpx.get(f"{service.url}/metrics", timeout=30).text.splitlines()]
+        return [sum(float(value) for name, _, value in lines if name == each) for each in names]
+
+    before = figures()
+    with connected(urlsplit(service.url).port) as connection:
+        connection.sendall(b"nothing\r\n\r\n")
+        check(answer(connection), 400, "malformed-request")
+    assert all(now > then for now, then in zip(figures(), before, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -285,7 +316,7 @@ def test_what_was_asked_before_no_http_is_answered(port):
         BEGUN + b"Transfer-Encoding: gzip\r\n\r\nhello",
     ],
 )
-def test_a_wrong_request_is_refused_in_its_turn(port, wrong):
+def test_a_wrong_request_is_refused_in_its_turn(port, counted, wrong):
     with connected(port) as connection:
         connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + wrong)
         received = b""
@@ -294,6 +325,7 @@ def test_a_wrong_request_is_refused_in_its_turn(port, wrong):
     first, _, second = received.partition(b"0 bytes")
     assert first.startswith(b"HTTP/1.1 200 ")
     check(second, 400, "malformed-request")
+    assert counted == [("malformed-request", False)]
 
 
 # ---- behind another request ------------------------------------------------------------------------------------------

@@ -2,10 +2,16 @@
 
 import json
 import shutil
+import socket
 import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from service.cli import serve
+from service.errors import SettingsError
+from service.settings import load_settings
 from tests.live.service_process import ROOT, command, environment, running
 from tests.pictures import encode, photo
 
@@ -112,6 +118,34 @@ def test_an_address_that_is_none():
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "error: Cannot listen on 256.1.1.1, port 8000" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("nosuch.invalid", "the name cannot be resolved (Name or service not known)."),
+        ("x" * 70, "the name cannot be resolved ("),
+    ],
+)
+def test_a_name_that_stands_for_no_address(monkeypatch, host, said):
+    """The resolver is made up: without a network, the real one says something else, and takes long for it."""
+
+    def unknown(*_, **__):
+        host.encode("idna")  # which a socket does with it first
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    def create(address, **_):
+        try:
+            unknown()
+        except socket.gaierror as error:  # as the standard library does it
+            raise OSError(error.errno, f"{error.strerror} (while attempting to bind on address {address!r})") from None
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "create_server", create)
+    with pytest.raises(SettingsError) as caught:
+        serve._listen(load_settings({"host": host}))
+    assert caught.value.detail.startswith(f"Cannot listen on {host}, port 8000: {said}")
+    assert "--host" in caught.value.remedy
 
 
 def test_a_kernel_that_is_none(zoo):
