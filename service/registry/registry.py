@@ -7,6 +7,7 @@ in `service.registry.changes`.
 """
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -299,7 +300,7 @@ class Registry:
         if self._unreadable is not None and not catalog.entries and not catalog.broken:
             yield self._unreadable
             return
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises where a parent may not be searched
             yield "The model folder does not exist: set BIREAL_MODEL_DIR to a folder of <name>/<version>/."
             return
         if not catalog.entries:
