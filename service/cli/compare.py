@@ -217,18 +217,28 @@ def _line(document: dict[str, Any]) -> str:
 
 
 def _summary(document: dict[str, Any]) -> str:
-    agreement = f"{counted(document['n'], 'image')}: the variants agree on {100 * document['agreement']:.1f} %"
+    known = document["agreement_interval"]
+    agreement = (
+        f"{counted(document['n'], 'image')}: the variants agree on {100 * document['agreement']:.1f} % "
+        f"(95 % interval {100 * known['lower']:.1f} to {100 * known['upper']:.1f}"
+    )
     if "within_1_25" in document:
         # Alone, the share of agreeing images looks like total failure when all maps miss the threshold by a little.
         agreement += (
-            f" (where {100 * AGREEMENT:.0f} % of the pixels are within a factor of 1.25; "
-            f"on average {100 * document['within_1_25']:.1f} % are)"
+            f"; they agree where {100 * AGREEMENT:.0f} % of the pixels are within a factor of 1.25, "
+            f"and on average {100 * document['within_1_25']:.1f} % are"
         )
     lines = [
         document["verdict"]["summary"],
-        f"{agreement}.",
+        f"{agreement}).",
         *(f"  {sentence}" for sentence in document["verdict"]["sentences"][1:]),
     ]
+    if "mcnemar_p" in document:
+        pairs = document["pairs"]
+        lines.append(
+            f"  Only a is right on {counted(pairs['only_a'], 'image')}, only b on {pairs['only_b']} "
+            f"(McNemar's exact test: p = {document['mcnemar_p']:.2g})."
+        )
     for side in ("a", "b"):
         part = document[side]
         lines.append(
