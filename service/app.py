@@ -28,6 +28,7 @@ from service.api.services import TIMEOUT_HEADER, Services
 from service.api.telemetry import Telemetry
 from service.api.threads import ThreadPool
 from service.background import Background
+from service.build import revision
 from service.errors import SettingsError
 from service.experiments.declaration import Change, Declaration, read_declarations
 from service.experiments.laboratory import Laboratory
@@ -141,7 +142,15 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     )
     laboratory = _laboratory(settings, registry, scheduler, background, metrics, watch)
     services = Services(
-        settings, registry, pipeline, metrics, version, Auth.of(settings), laboratory, Changes(registry)
+        settings,
+        registry,
+        pipeline,
+        metrics,
+        version,
+        Auth.of(settings),
+        laboratory,
+        Changes(registry),
+        revision=revision(),
     )
 
     app = FastAPI(
@@ -270,7 +279,7 @@ def _tracing(settings: Settings, version: str) -> "Tracing | None":
 async def _load(services: Services, telemetry: Telemetry) -> None:
     """Loads and warms up the models off the event loop, and logs the result."""
     await asyncio.to_thread(services.registry.load)
-    await asyncio.to_thread(telemetry.show_build, services.version)
+    await asyncio.to_thread(telemetry.show_build, services.version, services.revision)
     found = ops.readiness(services)
     services.metrics.models.set_ready(found.ready)
     for reason in found.reasons:
