@@ -21,7 +21,7 @@ from service.api.experimenting import SUBJECT_HEADER
 from service.api.linger import LINGER_BYTES, LINGER_S, LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
 from service.api.oip_request import InferRequest
-from service.api.openapi import describe
+from service.api.openapi import describe, operation_id
 from service.api.pipeline import Pipeline
 from service.api.problems import install_handlers
 from service.api.services import TIMEOUT_HEADER, Services
@@ -160,6 +160,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         lifespan=lambda _: _running(services, telemetry, scheduler, background, pool, tracing),
         docs_url=None,  # FastAPI's pages load scripts from another host; service.api.pages has local ones
         redoc_url=None,
+        generate_unique_id_function=operation_id,
         redirect_slashes=False,  # a client that follows the redirect would send its image twice
         middleware=_middleware(services, tracing),
         telemetry=tracing.telemetry if tracing is not None else {"tracing": False, "metrics": False, "logs": False},
@@ -170,7 +171,12 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     for router in (surface.router for surface in surfaces):
         app.include_router(router)
     metrics.requests.begin_routes(_answering(predict.router, compare.router, oip.router))
-    describe(app, services.auth, bodies=(InferRequest, feedback.Feedback, Declaration, Change))
+    describe(
+        app,
+        services.auth,
+        bodies=(InferRequest, feedback.Feedback, Declaration, Change),
+        defaults={"top_k": settings.top_k, "min_probability": settings.min_probability},
+    )
     return app
 
 

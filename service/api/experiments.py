@@ -59,7 +59,7 @@ _CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
     dependencies=[RequireAdmin, Depends(refuse_unknown)],
     openapi_extra=json_request(Declaration),
 )
-async def put(request: Request, services: ServicesOf, deadline: DeadlineOf, name: Name) -> Response:
+async def put_experiment(request: Request, services: ServicesOf, deadline: DeadlineOf, name: Name) -> Response:
     """Takes effect on this replica at once, and within seconds on every replica that shares the store."""
     declaration = await read_document(request, deadline, Declaration)
     if declaration.name != name:
@@ -84,7 +84,7 @@ async def put(request: Request, services: ServicesOf, deadline: DeadlineOf, name
     dependencies=[RequireAdmin, Depends(refuse_unknown)],
     openapi_extra=json_request(Change),
 )
-async def patch(request: Request, services: ServicesOf, deadline: DeadlineOf, name: Name) -> Response:
+async def patch_experiment(request: Request, services: ServicesOf, deadline: DeadlineOf, name: Name) -> Response:
     """Changes the members that the body names, and keeps the others.
 
     The experiment keeps its data, except if the `weight` of a `split` changes. Then the comparison starts over, because
@@ -103,7 +103,7 @@ async def patch(request: Request, services: ServicesOf, deadline: DeadlineOf, na
     responses=_CHANGES,
     dependencies=[RequireAdmin, Depends(refuse_unknown)],
 )
-async def delete(services: ServicesOf, name: Name) -> Response:
+async def delete_experiment(services: ServicesOf, name: Name) -> Response:
     """Ends the experiment. Its stored data are removed when their retention time ends."""
     await asyncio.to_thread(services.laboratory.experiments.remove, name)
     return Response(status_code=204)
