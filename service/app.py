@@ -13,7 +13,18 @@ from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import compare, experiments, feedback, models_admin, oip, oip_repository, ops, pages, predict
+from service.api import (
+    compare,
+    experiments,
+    feedback,
+    models_admin,
+    oip,
+    oip_repository,
+    ops,
+    pages,
+    predict,
+    triton_extensions,
+)
 from service.api.auth import KEY_HEADER, Auth, KeyGuard
 from service.api.context import REQUEST_ID_HEADER
 from service.api.direct import Shortcut
@@ -167,9 +178,10 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     )
     app.state.services = services
     install_handlers(app)
-    surfaces = (predict, compare, experiments, feedback, oip, oip_repository, models_admin, ops, pages)
-    for router in (surface.router for surface in surfaces):
-        app.include_router(router)
+    # In this order, because `/v2/models/{model}` would match `/v2/models/stats`.
+    protocol = (triton_extensions, oip, oip_repository)
+    for surface in (predict, compare, experiments, feedback, *protocol, models_admin, ops, pages):
+        app.include_router(surface.router)
     metrics.requests.begin_routes(_answering(predict.router, compare.router, oip.router))
     describe(
         app,
