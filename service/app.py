@@ -29,7 +29,7 @@ from service.api.auth import KEY_HEADER, Auth, KeyGuard
 from service.api.context import REQUEST_ID_HEADER
 from service.api.direct import Shortcut
 from service.api.experimenting import SUBJECT_HEADER
-from service.api.linger import LINGER_BYTES, LINGER_S, LingeringClose
+from service.api.linger import LINGER_BYTES, LINGER_S, SMALL_BYTES, LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
 from service.api.oip_request import InferRequest
 from service.api.openapi import describe, operation_id
@@ -254,7 +254,12 @@ def _middleware(services: Services, tracing: "Tracing | None") -> list[Middlewar
     """The middleware, from the outside in."""
     settings, metrics, lifecycle = services.settings, services.metrics, services.lifecycle
     layers = [
-        Middleware(LingeringClose, max_bytes=max(LINGER_BYTES, settings.max_body_bytes), max_s=LINGER_S),
+        Middleware(
+            LingeringClose,
+            max_bytes=max(LINGER_BYTES, settings.max_body_bytes),
+            max_s=LINGER_S,
+            small_bytes=min(SMALL_BYTES, settings.max_body_bytes),
+        ),
         Middleware(AccessMiddleware, metrics=metrics.requests, draining=lambda: lifecycle.draining),
     ]
     if tracing is not None:
