@@ -13,21 +13,33 @@ from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import compare, experiments, feedback, models_admin, oip, oip_repository, ops, pages, predict
+from service.api import (
+    compare,
+    experiments,
+    feedback,
+    models_admin,
+    oip,
+    oip_repository,
+    ops,
+    pages,
+    predict,
+    triton_extensions,
+)
 from service.api.auth import KEY_HEADER, Auth, KeyGuard
 from service.api.context import REQUEST_ID_HEADER
 from service.api.direct import Shortcut
 from service.api.experimenting import SUBJECT_HEADER
-from service.api.linger import LINGER_BYTES, LINGER_S, LingeringClose
+from service.api.linger import LINGER_BYTES, LINGER_S, SMALL_BYTES, LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
 from service.api.oip_request import InferRequest
-from service.api.openapi import describe
+from service.api.openapi import describe, operation_id
 from service.api.pipeline import Pipeline
 from service.api.problems import install_handlers
 from service.api.services import TIMEOUT_HEADER, Services
 from service.api.telemetry import Telemetry
 from service.api.threads import ThreadPool
 from service.background import Background
+from service.build import revision
 from service.errors import SettingsError
 from service.experiments.declaration import Change, Declaration, read_declarations
 from service.experiments.laboratory import Laboratory
@@ -141,7 +153,15 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     )
     laboratory = _laboratory(settings, registry, scheduler, background, metrics, watch)
     services = Services(
-        settings, registry, pipeline, metrics, version, Auth.of(settings), laboratory, Changes(registry)
+        settings,
+        registry,
+        pipeline,
+        metrics,
+        version,
+        Auth.of(settings),
+        laboratory,
+        Changes(registry),
+        revision=revision(),
     )
 
     app = FastAPI(
@@ -151,17 +171,24 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         lifespan=lambda _: _running(services, telemetry, scheduler, background, pool, tracing),
         docs_url=None,  # FastAPI's pages load scripts from another host; service.api.pages has local ones
         redoc_url=None,
+        generate_unique_id_function=operation_id,
         redirect_slashes=False,  # a client that follows the redirect would send its image twice
         middleware=_middleware(services, tracing),
         telemetry=tracing.telemetry if tracing is not None else {"tracing": False, "metrics": False, "logs": False},
     )
     app.state.services = services
     install_handlers(app)
-    surfaces = (predict, compare, experiments, feedback, oip, oip_repository, models_admin, ops, pages)
-    for router in (surface.router for surface in surfaces):
-        app.include_router(router)
+    # In this order, because `/v2/models/{model}` would match `/v2/models/stats`.
+    protocol = (triton_extensions, oip, oip_repository)
+    for surface in (predict, compare, experiments, feedback, *protocol, models_admin, ops, pages):
+        app.include_router(surface.router)
     metrics.requests.begin_routes(_answering(predict.router, compare.router, oip.router))
-    describe(app, services.auth, bodies=(InferRequest, feedback.Feedback, Declaration, Change))
+    describe(
+        app,
+        services.auth,
+        bodies=(InferRequest, feedback.Feedback, Declaration, Change),
+        defaults={"top_k": settings.top_k, "min_probability": settings.min_probability},
+    )
     return app
 
 
@@ -227,7 +254,12 @@ def _middleware(services: Services, tracing: "Tracing | None") -> list[Middlewar
     """The middleware, from the outside in."""
     settings, metrics, lifecycle = services.settings, services.metrics, services.lifecycle
     layers = [
-        Middleware(LingeringClose, max_bytes=max(LINGER_BYTES, settings.max_body_bytes), max_s=LINGER_S),
+        Middleware(
+            LingeringClose,
+            max_bytes=max(LINGER_BYTES, settings.max_body_bytes),
+            max_s=LINGER_S,
+            small_bytes=min(SMALL_BYTES, settings.max_body_bytes),
+        ),
         Middleware(AccessMiddleware, metrics=metrics.requests, draining=lambda: lifecycle.draining),
     ]
     if tracing is not None:
@@ -275,7 +307,7 @@ async def _load(services: Services, telemetry: Telemetry) -> None:
     """
     try:
         await asyncio.to_thread(services.registry.load)
-        await asyncio.to_thread(telemetry.show_build, services.version)
+        await asyncio.to_thread(telemetry.show_build, services.version, services.revision)
     except Exception as error:
         log.exception("the models could not be loaded")
         services.registry.give_up(

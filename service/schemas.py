@@ -314,6 +314,7 @@ class Health(_Wire):
 
     status: Literal["ok"] = "ok"
     version: str
+    revision: str = Field(default="unknown", description="Commit of the sources; `unknown` if nothing says it.")
 
 
 class Readiness(_Wire):

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.build import REVISION_VARIABLE
 from service.errors import SettingsError
 from service.host import usable_cpus
 from service.keys import key_problem
@@ -326,7 +327,7 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """
     known = [_variable(name) for name in Settings.model_fields]
     sentences = []
-    for variable in sorted(environ):
+    for variable in sorted(environ.keys() - {REVISION_VARIABLE}):
         if variable.upper().startswith(ENV_PREFIX) and variable.upper() not in known:
             near = difflib.get_close_matches(variable.upper(), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists every setting."

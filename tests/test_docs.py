@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from service.build import REVISION_VARIABLE
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +56,7 @@ def wrong(page: Path) -> Iterator[str]:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for target in set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)) - set(targets):
         yield f"the target {target}"
-    known = {f"BIREAL_{name.upper()}" for name in Settings.model_fields} | {"BIREAL_TEST_SEED"}
+    known = {f"BIREAL_{name.upper()}" for name in Settings.model_fields} | {"BIREAL_TEST_SEED", REVISION_VARIABLE}
     for variable in set(re.findall(r"`(BIREAL_[A-Z_]*[A-Z])\b", text)) - known:
         yield f"the setting {variable}"
 

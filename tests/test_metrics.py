@@ -266,7 +266,8 @@ def test_memory_is_read_at_each_scrape(metrics: Metrics) -> None:
 
 
 def test_build_and_readiness(metrics: Metrics) -> None:
-    build = {"version": "0.1.0", "python": "3.11", "onnxruntime": "1.22", "kernel": "avx2", "kernels": "avx2,scalar"}
+    build = {"version": "0.1.0", "revision": "0abc", "python": "3.11", "onnxruntime": "1.22"}
+    build |= {"kernel": "avx2", "kernels": "avx2,scalar"}
     metrics.process.set_build(**{**build, "kernel": "scalar"})
     metrics.process.set_build(**build)
     assert value(metrics, "bireal_build_info", **build) == 1

@@ -190,7 +190,9 @@ def test_descriptions_are_sentences_and_defaults_name_no_machine() -> None:
 
 
 def test_misspelt_variables_are_pointed_out() -> None:
-    sentences = unknown_variables({"BIREAL_PROT": "1", "BIREAL_PORT": "1", "PATH": "x", "BIREAL_SERVICE_HOST": "h"})
+    sentences = unknown_variables(
+        {"BIREAL_REVISION": "0abc", "BIREAL_PROT": "1", "BIREAL_PORT": "1", "PATH": "x", "BIREAL_SERVICE_HOST": "h"}
+    )
     assert len(sentences) == 2
     assert "BIREAL_PROT" in sentences[0]
     assert "BIREAL_PORT?" in sentences[0]

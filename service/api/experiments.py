@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service.api.auth import RequireAdmin
@@ -14,61 +13,14 @@ from service.api.json_request import json_request, read_document
 from service.api.openapi import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf
 from service.api.wire import json_response
-from service.card import TaskName, VariantName
 from service.errors import InvalidExperimentError
-from service.experiments.declaration import Change, Declaration, Mode, State, no_effect
+from service.experiments.declaration import Change, Declaration, no_effect
 from service.experiments.experiments import Experiments
-from service.experiments.results import Results
-from service.experiments.verdict import Verdict
+from service.experiments.wire import ArmInfo, ExperimentChanged, ExperimentInfo, ExperimentList
 
 router = APIRouter(tags=["experiments"])
 
 Name = Annotated[str, Path(description="Name of the experiment.", max_length=200)]
-
-
-class ArmInfo(BaseModel):
-    """One arm as declared, and what runs it now."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    role: str = Field(description="`baseline` or `candidate`.")
-    model: str | None = Field(description="The model that runs it; null if it cannot run.")
-    version: str | None
-    variant: VariantName
-    weight: float = Field(description="Share of the images that it answers (`split`) or on which it runs.")
-
-
-class ExperimentInfo(BaseModel):
-    """An experiment: its declaration, its results, and a verdict."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    task: TaskName
-    mode: Mode
-    state: State
-    description: str
-    margin: float = Field(description="Accepted loss of accuracy, a fraction.")
-    arms: list[ArmInfo] = Field(description="Baseline, then candidate.")
-    problem: str | None = Field(description="Why it cannot run; null if it can.")
-    results: Results | None
-    verdict: Verdict | None
-
-
-class ExperimentChanged(ExperimentInfo):
-    """An experiment after a change."""
-
-    notice: str | None = Field(description="Why the comparison starts over; null if the data are kept.")
-
-
-class ExperimentList(BaseModel):
-    """All experiments, sorted by name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    experiments: list[ExperimentInfo]
-    stored: bool = Field(description="Whether feedback and observations are kept when the process ends.")
 
 
 @router.get(
@@ -111,7 +63,7 @@ _CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
     dependencies=[RequireAdmin, Depends(refuse_unknown)],
     openapi_extra=json_request(Declaration),
 )
-async def put(request: Request, services: ServicesOf, deadline: DeadlineOf, name: Name) -> Response:
+async def put_experiment(request: Request, services: ServicesOf, deadline: DeadlineOf, name: Name) -> Response:
     """Takes effect on this replica at once, and within seconds on every replica that shares the store."""
     declaration = await read_document(request, deadline, Declaration)
     if declaration.name != name:
@@ -134,7 +86,7 @@ async def put(request: Request, services: ServicesOf, deadline: DeadlineOf, name
     dependencies=[RequireAdmin, Depends(refuse_unknown)],
     openapi_extra=json_request(Change),
 )
-async def patch(request: Request, services: ServicesOf, deadline: DeadlineOf, name: Name) -> Response:
+async def patch_experiment(request: Request, services: ServicesOf, deadline: DeadlineOf, name: Name) -> Response:
     """Changes the members that the body names, and keeps the others.
 
     The experiment keeps its data, except if the `weight` of a `split` changes. Then the comparison starts over, because
@@ -151,7 +103,7 @@ async def patch(request: Request, services: ServicesOf, deadline: DeadlineOf, na
     responses=_CHANGES,
     dependencies=[RequireAdmin, Depends(refuse_unknown)],
 )
-async def delete(services: ServicesOf, name: Name) -> Response:
+async def delete_experiment(services: ServicesOf, name: Name) -> Response:
     """Ends the experiment. Its stored data are removed when their retention time ends."""
     await asyncio.to_thread(services.laboratory.experiments.remove, name)
     return Response(status_code=204)

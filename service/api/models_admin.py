@@ -43,7 +43,7 @@ class ManagedModels(BaseModel):
 
 
 @router.get("", summary="All versions and their states", responses=problem_responses(422, 503))
-async def index(services: ServicesOf) -> ManagedModels:
+async def models(services: ServicesOf) -> ManagedModels:
     """Lists every version in the folder or in memory, including those that are not loaded."""
     return await _states(services, None)
 

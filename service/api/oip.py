@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from service.api import triton_extensions
 from service.api.context import REQUEST_ID_HEADER, context_of, request_id_from
 from service.api.findings import refuse_unknown
 from service.api.inflate import inflate
@@ -33,7 +34,7 @@ from service.scheduler import Deadline
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
-EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", *triton_extensions.EXTENSIONS)
 _STATUSES = (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 _PARAMETERS = ("variant", "timeout", "binary_data_output")
 _NAME = Path(description="Of a model; GET /models lists them.", max_length=200)

@@ -5,11 +5,13 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, JsonValue
 from pydantic.json_schema import models_json_schema
 
 from service.api.auth import Auth, surface_of
 from service.api.problems import OIP_PREFIX, PROBLEM_MEDIA_TYPE
+from service.card import VARIANTS
 from service.errors import error_classes
 from service.schemas import Problem
 
@@ -47,13 +49,26 @@ _RETRY_AFTER: Mapping[str, Any] = {
 }
 
 
-def describe(app: FastAPI, auth: Auth, bodies: Iterable[type[BaseModel]]) -> None:
+#: Prefixes of operation ids by that of the path: functions of different areas may have the same name.
+_AREAS = {f"{OIP_PREFIX}/repository": "v2_repository_", OIP_PREFIX: "v2_", "/admin/models": "admin_"}
+
+_NAMES_OF_VARIANTS = ("variant", "a", "b")
+
+
+def operation_id(route: APIRoute) -> str:
+    """The `operationId` of a route, from which generated clients name their functions: it must not change."""
+    area = next((name for prefix, name in _AREAS.items() if route.path.startswith(prefix)), "")
+    return area + route.name
+
+
+def describe(app: FastAPI, auth: Auth, bodies: Iterable[type[BaseModel]], defaults: Mapping[str, JsonValue]) -> None:
     """Adds problems, bodies and keys to the OpenAPI document, and removes FastAPI's own errors, which are never sent.
 
     Args:
         app: The application, with all of its routes.
         auth: Which keys are needed.
         bodies: Models of the bodies that routes read themselves; FastAPI knows only those that it reads.
+        defaults: Defaults of query parameters that the settings determine.
     """
     generate = app.openapi
 
@@ -74,6 +89,7 @@ def describe(app: FastAPI, auth: Auth, bodies: Iterable[type[BaseModel]]) -> Non
                         del operation["responses"]["422"]
             _describe_keys(document, auth)
             _without_null_parameters(document)
+            _describe_parameters(document, defaults)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -111,3 +127,14 @@ def _without_null_parameters(document: dict[str, Any]) -> None:
             if len(kinds) == 1:
                 del schema["anyOf"]
                 schema.update({**kinds[0], **schema})
+
+
+def _describe_parameters(document: dict[str, Any], defaults: Mapping[str, JsonValue]) -> None:
+    """Adds the defaults of the settings, and the names of the variants, which routes check for an error that helps."""
+    for operation in (each for methods in document["paths"].values() for each in methods.values()):
+        for parameter in operation.get("parameters", ()):
+            if parameter["in"] == "query":
+                if parameter["name"] in defaults:
+                    parameter["schema"]["default"] = defaults[parameter["name"]]
+                if parameter["name"] in _NAMES_OF_VARIANTS:
+                    parameter["schema"]["enum"] = list(VARIANTS)

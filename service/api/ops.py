@@ -19,7 +19,7 @@ METRICS_MEDIA_TYPES = ("text/plain", "application/openmetrics-text")
 @router.get("/healthz", summary="Is the process alive?")
 async def healthz(services: ServicesOf) -> Health:
     """Answers as long as the event loop runs, whatever the state of the models. For liveness probes."""
-    return Health(version=services.version)
+    return Health(version=services.version, revision=services.revision)
 
 
 @router.get(

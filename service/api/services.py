@@ -43,6 +43,7 @@ class Services:
     laboratory: Laboratory
     changes: Changes
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    revision: str = "unknown"
 
 
 async def services_of(request: Request) -> Services:

@@ -161,7 +161,7 @@ class Telemetry:
                 task=card.task, model=card.name, version=card.version, requested="binary", ran=handle.variant
             )
 
-    def show_build(self, version: str) -> None:
+    def show_build(self, version: str, revision: str) -> None:
         """Sets the build metric: versions and kernels of this process."""
         kernel, kernels = "none", ""
         with suppress(OpUnavailableError):  # an unusable kernel setting still leaves the list of usable ones
@@ -169,6 +169,7 @@ class Telemetry:
             kernel = xnor_op.kernel_name()
         self._metrics.process.set_build(
             version=version,
+            revision=revision,
             python=platform.python_version(),
             onnxruntime=onnxruntime.__version__,
             kernel=kernel,

@@ -19,7 +19,7 @@ from service.cli.compare_local import LocalComparison
 from service.cli.compare_remote import RemoteComparison, compare_one
 from service.cli.data import check_scenes, images_of, is_depth_folder, printable, say_passed_over
 from service.cli.engine import Engine
-from service.cli.remote import connect
+from service.cli.remote import connect, task_of
 from service.errors import BadParameterError
 from service.experiments.verdict import SAME, counted
 from service.registry import Handle
@@ -41,17 +41,12 @@ def compare(settings: Settings, arguments: argparse.Namespace) -> int:
     times can be compared.
     """
     path: Path = arguments.path
-    task: TaskName = arguments.task or ("depth" if path.is_dir() and is_depth_folder(path) else "classify")
     images_of(path)  # before anything is loaded
-    if path.is_dir() and arguments.task != "classify":
-        check_scenes(path)
-    _check_fit(arguments, task)
-    say_passed_over(path)
     report: Path | None = arguments.report
     if report is not None:
         _check_report(report, path)
     answer = _remote if arguments.url is not None else _local
-    document = answer(settings, task, arguments)
+    document = answer(settings, arguments)
     if arguments.json:
         print(json.dumps(document))
     elif path.is_file():
@@ -61,6 +56,28 @@ def compare(settings: Settings, arguments: argparse.Namespace) -> int:
         if report is not None:
             print(f"Wrote the report to {printable(report)}, its figures to {printable(report.with_suffix('.json'))}.")
     return 0
+
+
+def _task(arguments: argparse.Namespace, of_model: TaskName | None) -> TaskName:
+    """The given task, else that of the named model, else the one that the folder's layout suggests.
+
+    Raises:
+        BadParameterError: The path or an option does not fit the task.
+    """
+    path: Path = arguments.path
+    known: TaskName | None = arguments.task or of_model
+    if path.is_dir() and known != "classify":
+        check_scenes(path)
+    task = known or ("depth" if path.is_dir() and is_depth_folder(path) else "classify")
+    if known is not None or arguments.model is None:  # else the error will be that there is no such model
+        _check_fit(arguments, task)
+    say_passed_over(path)
+    return task
+
+
+def _named(arguments: argparse.Namespace) -> str | None:
+    """The model that determines the task when `--task` is not given."""
+    return None if arguments.task is not None else arguments.model
 
 
 def _check_fit(arguments: argparse.Namespace, task: TaskName) -> None:
@@ -79,10 +96,12 @@ def _check_fit(arguments: argparse.Namespace, task: TaskName) -> None:
         raise BadParameterError(name, f"--{name} applies to a folder, not to one image.", remedy="Name a folder.")
 
 
-def _local(settings: Settings, task: TaskName, arguments: argparse.Namespace) -> dict[str, Any]:
+def _local(settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
     """Compares with both networks in this process."""
     path: Path = arguments.path
     with Engine(settings) as engine:
+        name = _named(arguments)
+        task = _task(arguments, None if name is None else engine.task_of(name))
         a, b = engine.handles(task, arguments.model, arguments.a, arguments.b)
         sides: dict[Side, Handle] = {"a": a, "b": b}
         options = DepthOptions(fx_px=arguments.fx) if task == "depth" else ClassifyOptions(settings.top_k)
@@ -91,13 +110,15 @@ def _local(settings: Settings, task: TaskName, arguments: argparse.Namespace) ->
         return asyncio.run(_folder(LocalComparison(engine, sides, options), task, arguments))
 
 
-def _remote(_: Settings, task: TaskName, arguments: argparse.Namespace) -> dict[str, Any]:
+def _remote(_: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
     """Compares with both networks in a running service, whose settings apply."""
     path: Path = arguments.path
     lone = path.is_file()
 
     async def ask() -> dict[str, Any]:
         async with connect(arguments) as service:
+            name = _named(arguments)
+            task = _task(arguments, None if name is None else task_of(await service.models(), name))
             if lone:
                 return await compare_one(service, path, task, arguments)
             return await _folder(await RemoteComparison.open(service, task, arguments), task, arguments)
@@ -224,18 +245,28 @@ def _line(document: dict[str, Any]) -> str:
 
 
 def _summary(document: dict[str, Any]) -> str:
-    agreement = f"{counted(document['n'], 'image')}: the variants agree on {100 * document['agreement']:.1f} %"
+    known = document["agreement_interval"]
+    agreement = (
+        f"{counted(document['n'], 'image')}: the variants agree on {100 * document['agreement']:.1f} % "
+        f"(95 % interval {100 * known['lower']:.1f} to {100 * known['upper']:.1f}"
+    )
     if "within_1_25" in document:
         # Alone, the share of agreeing images looks like total failure when all maps miss the threshold by a little.
         agreement += (
-            f" (where {100 * AGREEMENT:.0f} % of the pixels are within a factor of 1.25; "
-            f"on average {100 * document['within_1_25']:.1f} % are)"
+            f"; they agree where {100 * AGREEMENT:.0f} % of the pixels are within a factor of 1.25, "
+            f"and on average {100 * document['within_1_25']:.1f} % are"
         )
     lines = [
         document["verdict"]["summary"],
-        f"{agreement}.",
+        f"{agreement}).",
         *(f"  {sentence}" for sentence in document["verdict"]["sentences"][1:]),
     ]
+    if "mcnemar_p" in document:
+        pairs = document["pairs"]
+        lines.append(
+            f"  Only a is right on {counted(pairs['only_a'], 'image')}, only b on {pairs['only_b']} "
+            f"(McNemar's exact test: p = {document['mcnemar_p']:.2g})."
+        )
     for side in ("a", "b"):
         part = document[side]
         lines.append(

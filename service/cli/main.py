@@ -25,7 +25,7 @@ from service.client import ClientError
 from service.client.calls import checked_url
 from service.errors import ServiceError
 from service.evaluation import DataError
-from service.settings import Settings, add_arguments, load_settings, settings_overrides
+from service.settings import Settings, add_arguments, load_settings, settings_overrides, unknown_variables
 
 Command = Callable[[Settings, argparse.Namespace], int]
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001  it has no other name
@@ -63,6 +63,9 @@ def _main(argv: Sequence[str] | None) -> int:
     if command is not serve:  # the other commands print their own errors, which the log would only repeat
         logging.basicConfig(level=logging.CRITICAL)
         pass_over_damaged_metadata()
+        with contextlib.suppress(OSError):  # a full or closed standard error must not end the command
+            for sentence in unknown_variables():
+                print(f"warning: {sentence}", file=sys.stderr)
     try:
         code = command(load_settings(settings_overrides(arguments)), arguments)
         sys.stdout.flush()
@@ -94,7 +97,7 @@ def _add_serve(commands: Commands) -> None:
 def _add_predict(commands: Commands) -> None:
     parser = _command(commands, "predict", predict, "run a network on image files")
     parser.add_argument("images", nargs="+", type=_path, metavar="PATH", help="an image, or a folder of images")
-    parser.add_argument("--task", choices=("classify", "depth"), default="classify", help="default: classify")
+    parser.add_argument("--task", choices=("classify", "depth"), help="default: that of --model, else classify")
     _network(parser)
     parser.add_argument("--fx", type=_focal, metavar="PIXELS", help="depth: focal length of your camera")
     parser.add_argument(
@@ -117,7 +120,9 @@ def _add_compare(commands: Commands) -> None:
     parser.add_argument(
         "path", type=_path, metavar="PATH", help="an image, or a folder; with labels: <wnid or name>/<image>"
     )
-    parser.add_argument("--task", choices=("classify", "depth"), help="default: depth if PATH has left/, else classify")
+    parser.add_argument(
+        "--task", choices=("classify", "depth"), help="default: that of --model, else depth if PATH has left/"
+    )
     parser.add_argument("--model", help="a binary model (default: the task's default model)")
     parser.add_argument("--a", default="binary", metavar="VARIANT", help="the first variant (default: binary)")
     parser.add_argument("--b", default="full", metavar="VARIANT", help="the second variant (default: full)")

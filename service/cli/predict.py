@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from service.api.context import RequestContext, request_id_from
 from service.api.pipeline import Answered
 from service.api.wire import classify_answer, depth_answer
+from service.card import TaskName
 from service.cli import remote
 from service.cli.data import images_of, printable
 from service.cli.engine import Engine, in_order, offline
@@ -41,19 +43,35 @@ def predict(settings: Settings, arguments: argparse.Namespace) -> int:
     """
     paths = [image for path in arguments.images for image in images_of(path)]
     lone = len(paths) == 1
-    _check_fit(arguments, lone=lone)
     form = None if arguments.output is None else _map_format(arguments.output)  # fails before anything is loaded
     if form == "ply" and arguments.size == "original":
         raise interpolated_cloud()
+    named = None if arguments.task is not None else arguments.model
     if arguments.url is not None:
+        _settle_task(arguments, None if named is None else remote.task_of_model(arguments, named), lone=lone)
         documents = _all_remote(paths, arguments)
     else:
         with Engine(settings if lone else offline(settings)) as engine:
+            _settle_task(arguments, None if named is None else engine.task_of(named), lone=lone)
             (handle,) = engine.handles(arguments.task, arguments.model, arguments.variant)
             documents = asyncio.run(_all(engine, handle, paths, arguments))
     if arguments.json:
         print(json.dumps(documents[0] if lone else {"count": len(documents), "results": documents}))
     return 1 if any("detail" in document for document in documents) else 0
+
+
+def _settle_task(arguments: argparse.Namespace, of_model: TaskName | None, *, lone: bool) -> None:
+    """Sets `arguments.task` if it is not given, and checks the options against it.
+
+    Args:
+        arguments: The command line's arguments.
+        of_model: The task of the named model; None if there is none, or if the task is given.
+        lone: Whether there is only one image.
+    """
+    unknown = arguments.task is None and arguments.model is not None and of_model is None
+    arguments.task = arguments.task or of_model or "classify"
+    if not unknown:  # the error will be that there is no such model
+        _check_fit(arguments, lone=lone)
 
 
 def _check_fit(arguments: argparse.Namespace, *, lone: bool) -> None:
@@ -88,8 +106,7 @@ def _all_remote(paths: list[Path], arguments: argparse.Namespace) -> list[dict[s
         if arguments.output is not None:
             form = _map_format(arguments.output)
             _write(arguments.output, [_text(body) if form == "json" else remote.depth_map(arguments, path, form)])
-        if not arguments.json:
-            tqdm.write(_line(path, body))
+        _say(arguments, path, body)
     return documents
 
 
@@ -115,8 +132,7 @@ async def _all(
             if arguments.output is not None and isinstance(answer, Answered):
                 form = _map_format(arguments.output)
                 _write(arguments.output, [_text(body)] if form == "json" else encode_depth(answer.result, form).chunks)
-            if not arguments.json:
-                tqdm.write(_line(path, body))
+            _say(arguments, path, body)
     return documents
 
 
@@ -129,6 +145,14 @@ def _options(settings: Settings, arguments: argparse.Namespace) -> ClassifyOptio
 def _wire(answer: Answered) -> BaseModel:
     context = RequestContext(request_id_from(None))
     return classify_answer(answer, context) if answer.handle.card.task == "classify" else depth_answer(answer, context)
+
+
+def _say(arguments: argparse.Namespace, path: Path, body: dict[str, Any]) -> None:
+    """Prints an answer and the name of the file that was written; with `--json`, only the latter, not on stdout."""
+    if not arguments.json:
+        tqdm.write(_line(path, body))
+    if arguments.output is not None:
+        print(f"Wrote {printable(arguments.output)}", file=sys.stderr if arguments.json else sys.stdout)
 
 
 def _line(path: Path, body: dict[str, Any]) -> str:

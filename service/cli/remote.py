@@ -134,6 +134,12 @@ def documents(arguments: argparse.Namespace, paths: list[Path]) -> Iterator[tupl
                 yield path, error.problem()
 
 
+def task_of_model(arguments: argparse.Namespace, model: str) -> TaskName | None:
+    """See `task_of`, asking the service."""
+    with Client(arguments.url, api_key=_key(arguments.key_file)) as service:
+        return task_of(service.models(), model)
+
+
 def depth_map(arguments: argparse.Namespace, path: Path, form: DepthFormat) -> bytes:
     """The depth map of an image file, as bytes in the given format."""
     with Client(arguments.url, api_key=_key(arguments.key_file)) as service:

@@ -7,9 +7,10 @@ from typing import Literal, Self, TypeVar
 import httpx
 
 from service.client import calls
-from service.client.calls import Call, ImageSource, Tries
+from service.client.calls import Call, ImageSource, Tries, TruthSource
 from service.client.results import DepthMap, FeedbackResult, PointCloud
 from service.client.retry import Retry
+from service.experiments.wire import ExperimentInfo, ExperimentList
 from service.schemas import (
     ClassifyAnswer,
     ClassifyComparison,
@@ -161,6 +162,19 @@ class AsyncClient:
     async def feedback(self, token: str, label: int | str) -> FeedbackResult:
         """Sends the true class of an image: an answer's `feedback_token`, and the class's index, wnid or name."""
         return await self._run(calls.feedback(token, label))
+
+    async def feedback_depth(self, token: str, image: ImageSource, truth: TruthSource) -> FeedbackResult:
+        """Sends the measured depth of an image: an answer's `feedback_token`, the same image file, and metres."""
+        data, truth_data = await asyncio.to_thread(calls.read, image), await asyncio.to_thread(calls.read_truth, truth)
+        return await self._run(calls.feedback_depth(token, data, truth_data))
+
+    async def experiments(self) -> ExperimentList:
+        """All experiments on live traffic, with their results and verdicts."""
+        return await self._run(calls.experiments())
+
+    async def experiment(self, name: str) -> ExperimentInfo:
+        """One experiment, with its results and its verdict."""
+        return await self._run(calls.experiment(name))
 
     async def models(self) -> ModelList:
         """All models with their cards, and which variants run."""

@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from os import PathLike
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
+from urllib.parse import quote
 
 import httpx
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from service.client.errors import ProblemError, RetryLimitError, TransportError
 from service.client.results import Box, DepthMap, FeedbackResult, PointCloud
 from service.client.retry import AGAIN, Retry, retry_after_s
+from service.experiments.wire import ExperimentInfo, ExperimentList
 from service.keys import fits_header
 from service.schemas import (
     ClassifyAnswer,
@@ -30,8 +33,10 @@ from service.schemas import (
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
-#: An image: its bytes, or the path of its file.
-ImageSource = bytes | str | PathLike[str]
+#: An image: its bytes, the path of its file, or an open binary file.
+ImageSource = bytes | str | PathLike[str] | BinaryIO
+#: Measured depth: a 16-bit PNG (metres x 256, 0 where unknown) or an .npy, like an image, or floats [H, W] in metres.
+TruthSource = ImageSource | npt.NDArray[np.floating]
 
 # Connections that failed or broke off, which are safe to retry: see service.client.retry.
 _NOT_MADE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.ReadError)
@@ -161,8 +166,39 @@ def standing_headers(api_key: str | None, timeout_s: float) -> dict[str, str]:
 
 
 def read(image: ImageSource) -> bytes:
-    """The bytes of an image."""
-    return image if isinstance(image, bytes) else Path(image).read_bytes()
+    """The bytes of an image; of an open file, from its current position to its end.
+
+    Raises:
+        TypeError: It is something else, such as a decoded image.
+    """
+    data: object = image
+    if isinstance(image, str | PathLike):
+        data = Path(image).read_bytes()
+    elif hasattr(image, "read"):
+        data = image.read()
+        if isinstance(data, str):
+            raise TypeError("the file is open as text; open it with mode 'rb'")
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise TypeError(
+        f"{type(image).__name__} is not an image file: pass the file's bytes, its path, or the file opened with mode "
+        "'rb'; write a decoded image to an io.BytesIO first, as PNG or JPEG, and pass its getvalue()"
+    )
+
+
+def read_truth(truth: TruthSource) -> bytes:
+    """The bytes of a ground truth; an array becomes an .npy.
+
+    Raises:
+        TypeError: It is neither a file nor an array of floats.
+    """
+    if not isinstance(truth, np.ndarray):
+        return read(truth)
+    if not np.issubdtype(truth.dtype, np.floating):
+        raise TypeError(f"the ground truth is an array of {truth.dtype}; it must be floats, in metres")
+    stream = io.BytesIO()
+    np.save(stream, truth.astype(np.float32), allow_pickle=False)
+    return stream.getvalue()
 
 
 def classify(
@@ -224,6 +260,23 @@ def feedback(token: str, label: int | str) -> Call[FeedbackResult]:
         headers={"content-type": "application/json"},
         body=json.dumps({"token": token, "label": label}).encode(),
     )
+
+
+def feedback_depth(token: str, image: bytes, truth: bytes) -> Call[FeedbackResult]:
+    """`POST /feedback/depth`."""
+    form = httpx.Request("POST", "http://form", data={"token": token}, files={"picture": image, "truth": truth})
+    headers = {"content-type": form.headers["content-type"]}
+    return Call("POST", "/feedback/depth", _model(FeedbackResult), headers=headers, body=form.read())
+
+
+def experiments() -> Call[ExperimentList]:
+    """`GET /experiments`."""
+    return Call("GET", "/experiments", _model(ExperimentList))
+
+
+def experiment(name: str) -> Call[ExperimentInfo]:
+    """`GET /experiments/{name}`."""
+    return Call("GET", f"/experiments/{quote(name, safe='')}", _model(ExperimentInfo))
 
 
 def models() -> Call[ModelList]:

@@ -7,9 +7,10 @@ from typing import Literal, Self, TypeVar
 import httpx
 
 from service.client import calls
-from service.client.calls import Call, ImageSource, Tries
+from service.client.calls import Call, ImageSource, Tries, TruthSource
 from service.client.results import DepthMap, FeedbackResult, PointCloud
 from service.client.retry import Retry
+from service.experiments.wire import ExperimentInfo, ExperimentList
 from service.schemas import (
     ClassifyAnswer,
     ClassifyComparison,
@@ -161,6 +162,19 @@ class Client:
     def feedback(self, token: str, label: int | str) -> FeedbackResult:
         """Sends the true class of an image: an answer's `feedback_token`, and the class's index, wnid or name."""
         return self._run(calls.feedback(token, label))
+
+    def feedback_depth(self, token: str, image: ImageSource, truth: TruthSource) -> FeedbackResult:
+        """Sends the measured depth of an image: an answer's `feedback_token`, the same image file, and metres."""
+        data, truth_data = calls.read(image), calls.read_truth(truth)
+        return self._run(calls.feedback_depth(token, data, truth_data))
+
+    def experiments(self) -> ExperimentList:
+        """All experiments on live traffic, with their results and verdicts."""
+        return self._run(calls.experiments())
+
+    def experiment(self, name: str) -> ExperimentInfo:
+        """One experiment, with its results and its verdict."""
+        return self._run(calls.experiment(name))
 
     def models(self) -> ModelList:
         """All models with their cards, and which variants run."""

@@ -145,7 +145,8 @@ class Registrar:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.later = Settling(registry).later
+        settling = Settling(registry)
+        self.later, self.settle = settling.later, settling.settle
         self.docs: list[MetricDoc] = []
 
     def counter(self, name: str, description: str, labels: tuple[str, ...]) -> Counter:

@@ -59,12 +59,16 @@ class Settling(Collector):
         self._settle.append(made.settle)
         return made
 
+    def settle(self) -> None:
+        """Counts what is pending."""
+        for settle in list(self._settle):
+            settle()
+
     def describe(self) -> Iterable[Metric]:
         """Returns nothing: this collector has no metrics itself."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
         """Counts what is pending and returns nothing; see `describe`."""
-        for settle in list(self._settle):
-            settle()
+        self.settle()
         return ()

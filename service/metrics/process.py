@@ -36,15 +36,18 @@ class ProcessMetrics:
     def __init__(self, metrics: Registrar) -> None:
         self._build = metrics.gauge(
             "bireal_build_info",
-            "Always 1; labels are the versions, the kernel in use and all kernels that this CPU can run.",
-            ("version", "python", "onnxruntime", "kernel", "kernels"),
+            "Always 1; labels are the versions, the commit of the sources, the kernel in use and all kernels that this "
+            "CPU can run.",
+            ("version", "revision", "python", "onnxruntime", "kernel", "kernels"),
         )
         metrics.collector(MemoryCollector())
         ProcessCollector(registry=metrics.registry)
 
-    def set_build(self, *, version: str, python: str, onnxruntime: str, kernel: str, kernels: str) -> None:
-        """Sets the versions, the kernel in use and those that this CPU can run, separated by commas."""
+    def set_build(
+        self, *, version: str, revision: str, python: str, onnxruntime: str, kernel: str, kernels: str
+    ) -> None:
+        """Sets the versions, the commit, the kernel in use and those that this CPU can run, separated by commas."""
         self._build.clear()
-        self._build.labels(version=version, python=python, onnxruntime=onnxruntime, kernel=kernel, kernels=kernels).set(
-            1
-        )
+        self._build.labels(
+            version=version, revision=revision, python=python, onnxruntime=onnxruntime, kernel=kernel, kernels=kernels
+        ).set(1)

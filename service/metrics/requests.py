@@ -27,6 +27,7 @@ from service.metrics.base import (
     TargetLabels,
     flag,
 )
+from service.metrics.totals import SizesOf, Totals, totals
 
 #: Status codes of requests to a network that the service-level objectives and alerts use.
 _WATCHED_STATUSES = (200, 429, 500, 503, 504)
@@ -138,6 +139,7 @@ class RequestMetrics:
         self._stage_of, self._batch_of = Children(self._stage), Children(self._batch)
         self._requests_of, self._images_of = Children(self._requests), Children(self._images)
         self._http_of, self._http_seconds_of = Children(self._http), Children(self._http_seconds)
+        self._sizes: dict[SizesOf, Counts[int]] = {}  # exact, which the histogram's buckets are not
         self._registrar = metrics
         self._meters: dict[tuple[tuple[str, object], ...], AnswerMeter] = {}
         self._http_later = metrics.later(self._count_http)
@@ -255,3 +257,9 @@ class RequestMetrics:
     def observe_batches(self, sizes: list[int], **run: Unpack[RunLabels]) -> None:
         """Records the batch sizes of several runs of one network."""
         self._batch_of(**run).observe_all(sizes)
+        self._sizes.setdefault((run["model"], run["version"], run["variant"], run["kernel"]), Counts()).update(sizes)
+
+    def totals(self) -> dict[tuple[str, str], Totals]:
+        """Totals by name and version of the model."""
+        self._registrar.settle()
+        return totals(self._requests, self._stage, self._sizes)

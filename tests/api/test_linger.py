@@ -12,6 +12,8 @@ from tests.sockets import connected, listening
 
 MAX_BYTES = 1_000_000
 MAX_S = 1.0
+SMALL_BYTES = 100_000
+SMALL_S = 3.0
 # What lies in buffers on the way, of both systems and of the server, when the reader stops.
 BUFFERS = 16_000_000
 
@@ -21,13 +23,20 @@ async def refuse(scope, receive, send) -> None:
     if scope["path"] == "/read":
         while (await receive()).get("more_body"):
             pass
-    await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"7")]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 413 if scope["path"] != "/late" else 408,
+            "headers": [(b"content-length", b"7")],
+        }
+    )
     await send({"type": "http.response.body", "body": b"refused"})
 
 
 @pytest.fixture(scope="module", params=["httptools", "h11"])
 def port(request) -> Iterator[int]:
-    with listening(LingeringClose(refuse, max_bytes=MAX_BYTES, max_s=MAX_S), http=request.param) as port:
+    limits = {"max_bytes": MAX_BYTES, "max_s": MAX_S, "small_bytes": SMALL_BYTES, "small_s": SMALL_S}
+    with listening(LingeringClose(refuse, **limits), http=request.param) as port:
         yield port
 
 
@@ -103,3 +112,46 @@ def test_a_connection_with_nothing_unread_is_kept(port, request_bytes):
                 assert part
                 received += part
             assert b"connection: close" not in received.lower()
+
+
+@pytest.mark.parametrize("length", [7_000, SMALL_BYTES])
+def test_after_a_small_body_the_connection_is_kept(port, length):
+    with connected(port) as connection:
+        for _ in range(3):
+            connection.sendall(head(Content_Length=length) + b"x" * (length - 1000))
+            time.sleep(0.02)  # the rest arrives soon
+            connection.sendall(b"x" * 1000)
+            received = b""
+            while not received.endswith(b"refused"):
+                part = connection.recv(65536)
+                assert part
+                received += part
+            assert received.startswith(b"HTTP/1.1 413")
+            assert b"connection: close" not in received.lower()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/", {"Content_Length": 7_000}),  # which does not come: the answer does all the same
+        ("/late", {"Content_Length": 7_000}),
+        ("/", {"Content_Length": 7_000, "Expect": "100-continue"}),
+        ("/", {"Content_Length": SMALL_BYTES + 1}),
+        ("/", {"Transfer_Encoding": "chunked"}),
+    ],
+    ids=["stalled", "late", "asks first", "large", "unknown length"],
+)
+def test_a_body_that_is_not_there_does_not_hold_the_answer_up(port, path, headers):
+    begun = time.monotonic()
+    with connected(port) as connection:
+        connection.sendall(head(path, **headers))
+        received = b""
+        while not received.endswith(b"refused"):
+            part = connection.recv(65536)
+            assert part
+            received += part
+        waited = time.monotonic() - begun
+    assert received.lower().count(b"connection: close") == 1
+    assert b"100 continue" not in received.lower()
+    if path == "/" and headers == {"Content_Length": 7_000}:
+        assert waited >= SMALL_S

@@ -302,3 +302,15 @@ async def test_openapi_declares_the_protocols_errors(client):
     assert document["components"]["schemas"]["InferRequest"]["required"] == ["inputs"]
     assert "#/components/schemas/InputTensor" in json.dumps(document["components"]["schemas"]["InferRequest"])
     assert "InputTensor" in document["components"]["schemas"]
+
+
+async def test_the_configuration_says_which_batches_are_made(anyio_backend, zoo):
+    async with running(zoo, max_batch=4, workers=2) as client:
+        config = (await client.get("/v2/models/tiny-ramp/config")).json()
+        assert config["dynamic_batching"] == {"preferred_batch_size": [4], "max_queue_delay_microseconds": 0}
+        assert config["instance_group"] == [{"kind": "KIND_CPU", "count": 2}]
+        assert (await client.get("/v2/models/tiny-ramp/versions/1/config")).json() == config
+        unknown = await client.get("/v2/models/tiny-ramp/versions/9/stats")
+        assert (unknown.status_code, list(unknown.json())) == (404, ["error"])
+        (one,) = (await client.get("/v2/models/tiny-ramp@1/stats")).json()["model_stats"]
+        assert (one["version"], one["inference_count"], one["batch_stats"]) == ("1", 0, [])

@@ -9,6 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
+from service.build import revision
 from service.errors import error_classes
 from service.registry import Registry
 from service.settings import load_settings
@@ -109,6 +110,9 @@ async def test_models_are_in_the_metrics(client):
     assert ("tiny-colours", "full") in values("bireal_model_session_bytes", "model", "variant")
     (build,) = families["bireal_build_info"].samples
     assert build.labels["onnxruntime"].count(".") == 2
+    health = (await client.get("/healthz")).json()
+    assert (build.labels["version"], build.labels["revision"]) == (health["version"], health["revision"])
+    assert health["revision"] == revision()
 
 
 async def test_metrics_as_openmetrics(client):

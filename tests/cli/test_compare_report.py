@@ -188,9 +188,27 @@ def test_agreement_of_depth_is_told_with_its_criterion_and_the_share_of_pixels(c
     share = 100 * document["within_1_25"]
     assert (document["agreement"], share > 0) == (0, True)
     assert (
-        "3 images: the variants agree on 0.0 % (where 90 % of the pixels are within a factor of 1.25; "
-        f"on average {share:.1f} % are).\n"
+        "3 images: the variants agree on 0.0 % (95 % interval 0.0 to 70.8; they agree where 90 % of the pixels are "
+        f"within a factor of 1.25, and on average {share:.1f} % are).\n"
     ) in text
+
+
+def test_the_text_has_the_interval_of_the_agreement_and_mcnemars_test(capsys, tmp_path):
+    photos = tmp_path / "photos"
+    for wnid, name in COLOURS:
+        fill(photos, wnid, SHADES[name])
+    arguments = ["compare", str(photos), "--a", "reference", "--b", "full"]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    document = run(capsys, *arguments[1:])
+    agreement, interval = document["agreement"], document["agreement_interval"]
+    assert (
+        f"12 images: the variants agree on {100 * agreement:.1f} % (95 % interval {100 * interval['lower']:.1f} to "
+        f"{100 * interval['upper']:.1f}).\n"
+    ) in text
+    lost = document["pairs"]["only_b"]
+    assert lost > 0
+    assert f"only b on {lost} (McNemar's exact test: p = {stats.binomtest(0, lost).pvalue:.2g}).\n" in text
 
 
 def test_a_damaged_truth_costs_its_own_image(capsys, tmp_path):

@@ -44,8 +44,8 @@ FAILURES = [
     (["predict", "/dev/null", "--variant", "full"], "empty-body", "/dev/null is empty"),
     (["predict", "photo.jpg", "--model-dir", "absent"], "settings-invalid", "'absent' does not exist"),
     (["predict", "photo.jpg", "--top-k", "x"], "settings-invalid", "--top-k='x'"),
-    (["predict", "photo.jpg", "--model", "tiny-ramp"], "unknown-model", "'depth'"),
-    (["predict", "photo.jpg", "--model", "tiny-ramp"], "unknown-model", "--task depth"),
+    (["predict", "photo.jpg", "--task", "classify", "--model", "tiny-ramp"], "unknown-model", "'depth'"),
+    (["predict", "photo.jpg", "--task", "classify", "--model", "tiny-ramp"], "unknown-model", "--task depth"),
     (["predict", "photo.jpg", "--model", "tiny-bireal@7"], "unknown-model", "tiny-bireal@1"),
     (["predict", "photo.jpg", "--fx", "700"], "bad-parameter", "Add --task depth"),
     (["predict", "photo.jpg", "--size", "original"], "bad-parameter", "Add --task depth"),
@@ -106,3 +106,13 @@ def test_a_picture_from_a_pipe(files, capsys):
     assert main(["predict", "pipe", "--variant", "full", "--json"]) == 0
     writer.join()
     assert json.loads(capsys.readouterr().out)["image"]["width"] == 451
+
+
+def test_a_misspelt_variable_is_named_on_standard_error(capsys, files, monkeypatch):
+    monkeypatch.setenv("BIREAL_MODELDIR", "elsewhere")
+    assert main(["predict", "absent.jpg", "--json"]) == 2
+    output = capsys.readouterr()
+    assert json.loads(output.out)["code"] == "bad-parameter"
+    (warning, error) = output.err.splitlines()
+    assert warning.startswith("warning: The variable BIREAL_MODELDIR is not a setting and has no effect")
+    assert error.startswith("error: ")

@@ -324,6 +324,13 @@ def test_the_model_of_the_service_says_which_task(live, labelled, capsys):
     assert f"{labelled} has no left/" in capsys.readouterr().err
 
 
+def test_no_task_is_needed_where_a_model_of_the_service_is_named(document, live, tmp_path):
+    picture, named = live.folder / "photos/cat.jpg", ("--model", "tiny-ramp")
+    answer = document("predict", picture, *named, "--variant", "full", "--output", tmp_path / "map.json")
+    assert json.loads((tmp_path / "map.json").read_text())["median_m"] == answer["median_m"]
+    assert document("compare", picture, *named, "--a", "full")["within_1_25"] == 1
+
+
 def test_another_network_in_the_middle_ends_the_run(live):
     with Client(live.url, api_key=KEY) as service:
         first, second = (service.depth_map(encode(photo(), "JPEG"), variant=name) for name in ("reference", "full"))

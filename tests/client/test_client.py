@@ -2,6 +2,7 @@
 
 import base64
 import inspect
+import io
 
 import httpx
 import numpy as np
@@ -16,6 +17,15 @@ from tests.tiny_zoo import DEPTH_SIZE, write_zoo
 
 pytestmark = pytest.mark.anyio
 PICTURE = encode(photo(), "JPEG")
+EXPERIMENTS = """
+experiments:
+  - name: half
+    task: classify
+    mode: split
+    state: paused
+    baseline: {variant: full}
+    candidate: {variant: reference}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +36,8 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     folder = tmp_path_factory.mktemp("client")
-    options = ("--fallback", "reference", "--queue-size", 2)
+    (folder / "experiments.yaml").write_text(EXPERIMENTS)
+    options = ("--fallback", "reference", "--queue-size", 2, "--experiments-file", folder / "experiments.yaml")
     with running(write_zoo(folder / "zoo"), folder / "log", *options) as service:
         yield service
 
@@ -168,6 +179,54 @@ def test_feedback(client):
     with pytest.raises(ProblemError) as raised:
         client.feedback(answer.feedback_token, "blue")
     assert raised.value.status == 409
+
+
+def test_feedback_on_depth(client, tmp_path):
+    found = client.depth_map(PICTURE, model="tiny-ramp", size="original")
+    truth = np.nan_to_num(2 * found.metres, nan=0.0)
+    told = client.feedback_depth(found.feedback_token, PICTURE, truth)
+    assert (told.status, told.abs_rel) == ("stored", pytest.approx(0.5, abs=1e-3))
+    np.save(tmp_path / "truth.npy", truth.astype(np.float32))
+    assert client.feedback_depth(found.feedback_token, PICTURE, tmp_path / "truth.npy").status == "repeated"
+    with pytest.raises(TypeError, match="uint16; it must be floats, in metres"):
+        client.feedback_depth(found.feedback_token, PICTURE, (256 * truth).astype(np.uint16))
+
+
+def test_experiments(client):
+    (known,) = client.experiments().experiments
+    assert (known.name, known.state, [arm.variant for arm in known.arms]) == ("half", "paused", ["full", "reference"])
+    assert client.experiment("half").verdict == known.verdict
+    with pytest.raises(ProblemError) as raised:
+        client.experiment("half/a#b")
+    assert raised.value.code in {"unknown-experiment", "not-found"}
+
+
+async def test_open_files_are_images_too(live, client, tmp_path):
+    path = tmp_path / "cat.jpg"
+    path.write_bytes(PICTURE)
+    expected = client.classify(PICTURE, variant="full").predictions
+    with path.open("rb") as file:
+        assert client.classify(file, variant="full").predictions == expected
+    assert client.classify(io.BytesIO(PICTURE), variant="full").predictions == expected
+    assert client.classify(bytearray(PICTURE), variant="full").predictions == expected
+    async with AsyncClient(live.url) as waiting:
+        assert (await waiting.classify(io.BytesIO(PICTURE), variant="full")).predictions == expected
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (photo(), "Image is not an image file: pass the file's bytes, its path"),
+        ([1, 2], "list is not an image file"),
+        (5, "int is not an image file"),
+        (None, "NoneType is not an image file"),
+        (io.StringIO("text"), "open as text; open it with mode 'rb'"),
+    ],
+    ids=["decoded", "list", "number", "none", "text"],
+)
+def test_what_is_no_image_is_told_with_what_is(image, says):
+    with Client("http://127.0.0.1:9") as nobody, pytest.raises(TypeError, match=says):
+        nobody.classify(image)
 
 
 def test_a_refusal_carries_the_problem_document(client):

@@ -71,6 +71,7 @@ def test_image_has_what_an_operator_expects() -> None:
     settings = " ".join(arguments for name, arguments in stage if name == "ENV")
     assert "ORT_DISABLE_TELEMETRY=1" in settings
     assert "BIREAL_HOST=0.0.0.0" in settings
+    assert 'BIREAL_REVISION="${REVISION}"' in settings
     labels = " ".join(arguments for name, arguments in stage if name == "LABEL")
     assert f'org.opencontainers.image.version="{VERSION}"' in labels
     health = [arguments for name, arguments in stage if name == "HEALTHCHECK"]
@@ -157,7 +158,7 @@ def test_service_may_stop_in_peace() -> None:
 def test_environment_names_only_settings_that_exist() -> None:
     from service.settings import Settings
 
-    known = {f"BIREAL_{name.upper()}" for name in Settings.model_fields}
+    known = {f"BIREAL_{name.upper()}" for name in Settings.model_fields} | {"BIREAL_REVISION"}
     named = {
         variable
         for service in services().values()

@@ -1,6 +1,7 @@
 """Everything that clients get wrong, over a real socket: each is answered with its status and a sentence that helps."""
 
 import contextlib
+import http.client
 import json
 import shutil
 import socket
@@ -56,6 +57,24 @@ READABLE = {
     "jpeg called png": (JPEG, {"format": "JPEG"}),
     "bytes after the end": (JPEG + b"trailing" * 100, {"format": "JPEG"}),
 }
+
+
+@pytest.mark.parametrize(
+    "target", ["/classify?model=none", "/classify?top_k=0", "/classify?topk=3", "/v2/models/none/infer"]
+)
+def test_a_refusal_of_a_small_body_keeps_the_connection(service, target):
+    address = urlsplit(service.url)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request("POST", target, body=JPEG)
+        response = connection.getresponse()
+        assert response.status in (404, 422), response.read()
+        assert response.headers["connection"] is None
+        response.read()
+        used = connection.sock
+        connection.request("POST", "/classify", body=JPEG)
+        assert connection.getresponse().status == 200
+        assert connection.sock is used
 
 
 @pytest.mark.parametrize("path", ["/classify", "/depth"])

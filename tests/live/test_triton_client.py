@@ -1,5 +1,7 @@
 """Triton's own client, as it is, against the service as a process."""
 
+import time
+
 import numpy as np
 import pytest
 import tritonclient.http as triton
@@ -57,6 +59,71 @@ def test_health_and_metadata(client):
         {"name": "encoded_image", "datatype": "BYTES", "shape": [-1]},
     ]
     assert model["outputs"][0] == {"name": "logits", "datatype": "FP32", "shape": [-1, len(COLOURS)]}
+
+
+def test_configuration(client):
+    config = client.get_model_config("tiny-colours")
+    assert (config["name"], config["backend"], config["max_batch_size"]) == ("tiny-colours", "onnxruntime", 4)
+    assert config["input"] == [
+        {"name": "image", "data_type": "TYPE_UINT8", "dims": [*CLASSIFY_SIZE, 3], "optional": True},
+        {"name": "encoded_image", "data_type": "TYPE_STRING", "dims": [], "optional": True},
+    ]
+    assert config["output"][0] == {"name": "logits", "data_type": "TYPE_FP32", "dims": [len(COLOURS)]}
+    assert config["parameters"]["task"] == {"string_value": "classify"}
+    assert "dynamic_batching" not in config
+    assert client.get_model_config("tiny-colours", "1") == config
+    with pytest.raises(InferenceServerException, match="no model 'tiny-nothing'"):
+        client.get_model_config("tiny-nothing")
+
+
+def statistics_with_runs(client, version, runs):
+    """Statistics of tiny-ramp once they have so many runs: a run is counted after its answer has been handed over."""
+    for _ in range(1000):
+        (found,) = client.get_inference_statistics("tiny-ramp", version)["model_stats"]
+        if found["execution_count"] >= (found["inference_count"] if runs is None else runs):
+            return found
+        time.sleep(0.01)
+    return pytest.fail(f"{found['execution_count']} runs")
+
+
+def test_statistics(client):
+    before = statistics_with_runs(client, "1", None)
+    for _ in range(3):
+        client.infer("tiny-ramp", [files(JPEG, JPEG)])
+    with pytest.raises(InferenceServerException):
+        client.infer("tiny-ramp", [files(b"no picture")])
+    after = statistics_with_runs(client, "", before["execution_count"] + 6)
+    assert (after["name"], after["version"]) == ("tiny-ramp", "1")
+    assert after["inference_count"] - before["inference_count"] == 6
+    assert after["execution_count"] - before["execution_count"] == 6, "one image at a time is the default"
+    assert [batch["batch_size"] for batch in after["batch_stats"]] == [1]
+    assert after["batch_stats"][0]["compute_infer"]["count"] == after["execution_count"]
+    stats, earlier = after["inference_stats"], before["inference_stats"]
+    assert stats["success"]["count"] == after["inference_count"]
+    assert stats["fail"]["count"] - earlier["fail"]["count"] == 1
+    for stage in ("queue", "compute_input", "compute_infer", "compute_output"):
+        assert stats[stage]["count"] - earlier[stage]["count"] == 6, stage
+        assert stats[stage]["ns"] > earlier[stage]["ns"], stage
+    assert stats["success"]["ns"] > stats["compute_infer"]["ns"]
+    listed = [entry["name"] for entry in client.get_inference_statistics()["model_stats"]]
+    assert {"tiny-bireal", "tiny-colours", "tiny-ramp"} <= set(listed)
+    with pytest.raises(InferenceServerException, match="no model 'tiny-nothing'"):
+        client.get_inference_statistics("tiny-nothing")
+
+
+def test_no_extension_is_claimed_that_is_missing(client):
+    """What of Triton's interface is not here is told by a 404, and is not among the extensions."""
+    claimed = set(client.get_server_metadata()["extensions"])
+    assert claimed == {
+        "binary_tensor_data",
+        "classification",
+        "model_configuration",
+        "model_repository",
+        "statistics",
+    }
+    for missing in (client.get_trace_settings, client.get_log_settings, client.get_system_shared_memory_status):
+        with pytest.raises(InferenceServerException, match="There is nothing at '/v2/"):
+            missing()
 
 
 @pytest.mark.parametrize("binary_in", [True, False])
