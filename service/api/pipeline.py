@@ -135,7 +135,7 @@ class Pipeline:
             return [await self._one(uploads[0], handle, job)]
         answers: list[Answered | ServiceError] = []
         with self._telemetry.failures(handle, len(uploads)):
-            self._scheduler.check_room(handle.model)
+            self._scheduler.check_room(handle.model, len(uploads))
             hint = handle.task.decode_hint(handle.card)
             async with job.deadline.enforced():
                 inputs = await self._prepared(uploads, handle, hint)
@@ -160,7 +160,7 @@ class Pipeline:
         """Answers a single image: if no other image is waiting, the thread that prepares it also runs the network."""
         wanted = _Wanted()
         with self._telemetry.failures(handle, 1):
-            self._scheduler.check_room(handle.model)
+            self._scheduler.check_room(handle.model, 1)
             hint = handle.task.decode_hint(handle.card)
             async with job.deadline.enforced():
                 try:
@@ -203,7 +203,7 @@ class Pipeline:
         order: list[Side] = random.sample(list(sides), k=len(sides))
         for handle in sides.values():
             with self._telemetry.failures(handle, 1):
-                self._scheduler.check_room(handle.model)
+                self._scheduler.check_room(handle.model, 1)
         with self._telemetry.failures(sides[order[0]], 1):
             async with job.deadline.enforced():
                 hint = (max(hint[0] for hint in hints), max(hint[1] for hint in hints))
@@ -239,7 +239,7 @@ class Pipeline:
             ServiceError: A file cannot be read, the queue was full, the deadline passed, or the network failed.
         """
         with self._telemetry.failures(handle, len(images)):
-            self._scheduler.check_room(handle.model)
+            self._scheduler.check_room(handle.model, len(images))
             async with job.deadline.enforced():
                 inputs = await self._inputs(images, handle)
             tensors = [item if isinstance(item, np.ndarray) else item.prepared.tensor for item in inputs]

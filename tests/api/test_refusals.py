@@ -53,7 +53,7 @@ def refuse(service, monkeypatch):
     def arrange(lane: str, condition: Callable[[object], bool] = lambda call: True) -> None:
         async def full(name, call, *args, **kwargs):
             if name == lane and condition(call):
-                raise OverloadedError(2)
+                raise OverloadedError(2, 1.0, "decoding")
             return await run(name, call, *args, **kwargs)
 
         monkeypatch.setattr(pool, "run", full)
