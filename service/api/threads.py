@@ -113,6 +113,10 @@ class ThreadPool:
         except asyncio.CancelledError:
             self._withdraw([wanted])
             raise
+        finally:
+            # An error's traceback refers to this frame, which must not refer to the error in turn: that would keep the
+            # call's arguments, be they a body of megabytes, until the collector comes.
+            del done, wanted
 
     async def run_many(self, lane: str, calls: Sequence[Callable[[], T]]) -> list[T]:
         """Calls the functions of one request in threads, and returns their results in order.
@@ -134,13 +138,14 @@ class ThreadPool:
             mine = self._lane(lane)
             wanted = [_Call(mine, call, (), {}, loop.create_future(), loop) for call in calls]
             inboxes = self._threads_for(mine, wanted)
-        for inbox, call in zip(inboxes, wanted, strict=False):  # the calls after these wait
-            inbox.put(call)
+        _put(inboxes, wanted)
         try:
-            return list(await asyncio.gather(*(call.done for call in wanted)))
+            return list(await asyncio.gather(*[call.done for call in wanted]))
         except BaseException:
             self._withdraw(wanted)
             raise
+        finally:
+            wanted.clear()  # see `run`
 
     def waiting(self) -> int:
         """Number of calls that wait for a thread, over all lanes."""
@@ -238,12 +243,13 @@ class ThreadPool:
         wait and gives it up, the more often the loop is spared a second sleep.
         """
         begun = time.perf_counter()
-        result, error = _outcome(call)
+        result, error = _outcome(call.function, call.arguments, call.named)
         following = self._next(inbox, call, time.perf_counter() - begun)
         try:  # noqa: SIM105  `suppress` would take its time afterwards
             call.loop.call_soon_threadsafe(_settle, call.done, result, error)
         except RuntimeError:  # the loop has ended, and with it everybody who waited
             pass
+        del call, result, error  # an error refers to this frame, as the one that called; see `run`
         return following
 
     def _next(self, inbox: _Inbox, ended: _Call, seconds: float) -> _Call | None:
@@ -267,10 +273,18 @@ def _queue_of(lane: str) -> QueueName:
     return "answers" if lane.endswith(_ANSWERS) else "decoding"
 
 
-def _outcome(call: _Call) -> tuple[Any, BaseException | None]:
-    """What a call returns, and what it raises."""
+def _put(inboxes: Sequence[_Inbox], calls: Sequence[_Call]) -> None:
+    """Hands the first calls to threads that were free; those after them wait."""
+    for inbox, call in zip(inboxes, calls, strict=False):
+        inbox.put(call)
+
+
+def _outcome(
+    function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[Any, BaseException | None]:
+    """What a call returns, and what it raises. Without the `_Call`, whose future the error will be in; see `run`."""
     try:
-        return call.function(*call.arguments, **call.named), None
+        return function(*arguments, **named), None
     except BaseException as failure:  # noqa: BLE001  the caller gets it, whatever it is, and the thread lives on
         # An exit must not travel through a future into the event loop and end that; StopIteration cannot.
         passed_on = isinstance(failure, Exception) and not isinstance(failure, StopIteration)

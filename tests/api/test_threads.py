@@ -192,18 +192,23 @@ async def test_a_thread_that_waits_keeps_nothing_of_its_last_call(pool):
         def given(self, other: object) -> object:
             return other
 
-    pictures = [Picture(), Picture(), Picture()]
+    pictures = [Picture() for _ in range(4)]
     kept = [weakref.ref(one) for one in pictures]
     assert await pool.run("classify", pictures[0].given, pictures[1]) is pictures[1]
     with pytest.raises(TypeError):
         await pool.run("classify", pictures[2].given)
+    with pytest.raises(TypeError):
+        await pool.run_many("classify", [pictures[3].given])
     pictures.clear()
-    for _ in range(100):
-        gc.collect()  # an error and its traceback hold each other
-        if not any(one() for one in kept):
-            break
-        await asyncio.sleep(0.01)
-    assert [one() for one in kept] == [None, None, None]
+    gc.disable()  # nothing may hold itself
+    try:
+        for _ in range(500):
+            if not any(one() for one in kept):
+                break
+            await asyncio.sleep(0.01)
+        assert [one() for one in kept] == [None] * 4
+    finally:
+        gc.enable()
 
 
 # ---- several calls of one request ------------------------------------------------------------------------------------
