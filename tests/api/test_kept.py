@@ -67,7 +67,7 @@ async def test_no_request_leaves_its_picture_to_the_collector(service, path, req
         for _ in range(5):
             assert (await service.post(path, **request_)).status_code == status
         patience = time.monotonic() + 10  # for a thread that has yet to return from its call
-        while (left := uploads() - before) > 0 and time.monotonic() < patience:
+        while (left := uploads() - before) > 0 and time.monotonic() < patience:  # noqa: ASYNC110  nothing tells
             await asyncio.sleep(0.1)
         assert left <= 0
     finally:
