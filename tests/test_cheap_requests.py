@@ -13,8 +13,8 @@ import pytest
 from itsdangerous import TimestampSigner
 from prometheus_client import CollectorRegistry
 
+from service.api.answered import Answered
 from service.api.context import RequestContext
-from service.api.pipeline import Answered
 from service.api.wire import JsonAnswer, classify_answer, classify_body, run_headers
 from service.cli.protocol import OnePiece
 from service.experiments import tokens

@@ -24,7 +24,7 @@ EXAMPLES: list[ServiceError] = [
     errors.UnknownModelError("alexnet", ["bireal18-tiny100", "bireal34-tiny100"]),
     errors.UnknownVariantError("fast"),
     errors.VariantNotServedError("resnet18-tiny100", "binary", ["full"], "bireal18-tiny100"),
-    errors.OverloadedError(64, 0.3),
+    errors.OverloadedError(64, 0.3, "network"),
     errors.DeadlineExceededError(1.5),
     errors.NotReadyError("The models are being loaded."),
     errors.OpUnavailableError("The library is missing."),
@@ -90,7 +90,18 @@ def test_extension_never_replaces_a_standard_member() -> None:
 
 @pytest.mark.parametrize(("retry_after_s", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2"), (7.0, "7")])
 def test_retry_after_is_whole_seconds_rounded_up(retry_after_s: float, header: str) -> None:
-    assert errors.OverloadedError(64, retry_after_s).headers == {"Retry-After": header}
+    assert errors.OverloadedError(64, retry_after_s, "network").headers == {"Retry-After": header}
+
+
+@pytest.mark.parametrize(
+    ("queue", "words"),
+    [("network", "network"), ("decoding", "decoded"), ("bodies", "bodies"), ("answers", "answers")],
+)
+def test_a_full_queue_is_named(queue: errors.QueueName, words: str) -> None:
+    error = errors.OverloadedError(64, 1.0, queue)
+    assert words in error.detail
+    assert "64" in error.detail
+    assert error.problem()["queue"] == queue
 
 
 def test_messages_name_limits_and_alternatives() -> None:

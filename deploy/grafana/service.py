@@ -163,7 +163,7 @@ _QUEUE = Row(
         ),
         lines(
             "Time in the queue, 95th percentile",
-            "How long images waited for a worker, by task.",
+            "How long images waited for a decoding thread or a worker, by task.",
             Query(quantile(0.95, "bireal_stage_seconds", ("task",), CHOSEN, _WAITING), "{{task}}"),
             unit="s",
             width=6,

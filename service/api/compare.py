@@ -7,19 +7,19 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from service.api.context import context_of
+from service.api.answered import Answered, Job
+from service.api.context import RequestContext, context_of
 from service.api.findings import PLAIN_DIGITS, refuse_repeated
 from service.api.openapi import problem_responses
-from service.api.pipeline import Answered, Job, Side
+from service.api.pipeline import Side
 from service.api.predict import FX_SCHEMA, STATUSES
 from service.api.presence import while_connected
 from service.api.services import DeadlineOf, Services, ServicesOf
-from service.api.uploads import read_one, request_body
+from service.api.uploads import Upload, read_one, request_body
 from service.api.wire import classify_comparison, depth_comparison, json_response
 from service.card import TaskName
 from service.errors import BadParameterError, ModelBrokenError
 from service.registry import Handle
-from service.scheduler import Deadline
 from service.schemas import ClassifyComparison, DepthComparison
 from service.tasks import ClassifyOptions, DepthOptions, encode_error_map
 
@@ -74,8 +74,11 @@ async def compare_classify(
     """Decodes one image once, and has two variants classify it, one after the other in random order."""
     settings = services.settings
     options = ClassifyOptions(query.top_k or settings.top_k, settings.min_probability)
-    answers, order = await _run_both(request, services, deadline, "classify", query, options)
-    comparison = classify_comparison(answers, order, context_of(request))
+    sides = _sides(services, "classify", query)
+    upload = await read_one(request, deadline)
+    job = Job(options, deadline, context_of(request), begun=time.perf_counter())
+    answers, order = await while_connected(request, services.pipeline.compare(upload, sides, job))
+    comparison = classify_comparison(answers, order, job.context)
     _count(services, "classify", answers, agree=comparison.agree)
     return json_response(comparison)
 
@@ -100,28 +103,44 @@ async def compare_depth(
             f"scale_bar is of the picture of format=error_map, and this answer is {query.format}.",
             remedy="Ask for format=error_map, or leave scale_bar out.",
         )
-    answers, order = await _run_both(request, services, deadline, "depth", query, DepthOptions(fx_px=query.fx))
-    made_of = answers["a"].handle
-    comparison = await services.pipeline.answer(made_of, 1, depth_comparison, answers, order, context_of(request))
+    sides = _sides(services, "depth", query)
+    upload = await read_one(request, deadline)
+    job = Job(DepthOptions(fx_px=query.fx), deadline, context_of(request), begun=time.perf_counter())
+    return await while_connected(request, _depth_answer(services, upload, sides, job, query))
+
+
+async def _depth_answer(
+    services: Services, upload: Upload, sides: dict[Side, Handle], job: Job, query: DepthCompareQuery
+) -> Response:
+    answers, order = await services.pipeline.compare(upload, sides, job)
+    comparison, picture = await services.pipeline.answer(
+        sides["a"], job.deadline, _compared, answers, order, job.context, query
+    )
     _count(services, "depth", answers, agree=comparison.agree)
-    if query.format == "error_map":
-        maps = (answers[side].result.depth_m for side in ("a", "b"))
-        body = await services.pipeline.answer(made_of, 1, encode_error_map, *maps, with_bar=query.scale_bar)
-        return Response(body, headers=_comparison_headers(answers, comparison), media_type="image/png")
+    if picture is not None:
+        return Response(picture, headers=_comparison_headers(answers, comparison), media_type="image/png")
     return json_response(comparison)
 
 
-async def _run_both(
-    request: Request, services: Services, deadline: Deadline, task: TaskName, query: CompareQuery, options: object
-) -> tuple[dict[Side, Answered], list[Side]]:
+def _compared(
+    answers: dict[Side, Answered], order: list[Side], context: RequestContext, query: DepthCompareQuery
+) -> tuple[DepthComparison, bytes | None]:
+    """The comparison, and the error map if it is asked for. Takes milliseconds: called in a thread."""
+    comparison = depth_comparison(answers, order, context)
+    if query.format != "error_map":
+        return comparison, None
+    maps = (answers[side].result.depth_m for side in ("a", "b"))
+    return comparison, encode_error_map(*maps, with_bar=query.scale_bar)
+
+
+def _sides(services: Services, task: TaskName, query: CompareQuery) -> dict[Side, Handle]:
+    """The two networks: what is wrong with them is reported before the picture is read."""
     sides: dict[Side, Handle] = {
         "a": services.registry.resolve(task, query.model, query.a),
         "b": services.registry.resolve(task, query.model, query.b),
     }
     _check_comparable(sides["a"], sides["b"])
-    upload = await read_one(request, deadline)
-    job = Job(options, deadline, context_of(request), begun=time.perf_counter())
-    return await while_connected(request, services.pipeline.compare(upload, sides, job))
+    return sides
 
 
 def _comparison_headers(answers: dict[Side, Answered], comparison: DepthComparison) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Experiments in a request: its subject, the arm that answers it, and the feedback token of its answer."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
@@ -8,10 +7,9 @@ from typing import Annotated, NamedTuple
 from fastapi import Depends, Header
 from starlette.requests import Request
 
+from service.api.answered import Answered
 from service.api.context import RequestContext, context_of
-from service.api.pipeline import Answered
 from service.api.services import Services
-from service.api.uploads import Upload
 from service.card import TaskName
 from service.errors import BadParameterError, ServiceError
 from service.experiments.tokens import Prediction, Target, new_id
@@ -67,30 +65,21 @@ def route(services: Services, task: TaskName, model: str | None, variant: str | 
     return Routed(found.handle, laboratory.trial(found))
 
 
-async def signed(
+def signed(
     services: Services,
     routed: Routed,
-    uploads: Sequence[Upload],
     answers: Sequence[Answered | ServiceError],
     context: RequestContext,
     fx_px: float | None = None,
 ) -> list[Answered | ServiceError]:
     """Adds to each answer its feedback token, and the experiment and arm that it belongs to."""
-    if len(answers) == 1 and routed.trial is None and not routed.handle.task.measured_again:  # nearly always
-        answer = answers[0]
-        return [_signed(services, None, None, answer, context, None, None) if isinstance(answer, Answered) else answer]
     # Matched by outcome, not by position: an image may have been run and recorded although its answer failed.
     seen = {id(each.outcome): each for each in routed.trial.seen} if routed.trial is not None else {}
-    pictures: list[str | None] = [None] * len(uploads)
-    if routed.handle.task.measured_again:  # hashing megabytes would block the event loop
-        pictures = await services.pipeline.answer(
-            routed.handle, len(uploads), lambda: [picture_digest(upload.data) for upload in uploads]
-        )
     return [
-        _signed(services, routed.trial, seen.get(id(answer.outcome)), answer, context, picture, fx_px)
+        _signed(services, routed.trial, seen.get(id(answer.outcome)), answer, context, fx_px)
         if isinstance(answer, Answered)
         else answer
-        for picture, answer in zip(pictures, answers, strict=True)
+        for answer in answers
     ]
 
 
@@ -100,7 +89,6 @@ def _signed(
     seen: Seen | None,
     answer: Answered,
     context: RequestContext,
-    picture: str | None,
     fx_px: float | None,
 ) -> Answered:
     card, task, result = answer.handle.card, answer.handle.task, answer.result
@@ -118,7 +106,7 @@ def _signed(
         task=card.task,
         target=Target(card.name, card.version, answer.handle.variant),
         classes=_classes(result) if isinstance(result, ClassifyResult) else (),
-        picture=picture,
+        picture=answer.picture,
         fx_px=fx_px,
         experiment=experiment,
         other=other,
@@ -136,8 +124,3 @@ def _classes(result: ClassifyResult) -> tuple[int, ...]:
     if len(result.predictions) >= 5:
         return tuple([item.index for item in result.predictions[:5]])
     return CLASSIFY.best(result.probabilities)
-
-
-def picture_digest(data: bytes) -> str:
-    """A digest that identifies an upload without storing it."""
-    return hashlib.sha256(data).hexdigest()[:32]

@@ -12,16 +12,15 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
+from service.api.answered import Answered, Job
 from service.api.context import context_of
-from service.api.experimenting import picture_digest
 from service.api.feedback_form import DEPTH_FORM, DepthForm, read_depth_form, read_truth
 from service.api.findings import refuse_unknown
 from service.api.json_request import json_request, read_document
 from service.api.openapi import problem_responses
-from service.api.pipeline import Answered, Job
 from service.api.presence import while_connected
 from service.api.services import DeadlineOf, Services, ServicesOf
-from service.api.uploads import Upload
+from service.api.uploads import Upload, picture_digest
 from service.api.wire import json_response
 from service.card import Card, TaskName
 from service.errors import (
@@ -168,7 +167,7 @@ async def _scores(
         options = DepthOptions(fx_px=prediction.fx_px)
         job = Job(options, deadline, context_of(request), begun=time.perf_counter())
         answer = await services.pipeline.predict(form.picture, handle, job)
-        scores.append(await services.pipeline.answer(handle, 1, _score, answer, form.truth))
+        scores.append(await services.pipeline.answer(handle, deadline, _score, answer, form.truth))
     return scores
 
 

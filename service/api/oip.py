@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from service.api import triton_extensions
+from service.api.answered import Job
 from service.api.context import REQUEST_ID_HEADER, context_of, request_id_from
 from service.api.findings import refuse_unknown
 from service.api.inflate import inflate
@@ -22,7 +23,6 @@ from service.api.oip_answer import TensorKind, Wish, encode, inputs_of, outputs_
 from service.api.oip_request import HEADER_LENGTH, Parsed, check_parameters, images, parse
 from service.api.openapi import oip_responses
 from service.api.ops import readiness
-from service.api.pipeline import Job
 from service.api.presence import while_connected
 from service.api.services import DeadlineOf, Services, ServicesOf
 from service.api.uploads import Upload, read_body
@@ -211,10 +211,17 @@ def _described(kind: TensorKind) -> TensorMetadata:
 async def _infer(request: Request, services: Services, deadline: Deadline, model: str) -> Response:
     entry = services.registry.find(model)  # report an unknown model before reading its picture
     body = await read_body(request, deadline)
+    return await while_connected(request, _answer(request, services, deadline, model, entry, body))
+
+
+async def _answer(
+    request: Request, services: Services, deadline: Deadline, model: str, entry: Entry, body: bytes
+) -> Response:
     context, headers, settings = context_of(request), request.headers, services.settings
     with context.stage("parse"):
         parsed = await services.pipeline.parse(
             _any_handle(entry),
+            deadline,
             _parse,
             body,
             headers.get("content-encoding", ""),
@@ -225,15 +232,16 @@ async def _infer(request: Request, services: Services, deadline: Deadline, model
         context.request_id = parsed.document.id  # the protocol's own id, where it can be one of ours
     deadline = _deadline(parsed, deadline)
     handle = services.registry.resolve_model(model, _variant(parsed))
-    pictures, wanted = await services.pipeline.parse(
-        handle, _inputs, parsed, handle.card, settings.max_images_per_request
-    )
+    with context.stage("parse"):
+        pictures, wanted = await services.pipeline.parse(
+            handle, deadline, _inputs, parsed, handle.card, settings.max_images_per_request
+        )
     job = Job(None, deadline, context, begun=time.perf_counter())
 
     def answer(rows: list[npt.NDArray[np.float32]]) -> tuple[bytes, int | None]:
         return encode(_document(parsed, handle), tensors(handle.card, rows, wanted))
 
-    made, length = await while_connected(request, services.pipeline.infer(pictures, handle, job, answer))
+    made, length = await services.pipeline.infer(pictures, handle, job, answer)
     if length is None:
         return Response(made, headers=network_headers(handle), media_type="application/json")
     sizes = {"inference-header-content-length": str(length)}

@@ -1,20 +1,21 @@
 """`POST /classify` and `POST /depth`."""
 
 import time
-from functools import lru_cache
-from typing import Annotated, Literal
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Annotated, Literal, NamedTuple
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import Response, StreamingResponse
 
+from service.api.answered import Answered, Job, only
 from service.api.context import RequestContext, context_of
 from service.api.direct import DirectRoute
 from service.api.experimenting import Routed, SubjectOf, route, signed
 from service.api.findings import PLAIN_DIGITS, refuse_repeated
 from service.api.negotiation import best_media_type
 from service.api.openapi import problem_responses
-from service.api.pipeline import Answered, Job
 from service.api.presence import while_connected
 from service.api.services import DeadlineOf, Services, ServicesOf
 from service.api.uploads import Uploads, read_uploads, request_body
@@ -32,7 +33,7 @@ from service.errors import BadParameterError, ServiceError
 from service.scheduler import Deadline
 from service.schemas import ClassifyAnswer, ClassifyList, DepthAnswer, DepthList, Problem
 from service.tasks import ClassifyOptions, ColorOptions, DepthOptions, DepthResult, encode_depth
-from service.tasks.depth_formats import DepthFormat
+from service.tasks.depth_formats import DepthFormat, EncodedDepth, json_values
 from service.tasks.focal import FX_RANGE_PX
 from service.tasks.point_cloud import interpolated_cloud
 
@@ -153,10 +154,10 @@ async def classify(
     routed = route(services, "classify", query.model, query.variant, subject)
     uploads = await read_uploads(request, deadline, max_images=services.settings.max_images_per_request)
     context = context_of(request)
-    answers = await _answers(request, services, uploads, routed, query.options(services), deadline)
-    answers = await signed(services, routed, uploads.images, answers, context)
+    job = _job(query.options(services), deadline, context, routed)
+    answers = signed(services, routed, await _answers(request, services, uploads, routed, job), context)
     if not uploads.several:
-        answer = _only(answers)
+        answer = only(answers)
         return JsonAnswer(classify_body(answer, context), answer)
     results = [
         classify_answer(answer, context) if isinstance(answer, Answered) else _problem(answer, services, context)
@@ -204,21 +205,18 @@ async def depth(
         )
     _check_fits(query, form, several=uploads.several)
     context = context_of(request)
-    answers = await _answers(request, services, uploads, routed, options, deadline)
-    answers = await signed(services, routed, uploads.images, answers, context, query.fx)
+    job = _job(options, deadline, context, routed, _encoder(query, form))
+    answers = signed(services, routed, await _answers(request, services, uploads, routed, job), context, query.fx)
     if uploads.several:
         results = [
             depth_answer(answer, context) if isinstance(answer, Answered) else _problem(answer, services, context)
             for answer in answers
         ]
         return json_response(DepthList(request_id=context.request_id, count=len(results), results=results))
-    answer = _only(answers)
-    if form != "json":
-        return await services.pipeline.answer(answer.handle, 1, _depth_file, answer, form, query.colors())
-    if query.values:
-        text = await services.pipeline.answer(answer.handle, 1, depth_json, answer, context, values=True)
-    else:
-        text = depth_json(answer, context, values=False)
+    answer = only(answers)
+    if isinstance(answer.encoded, _File):
+        return _depth_file(answer, answer.encoded)
+    text = depth_json(answer, context, answer.encoded)
     return Response(text, headers=run_headers(answer), media_type="application/json")
 
 
@@ -228,19 +226,21 @@ def _options(top_k: int, min_probability: float) -> ClassifyOptions:
     return ClassifyOptions(top_k=top_k, min_probability=min_probability)
 
 
+def _job(
+    options: object,
+    deadline: Deadline,
+    context: RequestContext,
+    routed: Routed,
+    encode: Callable[[DepthResult], object] | None = None,
+) -> Job:
+    return Job(options, deadline, context, time.perf_counter(), routed.trial, signed=True, encode=encode)
+
+
 async def _answers(
-    request: Request, services: Services, uploads: Uploads, routed: Routed, options: object, deadline: Deadline
+    request: Request, services: Services, uploads: Uploads, routed: Routed, job: Job
 ) -> list[Answered | ServiceError]:
-    job = Job(options, deadline, context_of(request), begun=time.perf_counter(), trial=routed.trial)
+    """The answers. Nothing is waited for after them, so they alone are given up when the client disconnects."""
     return await while_connected(request, services.pipeline.predict_all(uploads.images, routed.handle, job))
-
-
-def _only(answers: list[Answered | ServiceError]) -> Answered:
-    """The answer to a lone image; raises what was wrong with it."""
-    answer = answers[0]
-    if isinstance(answer, ServiceError):
-        raise answer
-    return answer
 
 
 def _problem(error: ServiceError, services: Services, context: RequestContext) -> Problem:
@@ -274,19 +274,41 @@ def _check_fits(query: DepthQuery, form: str, *, several: bool) -> None:
         raise interpolated_cloud()
 
 
-def _depth_file(answer: Answered, form: DepthFormat, colors: ColorOptions) -> Response:
-    """The map as a file, with what ran and what it shows in the headers. Takes milliseconds: called in a thread."""
-    result: DepthResult = answer.result
+class _File(NamedTuple):
+    """An encoded map; its bytes if it is small enough to be sent at once."""
+
+    encoded: EncodedDepth
+    body: bytes | None
+
+
+def _encoder(query: DepthQuery, form: Literal["json"] | DepthFormat) -> Callable[[DepthResult], _File | bytes] | None:
+    """What takes milliseconds to make of a map, if anything: called in the thread that makes the map."""
+    if form == "json":
+        return _values if query.values else None
+    return partial(_file, form=form, colors=query.colors())
+
+
+def _values(result: DepthResult) -> bytes:
+    return json_values(result).encode()
+
+
+def _file(result: DepthResult, *, form: DepthFormat, colors: ColorOptions) -> _File:
     encoded = encode_depth(result, form, colors)
+    return _File(encoded, encoded.body if encoded.length <= _AT_ONCE_BYTES else None)
+
+
+def _depth_file(answer: Answered, file: _File) -> Response:
+    """The map as a file, with what ran and what it shows in the headers."""
+    encoded = file.encoded
     headers = {
         **run_headers(answer),
-        **depth_headers(result),
+        **depth_headers(answer.result),
         "content-disposition": f'inline; filename="depth{encoded.suffix}"',
     }
     if encoded.near_m is not None and encoded.far_m is not None:
         headers["x-bireal-color-range-m"] = f"near={encoded.near_m:.3f}, far={encoded.far_m:.3f}"
-    if encoded.length <= _AT_ONCE_BYTES:
-        return Response(encoded.body, headers=headers, media_type=encoded.media_type)
+    if file.body is not None:
+        return Response(file.body, headers=headers, media_type=encoded.media_type)
     # Made while it is sent: a client that reads slowly holds a few rows in memory and not the whole map.
     headers["content-length"] = str(encoded.length)
     return StreamingResponse(encoded.chunks, headers=headers, media_type=encoded.media_type)

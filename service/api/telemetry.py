@@ -46,19 +46,29 @@ class _Ran:
 
 
 class Failures:
-    """See `Telemetry.failures`. A class, because a generator would cost more and every request enters one."""
+    """See `Telemetry.failures` and `losses`. A class: a generator would cost more, and every request enters one.
 
-    __slots__ = ("_handle", "_images", "_telemetry")
+    Args:
+        telemetry: Where to count.
+        handle: The network.
+        images: How many images fail if the block raises.
+        answered: Whether they have been counted as answered, and so have their outcome.
+    """
 
-    def __init__(self, telemetry: "Telemetry", handle: Handle, images: int) -> None:
-        self._telemetry, self._handle, self._images = telemetry, handle, images
+    __slots__ = ("_answered", "_handle", "_images", "_telemetry")
+
+    def __init__(self, telemetry: "Telemetry", handle: Handle, images: int, *, answered: bool = False) -> None:
+        self._telemetry, self._handle, self._images, self._answered = telemetry, handle, images, answered
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and (outcome := _outcome_of(error)) is not None:
-            self._telemetry.count(outcome, self._handle, self._images)
+            if self._answered:
+                self._telemetry.lost(outcome, self._handle, self._images)
+            else:
+                self._telemetry.count(outcome, self._handle, self._images)
 
 
 def _outcome_of(error: BaseException) -> RequestOutcome | None:
@@ -126,26 +136,31 @@ class Telemetry:
         """A context manager that counts the images of a request as failed if its block raises."""
         return Failures(self, handle, images)
 
+    def losses(self, handle: Handle, images: int) -> "Failures":
+        """Like `failures`, for images that ran and were counted as answered, whose request is not."""
+        return Failures(self, handle, images, answered=True)
+
     def count(self, outcome: RequestOutcome, handle: Handle, images: int = 1) -> None:
         """Counts images by the outcome of their request."""
         for _ in range(images):
             self._metrics.requests.count_request(outcome, **run_labels(handle))
+        self.lost(outcome, handle, images)
+
+    def lost(self, outcome: RequestOutcome, handle: Handle, images: int) -> None:
+        """Counts images of a request that is refused, late or left by its client, whatever it waited for."""
         if outcome == "rejected":
-            self.refused(handle, images)
+            self._metrics.requests.count_rejected(images, **target_labels(handle))
         elif outcome == "expired":
             self._metrics.requests.count_expired(images, **target_labels(handle))
         elif outcome == "cancelled":
             self._metrics.requests.count_cancelled(images, **target_labels(handle))
 
-    def refused(self, handle: Handle, images: int) -> None:
-        """Counts images of a request that is refused, whichever queue is full: of a network, a thread or the answers.
+    def decoded(self, report: ImageReport) -> None:
+        """Records an upload that was decoded, once, however many networks run on it. May be called in any thread."""
+        self._metrics.requests.count_image(report)
 
-        Called alone, it is for images that had been answered and counted as such.
-        """
-        self._metrics.requests.count_rejected(images, **target_labels(handle))
-
-    def answered(self, handle: Handle, report: ImageReport | None, stages: dict[Stage, float]) -> None:
-        """Records an answered image: its stages, its format if it was a file, and a fallback if there was one."""
+    def answered(self, handle: Handle, stages: dict[Stage, float]) -> None:
+        """Records an answered image: its stages, and a fallback if there was one."""
         ran = self._ran.get(handle.model)
         if ran is None:  # loaded before this observer was attached, or unloaded in the meantime
             self._metrics.requests.answered_by(**run_labels(handle)).answered(stages)
@@ -153,8 +168,6 @@ class Telemetry:
             if ran.answers is None:
                 ran.answers = self._metrics.requests.answered_by(**ran.run)
             ran.answers.answered(stages)
-        if report is not None:
-            self._metrics.requests.count_image(report)
         if handle.fallback is not None:
             card = handle.card
             self._metrics.requests.count_fallback(

@@ -15,21 +15,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
-from service.errors import NotReadyError, OverloadedError
+from service.errors import NotReadyError, OverloadedError, QueueName
+from service.scheduler import FairClock, Share
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 #: The lane of bodies whose parsing belongs to no task.
 SHARED = "shared"
+# Assumed cost of a call before the first one of a lane, seconds: that of decoding a photograph.
+_FIRST_COST_GUESS_S = 0.01
+_ANSWERS = " answers"
+
+
+def answers_of(task: str) -> str:
+    """The lane of a task's answers. Separate, so that a full queue of inputs fails no image that has run."""
+    return task + _ANSWERS
 
 
 @dataclass(slots=True, eq=False)
-class _Lane:
-    """Calls of one task that wait for a thread, and the time that its calls have had."""
+class _Lane(Share):
+    """Calls of one task that wait for a thread, and the task's share of the threads."""
 
+    queue: QueueName
     waiting: "deque[_Call]" = field(default_factory=deque)
-    served_s: float = 0.0  # virtual time of start-time fair queueing, as in service.scheduler
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +51,7 @@ class _Call:
     named: dict[str, Any]
     done: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+    charged_s: float = 0.0  # to its lane when it began
 
 
 #: Through which a thread that waits gets a call: its own, so that the one that was busy last, whose caches are warm, is
@@ -65,7 +75,7 @@ class ThreadPool:
         self._queue_size = queue_size
         self._lock = threading.Lock()  # of all below, which the threads change, too; never held for longer than that
         self._lanes: dict[str, _Lane] = {}
-        self._virtual_s = 0.0
+        self._clock = FairClock()
         self._closed = False
         self._inboxes: list[_Inbox] = [queue.SimpleQueue() for _ in range(threads)]
         self._free = list(self._inboxes)  # the last one in goes out first
@@ -80,7 +90,7 @@ class ThreadPool:
         """Calls a function in a thread.
 
         Args:
-            lane: Whose turn it is: a task's name, or `SHARED`. A bounded set.
+            lane: Whose turn it is: a task's name, `answers_of` it, or `SHARED`. A bounded set.
             call: The function.
             *args: Its arguments.
             **kwargs: Its named arguments.
@@ -103,6 +113,10 @@ class ThreadPool:
         except asyncio.CancelledError:
             self._withdraw([wanted])
             raise
+        finally:
+            # An error's traceback refers to this frame, which must not refer to the error in turn: that would keep the
+            # call's arguments, be they a body of megabytes, until the collector comes.
+            del done, wanted
 
     async def run_many(self, lane: str, calls: Sequence[Callable[[], T]]) -> list[T]:
         """Calls the functions of one request in threads, and returns their results in order.
@@ -124,13 +138,14 @@ class ThreadPool:
             mine = self._lane(lane)
             wanted = [_Call(mine, call, (), {}, loop.create_future(), loop) for call in calls]
             inboxes = self._threads_for(mine, wanted)
-        for inbox, call in zip(inboxes, wanted, strict=False):  # the calls after these wait
-            inbox.put(call)
+        _put(inboxes, wanted)
         try:
-            return list(await asyncio.gather(*(call.done for call in wanted)))
+            return list(await asyncio.gather(*[call.done for call in wanted]))
         except BaseException:
             self._withdraw(wanted)
             raise
+        finally:
+            wanted.clear()  # see `run`
 
     def waiting(self) -> int:
         """Number of calls that wait for a thread, over all lanes."""
@@ -161,7 +176,7 @@ class ThreadPool:
         if self._closed:
             raise _closed()
         if self._free:
-            return self._free.pop()
+            return self._begun(call)
         self._queue(call.lane, [call])
         return None
 
@@ -175,21 +190,35 @@ class ThreadPool:
         at_once = min(len(self._free), len(calls))
         if at_once < len(calls):
             self._queue(lane, calls[at_once:])
-        return [self._free.pop() for _ in range(at_once)]
+        return [self._begun(call) for call in calls[:at_once]]
+
+    def _begun(self, call: _Call) -> _Inbox:
+        """Takes a free thread for a call; called with the lock held.
+
+        Virtual time must advance here, too: a lane that is served alone for hours would otherwise be hours ahead of it,
+        and wait until a lane that begins to flood the threads has caught up.
+        """
+        self._clock.join(call.lane)
+        call.charged_s = self._clock.start(call.lane)
+        return self._free.pop()
 
     def _queue(self, lane: _Lane, calls: Sequence[_Call]) -> None:
         """Lets calls wait, all of them or none; called with the lock held."""
         if lane.waiting and len(lane.waiting) + len(calls) > self._queue_size:
-            raise OverloadedError(self._queue_size)
-        if not lane.waiting:  # idle time earns no credit
-            lane.served_s = max(lane.served_s, self._virtual_s)
+            raise OverloadedError(self._queue_size, self._expected_wait_s(), lane.queue)
+        if not lane.waiting:
+            self._clock.join(lane)
         lane.waiting.extend(calls)
+
+    def _expected_wait_s(self) -> float:
+        """Estimated seconds until all calls that wait now are done, by each lane's average; with the lock held."""
+        return sum(len(lane.waiting) * lane.cost_s for lane in self._lanes.values()) / len(self._threads)
 
     def _lane(self, name: str) -> _Lane:
         """The lane of a name; called with the lock held."""
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = _Lane()
+            lane = self._lanes[name] = _Lane(_queue_of(name), cost_s=_FIRST_COST_GUESS_S)
         return lane
 
     def _withdraw(self, calls: Sequence[_Call]) -> None:
@@ -214,31 +243,48 @@ class ThreadPool:
         wait and gives it up, the more often the loop is spared a second sleep.
         """
         begun = time.perf_counter()
-        result, error = _outcome(call)
-        following = self._next(inbox, call.lane, time.perf_counter() - begun)
+        result, error = _outcome(call.function, call.arguments, call.named)
+        following = self._next(inbox, call, time.perf_counter() - begun)
         try:  # noqa: SIM105  `suppress` would take its time afterwards
             call.loop.call_soon_threadsafe(_settle, call.done, result, error)
         except RuntimeError:  # the loop has ended, and with it everybody who waited
             pass
+        del call, result, error  # an error refers to this frame, as the one that called; see `run`
         return following
 
-    def _next(self, inbox: _Inbox, lane: _Lane, seconds: float) -> _Call | None:
-        """In a thread, after a call of a lane that took so long: the next call; None if it is to wait at its inbox."""
+    def _next(self, inbox: _Inbox, ended: _Call, seconds: float) -> _Call | None:
+        """In a thread, after a call that took so long: the next call; None if it is to wait at its inbox."""
         with self._lock:
-            lane.served_s += seconds
+            self._clock.end(ended.lane, seconds, ended.charged_s)
             lanes = [lane for lane in self._lanes.values() if lane.waiting]
             if not lanes:
                 self._free.append(inbox)
                 return None
             lane = min(lanes, key=lambda each: each.served_s)
-            self._virtual_s = max(self._virtual_s, lane.served_s)
-            return lane.waiting.popleft()
+            call = lane.waiting.popleft()
+            call.charged_s = self._clock.start(lane)
+            return call
 
 
-def _outcome(call: _Call) -> tuple[Any, BaseException | None]:
-    """What a call returns, and what it raises."""
+def _queue_of(lane: str) -> QueueName:
+    """What errors call the queue of a lane."""
+    if lane == SHARED:
+        return "bodies"
+    return "answers" if lane.endswith(_ANSWERS) else "decoding"
+
+
+def _put(inboxes: Sequence[_Inbox], calls: Sequence[_Call]) -> None:
+    """Hands the first calls to threads that were free; those after them wait."""
+    for inbox, call in zip(inboxes, calls, strict=False):
+        inbox.put(call)
+
+
+def _outcome(
+    function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[Any, BaseException | None]:
+    """What a call returns, and what it raises. Without the `_Call`, whose future the error will be in; see `run`."""
     try:
-        return call.function(*call.arguments, **call.named), None
+        return function(*arguments, **named), None
     except BaseException as failure:  # noqa: BLE001  the caller gets it, whatever it is, and the thread lives on
         # An exit must not travel through a future into the event loop and end that; StopIteration cannot.
         passed_on = isinstance(failure, Exception) and not isinstance(failure, StopIteration)

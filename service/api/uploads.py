@@ -4,6 +4,7 @@ Nothing is ever written to disk: parts stay in memory, bounded by the limit on b
 """
 
 import asyncio
+import hashlib
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from functools import partial
@@ -55,6 +56,11 @@ class Uploads(NamedTuple):
 
     images: Sequence[Upload]
     several: bool
+
+
+def picture_digest(data: bytes) -> str:
+    """A digest that identifies an upload without storing it."""
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 async def read_uploads(request: Request, deadline: Deadline, *, max_images: int) -> Uploads:

@@ -6,8 +6,9 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.responses import Response
 
+from service.api.answered import Answered
 from service.api.context import RequestContext
-from service.api.pipeline import Answered, Side
+from service.api.pipeline import Side
 from service.imaging import ImageReport
 from service.registry import Handle
 from service.schemas import (
@@ -29,7 +30,6 @@ from service.schemas import (
 )
 from service.tasks import ClassifyResult, DepthResult, depth_agreement
 from service.tasks.depth import Box, region_box
-from service.tasks.depth_formats import json_values
 
 
 def classify_answer(answer: Answered, context: RequestContext) -> ClassifyAnswer:
@@ -150,19 +150,21 @@ def depth_answer(answer: Answered, context: RequestContext) -> DepthAnswer:
     )
 
 
-def depth_json(answer: Answered, context: RequestContext, *, values: bool) -> str:
-    """`depth_answer` as JSON. With `values`, the map is inserted as text: as objects it would take ten times as much.
+def depth_json(answer: Answered, context: RequestContext, values: bytes | None = None) -> bytes:
+    """`depth_answer` as JSON.
 
-    Raises:
-        BadParameterError: The map is too large for JSON.
+    Args:
+        answer: The answer.
+        context: The request's context.
+        values: The map, if it is to be part of it, as JSON: as objects it would take ten times as much memory.
     """
-    text = depth_answer(answer, context).model_dump_json()
-    if not values:
+    text = depth_answer(answer, context).model_dump_json().encode()
+    if values is None:
         return text
-    empty = '"depth_m":null}'
+    empty = b'"depth_m":null}'
     if not text.endswith(empty):
         raise AssertionError("DepthAnswer.depth_m is not the last member")
-    return f'{text.removesuffix(empty)}"depth_m":{json_values(answer.result)}}}'
+    return b"".join((text.removesuffix(empty), b'"depth_m":', values, b"}"))
 
 
 def depth_headers(result: DepthResult) -> dict[str, str]:

@@ -10,8 +10,9 @@ from typing import Any, Self, TypeVar
 
 from prometheus_client import CollectorRegistry
 
+from service.api.answered import Answered, Job
 from service.api.context import RequestContext, request_id_from
-from service.api.pipeline import Answered, Job, Pipeline, Side
+from service.api.pipeline import Pipeline, Side
 from service.api.telemetry import Telemetry
 from service.api.threads import ThreadPool
 from service.api.uploads import Upload

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from tqdm import tqdm
 
+from service.api.answered import Answered
 from service.api.context import RequestContext, request_id_from
-from service.api.pipeline import Answered
 from service.api.wire import classify_answer, depth_answer
 from service.card import TaskName
 from service.cli import remote

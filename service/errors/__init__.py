@@ -33,6 +33,7 @@ from service.errors.state import (
     NotReadyError,
     OpUnavailableError,
     OverloadedError,
+    QueueName,
     SettingsError,
 )
 from service.errors.tensors import BadTensorError
@@ -79,6 +80,7 @@ __all__ = [
     "NotReadyError",
     "OpUnavailableError",
     "OverloadedError",
+    "QueueName",
     "ServiceError",
     "SettingsError",
     "TooManyImagesError",

@@ -1,27 +1,40 @@
 """Errors of the service itself: its load, its models, its settings."""
 
+from typing import Literal
+
 from service.errors.base import ServiceError
+
+#: The queues of the service: images before a network, images before decoding, bodies under `/v2`, answers to encode.
+QueueName = Literal["network", "decoding", "bodies", "answers"]
+
+_QUEUES: dict[QueueName, str] = {
+    "network": "The queue of the network is full: at most {} images may wait.",
+    "decoding": "The queue of the decoding threads is full: at most {} images of a task may wait to be decoded.",
+    "bodies": "The queue of the decoding threads is full: at most {} request bodies may wait to be read.",
+    "answers": "The queue of the decoding threads is full: at most {} answers of a task may wait to be made.",
+}
 
 
 class OverloadedError(ServiceError):
-    """429: the queue is full.
+    """429: a queue is full.
 
     Args:
-        queue_size: The queue's limit, images.
+        queue_size: The queue's limit.
         retry_after_s: Seconds after which to try again; sent as `Retry-After`, rounded up to whole seconds.
+        queue: Which queue.
     """
 
     status = 429
     code = "overloaded"
     title = "The service has more requests than it can handle."
 
-    def __init__(self, queue_size: int, retry_after_s: float = 1.0) -> None:
+    def __init__(self, queue_size: int, retry_after_s: float, queue: QueueName) -> None:
         seconds = max(1, -int(-retry_after_s // 1))
         super().__init__(
-            f"The queue is full: at most {queue_size} images may wait.",
+            _QUEUES[queue].format(queue_size),
             remedy=f"Try again in {seconds} s, and back off if it happens again.",
             headers={"Retry-After": str(seconds)},
-            extensions={"queue_size": queue_size, "retry_after_s": seconds},
+            extensions={"queue": queue, "queue_size": queue_size, "retry_after_s": seconds},
         )
 
 

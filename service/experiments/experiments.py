@@ -45,7 +45,7 @@ class Route:
     subject: str | None = None
 
     def sampled(self) -> bool:
-        """Draws whether the other arm runs on an image."""
+        """Draws whether the other arm runs too: on an image (`shadow`), or on all images of a request (`paired`)."""
         return self.other is not None and random.random() < self.declaration.sample  # noqa: S311  not a secret
 
 

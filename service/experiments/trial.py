@@ -4,12 +4,10 @@ A trial takes the scheduler's place between the pipeline and the networks: it ta
 the arm that answers. The arms are compared by their networks' outputs, before these are turned into answers.
 """
 
-import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from service.background import Background
 from service.errors import ServiceError
@@ -21,8 +19,6 @@ from service.metrics import ExperimentMetrics
 from service.registry import Handle
 from service.scheduler import Deadline, Image, Outcome, Runnable, Scheduler
 from service.tasks import TASKS
-
-T = TypeVar("T")
 
 # Share of the requests with too little time for both arms that run both anyway, the candidate second. Otherwise, the
 # service would never notice that the candidate has become faster.
@@ -78,18 +74,12 @@ class Trial:
         """Like `Scheduler.submit_many` for the arm that answers; in `paired` mode, the other arm runs too."""
         declaration = self.route.declaration
         paired = declaration.mode == "paired"
-        with_other = [self.route.sampled() for _ in images]
+        # Pairs are drawn for all images of a request, so that both arms run under the same load.
+        with_other = [self.route.sampled()] * len(images) if paired else [self.route.sampled() for _ in images]
         both = paired and any(with_other)
         hurry = both and deadline is not None and not self._has_time_for_both(target, len(images), deadline)
-        if hurry and random.random() >= _RUN_BOTH_ANYWAY:  # noqa: S311  not a secret
-            both, with_other = False, [False] * len(images)
-        if both:
-            self.seen = await _all(
-                self._run_both(target, image, deadline, hurry=hurry)
-                if sampled
-                else self._run_alone(target, image, deadline)
-                for image, sampled in zip(images, with_other, strict=True)
-            )
+        if both and (not hurry or random.random() < _RUN_BOTH_ANYWAY):  # noqa: S311  not a secret
+            self.seen = await self._run_both(target, images, deadline, hurry=hurry)
         else:
             outcomes = await self._scheduler.submit_many(target, images, deadline)
             self.seen = [Seen(new_id(), outcome) for outcome in outcomes]
@@ -107,46 +97,56 @@ class Trial:
         other = self.route.other
         return None if other is None else Target(other.card.name, other.card.version, other.variant)
 
-    async def _run_alone(self, target: Runnable, image: Image, deadline: Deadline | None) -> Seen:
-        return Seen(new_id(), await self._scheduler.submit(target, image, deadline))
-
     def _has_time_for_both(self, target: Runnable, images: int, deadline: Deadline) -> bool:
         """Whether the runs of both arms are expected to take at most half of the remaining time."""
         assert self.route.other is not None
         costs_s = (self._scheduler.cost_s(target) or 0.0) + (self._scheduler.cost_s(self.route.other.model) or 0.0)
         return images * costs_s + 2 * self._scheduler.expected_wait_s() <= deadline.remaining_s / 2
 
-    async def _run_both(self, target: Runnable, image: Image, deadline: Deadline | None, *, hurry: bool) -> Seen:
-        """Runs both arms one after the other in random order, so that neither always finds warm caches.
+    async def _run_both(
+        self, target: Runnable, images: Sequence[Image], deadline: Deadline | None, *, hurry: bool
+    ) -> list[Seen]:
+        """Runs all images on one arm, then on the other, in random order, so that neither always finds warm caches.
 
-        If time is short, or its cost is not known yet, the arm that does not answer runs second, because its run could
+        Each arm gets all images at once: the queue admits all of them or none, and more than it holds where nothing
+        waits, as it does without an experiment.
+
+        If time is short, or its cost is not known yet, the arm that does not answer runs second, because its runs could
         occupy the only worker.
         """
         other = self.route.other
         assert other is not None
-        other_run: Outcome | None = None
         first = random.random() < 0.5  # noqa: S311  not a secret
         if first and not hurry and self._scheduler.cost_s(other.model) is not None:
-            other_run = await self._run_other(other, image, deadline)
-            outcome = await self._scheduler.submit(target, image, deadline)
+            self._scheduler.check_room(target, len(images))  # nothing runs for a request that is refused
+            other_runs = await self._run_other(other, images, deadline)
+            outcomes = await self._scheduler.submit_many(target, images, deadline)
         else:
-            outcome = await self._scheduler.submit(target, image, deadline)
-            other_run = await self._run_other(other, image, deadline)
-        return Seen(new_id(), outcome, other_run, () if other_run is None else other.task.best(other_run.output))
+            outcomes = await self._scheduler.submit_many(target, images, deadline)
+            other_runs = await self._run_other(other, images, deadline)
+        if other_runs is None:
+            return [Seen(new_id(), outcome) for outcome in outcomes]
+        return [
+            Seen(new_id(), outcome, other_run, other.task.best(other_run.output))
+            for outcome, other_run in zip(outcomes, other_runs, strict=True)
+        ]
 
-    async def _run_other(self, other: Handle, image: Image, deadline: Deadline | None) -> Outcome | None:
+    async def _run_other(
+        self, other: Handle, images: Sequence[Image], deadline: Deadline | None
+    ) -> list[Outcome] | None:
         """Runs the arm that does not answer; its errors do not affect the client's answer.
 
-        It gets half of the remaining time. The rest is for the run of the arm that answers, or for its response.
+        It gets half of the remaining time. The rest is for the runs of the arm that answers, or for its response.
         """
         if deadline is not None:
             deadline = deadline._replace(at=deadline.at - deadline.remaining_s / 2)
         try:
-            outcome = await self._scheduler.submit(other.model, image, deadline)
+            outcomes = await self._scheduler.submit_many(other.model, images, deadline)
         except ServiceError:
             return None
-        self._notify_watch(other, image, outcome)
-        return outcome
+        for image, outcome in zip(images, outcomes, strict=True):
+            self._notify_watch(other, image, outcome)
+        return outcomes
 
     def _notify_watch(self, other: Handle, image: Image, outcome: Outcome) -> None:
         if self._watch is not None:
@@ -202,16 +202,3 @@ class Trial:
                 candidate_class=candidate_class,
             )
         )
-
-
-async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of coroutines that run side by side, in order. If one raises, the others are cancelled.
-
-    `asyncio.gather` would leave them in the queue, to be run for a request that has failed.
-    """
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in work]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in tasks]

@@ -96,7 +96,7 @@ class RequestMetrics:
         self._problems = metrics.counter("bireal_problems_total", "Error responses, by their code.", ("code",))
         self._images = metrics.counter(
             "bireal_images_total",
-            "Images decoded, by format and by whether they had to be converted to 8-bit RGB.",
+            "Uploaded images decoded, once each, by format and by whether they had to be converted to 8-bit RGB.",
             ("format", "converted"),
         )
         self._comparisons = metrics.counter(

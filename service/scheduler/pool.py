@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from service.errors import BadOutputError, NotReadyError, OverloadedError
 from service.scheduler.deadline import Deadline
+from service.scheduler.fair import FairClock
 from service.scheduler.work import (
     FIRST_COST_GUESS_S,
     Image,
@@ -48,7 +49,6 @@ log = logging.getLogger(__name__)
 # Longer runs are handed to a worker, because the calling thread has other work. The limit is the time to decode a
 # photograph, for which that thread may be blocked anyway.
 _SHORT_S = 0.010
-_COST_SMOOTHING = 0.2  # weight of the newest run in the moving average of a lane's cost
 
 
 class Scheduler:
@@ -71,7 +71,7 @@ class Scheduler:
         self._lanes: dict[Runnable, Lane] = {}
         self._forgotten: weakref.WeakSet[Runnable] = weakref.WeakSet()
         self._numbers = itertools.count()
-        self._virtual_s = 0.0
+        self._clock = FairClock()
         self._waiting = 0
         self._busy = 0  # number of runs in progress in any thread; at most `workers`
         self._closing = False
@@ -106,6 +106,8 @@ class Scheduler:
             NotReadyError: the scheduler is closing.
             Exception: any exception of the run itself.
         """
+        if not images:  # else an unloaded network would get a lane again, which nothing ever removes
+            return []
         jobs = self._enqueue(target, images, deadline)
         try:
             async with nullcontext() if deadline is None else deadline.enforced():
@@ -138,7 +140,7 @@ class Scheduler:
             lane = self._lanes.get(target)
             if self._waiting or self._busy >= self.workers or self._closing or lane is None or lane.cost_s > _SHORT_S:
                 return None
-            lane.served_s = max(lane.served_s, self._virtual_s)
+            self._clock.join(lane)
             charged_s = self._start(lane, 1)
         started = time.monotonic()
         try:
@@ -162,16 +164,12 @@ class Scheduler:
         """Moving average of the seconds that a run takes per image; None before the first run."""
         with self._changed:  # read both values of the same run
             lane = self._lanes.get(target)
-            if lane is None or not lane.runs:
-                return None
-            cost_s, runs = lane.cost_s, lane.runs
-        guessed = (1 - _COST_SMOOTHING) ** runs  # remaining weight of the average's initial guess
-        return (cost_s - guessed * FIRST_COST_GUESS_S) / (1 - guessed)
+            return None if lane is None else lane.measured_cost_s(FIRST_COST_GUESS_S)
 
-    def check_room(self, target: Runnable) -> None:
-        """Raises `OverloadedError` if the target's queue is full. Called early, to reject images before decoding."""
+    def check_room(self, target: Runnable, images: int) -> None:
+        """Raises `OverloadedError` if `submit_many` would. Called early, to refuse a request before it is decoded."""
         lane = self._lanes.get(target)
-        if lane is not None and len(lane.jobs) >= self.queue_size:  # a snapshot: `submit` checks again under the lock
+        if lane is not None and self._is_full(lane, images):  # a snapshot: `submit` checks again under the lock
             raise self._overloaded()
 
     def forget(self, target: Runnable) -> None:
@@ -214,12 +212,11 @@ class Scheduler:
                 raise NotReadyError("The server is shutting down and takes no new images.")
             lane = self._lanes.get(target)
             if lane is None:
-                lane = self._lanes[target] = Lane(target)
-            # An empty lane admits a request with more images than the queue holds, which could never run otherwise.
-            full = bool(lane.jobs) and len(lane.jobs) + len(jobs) > self.queue_size
+                lane = self._lanes[target] = Lane(target, cost_s=FIRST_COST_GUESS_S)
+            full = self._is_full(lane, len(jobs))
             if not full:
                 if not lane.jobs:  # an idle lane must not accumulate credit
-                    lane.served_s = max(lane.served_s, self._virtual_s)
+                    self._clock.join(lane)
                 lane.jobs.update((job.number, job) for job in jobs)
                 self._waiting += len(jobs)
                 self._changed.notify(len(jobs))
@@ -227,8 +224,15 @@ class Scheduler:
             raise self._overloaded()
         return jobs
 
+    def _is_full(self, lane: Lane, images: int) -> bool:
+        """Whether a lane has no room for the images of a request.
+
+        An empty lane admits a request with more images than the queue holds, which could never run otherwise.
+        """
+        return bool(lane.jobs) and len(lane.jobs) + images > self.queue_size
+
     def _overloaded(self) -> OverloadedError:
-        return OverloadedError(self.queue_size, retry_after_s=self.expected_wait_s())
+        return OverloadedError(self.queue_size, self.expected_wait_s(), "network")
 
     def _withdraw(self, target: Runnable, jobs: Sequence[Job]) -> None:
         """Removes jobs that still wait from the queue; those that a worker has started are left to it."""
@@ -294,11 +298,8 @@ class Scheduler:
         Returns:
             The seconds charged to the lane.
         """
-        self._virtual_s = max(self._virtual_s, lane.served_s)
-        # Charge the estimated cost in advance, so that several workers do not all pick this lane; `_ended` corrects it.
-        lane.served_s += lane.cost_s * images
         self._busy += bool(images)
-        return lane.cost_s * images
+        return self._clock.start(lane, images)
 
     def _ended(self, lane: Lane, images: int, seconds: float, charged_s: float) -> None:
         """Replaces the charge of `_start` by the measured time of a run that has ended."""
@@ -308,9 +309,7 @@ class Scheduler:
                 self._changed.notify()
             elif self._closing:
                 self._changed.notify_all()
-            lane.served_s += seconds - charged_s
-            lane.cost_s += _COST_SMOOTHING * (seconds / images - lane.cost_s)
-            lane.runs += 1
+            self._clock.end(lane, seconds, charged_s, images)
 
     def _notify(self, target: Runnable, size: int) -> None:
         """Notifies the observer of a run; its exceptions are logged, so that they do not end the worker."""

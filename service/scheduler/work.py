@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.scheduler.deadline import Deadline
+from service.scheduler.fair import Share
 
 Image = npt.NDArray[np.uint8]  # [H,W,3]
 Output = npt.NDArray[Any]  # one row of a model's output: [classes] or [H,W]
@@ -72,11 +73,8 @@ class Job:
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
-    """The waiting jobs of one target, and the target's cost so far."""
+class Lane(Share):
+    """The waiting jobs of one target, and the target's share of the workers."""
 
     target: Runnable
     jobs: dict[int, Job] = field(default_factory=dict)  # insertion-ordered: a queue with O(1) removal anywhere
-    served_s: float = 0.0  # virtual time of start-time fair queueing
-    cost_s: float = FIRST_COST_GUESS_S  # moving average of run seconds per image
-    runs: int = 0  # number of runs in that average

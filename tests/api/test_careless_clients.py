@@ -239,5 +239,5 @@ async def test_when_to_come_back(anyio_backend, tmp_path):
         for response in (await client.get("/readyz"), await client.post("/classify", content=PICTURE)):
             assert response.status_code == 503
             assert int(response.headers["retry-after"]) >= 1
-    for error in (NotReadyError("x"), FeedbackStoreError("x"), OverloadedError(1)):
+    for error in (NotReadyError("x"), FeedbackStoreError("x"), OverloadedError(1, 0.0, "network")):
         assert int(error.headers["Retry-After"]) >= 1

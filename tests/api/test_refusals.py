@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.api.threads import SHARED
+from service.api.threads import SHARED, answers_of
 from service.errors import OverloadedError
 from tests.api.conftest import metric, running, until
 from tests.pictures import encode, photo
@@ -53,7 +53,7 @@ def refuse(service, monkeypatch):
     def arrange(lane: str, condition: Callable[[object], bool] = lambda call: True) -> None:
         async def full(name, call, *args, **kwargs):
             if name == lane and condition(call):
-                raise OverloadedError(2)
+                raise OverloadedError(2, 1.0, "decoding")
             return await run(name, call, *args, **kwargs)
 
         monkeypatch.setattr(pool, "run", full)
@@ -148,17 +148,39 @@ async def test_nor_do_they_cost_feedback_on_a_depth_map(service, refuse):
 
 @pytest.mark.parametrize("path", ["/depth?format=png16", "/depth?values=true", "/depth"])
 async def test_an_answer_that_cannot_be_made_is_counted_as_refused(service, refuse, path):
-    made = {"_depth_file", "depth_json", "<lambda>"}  # the last one computes the digest of the upload
-    refuse("depth answers", lambda call: getattr(call, "__name__", "") in made)
+    refuse(answers_of("depth"))
     answer = await service.post(path, content=PICTURE)
     assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
     assert refused(service, "depth") == 1
-    assert (images(service, "ok", "depth"), images(service, "rejected", "depth")) == (1, 0), "an image has one outcome"
+    assert (images(service, "ok", "depth"), images(service, "rejected", "depth")) == (0, 1), "an image has one outcome"
+
+
+@pytest.mark.parametrize("query", ["", "&format=error_map"])
+async def test_a_comparison_of_images_that_ran_is_counted_as_refused(service, refuse, query):
+    refuse(answers_of("depth"), lambda call: call.__name__ == "_compared")
+    answer = await service.post(f"/compare/depth?a=full&b=full{query}", content=PICTURE)
+    assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
+    assert refused(service, "depth") == 1
+    assert (images(service, "ok", "depth"), images(service, "rejected", "depth")) == (2, 0), "an image has one outcome"
+
+
+@pytest.mark.parametrize("query", ["?format=png16", "?values=true", ""])
+async def test_an_answer_waits_for_a_thread_once(service, monkeypatch, query):
+    pool, lanes = service.app.state.services.pipeline._pool, []
+    run = pool.run
+
+    async def noted(lane, *args):
+        lanes.append(lane)
+        return await run(lane, *args)
+
+    monkeypatch.setattr(pool, "run", noted)
+    assert (await service.post(f"/depth{query}", content=PICTURE)).status_code == 200
+    assert lanes == ["depth", answers_of("depth")]
 
 
 async def test_images_of_a_request_that_is_refused_at_its_end(service, refuse):
     finished = []
-    refuse("depth answers", lambda call: finished.append(call) or len(finished) == 2)
+    refuse(answers_of("depth"), lambda call: finished.append(call) or len(finished) == 2)
     answer = await service.post("/depth", files=files(3))
     assert answer.status_code == 429
     assert refused(service, "depth") == 3

@@ -5,10 +5,11 @@ import gc
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
-from service.api.threads import ThreadPool
+from service.api.threads import SHARED, ThreadPool, answers_of
 from service.errors import NotReadyError, OverloadedError
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +27,19 @@ def gate():
     opened = threading.Event()
     yield opened
     opened.set()
+
+
+@pytest.fixture
+def spend(monkeypatch):
+    """A call that takes so many seconds by the pool's clock, and none by ours."""
+    now = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: now[0], monotonic=time.monotonic)
+    monkeypatch.setattr("service.api.threads.time", clock)
+
+    def call(seconds: float) -> None:
+        now[0] += seconds
+
+    return call
 
 
 async def started(*calls) -> list[asyncio.Task]:
@@ -64,6 +78,53 @@ async def test_the_lane_that_had_less_time_goes_first(pool, gate):
     gate.set()
     await asyncio.gather(*first, *slow, *fast)
     assert order[:5].count("classify") == 4, order  # the depth calls came first, and one of them may go in between
+
+
+async def test_a_lane_that_was_served_alone_for_long_does_not_wait_for_a_flood_to_catch_up(pool, gate, spend):
+    order: list[str] = []
+
+    def work(name: str) -> None:
+        spend(1.0)
+        order.append(name)
+
+    for _ in range(200):
+        await pool.run("classify", work, "alone")
+    order.clear()
+    first = await started(pool.run("depth", gate.wait, 5))
+    flood = await started(pool.run_many("depth", [lambda: work("depth")] * 40))
+    one = await started(pool.run("classify", work, "classify"))
+    gate.set()
+    await asyncio.gather(*first, *flood, *one)
+    assert order.index("classify") <= 2, order
+
+
+async def test_the_calls_of_a_request_that_find_threads_free_are_accounted_for_too(gate, spend):
+    pool, order = ThreadPool(threads=1, queue_size=64), []
+    try:
+        for _ in range(200):
+            await pool.run_many("classify", [lambda: spend(1.0)])
+        first = await started(pool.run("depth", gate.wait, 5))
+        flood = await started(pool.run_many("depth", [lambda: [spend(1.0), order.append("depth")]] * 40))
+        one = await started(pool.run_many("classify", [lambda: order.append("classify")]))
+        gate.set()
+        await asyncio.gather(*first, *flood, *one)
+    finally:
+        pool.close()
+    assert order.index("classify") <= 2, order
+
+
+async def test_a_full_lane_says_which_it_is_and_when_to_come_back(pool, gate, spend):
+    for lane, queue in ((answers_of("depth"), "answers"), (SHARED, "bodies"), ("depth", "decoding")):
+        for _ in range(40):
+            await pool.run(lane, spend, 5.0)
+        gate.clear()
+        tasks = await started(*(pool.run(lane, gate.wait, 5) for _ in range(5)))
+        with pytest.raises(OverloadedError) as caught:
+            await pool.run(lane, int)
+        assert caught.value.extensions["queue"] == queue
+        assert caught.value.headers["Retry-After"] == "20", "four calls of five seconds, on one thread"
+        gate.set()
+        await asyncio.gather(*tasks)
 
 
 async def test_who_leaves_the_queue_makes_room(pool, gate):
@@ -131,18 +192,23 @@ async def test_a_thread_that_waits_keeps_nothing_of_its_last_call(pool):
         def given(self, other: object) -> object:
             return other
 
-    pictures = [Picture(), Picture(), Picture()]
+    pictures = [Picture() for _ in range(4)]
     kept = [weakref.ref(one) for one in pictures]
     assert await pool.run("classify", pictures[0].given, pictures[1]) is pictures[1]
     with pytest.raises(TypeError):
         await pool.run("classify", pictures[2].given)
+    with pytest.raises(TypeError):
+        await pool.run_many("classify", [pictures[3].given])
     pictures.clear()
-    for _ in range(100):
-        gc.collect()  # an error and its traceback hold each other
-        if not any(one() for one in kept):
-            break
-        await asyncio.sleep(0.01)
-    assert [one() for one in kept] == [None, None, None]
+    gc.disable()  # nothing may hold itself
+    try:
+        for _ in range(500):
+            if not any(one() for one in kept):
+                break
+            await asyncio.sleep(0.01)
+        assert [one() for one in kept] == [None] * 4
+    finally:
+        gc.enable()
 
 
 # ---- several calls of one request ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from service.metrics import Metrics
 from service.scheduler import Deadline, Scheduler
 from service.tasks import CLASSIFY
 from tests.scheduler.conftest import make, tally  # noqa: F401  fixtures
-from tests.scheduler.targets import Echo, hold, image
+from tests.scheduler.targets import Echo, hold, image, queued
 
 PAIRED = Declaration.model_validate(
     {
@@ -141,20 +142,41 @@ def test_now_and_then_a_slow_candidate_is_tried_again_after_the_answer(make, mon
     asyncio.run(go())
 
 
-def test_an_image_that_is_refused_takes_the_others_of_its_request_out_of_the_queue(make, drawn):  # noqa: F811
+def test_an_idle_service_admits_more_images_than_the_queue_holds(make, drawn):  # noqa: F811
     scheduler, baseline, candidate, kept = make(queue_size=3), Echo(), Echo(), Kept()
 
     async def go() -> None:
         await learn(scheduler, baseline, candidate)
-        held = await hold(scheduler, baseline)
-        ran = len(baseline.batches)
-        candidate.go.clear()
-        with pytest.raises(OverloadedError):
-            await trial(scheduler, candidate, kept).submit_many(baseline, [image(7)] * 9)
-        assert scheduler.waiting() == 0
-        candidate.go.set()
-        baseline.go.set()
-        await held
-        assert baseline.batches[ran:] == [[255]], "nothing ran for a request that was refused"
+        assert (await answered(trial(scheduler, candidate, kept), baseline, 30, images=9))[0] == [7] * 9
 
     asyncio.run(go())
+    assert [seen.agree for seen in kept.observations] == [True] * 9
+
+
+def test_a_request_is_refused_before_either_arm_runs_any_of_its_images(make, drawn):  # noqa: F811
+    scheduler, baseline, candidate, kept = make(queue_size=3), Echo(), Echo(), Kept()
+
+    async def go() -> None:
+        await learn(scheduler, baseline, candidate)
+        ran = len(candidate.batches)
+        baseline.began.clear()
+        held = [await hold(scheduler, baseline), *await queued(scheduler, scheduler.submit(baseline, image(8)))]
+        with pytest.raises(OverloadedError):
+            await trial(scheduler, candidate, kept).submit_many(baseline, [image(7)] * 3)
+        assert scheduler.waiting() == 1
+        baseline.go.set()
+        await asyncio.gather(*held)
+        assert len(candidate.batches) == ran
+        assert [7] not in baseline.batches
+
+    asyncio.run(go())
+
+
+def test_all_images_of_a_request_are_paired_or_none(make, monkeypatch):  # noqa: F811
+    scheduler, baseline, candidate, kept = make(), Echo(), Echo(), Kept()
+    made = trial(scheduler, candidate, kept)
+    draws = iter([0.1, 0.9, 0.9, 0.9])
+    monkeypatch.setattr("service.experiments.experiments.random.random", lambda: next(draws, 0.9))
+    made.route = replace(made.route, declaration=PAIRED.model_copy(update={"sample": 0.5}))
+    asyncio.run(made.submit_many(baseline, [image(7)] * 4))
+    assert [seen.agree for seen in kept.observations] == [True] * 4

@@ -90,8 +90,8 @@ def test_a_full_queue_is_told_at_once_with_a_time_to_come_back(make):
         first = await hold(scheduler, target)
         rest = await queued(scheduler, *(scheduler.submit(target, image(i)) for i in range(2)))
         with pytest.raises(OverloadedError) as caught:
-            scheduler.check_room(target)
-        scheduler.check_room(other)
+            scheduler.check_room(target, 1)
+        scheduler.check_room(other, 1)
         with pytest.raises(OverloadedError):
             await scheduler.submit(target, image(9))
         # another model's queue is its own
@@ -114,13 +114,25 @@ def test_a_request_is_admitted_whole_or_not_at_all(make):
         rest = await queued(scheduler, *(scheduler.submit(target, image(i)) for i in range(2)))
         with pytest.raises(OverloadedError):
             await scheduler.submit_many(target, [image(8), image(9)])
+        with pytest.raises(OverloadedError):
+            scheduler.check_room(target, 2)  # before they are decoded
+        scheduler.check_room(target, 1)
         assert scheduler.waiting() == 2
         target.go.set()
         await asyncio.gather(first, *rest)
+        scheduler.check_room(target, 5)
         # larger than the queue, but alone: it could never be answered otherwise
         assert len(await scheduler.submit_many(target, [image(i) for i in range(5)])) == 5
 
     asyncio.run(go())
+
+
+def test_a_request_without_images_keeps_no_unloaded_network(make):
+    scheduler, target = make(), Echo()
+    asyncio.run(scheduler.submit_many(target, [image(0)]))
+    scheduler.forget(target)
+    assert asyncio.run(scheduler.submit_many(target, [])) == []
+    assert target not in scheduler._lanes
 
 
 def test_the_retry_time_grows_with_the_work_that_waits(make):
