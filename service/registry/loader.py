@@ -49,11 +49,9 @@ class Loader:
             stop: Called before each variant; loading stops if it returns True.
         """
         card = entry.card
-        try:
-            card.verify_file()
-        except ServiceError as error:
+        error = self._damage(entry)
+        if error is not None:
             entry.variants = {variant: Loaded(error=error) for variant in wanted}
-            log.error("model %s in %s cannot be served: %s", entry.label, card.directory, error)  # noqa: TRY400
             if on_loaded is not None:  # needed for the gauges, and thus for alerts
                 for variant in wanted:
                     on_loaded(card, variant, None, 0.0)
@@ -67,6 +65,20 @@ class Loader:
             entry.seconds[variant] = time.perf_counter() - begun
             if on_loaded is not None:
                 on_loaded(card, variant, loaded.handle, entry.seconds[variant])
+
+    def _damage(self, entry: Entry) -> ServiceError | None:
+        """Verifies the model's file. Returns and logs what is wrong with it, if anything."""
+        card = entry.card
+        try:
+            card.verify_file()
+        except ServiceError as error:
+            log.error("model %s in %s cannot be served: %s", entry.label, card.directory, error)  # noqa: TRY400
+            return error
+        except Exception as error:  # an unexpected error in one model must not affect the others
+            log.exception("model %s in %s cannot be served", entry.label, card.directory)
+            reason = f"{card.file} cannot be verified: {type(error).__name__}; see the service's log."
+            return ModelBrokenError(card.name, reason)
+        return None
 
     def _try_variant(self, entry: Entry, variant: VariantName) -> Loaded:
         try:

@@ -105,13 +105,18 @@ class Registry:
         """
         if self._finished.is_set():
             return
-        if not self._scanned:
-            self.scan()
-        for entry in self.entries():
-            wanted = [variant for variant in entry.card.variants if select(entry.card, variant)]
-            if wanted and not self._closing.is_set():
-                self.loader.fill(entry, wanted, on_loaded=self._on_loaded, stop=self._closing.is_set)
-        self._finished.set()
+        try:
+            if not self._scanned:
+                self.scan()
+            for entry in self.entries():
+                wanted = [variant for variant in entry.card.variants if select(entry.card, variant)]
+                if wanted and not self._closing.is_set():
+                    self.loader.fill(entry, wanted, on_loaded=self._on_loaded, stop=self._closing.is_set)
+        except Exception:
+            log.exception("loading the models ended early")  # the service runs this in a thread that nobody waits for
+            raise
+        finally:
+            self._finished.set()  # whatever failed, what was loaded is served, and readiness says what is missing
 
     def observe(self, on_loaded: OnLoaded, on_retired: Callable[[Entry], None] | None = None) -> None:
         """Sets the callbacks for loaded and retired models; variants that are already loaded are reported at once.
