@@ -140,6 +140,17 @@ def test_one_bit_a_weight_on_disk(tmp_path: Path) -> None:
     assert size < 10_985_472 / 8 + 2 * card.weights.real_params + 60_000
 
 
+def test_a_file_that_is_read_meanwhile_is_replaced_not_overwritten(tmp_path: Path) -> None:
+    """A service that reads it would get a mixture of both."""
+    card = export_to(tmp_path, CASES[3], size=32)
+    content = card.path.read_bytes()
+    with card.path.open("rb") as reading:
+        export_to(tmp_path, CASES[0], size=32)
+        assert card.path.read_bytes() != content
+        assert reading.read() == content
+    assert {path.name for path in card.directory.iterdir()} == {"card.yaml", "model.onnx"}
+
+
 def test_both_variants_answer_alike(tmp_path: Path) -> None:
     card = export_to(tmp_path, CASES[0])
     images = smooth_images(64, 64, 64, seed=5)
