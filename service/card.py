@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from service.errors import CardError, ModelBrokenError
-from service.onnx_file import has_external_data
+from service.onnx_file import NotOnnxError, has_external_data
 from service.yaml_text import parse_yaml
 
 CARD_FILE = "card.yaml"
@@ -332,20 +332,22 @@ class Card(_Part):
         """Checks the model's file against the card's checksum, and that the file contains the whole network.
 
         Raises:
-            ModelBrokenError: The file is missing or differs, or some weights are in other files.
+            ModelBrokenError: The file is missing, differs or is not an ONNX file, or some weights are in other files.
         """
         try:
             with self.path.open("rb") as stream:
                 actual = hashlib.file_digest(stream, "sha256").hexdigest()
+            if actual != self.sha256:
+                raise ModelBrokenError(
+                    self.name,
+                    f"{self.file} has sha256 {actual}, but its card says {self.sha256}.",
+                    remedy="The file was changed or truncated: copy or export the model again.",
+                )
             whole = not has_external_data(self.path)
         except OSError as error:
             raise ModelBrokenError(self.name, f"{self.file} cannot be read: {_reason(error)}.") from error
-        if actual != self.sha256:
-            raise ModelBrokenError(
-                self.name,
-                f"{self.file} has sha256 {actual}, but its card says {self.sha256}.",
-                remedy="The file was changed or truncated: copy or export the model again.",
-            )
+        except NotOnnxError as error:
+            raise ModelBrokenError(self.name, f"{self.file} is not an ONNX file: {error}.") from error
         if not whole:
             raise ModelBrokenError(
                 self.name,

@@ -4,9 +4,9 @@ The protobuf messages are parsed by hand, so that a service that runs only `bina
 headers are read, so this takes milliseconds whatever the size of the weights.
 """
 
-import mmap
-from collections.abc import Iterator
+from io import SEEK_END
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 #: ONNX message -> field number -> message in that field, for all fields that lead to a tensor.
 MESSAGES: dict[str, dict[int, str]] = {
@@ -30,72 +30,91 @@ MESSAGES: dict[str, dict[int, str]] = {
 #: The field of `TensorProto` that says where its values are stored, and its value for an external file.
 DATA_LOCATION, EXTERNAL = 14, 1
 
-_VARINT, _BYTES = 0, 2
+#: Levels of messages inside the outermost one. Protobuf, and so ONNX Runtime, reads no more by default.
+MAX_NESTING = 100
+
+_VARINT, _BYTES, _GROUP, _GROUP_END = 0, 2, 3, 4
 _FIXED = {1: 8, 5: 4}  # wire type -> bytes
+_32_BITS = 0xFFFF_FFFF  # protobuf reads tags and enumerations as varints and keeps this much of them
 
-_Data = bytes | mmap.mmap
+
+class NotOnnxError(Exception):
+    """The bytes are not a message that protobuf would read, so nothing can be said about where the weights are."""
 
 
-class _MalformedError(Exception):
-    """The bytes are not a protobuf message. ONNX Runtime reports that with a better message."""
+class _Open(NamedTuple):
+    """A message, or an unknown group within one, that is being read.
+
+    Attributes:
+        message: The message's type, or None in a group, whose fields are all skipped.
+        end: Offset after the message; of a group, the end of the message around it.
+        group: The group's field number, which its end repeats; 0 for a message.
+    """
+
+    message: str | None
+    end: int
+    group: int = 0
 
 
 def has_external_data(file: Path) -> bool:
-    """Whether a tensor of an ONNX file has its values in another file. False if the file is not an ONNX file.
+    """Whether a tensor of an ONNX file has its values in another file.
 
     Raises:
         OSError: The file cannot be read.
+        NotOnnxError: The file is not an ONNX file.
     """
-    with file.open("rb") as stream:
-        size = stream.seek(0, 2)
-        if size == 0:
-            return False  # an empty file cannot be mapped
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            try:
-                return _is_external("ModelProto", data, 0, size)
-            except _MalformedError:
-                return False
+    with file.open("rb") as stream:  # not mapped: a file that is cut short while it is mapped kills the process
+        return _is_external(stream, stream.seek(0, SEEK_END))
 
 
-def _is_external(message: str, data: _Data, start: int, end: int) -> bool:
-    for number, value, length in _fields(data, start, end):
-        if length is None:
-            if message == "TensorProto" and (number, value) == (DATA_LOCATION, EXTERNAL):
+def _is_external(stream: BinaryIO, size: int) -> bool:
+    at = 0
+    opened = [_Open("ModelProto", size)]  # a stack rather than recursion, which a hostile file could exhaust
+    while opened:
+        message, end, group = opened[-1]
+        if at == end and not group:
+            opened.pop()
+            continue
+        tag, at = _varint(stream, at, end)
+        number, wire_type = (tag & _32_BITS) >> 3, tag & 7
+        if wire_type == _VARINT:
+            value, at = _varint(stream, at, end)
+            if message == "TensorProto" and (number, value & _32_BITS) == (DATA_LOCATION, EXTERNAL):
                 return True
-        elif (inner := MESSAGES[message].get(number)) and _is_external(inner, data, value, value + length):
-            return True
+        elif wire_type == _GROUP_END and number == group:
+            opened.pop()
+        elif wire_type == _GROUP:
+            _push(opened, _Open(None, end, number))
+        elif wire_type == _BYTES:
+            length, at = _varint(stream, at, end)
+            inner = MESSAGES[message].get(number) if message else None
+            if inner and length <= end - at:
+                _push(opened, _Open(inner, at + length))
+            else:
+                at += length
+        else:
+            at += _FIXED.get(wire_type, size + 1)
+        if number == 0 or at > end:
+            raise NotOnnxError("its bytes are not a protobuf message")
     return False
 
 
-def _fields(data: _Data, at: int, end: int) -> Iterator[tuple[int, int, int | None]]:
-    """Yields (field number, value, None) for integers, and (field number, offset, length) for bytes."""
-    while at < end:
-        tag, at = _varint(data, at, end)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == _VARINT:
-            value, at = _varint(data, at, end)
-            yield number, value, None
-        elif wire_type == _BYTES:
-            length, at = _varint(data, at, end)
-            if length > end - at:
-                raise _MalformedError
-            yield number, at, length
-            at += length
-        elif wire_type in _FIXED:
-            at += _FIXED[wire_type]
-        else:
-            raise _MalformedError
+def _push(opened: list[_Open], item: _Open) -> None:
+    if len(opened) > MAX_NESTING:
+        raise NotOnnxError(f"its messages are nested more than {MAX_NESTING} levels deep")
+    opened.append(item)
 
 
-def _varint(data: _Data, at: int, end: int) -> tuple[int, int]:
+def _varint(stream: BinaryIO, at: int, end: int) -> tuple[int, int]:
     """Decodes a varint (seven bits per byte); returns its value and the offset after it."""
+    stream.seek(at)
     value = 0
     for shift in range(0, 70, 7):
-        if at >= end:
+        byte = stream.read(1) if at < end else b""
+        if not byte:
             break
-        byte = data[at]
         at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
             return value, at
-    raise _MalformedError
+    raise NotOnnxError("its bytes are not a protobuf message")

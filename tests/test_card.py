@@ -168,7 +168,7 @@ def test_files_that_are_no_card(tmp_path: Path, content: bytes, message: str) ->
 
 
 def test_checksum_of_the_model_file(tmp_path: Path) -> None:
-    content = b"not really a network"
+    content = b"\x08\x0a"  # a network without anything but its version
     card = classify_card(sha256=hashlib.sha256(content).hexdigest()).write(tmp_path)
     with pytest.raises(ModelBrokenError, match="cannot be read"):
         card.verify_file()

@@ -1,15 +1,18 @@
 """Networks whose weights lie in files beside theirs: found without `onnx`, wherever in the graph they are."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
 from service.errors import ModelBrokenError
-from service.onnx_file import DATA_LOCATION, EXTERNAL, MESSAGES, has_external_data
+from service.onnx_file import DATA_LOCATION, EXTERNAL, MESSAGES, NotOnnxError, has_external_data
 from tests.cards import classify_card
 from tests.tiny_zoo import colours_graph
 
@@ -70,10 +73,116 @@ def test_it_is_found_wherever_a_tensor_may_be(tmp_path: Path, add) -> None:
     assert has_external_data(file)
 
 
-@pytest.mark.parametrize("content", [b"", b"not really a network", b"\x3a\xff\xff\xff\xff\x0f", b"\xff" * 20, b"\x3b"])
-def test_what_is_no_onnx_file_is_left_to_onnx_runtime(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not really a network",
+        b"\x3a\xff\xff\xff\xff\x0f",  # longer than the file
+        b"\xff" * 20,  # an endless number
+        b"\x3b",  # a group that does not end
+        b"\x3b\x44",  # ... that ends as another one
+        b"\x3c",  # ... that does not begin
+        b"\x09\x00",  # a part of a number of eight bytes
+        b"\x00\x00",  # the field 0
+    ],
+)
+def test_what_is_no_onnx_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Protobuf may read bytes that this code cannot, so nothing is known about their weights."""
     (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(DecodeError):
+        onnx.ModelProto.FromString(content)
+    with pytest.raises(NotOnnxError, match="not a protobuf message"):
+        has_external_data(tmp_path / "model.onnx")
+    card = classify_card(sha256=hashlib.sha256(content).hexdigest()).write(tmp_path)
+    with pytest.raises(
+        ModelBrokenError, match=r"model\.onnx is not an ONNX file: its bytes are not a protobuf message"
+    ):
+        card.verify_file()
+
+
+def varint(number: int) -> bytes:
+    return bytes([number & 0x7F | 0x80]) + varint(number >> 7) if number > 0x7F else bytes([number])
+
+
+def field(number: int, content: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+#: A field 100, unknown to ONNX, of the old wire format for nested messages; within it a number and another such field.
+GROUP = varint(100 << 3 | 3) + b"\x70\x01" + varint(7 << 3 | 3) + varint(7 << 3 | 4) + varint(100 << 3 | 4)
+
+
+@pytest.mark.parametrize("form", ["group before", "group within", "wide value", "wide tag"])
+def test_it_is_found_in_every_form_that_protobuf_reads(tmp_path: Path, form: str) -> None:
+    tensor = external_tensor().SerializeToString()
+    plain = varint(DATA_LOCATION << 3) + varint(EXTERNAL)
+    assert plain in tensor
+    before = b""
+    if form == "group before":
+        before = GROUP
+    elif form == "group within":
+        tensor = GROUP + tensor
+    elif form == "wide value":
+        tensor = tensor.replace(plain, plain[:1] + varint(2**32 + EXTERNAL))
+    else:
+        tensor = tensor.replace(plain, varint(2**32 + (DATA_LOCATION << 3)) + plain[1:])
+    file = tmp_path / "model.onnx"
+    file.write_bytes(before + colours_graph().SerializeToString() + field(7, field(5, tensor)))
+    assert has_external_data(file)
+    if form != "wide tag":  # versions of protobuf differ: some refuse it
+        assert onnx.ModelProto.FromString(file.read_bytes()).graph.initializer[-1].data_location == EXTERNAL
+
+
+def test_unknown_groups_alone_are_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(GROUP + colours_graph().SerializeToString() + GROUP)
     assert not has_external_data(tmp_path / "model.onnx")
+    (tmp_path / "model.onnx").write_bytes(b"")  # a message without fields, to protobuf
+    assert not has_external_data(tmp_path / "model.onnx")
+
+
+def nested(levels: int) -> bytes:
+    """A graph in a node's attribute in a graph ...: three levels each time."""
+    content = b""
+    for _ in range(levels // 3):
+        content = field(1, field(5, field(6, content)))
+    return field(7, content)
+
+
+def test_nesting_ends_where_protobufs_does(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(nested(99))
+    onnx.ModelProto.FromString(nested(99))
+    assert not has_external_data(file)
+    for deeper in (nested(102), nested(3000), varint(100 << 3 | 3) * 3000 + varint(100 << 3 | 4) * 3000):
+        file.write_bytes(deeper)
+        with pytest.raises(DecodeError):
+            onnx.ModelProto.FromString(deeper)
+        with pytest.raises(NotOnnxError, match="nested more than 100 levels"):
+            has_external_data(file)
+
+
+CUT_SHORT = """
+import os, sys
+from pathlib import Path
+from service import onnx_file
+whole = onnx_file._varint
+def cutting(*arguments):
+    os.truncate(sys.argv[1], 0)
+    return whole(*arguments)
+onnx_file._varint = cutting
+try:
+    onnx_file.has_external_data(Path(sys.argv[1]))
+except onnx_file.NotOnnxError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_file_that_is_cut_short_meanwhile_does_not_kill_the_process(tmp_path: Path) -> None:
+    """It did while the file was mapped into memory: the system answers access beyond the end with SIGBUS."""
+    file = tmp_path / "model.onnx"
+    file.write_bytes(field(100, bytes(30)) * 10_000)
+    ended = subprocess.run([sys.executable, "-c", CUT_SHORT, file], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "refused: its bytes are not a protobuf message\n"), ended.stderr
 
 
 def test_the_fields_are_those_of_onnx() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
@@ -19,7 +21,7 @@ from models.train.classify import served_shorter
 from models.train.depth import FX_BASELINE
 from models.train.recipe import CAMERA_LIMIT, CLASSES_LIMIT, Recipe
 from service.backends.weights import count_weights
-from service.card import Card
+from service.card import CARD_FILE, Card
 from service.evaluation import KITTI_BASELINE_M, KITTI_FX_PX
 
 KITTI_ASPECT = 1242 / 375  # aspect ratio of the images, which are scaled anisotropically to 608x160
@@ -137,6 +139,29 @@ def write_model(card: Card, model: onnx.ModelProto, out: Path) -> Path:
     """Write ``model.onnx`` and ``card.yaml`` into ``out/<name>/<version>`` and return that folder."""
     folder = out / card.name / card.version
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / card.file).write_bytes(model.SerializeToString())
-    card.write(folder)
+    replace_files(folder, card, model.SerializeToString())
     return folder
+
+
+def replace_files(folder: Path, card: Card, content: bytes | None = None) -> None:
+    """Replace the model, unless ``content`` is None, and then the card, each in one step by a complete file.
+
+    A service may be reading them. A failure leaves both as they were.
+    """
+    with TemporaryDirectory(dir=folder, prefix=".part-") as name:
+        part = Path(name)
+        card.write(part)
+        new, old, target = part / card.file, part / "before", folder / card.file
+        if content is not None:
+            new.write_bytes(content)
+            if target.exists():
+                shutil.copy2(target, old)
+            new.replace(target)
+        try:
+            (part / CARD_FILE).replace(folder / CARD_FILE)
+        except BaseException:
+            if old.exists():
+                old.replace(target)
+            elif content is not None:
+                target.unlink()
+            raise

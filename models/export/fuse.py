@@ -12,7 +12,6 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.command_line import Parser
+from models.export.card import replace_files
 from models.export.measure import evaluate_model
 from models.export.packed_ops import INT8_LIMIT, POINTWISE_PRECISIONS
 from models.export.readings import occasion
 from service.backends.dialect import DOMAIN
 from service.backends.weights import count_weights
-from service.card import CARD_FILE, Card
+from service.card import Card
 from service.errors import ServiceError
 
 Values = NDArray[np.generic]
@@ -219,25 +219,14 @@ def rewrite(folder: Path, precision: str, data: Path | None, dataset: str) -> di
         "real_bytes": weights.real_bytes,
         "artefact_bytes": len(content),
     }
-    _replace(folder, Card.model_validate(document), content)
+    replace_files(folder, Card.model_validate(document), content)
     if data is not None:
         now = occasion("models.export.fuse", dataset)
         measured = [evaluate_model(folder, variant, data, now) for variant in ("binary", "reference")]
         document["training"]["notes"] += _change(document["metrics"], measured[0], precision)
         document["metrics"] = [m for m in document["metrics"] if m["dataset"] != dataset] + measured
-        _replace(folder, Card.model_validate(document))
+        replace_files(folder, Card.model_validate(document))
     return {"folder": folder.name, "bytes": [len(before), len(content)], "metrics": document["metrics"]}
-
-
-def _replace(folder: Path, card: Card, content: bytes | None = None) -> None:
-    """Replace the card and, unless None, the model, each by a complete file: a failure leaves both as they were."""
-    with TemporaryDirectory(dir=folder, prefix=".part-") as name:
-        part = Path(name)
-        card.write(part)
-        if content is not None:
-            (part / card.file).write_bytes(content)
-            (part / card.file).replace(folder / card.file)
-        (part / CARD_FILE).replace(folder / CARD_FILE)
 
 
 def _change(before: list[dict[str, Any]], after: dict[str, Any], precision: str) -> str:

@@ -14,6 +14,7 @@ from models.import_official.layouts import layout_for, recognise
 
 SHOWN = 20  # maximum number of names listed per kind of mismatch
 COUNTER = ".num_batches_tracked"  # BatchNorm's counter: older checkpoints lack it, and inference ignores it
+VARIANCE = ".running_var"  # BatchNorm's, in every layout
 
 
 class MismatchError(ValueError):
@@ -60,7 +61,8 @@ def to_network(state: dict[str, Tensor], depth: int) -> Imported:
 
     Raises:
         MismatchError: tensors are missing, unexpected or have another shape.
-        ValueError: the names match no known network, the depth does not exist, or a value is not finite.
+        ValueError: the names match no known network, the depth does not exist, a value is not finite, or a variance is
+            negative.
     """
     kind = recognise(set(state))
     classifier = state.get("fc.weight")
@@ -77,6 +79,9 @@ def to_network(state: dict[str, Tensor], depth: int) -> Imported:
     broken = [n for n in layout.names if n in state and not torch.isfinite(state[n]).all()]
     if broken:
         raise ValueError(f"the checkpoint has non-finite values in {_listed(broken)}")
+    negative = [n for n in layout.names if n in state and n.endswith(VARIANCE) and (state[n] < 0).any()]
+    if negative:
+        raise ValueError(f"the checkpoint has negative variances in {_listed(negative)}")
 
     network = build(layout.arch)
     assert isinstance(network, BiRealNet | ResNet)

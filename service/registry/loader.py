@@ -87,7 +87,7 @@ class Loader:
             return error
         except Exception as error:  # as for a variant, below
             log.exception("model %s in %s cannot be served", entry.label, card.directory)
-            return ModelBrokenError(card.name, f"{card.file} cannot be checked: {type(error).__name__}; {_SEE_LOG}")
+            return ModelBrokenError(card.name, f"{card.file} cannot be verified: {type(error).__name__}; {_SEE_LOG}")
         return None
 
     def _try_variant(self, entry: Entry, variant: VariantName) -> Loaded:

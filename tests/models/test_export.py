@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from models.accounting import cost_of
@@ -66,6 +68,44 @@ def test_a_wrong_graph_is_refused() -> None:
     model = to_onnx(network, 64, 64)  # type: ignore[arg-type]
     network.register_forward_hook(lambda _module, _inputs, logits: logits.flip(1))  # which no export can know of
     with pytest.raises(VerificationError, match="exported incorrectly"):
+        verify(network, model, 64, 64)  # type: ignore[arg-type]
+
+
+def change(model: onnx.ModelProto, op: str, place: int, factor: float) -> None:
+    """Multiplies an input of the first such node."""
+    node = next(node for node in model.graph.node if node.op_type == op)
+    widened = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}  # from float16
+    name = widened.get(node.input[place], node.input[place])
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    value = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array((value * factor).astype(value.dtype), tensor.name))
+
+
+@pytest.mark.parametrize(
+    ("config", "op", "place", "factor", "message"),
+    [
+        (CASES[0], "Stem", 2, 1.5, r"layers of the shipped model differ .*: stem_\d+ \(0\.\d+\): they were rounded"),
+        (CASES[0], "Pointwise", 2, -1.0, r"layers of the shipped model differ .*: \w+_down_\d+ \(2\)"),
+        (CASES[0], "BConv", 2, np.inf, "the shipped model's outputs are not finite"),
+        (CASES[3], "Gemm", 1, -1.0, "the shipped model's outputs have a correlation"),
+    ],
+)
+def test_a_model_that_was_rounded_wrongly_is_refused(
+    config: ArchConfig, op: str, place: int, factor: float, message: str
+) -> None:
+    """The float32 export of the same network is right, and was all that had to be."""
+    network = random_network(config)
+    model = to_onnx(network, 64, 64)  # type: ignore[arg-type]
+    change(model, op, place, factor)
+    with pytest.raises(VerificationError, match=message):
+        verify(network, model, 64, 64)  # type: ignore[arg-type]
+
+
+def test_a_network_that_is_damaged_itself_is_no_fault_of_the_export() -> None:
+    network = random_network(CASES[3])
+    model = to_onnx(network, 64, 64)  # type: ignore[arg-type]
+    next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d)).running_var.fill_(-1.0)  # type: ignore[union-attr]
+    with pytest.raises(VerificationError, match="the network's own outputs, in PyTorch, are not finite"):
         verify(network, model, 64, 64)  # type: ignore[arg-type]
 
 
@@ -138,6 +178,17 @@ def test_one_bit_a_weight_on_disk(tmp_path: Path) -> None:
     size = card.path.stat().st_size
     assert card.weights.artefact_bytes == size
     assert size < 10_985_472 / 8 + 2 * card.weights.real_params + 60_000
+
+
+def test_a_file_that_is_read_meanwhile_is_replaced_not_overwritten(tmp_path: Path) -> None:
+    """A service that reads it would get a mixture of both."""
+    card = export_to(tmp_path, CASES[3], size=32)
+    content = card.path.read_bytes()
+    with card.path.open("rb") as reading:
+        export_to(tmp_path, CASES[0], size=32)
+        assert card.path.read_bytes() != content
+        assert reading.read() == content
+    assert {path.name for path in card.directory.iterdir()} == {"card.yaml", "model.onnx"}
 
 
 def test_both_variants_answer_alike(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
+from models.export.card import replace_files
 from models.export.fuse import fuse, main, rewrite
 from models.export.graph import BATCH, After, GraphBuilder, Tensor, leaky_clip
 from models.export.packed_ops import PackedOps
@@ -145,6 +146,20 @@ def test_a_model_whose_card_cannot_be_written_stays_as_it_was(
     with pytest.raises(ValueError, match="refused"):
         rewrite(tmp_path, "int8", None, "dev")
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_model_whose_card_cannot_be_replaced_stays_as_it_was(there: bool, tmp_path: Path, seed: int) -> None:
+    card = write_model(tmp_path, older_export(seed))
+    (tmp_path / "card.yaml").unlink()
+    (tmp_path / "card.yaml").mkdir()  # which no file can replace
+    before = card.path.read_bytes()
+    if not there:
+        card.path.unlink()
+    with pytest.raises(IsADirectoryError):
+        replace_files(tmp_path, card, b"new")
+    assert {path.name for path in tmp_path.iterdir()} == {"card.yaml", *(["model.onnx"] if there else [])}
+    assert not there or card.path.read_bytes() == before
 
 
 def test_a_full_precision_model_is_refused(tmp_path: Path, seed: int) -> None:

@@ -341,6 +341,10 @@ def test_counters_may_be_missing_and_values_must_be_finite(bireal18: State) -> N
     zero = state["layer1.0.binary_conv.weights"].clone()
     zero[:5] = 0.0
     assert to_network(state | {"layer1.0.binary_conv.weights": zero}, 18).zero_weights == 5
+    variance = state["layer2.1.bn1.running_var"].clone()
+    variance[3] = -1e-3
+    with pytest.raises(ValueError, match=r"negative variances in layer2\.1\.bn1\.running_var$"):
+        to_network(state | {"layer2.1.bn1.running_var": variance}, 18)
     state["fc.bias"] = torch.full((1000,), float("nan"))
     with pytest.raises(ValueError, match=r"non-finite values in fc\.bias"):
         to_network(state, 18)
