@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import httpx
 import pytest
 
 from service.cli.protocol import Protocol
-from tests.sockets import connected, listening
+from tests.sockets import answer, connected, listening
 
 HEAD_S = 0.5
 LIMIT = Protocol.head_bytes
@@ -44,17 +43,6 @@ async def app(scope, receive, send) -> None:
 def port() -> Iterator[int]:
     with listening(app, http=Impatient, ws="none") as port:
         yield port
-
-
-def answer(connection: socket.socket) -> bytes:
-    """What comes until a whole answer is there, or the server closes."""
-    received = b""
-    while b"\r\n\r\n" not in received and (part := connection.recv(65536)):
-        received += part
-    length = int(received.lower().partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
-    while len(received.partition(b"\r\n\r\n")[2]) < length and (part := connection.recv(65536)):
-        received += part
-    return received
 
 
 def check(received: bytes, status: int, code: str) -> None:
