@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.live.service_process import ROOT, START_S, LiveService, command, running
+from tests.live.service_process import ROOT, START_S, LiveService, command, running, wait
 from tests.pictures import encode, photo
 
 JPEG = encode(photo(), "JPEG")
@@ -59,13 +59,6 @@ def listens(service: LiveService) -> bool:
     except ConnectionRefusedError:
         return False
     return True
-
-
-def wait(condition, timeout_s: float = 10) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_sigterm_under_load_loses_no_request(zoo, tmp_path):
