@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from tests.deploy.traffic import MANY, full_queue
 from tests.live.service_process import ROOT, command, environment, running, wait
@@ -108,6 +111,21 @@ def test_a_port_that_is_taken(zoo, tmp_path):
     assert ended.stdout == ""
     assert f"error: Cannot listen on 127.0.0.1, port {port}: Address already in use." in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_an_address_of_ipv6(zoo, tmp_path):
+    with running(zoo, tmp_path / "log", "--host", "::1", ready=False) as service, service.client() as client:
+        assert service.url.startswith("http://[::1]:")
+        assert client.get("/healthz").status_code == 200
 
 
 def test_an_address_that_is_none():
