@@ -134,16 +134,17 @@ def test_clients_that_go_on_until_the_port_closes_are_answered_or_refused(zoo, t
 
 
 def test_the_order_of_stopping(zoo, tmp_path):
-    with running(zoo, tmp_path / "log", "--drain-s", 0.7) as service:
+    with running(zoo, tmp_path / "log", "--drain-s", 5) as service:
         upload = SlowUpload(service)
-        service.process.send_signal(signal.SIGTERM)
-        assert service.wait_state("draining", 5)["ready"] is False
-        with service.client() as client:  # still taken, and told to come back over another connection
+        with service.client() as client:
+            service.process.send_signal(signal.SIGTERM)
+            assert service.wait_state("draining", 5)["ready"] is False
+            # still taken, and told to come back over another connection
             response = client.post("/classify?variant=full", content=JPEG)
             assert response.status_code == 200
             assert response.headers["connection"] == "close"
             assert "bireal_ready 0.0" in client.get("/metrics").text
-        wait(lambda: not listens(service))
+        wait(lambda: not listens(service), 20)
         assert service.process.poll() is None  # waits for the upload
         upload.finish()
         assert (upload.status, upload.error) == (200, None)
