@@ -28,7 +28,7 @@ with http.server.HTTPServer(("127.0.0.1", port), http.server.SimpleHTTPRequestHa
 
 @pytest.mark.parametrize("tries", [1, 5])
 def test_another_port_is_tried_where_somebody_took_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tries) -> None:
-    """A program that answers `/-/ready` wherever it is told to listen, and first where somebody listens already."""
+    """A program that answers `/-/ready` wherever it is told to listen, and first at a port that somebody has."""
     (tmp_path / "-").mkdir()
     (tmp_path / "-" / "ready").touch()
     program = tmp_path / "program"
@@ -36,7 +36,8 @@ def test_another_port_is_tried_where_somebody_took_it(tmp_path: Path, monkeypatc
     program.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stack, "_PORTS", tries)
-    with socket.create_server(("127.0.0.1", 0)) as other:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
         taken, free = other.getsockname()[1], stack.free_port
         ports = iter([taken])
         monkeypatch.setattr(stack, "free_port", lambda: next(ports, None) or free())
