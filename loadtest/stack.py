@@ -28,6 +28,7 @@ PROMETHEUS_CONFIG = ROOT / "deploy" / "prometheus" / "prometheus.yml"
 
 START_S = 120.0
 STOP_S = 60.0
+_PORTS = 5  # ports to try for a program that cannot choose a free one itself
 
 
 class StackError(Exception):
@@ -132,33 +133,48 @@ def prometheus(
     (folder / "prometheus.yml").write_text(
         yaml.safe_dump({"global": config["global"] | interval, "scrape_configs": [job]})
     )
-    port = free_port()
-    with contextlib.ExitStack() as stack:
-        log = stack.enter_context((folder / "prometheus.log").open("wb"))
-        process = subprocess.Popen(  # noqa: S603  no shell, and arguments of our own
-            [
-                program,
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        stack.callback(stop, process)
-        address = f"http://127.0.0.1:{port}"
+    command = [program, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    with listening(command, folder / "prometheus.log") as address:
+        yield f"http://{address}"
 
-        def ready() -> bool:
-            if process.poll() is not None:
-                said = (folder / "prometheus.log").read_text()[-500:]
-                raise StackError(f"Prometheus exited with {process.returncode}: {said}")
-            with contextlib.suppress(OSError):
-                get(f"{address}/-/ready")
-                return True
-            return False
 
-        wait_for("Prometheus is ready", ready)
-        yield address
+@contextlib.contextmanager
+def listening(command: Sequence[str], log: Path) -> Iterator[str]:
+    """The address, such as `127.0.0.1:9090`, of a program of the Prometheus family that is ready; stopped at the end.
+
+    Args:
+        command: the program and its options, without `--web.listen-address`.
+        log: file for its output.
+
+    Raises:
+        StackError: it did not start or did not become ready.
+    """
+    name = Path(command[0]).name
+    for left in reversed(range(_PORTS)):
+        address = f"127.0.0.1:{free_port()}"
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(log.open("wb"))
+            process = subprocess.Popen(  # noqa: S603  no shell, and arguments of our own
+                [*command, f"--web.listen-address={address}"], stdout=output, stderr=subprocess.STDOUT
+            )
+            stack.callback(stop, process)
+
+            def ready(process: subprocess.Popen[bytes] = process, address: str = address) -> bool:
+                if process.poll() is not None:
+                    return True
+                with contextlib.suppress(OSError):
+                    get(f"http://{address}/-/ready")
+                    return True
+                return False
+
+            wait_for(f"{name} is ready", ready)
+            if process.poll() is None:
+                yield address
+                return
+            said = log.read_text()[-500:]
+            # Somebody may have taken the port since it was free: then another one.
+            if not (left and "address already in use" in said.lower()):
+                raise StackError(f"{name} exited with {process.returncode}: {said}")
 
 
 def wait_ready(url: str, process: subprocess.Popen[str] | None) -> None:

@@ -65,8 +65,12 @@ class Background:
     async def _work(self) -> None:
         while True:
             give_up, work, dropped = await self._queue.get()
-            while self._scheduler.waiting() and time.monotonic() < give_up:  # noqa: ASYNC110  other threads' work
-                await asyncio.sleep(_POLL_S)
+            try:
+                while self._scheduler.waiting() and time.monotonic() < give_up:  # noqa: ASYNC110  other threads' work
+                    await asyncio.sleep(_POLL_S)
+            except asyncio.CancelledError:  # by `close`, which no longer finds this piece in the queue
+                dropped()
+                raise
             if time.monotonic() >= give_up:
                 dropped()
                 continue

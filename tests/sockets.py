@@ -25,5 +25,24 @@ def listening(app: Any, **options: Any) -> Iterator[int]:
 
 @contextlib.contextmanager
 def connected(port: int) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         yield connection
+
+
+def answer(connection: socket.socket) -> bytes:
+    """What comes until a whole answer is there, or the server closes."""
+    received = b""
+    while b"\r\n\r\n" not in received and (part := connection.recv(65536)):
+        received += part
+    length = int(received.lower().partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
+    while len(received.partition(b"\r\n\r\n")[2]) < length and (part := connection.recv(65536)):
+        received += part
+    return received
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    received = b""
+    while part := connection.recv(65536):
+        received += part
+    return received

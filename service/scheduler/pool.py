@@ -329,12 +329,15 @@ class Scheduler:
             failure = error if isinstance(error, Exception) else RuntimeError(f"the run ended with {error!r}")
         seconds = time.monotonic() - started
         self._ended(lane, len(batch), seconds, charged_s)
-        for index, job in enumerate(batch):
-            if failure is not None:
-                job.future.set_exception(failure)
-            else:
-                job.future.set_result(Outcome(outputs[index], started - job.submitted, seconds, len(batch), started))
-        self._notify(lane.target, len(batch))
+        try:
+            self._notify(lane.target, len(batch))  # first, so that whoever has an answer finds its run counted
+        finally:
+            for index, job in enumerate(batch):
+                if failure is not None:
+                    job.future.set_exception(failure)
+                else:
+                    queue_s = started - job.submitted
+                    job.future.set_result(Outcome(outputs[index], queue_s, seconds, len(batch), started))
 
 
 def _run_batch(target: Runnable, images: list[Image]) -> npt.NDArray[Any]:

@@ -33,7 +33,10 @@ class Observer(Protocol):
     """
 
     def batch_run(self, target: Runnable, size: int) -> None:
-        """Called after a batch of `size` images was run, successfully or not."""
+        """Called after a batch of `size` images was run, successfully or not, and before its waiters are answered.
+
+        They wait for it, so it must be quick.
+        """
 
 
 class SilentObserver:

@@ -101,6 +101,19 @@ async def test_bodies_that_are_none(service, body):
     assert (answer.status_code, answer.json()["code"]) == kind
 
 
+async def test_more_labels_than_are_kept_push_out_the_oldest(anyio_backend, zoo):
+    async with running(zoo, feedback_rows=5, **OPTIONS) as client:
+        laboratory = client.app.state.services.laboratory
+        tokens = [await token_for(client, colour("red")) for _ in range(10)]
+        for token in tokens:
+            assert (await tell(client, token, "red")).status_code == 201
+        laboratory.recorder.prune()
+        rows, _ = laboratory.store.size()
+        assert (rows["feedback"], rows["spent"]) == (5, 5)
+        assert metric(client, "bireal_feedback_removed_total", reason="count") == 5
+        assert (await tell(client, tokens[0], "red")).json()["status"] == "repeated", "it does not count again"
+
+
 async def test_an_old_answer_takes_no_feedback(anyio_backend, zoo):
     async with running(zoo, feedback_secrets=SECRET, feedback_days=1, **OPTIONS) as client:
         tokens = client.app.state.services.laboratory.tokens

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.cli.logs import configure_logging
+from service.cli.logs import TextFormatter, configure_logging
 from service.cli.main import main
 from service.imaging import decode
 from service.settings import Settings
@@ -29,6 +29,22 @@ def logging_as_before() -> Iterator[None]:
         logging.captureWarnings(False)
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
+
+
+def test_a_line_of_text_ends_with_the_records_fields() -> None:
+    record = logging.LogRecord("service.access", logging.INFO, "x.py", 1, "a %s", ("request",), None)
+    record.created = 0.0
+    assert TextFormatter().format(record) == "1970-01-01T00:00:00Z INFO    service.access: a request"
+    record.fields = {"request_id": "a", "status": 200}
+    told = "1970-01-01T00:00:00Z INFO    service.access: a request request_id=a status=200"
+    assert TextFormatter().format(record) == told
+
+
+@pytest.mark.usefixtures("logging_as_before")
+def test_lines_are_text_unless_json_is_asked_for(capsys) -> None:
+    configure_logging(Settings())
+    logging.getLogger("service.access").warning("request", extra={"fields": {"request_id": "a", "status": 200}})
+    assert capsys.readouterr().err.endswith(" WARNING service.access: request request_id=a status=200\n")
 
 
 def test_the_picture_has_what_pillow_warns_of() -> None:

@@ -1,8 +1,10 @@
 """The client against the real application, and against answers that only a failing one gives."""
 
+import asyncio
 import base64
 import inspect
 import io
+from contextlib import ExitStack
 
 import httpx
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from service.client import AsyncClient, Client, ProblemError, Retry, RetryLimitError, TransportError
 from service.client.calls import checked_url
 from service.client.retry import retry_after_s
+from tests.deploy.traffic import MANY, full_queue
 from tests.live.service_process import running
 from tests.pictures import encode, photo
 from tests.tiny_zoo import DEPTH_SIZE, write_zoo
@@ -37,7 +40,8 @@ def anyio_backend() -> str:
 def live(tmp_path_factory):
     folder = tmp_path_factory.mktemp("client")
     (folder / "experiments.yaml").write_text(EXPERIMENTS)
-    options = ("--fallback", "reference", "--queue-size", 2, "--experiments-file", folder / "experiments.yaml")
+    options = ("--fallback", "reference", "--queue-size", 2, "--workers", 1, "--max-images-per-request", MANY)
+    options += ("--experiments-file", folder / "experiments.yaml")
     with running(write_zoo(folder / "zoo"), folder / "log", *options) as service:
         yield service
 
@@ -241,11 +245,24 @@ def test_a_refusal_carries_the_problem_document(client):
 
 async def test_a_full_queue_is_waited_for(live):
     """Eight at once on a queue of two: 429 with Retry-After in between, and every one is answered."""
-    async with AsyncClient(live.url, retry=Retry(tries=50, first_s=0.02)) as client:
-        import asyncio
+    refused = asyncio.Event()
 
-        answers = await asyncio.gather(*(client.classify(PICTURE, variant="full") for _ in range(24)))
-    assert [answer.predictions[0].name for answer in answers] == ["red"] * 24
+    async def look(response: httpx.Response) -> None:
+        if response.status_code == 429:
+            refused.set()
+
+    async with AsyncClient(live.url, retry=Retry(tries=100, first_s=0.5, longest_s=60)) as client:
+        client._http.event_hooks["response"].append(look)
+        for _ in range(20):  # the service learns what a run takes, or it would send everybody away for a minute
+            await client.depth(PICTURE, variant="binary")
+        while not refused.is_set():  # as long as what fills the queue was done before anybody asked
+            with ExitStack() as stack:
+                await asyncio.to_thread(stack.enter_context, full_queue(live.url, 500))
+                answers = asyncio.gather(*(client.depth(PICTURE, variant="binary") for _ in range(8)))
+                told = asyncio.create_task(refused.wait())
+                await asyncio.wait([answers, told], return_when=asyncio.FIRST_COMPLETED)
+                told.cancel()
+            assert [answer.model for answer in await answers] == ["tiny-bireal-depth"] * 8
 
 
 def answering(*responses, retry: Retry | None = None):

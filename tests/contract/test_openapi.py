@@ -23,6 +23,7 @@ def live(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 def test_every_operation_does_what_the_document_says(live, tmp_path):
     program = Path(sys.executable).with_name("schemathesis")
     document = f"{live.url}/openapi.json"
@@ -32,12 +33,12 @@ def test_every_operation_does_what_the_document_says(live, tmp_path):
         env=environment(ADMIN_KEY=ADMIN),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,  # where others have the CPU; alone it takes two minutes
         check=False,
     )
     assert run.returncode == 0, run.stdout[-20000:] + run.stderr[-2000:]
     assert "No issues found" in run.stdout or "passed" in run.stdout
     assert live.process.poll() is None
     log = live.log.read_text()
-    assert "Traceback" not in log
-    assert "unforeseen" not in log
+    for sign in ("Traceback", "unexpected error", " ERROR "):
+        assert sign not in log

@@ -38,6 +38,8 @@ RATE_INTERVAL = "15m"  # all that was scraped, however long it took
 IN_THE_BACKGROUND = ("bireal_parity_ok", "bireal_parity_layer_sign_agreement", "bireal_experiment_agreement")
 SCRAPES_S = 300.0  # patience with scrapes, which fail where others have the CPU
 
+pytestmark = pytest.mark.timeout(1200)  # the fixture is part of the first test's time
+
 
 def tool(name: str) -> str:
     """The path of a program, or the test is skipped by that program's name."""

@@ -7,8 +7,10 @@ import itertools
 import json
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
@@ -90,20 +92,18 @@ def overload(url: str, timeout_s: float = 240.0) -> None:
     give_up = time.monotonic() + timeout_s
     with httpx.Client(base_url=url, timeout=timeout_s) as client:
 
-        def waiting() -> float:
-            return _metric(client, "bireal_queue_depth")
+        def empty() -> bool:
+            return not _metric(client, "bireal_queue_depth")
 
         def refused_and_cancelled() -> bool:
             return all(_metric(client, name) for name in ("bireal_rejected_total", "bireal_cancelled_total"))
 
-        limit = _metric(client, "bireal_queue_limit")
         while not refused_and_cancelled():
-            with _sent(url, *_many_images()) as connection:
-                _until("the queue is full", lambda c=connection: waiting() > limit or _answered(c), give_up)
+            with full_queue(url, timeout_s=timeout_s):
                 answer = client.post("/depth?variant=binary", content=photo("blue"), headers=JPEG)
                 assert answer.status_code in {200, 429}, answer.text
             # The service has seen that its client is gone, or has run them all: then once more.
-            _until("the queue is empty", lambda: not waiting(), give_up)
+            _until("the queue is empty", empty, give_up)
         # Each deadline is twice the last one, so that one of them passes while most of the images wait.
         deadlines_ms = itertools.cycle(2**power for power in range(17))
         while not _metric(client, "bireal_expired_total"):
@@ -112,7 +112,47 @@ def overload(url: str, timeout_s: float = 240.0) -> None:
             hurry = {"x-timeout-ms": str(next(deadlines_ms))}
             answer = client.post(INFER, content=body, headers=headers | hurry)
             assert answer.status_code in {200, 408, 504}, answer.text
-        _until("the queue is empty", lambda: not waiting(), give_up)
+        _until("the queue is empty", empty, give_up)
+
+
+@contextmanager
+def full_queue(url: str, images: int = MANY, *, timeout_s: float = 240.0) -> Iterator[Callable[[], bool]]:
+    """The queue of the depth network's binary variant is full when the block begins, or was until a moment before.
+
+    The service must allow `--max-images-per-request` of so many, and should have one worker and a short queue.
+
+    Yields:
+        Whether the images that fill it have all run, or were refused because others had filled it.
+    """
+    give_up = time.monotonic() + timeout_s
+    with httpx.Client(base_url=url, timeout=timeout_s) as client, _sent(url, *_many_images(images)) as connection:
+        limit = _metric(client, "bireal_queue_limit")
+
+        def full() -> bool:
+            return _metric(client, "bireal_queue_depth") > limit
+
+        _until("the queue is full", lambda: full() or _answered(connection), give_up)
+        yield lambda: _answered(connection)
+
+
+@contextmanager
+def kept_full(url: str) -> Iterator[None]:
+    """As `full_queue`, again and again until the end of the block."""
+    stop = threading.Event()
+
+    def fill() -> None:
+        while not stop.is_set():
+            with full_queue(url) as over:
+                while not over() and not stop.wait(0.1):
+                    pass
+
+    with ThreadPoolExecutor(1) as pool:
+        filling = pool.submit(fill)
+        try:
+            yield
+        finally:
+            stop.set()
+        filling.result()
 
 
 def _until(what: str, condition: Callable[[], bool], give_up: float) -> None:
@@ -122,11 +162,11 @@ def _until(what: str, condition: Callable[[], bool], give_up: float) -> None:
         time.sleep(0.002)
 
 
-def _many_images() -> tuple[bytes, dict[str, str]]:
-    """Body and headers of a request with MANY images of the depth network's size, as binary tensors."""
+def _many_images(images: int = MANY) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a request with very many images of the depth network's size, as binary tensors."""
     height, width = DEPTH_SIZE
-    count = MANY * height * width * 3
-    image = {"name": "image", "datatype": "UINT8", "shape": [MANY, height, width, 3]}
+    count = images * height * width * 3
+    image = {"name": "image", "datatype": "UINT8", "shape": [images, height, width, 3]}
     document = {
         "inputs": [image | {"parameters": {"binary_data_size": count}}],
         "parameters": {"variant": "binary", "binary_data_output": True},

@@ -95,7 +95,7 @@ def test_a_candidate_that_became_slow_is_given_up_in_time(make, drawn):  # noqa:
         assert answers == [7]
         return seconds
 
-    assert 0.9 < asyncio.run(go()) < 1.6
+    assert 0.9 < asyncio.run(go()) < 2
     assert [seen.agree for seen in kept.observations] == [None]
 
 
@@ -111,14 +111,15 @@ def test_a_candidate_that_has_not_run_yet_does_not_take_the_only_worker_first(ma
     asyncio.run(go())
 
 
-@pytest.mark.parametrize(("seconds", "images"), [(0.15, 1), (0.5, 6)])
-def test_a_deadline_that_is_too_short_for_both_runs_the_baseline_alone(make, drawn, seconds, images):  # noqa: F811
-    scheduler, baseline, candidate, kept = make(queue_size=20), Echo(), Echo(seconds=0.1), Kept()
+@pytest.mark.parametrize("images", [1, 6])
+def test_a_deadline_that_is_too_short_for_both_runs_the_baseline_alone(make, drawn, images):  # noqa: F811
+    scheduler, baseline, candidate, kept = make(queue_size=20), Echo(), Echo(), Kept()
 
     async def go() -> None:
         await learn(scheduler, baseline, candidate)
+        scheduler._lanes[candidate].cost_s = 100.0
         ran = len(candidate.batches)
-        answers, _ = await answered(trial(scheduler, candidate, kept), baseline, seconds, images)
+        answers, _ = await answered(trial(scheduler, candidate, kept), baseline, 5, images)
         assert answers == [7] * images
         assert len(candidate.batches) == ran
 
@@ -128,13 +129,14 @@ def test_a_deadline_that_is_too_short_for_both_runs_the_baseline_alone(make, dra
 
 def test_now_and_then_a_slow_candidate_is_tried_again_after_the_answer(make, monkeypatch):  # noqa: F811
     monkeypatch.setattr("service.experiments.trial.random.random", lambda: 0.0)
-    scheduler, baseline, candidate, kept = make(), Echo(), Echo(seconds=0.1), Kept()
+    scheduler, baseline, candidate, kept = make(), Echo(), Echo(), Kept()
 
     async def go() -> None:
         await learn(scheduler, baseline, candidate)
+        scheduler._lanes[candidate].cost_s = 100.0
         candidate.go.clear()
         candidate.began.clear()
-        answers, _ = await answered(trial(scheduler, candidate, kept), baseline, 0.15)
+        answers, _ = await answered(trial(scheduler, candidate, kept), baseline, 3)
         assert answers == [7]
         assert candidate.began.is_set()
         candidate.go.set()

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.live.service_process import ROOT, START_S, LiveService, command, running
+from tests.live.service_process import ROOT, START_S, LiveService, command, running, wait
 from tests.pictures import encode, photo
 
 JPEG = encode(photo(), "JPEG")
@@ -59,13 +59,6 @@ def listens(service: LiveService) -> bool:
     except ConnectionRefusedError:
         return False
     return True
-
-
-def wait(condition, timeout_s: float = 10) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_sigterm_under_load_loses_no_request(zoo, tmp_path):
@@ -141,16 +134,17 @@ def test_clients_that_go_on_until_the_port_closes_are_answered_or_refused(zoo, t
 
 
 def test_the_order_of_stopping(zoo, tmp_path):
-    with running(zoo, tmp_path / "log", "--drain-s", 0.7) as service:
+    with running(zoo, tmp_path / "log", "--drain-s", 5) as service:
         upload = SlowUpload(service)
-        service.process.send_signal(signal.SIGTERM)
-        assert service.wait_state("draining", 5)["ready"] is False
-        with service.client() as client:  # still taken, and told to come back over another connection
+        with service.client() as client:
+            service.process.send_signal(signal.SIGTERM)
+            assert service.wait_state("draining", 5)["ready"] is False
+            # still taken, and told to come back over another connection
             response = client.post("/classify?variant=full", content=JPEG)
             assert response.status_code == 200
             assert response.headers["connection"] == "close"
             assert "bireal_ready 0.0" in client.get("/metrics").text
-        wait(lambda: not listens(service))
+        wait(lambda: not listens(service), 20)
         assert service.process.poll() is None  # waits for the upload
         upload.finish()
         assert (upload.status, upload.error) == (200, None)

@@ -2,13 +2,16 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import httpx
 import pytest
 
 from loadtest import kill, soak
 from loadtest.pictures import photo_like
-from loadtest.stack import service
+from loadtest.stack import Started, service
 
 OCTETS = {"content-type": "application/octet-stream"}
 
@@ -38,10 +41,46 @@ def test_a_saturated_service_answers_rightly(zoo, tmp_path):
     assert report["rss_mb"]["end"] < 1000
 
 
-def test_a_faulty_service_does_not_pass(zoo, tmp_path):
-    """A slope of less than nothing is asked for: the command says no, and shows why."""
+def test_memory_that_grows_faster_than_allowed_does_not_pass(zoo):
+    """Here a slope of less than nothing is asked for."""
     arguments = ["--minutes", "0.05", "--clients", "2", "--model-dir", str(zoo), "--max-slope=-1e12"]
     assert soak.main(arguments) == 1
+
+
+FAULTY = """
+import http.server, signal, sys
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(500 if self.path.startswith("/depth") else 200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+    print(server.server_port, flush=True)
+    server.serve_forever()
+"""
+
+
+def test_wrong_answers_do_not_pass(tmp_path, monkeypatch):
+    """A service that fails at depth maps, and takes for a picture whatever it is sent."""
+
+    @contextmanager
+    def faulty(options):
+        with subprocess.Popen([sys.executable, "-c", FAULTY], stdout=subprocess.PIPE, text=True) as process:
+            yield Started(f"http://127.0.0.1:{process.stdout.readline().strip()}", process.pid, process)
+
+    monkeypatch.setattr(soak, "service", faulty)
+    out = tmp_path / "soak.json"
+    arguments = ["--minutes", "0.1", "--clients", "8", "--max-slope", "1e9", "--out", str(out)]
+    assert soak.main(arguments) == 1
+    report = json.loads(out.read_text())
+    assert report["exit_code"] == 0
+    found = " ".join(report["wrong"])
+    assert "/depth?variant=binary: 500" in found
+    assert "text: 200" in found or "cut: 200" in found
 
 
 def test_nothing_accepted_is_lost(zoo, tmp_path):

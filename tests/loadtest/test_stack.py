@@ -1,5 +1,6 @@
 """The processes that programs drive: why they do not start is said, and what they do when they end early is seen."""
 
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,41 @@ from loadtest import kill, soak, stack
 def test_a_service_that_does_not_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(stack.StackError, match="abacus"), stack.service(["--kernel", "abacus"], log=tmp_path / "log"):
         pass
+
+
+READY = """#!{python}
+import http.server, sys
+port = int(sys.argv[-1].rpartition(":")[2])
+with http.server.HTTPServer(("127.0.0.1", port), http.server.SimpleHTTPRequestHandler) as server:
+    server.serve_forever()
+"""
+
+
+@pytest.mark.parametrize("tries", [1, 5])
+def test_another_port_is_tried_where_somebody_took_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tries) -> None:
+    """A program that answers `/-/ready` wherever it is told to listen, and first at a port that somebody has."""
+    (tmp_path / "-").mkdir()
+    (tmp_path / "-" / "ready").touch()
+    program = tmp_path / "program"
+    program.write_text(READY.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stack, "_PORTS", tries)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        taken, free = other.getsockname()[1], stack.free_port
+        ports = iter([taken])
+        monkeypatch.setattr(stack, "free_port", lambda: next(ports, None) or free())
+        if tries == 1:
+            with (
+                pytest.raises(stack.StackError, match="already in use"),
+                stack.listening([str(program)], tmp_path / "log"),
+            ):
+                pass
+        else:
+            with stack.listening([str(program)], tmp_path / "log") as address:
+                assert address != f"127.0.0.1:{taken}"
+                assert stack.get(f"http://{address}/-/ready") == ""
 
 
 def test_a_process_that_does_not_end_is_killed_and_its_code_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

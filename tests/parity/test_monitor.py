@@ -50,6 +50,13 @@ def checked(client) -> float:
     return metric(client, "bireal_parity_images_total", **MODEL, outcome="ok")
 
 
+async def ask_and_wait(client, seed: int, **options) -> None:
+    """Asks, and waits for the check: of several at once, those that wait for two seconds are dropped."""
+    before = checked(client)
+    await ask(client, seed, **options)
+    await until(lambda: checked(client) == before + 1)
+
+
 # --- the whole monitor -----------------------------------------------------------------------------------------------
 
 
@@ -57,8 +64,7 @@ def checked(client) -> float:
 async def test_an_intact_network_is_found_intact(anyio_backend, zoo, op):  # noqa: F811
     async with running(zoo, **EVERYTHING) as client:
         for seed in range(6):
-            await ask(client, seed)
-        await until(lambda: checked(client) == 6)
+            await ask_and_wait(client, seed)
         assert metric(client, "bireal_parity_agreement_total", **MODEL, agree="true") == 6
         assert metric(client, "bireal_parity_difference_bucket", **MODEL, le="1e-05") == 6
         assert metric(client, "bireal_parity_probes_total", **MODEL, same="true") == 6
@@ -90,9 +96,8 @@ async def test_a_network_that_only_runs_beside_another_is_watched(anyio_backend,
     file.write_text(yaml.safe_dump({"experiments": [declared]}))
     options = {**EVERYTHING, "experiments_file": file, "default_classify_model": "tiny-bireal"}
     async with running(zoo, **options) as client:
-        for number in (1, 2, 3):
-            await ask(client, number, query="")
-            await until(lambda number=number: checked(client) == number)  # one by one: what waits long is dropped
+        for seed in range(3):
+            await ask_and_wait(client, seed, query="")
         assert metric(client, "bireal_parity_agreement_total", **MODEL, agree="true") == 3
         assert metric(client, "bireal_parity_ok", **MODEL) == 1
 
@@ -105,9 +110,8 @@ async def test_one_flipped_bit_in_memory_is_caught(anyio_backend, zoo, op, caplo
         handle = client.app.state.services.registry.resolve("classify", "tiny-bireal", "binary")
         image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
         with flipped_bit(handle.card, handle.model, image):
-            await ask(client, 1)
-            await ask(client, 2)
-            await until(lambda: checked(client) == 3)
+            await ask_and_wait(client, 1)
+            await ask_and_wait(client, 2)
         assert metric(client, "bireal_parity_probes_total", **MODEL, same="false") == 2
         assert metric(client, "bireal_parity_ok", **MODEL) == 0
         told = [record for record in caplog.records if record.name == "service.parity.monitor"]
@@ -182,8 +186,7 @@ async def test_checks_that_cannot_be_made_are_tried_once_an_interval(anyio_backe
         file = tmp_path / "tiny-bireal" / "1" / "model.onnx"
         file.write_bytes(b"damaged")
         for seed in range(5):
-            await ask(client, seed)
-        await until(lambda: checked(client) == 5)
+            await ask_and_wait(client, seed)
         assert metric(client, "bireal_parity_images_total", **MODEL, outcome="failed") == 0
         assert metric(client, "bireal_parity_agreement_total", **MODEL, agree="true") == 5
         assert metric(client, "bireal_parity_ok", **MODEL) == 1, "what is in memory is intact"

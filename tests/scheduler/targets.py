@@ -43,6 +43,7 @@ class Echo:
 async def hold(scheduler: Scheduler, target: Echo) -> asyncio.Task:
     """Occupies one worker with a run that lasts until `target.go` is set."""
     target.go.clear()
+    target.began.clear()  # an earlier run has set it
     task = asyncio.create_task(scheduler.submit(target, image(255)))
     assert await asyncio.to_thread(target.began.wait, 5)
     return task

@@ -87,8 +87,11 @@ def test_a_forgotten_target_can_come_back(make):
 class Deaf:
     """An observer with a fault of its own."""
 
+    def __init__(self, fault: type[BaseException] = ZeroDivisionError) -> None:
+        self.fault = fault
+
     def batch_run(self, target: Echo, size: int) -> None:
-        raise ZeroDivisionError
+        raise self.fault
 
 
 def test_an_observer_that_fails_harms_no_waiter_and_no_worker(make, caplog):
@@ -96,6 +99,12 @@ def test_an_observer_that_fails_harms_no_waiter_and_no_worker(make, caplog):
     for value in range(3):
         assert asyncio.run(scheduler.submit(target, image(value))).output[0] == value
     assert "observer failed" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_observer_that_ends_its_thread_loses_no_answer(make):
+    scheduler = make(observer=Deaf(SystemExit))
+    assert asyncio.run(asyncio.wait_for(scheduler.submit(Echo(), image(7)), 5)).output[0] == 7
 
 
 class Strange:
