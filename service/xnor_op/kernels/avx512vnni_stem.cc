@@ -105,12 +105,7 @@ inline __attribute__((always_inline)) void stem_tile(const StemRowJob& job, int 
     for (int v = 0; v < kVectors; ++v) {
       const __m512 scaled = _mm512_mul_ps(Type::result(sum[p][v]), _mm512_load_ps(job.scale + first + v * kLanes));
       const __m512 y = _mm512_add_ps(scaled, _mm512_load_ps(offset + v * kLanes));
-      const int left = job.out_channels - first - v * kLanes;
-      if (left >= kLanes) {
-        _mm512_storeu_ps(out + v * kLanes, y);
-      } else {
-        _mm512_mask_storeu_ps(out + v * kLanes, first_lanes(left), y);
-      }
+      store_lanes(out + v * kLanes, y, job.out_channels - first - v * kLanes);
     }
   }
 }

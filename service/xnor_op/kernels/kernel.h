@@ -106,13 +106,14 @@ struct EightBits {
   float factor;  // q ~ x * factor
 };
 
+constexpr float kSmallestMagnitude = 1e-30f;
+constexpr int32_t kInfinityBits = 0x7f800000;
+
 // Step and factor of a pixel from `most`, the bits of m = max |x|: step = m / 127 and factor = 127 / m, both 0 for tiny
 // m. Magnitudes and their bits have the same order, and infinity and NaN are above all finite values. So a maximum of
 // the bits, unlike a maximum of floats, detects every x that is not finite. Then the step is NaN, and so is y, because
 // no q can represent such an x.
 static inline EightBits eight_bits(int32_t most) {
-  constexpr float kSmallestMagnitude = 1e-30f;
-  constexpr int32_t kInfinityBits = 0x7f800000;
   if (most >= kInfinityBits) return {__builtin_nanf(""), 0.0f};
   float magnitude;
   __builtin_memcpy(&magnitude, &most, sizeof(magnitude));

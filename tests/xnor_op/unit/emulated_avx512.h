@@ -110,6 +110,14 @@ EMULATED __m256i extracti64x4_epi64(__m512i value, int half) {
   return part;
 }
 EMULATED __m256i castsi512_si256(__m512i value) { return extracti64x4_epi64(value, 0); }
+EMULATED __m512i castsi256_si512(__m256i value) {
+  const __m256i parts[2] = {value, __m256i{}};
+  return read<__m512i>(parts);
+}
+EMULATED __m512i inserti64x4(__m512i value, __m256i part, int half) {
+  std::memcpy(reinterpret_cast<char*>(&value) + half * sizeof(part), &part, sizeof(part));
+  return value;
+}
 EMULATED __m512i broadcastd_epi32(__m128i value) { return set1_epi32(_mm_cvtsi128_si32(value)); }
 EMULATED __m512i broadcast_i32x4(__m128i value) {
   const __m128i parts[4] = {value, value, value, value};
@@ -122,6 +130,10 @@ EMULATED float cvtss_f32(__m512 value) { return value[0]; }
 EMULATED __m512 add_ps(__m512 a, __m512 b) { return a + b; }
 EMULATED __m512 sub_ps(__m512 a, __m512 b) { return a - b; }
 EMULATED __m512 mul_ps(__m512 a, __m512 b) { return a * b; }
+EMULATED __m512 maskz_div_ps(__mmask16 mask, __m512 a, __m512 b) {
+  for (int k = 0; k < 16; ++k) a[k] = (mask >> k & 1) != 0 ? a[k] / b[k] : 0.0f;
+  return a;
+}
 EMULATED __m512 max_ps(__m512 a, __m512 b) { return a > b ? a : b; }  // b if either is NaN, like the instruction
 EMULATED __m512 min_ps(__m512 a, __m512 b) { return a < b ? a : b; }
 EMULATED __m512 fmadd_ps(__m512 a, __m512 b, __m512 c) {
@@ -201,6 +213,16 @@ EMULATED __mmask16 cmp_ps_mask(__m512 a, __m512 b, int how) {
 }
 EMULATED __mmask16 mask_cmp_ps_mask(__mmask16 mask, __m512 a, __m512 b, int how) {
   return static_cast<__mmask16>(mask & cmp_ps_mask(a, b, how));
+}
+EMULATED __mmask16 cmpge_epi32_mask(__m512i a, __m512i b) {
+  const auto x = as<I32>(a), y = as<I32>(b);
+  unsigned mask = 0;
+  for (int k = 0; k < 16; ++k) mask |= static_cast<unsigned>(x[k] >= y[k]) << k;
+  return static_cast<__mmask16>(mask);
+}
+EMULATED __m512 mask_blend_ps(__mmask16 mask, __m512 a, __m512 b) {  // b where the mask is set
+  for (int k = 0; k < 16; ++k) a[k] = (mask >> k & 1) != 0 ? b[k] : a[k];
+  return a;
 }
 EMULATED __mmask32 kunpackw(__mmask32 high, __mmask32 low) { return (high & 0xffff) << 16 | (low & 0xffff); }
 
