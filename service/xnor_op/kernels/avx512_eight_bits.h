@@ -14,7 +14,7 @@
 namespace bireal {
 namespace {
 
-constexpr int kOffset = 128;     // added to a stored 8-bit value
+constexpr int kOffset = 128;    // added to a stored 8-bit value
 constexpr int kValuesADot = 4;   // 8-bit values that an instruction multiplies in a lane
 
 constexpr size_t pitch_i8(int channels) {

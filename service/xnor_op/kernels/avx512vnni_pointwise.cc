@@ -14,6 +14,7 @@
 #include "avx512.h"
 #include "avx512_eight_bits.h"
 #include "avx512vnni.h"
+#include "avx512vnni_products.h"
 #include "load_4_bytes.h"
 
 namespace bireal {
@@ -32,9 +33,7 @@ struct F32 {
   static inline Sum start(const char*, int) { return _mm512_setzero_ps(); }
   static inline __m512i load(const Weight* w) { return _mm512_loadu_si512(w); }
   static inline Sum add(Sum sum, __m512i pixels, __m512i weights) {
-    // Inline assembly, because with the intrinsic GCC 12 copies every sum twice per loop iteration.
-    __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(pixels), "v"(weights));
-    return sum;
+    return add_products_f32(sum, pixels, weights);
   }
   static inline __m512 result(Sum sum, const PointwiseJob&, int64_t) { return sum; }
 };
@@ -55,8 +54,7 @@ struct I8 {
   static inline Sum start(const char* header, int v) { return _mm512_loadu_si512(header + v * sizeof(__m512i)); }
   static inline __m512i load(const Weight* w) { return _mm512_loadu_si512(w); }
   static inline Sum add(Sum sum, __m512i pixels, __m512i weights) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(pixels), "v"(weights));
-    return sum;
+    return add_products_i8(sum, pixels, weights);
   }
   static inline __m512 result(Sum sum, const PointwiseJob& job, int64_t pixel) {
     return _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(job.step[pixel]));

@@ -74,6 +74,11 @@ EMULATED __m512 maskz_loadu_ps(__mmask16 mask, const void* at) { return as<__m51
 
 EMULATED void storeu_ps(void* at, __m512 value) { std::memcpy(at, &value, sizeof(value)); }
 
+EMULATED void store_si512(void* at, __m512i value) {
+  must_be_aligned(at);
+  std::memcpy(at, &value, sizeof(value));
+}
+
 EMULATED void mask_storeu_epi32(void* at, __mmask16 mask, __m512i value) {
   const auto lanes = as<U32>(value);
   for (int k = 0; k < 16; ++k) {
@@ -144,6 +149,15 @@ EMULATED __m512 fmadd_ps(__m512 a, __m512 b, __m512 c) {
 EMULATED __m512i add_epi32(__m512i a, __m512i b) { return as<__m512i>(as<U32>(a) + as<U32>(b)); }
 EMULATED __m512i add_epi16(__m512i a, __m512i b) { return as<__m512i>(as<U16>(a) + as<U16>(b)); }
 EMULATED __m512i add_epi8(__m512i a, __m512i b) { return as<__m512i>(as<U8>(a) + as<U8>(b)); }
+EMULATED __m512i sub_epi32(__m512i a, __m512i b) { return as<__m512i>(as<U32>(a) - as<U32>(b)); }
+EMULATED __m512i sub_epi16(__m512i a, __m512i b) { return as<__m512i>(as<U16>(a) - as<U16>(b)); }
+EMULATED __m512i mask_add_epi16(__m512i other, __mmask32 mask, __m512i a, __m512i b) {
+  auto lanes = as<U16>(other);
+  const auto sum = as<U16>(add_epi16(a, b));
+  for (int k = 0; k < 32; ++k) lanes[k] = (mask >> k & 1) != 0 ? sum[k] : lanes[k];
+  return as<__m512i>(lanes);
+}
+EMULATED __m512i srai_epi32(__m512i a, int by) { return as<__m512i>(as<I32>(a) >> by); }
 EMULATED __m512i srli_epi16(__m512i a, int by) { return as<__m512i>(as<U16>(a) >> by); }
 EMULATED __m512i xor_si512(__m512i a, __m512i b) { return a ^ b; }
 EMULATED __m512i and_si512(__m512i a, __m512i b) { return a & b; }
@@ -171,6 +185,13 @@ EMULATED __m512i shuffle_epi8(__m512i table, __m512i index) {
   const auto from = as<U8>(table), at = as<U8>(index);
   U8 lanes{};
   for (int k = 0; k < 64; ++k) lanes[k] = (at[k] & 0x80) != 0 ? uint8_t{0} : from[k / 16 * 16 + (at[k] & 15)];
+  return as<__m512i>(lanes);
+}
+
+EMULATED __m512i permutexvar_epi16(__m512i index, __m512i a) {
+  const auto from = as<U16>(a), at = as<U16>(index);
+  U16 lanes{};
+  for (int k = 0; k < 32; ++k) lanes[k] = from[at[k] & 31];
   return as<__m512i>(lanes);
 }
 
@@ -254,6 +275,14 @@ EMULATED __m512i cvtepu16_epi32(__m256i a) {
   std::memcpy(from, &a, sizeof(from));
   U32 lanes{};
   for (int k = 0; k < 16; ++k) lanes[k] = from[k];
+  return as<__m512i>(lanes);
+}
+
+EMULATED __m512i maskz_cvtepu8_epi16(__mmask32 mask, __m256i a) {
+  uint8_t from[32];
+  std::memcpy(from, &a, sizeof(from));
+  U16 lanes{};
+  for (int k = 0; k < 32; ++k) lanes[k] = (mask >> k & 1) != 0 ? from[k] : 0;
   return as<__m512i>(lanes);
 }
 
