@@ -15,7 +15,9 @@ from models.binarize.functional import LEAKY_SLOPE
 from models.export.fold import fold_stem
 from models.export.graph import BATCH, After, Array, GraphBuilder, Shape, Stream, Tensor, halved, strided
 
-STEM_LIMITS = {"int16": 32767, "int8": 127}  # largest weight magnitude of an integer stem
+# Largest weight magnitude of an integer stem. For int16 it is a third of the range, so that the sum of any three
+# weights fits: the AVX-512 kernels then need fewer products (docs/adr/0067).
+STEM_LIMITS = {"int16": 32767 // 3, "int8": 127}
 STEM_PRECISIONS = (*STEM_LIMITS, "float32")
 POINTWISE_PRECISIONS = ("int8", "float32")
 INT8_LIMIT = 127
@@ -43,9 +45,9 @@ class PackedOps:
 
     Args:
         builder: the graph.
-        stem_precision: ``int16`` and ``int8`` store the first convolution as integer weights in that range with a scale
-            per channel, and its sums are exact integers. Both are int16 in the file: the operator takes its faster
-            8-bit path if all weights fit. ``float32`` stores floats.
+        stem_precision: ``int16`` and ``int8`` store the first convolution as integer weights within `STEM_LIMITS` with
+            a scale per channel, and its sums are exact integers. Both are int16 in the file: the operator takes its
+            faster 8-bit path if all weights fit. ``float32`` stores floats.
         pointwise_precision: ``int8`` stores the real-valued 1x1 convolutions inside the network as 8-bit weights with a
             scale per channel, and the operator quantises activations to 8 bits with a scale per pixel. ``float32``
             computes in float32, with weights stored as `GraphBuilder.real_constant` does.

@@ -56,6 +56,9 @@ def open_session(
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1  # the graphs are chains, so there are no operators to run in parallel
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    # Nodes run soon after their inputs are written, which are then still in the cache. The default order leaves side
+    # branches, such as the score maps of depth networks, until the main chain has ended.
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     # Waking a sleeping thread takes as long as a whole 1-bit operator, so threads spin between operators. They spin
     # only briefly, and never between runs, because spinning threads take CPU time from other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if SPIN_US else "0")

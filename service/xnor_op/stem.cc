@@ -30,17 +30,17 @@ Reach reach(int i, int stride, int pad, int size) {
 struct Stem::Geometry {
   int height, width;            // image
   int conv_height, conv_width;  // before pooling
-  size_t input_row_bytes;       // one converted, padded input row
+  size_t input_row_bytes;       // one input row as the kernel reads it
   size_t conv_row_bytes;        // one convolution row
   size_t class_bytes;           // border class of each column
 
-  Geometry(const MapShape& image, int stride, int kernel, size_t pixel_bytes, int out_channels)
+  Geometry(const MapShape& image, const Stem& stem)
       : height(image.height),
         width(image.width),
-        conv_height((image.height - 1) / stride + 1),
-        conv_width((image.width - 1) / stride + 1),
-        input_row_bytes(whole_lines((static_cast<size_t>(image.width) + 2 * (kernel / 2)) * kColors * pixel_bytes)),
-        conv_row_bytes(whole_lines(static_cast<size_t>(conv_width) * out_channels * sizeof(float))),
+        conv_height((image.height - 1) / stem.stride_ + 1),
+        conv_width((image.width - 1) / stem.stride_ + 1),
+        input_row_bytes(whole_lines(stem.input_row_bytes(image.width, conv_width))),
+        conv_row_bytes(whole_lines(static_cast<size_t>(conv_width) * stem.out_channels_ * sizeof(float))),
         class_bytes(whole_lines(conv_width)) {}
 };
 
@@ -119,6 +119,9 @@ class Stem::RowSource {
     const uint8_t* in = pixels_ + static_cast<size_t>(y) * geometry_.width * kColors;
     const size_t count = static_cast<size_t>(geometry_.width) * kColors;
     switch (stem_.pixels_) {
+      case Pixels::kPrepared:
+        stem_.stem_->prepare(in, geometry_.width, geometry_.conv_width, row);
+        break;
       case Pixels::kUInt8:
         std::copy_n(in, count, margin<uint8_t>(row, count));
         break;
@@ -192,6 +195,9 @@ Stem::Stem(const Attributes& attributes, const TensorView& image, const TensorVi
   } else if (kernels_.stem_i8 != nullptr && std::all_of(integers, integers + count, fits_int8)) {
     pixels_ = Pixels::kUInt8;
     stem_ = kernels_.stem_i8;
+  } else if (kernels_.stem_pairs != nullptr && kernels_.stem_pairs->takes(integers, out_channels_, kernel_, stride_)) {
+    pixels_ = Pixels::kPrepared;
+    stem_ = kernels_.stem_pairs;
   } else {
     stem_ = kernels_.stem_i16;
     pixels_ = stem_->byte_pixels ? Pixels::kUInt8 : Pixels::kInt16;
@@ -205,8 +211,18 @@ Stem::Stem(const Attributes& attributes, const TensorView& image, const TensorVi
   }
 }
 
-size_t Stem::pixel_bytes() const {
-  return pixels_ == Pixels::kFloat32 ? sizeof(float) : pixels_ == Pixels::kInt16 ? sizeof(int16_t) : sizeof(uint8_t);
+size_t Stem::input_row_bytes(int width, int conv_width) const {
+  const size_t padded = (static_cast<size_t>(width) + 2 * (kernel_ / 2)) * kColors;
+  switch (pixels_) {
+    case Pixels::kFloat32:
+      return padded * sizeof(float);
+    case Pixels::kInt16:
+      return padded * sizeof(int16_t);
+    case Pixels::kPrepared:
+      return stem_->row_bytes(conv_width);
+    default:
+      return padded;
+  }
 }
 
 // Sets the offset of each border class: bias - scale * (sum over valid taps of w * mean) for int16 weights, bias for
@@ -253,7 +269,7 @@ MapShape Stem::prepare(const TensorView& image) const {
 
 void Stem::run(const TensorView& image, const MapShape& out, float* y, uint32_t* bits, const Executor& executor) const {
   const MapShape in = map_shape(image, "image");
-  const Geometry geometry(in, stride_, kernel_, pixel_bytes(), out_channels_);
+  const Geometry geometry(in, *this);
   const size_t source_bytes = RowSource::scratch_bytes(geometry, kernel_);
   const size_t scratch_bytes = source_bytes + (pool_ ? kPoolRows * geometry.conv_row_bytes : 0);
   const double work = static_cast<double>(geometry.conv_width) * out_channels_ * kernel_ * kernel_ * kColors / 60;

@@ -15,7 +15,8 @@ namespace bireal {
 // class:
 //   sum w * (pixel - mean) = sum w * pixel - sum over valid taps of w * mean.
 // Bound: |sum| <= 255 * sum |w| must be below 2^31. For K = 7, any int16 weights give at most 255 * 32768 * 147 =
-// 1.23e9. If all weights fit int8, a faster kernel is used where the ISA has one; the sums are the same integers.
+// 1.23e9. If all weights fit int8, or a third of int16, a faster kernel is used where the ISA has one; the sums are the
+// same integers.
 // float32 weights: pixel - mean is computed in float32 and padded with zeros.
 class Stem {
  public:
@@ -36,13 +37,13 @@ class Stem {
   struct Held;
   class RowSource;
 
-  size_t pixel_bytes() const;
+  size_t input_row_bytes(int width, int conv_width) const;
   int border_distance_classes() const { return kernel_ / 2 + 1; }
   template <typename T>
   void make_offsets(const T* weight, const float* scale, const float* bias);
 
   const Kernels& kernels_;
-  enum class Pixels { kFloat32, kInt16, kUInt8 };
+  enum class Pixels { kFloat32, kInt16, kUInt8, kPrepared };
 
   const StemKernel* stem_ = nullptr;
   Pixels pixels_ = Pixels::kFloat32;

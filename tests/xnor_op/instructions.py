@@ -37,6 +37,7 @@ LOOPS = {
     "avx512 pointwise float": ("avx512vnni_pointwise", "vfmadd231ps"),
     "avx512 stem int8": ("avx512vnni_stem", "vpdpbusd"),
     "avx512 stem int16": ("avx512vnni_stem", "vpdpwssd"),
+    "avx512 stem int16, pairs": ("avx512vnni_stem_pairs", "vpdpwssd"),
     "avx512 stem float32": ("avx512vnni_stem", "vfmadd231ps"),
 }
 CROSS_LOOPS = {

@@ -90,15 +90,16 @@ def test_batch_and_rows_split_over_threads(dtype: type, rng: np.random.Generator
         check(rng, dtype, (181, 31), threads=2, pool=pool)  # pooled rows of one image in several tasks
 
 
-@pytest.mark.parametrize("limit", [128, 129, 400])  # weights within int8 may take a kernel of their own
+# Weights within int8, or a third of int16, may take kernels of their own.
+@pytest.mark.parametrize("limit", [128, 129, 400, 10923, 32768])
 @pytest.mark.parametrize("pool", [False, True])
 def test_integer_sums_are_exact(pool: bool, limit: int, rng: np.random.Generator) -> None:
-    """Weights whose sums stay below 2^24 come out as exact integers, at borders too; the largest ones stay in int32."""
+    """Sums come out as exact integers, rounded to float32 once, at borders too."""
     image = rng.integers(0, 256, (2, 19, 23, 3)).astype(np.uint8)
     weight = rng.integers(-limit, limit, (40, 7, 7, 3)).astype(np.int16)
     one, zero, no_mean = np.ones(40, np.float32), np.zeros(40, np.float32), np.zeros(3, np.float32)
     (y,) = run_stem(image, weight, one, zero, no_mean, stride=2, pool=pool, with_bits=False)
-    np.testing.assert_array_equal(y, naive.stem(image, weight, one, zero, no_mean, 2, pool))
+    np.testing.assert_array_equal(y, naive.stem(image, weight, one, zero, no_mean, 2, pool).astype(np.float32))
 
 
 @pytest.mark.parametrize("weight_value", [-32768, 32767, -128, 127])
@@ -106,6 +107,21 @@ def test_largest_sums_do_not_overflow(weight_value: int) -> None:
     image = np.full((1, 9, 9, 3), 255, np.uint8)
     weight = np.full((33, 7, 7, 3), weight_value, np.int16)
     one, zero, no_mean = np.ones(33, np.float32), np.zeros(33, np.float32), np.zeros(3, np.float32)
+    (y,) = run_stem(image, weight, one, zero, no_mean, stride=2, pool=False, with_bits=False)
+    expected = naive.stem(image, weight, one, zero, no_mean, 2, False)
+    np.testing.assert_array_equal(y, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("total", [32767, 32768, -32768, -32769])
+@pytest.mark.parametrize("middle", [1, -1])
+@pytest.mark.parametrize("first", [0, 1])
+def test_three_weights_that_just_fit_and_just_do_not(first: int, middle: int, total: int) -> None:
+    """Kernels that add every other weight of a row in 16 bits (docs/adr/0067) take only weights whose sums fit."""
+    image = np.full((1, 15, 17, 3), 255, np.uint8)
+    weight = np.zeros((2, 7, 7, 3), np.int16)
+    thirds = [total // 3, middle * (total // 3), total - 2 * (total // 3)]
+    weight[1, 3, first : first + 5 : 2, 2] = thirds
+    one, zero, no_mean = np.ones(2, np.float32), np.zeros(2, np.float32), np.zeros(3, np.float32)
     (y,) = run_stem(image, weight, one, zero, no_mean, stride=2, pool=False, with_bits=False)
     expected = naive.stem(image, weight, one, zero, no_mean, 2, False)
     np.testing.assert_array_equal(y, expected.astype(np.float32))

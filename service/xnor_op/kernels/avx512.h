@@ -18,6 +18,15 @@ inline __mmask16 first_lanes(int count) {
   return count >= kLanes ? 0xffff : static_cast<__mmask16>((1u << (count < 0 ? 0 : count)) - 1);
 }
 
+// Stores the first `count` lanes. Masked stores are slower, so whole registers are stored without a mask.
+inline void store_lanes(float* to, __m512 value, int count) {
+  if (count >= kLanes) {
+    _mm512_storeu_ps(to, value);
+  } else {
+    _mm512_mask_storeu_ps(to, first_lanes(count), value);
+  }
+}
+
 inline void pack(const float* x, const float* threshold, int64_t pixels, int channels, uint32_t* bits) {
   const int words = (channels + kWordBits - 1) / kWordBits;
   const __m512 zero = _mm512_setzero_ps();

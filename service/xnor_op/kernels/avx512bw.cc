@@ -266,6 +266,7 @@ const Kernels kernels_avx512bw = {
     &kAvx2StemF32,
     &kAvx2StemI16,
     nullptr,  // stem_i8
+    nullptr,  // stem_pairs
     avx2_max_pool_row,
     avx2_avg_pool_row,
     roofline,

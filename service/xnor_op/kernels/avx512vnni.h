@@ -1,4 +1,5 @@
-// The real-valued parts of the AVX-512 kernel sets with VNNI: avx512vnni_stem.cc and avx512vnni_pointwise.cc.
+// The real-valued parts of the AVX-512 kernel sets with VNNI: avx512vnni_stem.cc,
+// avx512vnni_stem_pairs.cc and avx512vnni_pointwise.cc.
 #pragma once
 
 #include "kernel.h"
@@ -10,6 +11,7 @@ constexpr int kAvx512StemBlock = 32;  // output channels
 extern const StemKernel kAvx512StemF32;
 extern const StemKernel kAvx512StemI16;
 extern const StemKernel kAvx512StemI8;
+extern const StemKernel kAvx512StemPairs;
 
 extern const PointwiseKernel kAvx512PointwiseF32;
 extern const PointwiseKernel kAvx512PointwiseF16;

@@ -12,7 +12,9 @@
 #include <immintrin.h>
 
 #include "avx512.h"
+#include "avx512_eight_bits.h"
 #include "avx512vnni.h"
+#include "avx512vnni_products.h"
 #include "load_4_bytes.h"
 
 namespace bireal {
@@ -20,7 +22,6 @@ namespace {
 
 constexpr int kVectors = 2;
 constexpr int kBlock = kLanes * kVectors;
-constexpr int kOffset = 128;  // added to a stored 8-bit value
 
 // Multiply and add of one step, for each type of weights. A step takes 4 bytes of a pixel: kPerStep channels.
 struct F32 {
@@ -32,9 +33,7 @@ struct F32 {
   static inline Sum start(const char*, int) { return _mm512_setzero_ps(); }
   static inline __m512i load(const Weight* w) { return _mm512_loadu_si512(w); }
   static inline Sum add(Sum sum, __m512i pixels, __m512i weights) {
-    // Inline assembly, because with the intrinsic GCC 12 copies every sum twice per loop iteration.
-    __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(pixels), "v"(weights));
-    return sum;
+    return add_products_f32(sum, pixels, weights);
   }
   static inline __m512 result(Sum sum, const PointwiseJob&, int64_t) { return sum; }
 };
@@ -49,14 +48,13 @@ struct F16 : F32 {
 struct I8 {
   using Weight = int8_t;
   using Sum = __m512i;
-  static constexpr int kPerStep = 4;
+  static constexpr int kPerStep = kValuesADot;
   static constexpr int kTile = 7;
   static constexpr size_t kHeader = sizeof(int32_t) * kBlock;
   static inline Sum start(const char* header, int v) { return _mm512_loadu_si512(header + v * sizeof(__m512i)); }
   static inline __m512i load(const Weight* w) { return _mm512_loadu_si512(w); }
   static inline Sum add(Sum sum, __m512i pixels, __m512i weights) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(pixels), "v"(weights));
-    return sum;
+    return add_products_i8(sum, pixels, weights);
   }
   static inline __m512 result(Sum sum, const PointwiseJob& job, int64_t pixel) {
     return _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(job.step[pixel]));
@@ -106,31 +104,6 @@ void layout(const void* weights, int out_channels, int channels, void* out) {
   }
 }
 
-size_t pitch_i8(int channels) { return static_cast<size_t>(steps_of(channels, I8::kPerStep)) * I8::kPerStep; }
-
-void prepare_i8(const float* x, int64_t count, int channels, void* out, float* step) {
-  const size_t pitch = pitch_i8(channels);
-  auto* q = static_cast<uint8_t*>(out);
-  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  const __m128i offset = _mm_set1_epi8(static_cast<char>(kOffset));
-  for (int64_t p = 0; p < count; ++p, x += channels, q += pitch) {
-    __m512i most = _mm512_setzero_si512();
-    for (int c = 0; c < channels; c += kLanes) {
-      const __m512i value = _mm512_maskz_loadu_epi32(first_lanes(channels - c), x + c);
-      most = _mm512_max_epi32(most, _mm512_and_si512(value, magnitude));
-    }
-    const EightBits scale = eight_bits(_mm512_reduce_max_epi32(most));
-    step[p] = scale.step;
-    const __m512 factor = _mm512_set1_ps(scale.factor);
-    for (int c = 0; c < channels; c += kLanes) {
-      const __m512 value = _mm512_maskz_loadu_ps(first_lanes(channels - c), x + c);
-      const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(value, factor));
-      const __m128i bytes = _mm_xor_si128(_mm512_cvtsepi32_epi8(rounded), offset);
-      _mm_mask_storeu_epi8(q + c, first_lanes(static_cast<int>(pitch) - c), bytes);
-    }
-  }
-}
-
 template <typename Type, int P>
 inline __attribute__((always_inline)) void tile(const PointwiseJob& job, const char* block, int first, int64_t pixel) {
   using Weight = typename Type::Weight;
@@ -155,18 +128,17 @@ inline __attribute__((always_inline)) void tile(const PointwiseJob& job, const c
   }
   __m512 scale[kVectors];
   __m512 bias[kVectors];
-  __mmask16 valid[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     scale[v] = _mm512_load_ps(job.scale + first + v * kLanes);
     bias[v] = _mm512_load_ps(job.bias + first + v * kLanes);
-    valid[v] = first_lanes(job.out_channels - first - v * kLanes);
   }
 #pragma GCC unroll 14
   for (int p = 0; p < P; ++p) {
     float* y = job.y + static_cast<size_t>(pixel + p) * job.out_channels + first;
     for (int v = 0; v < kVectors; ++v) {
       const __m512 value = Type::result(sum[p][v], job, pixel + p);
-      _mm512_mask_storeu_ps(y + v * kLanes, valid[v], _mm512_add_ps(_mm512_mul_ps(value, scale[v]), bias[v]));
+      const __m512 scaled = _mm512_add_ps(_mm512_mul_ps(value, scale[v]), bias[v]);
+      store_lanes(y + v * kLanes, scaled, job.out_channels - first - v * kLanes);
     }
   }
 }

@@ -11,6 +11,7 @@
 
 #include "avx512.h"
 #include "avx512vnni.h"
+#include "avx512vnni_products.h"
 #include "load_4_bytes.h"
 #include "stem_layout.h"
 
@@ -29,9 +30,7 @@ struct F32 {
   static constexpr int kPerStep = 1;
   static inline Sum zero() { return _mm512_setzero_ps(); }
   static inline Sum add(Sum sum, __m512i pixels, __m512i weights) {
-    // Inline assembly, here and below, because with the intrinsics GCC 12 copies the sums between the steps.
-    __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(pixels), "v"(weights));
-    return sum;
+    return add_products_f32(sum, pixels, weights);
   }
   static inline __m512 result(Sum sum) { return sum; }
 };
@@ -43,8 +42,7 @@ struct I16 {
   static constexpr int kPerStep = 2;
   static inline Sum zero() { return _mm512_setzero_si512(); }
   static inline Sum add(Sum sum, __m512i pixels, __m512i weights) {
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(pixels), "v"(weights));
-    return sum;
+    return add_products_i16(sum, pixels, weights);
   }
   static inline __m512 result(Sum sum) { return _mm512_cvtepi32_ps(sum); }
 };
@@ -56,8 +54,7 @@ struct I8 {
   static constexpr int kPerStep = 4;
   static inline Sum zero() { return _mm512_setzero_si512(); }
   static inline Sum add(Sum sum, __m512i pixels, __m512i weights) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(pixels), "v"(weights));
-    return sum;
+    return add_products_i8(sum, pixels, weights);
   }
   static inline __m512 result(Sum sum) { return _mm512_cvtepi32_ps(sum); }
 };
@@ -105,12 +102,7 @@ inline __attribute__((always_inline)) void stem_tile(const StemRowJob& job, int 
     for (int v = 0; v < kVectors; ++v) {
       const __m512 scaled = _mm512_mul_ps(Type::result(sum[p][v]), _mm512_load_ps(job.scale + first + v * kLanes));
       const __m512 y = _mm512_add_ps(scaled, _mm512_load_ps(offset + v * kLanes));
-      const int left = job.out_channels - first - v * kLanes;
-      if (left >= kLanes) {
-        _mm512_storeu_ps(out + v * kLanes, y);
-      } else {
-        _mm512_mask_storeu_ps(out + v * kLanes, first_lanes(left), y);
-      }
+      store_lanes(out + v * kLanes, y, job.out_channels - first - v * kLanes);
     }
   }
 }

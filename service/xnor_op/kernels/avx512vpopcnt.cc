@@ -312,10 +312,11 @@ const Kernels kernels_avx512vpopcnt = {
     word_layout_bytes,    word_layout,
     no_scratch,           bconv,
     &kAvx512StemF32,      &kAvx512StemI16,
-    &kAvx512StemI8,       avx512_max_pool_row,
-    avx512_avg_pool_row,  roofline,
-    &kAvx512PointwiseF32, &kAvx512PointwiseF16,
-    &kAvx512PointwiseI8,  avx512_leaky_clip,
+    &kAvx512StemI8,       &kAvx512StemPairs,
+    avx512_max_pool_row,  avx512_avg_pool_row,
+    roofline,             &kAvx512PointwiseF32,
+    &kAvx512PointwiseF16, &kAvx512PointwiseI8,
+    avx512_leaky_clip,
 };
 
 }  // namespace bireal

@@ -35,10 +35,10 @@ struct BConvJob {
   void* scratch;  // Kernels::bconv_scratch_bytes bytes, aligned to 64 bytes, used by this job only
 };
 
-// One row of the stem's convolution before pooling. Input rows are already converted to the kernel's pixel type and
-// padded with kernel / 2 zero pixels on each side.
+// One row of the stem's convolution before pooling. Input rows are already prepared by the kernel, or converted to its
+// pixel type and padded with kernel / 2 zero pixels on each side.
 struct StemRowJob {
-  const void* rows[8];          // padded input row of each tap in [tap_begin, tap_end); 3 channels per pixel
+  const void* rows[8];          // input row of each tap in [tap_begin, tap_end); padded: 3 channels per pixel
   int tap_begin, tap_end;       // rows of the filter inside the image
   const void* weights;          // in the layout of StemKernel::layout
   const float* scale;           // [padded_channels]
@@ -52,6 +52,7 @@ struct StemRowJob {
 // The stem for one type of weights. The combinations of pixels (rows) and weights are:
 //  - float32 pixels, from which the mean is subtracted, and float32 weights;
 //  - int16 pixels, or uint8 pixels if byte_pixels is set, and int16 weights;
+//  - what `prepare` makes of uint8 pixels, and int16 weights that the kernel takes;
 //  - uint8 pixels and int8 weights (stored as int16 in the model, but all within the range of int8).
 struct StemKernel {
   size_t (*layout_bytes)(int out_channels, int kernel);
@@ -59,6 +60,13 @@ struct StemKernel {
   void (*layout)(const void* weights, int out_channels, int kernel, void* out);
   void (*row)(const StemRowJob& job);
   bool byte_pixels = false;  // only for int16 weights
+
+  // For kernels that transform pixels and int16 weights, else null.
+  // Whether the kernel can compute with these weights.
+  bool (*takes)(const int16_t* weights, int out_channels, int kernel, int stride) = nullptr;
+  // Bytes of a prepared row, and a row of `width` pixels of the image -> the prepared row.
+  size_t (*row_bytes)(int out_width) = nullptr;
+  void (*prepare)(const uint8_t* row, int width, int out_width, void* out) = nullptr;
 };
 
 // Pixels times a matrix, which is a real-valued 1x1 convolution on NHWC:
@@ -106,13 +114,14 @@ struct EightBits {
   float factor;  // q ~ x * factor
 };
 
+constexpr float kSmallestMagnitude = 1e-30f;
+constexpr int32_t kInfinityBits = 0x7f800000;
+
 // Step and factor of a pixel from `most`, the bits of m = max |x|: step = m / 127 and factor = 127 / m, both 0 for tiny
 // m. Magnitudes and their bits have the same order, and infinity and NaN are above all finite values. So a maximum of
 // the bits, unlike a maximum of floats, detects every x that is not finite. Then the step is NaN, and so is y, because
 // no q can represent such an x.
 static inline EightBits eight_bits(int32_t most) {
-  constexpr float kSmallestMagnitude = 1e-30f;
-  constexpr int32_t kInfinityBits = 0x7f800000;
   if (most >= kInfinityBits) return {__builtin_nanf(""), 0.0f};
   float magnitude;
   __builtin_memcpy(&magnitude, &most, sizeof(magnitude));
@@ -137,7 +146,8 @@ struct Kernels {
 
   const StemKernel* stem_f32;
   const StemKernel* stem_i16;
-  const StemKernel* stem_i8;  // null if the set has no int8 kernel
+  const StemKernel* stem_i8;     // null if the set has no int8 kernel
+  const StemKernel* stem_pairs;  // int16 weights, faster than stem_i16 if it takes them; null if the set has no such
 
   // Max-pool of width 3, stride 2, pad 1, over `count` convolution rows [width][channels]: 3 rows, 2 at a border, 1 if
   // the map has only one.

@@ -303,6 +303,7 @@ constexpr Kernels neon_set(const char* name, const StemKernel* stem_i16, const P
       &kNeonStemF32,
       stem_i16,
       nullptr,  // stem_i8
+      nullptr,  // stem_pairs
       neon_max_pool_row,
       neon_avg_pool_row,
       roofline,

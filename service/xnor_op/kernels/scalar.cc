@@ -204,6 +204,7 @@ const Kernels kernels_scalar = {
     &kStemF32,
     &kStemI16,
     nullptr,  // stem_i8
+    nullptr,  // stem_pairs
     max_pool_row,
     avg_pool_row,
     nullptr,  // roofline

@@ -74,6 +74,11 @@ EMULATED __m512 maskz_loadu_ps(__mmask16 mask, const void* at) { return as<__m51
 
 EMULATED void storeu_ps(void* at, __m512 value) { std::memcpy(at, &value, sizeof(value)); }
 
+EMULATED void store_si512(void* at, __m512i value) {
+  must_be_aligned(at);
+  std::memcpy(at, &value, sizeof(value));
+}
+
 EMULATED void mask_storeu_epi32(void* at, __mmask16 mask, __m512i value) {
   const auto lanes = as<U32>(value);
   for (int k = 0; k < 16; ++k) {
@@ -110,6 +115,14 @@ EMULATED __m256i extracti64x4_epi64(__m512i value, int half) {
   return part;
 }
 EMULATED __m256i castsi512_si256(__m512i value) { return extracti64x4_epi64(value, 0); }
+EMULATED __m512i castsi256_si512(__m256i value) {
+  const __m256i parts[2] = {value, __m256i{}};
+  return read<__m512i>(parts);
+}
+EMULATED __m512i inserti64x4(__m512i value, __m256i part, int half) {
+  std::memcpy(reinterpret_cast<char*>(&value) + half * sizeof(part), &part, sizeof(part));
+  return value;
+}
 EMULATED __m512i broadcastd_epi32(__m128i value) { return set1_epi32(_mm_cvtsi128_si32(value)); }
 EMULATED __m512i broadcast_i32x4(__m128i value) {
   const __m128i parts[4] = {value, value, value, value};
@@ -122,6 +135,10 @@ EMULATED float cvtss_f32(__m512 value) { return value[0]; }
 EMULATED __m512 add_ps(__m512 a, __m512 b) { return a + b; }
 EMULATED __m512 sub_ps(__m512 a, __m512 b) { return a - b; }
 EMULATED __m512 mul_ps(__m512 a, __m512 b) { return a * b; }
+EMULATED __m512 maskz_div_ps(__mmask16 mask, __m512 a, __m512 b) {
+  for (int k = 0; k < 16; ++k) a[k] = (mask >> k & 1) != 0 ? a[k] / b[k] : 0.0f;
+  return a;
+}
 EMULATED __m512 max_ps(__m512 a, __m512 b) { return a > b ? a : b; }  // b if either is NaN, like the instruction
 EMULATED __m512 min_ps(__m512 a, __m512 b) { return a < b ? a : b; }
 EMULATED __m512 fmadd_ps(__m512 a, __m512 b, __m512 c) {
@@ -132,6 +149,15 @@ EMULATED __m512 fmadd_ps(__m512 a, __m512 b, __m512 c) {
 EMULATED __m512i add_epi32(__m512i a, __m512i b) { return as<__m512i>(as<U32>(a) + as<U32>(b)); }
 EMULATED __m512i add_epi16(__m512i a, __m512i b) { return as<__m512i>(as<U16>(a) + as<U16>(b)); }
 EMULATED __m512i add_epi8(__m512i a, __m512i b) { return as<__m512i>(as<U8>(a) + as<U8>(b)); }
+EMULATED __m512i sub_epi32(__m512i a, __m512i b) { return as<__m512i>(as<U32>(a) - as<U32>(b)); }
+EMULATED __m512i sub_epi16(__m512i a, __m512i b) { return as<__m512i>(as<U16>(a) - as<U16>(b)); }
+EMULATED __m512i mask_add_epi16(__m512i other, __mmask32 mask, __m512i a, __m512i b) {
+  auto lanes = as<U16>(other);
+  const auto sum = as<U16>(add_epi16(a, b));
+  for (int k = 0; k < 32; ++k) lanes[k] = (mask >> k & 1) != 0 ? sum[k] : lanes[k];
+  return as<__m512i>(lanes);
+}
+EMULATED __m512i srai_epi32(__m512i a, int by) { return as<__m512i>(as<I32>(a) >> by); }
 EMULATED __m512i srli_epi16(__m512i a, int by) { return as<__m512i>(as<U16>(a) >> by); }
 EMULATED __m512i xor_si512(__m512i a, __m512i b) { return a ^ b; }
 EMULATED __m512i and_si512(__m512i a, __m512i b) { return a & b; }
@@ -159,6 +185,13 @@ EMULATED __m512i shuffle_epi8(__m512i table, __m512i index) {
   const auto from = as<U8>(table), at = as<U8>(index);
   U8 lanes{};
   for (int k = 0; k < 64; ++k) lanes[k] = (at[k] & 0x80) != 0 ? uint8_t{0} : from[k / 16 * 16 + (at[k] & 15)];
+  return as<__m512i>(lanes);
+}
+
+EMULATED __m512i permutexvar_epi16(__m512i index, __m512i a) {
+  const auto from = as<U16>(a), at = as<U16>(index);
+  U16 lanes{};
+  for (int k = 0; k < 32; ++k) lanes[k] = from[at[k] & 31];
   return as<__m512i>(lanes);
 }
 
@@ -202,6 +235,16 @@ EMULATED __mmask16 cmp_ps_mask(__m512 a, __m512 b, int how) {
 EMULATED __mmask16 mask_cmp_ps_mask(__mmask16 mask, __m512 a, __m512 b, int how) {
   return static_cast<__mmask16>(mask & cmp_ps_mask(a, b, how));
 }
+EMULATED __mmask16 cmpge_epi32_mask(__m512i a, __m512i b) {
+  const auto x = as<I32>(a), y = as<I32>(b);
+  unsigned mask = 0;
+  for (int k = 0; k < 16; ++k) mask |= static_cast<unsigned>(x[k] >= y[k]) << k;
+  return static_cast<__mmask16>(mask);
+}
+EMULATED __m512 mask_blend_ps(__mmask16 mask, __m512 a, __m512 b) {  // b where the mask is set
+  for (int k = 0; k < 16; ++k) a[k] = (mask >> k & 1) != 0 ? b[k] : a[k];
+  return a;
+}
 EMULATED __mmask32 kunpackw(__mmask32 high, __mmask32 low) { return (high & 0xffff) << 16 | (low & 0xffff); }
 
 EMULATED __m512 cvtepi32_ps(__m512i a) {
@@ -232,6 +275,14 @@ EMULATED __m512i cvtepu16_epi32(__m256i a) {
   std::memcpy(from, &a, sizeof(from));
   U32 lanes{};
   for (int k = 0; k < 16; ++k) lanes[k] = from[k];
+  return as<__m512i>(lanes);
+}
+
+EMULATED __m512i maskz_cvtepu8_epi16(__mmask32 mask, __m256i a) {
+  uint8_t from[32];
+  std::memcpy(from, &a, sizeof(from));
+  U16 lanes{};
+  for (int k = 0; k < 32; ++k) lanes[k] = (mask >> k & 1) != 0 ? from[k] : 0;
   return as<__m512i>(lanes);
 }
 

@@ -14,11 +14,11 @@
 #include "bconv.h"
 #include "dispatch.h"
 #include "fuzz_pointwise.h"
+#include "fuzz_stem.h"
 #include "fuzzing.h"
 #include "globalmean.h"
 #include "pack.h"
 #include "reference.h"
-#include "stem.h"
 
 namespace {
 
@@ -102,53 +102,6 @@ void fuzz_bconv(Random& random, const Kernels& kernels) {
   }
 }
 
-// T: int16_t (results must be exact) or float (within rounding).
-template <typename T>
-void fuzz_stem(Random& random, const Kernels& kernels, DType dtype) {
-  constexpr bool kInteger = sizeof(T) == sizeof(int16_t);
-  const reference::Conv conv = {some_side(random),     some_side(random),         3,
-                                random.between(1, 70), random.pick({1, 3, 5, 7}), random.pick({1, 2})};
-  const bool pool = random.coin();
-  const MapShape in = {random.between(1, 2), conv.height, conv.width, 3};
-  std::vector<uint8_t> pixels(in.elements() * in.batch);
-  for (uint8_t& pixel : pixels) pixel = static_cast<uint8_t>(random.between(0, 255));
-  std::vector<T> weights(static_cast<size_t>(conv.out_channels) * conv.kernel * conv.kernel * 3);
-  const bool small = random.coin();  // fits int8, which selects another kernel
-  for (T& weight : weights) weight = static_cast<T>(small ? random.between(-128, 127) : random.between(-32768, 32767));
-  std::vector<float> scale = random.normals(conv.out_channels);
-  for (float& value : scale) value *= 1e-7f;
-  const std::vector<float> bias = random.normals(conv.out_channels);
-  const std::vector<float> mean = {123.5f, 116.25f, 103.75f};  // values whose sums are exact
-  const TensorView image = view(DType::kUInt8, in.shape(), pixels);
-  const Stem op({conv.stride, pool}, image, view(dtype, {conv.out_channels, conv.kernel, conv.kernel, 3}, weights),
-                view(DType::kFloat32, {conv.out_channels}, scale), view(DType::kFloat32, {conv.out_channels}, bias),
-                view(DType::kFloat32, {3}, mean), kernels);
-  const MapShape out = op.prepare(image);
-  std::vector<float> y(out.elements() * out.batch, NAN);
-  std::vector<uint32_t> bits(out.bits_words() * out.batch, 0xdeadbeef);
-  op.run(image, out, y.data(), bits.data(), TwoThreads(random.coin()));
-  for (int64_t n = 0; n < in.batch; ++n) {
-    const std::vector<uint8_t> one(pixels.begin() + n * in.elements(), pixels.begin() + (n + 1) * in.elements());
-    std::vector<double> expected;
-    if constexpr (kInteger) {
-      expected = reference::stem_of_integers(conv, one, weights, scale, bias, mean.data());
-    } else {
-      expected = reference::stem(conv, one, weights, scale, bias, mean.data());
-    }
-    if (pool) expected = reference::max_pool(expected, conv.out_height(), conv.out_width(), conv.out_channels);
-    for (size_t i = 0; i < expected.size(); ++i) {
-      const double limit = kInteger ? 0 : std::fabs(scale[i % conv.out_channels]) * 255 * 32768 * 147 * 0x1p-21 + 1e-6;
-      EXPECT(std::fabs(y[n * out.elements() + i] - expected[i]) <= limit,
-             "stem %s h %d w %d o %d k %d s %d pool %d: %g %g", kernels.name, conv.height, conv.width,
-             conv.out_channels, conv.kernel, conv.stride, pool, static_cast<double>(y[n * out.elements() + i]),
-             expected[i]);
-    }
-    const std::vector<float> map(y.begin() + n * out.elements(), y.begin() + (n + 1) * out.elements());
-    const auto wanted = bits_of(map, out);
-    EXPECT(std::equal(wanted.begin(), wanted.end(), bits.begin() + n * out.bits_words()), "stem bits %s", kernels.name);
-  }
-}
-
 void fuzz_avg_pool(Random& random, const Kernels& kernels) {
   const MapShape in = {random.between(1, 2), some_side(random), some_side(random), some_channels(random)};
   const std::vector<float> x = random.normals(in.elements() * in.batch);
@@ -224,12 +177,12 @@ int main(int argc, char** argv) {
   for (const Kernels* kernels : usable_kernels()) {
     test_empty_batch_of_the_largest_maps(*kernels);
     test_pointwise(*kernels);
+    test_stem(*kernels);
     Random random(seed);
     for (int i = 0; i < cases && g_failures == 0; ++i) {
       fuzz_pack(random, *kernels);
       fuzz_bconv(random, *kernels);
-      fuzz_stem<float>(random, *kernels, DType::kFloat32);
-      fuzz_stem<int16_t>(random, *kernels, DType::kInt16);
+      fuzz_stem(random, *kernels);
       fuzz_avg_pool(random, *kernels);
       fuzz_pointwise(random, *kernels);
       fuzz_global_mean(random);

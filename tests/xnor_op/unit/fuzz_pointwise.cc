@@ -106,21 +106,27 @@ std::vector<float> products_of_8_bits(const std::vector<float>& x, const std::ve
   return y;
 }
 
-// Values are rounded half to even. Pixels of zeros or of tiny values become zeros.
+// Values are rounded half to even. Pixels of zeros or of tiny values become zeros. There are enough pixels for kernels
+// that round several at a time, and some more.
 void test_rounding(const Kernels& kernels) {
   constexpr int kChannels = 8;
+  constexpr int kCopies = 5;  // of 4 pixels
   const std::vector<float> values = {127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -126.5f, 126.5f};
   const std::vector<float> rounded = {127, 0, 2, 2, 0, -2, -126, 126};
-  std::vector<float> x = values;
-  x.resize(2 * kChannels, 0.0f);
-  x.resize(3 * kChannels, 1e-31f);
-  for (float value : values) x.push_back(-value);
+  std::vector<float> x;
+  for (int i = 0; i < kCopies; ++i) {
+    x.insert(x.end(), values.begin(), values.end());
+    x.resize(x.size() + kChannels, 0.0f);
+    x.resize(x.size() + kChannels, 1e-31f);
+    for (float value : values) x.push_back(-value);
+  }
   std::vector<int8_t> identity(kChannels * kChannels);
   for (int i = 0; i < kChannels; ++i) identity[i * kChannels + i] = 1;
   const std::vector<float> y = products_of_8_bits(x, identity, kChannels, kernels);
-  for (int c = 0; c < kChannels; ++c) {
-    const bool right = y[c] == rounded[c] && y[kChannels + c] == 0 && y[2 * kChannels + c] == 0;
-    EXPECT(right && y[3 * kChannels + c] == -rounded[c], "8 bits %s channel %d", kernels.name, c);
+  for (size_t i = 0; i < y.size(); ++i) {
+    const float value = rounded[i % kChannels];
+    const size_t kind = i / kChannels % 4;
+    EXPECT(y[i] == (kind == 0 ? value : kind == 3 ? -value : 0), "8 bits %s value %zu", kernels.name, i);
   }
 }
 
@@ -141,18 +147,19 @@ void test_largest_sums(const Kernels& kernels) {
 // A value that is not finite makes all outputs of its pixel NaN and changes no other pixel.
 void test_not_finite(Random& random, const Kernels& kernels) {
   constexpr int kOut = 20;
-  constexpr int kPixels = 3;
+  constexpr int kPixels = 19;
   for (float value : {NAN, -NAN, INFINITY, -INFINITY}) {
     for (int channels : {1, 9, 20, 64}) {
       std::vector<int8_t> weights(static_cast<size_t>(channels) * kOut);
       for (int8_t& weight : weights) make_weight(random, weight);
-      for (int place : {0, channels / 2, channels - 1}) {
+      for (int pixel : {1, kPixels - 2}) {
+        const int place = random.pick({0, channels / 2, channels - 1});
         std::vector<float> x = random.normals(static_cast<size_t>(kPixels) * channels);
         const std::vector<float> finite = products_of_8_bits(x, weights, channels, kernels);
-        x[channels + place] = value;
+        x[pixel * channels + place] = value;
         const std::vector<float> y = products_of_8_bits(x, weights, channels, kernels);
         for (int i = 0; i < kPixels * kOut; ++i) {
-          const bool right = i / kOut == 1 ? std::isnan(y[i]) : y[i] == finite[i];
+          const bool right = i / kOut == pixel ? std::isnan(y[i]) : y[i] == finite[i];
           EXPECT(right, "8 bits %s: %g in channel %d of %d", kernels.name, static_cast<double>(value), place, channels);
         }
       }
