@@ -189,7 +189,8 @@ class Settings(BaseSettings):
         le=1,
         description="Share of these answers whose layers are compared one by one, at most once per "
         "`BIREAL_PARITY_PROBE_S`. The graphs for it are loaded at the first check and kept. A check takes 0.03 s of a "
-        "CPU and 0.16 GB for Bi-Real-18, 5 s and 0.7 GB for Bi-Real-50 at 160 x 608.",
+        "CPU and 0.2 GB for Bi-Real-18 at 128 x 128; 5 s and 0.7 GB for Bi-Real-50 at 160 x 608, 0.5 GB at half the "
+        "width.",
     )
     parity_probe_s: float = Field(
         60.0,

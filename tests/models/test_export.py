@@ -20,6 +20,7 @@ from models.export.convert import to_onnx
 from models.export.cost import cost_of_graph
 from models.export.packed_ops import pack_weight
 from models.export.verify import VerificationError, smooth_images, verify
+from models.export.verify_layers import layer_errors
 from models.train.recipes import RECIPES
 from service.backends import backend_for
 from service.backends.audit import Audit
@@ -215,17 +216,16 @@ def test_packed_words() -> None:
     assert pack_weight(weight).ravel().tolist() == [0b100001, 1]
 
 
-def test_integer_stems_are_close_to_the_float_one() -> None:
-    network = random_network(CASES[0])
-    images = smooth_images(4, 64, 64)
-    outputs = []
-    for precision in ("float32", "int16", "int8"):
-        model = derive_reference(to_onnx(network, 64, 64, stem_precision=precision, half=False)).model  # type: ignore[arg-type]
-        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        outputs.append(session.run(None, {"image": images})[0])
-    correlations = [np.corrcoef(outputs[0].ravel(), other.ravel())[0, 1] for other in outputs[1:]]
-    assert correlations[0] > 0.99
-    assert correlations[1] > 0.5, "random networks amplify rounding; what int8 costs a trained one is measured on data"
+@pytest.mark.parametrize(("precision", "least", "most"), [("int16", 1e-6, 3e-4), ("int8", 1e-3, 2e-2)])
+def test_integer_stems_are_close_to_the_float_one(precision: str, least: float, most: float) -> None:
+    """Each on its own: in a whole random network a few flipped signs decide, whatever the stem's rounding."""
+    network, images = random_network(CASES[0]), smooth_images(4, 64, 64)
+    exact, rounded = (
+        to_onnx(network, 64, 64, stem_precision=stem, half=False)  # type: ignore[arg-type]
+        for stem in ("float32", precision)
+    )
+    (error,) = (e for layer, e in layer_errors(rounded, exact, images).items() if layer.startswith("stem"))
+    assert least < error < most
 
 
 def test_8_bit_1x1_convolutions_are_close_to_float_ones() -> None:
