@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.build import REVISION_VARIABLE
 from service.settings import Settings
 from tests.deploy.exported import exported_samples
 
@@ -19,7 +20,7 @@ FOREIGN = {"container_cpu_cfs_throttled_periods_total"}
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_settings_and_metrics_exist(page: Path) -> None:
     text = page.read_text()
-    settings = {f"BIREAL_{name.upper()}" for name in Settings.model_fields}
+    settings = {f"BIREAL_{name.upper()}" for name in Settings.model_fields} | {REVISION_VARIABLE}
     assert set(re.findall(r"\bBIREAL_[A-Z_]+\b", text)) <= settings
     known = exported_samples().keys() | FOREIGN
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in known} | known
