@@ -35,8 +35,8 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 MODELS_MAY_IMPORT = {"card", "imaging", "tasks", "backends", "calibration", "evaluation", "errors", "xnor_op"}
 # The online side stays free of training and of the tools around it.
 SERVICE_NEVER_IMPORTS = {"torch", "models", "loadtest", "tests", "locust", "pytest"}
-# One reader of the environment. The operator's library reads its own override; its Python side names it in an error. The
-# revision that an image sets is no setting: it has no effect besides being reported.
+# One reader of the environment. The operator's library reads its own override; its Python side names it in an error.
+# The revision that an image sets is no setting: it has no effect besides being reported.
 MAY_READ_ENVIRONMENT = {"service/settings.py", "service/xnor_op/__init__.py", "service/build.py"}
 
 LINES_MAX = 450  # "about 400": beyond this a file has more than one responsibility
