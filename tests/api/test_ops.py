@@ -65,6 +65,7 @@ async def test_the_watch_of_the_folder_goes_on_after_any_failure(anyio_backend, 
     async with running(zoo, model_poll_s=0.01) as client:
         monkeypatch.setattr(client.app.state.services.registry, "readiness", fail)
         await until(lambda: sum("could not be checked" in record.message for record in caplog.records) >= 2)
+        assert (await client.get("/healthz")).status_code == 200
 
 
 async def test_draining_is_not_ready_and_still_answers(anyio_backend, zoo):

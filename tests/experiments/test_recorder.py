@@ -73,7 +73,8 @@ def test_it_writes_without_being_closed(make, store, monkeypatch):
     recorder = make(store)
     recorder.start()
     recorder.put(observation(1))
-    wait(lambda: observed(store) == {"id-1"}, 30)
+    wait(lambda: observed(store), 30)
+    assert observed(store) == {"id-1"}
     recorder.close()
 
 

@@ -76,6 +76,7 @@ def test_on_a_phone_a_problem_comes_into_view(open_page, tiny):
     page.wait_for_function(
         "() => document.querySelector('#problem').getBoundingClientRect().bottom <= innerHeight && scrollY > 0"
     )
+    assert page.locator("#problem").is_visible()
 
 
 def test_a_variant_is_not_compared_with_itself(open_page, tiny):
