@@ -43,3 +43,11 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
     return value
+
+
+def fraction(text: str) -> float:
+    """Parse a number above 0 and at most 1, as the ``type`` of an argument."""
+    value = positive(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0 and at most 1")
+    return value

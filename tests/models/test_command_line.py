@@ -42,6 +42,7 @@ def test_the_usage_is_still_in_the_help(capsys: pytest.CaptureFixture[str]) -> N
         ("models.train", ["resnet18-tiny100", "--data", "x", "--out", "x", "--threads", "0"]),
         ("models.train.teacher", ["--data", "x", "--out", "x", "--threads", "-1"]),
         ("models.train.teacher", ["--data", "x", "--out", "x", "--views", "0"]),
+        ("models.train.teacher", ["--data", "x", "--out", "x", "--min-scale", "1.5"]),
         ("models.make", ["resnet18-tiny100", "--data", "x", "--runs", "x", "--zoo", "x", "--threads", "0"]),
         ("models.export", ["x", "--out", "x", "--size", "-5"]),
         ("models.ablation", ["--data", "x", "--out", "x", "--threads", "0"]),

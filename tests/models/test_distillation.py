@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from models.binarize.base import Phase
 from models.data.augment import cut
 from models.data.folder import ClassName, ImageSet
 from models.data.normalise import normalise
-from models.data.views import VIEW_SEED, view_batches, view_crops
+from models.data.views import VIEW_SEED, labels_path, view_batches, view_crops
 from models.export.convert import to_onnx
 from models.train.classify import ClassifyTask, SoftLabels
 from models.train.optim import learning_rate
@@ -65,7 +66,9 @@ def test_soft_labels_are_those_of_the_view_and_the_image(photos: Path, tmp_path:
     count = 4 * (24 - recipe.hold_out_per_class)
     # the logits say which image and which view they are of
     for view in range(2):
-        np.save(tmp_path / f"view-{view}.npy", np.stack([np.arange(count) + 1000 * view] * 4, 1).astype(np.float16))
+        path = labels_path(tmp_path, recipe.min_scale, view)
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, np.stack([np.arange(count) + 1000 * view] * 4, 1).astype(np.float16))
     task = ClassifyTask(recipe, photos, None, tmp_path)
     for epoch in range(3):
         crops = view_crops(count, recipe.min_scale, VIEW_SEED, epoch % 2)
@@ -76,9 +79,11 @@ def test_soft_labels_are_those_of_the_view_and_the_image(photos: Path, tmp_path:
             for ours, crop in zip(batch, expected, strict=True):
                 assert torch.equal(ours, crop) or torch.equal(ours, crop.flip(2))
     with pytest.raises(FileNotFoundError, match=r"view-2\.npy"):
-        SoftLabels(tmp_path, count)(2, torch.tensor([0]))
+        SoftLabels(tmp_path, recipe.min_scale, count)(2, torch.tensor([0]))
+    with pytest.raises(FileNotFoundError, match=r"--views 1 or more and --min-scale 0\.9"):
+        SoftLabels(tmp_path, 0.9, count)(0, torch.tensor([0]))
     with pytest.raises(ValueError, match="labels 64 images, but the training set has 65"):
-        SoftLabels(tmp_path, count + 1)(0, torch.tensor([0]))
+        SoftLabels(tmp_path, recipe.min_scale, count + 1)(0, torch.tensor([0]))
     with pytest.raises(ValueError, match="--soft-labels"):
         ClassifyTask(recipe, photos)
 
@@ -87,7 +92,9 @@ def test_distillation_pulls_towards_the_teachers_answers(photos: Path, tmp_path:
     phase = PhaseSpec(Phase.CLIP, 1, 1e-3, distill=1.0)
     recipe = replace(small_recipe(), phases=(phase,), soft_labels=True, views=1, temperature=2.0)
     soft = np.random.default_rng(0).normal(0, 3, (64, 4)).astype(np.float16)
-    np.save(tmp_path / "view-0.npy", soft)
+    path = labels_path(tmp_path, recipe.min_scale, 0)
+    path.parent.mkdir()
+    np.save(path, soft)
     task = ClassifyTask(recipe, photos, None, tmp_path)
     batch = next(task.batches(phase, 0, 0))
 
@@ -115,8 +122,8 @@ def test_linear_and_constant_schedules() -> None:
 
 
 def test_recipes_that_start_from_served_models_name_them() -> None:
-    for name in ("resnet18-tiny100-long", "bireal18-tiny100-long", "resnet18-tiny100-large", "bireal18-tiny100-large"):
-        recipe = get_recipe(name)
+    for network, step in product(("resnet18", "bireal18"), ("long", "large", "further")):
+        recipe = get_recipe(f"{network}-tiny100-{step}")
         assert recipe.soft_labels
         assert get_recipe(recipe.init).arch == recipe.arch
         assert json.dumps(recipe.init)

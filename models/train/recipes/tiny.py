@@ -136,6 +136,35 @@ _LARGE_BIREAL18 = replace(
     serve_size=128,
 )
 
+_FURTHER = "ours: the network before, trained on with labels of the same teacher for larger crops, at 80x80 and 112x112"
+
+# Crops of at least half the image are more like the whole images that the service sees.
+_FURTHER_RESNET18 = replace(
+    _LARGE_RESNET18,
+    name="resnet18-tiny100-further",
+    phases=(
+        PhaseSpec(Phase.RELU, 6, 0.05, "sgd", "cosine-head", weight_decay=2e-4, warmup=0.03, size=80, distill=0.9),
+        PhaseSpec(Phase.RELU, 4, 0.025, "sgd", "cosine", weight_decay=2e-4, distill=0.9),
+    ),
+    source=_FURTHER,
+    init="resnet18-tiny100-large",
+    views=8,
+    min_scale=0.5,
+)
+
+_FURTHER_BIREAL18 = replace(
+    _LARGE_BIREAL18,
+    name="bireal18-tiny100-further",
+    phases=(
+        PhaseSpec(Phase.BINARY, 6, 5e-4, "adam", "cosine-head", warmup=0.03, size=80, distill=0.9),
+        PhaseSpec(Phase.BINARY, 3, 2.5e-4, "adam", "linear", distill=0.9),
+    ),
+    source=_FURTHER,
+    init="bireal18-tiny100-large",
+    views=8,
+    min_scale=0.5,
+)
+
 _TINY_RESNET50 = replace(
     _LONG_RESNET18,
     name="resnet50-tiny100",
@@ -193,6 +222,8 @@ TINY = (
     _LONG_BIREAL18,
     _LARGE_RESNET18,
     _LARGE_BIREAL18,
+    _FURTHER_RESNET18,
+    _FURTHER_BIREAL18,
     _TINY_RESNET50,
     _TINY_BIREAL50,
     _HALF_RESNET50,
