@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from models.command_line import Parser
 from models.data.augment import whole
-from models.data.folder import hold_out, load_split
+from models.data.folder import ImageSet, hold_out, split_files
 from models.data.normalise import normalise
 from models.train import checkpoint
-from models.train.classify import decode_size
+from models.train.classify import decode_size, served_shorter
 from models.train.provenance import FILE
+from models.train.recipe import Recipe
 from models.train.recipes import get_recipe
 
 IMAGES = 1024
@@ -41,6 +42,13 @@ def measure_statistics(network: nn.Module, images: Tensor) -> None:
     network.eval()
 
 
+def training_files(recipe: Recipe, data: Path, size: int) -> ImageSet:
+    """The training images that are not held out, decoded on access as the service prepares them for ``size``."""
+    shorter = served_shorter(recipe, size)
+    files = split_files(data, "train", size if shorter else decode_size(recipe), shorter)
+    return hold_out(files, recipe.hold_out_per_class)[0]
+
+
 def main() -> int:
     """Measure the statistics and write the checkpoint."""
     parser = Parser(prog="python -m models.train.statistics", description=__doc__.splitlines()[0])
@@ -52,12 +60,13 @@ def main() -> int:
         payload = checkpoint.load(args.checkpoint)
         recipe = get_recipe(payload["recipe"])
         network = checkpoint.load_network(args.checkpoint)
-        data, _ = hold_out(load_split(args.data, "train", decode_size(recipe)), recipe.hold_out_per_class)
+        size = recipe.serve_size or recipe.size
+        data = training_files(recipe, args.data, size)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     pick = np.random.default_rng(0).choice(len(data), min(IMAGES, len(data)), replace=False)
-    measure_statistics(network, whole(torch.from_numpy(data.images[pick]), recipe.serve_size or recipe.size))
+    measure_statistics(network, whole(torch.from_numpy(data.images[pick]), size))
     progress = replace(checkpoint.Progress(), wall_s=payload["progress"]["wall_s"])
     checkpoint.save(args.out, network, network.config, recipe.name, progress)
     if (args.checkpoint.parent / FILE).is_file() and args.checkpoint.parent.resolve() != args.out.parent.resolve():

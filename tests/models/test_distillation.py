@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from models.arch import ArchConfig
@@ -22,7 +23,7 @@ from models.train.optim import learning_rate
 from models.train.recipe import PhaseSpec
 from models.train.recipes import get_recipe
 from models.train.recover import Weights
-from models.train.statistics import measure_statistics
+from models.train.statistics import measure_statistics, training_files
 from tests.models.test_export import random_network
 from tests.models.test_train import photos, small_recipe  # noqa: F401  a fixture
 
@@ -111,6 +112,19 @@ def test_distillation_pulls_towards_the_teachers_answers(photos: Path, tmp_path:
     p = (batch[2] / 2).softmax(1)
     assert agree.item() == pytest.approx(4 * -(p * p.log()).sum(1).mean().item(), rel=1e-5)
     assert other > agree
+
+
+@pytest.mark.parametrize(("shorter", "red"), [(0, 0.5), (40, 0.0)])
+def test_statistics_are_of_images_cropped_as_the_service_crops_them(shorter: int, red: float, tmp_path: Path) -> None:
+    """A wide image whose left and right quarters are red: a recipe with ``resize_shorter`` sees its centre only."""
+    (tmp_path / "classes.json").write_text('[{"index": 0, "wnid": "n0", "name": "a flag"}]')
+    (tmp_path / "train" / "n0").mkdir(parents=True)
+    flag = np.zeros((64, 128, 3), np.uint8)
+    flag[:, :32, 0] = flag[:, 96:, 0] = 255
+    Image.fromarray(flag).save(tmp_path / "train" / "n0" / "0.png")
+    recipe = replace(small_recipe(), resize_shorter=shorter, hold_out_per_class=0)
+    seen = training_files(recipe, tmp_path, recipe.size)
+    assert (seen.images[np.array([0])][0, :, :, 0] / 255).mean() == pytest.approx(red, abs=0.01)
 
 
 def test_linear_and_constant_schedules() -> None:
