@@ -62,8 +62,10 @@ class Network(_Part):
         description="`bireal`: a shortcut around every 1-bit convolution. `res`: around every block, as in ResNet. "
         "`plain`: none."
     )
-    method: Literal["bireal", "binarynet", "xnornet", "abcnet", "none"] = Field(
-        description="How weights and activations are binarised. `none` for a full-precision model, and only for one."
+    method: str = Field(
+        pattern="^[a-z][a-z0-9_]{0,31}$",  # any name: the graph says all that serving a new method needs
+        description="How weights and activations are binarised: `bireal`, `binarynet`, `xnornet`, `abcnet` or another "
+        "method's name. `none` for a full-precision model, and only for one.",
     )
     width: Annotated[float, Field(gt=0)] = Field(1.0, description="Factor on the family's numbers of channels.")
 
