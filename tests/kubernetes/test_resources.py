@@ -15,6 +15,7 @@ import yaml
 
 from deploy.kubernetes import rules
 from service.settings import Settings
+from tests.deploy.exported import exported_samples
 from tests.kubernetes.resources import KUBERNETES, ROOT, Resource, UnknownKindError, files, load, validate
 
 REFUSED = (jsonschema.ValidationError, kubernetes_validate.ValidationError)
@@ -179,6 +180,18 @@ def test_the_policy_for_kserve_selects_the_pods_that_kserve_makes() -> None:
     """KServe labels them with the name of their InferenceService."""
     selected = one("NetworkPolicy", "kserve")["spec"]["podSelector"]["matchLabels"]
     assert selected == {"serving.kserve.io/inferenceservice": one("InferenceService")["metadata"]["name"]}
+
+
+def test_the_adapter_serves_every_metric_that_the_autoscaler_asks_for() -> None:
+    """The rule stands in the comment: the adapter belongs to the cluster."""
+    path = KUBERNETES / "components/queue-autoscaling/kustomization.yaml"
+    text = path.read_text()
+    comment = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("#   ")]
+    ((rule,), (patch,)) = yaml.safe_load("\n".join(comment)), yaml.safe_load(text)["patches"]
+    asked = {step["value"]["pods"]["metric"]["name"] for step in yaml.safe_load(patch["patch"])}
+    assert {"bireal_queue_depth", "bireal_decode_queue_depth"} <= asked, "fast networks wait for decoding threads only"
+    (pattern,) = re.findall(r'__name__=~"([^"]+)"', rule["seriesQuery"])
+    assert {name for name in exported_samples() if re.search(pattern, name)} == asked
 
 
 def test_the_monitor_gives_the_job_the_name_that_the_rules_know() -> None:
