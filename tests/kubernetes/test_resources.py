@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema
 import kubernetes_validate
 import pytest
@@ -122,6 +124,13 @@ class TestPods:
             assert container[name]["httpGet"]["path"] in answered
         assert container["ports"][0]["containerPort"] == Settings.model_fields["port"].default
 
+    def test_is_not_restarted_for_want_of_a_model(self, kind: str, tmp_path: Path) -> None:
+        """A restart brings no model. It would hide the reasons, cut off repairs, and come before BirealNotReady."""
+        answers = asyncio.run(statuses_without_models(tmp_path))
+        (container,) = pods()[kind]["containers"]
+        probes = ("startupProbe", "livenessProbe", "readinessProbe")
+        assert [answers[container[name]["httpGet"]["path"]] for name in probes] == [200, 200, 503]
+
     def test_sets_only_settings_that_exist(self, kind: str) -> None:
         known = {f"BIREAL_{name.upper()}" for name in Settings.model_fields}
         assert environment(kind).keys() <= known
@@ -139,6 +148,20 @@ class TestPods:
         mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
         assert mounts.keys() == {"/tmp", "/data"}
         assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
+
+
+async def statuses_without_models(folder: Path) -> dict[str, int]:
+    """How a service whose folder of models is empty answers whoever looks after it."""
+    from service.app import create_app
+
+    app = create_app(Settings(model_dir=folder))
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+        async with asyncio.timeout(60):
+            while (await client.get("/readyz")).json()["state"] != "failed":
+                await asyncio.sleep(0.05)
+        paths = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+        return {path: (await client.get(path)).status_code for path in paths}
 
 
 def environment(kind: str) -> dict[str, str]:
@@ -174,6 +197,14 @@ def test_pods_are_reached_by_few_and_reach_nobody(folder: str, kind: str) -> Non
     assert all(peer["podSelector" if "podSelector" in peer else "namespaceSelector"] for peer in rule["from"])
     (container,) = pods()[kind]["containers"]
     assert [port["port"] for port in rule["ports"]] == [port["name"] for port in container["ports"]]
+
+
+def test_pods_are_spread_over_the_nodes_that_take_them_each_rollout_by_itself() -> None:
+    """Otherwise a cordoned node keeps pods pending, and the pods of the old version decide where the new ones may go."""
+    (constraint,) = pods()["Deployment"]["topologySpreadConstraints"]
+    assert constraint["nodeTaintsPolicy"] == "Honor"
+    assert constraint["matchLabelKeys"] == ["pod-template-hash"]
+    assert constraint["labelSelector"]["matchLabels"] == one("Deployment")["spec"]["selector"]["matchLabels"]
 
 
 def test_the_policy_for_kserve_selects_the_pods_that_kserve_makes() -> None:
