@@ -80,7 +80,7 @@ def test_production_scales_by_cpu_and_queues() -> None:
     assert (scaler["minReplicas"], scaler["maxReplicas"]) == (3, 20)
     by_cpu, *by_queues = scaler["metrics"]
     assert by_cpu["resource"]["name"] == "cpu"
-    waiting = {"bireal_queue_depth", "bireal_decode_queue_depth"}  # the first is always 0 for a network that runs quickly
+    waiting = {"bireal_queue_depth", "bireal_decode_queue_depth"}  # the first is 0 for fast networks
     assert {metric["pods"]["metric"]["name"] for metric in by_queues} == waiting
     assert "replicas" not in found["Deployment"]["spec"], "the autoscaler decides"
     assert deployed(found)["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "DoNotSchedule"

@@ -158,7 +158,7 @@ async def statuses_without_models(folder: Path) -> dict[str, int]:
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as client:
         async with asyncio.timeout(60):
-            while (await client.get("/readyz")).json()["state"] != "failed":
+            while (await client.get("/readyz")).json()["state"] != "failed":  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         paths = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
         return {path: (await client.get(path)).status_code for path in paths}
@@ -200,7 +200,7 @@ def test_pods_are_reached_by_few_and_reach_nobody(folder: str, kind: str) -> Non
 
 
 def test_pods_are_spread_over_the_nodes_that_take_them_each_rollout_by_itself() -> None:
-    """Otherwise a cordoned node keeps pods pending, and the pods of the old version decide where the new ones may go."""
+    """Otherwise a cordoned node keeps pods pending, and pods of the old version decide where new ones may go."""
     (constraint,) = pods()["Deployment"]["topologySpreadConstraints"]
     assert constraint["nodeTaintsPolicy"] == "Honor"
     assert constraint["matchLabelKeys"] == ["pod-template-hash"]
