@@ -17,7 +17,7 @@ KINDS = {
     "overlays/small": CORE | {"Namespace"},
     "overlays/production": CORE
     | {"Namespace", "HorizontalPodAutoscaler", "PodDisruptionBudget", "ServiceMonitor", "PrometheusRule"},
-    "kserve": {"InferenceService", "Namespace", "NetworkPolicy"},
+    "kserve": {"InferenceService", "Namespace", "NetworkPolicy", "PodMonitor", "PrometheusRule"},
 }
 
 

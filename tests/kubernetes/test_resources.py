@@ -68,6 +68,8 @@ def test_a_kind_that_nobody_knows_does_not_pass() -> None:
         ("InferenceService", ("spec", "predicter"), {}),
         ("ServiceMonitor", ("spec", "endpoints", 0, "intervall"), "15s"),
         ("ServiceMonitor", ("spec", "endpoints", 0, "interval"), "15"),
+        ("PodMonitor", ("spec", "podMetricsEndpoints", 0, "scrapeTimout"), "10s"),
+        ("PodMonitor", ("spec", "endpoints"), []),
         ("PrometheusRule", ("spec", "groups", 0, "rules", 0, "record"), "also"),
         ("HorizontalPodAutoscaler", ("spec", "minReplicas"), "two"),
     ],
@@ -230,6 +232,24 @@ def test_the_monitor_gives_the_job_the_name_that_the_rules_know() -> None:
     (relabeling,) = endpoint["relabelings"]
     assert (relabeling["targetLabel"], relabeling["replacement"]) == ("job", "bireal")
     assert endpoint["port"] in {port["name"] for port in one("Service")["spec"]["ports"]}
+
+
+def test_the_monitor_for_kserve_scrapes_its_pods_as_the_other_does() -> None:
+    monitor, service = one("PodMonitor")["spec"], one("InferenceService")
+    assert monitor["selector"] == one("NetworkPolicy", "kserve")["spec"]["podSelector"], "the pods that KServe makes"
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    (port,) = service["spec"]["predictor"]["containers"][0]["ports"]
+    assert endpoint["port"] == port["name"]
+    (other,) = one("ServiceMonitor")["spec"]["endpoints"]
+    assert {**endpoint, "port": ""} == {**other, "port": ""}
+
+
+def test_kserve_knows_its_annotations() -> None:
+    """It ignores others without a word. These are constants of its source, pkg/constants/constants.go."""
+    known = {"deploymentMode", "autoscalerClass", "metrics", "targetUtilizationPercentage"}
+    annotations = one("InferenceService")["metadata"]["annotations"]
+    assert annotations.keys() <= {f"serving.kserve.io/{name}" for name in known}
+    assert annotations["serving.kserve.io/metrics"] == "cpu"
 
 
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
