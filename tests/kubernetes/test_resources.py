@@ -110,6 +110,11 @@ class TestPods:
         context = pods()[kind]["securityContext"]
         assert f"{context['runAsUser']}:{context['runAsGroup']}" == user
 
+    def test_a_backup_is_restored_as_the_same_user(self, kind: str) -> None:
+        restoring, pod = one("Pod")["spec"], pods()[kind]
+        assert restoring["securityContext"] == pod["securityContext"], "or the service could not write to the file"
+        assert restoring["containers"][0]["securityContext"] == pod["containers"][0]["securityContext"]
+
     def test_is_given_time_to_drain(self, kind: str) -> None:
         pod = pods()[kind]
         drain_s = float(environment(kind)["BIREAL_DRAIN_S"])
