@@ -116,6 +116,22 @@ async def test_so_is_the_piece_that_waits_for_its_turn():
     assert "a" in pieces.dropped
 
 
+async def test_so_is_the_piece_under_way():
+    work, begun, dropped = Background(Queue(), capacity=2), asyncio.Event(), []
+    work.start()
+
+    async def run() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    work.offer(run, lambda: dropped.append("under way"))
+    work.offer(run, lambda: dropped.append("waiting"))
+    async with asyncio.timeout(30):
+        await begun.wait()
+        await work.close()
+    assert dropped == ["under way", "waiting"]
+
+
 async def test_a_piece_that_fails_does_not_stop_the_next(caplog):
     work = Background(Queue(), capacity=3)
     work.start()
