@@ -124,7 +124,10 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     telemetry = Telemetry(metrics)
     registry = registry or Registry(settings)
     scheduler = Scheduler(
-        workers=settings.workers, queue_size=settings.queue_size, max_batch=settings.max_batch, observer=telemetry
+        workers=settings.workers,
+        queue_size=settings.queue_size,
+        max_batch=settings.max_batch,
+        on_run=telemetry.batch_run,
     )
     registry.observe(telemetry.variant_loaded, _retirement(telemetry, scheduler))
     pool = ThreadPool(threads=settings.decode_threads, queue_size=settings.queue_size)
