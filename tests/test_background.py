@@ -20,8 +20,10 @@ class Queue:
 
     def __init__(self) -> None:
         self.images = 0
+        self.asked = 0
 
     def waiting(self) -> int:
+        self.asked += 1
         return self.images
 
 
@@ -53,7 +55,9 @@ async def test_it_waits_until_nothing_waits_for_the_networks():
     work.start()
     pieces, queue.images = Pieces(work), 1
     pieces.offer("a")
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(30):
+        while queue.asked < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
     assert (pieces.ran, pieces.dropped) == ([], [])
     queue.images = 0
     await pieces.until(1)
