@@ -201,9 +201,13 @@ class Laboratory:
                 return
             for declaration in declarations:
                 self._show_experiment(declaration)
-            for name in self._revisions.keys() - {each.name for each in self.experiments.all()}:
+            current = {each.name for each in self.experiments.all()}
+            for name in self._revisions.keys() - current:
                 self._metrics.experiments.clear_results(name)  # removed while it was being shown
                 del self._revisions[name]
+            for name in (self._reports.keys() | self._asked.keys()) - current:
+                self._reports.pop(name, None)
+                self._asked.pop(name, None)
             self._metrics.feedback.show_live([_scores(live) for live in self.store.live()])
             self._metrics.feedback.set_store(*self.store.size())
             self._shown = state
