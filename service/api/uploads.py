@@ -5,8 +5,7 @@ Nothing is ever written to disk: parts stay in memory, bounded by the limit on b
 
 import hashlib
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from starlette.datastructures import FormData, UploadFile
@@ -145,42 +144,12 @@ def refuse_encoded(request: Request) -> None:
         raise UnsupportedEncodingError(encoding)
 
 
-async def _in_time(reading: Coroutine[Any, Any, T], deadline: Deadline) -> T:
-    try:
-        waits = reading.send(None)
-    except StopIteration as done:  # the whole body had arrived, as for nearly all images: no timer is needed
-        read: T = done.value
-        return read
+async def _in_time(reading: Awaitable[T], deadline: Deadline) -> T:
     try:
         async with deadline.enforced():
-            return await _Rest(reading, waits)
+            return await reading
     except DeadlineExceededError:
         raise UploadTimeoutError(deadline.timeout_s) from None
-
-
-class _Rest(Awaitable[T]):
-    """Awaits the rest of a coroutine that was started by hand and has reached its first wait."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, T], waits: object) -> None:
-        self._coroutine, self._waits = coroutine, waits
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        waits = self._waits
-        try:
-            while True:
-                try:
-                    sent = yield waits
-                except GeneratorExit:
-                    self._coroutine.close()
-                    raise
-                except BaseException as error:  # noqa: BLE001  passed on to the coroutine
-                    step: Callable[[], object] = partial(self._coroutine.throw, error)
-                else:
-                    step = partial(self._coroutine.send, sent)
-                waits = step()
-        except StopIteration as done:
-            read: T = done.value
-            return read
 
 
 async def _read_multipart(request: Request, max_images: int) -> Uploads:
