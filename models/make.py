@@ -85,10 +85,10 @@ def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> l
     done: dict[tuple[str, ...], bool] = {}
     if recipe.soft_labels:
         labels = runs / "teacher"
-        label = ("-m", "models.train.teacher", "--data", str(data), "--out", str(labels))
-        label += ("--views", str(recipe.views), "--min-scale", f"{recipe.min_scale:g}", "--threads", str(threads))
+        label = ["-m", "models.train.teacher", "--data", str(data), "--out", str(labels)]
+        label += ["--views", str(recipe.views), "--min-scale", f"{recipe.min_scale:g}", "--threads", str(threads)]
         written = all(labels_path(labels, recipe.min_scale, view).is_file() for view in range(recipe.views))
-        done[label] = written or here
+        done[tuple(label)] = written or here
     for needed in filter(None, (recipe.init, recipe.teacher)):
         for step in training(needed, data, images, runs, threads):
             # a finished run no longer needs its inputs, but another run may

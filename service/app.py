@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import metadata
@@ -123,7 +124,10 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     telemetry = Telemetry(metrics)
     registry = registry or Registry(settings)
     scheduler = Scheduler(
-        workers=settings.workers, queue_size=settings.queue_size, max_batch=settings.max_batch, observer=telemetry
+        workers=settings.workers,
+        queue_size=settings.queue_size,
+        max_batch=settings.max_batch,
+        on_run=telemetry.batch_run,
     )
     registry.observe(telemetry.variant_loaded, _retirement(telemetry, scheduler))
     pool = ThreadPool(threads=settings.decode_threads, queue_size=settings.queue_size)
@@ -211,11 +215,17 @@ async def _running(
     try:
         yield
     finally:
+        give_up = time.monotonic() + services.settings.default_timeout_s
+        services.registry.stop_loading()
         loading.cancel()
         watching.cancel()
+        await asyncio.gather(loading, watching, return_exceptions=True)
         await background.close()
         await asyncio.to_thread(scheduler.close, services.settings.default_timeout_s)
-        pool.close()
+        # Its threads may be inside a library. One that returns from it during the interpreter's shutdown would abort
+        # the process.
+        await asyncio.to_thread(pool.close, max(0.0, give_up - time.monotonic()))
+        await asyncio.to_thread(services.changes.close)
         await asyncio.to_thread(services.laboratory.close)
         services.registry.close()
         if tracing is not None:
@@ -328,7 +338,7 @@ async def _watch(services: Services) -> None:
         await asyncio.sleep(period_s)
         try:
             if services.registry.readiness().state != "starting":
-                await asyncio.to_thread(services.changes.refresh)
+                await services.changes.apart(services.changes.refresh)
         except Exception:  # whatever fails, the next check must still run
             log.exception("the model folder could not be checked; trying again in %g s", period_s)
 

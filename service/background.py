@@ -38,7 +38,7 @@ class Background:
         self._task = asyncio.create_task(self._work())
 
     async def close(self) -> None:
-        """Stops, and drops all waiting work."""
+        """Stops, and drops the piece under way and all waiting work."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -51,7 +51,7 @@ class Background:
 
         Args:
             work: What to await; it should handle its own errors.
-            dropped: Called if the work is dropped.
+            dropped: Called if the work is dropped, also in the middle of it.
         """
         if self._task is None or self._task.done() or self._queue.full():
             dropped()
@@ -68,13 +68,12 @@ class Background:
             try:
                 while self._scheduler.waiting() and time.monotonic() < give_up:  # noqa: ASYNC110  other threads' work
                     await asyncio.sleep(_POLL_S)
+                if time.monotonic() >= give_up:
+                    dropped()
+                    continue
+                await work()
             except asyncio.CancelledError:  # by `close`, which no longer finds this piece in the queue
                 dropped()
                 raise
-            if time.monotonic() >= give_up:
-                dropped()
-                continue
-            try:
-                await work()
             except Exception:  # a failed piece of work must not stop the others
                 log.exception("background work failed")

@@ -54,9 +54,9 @@ def reliability(probabilities: npt.ArrayLike, right: npt.ArrayLike, bins: int = 
     return [Bin(int(c.sum()), float(p[c].mean()), float(hit[c].mean())) for c in chosen if c.any()]
 
 
-def expected_calibration_error(probabilities: npt.ArrayLike, right: npt.ArrayLike, bins: int = BINS) -> float:
+def expected_calibration_error(probabilities: npt.ArrayLike, right: npt.ArrayLike) -> float:
     """Weighted mean of |accuracy - probability| over the bins of `reliability`, 0..1; 0 without answers."""
-    found = reliability(probabilities, right, bins)
+    found = reliability(probabilities, right)
     total = sum(item.n for item in found)
     return sum(item.n * abs(item.accuracy - item.probability) for item in found) / max(total, 1)
 

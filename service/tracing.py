@@ -42,10 +42,9 @@ class Tracing:
         endpoint: The collector's address, as `http://host:4318`; the path `/v1/traces` is appended if missing.
         sample: Share of requests without a `traceparent` that are traced; for the others, its flag decides.
         version: The service's version.
-        flush_s: Longest time that `close` waits for the collector, seconds.
     """
 
-    def __init__(self, endpoint: str, *, sample: float, version: str, flush_s: float = _FLUSH_S) -> None:
+    def __init__(self, endpoint: str, *, sample: float, version: str) -> None:
         ours = Resource({"service.name": "bireal-serve", "service.version": version})
         url = endpoint.rstrip("/")
         self._exporter = OTLPSpanExporter(url if url.endswith(_SIGNAL_PATH) else url + _SIGNAL_PATH)
@@ -57,7 +56,6 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._filter = _TraceIds()
         self._handlers: list[logging.Handler] = []
-        self._flush_s = flush_s
         self.tracer = self._provider.get_tracer("bireal-serve", version)
         #: Configuration for FastAPI, which makes the server spans.
         self.telemetry: TelemetryConfig = {
@@ -77,15 +75,15 @@ class Tracing:
             handler.addFilter(self._filter)
 
     def close(self) -> None:
-        """Sends the remaining spans, or gives up after `flush_s`. Blocks: call it in a thread."""
+        """Sends the remaining spans, or gives up after three seconds. Blocks: call it in a thread."""
         for handler in self._handlers:
             handler.removeFilter(self._filter)
         # The SDK would wait while its exporter retries, up to 30 s: too long for a process that must stop.
         last = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         last.start()
-        last.join(self._flush_s)
+        last.join(_FLUSH_S)
         if last.is_alive():
-            log.warning("the trace collector did not answer within %g s: the last spans are lost", self._flush_s)
+            log.warning("the trace collector did not answer within %g s: the last spans are lost", _FLUSH_S)
             self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 

@@ -20,8 +20,10 @@ class Queue:
 
     def __init__(self) -> None:
         self.images = 0
+        self.asked = 0
 
     def waiting(self) -> int:
+        self.asked += 1
         return self.images
 
 
@@ -53,7 +55,9 @@ async def test_it_waits_until_nothing_waits_for_the_networks():
     work.start()
     pieces, queue.images = Pieces(work), 1
     pieces.offer("a")
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(30):
+        while queue.asked < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
     assert (pieces.ran, pieces.dropped) == ([], [])
     queue.images = 0
     await pieces.until(1)
@@ -114,6 +118,22 @@ async def test_whatever_is_in_the_queue_when_it_is_closed_is_dropped():
 async def test_so_is_the_piece_that_waits_for_its_turn():
     pieces = await closed_with_three()
     assert "a" in pieces.dropped
+
+
+async def test_so_is_the_piece_under_way():
+    work, begun, dropped = Background(Queue(), capacity=2), asyncio.Event(), []
+    work.start()
+
+    async def run() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    work.offer(run, lambda: dropped.append("under way"))
+    work.offer(run, lambda: dropped.append("waiting"))
+    async with asyncio.timeout(30):
+        await begun.wait()
+        await work.close()
+    assert dropped == ["under way", "waiting"]
 
 
 async def test_a_piece_that_fails_does_not_stop_the_next(caplog):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.backends import FloatBackend
+from service.backends import FloatBackend, backend_for
 from service.errors import CardError, ModelBrokenError, ModelInUseError, NotReadyError, ServiceError, UnknownModelError
 from service.registry import Changes, Registry
 from service.settings import load_settings
@@ -275,3 +275,38 @@ def test_errors_are_service_errors_with_a_remedy(zoo):
         changes.unload(NAME)
     assert "force=true" in caught.value.remedy
     assert caught.value.status == 409
+
+
+# ---- the end of the service ------------------------------------------------------------------------------------------
+
+
+def test_a_change_under_way_ends_with_the_service_and_changes_nothing(tmp_path):
+    tried, loaded, stopping = [], [], False
+
+    class Noting(FloatBackend):
+        def load(self, *args, **options):
+            loaded.append(super().load(*args, **options))
+            return loaded[-1]
+
+    def find(variant):
+        tried.append(variant)
+        if stopping:
+            registry.stop_loading()
+            return Noting()
+        return backend_for(variant)
+
+    registry = Registry(load_settings({"model_dir": write_zoo(tmp_path), "intra_op_threads": 1}), find_backend=find)
+    registry.load()
+    changes, served = Changes(registry), registry.resolve("classify", "tiny-bireal", "reference")
+    tried.clear()
+    stopping = True
+    with pytest.raises(NotReadyError, match="shutting down"):
+        changes.reload("tiny-bireal")
+    assert len(tried) == 1, "no variant was begun after the stop"
+    assert registry.resolve("classify", "tiny-bireal", "reference") is served
+    assert registry.broken() == {}
+    for network in loaded:
+        with pytest.raises(ServiceError):  # it was released
+            network.run(np.zeros((1, *CLASSIFY_SIZE, 3), np.uint8))
+    with pytest.raises(NotReadyError, match="shutting down"):
+        changes.unload("tiny-bireal", force=True)

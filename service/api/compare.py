@@ -1,6 +1,7 @@
 """`POST /compare/classify` and `POST /compare/depth`: one decoded image, two variants, both answers."""
 
 import time
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -75,7 +76,8 @@ async def compare_classify(
     settings = services.settings
     options = ClassifyOptions(query.top_k or settings.top_k, settings.min_probability)
     sides = _sides(services, "classify", query)
-    upload = await read_one(request, deadline)
+    parse = partial(services.pipeline.parse_document, sides["a"], deadline)
+    upload = await read_one(request, deadline, parse)
     job = Job(options, deadline, context_of(request), begun=time.perf_counter())
     answers, order = await while_connected(request, services.pipeline.compare(upload, sides, job))
     comparison = classify_comparison(answers, order, job.context)
@@ -104,7 +106,8 @@ async def compare_depth(
             remedy="Ask for format=error_map, or leave scale_bar out.",
         )
     sides = _sides(services, "depth", query)
-    upload = await read_one(request, deadline)
+    parse = partial(services.pipeline.parse_document, sides["a"], deadline)
+    upload = await read_one(request, deadline, parse)
     job = Job(DepthOptions(fx_px=query.fx), deadline, context_of(request), begun=time.perf_counter())
     return await while_connected(request, _depth_answer(services, upload, sides, job, query))
 

@@ -52,7 +52,7 @@ async def experiment(services: ServicesOf, name: Name) -> Response:
     return json_response(await _info(services, declaration))
 
 
-_CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
+_CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 
 
 @router.put(
@@ -65,7 +65,7 @@ _CHANGES = problem_responses(400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
 )
 async def put_experiment(request: Request, services: ServicesOf, deadline: DeadlineOf, name: Name) -> Response:
     """Takes effect on this replica at once, and within seconds on every replica that shares the store."""
-    declaration = await read_document(request, deadline, Declaration)
+    declaration = await read_document(request, services, deadline, Declaration)
     if declaration.name != name:
         raise InvalidExperimentError(
             f"The declaration names {declaration.name!r}, but the path names {name[:70]!r}.",
@@ -92,7 +92,7 @@ async def patch_experiment(request: Request, services: ServicesOf, deadline: Dea
     The experiment keeps its data, except if the `weight` of a `split` changes. Then the comparison starts over, because
     periods with different weights cannot be combined.
     """
-    change = await read_document(request, deadline, Change)
+    change = await read_document(request, services, deadline, Change)
     return json_response(await _changed(services, name, lambda experiments: experiments.change(name, change)))
 
 
@@ -105,7 +105,7 @@ async def patch_experiment(request: Request, services: ServicesOf, deadline: Dea
 )
 async def delete_experiment(services: ServicesOf, name: Name) -> Response:
     """Ends the experiment. Its stored data are removed when their retention time ends."""
-    await asyncio.to_thread(services.laboratory.experiments.remove, name)
+    await services.laboratory.write(services.laboratory.experiments.remove, name)
     return Response(status_code=204)
 
 
@@ -113,7 +113,7 @@ async def _changed(services: Services, name: str, change: Callable[[Experiments]
     """Makes a change, and adds a notice if a new revision of the experiment begins."""
     experiments = services.laboratory.experiments
     before = next((each for each in experiments.all() if each.name == name), None)
-    after = await asyncio.to_thread(change, experiments)
+    after = await services.laboratory.write(change, experiments)
     notice = None
     if before is not None and before.identity() != after.identity():
         reason = "the declaration compares something else"

@@ -1,6 +1,5 @@
 """`POST /feedback` and `POST /feedback/depth`: what a client knows better, held against what was answered."""
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Iterator
@@ -77,7 +76,7 @@ _RESPONSES = {201: {"model": FeedbackAnswer, "description": "Stored."}, **proble
 )
 async def feedback(request: Request, services: ServicesOf, deadline: DeadlineOf) -> Response:
     """Keeps the right class of a picture: 201 once it is on the disk, 200 where the same was said before."""
-    body = await read_document(request, deadline, Feedback)
+    body = await read_document(request, services, deadline, Feedback)
     prediction = _read(services, body.token, "classify")
     with _refusals(services, "classify"):
         card = _handle(services, "classify", prediction.target).card
@@ -238,7 +237,7 @@ def _judgement(
 
 async def _store(services: Services, prediction: Prediction, judgement: Judgement) -> Response:
     """Acknowledges what is on the disk, and nothing else."""
-    outcome = await asyncio.to_thread(services.laboratory.store.add_feedback, judgement)
+    outcome = await services.laboratory.write(services.laboratory.store.add_feedback, judgement)
     services.metrics.feedback.count(prediction.task, outcome)
     if outcome == "conflicting":
         raise FeedbackConflictError

@@ -4,7 +4,6 @@ The framework would read such a body by itself, but without a deadline, and woul
 limit on bodies, a client that leaves, a document that is nested too deeply) with one and the same 400.
 """
 
-import asyncio
 import codecs
 import re
 from typing import Any, TypeVar
@@ -15,7 +14,9 @@ from starlette.requests import Request
 
 from service.api.context import header
 from service.api.findings import malformed_json, request_error
-from service.api.json_body import JSON_TYPE, LARGE_BYTES, refuse_doubled
+from service.api.json_body import JSON_TYPE, refuse_doubled
+from service.api.presence import while_connected
+from service.api.services import Services
 from service.api.uploads import read_body, refuse_encoded
 from service.scheduler import Deadline
 
@@ -31,7 +32,7 @@ def json_request(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {JSON_TYPE: {"schema": schema}}}}
 
 
-async def read_document(request: Request, deadline: Deadline, model: type[M]) -> M:
+async def read_document(request: Request, services: Services, deadline: Deadline, model: type[M]) -> M:
     """Reads a JSON object before the request's deadline, and makes it a model.
 
     Raises:
@@ -40,6 +41,9 @@ async def read_document(request: Request, deadline: Deadline, model: type[M]) ->
         UnsupportedEncodingError: The body is compressed.
         MalformedBodyError: The body is not JSON.
         BadParameterError: The body is empty or not an object, or a member is repeated, missing, unknown or not valid.
+        OverloadedError: Too many large bodies wait to be parsed.
+        DeadlineExceededError: The body was not parsed in time.
+        ClientDisconnect: The client disconnected meanwhile.
     """
     refuse_encoded(request)
     body = await read_body(request, deadline)
@@ -47,7 +51,7 @@ async def read_document(request: Request, deadline: Deadline, model: type[M]) ->
         raise request_error([{"type": "missing", "loc": ("body",)}])
     if _JSON_KIND.fullmatch(header(request.scope, b"content-type") or "") is None:
         raise request_error([{"type": "model_type", "loc": ("body",)}])
-    return await asyncio.to_thread(_parsed, body, model) if len(body) > LARGE_BYTES else _parsed(body, model)
+    return await while_connected(request, services.pipeline.parse_document(None, deadline, _parsed, body, model))
 
 
 def _parsed(body: bytes, model: type[M]) -> M:

@@ -51,14 +51,14 @@ async def models(services: ServicesOf) -> ManagedModels:
 @router.post("/{name}/load", summary="Load a version", responses=problem_responses(*_STATUSES))
 async def load(services: ServicesOf, name: Name, version: Version = None) -> ManagedModels:
     """Loads what is in the folder and not yet loaded. Loaded versions are not touched."""
-    await asyncio.to_thread(services.changes.load, name, version)
+    await services.changes.apart(services.changes.load, name, version)
     return await _states(services, name)
 
 
 @router.post("/{name}/reload", summary="Load a version again", responses=problem_responses(*_STATUSES))
 async def reload(services: ServicesOf, name: Name, version: Version = None) -> ManagedModels:
     """Loads the version from the folder again, then replaces the loaded one with it. No request is dropped."""
-    await asyncio.to_thread(services.changes.reload, name, version)
+    await services.changes.apart(services.changes.reload, name, version)
     return await _states(services, name)
 
 
@@ -70,7 +70,7 @@ async def unload(
     force: Annotated[bool, Query(description="Unload even if the default changes or no version remains.")] = False,
 ) -> ManagedModels:
     """Finishes the version's pending requests, then frees its memory."""
-    await asyncio.to_thread(lambda: services.changes.unload(name, version, force=force))
+    await services.changes.apart(services.changes.unload, name, version, force=force)
     states = await _states(services, None)
     # Nothing may be left of the model, in memory or in the folder: an empty list, and no error after a success.
     return states if force else ManagedModels(versions=[each for each in states.versions if each.name == name])
@@ -84,14 +84,14 @@ async def set_label(
     version: Annotated[str, Query(description="A loaded version.", max_length=64)],
 ) -> ManagedModels:
     """From the next request on, `NAME@LABEL` means this version. Lasts until the service stops."""
-    await asyncio.to_thread(services.changes.set_label, name, label, version)
+    await services.changes.apart(services.changes.set_label, name, label, version)
     return await _states(services, name)
 
 
 @router.delete("/{name}/labels/{label}", summary="Remove a label", responses=problem_responses(*_STATUSES))
 async def remove_label(services: ServicesOf, name: Name, label: Label) -> ManagedModels:
     """Requests that use the label are refused from now on."""
-    await asyncio.to_thread(services.changes.remove_label, name, label)
+    await services.changes.apart(services.changes.remove_label, name, label)
     return await _states(services, name)
 
 

@@ -12,15 +12,16 @@ from starlette.responses import Response
 from service.api.auth import RequireAdmin
 from service.api.findings import refuse_unknown
 from service.api.openapi import oip_responses
-from service.api.services import DeadlineOf, ServicesOf
+from service.api.services import DeadlineOf, Services, ServicesOf
 from service.api.uploads import read_body
 from service.errors import BadTensorError, ModelInUseError
+from service.scheduler import Deadline
 
 router = APIRouter(
     prefix="/v2/repository", tags=["open inference protocol"], dependencies=[RequireAdmin, Depends(refuse_unknown)]
 )
 
-_STATUSES = (400, 404, 408, 409, 413, 422, 500, 503)
+_STATUSES = (400, 404, 408, 409, 413, 422, 429, 500, 503, 504)
 _NAME = Path(description="Name of the model, which is the name of its folder.", max_length=64)
 
 
@@ -50,7 +51,7 @@ async def index(request: Request, services: ServicesOf, deadline: DeadlineOf) ->
     """Lists every version in the folder; with `{"ready": true}`, only those that are loaded."""
     body = await read_body(request, deadline)
     try:
-        wish = IndexWish.model_validate_json(body or b"{}")
+        wish = await services.pipeline.parse_document(None, deadline, IndexWish.model_validate_json, body or b"{}")
     except ValueError:
         raise BadTensorError("The body is not a JSON object with `ready`.", remedy="Send {} or nothing.") from None
     states = await asyncio.to_thread(services.changes.states)
@@ -70,11 +71,13 @@ async def index(request: Request, services: ServicesOf, deadline: DeadlineOf) ->
 async def load(request: Request, services: ServicesOf, deadline: DeadlineOf, model: Annotated[str, _NAME]) -> Response:
     """Loads every version of the model from the folder, and replaces those that are loaded."""
     await _check_parameters(
+        services,
+        deadline,
         await read_body(request, deadline),
         (),
         remedy="Models come only from the model folder: put the model and its card there, and send {} or nothing.",
     )
-    await asyncio.to_thread(services.changes.reload, model)
+    await services.changes.apart(services.changes.reload, model)
     return Response(b"{}", media_type="application/json")
 
 
@@ -84,12 +87,14 @@ async def unload(
 ) -> Response:
     """Unloads every version. Refused if the service would then no longer be ready."""
     await _check_parameters(
+        services,
+        deadline,
         await read_body(request, deadline),
         ("unload_dependents",),  # has no effect, because no model depends on another
         remedy="Send {} or nothing; every version is unloaded.",
     )
     try:
-        await asyncio.to_thread(services.changes.unload, model)
+        await services.changes.apart(services.changes.unload, model)
     except ModelInUseError as error:
         # The error's default remedy mentions `force`, which this protocol does not have.
         remedy = f"Load or name another model first; POST /admin/models/{model}/unload?force=true unloads it anyway."
@@ -97,15 +102,19 @@ async def unload(
     return Response(b"{}", media_type="application/json")
 
 
-async def _check_parameters(body: bytes, known: Sequence[str], *, remedy: str) -> None:
+async def _check_parameters(
+    services: Services, deadline: Deadline, body: bytes, known: Sequence[str], *, remedy: str
+) -> None:
     """Rejects parameters of Triton that this service does not support, such as files to load from the request.
 
     Raises:
         BadTensorError: The body is not a JSON object, or has unsupported parameters.
+        OverloadedError: Too many large bodies wait to be parsed.
+        DeadlineExceededError: The body was not parsed in time.
     """
     try:
-        # In a thread, because a request for Triton may contain megabytes of files.
-        wish = await asyncio.to_thread(ChangeWish.model_validate_json, body or b"{}")
+        # In a thread if it is large: a request for Triton may contain megabytes of files.
+        wish = await services.pipeline.parse_document(None, deadline, ChangeWish.model_validate_json, body or b"{}")
     except ValueError:
         raise BadTensorError("The body is not a JSON object with `parameters`.", remedy="Send {} or nothing.") from None
     unknown = next((name for name in wish.parameters or {} if name not in known), None)

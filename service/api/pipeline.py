@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from service.api.answered import Answered, Job, kept, only
 from service.api.inputs import Input, Inputs, lane, preprocessed
+from service.api.json_body import LARGE_BYTES
 from service.api.stages import Step, noted, timed
 from service.api.telemetry import Telemetry
 from service.api.threads import SHARED, ThreadPool, answers_of
@@ -231,6 +232,35 @@ class Pipeline:
         with nullcontext() if handle is None else self._telemetry.failures(handle, 1):
             async with deadline.enforced():
                 return await self._pool.run(SHARED, call, *args, **kwargs)
+
+    async def parse_document(
+        self,
+        handle: Handle | None,
+        deadline: Deadline,
+        call: Callable[Concatenate[bytes, P], T],
+        body: bytes,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Calls a function that parses a JSON body: here if the body is small, else as `parse` does.
+
+        Args:
+            handle: The network to count the request for if it cannot be read; None where none runs.
+            deadline: The request's deadline.
+            call: The function.
+            body: Its first argument.
+            *args: Its other arguments.
+            **kwargs: Its named arguments.
+
+        Raises:
+            OverloadedError: Too many requests wait to be read.
+            DeadlineExceededError: The deadline passed.
+            Exception: Whatever the call raises.
+        """
+        if len(body) > LARGE_BYTES:
+            return await self.parse(handle, deadline, call, body, *args, **kwargs)
+        with nullcontext() if handle is None else self._telemetry.failures(handle, 1):
+            return call(body, *args, **kwargs)
 
     async def answer(
         self, handle: Handle, deadline: Deadline, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs

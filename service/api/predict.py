@@ -152,7 +152,8 @@ async def classify(
 ) -> Response:
     """Classifies one image, or several: a multipart body with more than one file is answered by a list."""
     routed = route(services, "classify", query.model, query.variant, subject)
-    uploads = await read_uploads(request, deadline, max_images=services.settings.max_images_per_request)
+    parse = partial(services.pipeline.parse_document, routed.handle, deadline)
+    uploads = await read_uploads(request, deadline, parse, max_images=services.settings.max_images_per_request)
     context = context_of(request)
     job = _job(query.options(services), deadline, context, routed)
     answers = signed(services, routed, await _answers(request, services, uploads, routed, job), context)
@@ -196,7 +197,8 @@ async def depth(
         query.format
         or BY_MEDIA_TYPE[best_media_type(", ".join(request.headers.getlist("accept")), list(BY_MEDIA_TYPE))]
     )
-    uploads = await read_uploads(request, deadline, max_images=services.settings.max_images_per_request)
+    parse = partial(services.pipeline.parse_document, routed.handle, deadline)
+    uploads = await read_uploads(request, deadline, parse, max_images=services.settings.max_images_per_request)
     if uploads.several and form != "json":
         raise BadParameterError(
             "format",

@@ -121,7 +121,7 @@ class Telemetry:
         )
 
     def batch_run(self, target: Runnable, size: int) -> None:
-        """See `service.scheduler.Observer`."""
+        """Counts a run; see `service.scheduler.OnRun`."""
         if ran := self._ran.get(target):
             if ran.runs is None:
                 ran.runs = self._metrics.runs_of(ran.card, ran.variant, ran.run["kernel"])

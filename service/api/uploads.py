@@ -3,11 +3,9 @@
 Nothing is ever written to disk: parts stay in memory, bounded by the limit on bodies.
 """
 
-import asyncio
 import hashlib
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from starlette.datastructures import FormData, UploadFile
@@ -16,7 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from service.api.context import header
 from service.api.inflate import IDENTITY
-from service.api.json_body import JSON_TYPE, LARGE_BYTES, image_from_json
+from service.api.json_body import JSON_TYPE, image_from_json
+from service.api.presence import while_connected
 from service.errors import (
     BadParameterError,
     DeadlineExceededError,
@@ -63,12 +62,17 @@ def picture_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-async def read_uploads(request: Request, deadline: Deadline, *, max_images: int) -> Uploads:
+#: Calls a function with a JSON body, in a thread if it is large; `Pipeline.parse_document` of a network and a deadline.
+Parse = Callable[[Callable[[bytes], bytes], bytes], Coroutine[Any, Any, bytes]]
+
+
+async def read_uploads(request: Request, deadline: Deadline, parse: Parse, *, max_images: int) -> Uploads:
     """Reads the images of a request.
 
     Args:
         request: The request, whose body has not been read yet.
         deadline: The request's deadline, which also bounds slow uploads.
+        parse: Parses a JSON body.
         max_images: Most parts of a multipart body.
 
     Raises:
@@ -80,6 +84,9 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
         UploadTimeoutError: The body was not complete in time.
         UnsupportedEncodingError: The body is compressed.
         UnsupportedImageError: The body is not an image, and was probably sent by `curl -d`.
+        OverloadedError: Too many large JSON bodies wait to be parsed.
+        DeadlineExceededError: A JSON body was not parsed in time.
+        ClientDisconnect: The client disconnected meanwhile.
     """
     refuse_encoded(request)
     declared = header(request.scope, b"content-type")
@@ -88,8 +95,7 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
         return await _in_time(_read_multipart(request, max_images), deadline)
     data = await read_body(request, deadline)
     if kind == JSON_TYPE:
-        large = len(data) > LARGE_BYTES
-        data = await asyncio.to_thread(image_from_json, data) if large else image_from_json(data)
+        data = await while_connected(request, parse(image_from_json, data))
         return Uploads([Upload(data, None, "the image")], several=False)
     if not data:
         raise EmptyBodyError
@@ -100,9 +106,9 @@ async def read_uploads(request: Request, deadline: Deadline, *, max_images: int)
     return Uploads([Upload(data, image_type(declared), "the body")], several=False)
 
 
-async def read_one(request: Request, deadline: Deadline) -> Upload:
+async def read_one(request: Request, deadline: Deadline, parse: Parse) -> Upload:
     """Reads the only image of a request; see `read_uploads`."""
-    return (await read_uploads(request, deadline, max_images=1)).images[0]
+    return (await read_uploads(request, deadline, parse, max_images=1)).images[0]
 
 
 async def read_body(request: Request, deadline: Deadline) -> bytes:
@@ -138,42 +144,12 @@ def refuse_encoded(request: Request) -> None:
         raise UnsupportedEncodingError(encoding)
 
 
-async def _in_time(reading: Coroutine[Any, Any, T], deadline: Deadline) -> T:
-    try:
-        waits = reading.send(None)
-    except StopIteration as done:  # the whole body had arrived, as for nearly all images: no timer is needed
-        read: T = done.value
-        return read
+async def _in_time(reading: Awaitable[T], deadline: Deadline) -> T:
     try:
         async with deadline.enforced():
-            return await _Rest(reading, waits)
+            return await reading
     except DeadlineExceededError:
         raise UploadTimeoutError(deadline.timeout_s) from None
-
-
-class _Rest(Awaitable[T]):
-    """Awaits the rest of a coroutine that was started by hand and has reached its first wait."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, T], waits: object) -> None:
-        self._coroutine, self._waits = coroutine, waits
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        waits = self._waits
-        try:
-            while True:
-                try:
-                    sent = yield waits
-                except GeneratorExit:
-                    self._coroutine.close()
-                    raise
-                except BaseException as error:  # noqa: BLE001  passed on to the coroutine
-                    step: Callable[[], object] = partial(self._coroutine.throw, error)
-                else:
-                    step = partial(self._coroutine.send, sent)
-                waits = step()
-        except StopIteration as done:
-            read: T = done.value
-            return read
 
 
 async def _read_multipart(request: Request, max_images: int) -> Uploads:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from service.errors.base import ServiceError
 
-#: The queues of the service: images before a network, images before decoding, bodies under `/v2`, answers to encode.
+#: The queues of the service: images before a network, images before decoding, bodies, answers to encode.
 QueueName = Literal["network", "decoding", "bodies", "answers"]
 
 _QUEUES: dict[QueueName, str] = {

@@ -190,6 +190,8 @@ class Experiments:
                 log.warning("the stored declaration of experiment %s is not valid here and is ignored", name)
         for name in self._all.keys() - current.keys():
             self._metrics.remove(name)
+        for name in self._complaints.keys() - current.keys():
+            self._complaints.pop(name, None)
         running: dict[tuple[TaskName, str | None], Declaration] = {}
         for declaration in current.values():
             if declaration.state == "running":

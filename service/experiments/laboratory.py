@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from service.background import Background
 from service.card import TaskName
@@ -28,6 +29,9 @@ from service.scheduler import Image, Outcome, Scheduler
 from service.tasks import TASKS
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 _FRESH_S = 1.0
 _SHOW_S = 10.0  # Prometheus rarely scrapes more often
@@ -97,6 +101,7 @@ class Laboratory:
         self._watch = watch
         self._reports: dict[str, _CachedReport] = {}
         self._analyst = ThreadPoolExecutor(1, thread_name_prefix="bireal-results")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="bireal-feedback")
         self._asked: dict[str, tuple[Declaration, Future[Report]]] = {}
         self._lock = threading.Lock()
         self._showing = threading.Lock()
@@ -110,6 +115,7 @@ class Laboratory:
     def close(self) -> None:
         """Writes what is pending and closes the store. Blocks."""
         self._analyst.shutdown(cancel_futures=True)
+        self._writer.shutdown()
         self.recorder.close()
         self.store.close()
 
@@ -121,6 +127,22 @@ class Laboratory:
         """Creates the trial that runs a request as part of an experiment."""
         experiments = self._metrics.experiments
         return Trial(route, self._scheduler, self._background, self.recorder, experiments, self._watch)
+
+    async def write(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls a function that writes to the store, in the thread of all that a request writes.
+
+        Writes wait for each other, and up to seconds for another process's. In asyncio's pool, a few of them would
+        occupy every thread.
+
+        Args:
+            call: The function.
+            *args: Its arguments.
+            **kwargs: Its named arguments.
+
+        Raises:
+            Exception: Whatever the call raises.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._writer, partial(call, *args, **kwargs))
 
     # ---- results ---------------------------------------------------------------------------------------------------
 
@@ -179,9 +201,13 @@ class Laboratory:
                 return
             for declaration in declarations:
                 self._show_experiment(declaration)
-            for name in self._revisions.keys() - {each.name for each in self.experiments.all()}:
+            current = {each.name for each in self.experiments.all()}
+            for name in self._revisions.keys() - current:
                 self._metrics.experiments.clear_results(name)  # removed while it was being shown
                 del self._revisions[name]
+            for name in (self._reports.keys() | self._asked.keys()) - current:
+                self._reports.pop(name, None)
+                self._asked.pop(name, None)
             self._metrics.feedback.show_live([_scores(live) for live in self.store.live()])
             self._metrics.feedback.set_store(*self.store.size())
             self._shown = state

@@ -37,19 +37,18 @@ class Interval(NamedTuple):
     upper: float
 
 
-def proportion(successes: Counts, trials: Counts, confidence: float = CONFIDENCE) -> Interval:
-    """A share with its exact interval (C. Clopper and E. Pearson, 1934), whose coverage is never below `confidence`.
+def proportion(successes: Counts, trials: Counts) -> Interval:
+    """A share with its exact interval (C. Clopper and E. Pearson, 1934), whose coverage is never below 95 %.
 
     Args:
         successes: Number of successes.
         trials: Number of trials; for 0, the estimate is NaN and the interval is [0, 1].
-        confidence: Confidence level of the interval.
 
     Returns:
         Fractions 0..1.
     """
     k, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         estimate = k / n
     # The quantiles of a beta distribution with a parameter of 0 are its limits.
@@ -103,17 +102,20 @@ def e_value(only_a: int, only_b: int) -> float:
     return float(np.exp(min(float(log_e_value(only_a, only_b)), np.log(1e300))))
 
 
-def share_sequence(successes: Counts, trials: Counts, confidence: float = CONFIDENCE) -> Interval:
-    """A share with an anytime-valid interval, which covers the true share at all looks with the given confidence.
+def share_sequence(successes: Counts, trials: Counts) -> Interval:
+    """A share with an anytime-valid interval, which covers the true share at all looks with 95 % confidence.
 
     The interval contains all p that a beta-binomial mixture has not yet refuted (H. Robbins, 1970): those whose
-    likelihood is more than 1 - confidence times the average likelihood over all p.
+    likelihood is more than 5 % of the average likelihood over all p.
 
     Args:
         successes: Number of successes so far.
         trials: Number of trials so far.
-        confidence: Confidence level of the whole sequence of intervals.
     """
+    return _share_sequence(successes, trials, CONFIDENCE)
+
+
+def _share_sequence(successes: Counts, trials: Counts, confidence: float) -> Interval:
     k, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         estimate = k / n
@@ -131,7 +133,7 @@ def share_sequence(successes: Counts, trials: Counts, confidence: float = CONFID
     return _interval(estimate, lower, upper)
 
 
-def paired_difference_sequence(only_a: Counts, only_b: Counts, n: Counts, confidence: float = CONFIDENCE) -> Interval:
+def paired_difference_sequence(only_a: Counts, only_b: Counts, n: Counts) -> Interval:
     """Like `paired_difference`, with an anytime-valid interval.
 
     An image gives x = +1, 0 or -1, and the difference is the mean of x. A bet of size l against "the mean of x is at
@@ -139,14 +141,13 @@ def paired_difference_sequence(only_a: Counts, only_b: Counts, n: Counts, confid
     (I. Waudby-Smith and A. Ramdas, 2024). The wealth stays positive for l < 1 / (1 + d), so the bets are l = c /
     (1 + d) with c < 1. Large c learn quickly from few images but lose most of their wealth to an x of -1, so the wealth
     is averaged over many c. Each factor decreases with d, so the refuted d are all those below some value. The interval
-    contains all d against which neither the mixture of upward bets nor that of downward bets has reached
-    2 / (1 - confidence).
+    contains all d against which neither the mixture of upward bets nor that of downward bets has reached 40.
     """
     a, b, total = (np.asarray(count, dtype=np.float64) for count in (only_a, only_b, n))
     with np.errstate(invalid="ignore", divide="ignore"):
         estimate = (a - b) / total
     ends = [
-        sign * _refuted_below(up, down, total, (1 - confidence) / 2) for sign, up, down in ((1.0, a, b), (-1.0, b, a))
+        sign * _refuted_below(up, down, total, (1 - CONFIDENCE) / 2) for sign, up, down in ((1.0, a, b), (-1.0, b, a))
     ]
     return _interval(estimate, *ends)
 
@@ -170,13 +171,13 @@ def _refuted_below(up: Floats, down: Floats, total: Floats, error: float) -> Flo
     return np.asarray(low)
 
 
-def difference_sequence(right_a: int, n_a: int, right_b: int, n_b: int, confidence: float = CONFIDENCE) -> Interval:
+def difference_sequence(right_a: int, n_a: int, right_b: int, n_b: int) -> Interval:
     """Like `unpaired_difference`, with an anytime-valid interval."""
-    a, b = (share_sequence(right, n, (1 + confidence) / 2) for right, n in ((right_a, n_a), (right_b, n_b)))
+    a, b = (_share_sequence(right, n, (1 + CONFIDENCE) / 2) for right, n in ((right_a, n_a), (right_b, n_b)))
     return Interval(a.estimate - b.estimate, a.lower - b.upper, a.upper - b.lower)
 
 
-def paired_difference(only_a: Counts, only_b: Counts, n: Counts, confidence: float = CONFIDENCE) -> Interval:
+def paired_difference(only_a: Counts, only_b: Counts, n: Counts) -> Interval:
     """Difference of the accuracies of two arms on the same images, with a score interval (T. Tango, 1998).
 
     Unlike Wald intervals, score intervals keep their coverage if there are no discordant pairs in one or both
@@ -186,13 +187,12 @@ def paired_difference(only_a: Counts, only_b: Counts, n: Counts, confidence: flo
         only_a: Number of images on which only the first arm was right.
         only_b: Number of images on which only the second arm was right.
         n: Number of all images, including concordant pairs.
-        confidence: Confidence level of the interval.
 
     Returns:
         First minus second, a difference of fractions in -1..1; without images, NaN with the interval [-1, 1].
     """
     x, y, total = (np.asarray(count, dtype=np.float64) for count in (only_a, only_b, n))
-    z = scipy.special.ndtri((1 + confidence) / 2)
+    z = scipy.special.ndtri((1 + CONFIDENCE) / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         estimate = (x - y) / total
 
@@ -218,7 +218,7 @@ def paired_difference(only_a: Counts, only_b: Counts, n: Counts, confidence: flo
     return _interval(estimate, lower, upper)
 
 
-def unpaired_difference(right_a: int, n_a: int, right_b: int, n_b: int, confidence: float = CONFIDENCE) -> Interval:
+def unpaired_difference(right_a: int, n_a: int, right_b: int, n_b: int) -> Interval:
     """Difference of the accuracies of two arms on different images, with an interval (R. Newcombe, 1998, method 10).
 
     Returns:
@@ -228,7 +228,7 @@ def unpaired_difference(right_a: int, n_a: int, right_b: int, n_b: int, confiden
         return Interval(float("nan"), -1.0, 1.0)
     sides = []
     for right, n in ((right_a, n_a), (right_b, n_b)):
-        wilson = scipy.stats.binomtest(right, n).proportion_ci(confidence, method="wilson")
+        wilson = scipy.stats.binomtest(right, n).proportion_ci(CONFIDENCE, method="wilson")
         sides.append((right / n, wilson.low, wilson.high))
     (a, low_a, high_a), (b, low_b, high_b) = sides
     lower = a - b - np.hypot(a - low_a, high_b - b)
@@ -236,9 +236,7 @@ def unpaired_difference(right_a: int, n_a: int, right_b: int, n_b: int, confiden
     return Interval(a - b, float(lower), float(upper))
 
 
-def latency_ratio(
-    candidate_s: npt.ArrayLike, baseline_s: npt.ArrayLike, *, seed: int = 0, confidence: float = CONFIDENCE
-) -> Interval:
+def latency_ratio(candidate_s: npt.ArrayLike, baseline_s: npt.ArrayLike, *, seed: int = 0) -> Interval:
     """Ratio of the inference times of two arms on the same images.
 
     The estimate is the geometric mean of the ratios, because times differ by factors. The interval is a bootstrap over
@@ -248,7 +246,6 @@ def latency_ratio(
         candidate_s: [..., N] seconds, above 0.
         baseline_s: [..., N] seconds of the same images.
         seed: Seed of the resampling, so that the same data give the same interval.
-        confidence: Confidence level of the interval.
 
     Returns:
         Candidate / baseline, below 1 if the candidate is faster; the interval is (0, inf) for fewer than two images.
@@ -256,36 +253,33 @@ def latency_ratio(
     logs = np.log(np.asarray(candidate_s, dtype=np.float64)) - np.log(np.asarray(baseline_s, dtype=np.float64))
     if logs.shape[-1] < 2:
         return Interval(float(np.exp(logs).mean()) if logs.size else float("nan"), 0.0, float("inf"))
-    lower, upper = _bootstrap_mean(logs, seed, confidence)
+    lower, upper = _bootstrap_mean(logs, seed)
     return _interval(np.exp(logs.mean(axis=-1)), np.exp(lower), np.exp(upper))
 
 
-def unpaired_latency_ratio(
-    candidate_s: npt.ArrayLike, baseline_s: npt.ArrayLike, *, confidence: float = CONFIDENCE
-) -> Interval:
+def unpaired_latency_ratio(candidate_s: npt.ArrayLike, baseline_s: npt.ArrayLike) -> Interval:
     """Like `latency_ratio` for arms that ran different images, with Welch's interval of the logarithms."""
     candidate, baseline = (np.log(np.asarray(side, dtype=np.float64)) for side in (candidate_s, baseline_s))
     if min(candidate.size, baseline.size) < 2:
         return Interval(float("nan"), 0.0, float("inf"))
-    return Interval(*(float(np.exp(end)) for end in unpaired_mean_difference(candidate, baseline, confidence)))
+    return Interval(*(float(np.exp(end)) for end in unpaired_mean_difference(candidate, baseline)))
 
 
-def mean(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+def mean(values: npt.ArrayLike) -> Interval:
     """The mean with Student's interval, for depth errors of images or for paired differences of two arms' errors.
 
     Args:
         values: [N]; for fewer than two, the interval is (-inf, inf).
-        confidence: Confidence level of the interval.
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.size < 2:
         return Interval(float(sample.mean()) if sample.size else float("nan"), float("-inf"), float("inf"))
     estimate = float(sample.mean())
-    half = float(scipy.stats.sem(sample) * scipy.special.stdtrit(sample.size - 1, (1 + confidence) / 2))
+    half = float(scipy.stats.sem(sample) * scipy.special.stdtrit(sample.size - 1, (1 + CONFIDENCE) / 2))
     return Interval(estimate, estimate - half, estimate + half)
 
 
-def mean_of_sequence(values: npt.ArrayLike, block: int, confidence: float = CONFIDENCE) -> Interval:
+def mean_of_sequence(values: npt.ArrayLike, block: int) -> Interval:
     """The mean of autocorrelated values, such as scores of the consecutive frames of a drive.
 
     `mean` assumes independent values, so its interval would be too narrow. Here the sample consists of the means of
@@ -295,7 +289,6 @@ def mean_of_sequence(values: npt.ArrayLike, block: int, confidence: float = CONF
     Args:
         values: [N], in their order.
         block: Minimum number of values per block.
-        confidence: Confidence level of the interval.
 
     Returns:
         The mean of all values with Student's interval from the blocks; (-inf, inf) for fewer than two blocks.
@@ -304,24 +297,24 @@ def mean_of_sequence(values: npt.ArrayLike, block: int, confidence: float = CONF
     blocks = sample.size // block
     if blocks < 2:
         return Interval(float(sample.mean()) if sample.size else float("nan"), float("-inf"), float("inf"))
-    of_blocks = mean([part.mean() for part in np.array_split(sample, blocks)], confidence)
+    of_blocks = mean([part.mean() for part in np.array_split(sample, blocks)])
     estimate = float(sample.mean())
     return Interval(
         estimate, estimate + of_blocks.lower - of_blocks.estimate, estimate + of_blocks.upper - of_blocks.estimate
     )
 
 
-def unpaired_mean_difference(a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+def unpaired_mean_difference(a: npt.ArrayLike, b: npt.ArrayLike) -> Interval:
     """Difference of the means of two samples, of at least two values each, with Welch's interval."""
     sides = [np.asarray(side, dtype=np.float64) for side in (a, b)]
     estimate = float(sides[0].mean() - sides[1].mean())
     if all(side.std() == 0 for side in sides):
         return Interval(estimate, estimate, estimate)
-    found = scipy.stats.ttest_ind(*sides, equal_var=False).confidence_interval(confidence)
+    found = scipy.stats.ttest_ind(*sides, equal_var=False).confidence_interval(CONFIDENCE)
     return Interval(estimate, float(found.low), float(found.high))
 
 
-def _bootstrap_mean(values: Floats, seed: int, confidence: float) -> tuple[Floats, Floats]:
+def _bootstrap_mean(values: Floats, seed: int) -> tuple[Floats, Floats]:
     """Percentile bootstrap of the mean over the last axis; for a constant sample, the interval is a single point."""
     found = scipy.stats.bootstrap(
         (values,),
@@ -329,7 +322,7 @@ def _bootstrap_mean(values: Floats, seed: int, confidence: float) -> tuple[Float
         axis=-1,
         n_resamples=RESAMPLES,
         batch=max(1, int(4e6 // max(values.size, 1))),  # about 32 MB at a time
-        confidence_level=confidence,
+        confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval

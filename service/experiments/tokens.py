@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import hmac
 import json
 import logging
 import os
@@ -11,7 +10,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from itsdangerous import BadSignature, TimestampSigner
-from itsdangerous.encoding import base64_encode, int_to_bytes, want_bytes
 from pydantic_core import to_json
 
 from service.card import TaskName, VariantName
@@ -72,26 +70,6 @@ def new_id() -> str:
 _FIELDS = Prediction._fields
 
 
-class _Signer(TimestampSigner):
-    """Signs like itsdangerous with its defaults, but caches the keyed hash and the encoded timestamp."""
-
-    def __init__(self, secrets: list[bytes]) -> None:
-        super().__init__(secrets, salt=_SALT)
-        self._keyed = hmac.new(self.derive_key(), digestmod="sha1")
-        self._second = (0, b"")
-
-    def sign(self, value: str | bytes) -> bytes:
-        """See `itsdangerous.TimestampSigner`."""
-        second, stamp = self._second
-        if (now := self.get_timestamp()) != second:
-            stamp = b"." + base64_encode(int_to_bytes(now))
-            self._second = now, stamp
-        stamped = want_bytes(value) + stamp
-        mac = self._keyed.copy()
-        mac.update(stamped)
-        return stamped + b"." + base64.b64encode(mac.digest(), b"-_").rstrip(b"=")
-
-
 class Tokens:
     """Signs and reads tokens.
 
@@ -109,7 +87,7 @@ class Tokens:
             )
             secrets = [os.urandom(32).hex()]
         # itsdangerous signs with the last key of its list.
-        self._signer = _Signer([secret.encode() for secret in reversed(secrets)])
+        self._signer = TimestampSigner([secret.encode() for secret in reversed(secrets)], salt=_SALT)
         self._subject_key = hashlib.sha256(f"{_SALT} subject {secrets[0]}".encode()).digest()
         self._max_age_s = max_age_s
 

@@ -16,6 +16,7 @@ import logging
 import random
 import time
 from dataclasses import dataclass
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 from service.backends.base import LoadedModel
@@ -88,21 +89,27 @@ class ParityMonitor:
         """Called in the event loop after every run of an image; returns quickly."""
         if handle.variant != "binary" or random.random() >= self._settings.sample:  # noqa: S311  not a secret
             return
-        labels = _labels(handle.card)
+        labels, counted = _labels(handle.card), False
+
+        def count(result: Literal["ok", "failed", "dropped"]) -> None:
+            nonlocal counted
+            if not counted:  # it may be dropped in the middle of the checks of its network
+                counted = True
+                self._metrics.count_image(result, **labels)
 
         async def work() -> None:
             try:
                 watched = await self._compare(handle, image, outcome)
             except ServiceError as error:
-                self._metrics.count_image("failed", **labels)
+                count("failed")
                 log.warning("parity of %s could not be checked: %s", handle.card.name, error)
                 return
             try:
                 await self._exact_checks(handle, watched, image)
             finally:
-                self._metrics.count_image("ok", **labels)  # it was run again, however the checks of the network end
+                count("ok")  # it was run again, however the checks of the network end
 
-        self._background.offer(work, lambda: self._metrics.count_image("dropped", **labels))
+        self._background.offer(work, lambda: count("dropped"))
 
     async def _compare(self, handle: Handle, image: Image, outcome: Outcome) -> _Watched:
         card, labels = handle.card, _labels(handle.card)

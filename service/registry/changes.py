@@ -3,21 +3,25 @@
 Each change prepares the new networks while the old ones are served, and then replaces the catalog in one step. Requests
 keep the network that they have resolved, and it is freed after the last of them, so no request is dropped. If a new
 version does not load, or lacks a variant that runs now, the running one is kept and `/models` shows the error. Changes
-are made one at a time. Each blocks as long as loading takes, so call them in threads.
+are made one at a time. Each blocks as long as loading takes, so the event loop calls them through `Changes.apart`.
 """
 
+import asyncio
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, ParamSpec
 
 from service.errors import (
     BadParameterError,
     ModelBrokenError,
     ModelInUseError,
+    NotReadyError,
     ServiceError,
     UnknownModelError,
     UnknownVersionLabelError,
@@ -28,6 +32,8 @@ from service.registry.folder import LABELS_FILE, Listing, is_name, last_changed
 from service.registry.registry import Registry
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 #: State of a version: it runs, it failed to load, or it is in the folder but not loaded.
 State = Literal["ready", "failed", "unloaded"]
@@ -65,12 +71,41 @@ class Changes:
         self._held_back: set[str] = set()  # unloaded on purpose: `refresh` must not load them again
         self._labels_wait: set[str] = set()  # models whose labels file refers to a version that is not loaded yet
         self._tried: dict[Path, int] = {}  # modification times of folders that failed to load
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bireal-changes")
+
+    async def apart(self, change: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Makes a change in the thread of all changes, and awaits it.
+
+        In asyncio's pool, a few changes that wait for each other would occupy every thread. A change whose caller is
+        cancelled before it has begun is not made.
+
+        Args:
+            change: A method of this object.
+            *args: Its arguments.
+            **kwargs: Its named arguments.
+
+        Raises:
+            NotReadyError: The service is shutting down.
+            ServiceError: Whatever the change raises.
+        """
+        self._check_open()
+        await asyncio.get_running_loop().run_in_executor(self._thread, partial(change, *args, **kwargs))
+
+    def close(self) -> None:
+        """Stops the changes: those that wait are dropped, and one that loads ends after its current variant. Blocks."""
+        self._registry.stop_loading()
+        self._thread.shutdown(cancel_futures=True)
+
+    def _check_open(self) -> None:
+        if self._registry.closing:
+            raise _closing()
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Allows one change at a time, and none before the models are loaded."""
+        """Allows one change at a time, none before the models are loaded, and none once the registry is closing."""
         self._registry.check_loaded()
         with self._lock, _folder_read():
+            self._check_open()
             yield
 
     # ---- state -----------------------------------------------------------------------------------------------------
@@ -181,7 +216,10 @@ class Changes:
         except ServiceError as error:
             registry.change(registry.catalog.with_broken(label, error))
             return error
-        registry.loader.fill(entry, list(entry.card.variants))
+        registry.loader.fill(entry, list(entry.card.variants), stop=lambda: registry.closing)
+        if registry.closing:  # what was loaded is served no more, and some variants may be missing
+            entry.close()
+            return _closing()
         failure = None if entry.runs else next(entry.errors())
         if old is not None and old.runs and (lost := failure or _lost_variant(old, entry)) is not None:
             registry.change(registry.catalog.with_broken(label, lost))
@@ -336,6 +374,10 @@ def _lost_variant(old: Entry, new: Entry) -> ServiceError | None:
         if loaded.error is not None and before is not None and before.handle is not None:
             return loaded.error
     return None
+
+
+def _closing() -> NotReadyError:
+    return NotReadyError("The server is shutting down and changes no models.")
 
 
 @contextmanager

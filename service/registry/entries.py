@@ -78,6 +78,12 @@ class Entry:
         """Iterates over the errors of its variants."""
         return (loaded.error for loaded in self.variants.values() if loaded.error is not None)
 
+    def close(self) -> None:
+        """Releases the networks of its variants; see `LoadedModel.close`."""
+        for loaded in self.variants.values():
+            if loaded.handle is not None:
+                loaded.handle.model.close()
+
 
 @dataclass(frozen=True, slots=True)
 class Readiness:

@@ -183,13 +183,20 @@ class Registry:
 
     def close(self) -> None:
         """Releases every network and stops loading after the current variant. Runs in progress finish first."""
-        self._closing.set()
+        self.stop_loading()
         entries = list(self.catalog.all())
         self._catalog = Catalog()
         for entry in entries:
-            for loaded in entry.variants.values():
-                if loaded.handle is not None:
-                    loaded.handle.model.close()
+            entry.close()
+
+    def stop_loading(self) -> None:
+        """Stops loading after the current variant, for good. What is loaded is served until `close`."""
+        self._closing.set()
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing is loaded any more."""
+        return self._closing.is_set()
 
     # ---- contents --------------------------------------------------------------------------------------------------
 

@@ -3,17 +3,16 @@
 from service.scheduler.deadline import Deadline
 from service.scheduler.fair import FairClock, Share
 from service.scheduler.pool import Scheduler
-from service.scheduler.work import Image, Observer, Outcome, Output, Runnable, SilentObserver
+from service.scheduler.work import Image, OnRun, Outcome, Output, Runnable
 
 __all__ = [
     "Deadline",
     "FairClock",
     "Image",
-    "Observer",
+    "OnRun",
     "Outcome",
     "Output",
     "Runnable",
     "Scheduler",
     "Share",
-    "SilentObserver",
 ]

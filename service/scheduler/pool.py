@@ -37,11 +37,10 @@ from service.scheduler.work import (
     Image,
     Job,
     Lane,
-    Observer,
+    OnRun,
     Outcome,
     Output,
     Runnable,
-    SilentObserver,
 )
 
 log = logging.getLogger(__name__)
@@ -58,15 +57,15 @@ class Scheduler:
         workers: number of threads, each of which runs one batch at a time.
         queue_size: maximum number of waiting images per target.
         max_batch: maximum number of images per run.
-        observer: notified of runs.
+        on_run: called after every run; see `OnRun`.
     """
 
-    def __init__(self, *, workers: int, queue_size: int, max_batch: int = 1, observer: Observer | None = None) -> None:
+    def __init__(self, *, workers: int, queue_size: int, max_batch: int = 1, on_run: OnRun | None = None) -> None:
         for name, value in (("workers", workers), ("queue_size", queue_size), ("max_batch", max_batch)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         self.workers, self.queue_size, self.max_batch = workers, queue_size, max_batch
-        self._observer: Observer = observer or SilentObserver()
+        self._on_run = on_run
         self._changed = threading.Condition()
         self._lanes: dict[Runnable, Lane] = {}
         self._forgotten: weakref.WeakSet[Runnable] = weakref.WeakSet()
@@ -312,11 +311,13 @@ class Scheduler:
             self._clock.end(lane, seconds, charged_s, images)
 
     def _notify(self, target: Runnable, size: int) -> None:
-        """Notifies the observer of a run; its exceptions are logged, so that they do not end the worker."""
+        """Tells `on_run` of a run; its exceptions are logged, so that they do not end the worker."""
+        if self._on_run is None:
+            return
         try:
-            self._observer.batch_run(target, size)
+            self._on_run(target, size)
         except Exception:
-            log.exception("the scheduler's observer failed")
+            log.exception("what is called after a run failed")
 
     def _run(self, lane: Lane, batch: list[Job], charged_s: float) -> None:
         outputs: Sequence[Output] = ()

@@ -1,5 +1,6 @@
 """Data types and protocols of the scheduler."""
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -25,25 +26,9 @@ class Runnable(Protocol):
         ...
 
 
-class Observer(Protocol):
-    """Receives the scheduler's events, in the event loop or a worker thread, without a lock held. Must not raise.
-
-    The queue's depth is not an event, because two threads could report it out of order; its gauge reads `waiting()`.
-    Neither is an image that is refused or dropped: an exception tells the caller, who knows the whole request.
-    """
-
-    def batch_run(self, target: Runnable, size: int) -> None:
-        """Called after a batch of `size` images was run, successfully or not, and before its waiters are answered.
-
-        They wait for it, so it must be quick.
-        """
-
-
-class SilentObserver:
-    """An observer that ignores all events."""
-
-    def batch_run(self, target: Runnable, size: int) -> None:
-        """See `Observer`."""
+#: Called after a batch of so many images was run, successfully or not: in the thread that ran it, without a lock held,
+#: and before its waiters are answered. They wait for it, so it must be quick.
+OnRun = Callable[[Runnable, int], None]
 
 
 class Outcome(NamedTuple):

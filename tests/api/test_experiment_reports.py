@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from service.errors import NotReadyError
 from service.experiments import laboratory
 from service.experiments.laboratory import Laboratory
 from tests.api.conftest import metric, running
@@ -109,3 +110,20 @@ async def test_a_report_is_fresh_from_its_end_however_long_it_took(client, monke
     assert client.laboratory.report(client.declaration) is first
     now[0] += 1
     assert client.laboratory.report(client.declaration) is not first
+
+
+async def test_nothing_is_kept_of_an_experiment_that_was_removed(anyio_backend, zoo, tmp_path, op, monkeypatch):
+    def refused(_):
+        raise NotReadyError("An arm does not run.")
+
+    async with running(zoo, experiments_file=declare(tmp_path, experiment("paired")), **OPTIONS) as client:
+        found = client.app.state.services.laboratory
+        assert (await client.get("/experiments/paired-test")).status_code == 200
+        with monkeypatch.context() as patch:
+            patch.setattr(found.experiments, "handles", refused)
+            await ask(client, picture())
+        kept = found._reports, found._asked, found.experiments._complaints
+        assert [list(each) for each in kept] == [["paired-test"]] * 3
+        assert (await client.delete("/admin/experiments/paired-test", headers=ADMIN)).status_code == 204
+        await asyncio.to_thread(found._show)
+        assert [list(each) for each in kept] == [[], [], []]

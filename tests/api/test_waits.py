@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -71,9 +72,9 @@ def request(path: str) -> dict:
     return {"json": document()} if path.startswith("/v2") else {"content": PICTURE}
 
 
-async def leave(client: httpx.AsyncClient, path: str, entered: threading.Event) -> None:
+async def leave(client: httpx.AsyncClient, path: str, entered: threading.Event, **sent) -> None:
     """Sends a request with the service's own server in mind, and leaves once it is held."""
-    built = client.build_request("POST", path, **request(path))
+    built = client.build_request("POST", path, **(sent or request(path)))
     presence, (name, _, query) = Presence(), path.partition("?")
     scope = {
         "type": "http",
@@ -157,6 +158,63 @@ async def test_the_deadline_holds_for_a_body_that_waits_to_be_read(service, held
 async def test_a_client_that_leaves_frees_the_place_of_its_body(service, held, name):
     await leave(service, V2, held(SHARED, name))
     assert metric(service, "bireal_cancelled_total", **TARGETS["classify"]) == 1
+
+
+LARGE = json.dumps({"image": base64.b64encode(PICTURE).decode()}).encode() + b" " * 200_000
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("path", "counted"),
+    [
+        ("/classify", "classify"),
+        ("/depth", "depth"),
+        ("/compare/classify?a=full&b=full", "classify"),
+        ("/compare/depth?a=full&b=full", "depth"),
+    ],
+)
+async def test_the_deadline_holds_for_a_large_json_body(service, held, path, counted):
+    held(SHARED, "image_from_json")
+    async with asyncio.timeout(HELD_S / 2):
+        answer = await service.post(path, content=LARGE, headers={**JSON, "x-timeout-ms": "500"})
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline-exceeded")
+    assert metric(service, "bireal_expired_total", **TARGETS[counted]) == 1
+
+
+async def test_the_deadline_holds_for_a_large_document(service, held):
+    held(SHARED, "_parsed")
+    async with asyncio.timeout(HELD_S / 2):
+        answer = await service.post("/feedback", content=LARGE, headers={**JSON, "x-timeout-ms": "500"})
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline-exceeded")
+
+
+async def test_a_client_that_leaves_frees_the_place_of_its_large_json_body(service, held):
+    await leave(service, "/classify", held(SHARED, "image_from_json"), content=LARGE, headers=JSON)
+    assert metric(service, "bireal_cancelled_total", **TARGETS["classify"]) == 1
+
+
+async def test_more_large_json_bodies_than_may_wait_are_refused(zoo):
+    async with running(zoo, default_variant="full", decode_threads=1, queue_size=1) as service:
+        pool, opened = service.app.state.services.pipeline._pool, threading.Event()
+        holding = asyncio.ensure_future(pool.run(SHARED, opened.wait, HELD_S))
+        try:
+            waiting = asyncio.ensure_future(service.post("/classify", content=LARGE, headers=JSON))
+            await until(lambda: pool.waiting() == 1)
+            refused = await service.post("/classify", content=LARGE, headers=JSON)
+        finally:
+            opened.set()
+        await holding
+        assert (refused.status_code, refused.json()["queue"]) == (429, "bodies")
+        assert (await waiting).status_code == 200
+        assert metric(service, "bireal_rejected_total", **TARGETS["classify"]) == 1
+
+
+@pytest.mark.parametrize("body", [b"{", b"{" + b" " * 200_001], ids=["small", "large"])
+async def test_a_json_body_that_is_none_counts_whatever_its_size(service, body):
+    answer = await service.post("/classify", content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed-body")
+    labels = {**TARGETS["classify"], "kernel": "onnxruntime", "outcome": "client_error"}
+    assert metric(service, "bireal_requests_total", **labels) == 1
 
 
 # ---- the time of waiting ---------------------------------------------------------------------------------------------

@@ -182,3 +182,25 @@ def test_all_images_of_a_request_are_paired_or_none(make, monkeypatch):  # noqa:
     made.route = replace(made.route, declaration=PAIRED.model_copy(update={"sample": 0.5}))
     asyncio.run(made.submit_many(baseline, [image(7)] * 4))
     assert [seen.agree for seen in kept.observations] == [True] * 4
+
+
+def test_a_mirrored_image_whose_run_is_cut_off_by_the_end_is_recorded_without_it(make):  # noqa: F811
+    scheduler, baseline, candidate, kept = make(workers=2), Echo(), Echo(), Kept()
+    shadow = PAIRED.model_copy(update={"mode": "shadow"})
+    metrics = Metrics(CollectorRegistry())
+
+    async def go() -> None:
+        background = Background(scheduler, capacity=1)
+        background.start()
+        route = Route(shadow, "r", shadow.baseline, handle(baseline), handle(candidate))
+        made = Trial(route, scheduler, background, kept, metrics.experiments)
+        candidate.go.clear()
+        await made.submit_many(baseline, [image(7)])
+        assert await asyncio.to_thread(candidate.began.wait, 10)
+        await background.close()
+        candidate.go.set()
+
+    asyncio.run(go())
+    assert [(seen.agree, seen.baseline_s is not None) for seen in kept.observations] == [(None, True)]
+    name = "bireal_experiment_shadow_total"
+    assert metrics.registry.get_sample_value(name, {"experiment": "p", "outcome": "dropped"}) == 1

@@ -2,28 +2,45 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import httpx
 
 from service.settings import SHIPPED_MODELS
-from tests.live.service_process import LiveService, running
+from tests.live.service_process import LiveService, running, wait
 from tests.pictures import encode, photo
 
 JPEG = encode(photo(), "JPEG")
 FLOOD = 12  # clients that never wait, on one worker and one decoding thread
-LASTS_S = 4.0
+TRICKLE = 15  # answers
+
+Answers = list[tuple[int, float]]  # the status and the time of each
 
 
-def ask(service: LiveService, path: str, done: Event) -> list[tuple[int, float]]:
-    """Asks again and again; the status and the time of each answer."""
-    answers = []
+def ask(service: LiveService, path: str, answers: Answers, done: Callable[[], bool]) -> None:
+    """Asks again and again."""
     with service.client() as client:
-        while not done.is_set():
+        while not done():
             begun = time.perf_counter()
             answers.append((client.post(path, content=JPEG).status_code, time.perf_counter() - begun))
-    return answers
+
+
+def flooded(service: LiveService) -> tuple[Answers, Answers]:
+    """A flood of /depth, and beside it, once every client of the flood has had an answer, a trickle of /classify."""
+    done, flood, trickle = Event(), [[] for _ in range(FLOOD)], []
+    with ThreadPoolExecutor(FLOOD) as pool:
+        asking = [pool.submit(ask, service, "/depth", answers, done.is_set) for answers in flood]
+        try:
+            wait(lambda: all(flood), 30)
+            before = [len(answers) for answers in flood]
+            ask(service, "/classify", trickle, lambda: len(trickle) >= TRICKLE)
+        finally:
+            done.set()
+        for task in asking:
+            task.result()
+    return [each for answers, first in zip(flood, before, strict=True) for each in answers[first:]], trickle
 
 
 def test_depth_cannot_starve_classify(op, tmp_path):
@@ -31,15 +48,7 @@ def test_depth_cannot_starve_classify(op, tmp_path):
     with running(SHIPPED_MODELS, tmp_path / "log", *options) as service:
         for path in ("/depth", "/classify"):
             assert httpx.post(service.url + path, content=JPEG, timeout=30).status_code == 200
-        done = Event()
-        with ThreadPoolExecutor(FLOOD + 1) as pool:
-            flood = [pool.submit(ask, service, "/depth", done) for _ in range(FLOOD)]
-            time.sleep(0.5)  # the depth queue is full of them
-            trickle = pool.submit(ask, service, "/classify", done)
-            time.sleep(LASTS_S)
-            done.set()
-        depth = [answer for task in flood for answer in task.result()]
-        classify = trickle.result()
+        depth, classify = flooded(service)
     assert {status for status, _ in classify} == {200}
     assert {status for status, _ in depth} == {200}
     slow, fast = (statistics.median(seconds for _, seconds in answers) for answers in (depth, classify))
@@ -52,13 +61,6 @@ def test_depth_cannot_starve_classify(op, tmp_path):
 def test_a_flood_that_is_refused_refuses_nobody_else(op, tmp_path):
     options = ("--workers", 1, "--intra-op-threads", 1, "--decode-threads", 1, "--queue-size", 2)
     with running(SHIPPED_MODELS, tmp_path / "log", *options) as service:
-        done = Event()
-        with ThreadPoolExecutor(FLOOD + 1) as pool:
-            flood = [pool.submit(ask, service, "/depth", done) for _ in range(FLOOD)]
-            time.sleep(0.3)
-            trickle = pool.submit(ask, service, "/classify", done)
-            time.sleep(2)
-            done.set()
-        statuses = {status for task in flood for status, _ in task.result()}
-        assert statuses == {200, 429}
-        assert {status for status, _ in trickle.result()} == {200}
+        depth, classify = flooded(service)
+        assert {status for status, _ in depth} == {200, 429}
+        assert {status for status, _ in classify} == {200}

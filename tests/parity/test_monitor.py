@@ -1,5 +1,6 @@
 """The parity monitor: quiet on intact networks, and certain about a single flipped bit."""
 
+import asyncio
 import hashlib
 import io
 import shutil
@@ -17,6 +18,7 @@ from service.backends.dialect import BCONV, PackedGraph, read_model
 from service.card import Card
 from service.errors import ModelBrokenError
 from service.parity.checks import LARGEST_DIFFERENCE, LayerCheck, Probe, compare_outputs
+from service.parity.monitor import ParityMonitor
 from service.registry import Registry
 from service.settings import load_settings
 from service.tasks import TASKS
@@ -27,6 +29,7 @@ from tests.pictures import of_pixels, picture
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "models" / "zoo" / "bireal18-tiny100"
 MODEL = {"task": "classify", "model": "tiny-bireal", "version": "1"}
+OUTCOMES = ("ok", "dropped", "failed")
 EVERYTHING = {"parity_sample": 1.0, "parity_layer_sample": 1.0, "parity_probe_s": 0.0, "background_queue": 100}
 
 
@@ -197,6 +200,23 @@ async def test_checks_that_cannot_be_made_are_tried_once_an_interval(anyio_backe
 
 
 # --- the checks, on the shipped network ------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("step", "outcome"), [("_compare", "dropped"), ("_exact_checks", "ok")])
+async def test_a_check_that_is_cut_off_by_the_end_counts_once(anyio_backend, zoo, op, monkeypatch, step, outcome):  # noqa: F811
+    begun = asyncio.Event()
+
+    async def wait(*_) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ParityMonitor, step, wait)
+    async with running(zoo, **EVERYTHING) as client:
+        await ask(client)
+        await asyncio.wait_for(begun.wait(), 30)
+    counts = {each: metric(client, "bireal_parity_images_total", **MODEL, outcome=each) for each in OUTCOMES}
+    assert counts == {each: float(each == outcome) for each in OUTCOMES}
 
 
 def _flip_in_file(folder: Path) -> None:

@@ -26,7 +26,7 @@ def make(tally):
     made = []
 
     def build(**options) -> Scheduler:
-        scheduler = Scheduler(**{"workers": 1, "queue_size": 8, "observer": tally, **options})
+        scheduler = Scheduler(**{"workers": 1, "queue_size": 8, "on_run": tally.batch_run, **options})
         made.append(scheduler)
         return scheduler
 

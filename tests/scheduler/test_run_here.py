@@ -57,7 +57,7 @@ def test_it_never_runs_before_its_turn_nor_beside_busy_workers(make):
     assert scheduler.run_here(target, image(1)) is not None
 
 
-def test_while_it_runs_no_worker_takes_its_place_and_then_one_takes_what_waits(make):
+def test_while_it_runs_no_worker_takes_its_place_and_then_one_takes_what_waits(make, monkeypatch):
     scheduler, target, other = make(workers=1), Echo(), Echo()
     learned(scheduler, target)
     target.go.clear()
@@ -66,9 +66,12 @@ def test_while_it_runs_no_worker_takes_its_place_and_then_one_takes_what_waits(m
     here.start()
     assert target.began.wait(5)
 
+    looked, wait = threading.Event(), scheduler._changed.wait
+    monkeypatch.setattr(scheduler._changed, "wait", lambda: looked.set() or wait())  # the worker is in the old one
+
     async def go() -> float:
         waiting = await queued(scheduler, scheduler.submit(other, image(9)))
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(looked.wait, 5), "the worker has looked, and waits again"
         assert (scheduler.waiting(), other.batches) == (1, [])
         target.go.set()
         return (await asyncio.wait_for(waiting[0], 5)).output[0]
