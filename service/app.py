@@ -134,7 +134,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     metrics.requests.queue_depth.set_function(scheduler.waiting)
     metrics.requests.decode_queue_depth.set_function(pool.waiting)
     metrics.requests.set_capacity(queue_limit=settings.queue_size, workers=settings.workers)
-    background = Background(scheduler, capacity=settings.background_queue)
+    background = Background(scheduler, pool, capacity=settings.background_queue)
     parity = ParityMonitor(
         ParitySettings(
             sample=settings.parity_sample,

@@ -1,12 +1,11 @@
-"""Background work: bounded, run only while the networks are idle, and the first to be dropped."""
+"""Background work: bounded, run only while no request waits, and the first to be dropped."""
 
 import asyncio
 import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-
-from service.scheduler import Scheduler
+from typing import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -16,19 +15,28 @@ _POLL_S = 0.005
 _PATIENCE_S = 2.0
 
 
+class Stage(Protocol):
+    """A place where requests wait."""
+
+    def waiting(self) -> int:
+        """The number of waiting items."""
+        ...
+
+
 class Background:
-    """Runs one piece of work at a time, whenever no request waits for the networks.
+    """Runs one piece of work at a time, whenever no request waits in any stage.
 
     A piece is dropped if the queue is full, or if its turn does not come within two seconds. The scheduler has at most
     one piece at any time, so that a request that arrives meanwhile waits for one run at most.
 
     Args:
-        scheduler: Must be idle for work to start.
+        stages: Where nothing may wait for work to start: the networks, and the decoding threads, which run fast networks
+            themselves and are then the only place where requests wait.
         capacity: The most pieces that may wait.
     """
 
-    def __init__(self, scheduler: Scheduler, *, capacity: int) -> None:
-        self._scheduler = scheduler
+    def __init__(self, *stages: Stage, capacity: int) -> None:
+        self._stages = stages
         self._capacity = capacity
         self._queue: asyncio.Queue[tuple[float, Work, Callable[[], None]]] = asyncio.Queue(capacity)
         self._task: asyncio.Task[None] | None = None
@@ -62,11 +70,14 @@ class Background:
         """The number of waiting pieces."""
         return self._queue.qsize()
 
+    def _requests(self) -> bool:
+        return any(stage.waiting() for stage in self._stages)
+
     async def _work(self) -> None:
         while True:
             give_up, work, dropped = await self._queue.get()
             try:
-                while self._scheduler.waiting() and time.monotonic() < give_up:  # noqa: ASYNC110  other threads' work
+                while self._requests() and time.monotonic() < give_up:  # noqa: ASYNC110  other threads' work
                     await asyncio.sleep(_POLL_S)
                 if time.monotonic() >= give_up:
                     dropped()

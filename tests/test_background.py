@@ -49,9 +49,11 @@ class Pieces:
                 await asyncio.sleep(0.005)
 
 
-async def test_it_waits_until_nothing_waits_for_the_networks():
-    queue = Queue()
-    work = Background(queue, capacity=2)
+@pytest.mark.parametrize("busy", [0, 1], ids=["networks", "decoding"])
+async def test_it_waits_until_nothing_waits_in_any_stage(busy: int):
+    stages = [Queue(), Queue()]
+    queue = stages[busy]
+    work = Background(*stages, capacity=2)
     work.start()
     pieces, queue.images = Pieces(work), 1
     pieces.offer("a")
