@@ -30,8 +30,8 @@ class Background:
     one piece at any time, so that a request that arrives meanwhile waits for one run at most.
 
     Args:
-        stages: Where nothing may wait for work to start: the networks, and the decoding threads, which run fast networks
-            themselves and are then the only place where requests wait.
+        stages: Where nothing may wait for work to start: the networks, and the decoding threads, which run fast
+            networks themselves and are then the only place where requests wait.
         capacity: The most pieces that may wait.
     """
 
