@@ -85,7 +85,7 @@ def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> l
     done: dict[tuple[str, ...], bool] = {}
     if recipe.soft_labels:
         labels = runs / "teacher"
-        label = ("-m", "models.train.teacher", "--data", str(data), "--out", str(labels))
+        label: tuple[str, ...] = ("-m", "models.train.teacher", "--data", str(data), "--out", str(labels))
         label += ("--views", str(recipe.views), "--min-scale", f"{recipe.min_scale:g}", "--threads", str(threads))
         written = all(labels_path(labels, recipe.min_scale, view).is_file() for view in range(recipe.views))
         done[label] = written or here

@@ -16,7 +16,15 @@ from torch import nn
 from models.arch import ArchConfig, BiRealNet, DepthNet, ResNet, build
 from models.export import verify as verification
 from models.export.convert import to_onnx
-from models.export.verify import VerificationError, answers_of, head_difference, outputs_of, smooth_images, verify
+from models.export.verify import (
+    VerificationError,
+    answers_of,
+    head_difference,
+    outputs_of,
+    smooth_images,
+    spread_of,
+    verify,
+)
 from models.train.recover import arch_of
 from models.train.recover_weights import Weights, fill_bireal, fill_fc
 from service.card import Card
@@ -120,8 +128,8 @@ def test_a_head_is_compared_on_its_own(config: ArchConfig) -> None:
             nn.init.constant_(score.bias, 0.1)
     images = smooth_images(1, 64, 96)
     graph = to_onnx(network, 64, 96, stem_precision="float32", pointwise_precision="float32", half=False)
-    spread = float(answers_of(network, smooth_images(8, 64, 96)).std())
-    assert head_difference(network, graph, images) < 1e-4 * spread
+    spread = spread_of(answers_of(network, smooth_images(8, 64, 96)))
+    assert head_difference(network, graph, images) < 5e-4 * spread, "float32 noise, within half of the limit"
     bias = "score_bias" if isinstance(network, DepthNet) else "fc_bias"
     for tensor in graph.graph.initializer:
         if tensor.name.rsplit("_", 1)[0] == bias:
@@ -150,7 +158,7 @@ def test_weights_beyond_float16_are_stored_in_float32(config: ArchConfig) -> Non
     assert isinstance(network, BiRealNet | ResNet)
     assert network.fc is not None
     with torch.no_grad():
-        network.fc.weight[0, 0] = 1e5
+        network.fc.weight[0] = 1e5
     model = to_onnx(network, SIZE, SIZE)
     (stored,) = (t for t in model.graph.initializer if t.name.startswith("fc_weight"))
     assert stored.data_type == TensorProto.FLOAT
