@@ -54,9 +54,14 @@ RUN site=$(echo /opt/bireal/lib/python3.*/site-packages) \
 uvicorn.protocols.http.httptools_impl, service.cli.main, service.cli.serve; from service import xnor_op; xnor_op.library_path()" \
     && mkdir /data
 
-# --- Image: Python, /opt/bireal and the models; no compiler, no other pip packages ------------------------------------
+# --- Image: Python, /opt/bireal and the models; no compiler, no pip ---------------------------------------------------
 # hadolint ignore=DL3006
 FROM ${BASE}
+
+# The base brings pip, setuptools and wheel (with copies inside ensurepip) for its own Python. Nothing here uses them, and
+# scanners report their vulnerabilities. Removed by path: pip could not remove itself from where it is missing.
+RUN rm -rf /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip \
+        /usr/local/bin/pip* /usr/local/bin/wheel* /usr/local/bin/easy_install*
 
 # Values that change with each build are passed in, so that the same commit gives the same image.
 ARG REVISION=unknown

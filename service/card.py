@@ -1,11 +1,13 @@
 """The model card: a model's architecture, input, size, training and accuracy.
 
 A model lives in `<zoo>/<name>/<version>/` as `model.onnx` and `card.yaml`. The exporter writes the card and the
-service reads it. It is the only source of preprocessing, class names, accounting and accuracy gauges.
+service reads it. It is the only source of preprocessing, class names, accounting and accuracy gauges. The table in
+docs/card.md is made from the fields here (`service.card_table`).
 """
 
 import hashlib
 import re
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -26,10 +28,21 @@ VariantName = Literal["binary", "reference", "full"]
 #: All variants, in the order in which users see them.
 VARIANTS: tuple[VariantName, ...] = ("binary", "reference", "full")
 
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The unit of a field, for docs/card.md."""
+
+    name: str
+
+
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
-Rgb = tuple[float, float, float]
+Pixels = Annotated[int, Field(gt=0), Unit("pixels")]
+Metres = Annotated[float, Field(gt=0), Unit("metres")]
+Bytes = Annotated[int, Field(ge=0), Unit("bytes")]
+Rgb = Annotated[tuple[float, float, float], Unit("pixel value / 255")]
 
 
 class _Part(BaseModel):
@@ -39,40 +52,37 @@ class _Part(BaseModel):
 
 
 class Network(_Part):
-    """The architecture: enough to rebuild the network in PyTorch.
+    """The architecture: enough to rebuild the network in PyTorch."""
 
-    Attributes:
-        arch: The family of architectures.
-        depth: Number of layers with weights, by the family's convention.
-        structure: `bireal` (a shortcut around every 1-bit convolution), `res` (around every pair) or `plain` (none).
-        method: How weights and activations are binarised; `none` for a full-precision network.
-        width: Factor on the family's channel counts.
-    """
-
-    arch: Literal["resnet"]
-    depth: Literal[18, 34, 50, 152]
-    structure: Literal["bireal", "res", "plain"]
-    method: Literal["bireal", "binarynet", "xnornet", "abcnet", "none"]
-    width: Annotated[float, Field(gt=0)] = 1.0
+    arch: Literal["resnet"] = Field(description="Family of architectures.")
+    depth: Literal[18, 34, 50, 152] = Field(
+        description="Number of layers with weights, by the family's convention. A depth network counts its encoder's."
+    )
+    structure: Literal["bireal", "res", "plain"] = Field(
+        description="`bireal`: a shortcut around every 1-bit convolution. `res`: around every block, as in ResNet. "
+        "`plain`: none."
+    )
+    method: str = Field(
+        pattern="^[a-z][a-z0-9_]{0,31}$",  # any name: the graph says all that serving a new method needs
+        description="How weights and activations are binarised: `bireal`, `binarynet`, `xnornet`, `abcnet` or another "
+        "method's name. `none` for a full-precision model, and only for one.",
+    )
+    width: Annotated[float, Field(gt=0)] = Field(1.0, description="Factor on the family's numbers of channels.")
 
 
 class InputSpec(_Part):
-    """What the graph's input `image`, uint8 [N, height, width, 3] RGB, expects.
+    """What the graph's input `image`, uint8 [N, height, width, 3] RGB, expects."""
 
-    Attributes:
-        height: Rows, pixels.
-        width: Columns, pixels.
-        resize_shorter: Length to which the image's shorter side is scaled before the centre crop, pixels. None for
-            depth, where a centre crop with the card's aspect ratio is scaled to height x width instead.
-        mean: Mean of each channel, in units of 0..1. For documentation only: the graph itself normalises.
-        std: Standard deviation of each channel, in units of 0..1. For documentation only.
-    """
-
-    height: Positive
-    width: Positive
-    resize_shorter: Positive | None = None
-    mean: Rgb
-    std: Rgb
+    height: Pixels = Field(description="Rows of the graph's input.")
+    width: Pixels = Field(description="Columns of the graph's input.")
+    resize_shorter: Pixels | None = Field(
+        None,
+        description="Length to which the image's shorter side is scaled before the centre crop; at least `height` and "
+        "`width`. Required for a classifier. Not allowed for depth, where a centre crop with `depth.aspect` is scaled "
+        "to the input instead.",
+    )
+    mean: Rgb = Field(description="Mean of each channel, for documentation only: the graph itself normalises.")
+    std: Rgb = Field(description="Standard deviation of each channel, for documentation only.")
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -87,28 +97,26 @@ class InputSpec(_Part):
 class ClassLabel(_Part):
     """One class: its WordNet id (the name of its folder in data sets) and its readable name."""
 
-    wnid: Annotated[str, Field(min_length=1)]
-    name: Annotated[str, Field(min_length=1)]
+    wnid: Annotated[str, Field(min_length=1)] = Field(
+        description="Id of the class, unique on the card: the WordNet id, or another name of its folder in data sets."
+    )
+    name: Annotated[str, Field(min_length=1)] = Field(description="Readable name, used in answers.")
 
 
 class DepthSpec(_Part):
-    """The camera that a depth network was trained for.
+    """The camera that a depth network was trained for, and its range."""
 
-    Attributes:
-        max_m: Largest depth that the network outputs, metres.
-        min_m: Smallest depth that the network outputs, metres.
-        fx_px: Horizontal focal length for which the output is metric, in pixels at the NETWORK's width (KITTI's
-            721.5 px at 1242 px width is 353.2 px at 608 px).
-        baseline_m: Baseline of the stereo cameras of the training data, metres.
-        aspect: Width / height of the image region that is scaled to the network's input. The scaling is anisotropic
-            if it differs from input.width / input.height.
-    """
-
-    max_m: Annotated[float, Field(gt=0)]
-    min_m: Annotated[float, Field(gt=0)]
-    fx_px: Annotated[float, Field(gt=0)]
-    baseline_m: Annotated[float, Field(gt=0)]
-    aspect: Annotated[float, Field(gt=0)]
+    max_m: Metres = Field(description="Largest depth that the network outputs.")
+    min_m: Metres = Field(description="Smallest depth that the network outputs; less than `max_m`.")
+    fx_px: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
+        description="Horizontal focal length for which the output is metric, at the network's width: KITTI's 721.5 at "
+        "a width of 1242 is 353.2 at 608."
+    )
+    baseline_m: Metres = Field(description="Baseline of the stereo cameras of the training data.")
+    aspect: Annotated[float, Field(gt=0)] = Field(
+        description="Width / height of the image region that is scaled to the network's input. The scaling is "
+        "anisotropic if it differs from `input.width` / `input.height`."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -118,64 +126,53 @@ class DepthSpec(_Part):
 
 
 class Weights(_Part):
-    """The number and size of the model's parameters.
+    """The number and size of the model's parameters."""
 
-    Attributes:
-        binary_params: Number of 1-bit weights.
-        real_params: Number of real-valued parameters.
-        binary_bytes: Bytes of the 1-bit weights in memory at run time.
-        real_bytes: Bytes of the real-valued parameters in memory at run time.
-        artefact_bytes: Size of the model's file.
-    """
-
-    binary_params: Count
-    real_params: Count
-    binary_bytes: Count
-    real_bytes: Count
-    artefact_bytes: Positive
+    binary_params: Count = Field(description="Number of 1-bit weights.")
+    real_params: Count = Field(description="Number of real-valued parameters.")
+    binary_bytes: Bytes = Field(description="Size of the 1-bit weights in memory at run time, one copy.")
+    real_bytes: Bytes = Field(description="Size of the real-valued parameters in memory at run time, one copy.")
+    artefact_bytes: Annotated[int, Field(gt=0), Unit("bytes")] = Field(description="Size of the model's file.")
 
 
 class Work(_Part):
     """Arithmetic of one image: `bops` counts a real multiply-accumulate as 64 binary ones (paper, Table 5)."""
 
-    binary_macs: Count
-    real_macs: Count
-    bops: Count
+    binary_macs: Count = Field(description="1-bit multiply-accumulates of one image.")
+    real_macs: Count = Field(description="Real-valued multiply-accumulates of one image.")
+    bops: Count = Field(description="`binary_macs` + 64 `real_macs`, as in the paper's Table 5.")
 
 
 class Training(_Part):
-    """How the weights were trained: enough to reproduce them, and to know under which terms they may be used.
+    """How the weights were trained: enough to reproduce them, and to know under which terms they may be used."""
 
-    `source` says where the hyper-parameters come from, and names departures from what they follow.
-    """
-
-    data: str
-    terms: str
-    recipe: str
-    source: str = ""
-    command: str
-    wall_time_s: Annotated[float, Field(ge=0)]
-    hardware: str
-    seed: int
-    epochs: Annotated[float, Field(gt=0)] | None = None
-    steps: Positive | None = None
-    notes: str = ""
+    data: str = Field(description="The training data, and what was held out.")
+    terms: str = Field(description="The terms of the training data.")
+    recipe: str = Field(description="Name of the recipe in `models/train/recipes`, or of another origin.")
+    source: str = Field(
+        "", description="Where the hyper-parameters come from, and each departure from what they follow."
+    )
+    command: str = Field(description="The command that trained or imported the weights.")
+    wall_time_s: Annotated[float, Field(ge=0), Unit("seconds")] = Field(description="Duration of the training.")
+    hardware: str = Field(description="The machine that it ran on.")
+    seed: int = Field(description="Seed of the random numbers.")
+    epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="Passes over the training data.")
+    steps: Positive | None = Field(None, description="Steps of the optimiser.")
+    notes: str = Field("", description="Anything else that a reader should know.")
 
 
 class Metric(_Part):
-    """The scores of one variant on a named data set; fractions are 0..1, lengths in metres.
+    """The scores of one variant on a named data set."""
 
-    Attributes:
-        dataset: Name and split, such as `tiny100a-dev`.
-        variant: The evaluated variant.
-        n: Number of images.
-        values: Scores by name: `top1`, `top5`; or `abs_rel_80m`, `delta1_50m`, ...
-    """
-
-    dataset: Annotated[str, Field(min_length=1)]
-    variant: VariantName
-    n: Positive
-    values: dict[str, float]
+    dataset: Annotated[str, Field(min_length=1)] = Field(description="Data set and split, such as `tiny100a-dev`.")
+    variant: VariantName = Field(
+        description="The evaluated variant: `binary` or `reference` of a binary model, `full` of a full-precision one."
+    )
+    n: Positive = Field(description="Number of images.")
+    values: dict[str, float] = Field(
+        description="Scores by name, fractions 0..1 and lengths in metres, such as `top1` or `abs_rel_80m`. Names are "
+        "lower case letters, digits and underscores. Each becomes a series of `bireal_model_accuracy`."
+    )
 
     @field_validator("values")
     @classmethod
@@ -187,38 +184,49 @@ class Metric(_Part):
 
 
 class Card(_Part):
-    """A model card; the parts document their own fields.
+    """A model card."""
 
-    Attributes:
-        full: Name of the full-precision twin; required for a binary model, absent for a full-precision one.
-        file: Name of the model's file, next to the card.
-        sha256: Checksum of that file, hexadecimal.
-        stem_precision: Arithmetic of the first convolution: `float32`, `int16`, ...
-        pointwise_precision: Arithmetic of the real-valued 1x1 convolutions in a binary network: `float32` or `int8`.
-        limits: What the model is not suitable for, one sentence each.
-        license: The terms under which the weights may be used.
-    """
-
-    schema_version: Literal[1]
-    name: Slug
-    version: Slug
-    task: TaskName
-    precision: Precision
-    full: Slug | None = None
-    network: Network
-    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "model.onnx"
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    input: InputSpec
-    classes: tuple[ClassLabel, ...] = ()
-    depth: DepthSpec | None = None
-    weights: Weights
-    work: Work
-    stem_precision: str
-    pointwise_precision: str = "float32"
-    training: Training
-    metrics: tuple[Metric, ...] = ()
-    limits: tuple[str, ...] = ()
-    license: Annotated[str, Field(min_length=1)]
+    schema_version: Literal[1] = Field(description="Version of this format.")
+    name: Slug = Field(
+        description="Name of the model; the name of the outer folder. Up to 64 lower case letters, digits and `._-`."
+    )
+    version: Slug = Field(
+        description="Version of the model; the name of the inner folder. Quote a number, because it must be text."
+    )
+    task: TaskName = Field(description="What the model answers.")
+    precision: Precision = Field(
+        description="`binary`: served as `binary` and `reference`. `full`: served as `full`, in float32."
+    )
+    full: Slug | None = Field(
+        None, description="Name of the full-precision twin. Required for a binary model, not allowed for another."
+    )
+    network: Network = Field(description="The architecture.")
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        "model.onnx", description="Name of the model's file, next to the card."
+    )
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="Checksum of that file, 64 hexadecimal digits; checked whenever the model is loaded."
+    )
+    input: InputSpec = Field(description="How an image becomes the graph's input.")
+    classes: tuple[ClassLabel, ...] = Field(
+        (), description="The classes in the order of the outputs. Required for a classifier, not allowed for depth."
+    )
+    depth: DepthSpec | None = Field(
+        None, description="Camera and range. Required for a depth model, not allowed for a classifier."
+    )
+    weights: Weights = Field(description="Number and size of the parameters.")
+    work: Work = Field(description="Arithmetic of one image.")
+    stem_precision: str = Field(
+        description="Arithmetic of the first convolution: `int16`, `int8` or `float32` in models of `models.export`."
+    )
+    pointwise_precision: str = Field(
+        "float32",
+        description="Arithmetic of the real-valued 1x1 convolutions in a binary network: `int8` or `float32`.",
+    )
+    training: Training = Field(description="Where the weights come from.")
+    metrics: tuple[Metric, ...] = Field((), description="Measured scores.")
+    limits: tuple[str, ...] = Field((), description="What the model is not suitable for, one sentence each.")
+    license: Annotated[str, Field(min_length=1)] = Field(description="The terms under which the weights may be used.")
 
     _directory: Path | None = PrivateAttr(default=None)
 

@@ -130,6 +130,12 @@ class Settings(BaseSettings):
         description="Seconds after SIGTERM during which requests are still accepted while /readyz returns 503, so that "
         "a load balancer notices. Then the requests in flight are finished.",
     )
+    keep_alive_s: int = Field(
+        75,
+        gt=0,
+        description="Seconds after an answer for which a connection is kept open for the next request. More than the "
+        "idle timeout of the proxy in front (often 60), or requests meet a closing connection, and clients see 502.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose web pages may call the service, separated by commas; * for all."
     )

@@ -1,6 +1,7 @@
 """The model card: round trip through YAML, and every mistake in one named by file, field and remedy."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import yaml
 from pydantic import ValidationError
 
 from service.card import Card
+from service.card_table import documentation, markdown_table
 from service.errors import CardError, ModelBrokenError
 from tests.cards import card_document, classify_card, depth_card, full_card
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "card.md"
 
 
 def write(directory: Path, document: object) -> Path:
@@ -178,3 +182,37 @@ def test_checksum_of_the_model_file(tmp_path: Path) -> None:
     with pytest.raises(ModelBrokenError, match=r"sha256 .* its card says") as caught:
         card.verify_file()
     assert "truncated" in caught.value.remedy
+
+
+# --- documentation ---------------------------------------------------------------------------------------------------
+
+
+def test_the_page_lists_every_field() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert markdown_table() in text, "replace the table by what service.card_table.markdown_table() returns"
+
+
+def test_every_field_has_a_sentence_and_every_length_or_size_its_unit() -> None:
+    docs = {doc.path: doc for doc in documentation()}
+    assert len(docs) > 50
+    for doc in docs.values():
+        assert doc.description.endswith("."), doc.path
+    assert [docs[path].type for path in ("depth", "metrics", "input.mean", "input.resize_shorter")] == [
+        "mapping",
+        "list of mappings",
+        "3 numbers",
+        "integer > 0",
+    ]
+    units = {"_m": "metres", "_px": "pixels", "_bytes": "bytes", "_s": "seconds"}
+    for path, doc in docs.items():
+        for suffix, unit in units.items():
+            assert not path.endswith(suffix) or doc.unit == unit, path
+
+
+def test_the_example_on_the_page_is_a_card_with_every_field(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "card.yaml").write_text(example, encoding="utf-8")
+    card = Card.load(tmp_path)
+    assert card.work.bops == card.work.binary_macs + 64 * card.work.real_macs
+    shown = {doc.path.split(".")[-1] for doc in documentation()} - {"steps", "notes"}
+    assert [name for name in shown if not re.search(rf"\b{name}:", example)] == []

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A name stands for the module or for everything in the package.
 LAYERS: list[set[str]] = [
     {"settings", "keys", "errors", "card", "onnx_file", "host", "xnor_op", "yaml_text", "randomness", "build"},
-    {"exif", "image_cost", "image_header", "imaging", "metrics", "schemas"},
+    {"card_table", "exif", "image_cost", "image_header", "imaging", "metrics", "schemas"},
     {"tasks", "backends", "scheduler", "background"},
     {"evaluation", "registry"},
     {"experiments", "parity", "calibration"},

@@ -41,6 +41,11 @@ def test_defaults_answer_on_this_machine_only() -> None:
     assert settings.model_dir == ROOT / "models" / "zoo"
 
 
+def test_a_proxy_closes_idle_connections_first() -> None:
+    """ingress-nginx and AWS's load balancers do after 60 s. Whoever is first must not be the one that answers."""
+    assert load_settings().keep_alive_s > 60
+
+
 def test_threads_fill_the_usable_cpus_and_no_more() -> None:
     cpus = usable_cpus()
     assert (load_settings().intra_op_threads, load_settings().workers) == (cpus, 1)
@@ -83,6 +88,7 @@ def test_settings_cannot_be_changed() -> None:
         ("BIREAL_INTRA_OP_THREADS", "0", "greater than 0"),
         ("BIREAL_DEFAULT_TIMEOUT_S", "inf", "finite"),
         ("BIREAL_DRAIN_S", "-1", "greater than or equal to 0"),
+        ("BIREAL_KEEP_ALIVE_S", "0", "greater than 0"),
         ("BIREAL_MIN_PROBABILITY", "1.5", "less than or equal to 1"),
         ("BIREAL_MIN_PROBABILITY", "nan", ""),
         ("BIREAL_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),

@@ -9,7 +9,6 @@ address of its metrics to the application `targets`; see docs/ray.md.
 import logging
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,11 +18,12 @@ from ray.serve import Application
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploy.ray.announce import announce
+from deploy.ray.folders import own_folder
 from service.app import create_app
 from service.card import Card, TaskName
 from service.cli.logs import pass_over_damaged_metadata
 from service.registry import Registry
-from service.settings import Settings, load_settings
+from service.settings import Settings, export_kernel, load_settings
 
 log = logging.getLogger("ray.serve")
 
@@ -91,6 +91,7 @@ def replica(arguments: Arguments) -> ASGIApp:
     """
     settings = _settings(arguments)
     settings = settings.model_copy(update={"model_dir": _of_tasks(settings.model_dir, arguments.tasks)})
+    export_kernel(settings)  # loading a model loads the operator, which reads it then and never again
     registry = Registry(settings)
     registry.load()
     found = registry.readiness()
@@ -133,7 +134,7 @@ def _of_tasks(models: Path, tasks: tuple[str, ...]) -> Path:
     """The folder of models, or a copy with only those of `tasks`; models without cards are kept, to be reported."""
     if set(tasks) == set(get_args(TaskName)):
         return models
-    chosen = Path(tempfile.mkdtemp(prefix="bireal-models-"))
+    chosen = own_folder("bireal-models-")
     for name in sorted(path for path in models.iterdir() if path.is_dir()):
         cards = [Card.load(version) for version in name.iterdir() if (version / "card.yaml").is_file()]
         if not cards or any(card.task in tasks for card in cards):

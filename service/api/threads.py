@@ -1,8 +1,12 @@
-"""Threads for decoding and encoding, shared fairly: a flood of large pictures cannot hold up those of another task.
+"""Threads that decode images and encode answers, shared fairly between tasks.
 
-Calls wait in one lane per task. Each lane is bounded by itself, so that a full one turns nobody of another task away,
-and a thread that becomes free takes the next call from the lane that has had the least time, as the scheduler does with
-networks. It takes that call by itself: the way through the event loop would put it to sleep in between, and wake both.
+Calls wait in *lanes*: for each task one of inputs and one of answers, and one of request bodies that belong to no task.
+
+* Each lane has its own limit, so a full lane never causes calls of another lane to be refused.
+* A thread that becomes free takes the next call of the lane that has had the least time, as in `service.scheduler`. A
+  flood of large images of one task therefore cannot hold up another task.
+* The thread takes that call itself. If the event loop handed it over, the thread would fall asleep in between, and both
+  would have to be woken.
 """
 
 import asyncio
@@ -60,15 +64,15 @@ _Inbox = queue.SimpleQueue[_Call | None]
 
 
 class ThreadPool:
-    """A few threads and a queue of calls before them. Used from one event loop.
+    """A fixed number of threads, and the calls that wait for one of them. Used from one event loop.
 
-    By hand and not from `concurrent.futures`: its future, asyncio's, and the chain between the two cost more than the
-    way to a thread and back.
+    This is not an executor of `concurrent.futures`, because its future, asyncio's future and the chain between the two
+    cost more than handing a call to a thread and its result back.
 
     Args:
-        threads: How many.
-        queue_size: Calls of one lane that may wait; one more is `OverloadedError`. Only a request with more calls than
-            that, which could never run otherwise, may exceed it, in a lane where nothing waits.
+        threads: Number of threads.
+        queue_size: Number of calls that may wait in one lane; another one is an `OverloadedError`. A request with more
+            calls than that, which could otherwise never run, is admitted if nothing waits in its lane.
     """
 
     def __init__(self, *, threads: int, queue_size: int) -> None:
@@ -90,7 +94,7 @@ class ThreadPool:
         """Calls a function in a thread.
 
         Args:
-            lane: Whose turn it is: a task's name, `answers_of` it, or `SHARED`. A bounded set.
+            lane: The lane in which the call waits: a task's name, `answers_of(task)` or `SHARED`.
             call: The function.
             *args: Its arguments.
             **kwargs: Its named arguments.
@@ -153,9 +157,9 @@ class ThreadPool:
             return sum(len(lane.waiting) for lane in self._lanes.values())
 
     def close(self, timeout_s: float = 0.0) -> None:
-        """Ends the threads once they have done what they are at, and waits for that up to `timeout_s` seconds.
+        """Ends each thread after its current call, and waits up to `timeout_s` seconds for all of them.
 
-        Calls that wait for a thread are told `NotReadyError`.
+        Calls that still wait for a thread fail with `NotReadyError`.
         """
         give_up = time.monotonic() + timeout_s
         with self._lock:
@@ -231,7 +235,7 @@ class ThreadPool:
             call.done.cancel()
 
     def _work(self, inbox: _Inbox) -> None:
-        """A thread's life. While it waits it keeps nothing of a call: no picture, and no network."""
+        """Runs in each thread until the pool is closed. A waiting thread keeps no reference to a call's data."""
         while (call := inbox.get()) is not None:
             while call is not None:
                 call = self._serve(call, inbox)

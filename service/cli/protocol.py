@@ -1,16 +1,17 @@
-"""uvicorn's HTTP protocol with fewer calls of the system for each request, and with limits on what precedes a body.
+"""uvicorn's HTTP protocol with fewer system calls per request, and with limits on everything but the body.
 
-* An answer's head and its body leave in one piece: uvicorn writes them one after the other, which sends two packets and
-  wakes the client twice.
-* Reading from a connection is paused once 1 MiB of a body waits, and not once 64 kB do: most pictures are larger than
-  that, and arrive before the application has asked for them.
-* A request line and headers have a size and a time: the parser appends each piece of an unfinished header to those
-  before it, in the event loop, so that one connection with a header without end would hold up all the others. Trailers
-  after a chunked body are headers to the parser and have the same limit; their time is the body's.
-* A request that asks for an upgrade, which nobody grants here, is read to its end (`service.cli.continued`).
-* A request that is being answered is told at once when its connection ends (`service.api.presence`).
-* What is no HTTP is answered as every other error is, by a problem document, and counted as every other error is:
-  the application, which counts the others, does not see it.
+* **One write per answer.** The head of an answer is held back until its body follows. uvicorn writes them separately,
+  which sends two packets and wakes the client twice.
+* **Reading ahead.** Reading from a connection pauses once 1 MiB of a body waits for the application. uvicorn's limit is
+  64 kB, but most images are larger, and arrive before the application asks for them.
+* **Limits on heads.** The request line and headers have a maximum size and a maximum time. The parser appends each
+  piece of an unfinished header to the pieces before it, in the event loop, so one connection with an endless header
+  would delay all others. Trailers after a chunked body have the same maximum size; their time is that of the body.
+* **Upgrades.** A request that asks for an upgrade is read to its end, although no upgrade is ever granted
+  (`service.cli.continued`).
+* **Disconnects.** The code that answers a request learns at once when its connection ends (`service.api.presence`).
+* **Errors.** Data that is not HTTP gets a problem document, like every other error. It is also counted like one, but
+  here, because the application never sees it.
 """
 
 import asyncio

@@ -121,6 +121,7 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
         log_config=None,
         access_log=False,  # the application writes its own log, with request ids
         server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
         # No request waits past its deadline, for its body, a thread or a worker; one more second allows for what is not
         # given up, which is storing feedback, and for writing the response.
         timeout_graceful_shutdown=math.ceil(settings.default_timeout_s) + 1,

@@ -81,8 +81,21 @@ def test_image_has_what_an_operator_expects() -> None:
     assert [arguments for name, arguments in stage if name == "CMD"] == ['["python", "-m", "service", "serve"]']
 
 
-def test_no_compiler_in_the_final_stage() -> None:
-    assert not [arguments for name, arguments in final_stage() if name == "RUN"]
+def test_the_final_stage_installs_nothing_and_leaves_no_pip(tmp_path: Path) -> None:
+    (command,) = [arguments for name, arguments in final_stage() if name == "RUN"]
+    assert command.startswith("rm -rf /usr/local/")
+    names = [name for name, _ in final_stage()]
+    assert names.index("RUN") < names.index("USER"), "nobody else may remove them"
+    # The base's files, as in the official image, and what has to stay.
+    gone = [f"lib/python3.11/site-packages/{name}" for name in ("pip", "pip-24.0.dist-info", "setuptools", "wheel")]
+    gone += ["lib/python3.11/ensurepip/_bundled", *(f"bin/{name}" for name in ("pip", "pip3", "pip3.11", "wheel"))]
+    kept = ["lib/python3.11/sqlite3", "lib/libpython3.11.so.1.0", "bin/python3", "bin/python3.11"]
+    for name in gone + kept:
+        (tmp_path / name).mkdir(parents=True)
+    assert "$" not in command
+    subprocess.run(["sh", "-c", command.replace("/usr/local", str(tmp_path))], check=True, timeout=60)
+    assert not [name for name in gone if (tmp_path / name).exists()]
+    assert all((tmp_path / name).exists() for name in kept)
 
 
 def test_everything_that_the_dockerfile_copies_is_in_the_build_context() -> None:

@@ -120,6 +120,9 @@ packages = [name for name in ("torch", "pip", "pytest", "models", "tests", "skbu
 print(programs, packages)"""
     # -P, -I: what the service can import, not what lies in the folder that this runs in.
     assert containers.run("podman", "exec", container.name, "/opt/bireal/bin/python", "-I", "-c", code) == "[] []"
+    base = "import os; print(os.path.realpath('/opt/bireal/bin/python'))"
+    python = containers.run("podman", "exec", container.name, "/opt/bireal/bin/python", "-I", "-c", base)
+    assert containers.run("podman", "exec", container.name, python, "-I", "-c", code) == "[] []"
 
 
 def test_its_own_health_check_passes(container: Running) -> None:

@@ -17,7 +17,7 @@ KINDS = {
     "overlays/small": CORE | {"Namespace"},
     "overlays/production": CORE
     | {"Namespace", "HorizontalPodAutoscaler", "PodDisruptionBudget", "ServiceMonitor", "PrometheusRule"},
-    "kserve": {"InferenceService", "Namespace", "NetworkPolicy"},
+    "kserve": {"InferenceService", "Namespace", "NetworkPolicy", "PodMonitor", "PrometheusRule"},
 }
 
 
@@ -74,10 +74,13 @@ def test_the_small_overlay_runs_one_replica_on_one_core() -> None:
     assert deployed(found)["containers"][0]["resources"]["limits"]["cpu"] == "1"
 
 
-def test_production_scales_by_cpu_and_queue() -> None:
+def test_production_scales_by_cpu_and_queues() -> None:
     found = render("overlays/production")
     scaler = found["HorizontalPodAutoscaler"]["spec"]
     assert (scaler["minReplicas"], scaler["maxReplicas"]) == (3, 20)
-    assert [metric["type"] for metric in scaler["metrics"]] == ["Resource", "Pods"]
+    by_cpu, *by_queues = scaler["metrics"]
+    assert by_cpu["resource"]["name"] == "cpu"
+    waiting = {"bireal_queue_depth", "bireal_decode_queue_depth"}  # the first is 0 for fast networks
+    assert {metric["pods"]["metric"]["name"] for metric in by_queues} == waiting
     assert "replicas" not in found["Deployment"]["spec"], "the autoscaler decides"
     assert deployed(found)["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "DoNotSchedule"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema
 import kubernetes_validate
 import pytest
@@ -15,6 +17,7 @@ import yaml
 
 from deploy.kubernetes import rules
 from service.settings import Settings
+from tests.deploy.exported import exported_samples
 from tests.kubernetes.resources import KUBERNETES, ROOT, Resource, UnknownKindError, files, load, validate
 
 REFUSED = (jsonschema.ValidationError, kubernetes_validate.ValidationError)
@@ -65,6 +68,8 @@ def test_a_kind_that_nobody_knows_does_not_pass() -> None:
         ("InferenceService", ("spec", "predicter"), {}),
         ("ServiceMonitor", ("spec", "endpoints", 0, "intervall"), "15s"),
         ("ServiceMonitor", ("spec", "endpoints", 0, "interval"), "15"),
+        ("PodMonitor", ("spec", "podMetricsEndpoints", 0, "scrapeTimout"), "10s"),
+        ("PodMonitor", ("spec", "endpoints"), []),
         ("PrometheusRule", ("spec", "groups", 0, "rules", 0, "record"), "also"),
         ("HorizontalPodAutoscaler", ("spec", "minReplicas"), "two"),
     ],
@@ -105,6 +110,11 @@ class TestPods:
         context = pods()[kind]["securityContext"]
         assert f"{context['runAsUser']}:{context['runAsGroup']}" == user
 
+    def test_a_backup_is_restored_as_the_same_user(self, kind: str) -> None:
+        restoring, pod = one("Pod")["spec"], pods()[kind]
+        assert restoring["securityContext"] == pod["securityContext"], "or the service could not write to the file"
+        assert restoring["containers"][0]["securityContext"] == pod["containers"][0]["securityContext"]
+
     def test_is_given_time_to_drain(self, kind: str) -> None:
         pod = pods()[kind]
         drain_s = float(environment(kind)["BIREAL_DRAIN_S"])
@@ -120,6 +130,13 @@ class TestPods:
         for name in ("startupProbe", "livenessProbe", "readinessProbe"):
             assert container[name]["httpGet"]["path"] in answered
         assert container["ports"][0]["containerPort"] == Settings.model_fields["port"].default
+
+    def test_is_not_restarted_for_want_of_a_model(self, kind: str, tmp_path: Path) -> None:
+        """A restart brings no model. It would hide the reasons, cut off repairs, and come before BirealNotReady."""
+        answers = asyncio.run(statuses_without_models(tmp_path))
+        (container,) = pods()[kind]["containers"]
+        probes = ("startupProbe", "livenessProbe", "readinessProbe")
+        assert [answers[container[name]["httpGet"]["path"]] for name in probes] == [200, 200, 503]
 
     def test_sets_only_settings_that_exist(self, kind: str) -> None:
         known = {f"BIREAL_{name.upper()}" for name in Settings.model_fields}
@@ -138,6 +155,20 @@ class TestPods:
         mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
         assert mounts.keys() == {"/tmp", "/data"}
         assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
+
+
+async def statuses_without_models(folder: Path) -> dict[str, int]:
+    """How a service whose folder of models is empty answers whoever looks after it."""
+    from service.app import create_app
+
+    app = create_app(Settings(model_dir=folder))
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+        async with asyncio.timeout(60):
+            while (await client.get("/readyz")).json()["state"] != "failed":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        paths = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+        return {path: (await client.get(path)).status_code for path in paths}
 
 
 def environment(kind: str) -> dict[str, str]:
@@ -175,10 +206,30 @@ def test_pods_are_reached_by_few_and_reach_nobody(folder: str, kind: str) -> Non
     assert [port["port"] for port in rule["ports"]] == [port["name"] for port in container["ports"]]
 
 
+def test_pods_are_spread_over_the_nodes_that_take_them_each_rollout_by_itself() -> None:
+    """Otherwise a cordoned node keeps pods pending, and pods of the old version decide where new ones may go."""
+    (constraint,) = pods()["Deployment"]["topologySpreadConstraints"]
+    assert constraint["nodeTaintsPolicy"] == "Honor"
+    assert constraint["matchLabelKeys"] == ["pod-template-hash"]
+    assert constraint["labelSelector"]["matchLabels"] == one("Deployment")["spec"]["selector"]["matchLabels"]
+
+
 def test_the_policy_for_kserve_selects_the_pods_that_kserve_makes() -> None:
     """KServe labels them with the name of their InferenceService."""
     selected = one("NetworkPolicy", "kserve")["spec"]["podSelector"]["matchLabels"]
     assert selected == {"serving.kserve.io/inferenceservice": one("InferenceService")["metadata"]["name"]}
+
+
+def test_the_adapter_serves_every_metric_that_the_autoscaler_asks_for() -> None:
+    """The rule stands in the comment: the adapter belongs to the cluster."""
+    path = KUBERNETES / "components/queue-autoscaling/kustomization.yaml"
+    text = path.read_text()
+    comment = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("#   ")]
+    ((rule,), (patch,)) = yaml.safe_load("\n".join(comment)), yaml.safe_load(text)["patches"]
+    asked = {step["value"]["pods"]["metric"]["name"] for step in yaml.safe_load(patch["patch"])}
+    assert {"bireal_queue_depth", "bireal_decode_queue_depth"} <= asked, "fast networks wait for decoding threads only"
+    (pattern,) = re.findall(r'__name__=~"([^"]+)"', rule["seriesQuery"])
+    assert {name for name in exported_samples() if re.search(pattern, name)} == asked
 
 
 def test_the_monitor_gives_the_job_the_name_that_the_rules_know() -> None:
@@ -186,6 +237,24 @@ def test_the_monitor_gives_the_job_the_name_that_the_rules_know() -> None:
     (relabeling,) = endpoint["relabelings"]
     assert (relabeling["targetLabel"], relabeling["replacement"]) == ("job", "bireal")
     assert endpoint["port"] in {port["name"] for port in one("Service")["spec"]["ports"]}
+
+
+def test_the_monitor_for_kserve_scrapes_its_pods_as_the_other_does() -> None:
+    monitor, service = one("PodMonitor")["spec"], one("InferenceService")
+    assert monitor["selector"] == one("NetworkPolicy", "kserve")["spec"]["podSelector"], "the pods that KServe makes"
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    (port,) = service["spec"]["predictor"]["containers"][0]["ports"]
+    assert endpoint["port"] == port["name"]
+    (other,) = one("ServiceMonitor")["spec"]["endpoints"]
+    assert {**endpoint, "port": ""} == {**other, "port": ""}
+
+
+def test_kserve_knows_its_annotations() -> None:
+    """It ignores others without a word. These are constants of its source, pkg/constants/constants.go."""
+    known = {"deploymentMode", "autoscalerClass", "metrics", "targetUtilizationPercentage"}
+    annotations = one("InferenceService")["metadata"]["annotations"]
+    assert annotations.keys() <= {f"serving.kserve.io/{name}" for name in known}
+    assert annotations["serving.kserve.io/metrics"] == "cpu"
 
 
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)

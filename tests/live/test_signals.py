@@ -204,8 +204,24 @@ def handles(pid: int, sig: int) -> bool:
 
 
 def test_an_idle_connection_does_not_hold_it_up(zoo, tmp_path):
-    with running(zoo, tmp_path / "log", "--drain-s", 0) as service, service.client() as client:
+    options = ("--drain-s", 0, "--keep-alive-s", 600)
+    with running(zoo, tmp_path / "log", *options) as service, service.client() as client:
         client.get("/healthz")
         started = time.monotonic()
         assert service.stop(signal.SIGTERM) == 0
         assert time.monotonic() - started < 5
+
+
+def test_an_idle_connection_is_kept_as_long_as_the_setting_says(zoo, tmp_path):
+    """uvicorn's own default, 5 s, is neither as short as one of these nor as long as the other."""
+    for keep_alive_s, is_kept in ((1, False), (75, True)):
+        with running(zoo, tmp_path / "log", "--keep-alive-s", keep_alive_s) as service:
+            address = urlsplit(service.url)
+            with socket.create_connection((address.hostname, address.port), timeout=4 if not is_kept else 8) as idle:
+                idle.sendall(b"GET /healthz HTTP/1.1\r\nhost: t\r\n\r\n")
+                assert idle.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+                try:
+                    closed = idle.recv(1) == b""
+                except TimeoutError:
+                    closed = False
+                assert closed != is_kept

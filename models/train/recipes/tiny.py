@@ -143,7 +143,7 @@ _FURTHER_RESNET18 = replace(
     _LARGE_RESNET18,
     name="resnet18-tiny100-further",
     phases=(
-        PhaseSpec(Phase.RELU, 6, 0.05, "sgd", "cosine-head", weight_decay=2e-4, warmup=0.03, size=80, distill=0.9),
+        PhaseSpec(Phase.RELU, 5, 0.05, "sgd", "cosine-head", weight_decay=2e-4, warmup=0.03, size=80, distill=0.9),
         PhaseSpec(Phase.RELU, 4, 0.025, "sgd", "cosine", weight_decay=2e-4, distill=0.9),
     ),
     source=_FURTHER,
