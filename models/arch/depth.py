@@ -43,7 +43,10 @@ class DepthNet(nn.Module):
             nn.init.zeros_(score.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = self.encoder.features(x)
+        return self.decode(self.encoder.features(x))
+
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        """Disparity [N,H,W] from the encoder's four stages, [N,C,h,w] each, at strides 4, 8, 16, 32."""
         total: Tensor | None = None
         for feature, norm, score in zip(reversed(maps), reversed(self.norms), reversed(self.scores), strict=True):
             scored = score(norm(feature))  # [N,1,h,w]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,10 +21,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.data.augment import random_resized_crop
+from service import imaging
+from service.errors import ServiceError
+from service.imaging import ImageLimits
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-#: What Pillow raises for damaged files: SyntaxError for a PNG's chunk, struct.error for a short header.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+LIMITS = ImageLimits(max_pixels=178_000_000)  # above the service's default: our own data are no attack
 MEMORY_SHARE = 0.25  # fraction of RAM for decoded images; splitting off a held-out set temporarily copies them
 
 
@@ -134,19 +135,19 @@ def class_entries(root: Path, *numbers: str) -> list[dict[str, Any]]:
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """Decode a file to RGB.
+    """Decode a file to RGB as the service does: upright, alpha over white, 16-bit grey by its high byte.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be decoded; Pillow's own message mostly does not name the file.
+        ValueError: it cannot be decoded; the message names the file.
     """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        return imaging.decode(path.read_bytes(), limits=LIMITS).image
     except FileNotFoundError:
         raise
-    except DAMAGED as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+    except (OSError, ServiceError) as error:
+        why = error.detail.rstrip(".") if isinstance(error, ServiceError) else str(error)
+        raise ValueError(f"{path} cannot be read as an image ({why}): replace or remove it") from error
 
 
 def decode(path: Path, size: int, shorter: int = 0) -> NDArray[np.uint8]:
@@ -179,7 +180,7 @@ def load_split(root: Path, split: str, size: int) -> ImageSet:
     """Images ``<root>/<split>/<wnid>/*`` as uint8 [N,size,size,3], whole images scaled if they have another size.
 
     Raises:
-        FileNotFoundError: a class folder is missing.
+        FileNotFoundError: a class folder is missing or has no images.
         ValueError: an image cannot be decoded.
     """
     files = split_files(root, split, size)
@@ -200,7 +201,7 @@ def split_files(root: Path, split: str, size: int, shorter: int = 0) -> ImageSet
     """The files of a split, decoded on access by `decode` with ``size`` and ``shorter``.
 
     Raises:
-        FileNotFoundError: a class folder is missing.
+        FileNotFoundError: a class folder is missing or has no images.
     """
     classes = read_classes(root)
     paths: list[tuple[Path, int]] = []
@@ -208,7 +209,13 @@ def split_files(root: Path, split: str, size: int, shorter: int = 0) -> ImageSet
         folder = root / split / cls.wnid
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is missing: expected <data>/{split}/<wnid>/<image> for every class")
-        paths += [(p, label) for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+        mine = [(p, label) for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+        if not mine:
+            kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise FileNotFoundError(
+                f"{folder} has no images ({kinds}): add some, or remove {cls.wnid} from the classes"
+            )
+        paths += mine
     labels = np.array([label for _, label in paths], np.int64)
     return ImageSet(ImageFiles([path for path, _ in paths], size, shorter), labels, classes)
 

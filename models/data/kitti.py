@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +134,15 @@ def downscale_disparity(native_px: NDArray[np.float32]) -> NDArray[np.float32]:
     return out
 
 
+def drive_name(folder: str, names: Iterable[str]) -> str:
+    """The one of ``names`` that a folder is a part of, else the folder itself.
+
+    A name also stands for the folders that continue it after an underscore: `models.data.pack` writes the scenes of
+    KITTI 2015 to ``kitti2015_1242x375`` and so on, one folder per camera.
+    """
+    return next((name for name in names if folder == name or folder.startswith(f"{name}_")), folder)
+
+
 def hold_out_frames(
     frames: Sequence[Frame | FrameFile], last: dict[str, int]
 ) -> tuple[list[Frame | FrameFile], list[Frame | FrameFile]]:
@@ -144,18 +153,19 @@ def hold_out_frames(
 
     Args:
         frames: the frames, in order within each drive.
-        last: number of frames to hold out, by drive.
+        last: number of frames to hold out, by drive; the parts of a drive (`drive_name`) count as one.
     """
-    counts = Counter(frame.drive for frame in frames)
+    drives = [drive_name(frame.drive, last) for frame in frames]
+    counts = Counter(drives)
     seen: Counter[str] = Counter()
     train: list[Frame | FrameFile] = []
     held_out: list[Frame | FrameFile] = []
-    for frame in frames:
-        count = counts[frame.drive]
-        held = last.get(frame.drive, count // SHARE)
-        gap = 0 if frame.drive in last else min(GAP, held)
-        position = seen[frame.drive]
-        seen[frame.drive] += 1
+    for frame, drive in zip(frames, drives, strict=True):
+        count = counts[drive]
+        held = last.get(drive, count // SHARE)
+        gap = 0 if drive in last else min(GAP, held)
+        position = seen[drive]
+        seen[drive] += 1
         if position >= count - held:
             held_out.append(frame)
         elif position < count - held - gap:

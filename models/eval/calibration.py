@@ -76,11 +76,11 @@ def main() -> int:
     args = parser.parse_args()
     try:
         run = trained(args.checkpoint, args.data)
+        size = args.size or run.size
+        logits = logits_of(run.network, run.served(size), size)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    size = args.size or run.size
-    logits = logits_of(run.network, run.served(size), size)
     labels = run.held_out.labels
     temperature = fit_temperature(logits, labels)
     before, after = (report(logits, labels, t) for t in (1.0, temperature))

@@ -14,6 +14,7 @@ import importlib.metadata
 import io
 import json
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,13 +43,19 @@ FRAMES = 10
 Findings = dict[str, dict[str, Any]]  # model name -> the content of OUT/<name>.json
 
 
+def version_key(version: str) -> list[tuple[int, int | str]]:
+    """Sort key of versions in the service's natural order: 2 before 10, 1.9 before 1.10."""
+    return [(1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", version) if part]
+
+
 def depth_cards(zoo: Path) -> list[Card]:
-    """The last version of every depth model, full-precision models first.
+    """The last version of every depth model (in the order of `version_key`), full-precision models first.
 
     Raises:
         ValueError: there is no depth model, or the twin of a binary one is missing.
     """
-    cards = (Card.load(path.parent) for path in sorted(zoo.glob("*/*/card.yaml")))
+    cards = [Card.load(path.parent) for path in sorted(zoo.glob("*/*/card.yaml"))]
+    cards.sort(key=lambda card: version_key(card.version))
     latest = {card.name: card for card in cards if card.task == "depth"}
     if not latest:
         raise ValueError(f"{zoo} has no depth model: expected <name>/<version>/card.yaml")

@@ -26,10 +26,10 @@ def main() -> int:
     args = parser.parse_args()
     try:
         run = trained(args.checkpoint, args.data)
+        rows = [{"size": size, **accuracy(run.network, run.served(size), size)} for size in args.sizes]
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    rows = [{"size": size, **accuracy(run.network, run.served(size), size)} for size in args.sizes]
     print(json.dumps(rows, indent=1))
     return 0
 

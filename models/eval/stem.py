@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
+from torch import nn
 
 from models.arch.bireal import BiRealNet
 from models.command_line import Parser
@@ -38,6 +39,17 @@ def top1(network: BiRealNet, data: ImageSet, size: int, precision: str) -> float
     return float((np.concatenate(answers) == data.labels).mean())
 
 
+def binary(network: nn.Module, path: Path) -> BiRealNet:
+    """The network, if it has 1-bit layers: its counterpart with an activation is of the same class.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not (isinstance(network, BiRealNet) and network.config.binary):
+        raise ValueError(f"{path} is not a binary classifier: only those have a stem precision")
+    return network
+
+
 def main() -> int:
     """Print held-out top-1 by stem precision as JSON."""
     parser = Parser(prog="python -m models.eval.stem", description=__doc__)
@@ -46,14 +58,13 @@ def main() -> int:
     args = parser.parse_args()
     try:
         run = trained(args.checkpoint, args.data)
+        network = binary(run.network, args.checkpoint)
+        images = run.served(run.size)
+        found = {precision: top1(network, images, run.size, precision) for precision in STEM_PRECISIONS}
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if not isinstance(run.network, BiRealNet):
-        print(f"error: {args.checkpoint} is not a binary classifier: only those have a stem precision", file=sys.stderr)
-        return 2
-    found = {precision: top1(run.network, run.held_out, run.size, precision) for precision in STEM_PRECISIONS}
-    rows = [{"stem": precision, "top1": score, "n": len(run.held_out)} for precision, score in found.items()]
+    rows = [{"stem": precision, "top1": score, "n": len(images)} for precision, score in found.items()]
     print(json.dumps(rows, indent=1))
     return 0
 

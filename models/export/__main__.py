@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,15 +18,19 @@ from models.data.folder import ClassName, read_classes
 from models.data.kitti import HEIGHT, WIDTH
 from models.export.card import LIMITS, make_card, write_model
 from models.export.convert import to_onnx
-from models.export.measure import evaluate_model
+from models.export.measure import evaluate_aside
 from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
 from models.export.readings import READINGS, occasion
 from models.export.verify import VerificationError, verify
 from models.import_official.classes import generic_classes
+from models.import_official.preprocessing import RECIPE as IMPORTED
+from models.import_official.preprocessing import shorter_side
 from models.train import checkpoint
 from models.train.provenance import FILE, read_provenance
 from models.train.recipe import Recipe
 from models.train.recipes import RECIPES
+from models.train.settings import CALIBRATION
+from service.card import Card
 
 UNKNOWN = "Not trained by a recipe of models.train: evaluate it before you rely on it."
 UNKNOWN_LIMITS = {task: (UNKNOWN, *limits) for task, limits in LIMITS.items()}
@@ -55,13 +60,19 @@ def calibration(temperature: float) -> str:
     )
 
 
-def unknown_recipe(name: str, arch: ArchConfig, size: int | None) -> Recipe:
+def unknown_recipe(name: str, arch: ArchConfig, size: int | None, settings: dict[str, Any] | None = None) -> Recipe:
     """What the card of a checkpoint without a recipe states: of an ablation cell, or of imported weights.
+
+    ``settings`` are those in the checkpoint (`models.train.settings`). They give the input size and the shorter side
+    that images are scaled to; older checkpoints of imported weights lack them and were all made for the same crop.
 
     Raises:
         ValueError: a classifier whose input size is unknown.
     """
-    if size is None and arch.task == "classify":
+    kept = settings or {}
+    known = kept.get("size") or size
+    shorter = kept.get("resize_shorter", shorter_side(known) if known and name == IMPORTED else 0)
+    if known is None and arch.task == "classify":
         raise ValueError(f"the checkpoint's recipe {name!r} is unknown: give the input size with --size")
     twin = f"resnet{arch.depth}-imported"  # its name in models.import_official
     unknown = "not known"
@@ -75,7 +86,9 @@ def unknown_recipe(name: str, arch: ArchConfig, size: int | None) -> Recipe:
         terms=unknown,
         limits=UNKNOWN_LIMITS[arch.task],
         init=twin,
-        size=size or 64,
+        size=known or 64,
+        serve_size=kept.get("serve_size", 0),
+        resize_shorter=shorter,
     )
 
 
@@ -83,13 +96,14 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     """Export one checkpoint as the parsed arguments say, and return a summary for printing.
 
     Raises:
-        FileNotFoundError, ValueError: bad arguments or files.
+        FileNotFoundError, ValueError: bad arguments or files, or the evaluation failed; nothing was written.
         VerificationError: the graph's outputs differ from PyTorch's.
     """
     payload = checkpoint.load(args.checkpoint)
     arch = ArchConfig(**payload["arch"])
+    settings = payload.get("settings") or {}
     known = payload["recipe"] in RECIPES
-    recipe = RECIPES[payload["recipe"]] if known else unknown_recipe(payload["recipe"], arch, args.size)
+    recipe = RECIPES[payload["recipe"]] if known else unknown_recipe(payload["recipe"], arch, args.size, settings)
     network = checkpoint.load_network(args.checkpoint)
     depth = isinstance(network, DepthNet)
     height, width = (HEIGHT, WIDTH) if depth else (args.size or recipe.serve_size or recipe.size,) * 2
@@ -98,6 +112,11 @@ def export(args: argparse.Namespace) -> dict[str, object]:
         if args.classes is None and known:
             raise ValueError("exporting a classifier needs --classes DIR, the data folder with its *classes.json")
         classes = read_classes(args.classes) if args.classes else generic_classes(arch.num_classes)
+        if len(classes) != arch.num_classes:
+            raise ValueError(
+                f"--classes {args.classes} lists {len(classes)} classes, but the network has {arch.num_classes} "
+                "outputs: give the data folder that it was trained on"
+            )
     if args.temperature != 1.0:
         divide_logits(network, args.temperature)
     model = to_onnx(network, height, width, stem_precision=args.stem, pointwise_precision=args.pointwise)
@@ -106,8 +125,8 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     beside = known or (args.checkpoint.parent / FILE).is_file()
     provenance = read_provenance(args.checkpoint) if beside else {"command": "not known", "hardware": "not known"}
 
-    def card_with(metrics: list[dict[str, object]]) -> Path:
-        card = make_card(
+    def card_with(metrics: list[dict[str, object]]) -> Card:
+        return make_card(
             args.name or recipe.name,
             args.version,
             arch,
@@ -122,17 +141,20 @@ def export(args: argparse.Namespace) -> dict[str, object]:
             wall_time_s=payload["progress"]["wall_s"],
             notes=args.notes,
             metrics=metrics,
-            calibration=calibration(args.temperature),
+            # a recovered network has the temperature of its model in its last layer (models.train.recover)
+            calibration=(settings.get(CALIBRATION) if args.temperature == 1.0 else None)
+            or calibration(args.temperature),
         )
-        return write_model(card, model, args.out)
 
-    folder = card_with([])
     metrics: list[dict[str, object]] = []
+    card = card_with(metrics)
+    args.out.mkdir(parents=True, exist_ok=True)  # fails before the evaluation, not after it
     if args.evaluate is not None:
         variants = ("binary", "reference") if backbone.config.binary else ("full",)
         now = occasion("models.export", args.dataset, args.readings)
-        metrics = [evaluate_model(folder, variant, args.evaluate, now) for variant in variants]
-        folder = card_with(metrics)
+        metrics = evaluate_aside(card, model, variants, args.evaluate, now)
+        card = card_with(metrics)
+    folder = write_model(card, model, args.out)
     return {"folder": str(folder), "agreement": agreement, "metrics": metrics}
 
 

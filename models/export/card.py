@@ -51,13 +51,12 @@ def make_card(
     wall_time_s: float,
     notes: str,
     metrics: list[dict[str, Any]],
-    resize_shorter: int | None = None,
     calibration: str = "Probabilities are not calibrated.",
 ) -> Card:
     """Assemble and validate the card of a model that will be written as ``model.onnx``.
 
-    ``resize_shorter`` (classifiers) defaults to the recipe's value scaled to this input size, or else to the input's
-    longer side. ``calibration`` completes the limits of a classifier.
+    The shorter side that a classifier's images are scaled to is the recipe's, scaled to this input size, or else the
+    input's longer side. ``calibration`` completes the limits of a classifier.
 
     Raises:
         ValueError: the card would be invalid; the message lists every wrong field.
@@ -66,7 +65,7 @@ def make_card(
     weights = count_weights(model)
     cost = cost_of(arch, height, width)
     depth = arch.task == "depth"
-    shorter = resize_shorter or served_shorter(recipe, height) or max(height, width)
+    shorter = served_shorter(recipe, height) or max(height, width)
     document: dict[str, Any] = {
         "schema_version": 1,
         "name": name,

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import onnx
+import torch
+from torch import nn
 
 from models.arch import BiRealNet, DepthNet, ResNet
 from models.export import full, heads, structures
 from models.export.graph import BATCH, GraphBuilder, Shape, Tensor
 from models.train.depth import FX_BASELINE
+
+SHOWN = 5  # maximum number of tensors named in an error
+
+
+def check_finite(network: nn.Module) -> None:
+    """Check all parameters and buffers. In a 1-bit network the outputs do not tell: the sign of NaN is an ordinary one.
+
+    Raises:
+        ValueError: one holds NaN or infinity; the message names the first few.
+    """
+    broken = [name for name, value in network.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+        raise ValueError(
+            f"the network holds NaN or infinity in {', '.join(broken[:SHOWN])}{more}: its training diverged or its "
+            "file is damaged; export an earlier checkpoint"
+        )
 
 
 def to_onnx(
@@ -31,7 +50,12 @@ def to_onnx(
 
     Returns:
         A model with output ``logits`` float32 [N,classes] or ``depth`` float32 [N,height,width] in metres.
+
+    Raises:
+        ValueError: a tensor of the network holds a value that is not finite, a precision is unknown, or the size does
+            not suit the network.
     """
+    check_finite(network)
     network.eval()
     builder = GraphBuilder(half=half)
     image: Shape = (BATCH, height, width, 3)

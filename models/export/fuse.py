@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.command_line import Parser
 from models.export.card import replace_files
-from models.export.measure import evaluate_model
+from models.export.measure import evaluate_aside
 from models.export.packed_ops import INT8_LIMIT, POINTWISE_PRECISIONS
 from models.export.readings import occasion
 from service.backends.dialect import DOMAIN
@@ -219,13 +219,12 @@ def rewrite(folder: Path, precision: str, data: Path | None, dataset: str) -> di
         "real_bytes": weights.real_bytes,
         "artefact_bytes": len(content),
     }
-    replace_files(folder, Card.model_validate(document), content)
     if data is not None:
         now = occasion("models.export.fuse", dataset)
-        measured = [evaluate_model(folder, variant, data, now) for variant in ("binary", "reference")]
+        measured = evaluate_aside(Card.model_validate(document), model, ("binary", "reference"), data, now)
         document["training"]["notes"] += _change(document["metrics"], measured[0], precision)
         document["metrics"] = [m for m in document["metrics"] if m["dataset"] != dataset] + measured
-        replace_files(folder, Card.model_validate(document))
+    replace_files(folder, Card.model_validate(document), content)
     return {"folder": folder.name, "bytes": [len(before), len(content)], "metrics": document["metrics"]}
 
 

@@ -79,7 +79,8 @@ class GraphBuilder:
     """Collects nodes and initialisers. It declares the shape of every value, which in-place residuals depend on.
 
     Attributes:
-        half: store large real-valued initialisers as float16 with a Cast, which the runtime folds at load time.
+        half: store large real-valued initialisers as float16 with a Cast, which the runtime folds at load time. A
+            tensor with a value beyond float16's range stays float32.
     """
 
     half: bool = False
@@ -100,27 +101,22 @@ class GraphBuilder:
         return name
 
     def weight(self, value: NDArray[np.floating], hint: str) -> str:
-        """Store real-valued weights: float16 plus Cast if ``half`` and large, else float32.
-
-        Raises:
-            ValueError: a weight exceeds the range of float16.
-        """
+        """Store real-valued weights: float16 plus Cast if ``half``, large and in its range, else float32."""
         value = np.asarray(value, np.float32)
-        if not self.half or value.size < LARGE:
+        if not self._halves(value):
             return self.constant(value, hint)
-        stored = self.constant(_as_half(value, hint), f"{hint}_f16")
+        stored = self.constant(value.astype(np.float16), f"{hint}_f16")
         name = self.name(hint)
         self.nodes.append(helper.make_node("Cast", [stored], [name], name=name, to=TensorProto.FLOAT))
         return name
 
     def real_constant(self, value: NDArray[np.floating], hint: str) -> str:
-        """Store real-valued weights for an operator that reads float16 itself: float16 if ``half`` and large.
-
-        Raises:
-            ValueError: a weight exceeds the range of float16.
-        """
+        """Store real-valued weights for an operator that reads float16 itself, where `weight` would use it."""
         value = np.asarray(value, np.float32)
-        return self.constant(_as_half(value, hint) if self.half and value.size >= LARGE else value, hint)
+        return self.constant(value.astype(np.float16) if self._halves(value) else value, hint)
+
+    def _halves(self, value: NDArray[np.float32]) -> bool:
+        return self.half and value.size >= LARGE and bool(np.abs(value).max() <= np.finfo(np.float16).max)
 
     def op(self, op_type: str, inputs: list[str], shape: Shape, hint: str = "", **attributes: Any) -> Tensor:
         """Append a standard node with one float output."""
@@ -158,13 +154,6 @@ class GraphBuilder:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="bireal-serve")
         onnx.checker.check_model(model)
         return model
-
-
-def _as_half(value: NDArray[np.float32], hint: str) -> NDArray[np.float16]:
-    largest = np.abs(value).max()
-    if largest > np.finfo(np.float16).max:
-        raise ValueError(f"{hint}: a weight of {largest:.3g} exceeds the range of float16")
-    return value.astype(np.float16)
 
 
 def leaky_clip(builder: GraphBuilder, x: Tensor, hint: str) -> Tensor:

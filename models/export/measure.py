@@ -7,9 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import onnx
+
+from models.export.card import write_model
 from models.export.readings import Occasion
+from service.card import Card
 
 
 def run_evaluation(
@@ -26,7 +31,7 @@ def run_evaluation(
         occasion: logs the evaluation as a reading of the drive; None if it does not count as one.
 
     Raises:
-        ValueError: the command failed; its message is included.
+        ValueError: the command failed, or could not read one of the files; the message says why and names the file.
     """
     model = f"{folder.parent.name}@{folder.name}"
     command = [sys.executable, "-m", "service", "evaluate", "--model", model]
@@ -34,12 +39,25 @@ def run_evaluation(
     environment = os.environ | {"BIREAL_MODEL_DIR": str(folder.parent.parent)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # our own interpreter and module
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise ValueError(f"`python -m service evaluate` failed for {model}, {variant}: {lines[-1]}")
+        raise ValueError(f"`python -m service evaluate` failed for {model}, {variant}: {_reason(done)}")
     printed: dict[str, Any] = json.loads(done.stdout)
     if occasion is not None:
         occasion.log(folder, variant, printed)
     return printed
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    """Why the command failed: the files that it could not read, else its error, else its last line."""
+    try:
+        failed = json.loads(done.stdout)["failed"]
+    except (ValueError, KeyError, TypeError):  # it printed no scores
+        failed = []
+    if failed:
+        more = f" ({len(failed) - 1} more cannot be read either)" if len(failed) > 1 else ""
+        return f"{failed[0]['file']}: {failed[0]['detail']}{more} Replace or remove it."
+    lines = done.stderr.strip().splitlines() or ["no message"]
+    errors = [line for line in lines if line.startswith("error: ")]  # other lines are those of the progress bar
+    return errors[-1].removeprefix("error: ") if errors else lines[-1]
 
 
 def evaluate_model(folder: Path, variant: str, data: Path, occasion: Occasion) -> dict[str, object]:
@@ -61,3 +79,26 @@ def evaluate_model(folder: Path, variant: str, data: Path, occasion: Occasion) -
     count = int(figures.pop("n"))
     values = {k: float(v) for k, v in figures.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     return {"dataset": occasion.dataset, "variant": variant, "n": count, "values": values}
+
+
+def evaluate_aside(
+    card: Card, model: onnx.ModelProto, variants: tuple[str, ...], data: Path, occasion: Occasion
+) -> list[dict[str, object]]:
+    """Evaluate a model before it is written to its folder, so that a failure leaves what is there as it is.
+
+    Args:
+        card: the model's card, without the metrics.
+        model: the model.
+        variants: the variants to evaluate.
+        data: as for `run_evaluation`.
+        occasion: as for `evaluate_model`.
+
+    Returns:
+        The entries of the card's ``metrics``, one per variant.
+
+    Raises:
+        ValueError: see `evaluate_model`.
+    """
+    with TemporaryDirectory(prefix="bireal-export-") as aside:
+        folder = write_model(card, model, Path(aside))
+        return [evaluate_model(folder, variant, data, occasion) for variant in variants]

@@ -1,4 +1,4 @@
-"""Compares the layers that an export stores in fewer bits with the same layers in float32, each on its own.
+"""Compares the parts of a packed export with the same parts in float32, each on its own.
 
 A free run cannot tell rounding from a fault: in a 1-bit network it flips signs, and the logits of a random network of
 50 layers keep a correlation of no more than 0.15 with the exact ones.
@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from service.backends.derive import derive_reference
 from service.backends.dialect import DOMAIN, POINTWISE, STEM, CustomNode, PackedGraph
@@ -55,6 +55,47 @@ def layer_errors(model: onnx.ModelProto, exact: onnx.ModelProto, images: NDArray
             share = np.square(y - expected).mean() / np.maximum(spread, np.finfo(np.float64).tiny)
         errors[node.layer] = float(np.sqrt(share))
     return errors
+
+
+def changed_constants(model: onnx.ModelProto, exact: onnx.ModelProto) -> list[str]:
+    """Nodes of a packed model that differ from the float32 export's in anything but rounded weights and their scales.
+
+    Raises:
+        ValueError: the models do not have the same nodes.
+    """
+    ours, theirs = ({t.name: t for t in each.graph.initializer} for each in (model, exact))
+    if [(n.op_type, list(n.input)) for n in model.graph.node] != [(n.op_type, list(n.input)) for n in exact.graph.node]:
+        raise ValueError("the exported graph does not have the nodes of the float32 export")
+    changed = []
+    for node, twin in zip(model.graph.node, exact.graph.node, strict=True):
+        rounded = node.input[1:3] if node.op_type in (STEM, POINTWISE) else ()
+        names = [name for name in node.input if name in ours and name not in rounded]
+        pairs = ((numpy_helper.to_array(ours[name]), numpy_helper.to_array(theirs[name])) for name in names)
+        same = all(np.array_equal(one, other) for one, other in pairs)
+        if not same or list(node.attribute) != list(twin.attribute):
+            changed.append(node.name)
+    return changed
+
+
+def head_of(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+    """The part of a graph after the features (`models.export.heads`), and the names of its inputs, from coarse to fine.
+
+    Raises:
+        ValueError: the graph has no such part.
+    """
+    graph = model.graph
+    names = [node.input[0] for node in graph.node if node.name.rsplit("_", 1)[0] in ("pooled", "score")]
+    needed, nodes = {graph.output[0].name}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output) and not set(names).intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    values = {value.name: value for value in graph.value_info}
+    if not names or "image" in needed or not set(names) <= values.keys():
+        raise ValueError("the graph has no head as models.export writes it")
+    constants = [tensor for tensor in graph.initializer if tensor.name in needed]
+    body = helper.make_graph(nodes[::-1], "head", [values[name] for name in names], list(graph.output), constants)
+    return helper.make_model(body, opset_imports=model.opset_import, ir_version=model.ir_version), names
 
 
 def _output(graph: PackedGraph, node: CustomNode, x: Values) -> NDArray[np.float64]:

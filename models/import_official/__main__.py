@@ -18,11 +18,12 @@ from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
 from models.export.verify import VerificationError, verify
 from models.import_official.classes import generic_classes, read_class_file
 from models.import_official.convert import to_network
+from models.import_official.preprocessing import RECIPE, SIZE, shorter_side
 from models.import_official.reading import read_state_dict
 from models.train import checkpoint
 from models.train.recipe import CLASSES_LIMIT, Recipe
+from models.train.settings import settings_of
 
-SIZE, RESIZE_SHORTER = 224, 256  # paper Sec. 4.1: the centre crop of the image scaled to 256
 LIMITS = (
     "Imported weights: the authors' published accuracy holds for their own code; evaluate it before you rely on it.",
     CLASSES_LIMIT,
@@ -53,7 +54,7 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
     model = to_onnx(network, args.size, args.size, stem_precision=args.stem, pointwise_precision=args.pointwise)
     agreement = verify(network, model, args.size, args.size)
     recipe = Recipe(
-        name="imported",
+        name=RECIPE,
         arch=arch,
         phases=(),
         batch=0,
@@ -62,6 +63,8 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
         terms=args.terms,
         limits=LIMITS,
         init=args.full or f"resnet{arch.depth}-imported",
+        size=args.size,
+        resize_shorter=shorter_side(args.size),
     )
     notes = f"Imported from a checkpoint of {imported.kind}."
     if imported.zero_weights:
@@ -78,7 +81,6 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
         model,
         height=args.size,
         width=args.size,
-        resize_shorter=round(args.size * RESIZE_SHORTER / SIZE),
         classes=classes,
         stem_precision=args.stem,
         pointwise_precision=args.pointwise,
@@ -92,7 +94,9 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
     )
     folder = write_model(card, model, args.out)
     if args.checkpoint_out:
-        checkpoint.save(args.checkpoint_out, network, arch, recipe.name, checkpoint.Progress())
+        # with the settings, from which `models.export` knows how images are to be prepared
+        settings = settings_of(recipe)
+        checkpoint.save(args.checkpoint_out, network, arch, recipe.name, checkpoint.Progress(), settings=settings)
     return {
         "folder": str(folder),
         "kind": imported.kind,

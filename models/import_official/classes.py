@@ -21,7 +21,7 @@ def read_class_file(path: Path, count: int) -> tuple[ClassName, ...]:
     """Read the classes in the order of the network's outputs.
 
     Three formats are supported: a JSON list of {index, wnid, name}, the common JSON object {"0": [wnid, name], ...},
-    and text with one class per line, ``wnid name`` or just ``name``.
+    and text with one class per line, ``wnid name`` (separated by spaces or a tab) or just ``name``.
 
     Args:
         path: the file.
@@ -29,11 +29,17 @@ def read_class_file(path: Path, count: int) -> tuple[ClassName, ...]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file has none of these formats, or lists another number of classes.
+        ValueError: the file is not UTF-8, has none of these formats, or lists another number of classes.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no class list at {path}")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 (byte {error.start}: 0x{error.object[error.start]:02x}): convert it, for example "
+            f"with `iconv -f latin1 -t utf-8 {path.name}`"
+        ) from error
     if text.lstrip()[:1] in ("[", "{"):
         try:
             classes = _from_json(json.loads(text))
@@ -61,9 +67,9 @@ def _from_json(document: Any) -> list[ClassName]:
 
 
 def _from_line(index: int, line: str) -> ClassName:
-    first, _, rest = line.partition(" ")
-    if WNID.fullmatch(first) and rest.strip():
-        return ClassName(first, _first_synonym(rest))
+    first, *rest = line.split(maxsplit=1)  # at any whitespace: lists of wnids mostly use tabs
+    if WNID.fullmatch(first) and rest:
+        return ClassName(first, _first_synonym(rest[0]))
     return ClassName(f"class{index:04d}", _first_synonym(line))
 
 

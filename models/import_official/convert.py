@@ -76,6 +76,8 @@ def to_network(state: dict[str, Tensor], depth: int) -> Imported:
     ]
     if missing or unexpected or misshapen:
         raise MismatchError(f"{kind} with {depth} layers", missing, unexpected, misshapen)
+    # some types, such as float8, cannot be tested or compared, and what overflows float32 would be infinite here
+    state = {n: value.float() if value.is_floating_point() else value for n, value in state.items()}
     broken = [n for n in layout.names if n in state and not torch.isfinite(state[n]).all()]
     if broken:
         raise ValueError(f"the checkpoint has non-finite values in {_listed(broken)}")

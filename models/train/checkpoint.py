@@ -38,6 +38,9 @@ NO_CHECKPOINT = (
 )
 
 
+KEYS = {"arch", "recipe", "network", "progress"}  # what every checkpoint has
+
+
 @dataclass
 class Progress:
     """Progress of a run: the next step, the training time and the held-out metrics.
@@ -108,7 +111,7 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not a checkpoint of models.train.
+        ValueError: the file is not a checkpoint of models.train, or describes a network that this version lacks.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: train one with `python -m models.train RECIPE`")
@@ -116,8 +119,20 @@ def load(path: Path) -> dict[str, Any]:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except NO_CHECKPOINT as error:
         raise ValueError(f"{path} is damaged or not a checkpoint of models.train ({first_line(error)})") from error
-    if not isinstance(payload, dict) or not {"arch", "network", "progress"} <= payload.keys():
-        raise ValueError(f"{path} is not a checkpoint of models.train (keys arch, network, progress expected)")
+    if not isinstance(payload, dict) or not payload.keys() >= KEYS:
+        lacking = ", ".join(sorted(KEYS - payload.keys())) if isinstance(payload, dict) else "all of its keys"
+        raise ValueError(
+            f"{path} is not a checkpoint of models.train (it lacks {lacking}): convert another program's weights with "
+            "`python -m models.import_official`"
+        )
+    try:
+        ArchConfig(**payload["arch"])
+        payload["progress"] = asdict(Progress(**payload["progress"]))
+    except (TypeError, ValueError) as error:
+        why = str(error).replace("ArchConfig.__init__() ", "its network: ").replace("Progress.__init__() ", "")
+        raise ValueError(
+            f"{path} cannot be used by this version ({why}): use the version of the program that wrote it"
+        ) from error
     return payload
 
 

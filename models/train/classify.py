@@ -93,7 +93,7 @@ class ClassifyTask:
         soft_labels: folder with a teacher's labels, or None.
 
     Raises:
-        ValueError: the recipe uses distillation and there is no teacher.
+        ValueError: the recipe uses distillation and there is no teacher, or the training images do not fill a batch.
     """
 
     metric = "top1"
@@ -110,6 +110,12 @@ class ClassifyTask:
                 raise ValueError(f"recipe {recipe.name} uses distillation: give its teacher with --teacher CHECKPOINT")
         everything = load_split(data, "train", decode_size(recipe))
         self.train, held_out = hold_out(everything, recipe.hold_out_per_class)
+        if len(self.train) < recipe.batch:
+            raise ValueError(
+                f"{data}: {len(self.train)} training images do not fill one batch of {recipe.batch} (recipe "
+                f"{recipe.name}), so nothing would be trained: besides the {recipe.hold_out_per_class} images that "
+                f"are held out of each class ({len(held_out)} here), give at least {recipe.batch}"
+            )
         self.served_size = recipe.serve_size or recipe.size
         self.held_out = held_out_as_served(held_out, recipe, data, self.served_size)
         self.recipe = recipe

@@ -19,6 +19,7 @@ from models.data.kitti import (
     FrameFile,
     all_decoded,
     decoded,
+    drive_name,
     find_frames,
     hold_out_frames,
     load_drives,
@@ -53,11 +54,6 @@ def whole_frames(data: Path, count: int) -> Tensor:
     return torch.from_numpy(np.stack([frame.left for frame in chosen])).permute(0, 3, 1, 2).float()
 
 
-def is_named(drive: str, names: tuple[str, ...]) -> bool:
-    """Whether a folder is one of ``names``, or a part of one: `models.data.pack` writes ``kitti2015_1242x375``."""
-    return any(drive == name or drive.startswith(f"{name}_") for name in names)
-
-
 def compared(disparity_px: Tensor) -> Tensor:
     """Mask [160,608] of pixels used in held-out metrics: known, at most 80 m away, and in the rows of Garg's crop."""
     below = torch.arange(HEIGHT)[:, None] >= int(0.408 * HEIGHT)
@@ -69,7 +65,8 @@ class DepthTask:
 
     Raises:
         FileNotFoundError: there is no drive.
-        ValueError: the recipe uses distillation and there is no teacher, or no held-out frame has ground truth.
+        ValueError: the recipe uses distillation and there is no teacher, no held-out frame has ground truth, or the
+            training frames do not fill a batch.
     """
 
     metric = "delta1"
@@ -91,8 +88,17 @@ class DepthTask:
                 "of ten or more frames with lidar_depth/ or disp_noc_0/"
             )
         settings = recipe.depth
-        shares = [settings.diverse_repeats if is_named(frame.drive, settings.diverse) else 1 for frame in self.train]
+        diverse = settings.diverse
+        shares = [
+            settings.diverse_repeats if drive_name(frame.drive, diverse) in diverse else 1 for frame in self.train
+        ]
         self._pass = np.repeat(np.arange(len(self.train)), shares)  # one pass over the frames
+        if not len(self._pass) or not self.steps_per_epoch():
+            raise ValueError(
+                f"{root}: {len(self.train)} training frames ({len(self.held_out)} more are held out), seen "
+                f"{len(self._pass) * settings.repeats} times in an epoch, do not fill one batch of {recipe.batch} "
+                f"(recipe {recipe.name}), so nothing would be trained: give more frames"
+            )
 
     def steps_per_epoch(self) -> int:
         """Full batches in ``repeats`` passes over the frames, or the recipe's ``epoch_steps``."""

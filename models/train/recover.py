@@ -1,16 +1,19 @@
 """``python -m models.train.recover MODEL_DIR --data DIR --out FILE``: turn a served model into a trainable checkpoint.
 
 An exported graph has no BatchNorm, and a packed graph has only the signs of its weights. The recovered network computes
-the same function, with BatchNorm statistics measured on real images so that training can continue smoothly. The lost
-weight magnitudes are taken from the full-precision twin if one is given.
+the same function, which is checked, with BatchNorm statistics measured on real images so that training can continue
+smoothly. The lost weight magnitudes are taken from the full-precision twin if one is given. Also lost, because no graph
+has them, are the options of the binarisation method (its surrogate gradient and update rule), which become the default.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,20 +22,36 @@ from torch import Tensor, nn
 
 from models.arch import ArchConfig, BiRealNet, DepthNet, ResNet, build
 from models.command_line import Parser
-from models.data.folder import hold_out, load_split
+from models.data.folder import hold_out, split_files
 from models.data.normalise import normalise
+from models.export.convert import to_onnx
+from models.export.verify import QUANTILE, outputs_of, smooth_images
 from models.train import checkpoint
 from models.train.depth import FX_BASELINE, whole_frames
 from models.train.initialise import initialise_from
 from models.train.provenance import copy_provenance
 from models.train.recipe import Recipe
 from models.train.recipes import RECIPES
-from models.train.recover_weights import Weights, fill_bireal, fill_fc, fill_resnet, fill_scores, move_into_scores
+from models.train.recover_weights import (
+    Weights,
+    complete_arch,
+    fill_bireal,
+    fill_fc,
+    fill_resnet,
+    fill_scores,
+    move_into_scores,
+)
+from models.train.settings import CALIBRATION
 from service.card import Card
 from service.errors import ServiceError
 
 CALIBRATION_IMAGES = 1024
 CALIBRATION_FRAMES = 64
+CHECKED_IMAGES = 4
+# Limit on the smallest quarter of the outputs' differences, in standard deviations. Exported again, a network recovered
+# correctly has the same rounded weights and differs by 1e-6, except on images where a rounding error flips a sign (by
+# 0.03 in the shipped classifier). Outputs that have nothing in common differ by about 0.4.
+MAX_DIFFERENCE = 0.05
 RECOVERABLE = (("bireal", "bireal"), ("none", "res"))  # method and structure of the networks that `recovered` fills
 
 
@@ -90,9 +109,10 @@ def recovered(args: argparse.Namespace) -> None:
         FileNotFoundError, ValueError, ServiceError: the model or the data is invalid; the message says why.
     """
     card = Card.load(args.model)
-    arch = arch_of(card)
+    model = onnx.load(args.model / card.file)
+    arch = complete_arch(arch_of(card), model)
     network = build(arch)
-    get = Weights(onnx.load(args.model / card.file))
+    get = Weights(model)
     encoder = network.encoder if isinstance(network, DepthNet) else network
     if isinstance(encoder, BiRealNet):
         magnitudes: BiRealNet | None = None
@@ -114,9 +134,44 @@ def recovered(args: argparse.Namespace) -> None:
     calibrate(network, calibration_images(card, args.data))
     if isinstance(network, DepthNet):
         move_into_scores(network)
+    check_same(network, model, card)
     # not the card's name: a recipe decides the input size, and several recipes can make models of one name
-    checkpoint.save(args.out, network, arch, card.training.recipe, checkpoint.Progress())
+    recipe, settings = card.training.recipe, kept_settings(card, arch)
+    checkpoint.save(args.out, network, arch, recipe, checkpoint.Progress(), settings=settings)
     copy_provenance(card, args.out.parent)
+
+
+def check_same(network: BiRealNet | ResNet | DepthNet, model: onnx.ModelProto, card: Card) -> None:
+    """Check that a recovered network, exported with the precisions of its model, computes what the model does.
+
+    Raises:
+        ValueError: it does not.
+    """
+    height, width = card.input.height, card.input.width
+    images = smooth_images(CHECKED_IMAGES, height, width)
+    again = to_onnx(
+        network, height, width, stem_precision=card.stem_precision, pointwise_precision=card.pointwise_precision
+    )
+    theirs, ours = outputs_of(model, images), outputs_of(again, images)
+    same = ours.shape == theirs.shape
+    difference = float(np.quantile(np.abs(ours - theirs), QUANTILE) / theirs.std()) if same else np.inf
+    if not difference <= MAX_DIFFERENCE:
+        raise ValueError(
+            f"the network recovered from {card.name} does not compute what the model does: its outputs differ by "
+            f"{difference:.2g} standard deviations, more than {MAX_DIFFERENCE:g}. Only graphs written by models.export "
+            "can be read; train others again with models.train"
+        )
+
+
+def kept_settings(card: Card, arch: ArchConfig) -> dict[str, Any]:
+    """What `models.export` has to know of a recovered network and cannot read from its weights or its recipe."""
+    settings: dict[str, Any] = {"arch": json.loads(json.dumps(asdict(arch)))}
+    calibrated = [limit for limit in card.limits if limit.startswith("Probabilities are calibrated")]
+    if calibrated:
+        settings[CALIBRATION] = calibrated[0]
+    if card.training.recipe not in RECIPES and card.depth is None:
+        settings |= {"size": card.input.height, "resize_shorter": card.input.resize_shorter}
+    return settings
 
 
 def arch_of(card: Card) -> ArchConfig:
@@ -138,12 +193,13 @@ def arch_of(card: Card) -> ArchConfig:
 
 
 def calibration_images(card: Card, data: Path) -> Tensor:
-    """Training images without the held-out ones, as float32 pixels [N,3,H,W]."""
+    """Training images without the held-out ones, prepared as in the service: float32 pixels [N,3,H,W]."""
     if card.depth is not None:
         return whole_frames(data, CALIBRATION_FRAMES)
     # imported models have no recipe here, so use the default
     held_out = (RECIPES.get(card.training.recipe) or Recipe).hold_out_per_class
-    images = hold_out(load_split(data, "train", card.input.width), held_out)[0].images
+    size, shorter = card.input.width, card.input.resize_shorter or 0
+    images = hold_out(split_files(data, "train", size, shorter if shorter != size else 0), held_out)[0].images
     pick = np.random.default_rng(0).choice(len(images), min(CALIBRATION_IMAGES, len(images)), replace=False)
     return torch.from_numpy(images[pick]).permute(0, 3, 1, 2).float()
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from models.arch import BiRealNet, DepthNet, ResNet
+from models.arch import ArchConfig, BiRealNet, DepthNet, ResNet
 from models.arch.bireal import BiRealBasic, BiRealBottleneck
 from models.arch.resnet import BasicBlock, Bottleneck
 from models.binarize.layer import SignConvBn
 from models.data.normalise import MEAN, STD
 from service.backends.bits import unpack_signs
+from service.backends.dialect import STEM
 
 
 class Weights:
@@ -61,6 +63,29 @@ class Weights:
             raise ValueError(f"the graph has no packed {name!r}: only graphs written by models.export can be read")
         words: NDArray[np.int32] = stored.astype(np.int32, copy=False)  # [O,K,K,words]
         return torch.from_numpy(unpack_signs(words, channels)).permute(0, 3, 1, 2).contiguous()
+
+
+def complete_arch(arch: ArchConfig, model: onnx.ModelProto) -> ArchConfig:
+    """``arch`` with what a card does not state, read from the graph: the stem, and the type of the first 1x1.
+
+    Raises:
+        ValueError: the graph has no first convolution, or one that no network has.
+    """
+    stem = next((node for node in model.graph.node if node.op_type in (STEM, "Conv")), None)
+    if stem is None:
+        raise ValueError("the graph has no first convolution: only graphs written by models.export can be read")
+    kinds = {tensor.name: tensor for tensor in model.graph.initializer}
+    attributes = {one.name: helper.get_attribute_value(one) for one in stem.attribute}
+    if stem.op_type == STEM:  # weight [O,K,K,3]
+        kernel, stride, pool = kinds[stem.input[1]].dims[1], attributes["stride"], bool(attributes["pool"])
+    else:
+        kernel, stride = attributes["kernel_shape"][0], attributes["strides"][0]
+        pool = any(node.op_type == "MaxPool" for node in model.graph.node)
+    packed = any(
+        name.startswith("stage1_0_reduce_weight_") and tensor.data_type == TensorProto.INT32
+        for name, tensor in kinds.items()
+    )
+    return replace(arch, stem_kernel=int(kernel), stem_stride=int(stride), stem_pool=pool, first_1x1_real=not packed)
 
 
 def set_affine(bn: nn.BatchNorm2d, scale: Tensor | float, bias: Tensor | float) -> None:

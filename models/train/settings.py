@@ -11,6 +11,9 @@ from models.train.recipe import Recipe
 #: Fields that only describe a run, or name files whose content is not known here.
 DESCRIPTIVE = ("name", "source", "data", "terms", "limits", "twin", "init", "teacher")
 
+#: Key beside them in the checkpoint of a network recovered from a calibrated model: the card's sentence on that.
+CALIBRATION = "calibration"
+
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """The fields of ``recipe`` that determine the run, as plain values (a checkpoint may hold no others)."""

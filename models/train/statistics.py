@@ -62,11 +62,12 @@ def main() -> int:
         network = checkpoint.load_network(args.checkpoint)
         size = recipe.serve_size or recipe.size
         data = training_files(recipe, args.data, size)
+        pick = np.random.default_rng(0).choice(len(data), min(IMAGES, len(data)), replace=False)
+        images = torch.from_numpy(data.images[pick])  # decodes them: a damaged one is an error of the data
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    pick = np.random.default_rng(0).choice(len(data), min(IMAGES, len(data)), replace=False)
-    measure_statistics(network, whole(torch.from_numpy(data.images[pick]), size))
+    measure_statistics(network, whole(images, size))
     progress = replace(checkpoint.Progress(), wall_s=payload["progress"]["wall_s"])
     checkpoint.save(args.out, network, network.config, recipe.name, progress)
     if (args.checkpoint.parent / FILE).is_file() and args.checkpoint.parent.resolve() != args.out.parent.resolve():

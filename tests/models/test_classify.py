@@ -91,7 +91,8 @@ def test_held_out_images_are_prepared_as_the_service_prepares_them(tmp_path: Pat
     for i, (width, height) in enumerate(sizes):
         noise = np.random.default_rng(i).integers(0, 256, (height, width, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / "train" / "n0" / f"{i}.png")
-    recipe = replace(RECIPES["paper-real18-imagenet"], hold_out_per_class=len(sizes))
+    Image.new("RGB", (64, 64)).save(tmp_path / "train" / "n0" / "-.png")  # the first, for training
+    recipe = replace(RECIPES["paper-real18-imagenet"], hold_out_per_class=len(sizes), batch=1)
     task = ClassifyTask(recipe, tmp_path)
     run = Trained(torch.nn.Identity(), recipe, task.held_out, tmp_path)
     for size, shorter in ((224, 256), (112, 128)):
@@ -119,7 +120,7 @@ def test_held_out_images_are_prepared_as_the_service_prepares_them(tmp_path: Pat
 def test_calibration_and_input_sizes_are_found_on_what_is_served(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = replace(RECIPES["paper-real18-imagenet"], hold_out_per_class=2)
+    recipe = replace(RECIPES["paper-real18-imagenet"], hold_out_per_class=2, batch=16)
     asked = []
 
     class Watched(Trained):
@@ -134,3 +135,11 @@ def test_calibration_and_input_sizes_are_found_on_what_is_served(
         monkeypatch.setattr("sys.argv", ["models.eval", "best.pt", "--data", str(photos), *options])
         assert module.main() == 0
     assert asked == [224, 64, 96]
+
+
+def test_images_that_do_not_fill_a_batch_are_refused(photos: Path) -> None:
+    """They trained nothing, and the run reported success."""
+    recipe = replace(RECIPES["resnet18-tiny100"], hold_out_per_class=20, batch=16)
+    assert ClassifyTask(recipe, photos).steps_per_epoch() == 1
+    with pytest.raises(ValueError, match=r"16 training images do not fill one batch of 17 .*\(80 here\)"):
+        ClassifyTask(replace(recipe, batch=17), photos)

@@ -3,6 +3,8 @@
 import functools
 import io
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from models.eval.depth_text import page
 from models.export.readings import READINGS, count
 from service.card import Card
 from service.evaluation import garg_mask
+from service.registry import entries
 from tests.tiny_zoo import DEPTH_SIZE, FAR_M, NEAR_M, write_zoo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +110,18 @@ def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, capsys) -> None:
     (zoo / "tiny-ramp" / "1" / "card.yaml").unlink()
     with pytest.raises(ValueError, match="lacks tiny-ramp"):
         command.depth_cards(zoo)
+
+
+def test_the_last_version_is_the_one_that_the_service_calls_last(tmp_path) -> None:
+    zoo = write_zoo(tmp_path)
+    for name in ("tiny-bireal-depth", "tiny-ramp"):
+        for version in ("2", "10"):
+            shutil.copytree(zoo / name / "1", zoo / name / version)
+            card = zoo / name / version / "card.yaml"
+            card.write_text(re.sub(r"(?m)^version: .*$", f"version: '{version}'", card.read_text()))
+    assert {card.version for card in command.depth_cards(zoo)} == {"10"}
+    for version in ("1.10", "1.9-rc", "v2", "2"):
+        assert command.version_key(version) == entries.version_key(version)
 
 
 def test_the_floor_is_each_rows_median(tmp_path) -> None:

@@ -81,6 +81,15 @@ def test_the_drives_of_the_shipped_networks_are_divided_as_their_cards_say() -> 
     assert len(train) == 222 - 20, "no frame is left out between the parts"
 
 
+def test_the_folders_of_a_packed_drive_are_held_out_of_as_one() -> None:
+    """`models.data.pack` writes a folder per camera; a tenth of each and a gap before it went before."""
+    counts = {"kitti2015_1224x370": 30, "kitti2015_1242x375": 40, "kitti2015b": 20}
+    frames = [FrameFile(Path(drive), Path(f"{i}")) for drive, count in counts.items() for i in range(count)]
+    train, held_out = hold_out_frames(frames, HOLD_OUT)
+    assert held_out == [*frames[65:70], *frames[88:]]
+    assert train == [*frames[:65], *frames[70:86]]
+
+
 def copy_of(drive: Path, folder: Path) -> Path:
     shutil.copytree(drive, folder / "train" / "wall")
     return folder
@@ -109,6 +118,14 @@ def test_frames_that_do_not_fit_into_memory_are_decoded_for_each_batch(
     shutil.rmtree(tmp_path / "train" / "wall" / "left")
     with pytest.raises(FileNotFoundError):
         next(on_demand.batches(recipe.phases[0], 0, 0))
+
+
+def test_frames_that_do_not_fill_a_batch_are_refused(drive: Path) -> None:
+    recipe = RECIPES["resnet50-kitti-depth"]
+    recipe = replace(recipe, epoch_steps=0, depth=replace(recipe.depth, repeats=1))
+    assert DepthTask(replace(recipe, batch=10), drive.parent.parent).steps_per_epoch() == 1
+    with pytest.raises(ValueError, match=r"10 training frames \(1 more .* 10 times .* do not fill one batch of 11"):
+        DepthTask(replace(recipe, batch=11), drive.parent.parent)
 
 
 def test_a_file_beside_the_frames_is_none(drive: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from models.eval import calibration
 from models.train import __main__ as train
 from models.train import checkpoint, teacher
 from models.train.teacher import load_pretrained
+from service import imaging
 
 SIZES = [(40, 30), (64, 64), (20, 50)]
 
@@ -68,6 +69,21 @@ def test_a_truncated_image_is_named(photos: Path, in_memory: bool, monkeypatch: 
         load_split(photos, "train", 32).images[:]
 
 
+def test_training_sees_the_pixels_that_the_service_sees(tmp_path: Path) -> None:
+    """A photo that lies on its side, a drawing without background and 16-bit grey were decoded differently."""
+    rng = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees to see it upright
+    Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(tmp_path / "side.jpg", exif=exif)
+    Image.fromarray(rng.integers(0, 256, (20, 20, 4), np.uint8)).save(tmp_path / "alpha.png")
+    Image.fromarray(rng.integers(0, 65536, (20, 20), np.uint16)).save(tmp_path / "wide.png")
+    for path in tmp_path.iterdir():
+        served = imaging.decode(path.read_bytes())
+        assert np.array_equal(np.asarray(folder.read_rgb(path)), served.pixels), path.name
+    assert folder.read_rgb(tmp_path / "side.jpg").size == (20, 30)
+    assert np.asarray(folder.read_rgb(tmp_path / "wide.png")).std() > 50, "clipped at 255"
+
+
 @pytest.mark.parametrize("name", ["left", "right"])
 def test_a_truncated_frame_is_named(name: str, tmp_path: Path) -> None:
     for side in ("left", "right"):
@@ -106,6 +122,13 @@ def test_nothing_is_held_out_where_nothing_is_asked_for(photos: Path) -> None:
     data = load_split(photos, "train", 32)
     assert [len(part) for part in hold_out(data, 0)] == [12, 0]
     assert [len(part) for part in hold_out(data, 100)] == [0, 12]
+
+
+def test_a_class_without_images_is_refused_like_a_missing_one(photos: Path) -> None:
+    for path in (photos / "train" / "n1").iterdir():
+        path.rename(path.with_suffix(".txt"))
+    with pytest.raises(FileNotFoundError, match=r"n1 has no images \(.*\.png.*\): add some, or remove n1 from the"):
+        load_split(photos, "train", 32)
 
 
 ENTRY: dict[str, object] = {"index": 0, "wnid": "n0", "name": "a kind"}

@@ -350,14 +350,34 @@ def test_counters_may_be_missing_and_values_must_be_finite(bireal18: State) -> N
         to_network(state, 18)
 
 
+def test_8_bit_floats_are_widened(bireal18: State) -> None:
+    """PyTorch can store float8 but not test or compare it."""
+    state = dict(bireal18)
+    for name in ("fc.weight", "bn1.running_var"):
+        state[name] = state[name].to(torch.float8_e4m3fn)
+    network = to_network(state, 18).network
+    assert network.fc is not None
+    assert torch.equal(network.fc.weight, state["fc.weight"].float())
+    with pytest.raises(ValueError, match=r"non-finite values in fc\.bias"):
+        to_network(state | {"fc.bias": torch.full((1000,), 1e300, dtype=torch.float64)}, 18)
+
+
 def test_class_lists(tmp_path: Path) -> None:
     path = tmp_path / "classes"
     path.write_text(json.dumps({"1": ["n02", "gold_fish"], "0": ["n01", "tench"]}))
     assert [(c.wnid, c.name) for c in read_class_file(path, 2)] == [("n01", "tench"), ("n02", "gold fish")]
     path.write_text(json.dumps([{"index": 0, "wnid": "n01", "name": "tench, Tinca tinca"}]))
     assert read_class_file(path, 1)[0].name == "tench"
+    for between in (" ", "\t", "  "):
+        path.write_text(f"n00000001{between}great white shark\nplain name\n")
+        assert [(c.wnid, c.name) for c in read_class_file(path, 2)] == [
+            ("n00000001", "great white shark"),
+            ("class0001", "plain name"),
+        ]
+    path.write_bytes("crème brûlée\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"classes is not UTF-8 \(byte 2: 0xe8\): convert it, .*iconv -f latin1"):
+        read_class_file(path, 1)
     path.write_text("n00000001 tench\nplain name\n")
-    assert [c.wnid for c in read_class_file(path, 2)] == ["n00000001", "class0001"]
     with pytest.raises(ValueError, match="lists 2 classes, but the network has 3 outputs"):
         read_class_file(path, 3)
     path.write_text("[1, 2]")

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.arch import ArchConfig
 from models.export.__main__ import main as export
+from models.export.__main__ import unknown_recipe
 from models.import_official.__main__ import main
 from models.import_official.reading import read_state_dict
 from models.train import checkpoint
@@ -64,6 +66,26 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         read_state_dict(path)
 
 
+def test_a_checkpoint_of_another_program_or_version_is_refused_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.pt"
+    arch = ArchConfig(num_classes=2, width=0.125)
+    checkpoint.save(path, torch.nn.Linear(1, 1), arch, "a recipe", checkpoint.Progress())
+    whole = checkpoint.load(path)
+    for change, message in (
+        ({"recipe": None}, "is not a checkpoint of models.train (it lacks recipe): convert another program's weights"),
+        ({"arch": whole["arch"] | {"colour": 1}}, "unexpected keyword argument 'colour'): use the version"),
+        ({"arch": whole["arch"] | {"depth": 99}}, "depth 99 is not one of"),
+        ({"progress": {"hours": 1}}, "unexpected keyword argument 'hours'): use the version"),
+    ):
+        changed = {key: value for key, value in (whole | change).items() if value is not None}
+        torch.save(changed, path)
+        monkeypatch.setattr(sys, "argv", ["x", str(path), "--out", str(tmp_path / "zoo")])
+        assert export() == 2
+        assert message in capsys.readouterr().err
+
+
 def test_places_that_cannot_be_written_are_said_before_the_import(
     bireal18: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,11 +115,15 @@ def test_an_imported_checkpoint_can_be_exported(
     options = ["--out", str(tmp_path / "a"), "--size", "32", "--checkpoint-out", str(start)]
     assert main([str(path), "--depth", "18", *options]) == 0
     monkeypatch.setattr(sys, "argv", ["x", str(start), "--out", str(zoo)])
-    assert export() == 2
-    assert "recipe 'imported' is unknown: give the input size with --size" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["x", str(start), "--out", str(zoo), "--size", "32"])
     assert export() == 0
     card = Card.load(zoo / "imported" / "1")
-    assert (len(card.classes), card.input.resize_shorter, card.training.command) == (1000, 32, "not known")
+    assert card.input == Card.load(tmp_path / "a" / "bireal18-imported" / "1").input
+    assert (len(card.classes), card.input.resize_shorter, card.training.command) == (1000, 37, "not known")
     assert "Not trained by a recipe of models.train" in card.limits[0]
     card.verify_file()
+    payload = checkpoint.load(start)
+    torch.save(payload | {"settings": None}, start)  # as imports wrote them before
+    assert export() == 2
+    assert "recipe 'imported' is unknown: give the input size with --size" in capsys.readouterr().err
+    recipe = unknown_recipe("imported", ArchConfig(**payload["arch"]), 224)
+    assert (recipe.size, recipe.resize_shorter) == (224, 256)

@@ -7,8 +7,12 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
+from models.arch import ArchConfig, build
+from models.export import __main__ as export
 from models.export.measure import evaluate_model
 from models.export.readings import count, occasion
+from models.train import checkpoint
+from service.card import Card
 from tests.models.test_depth_page import write_drive
 from tests.tiny_zoo import COLOURS, colours_graph, write_model, write_zoo
 
@@ -71,6 +75,42 @@ def test_occasions_are_counted_once_for_all_their_variants(tmp_path):
     lines += [one | {"model": "y@1"}]
     (tmp_path / "log").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [count(tmp_path / "log", name) for name in ("x", "y", "z")] == [3, 1, 0]
+
+
+def test_a_file_that_cannot_be_read_is_named(two_versions, pictures, now):
+    """The last line that the command printed was that of its progress bar."""
+    (wnid, _), *_ = COLOURS
+    (pictures / wnid / "broken.png").write_bytes((pictures / wnid / "a.png").read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"tiny-colours@1, full: .*broken\.png: .*Replace or remove it\.$"):
+        evaluate_model(two_versions / "1", "full", pictures, now)
+
+
+def test_a_failed_evaluation_leaves_the_model_that_is_there(tmp_path, monkeypatch, capsys):
+    config, start = ArchConfig(depth=18, num_classes=2, width=0.125), tmp_path / "best.pt"
+    checkpoint.save(start, build(config), config, "an ablation's", checkpoint.Progress())
+    options = ["export", str(start), "--out", str(tmp_path / "zoo"), "--name", "x", "--size", "32"]
+    monkeypatch.setattr("sys.argv", options)
+    assert export.main() == 0
+    folder = tmp_path / "zoo" / "x" / "1"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    asked = []
+
+    def evaluate(aside, variant, data, now):
+        asked.append(Card.load(aside).name)
+        if len(asked) > 1:
+            raise ValueError("a.png cannot be read")
+        return {"dataset": "dev", "variant": variant, "n": 1, "values": {"top1": 1.0}}
+
+    monkeypatch.setattr("models.export.measure.evaluate_model", evaluate)
+    monkeypatch.setattr("sys.argv", [*options, "--notes", "again", "--evaluate", str(tmp_path)])
+    assert export.main() == 2
+    assert capsys.readouterr().err == "error: a.png cannot be read\n"
+    assert asked == ["x", "x"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (tmp_path / "classes.json").write_text('[{"index": 0, "wnid": "n0", "name": "one of two"}]')
+    monkeypatch.setattr("sys.argv", [*options, "--classes", str(tmp_path)])
+    assert export.main() == 2
+    assert "lists 1 classes, but the network has 2 outputs" in capsys.readouterr().err
 
 
 def test_a_failure_is_passed_on(two_versions, tmp_path, now):

@@ -5,24 +5,35 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
-from models.arch import ArchConfig, BiRealNet, DepthNet, build
+from models.arch import SMALL_STEM, ArchConfig, BiRealNet, DepthNet, build
 from models.data.normalise import normalise
 from models.export import __main__ as export
 from models.export.convert import to_onnx
 from models.train import checkpoint, recover
+from models.train.classify import served_shorter
 from models.train.initialise import initialise_from
 from models.train.provenance import write_provenance
 from models.train.recipes import RECIPES
 from models.train.recover import calibrate, calibration_images
-from models.train.recover_weights import Weights, fill_bireal, fill_fc, fill_resnet, fill_scores, move_into_scores
+from models.train.recover_weights import (
+    Weights,
+    complete_arch,
+    fill_bireal,
+    fill_fc,
+    fill_resnet,
+    fill_scores,
+    move_into_scores,
+)
 from service.card import Card
 from tests.models.test_distillation import images
-from tests.models.test_export import random_network
+from tests.models.test_export import export_to, random_network
 
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 
@@ -123,13 +134,13 @@ def test_a_recovered_model_is_exported_with_the_input_size_that_it_was_served_wi
 
     write_provenance(first.parent, recipe)
 
-    def export_as_shipped(path: Path) -> Card:
-        options = [str(path), "--out", str(zoo), "--name", "bireal18-tiny100", "--classes", str(tmp_path)]
+    def export_as_shipped(path: Path, *more: str) -> Card:
+        options = [str(path), "--out", str(zoo), "--name", "bireal18-tiny100", "--classes", str(tmp_path), *more]
         monkeypatch.setattr(sys, "argv", ["export", *options])
         assert export.main() == 0
         return Card.load(zoo / "bireal18-tiny100" / "1")
 
-    served = export_as_shipped(first)
+    served = export_as_shipped(first, "--temperature", "2")
     options = [str(zoo / "bireal18-tiny100" / "1"), "--data", str(tmp_path), "--out", str(again)]
     monkeypatch.setattr(sys, "argv", ["recover", *options])
     assert recover.main() == 0
@@ -137,6 +148,50 @@ def test_a_recovered_model_is_exported_with_the_input_size_that_it_was_served_wi
     exported = export_as_shipped(again)
     assert (exported.input, exported.training) == (served.input, served.training)
     assert served.input.height == 128
+    assert exported.limits == served.limits, "the temperature is in the recovered weights"
+    assert "Probabilities are calibrated (temperature 2.000" in served.limits[-1]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ArchConfig(depth=18, num_classes=4, width=0.125, **SMALL_STEM),
+        ArchConfig(depth=50, num_classes=4, width=0.125, first_1x1_real=False),
+        ArchConfig(depth=50, num_classes=4, width=0.125, stem_kernel=5, stem_stride=1),
+        ArchConfig(depth=18, method="none", num_classes=4, width=0.125, **SMALL_STEM),
+        ArchConfig(depth=50, method="none", num_classes=4, width=0.125, stem_pool=False),
+    ],
+    ids=str,
+)
+def test_what_a_card_does_not_state_is_read_from_the_graph(config: ArchConfig) -> None:
+    known = ArchConfig(depth=config.depth, method=config.method, num_classes=4, width=config.width)
+    assert complete_arch(known, to_onnx(random_network(config), 32, 32)) == config
+
+
+def test_a_network_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    card = export_to(tmp_path, ArchConfig(depth=18, num_classes=4, width=0.25))
+    model = onnx.load(card.path)
+    network = random_network(ArchConfig(depth=18, num_classes=4, width=0.25))
+    recover.check_same(network, model, card)
+    network.stages[1][0].body.bn.bias.data += 0.5
+    with pytest.raises(ValueError, match="recovered from binary-test does not compute what the model does"):
+        recover.check_same(network, model, card)
+
+
+def test_a_model_without_a_recipe_keeps_its_preprocessing() -> None:
+    card = Card.load(ZOO / "resnet18-tiny100" / "1")
+    arch = recover.arch_of(card)
+    assert "resize_shorter" not in recover.kept_settings(card, arch), "the recipe has it"
+    other = card.model_copy(
+        update={
+            "training": card.training.model_copy(update={"recipe": "imported"}),
+            "input": card.input.model_copy(update={"resize_shorter": 146}),
+        }
+    )
+    kept = recover.kept_settings(other, arch)
+    assert (kept["size"], kept["resize_shorter"]) == (128, 146)
+    recipe = export.unknown_recipe("imported", arch, None, kept)
+    assert (served_shorter(recipe, 128), served_shorter(recipe, 224)) == (146, 256)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +225,15 @@ def test_statistics_of_a_classifier_are_of_images_that_are_not_held_out(tmp_path
     for i in range(30):
         Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / "train" / "n0" / f"{i:02d}.png")
     card = Card.load(ZOO / "resnet18-tiny100" / "1")
+    cropped = card.model_copy(update={"input": card.input.model_copy(update={"resize_shorter": 256})})
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[10:30, 10:30] = 100
+    for i in range(5):
+        Image.fromarray(pixels + np.uint8(i)).save(tmp_path / "train" / "n0" / f"{i:02d}.png")
+    centre = calibration_images(cropped, tmp_path)
+    assert centre[:, :, 8:-8, 8:-8].min() >= 100, "the centre is cut as the service cuts it"
+    for i in range(5):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / "train" / "n0" / f"{i:02d}.png")
     pictures = calibration_images(card, tmp_path)
     assert pictures.shape == (5, 3, 128, 128)
     assert sorted(picture.mean().item() for picture in pictures) == [0, 1, 2, 3, 4]
