@@ -151,6 +151,7 @@ def measure(arguments: argparse.Namespace) -> LoadDocument:
         image=arguments.image.name if arguments.image else "a made-up photo, JPEG, 500 x 375",
         capacity=tuple(session.capacity),
         runs=tuple(session.runs),
+        rates_by="ended",
     )
 
 

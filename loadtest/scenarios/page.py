@@ -28,9 +28,14 @@ Written by `python -m loadtest.load` from the JSON files of this folder. Change 
 
 The service runs on one core and Locust on another, so that they do not compete for CPU time. Requests carry a JPEG and
 are processed like those of any client. Open scenarios (steady, burst, mixed, ab) send requests at random times whether
-or not earlier requests have been answered, and count latency from the time at which a request was due. The service has
-loaded every model and variant of the zoo, which its memory includes.
+or not earlier requests have been answered, and count latency from the time at which a request was due. Rates and CPU
+times are of the responses that ended in a step. The service has loaded every model and variant of the zoo, which its
+memory includes.
 """
+
+_BY_DUE = """This record counts answers per second and CPU per request in open scenarios the old way: answers to
+requests that were due in a step, even if they came after its end. In an overloaded step (burst), the rate is therefore
+too high and the CPU per request too low."""
 
 _CAPACITY = """Requests per second with the core saturated, the CPU time per request including decoding and HTTP, and
 the latency of a single request on the idle service."""
@@ -80,6 +85,7 @@ def page(records: Sequence[LoadDocument]) -> str:
     lines = [_HEAD, f"## {newest.machine.date[:10]}, {newest.machine.cpu}", "", *_machine(newest)]
     lines += [f"Recorded in [{name}.json]({name}.json).", ""]
     lines += [*_capacity(newest), *_cores(newest), *_validation(newest)]
+    lines += [_BY_DUE, ""] if newest.rates_by == "due" else []
     for scenario in NAMES:
         runs = [run for run in newest.runs if run.scenario == scenario]
         if runs and scenario != "saturate":

@@ -49,23 +49,25 @@ def recorded(*samples, usage=()):
     return Run(tuple(Sample(*sample) for sample in samples), tuple(usage), began_s=100.0)
 
 
-def test_a_step_counts_what_was_due_in_it():
+def test_a_step_has_the_latencies_of_what_was_due_in_it_and_the_rate_of_what_ended_in_it():
     plan = Plan("ab", "open", (Step(2, 50), Step(2, 50)), ((BINARY, 0.5), (FULL, 0.5)))
     run = recorded(
         ("classify binary", 10.0, 2.0, 200, 0.5, 0.1),
         ("classify binary", 20.0, 4.0, 200, 1.5, 0.3),
-        ("classify full", 40.0, 30.0, 200, 1.9, 0.1),  # its answer came in the next step
+        ("classify full", 140.0, 30.0, 200, 1.9, 0.1),  # its answer came in the next step
         ("classify full", 1.0, None, 429, 2.1, 0.1),
         ("classify full", 1.0, None, 500, 3.1, 0.1),
         usage=[Usage(100 + at / 2, at / 4, 1000 + at) for at in range(9)],
     )
     first, second = summarise(plan, run).steps
     every, binary, full = first.groups
-    assert (every.name, every.requests, every.answered, every.requests_per_s) == ("all", 3, 3, 1.5)
+    assert (every.name, every.requests, every.answered, every.requests_per_s) == ("all", 3, 3, 1.0)
     assert (binary.answered, binary.latency_ms.mean, binary.inference_p50_ms) == (2, 15, 3)
-    assert (full.answered, full.latency_ms.max) == (1, 40)
+    assert (full.answered, full.latency_ms.max, full.requests_per_s) == (1, 140, 0)
+    assert [group.requests_per_s for group in second.groups] == [0.5, 0, 0.5]
     assert first.cpu_cores == 0.5
-    assert first.cpu_ms_per_request == pytest.approx(1000 / 3, abs=0.001)
+    assert first.cpu_ms_per_request == pytest.approx(1000 / 2, abs=0.001)
+    assert second.cpu_ms_per_request == pytest.approx(1000, abs=0.001)
     assert (first.resident_bytes, first.resident_growth_bytes) == (1004, 4)
     assert (second.groups[0].refused, second.groups[0].failed, second.groups[0].latency_ms) == (1, 1, None)
     assert [second.sent for second in summarise(plan, run).seconds] == [1, 2, 1, 1]
@@ -122,6 +124,12 @@ def test_the_recorded_page_is_drawn_from_the_files():
     assert (FOLDER / page.README).read_text() == page.page(page.recorded(FOLDER))
     for name in page.plots.PLOTS:
         assert (FOLDER / f"{the_record().machine.stem}-{name}.svg").read_text().startswith("<?xml")
+
+
+def test_the_page_says_which_records_count_rates_by_due_times():
+    older = the_record().model_copy(update={"rates_by": "due"})
+    assert "the old way" in page.page([older])
+    assert "the old way" not in page.page([older.model_copy(update={"rates_by": "ended"})])
 
 
 def test_the_record_holds_every_scenario_by_both_variants_and_nothing_failed():
