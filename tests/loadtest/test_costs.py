@@ -79,6 +79,16 @@ def test_memory_at_full_width_is_what_the_records_say() -> None:
     assert full.weight_bytes <= full.grew_bytes < 2 * full.weight_bytes
 
 
+def test_instructions_are_counted_where_modules_fail(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> list[object]:
+        raise UsageError("no profile")
+
+    monkeypatch.setattr(costs, "measure_modules", fails)
+    monkeypatch.setattr(costs, "count_instructions", lambda _: [])
+    found = costs.measure(costs.options().parse_args(["--parts", "modules", "instructions"]), [pair])
+    assert [(left.name, left.reason) for left in found.left_out] == [("bireal18: modules", "no profile")]
+
+
 def test_throughput_of_every_number_of_sessions(document: Costs) -> None:
     found = [(row.name, row.sessions) for row in document.throughput]
     numbers = range(1, usable_cpus() + 1)
