@@ -107,9 +107,10 @@ class Capacity(_Part):
         task: task of the requests.
         variant: variant of the requests.
         model: the model that answered.
-        requests_per_s: requests answered per second with the core saturated.
-        cpu_ms: CPU time per request.
-        idle_ms: quantiles 0, 1, ..., 100 % of the latency with one request at a time.
+        requests_per_s: requests answered per second with the core saturated, median of the turns.
+        turns_per_s: that rate in each turn; empty in older records, which measured once.
+        cpu_ms: CPU time per request, median of the turns.
+        idle_ms: quantiles 0, 1, ..., 100 % of the latency with one request at a time, each the median of the turns.
         resident_bytes: maximum memory of the process, which serves every model, at saturation.
     """
 
@@ -117,6 +118,7 @@ class Capacity(_Part):
     variant: str
     model: str
     requests_per_s: Annotated[float, Field(gt=0)]
+    turns_per_s: tuple[float, ...] = ()
     cpu_ms: float
     idle_ms: Annotated[tuple[Ms, ...], Field(min_length=101, max_length=101)]
     resident_bytes: int

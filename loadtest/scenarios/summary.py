@@ -69,6 +69,21 @@ def capacity(plan: Plan, run: Run, model: str) -> Capacity:
     )
 
 
+def median_capacity(turns: Sequence[Capacity]) -> Capacity:
+    """One capacity from several measurements of one kind: medians, the range of the rates, the highest memory."""
+    rates = [turn.requests_per_s for turn in turns]
+    idle = np.median([turn.idle_ms for turn in turns], axis=0)
+    return turns[0].model_copy(
+        update={
+            "requests_per_s": _round(float(np.median(rates))),
+            "turns_per_s": tuple(rates),
+            "cpu_ms": _round(float(np.median([turn.cpu_ms for turn in turns]))),
+            "idle_ms": tuple(_round(value) for value in idle),
+            "resident_bytes": max(turn.resident_bytes for turn in turns),
+        }
+    )
+
+
 def _spans(plan: Plan) -> list[tuple[float, float]]:
     """Start and end of the counted part of each step, seconds from the start of the plan."""
     spans, begin = [], 0.0

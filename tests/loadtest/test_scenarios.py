@@ -13,7 +13,7 @@ from loadtest.scenarios import page
 from loadtest.scenarios.drive import Run, Sample, Usage
 from loadtest.scenarios.plan import NAMES, Kind, Plan, Step, plans, saturate
 from loadtest.scenarios.schema import LoadDocument
-from loadtest.scenarios.summary import capacity, summarise
+from loadtest.scenarios.summary import capacity, median_capacity, summarise
 from service import xnor_op
 from service.errors import OpUnavailableError
 from tests.live.service_process import ROOT, environment
@@ -87,6 +87,16 @@ def test_capacity_is_what_a_saturated_core_answers():
     assert found.requests_per_s == pytest.approx(200, rel=0.02)
     assert found.cpu_ms == pytest.approx(2.5, rel=0.02)
     assert set(found.idle_ms) == {10.0}
+
+
+def test_the_capacity_of_several_turns_is_their_median_and_has_their_range():
+    one = capacity(*saturated(), model="m")
+    turns = [one.model_copy(update={"requests_per_s": rate, "resident_bytes": int(rate)}) for rate in (250, 180, 200)]
+    found = median_capacity(turns)
+    assert (found.requests_per_s, found.turns_per_s, found.resident_bytes) == (200, (250, 180, 200), 250)
+    document = the_record().model_copy(update={"capacity": (found,)})
+    assert "| 200.0 | 180.0 - 250.0 (3) |" in page.page([document])
+    assert "measured each kind once" in page.page([the_record().model_copy(update={"capacity": (one,)})])
 
 
 def test_what_was_used_is_seen_next_to_a_step_where_not_within_it():
@@ -192,7 +202,18 @@ def test_scenarios_against_the_real_service(tmp_path: Path):
     if importlib.util.find_spec("locust") is None:
         pytest.skip("locust is not installed (extra: bench)")
     zoo, out = write_zoo(tmp_path / "zoo"), tmp_path / "out"
-    arguments = ("--seconds", 0.8, "--tasks", "classify", "--variants", "binary,full", "--scenarios", "ramp,burst,ab")
+    arguments = (
+        "--seconds",
+        0.8,
+        "--tasks",
+        "classify",
+        "--variants",
+        "binary,full",
+        "--scenarios",
+        "ramp,burst,ab",
+        "--turns",
+        2,
+    )
     arguments += ("--json", "--record", "--folder", out)
     ended = program("loadtest.load", *arguments, BIREAL_MODEL_DIR=str(zoo))
     assert ended.returncode == 0, ended.stderr
@@ -201,5 +222,8 @@ def test_scenarios_against_the_real_service(tmp_path: Path):
     for run in document.runs:
         assert sum(step.groups[0].answered for step in run.steps) > 0, run.title
     assert {kind.model for kind in document.capacity} == {"tiny-bireal", "tiny-colours"}
+    assert [len(kind.turns_per_s) for kind in document.capacity] == [2, 2]
+    titles = [run.title for run in document.runs if run.scenario == "saturate"]
+    assert titles == ["classify binary", "classify full"] * 2  # in turns
     (written,) = out.glob("*.md")
     assert "Capacity of one core" in written.read_text()
