@@ -94,9 +94,9 @@ def test_the_capacity_of_several_turns_is_their_median_and_has_their_range():
     turns = [one.model_copy(update={"requests_per_s": rate, "resident_bytes": int(rate)}) for rate in (250, 180, 200)]
     found = median_capacity(turns)
     assert (found.requests_per_s, found.turns_per_s, found.resident_bytes) == (200, (250, 180, 200), 250)
-    document = the_record().model_copy(update={"capacity": (found,)})
+    document = the_record().model_copy(update={"capacity": (found,), "runs": ()})
     assert "| 200.0 | 180.0 - 250.0 (3) |" in page.page([document])
-    assert "measured each kind once" in page.page([the_record().model_copy(update={"capacity": (one,)})])
+    assert "measured each kind once" in page.page([document.model_copy(update={"capacity": (one,)})])
 
 
 def test_what_was_used_is_seen_next_to_a_step_where_not_within_it():
