@@ -148,12 +148,15 @@ def _guarded(
 def _client(
     url: str, number: int, client: Client, done: threading.Event, counts: Counter[str], wrong: list[str]
 ) -> None:
-    """Sends requests until told to stop."""
+    """Sends requests until told to stop. What was refused is sent again, or a full service might never answer some."""
     paths, weights = list(WEIGHTS), np.array(list(WEIGHTS.values()))
     rng = np.random.default_rng(number)
+    refused = False
+    path = paths[0]
     with httpx.Client(base_url=url, timeout=60) as http:
         while not done.is_set():
-            path = paths[rng.choice(len(paths), p=weights / weights.sum())]
+            if not refused:
+                path = paths[rng.choice(len(paths), p=weights / weights.sum())]
             target = "/classify" if path in BAD else path
             try:
                 response = http.post(target, content=client.body(path), headers=HEADERS)
@@ -163,7 +166,8 @@ def _client(
                 continue
             counts[f"{path} {response.status_code}"] += 1
             wrong.extend(client.faults(path, response))
-            if response.status_code == 429:
+            refused = response.status_code == 429
+            if refused:
                 time.sleep(0.02)
 
 

@@ -140,7 +140,8 @@ def test_a_binary_answer_that_differs_at_all_does_not_pass(tmp_path, monkeypatch
 
 def test_a_path_that_is_only_refused_does_not_pass(tmp_path, monkeypatch):
     code, report = soaked(tmp_path, monkeypatch, "compare")
-    assert (code, report["wrong"], report["never_answered"]) == (1, [], ["/compare/classify"])
+    assert (code, report["wrong"]) == (1, [])
+    assert "/compare/classify" in report["never_answered"]  # and what its clients, which try again, did not come to
 
 
 def test_a_client_that_ends_or_does_not_end_is_wrong(tmp_path, monkeypatch):
