@@ -7,8 +7,9 @@ modules as in the paper's Tables 6 and 7, each for the 1-bit network and its ful
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from loadtest.machine import describe_machine
@@ -59,14 +60,12 @@ def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = Non
             memory += measure_memory(workload, arguments.processes)
         if "throughput" in parts:
             throughput += measure_throughput(workload, arguments.windows, arguments.seconds)
-        try:
-            if "modules" in parts:
+        if "modules" in parts:
+            with _or_left_out(left_out, f"{pair.binary_name}: modules"):
                 modules += measure_modules(workload, arguments.repetitions)
-            if "instructions" in parts:
+        if "instructions" in parts:
+            with _or_left_out(left_out, f"{pair.binary_name}: instructions"):
                 instructions += count_instructions(workload)
-        except (ParityError, UsageError) as error:
-            failed = isinstance(error, ParityError)
-            left_out.append(LeftOut(name=pair.binary_name, reason=str(error), failed=failed))
     return Costs(
         machine=machine,
         settings=Settings(
@@ -78,6 +77,15 @@ def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = Non
         modules=tuple(modules),
         left_out=tuple(left_out),
     )
+
+
+@contextlib.contextmanager
+def _or_left_out(left_out: list[LeftOut], name: str) -> Iterator[None]:
+    """Notes the reason where a part cannot be measured; the other parts are measured all the same."""
+    try:
+        yield
+    except (ParityError, UsageError) as error:
+        left_out.append(LeftOut(name=name, reason=str(error), failed=isinstance(error, ParityError)))
 
 
 def _measured(part: str, pair: Pair) -> bool:

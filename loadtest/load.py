@@ -1,7 +1,8 @@
 """Load tests of the service: `python -m loadtest.load`; `--record` writes docs/benchmarks/load.
 
 Starts the service pinned to one core and Locust on the other cores. It first measures the capacity of the core for each
-kind of request separately, after a warm-up, and then runs the scenarios at rates that are fractions of that capacity.
+kind of request in `--turns` turns, each after a warm-up, and then runs the scenarios at rates that are fractions of the
+median capacity.
 `--scenarios saturate`, as run by `make load`, only measures throughput and latency by task and variant. Results are
 meaningful only on an otherwise idle machine.
 """
@@ -12,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +23,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
 from loadtest.machine import describe_machine
-from loadtest.options import UsageError, among, existing_file, progress
+from loadtest.options import UsageError, among, ended_by_sigterm, existing_file, progress
 from loadtest.scenarios import page
 from loadtest.scenarios.drive import Run, drive
-from loadtest.scenarios.plan import MEANING, NAMES, SATURATING_USERS, Kind, Plan, plans, saturate
+from loadtest.scenarios.plan import MEANING, NAMES, SATURATING_USERS, Kind, Plan, ScenarioName, plans, saturate
 from loadtest.scenarios.schema import Capacity, LoadDocument, RunResult
-from loadtest.scenarios.summary import capacity, saturated_rate, summarise
+from loadtest.scenarios.summary import capacity, median_capacity, saturated_rate, summarise
 from loadtest.stack import ROOT, Service, StackError, get, service, wait_ready
 from models.command_line import Parser, count, positive
 from service.errors import ServiceError
@@ -45,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             written = page.write(arguments.folder)
             print("\n".join(map(str, written)))
             return 0
-        document = measure(arguments)
+        with ended_by_sigterm():
+            document = measure(arguments)
     except (UsageError, StackError, ServiceError, ValidationError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -83,31 +86,36 @@ class _Session:
     rates: dict[Kind, float] = field(default_factory=dict)
     capacity: list[Capacity] = field(default_factory=list)
 
-    def saturate(self, kind: Kind, arguments: argparse.Namespace) -> None:
-        """Measures the capacity for one kind of request, after a warm-up.
+    def saturate(self, kinds: Sequence[Kind], arguments: argparse.Namespace) -> None:
+        """Measures the capacity for each kind of request. The kinds take turns, each time after a warm-up.
 
         Raises:
             ValueError: the capacity is needed and could not be measured.
         """
-        if arguments.warm_up:
-            self._drive(saturate(kind, arguments.warm_up / 2, arguments.users))
-        plan = saturate(kind, arguments.seconds, arguments.users)
-        run, result = self.carry_out(plan)
-        try:
-            self.rates[kind] = saturated_rate(result)
-            if self.one_core:
-                self.capacity.append(capacity(plan, run, _model(self.service, kind)))
-        except ValueError as error:
-            if self.needs_capacity:
-                raise
-            progress(str(error))
+        turns: dict[Kind, list[tuple[Plan, Run]]] = {kind: [] for kind in kinds}
+        for _ in range(arguments.turns):
+            for kind in kinds:
+                if arguments.warm_up:
+                    self._drive(saturate(kind, arguments.warm_up / 2, arguments.users))
+                plan = saturate(kind, arguments.seconds, arguments.users)
+                turns[kind].append((plan, self.carry_out(plan)))
+        for kind, measured in turns.items():
+            try:
+                self.rates[kind] = statistics.median(saturated_rate(summarise(plan, run)) for plan, run in measured)
+                if self.one_core:
+                    model = _model(self.service, kind)
+                    self.capacity.append(median_capacity([capacity(plan, run, model) for plan, run in measured]))
+            except ValueError as error:
+                if self.needs_capacity:
+                    raise
+                progress(str(error))
 
-    def carry_out(self, plan: Plan) -> tuple[Run, RunResult]:
+    def carry_out(self, plan: Plan) -> Run:
         """Runs a plan and stores its result."""
         progress(f"{plan.scenario}: {plan.title}, {plan.seconds:g} s")
         run = self._drive(plan)
         self.runs.append(summarise(plan, run))
-        return run, self.runs[-1]
+        return run
 
     def _drive(self, plan: Plan) -> Run:
         return drive(plan, self.service, cpus=self.cpus, image=self.image)
@@ -125,6 +133,13 @@ def measure(arguments: argparse.Namespace) -> LoadDocument:
         raise UsageError("Service options do not apply to a running service: leave out either them or --url.")
     if arguments.record and (arguments.url or not arguments.pin):
         raise UsageError("--record needs a service started here and pinned to one core: leave out --url and --no-pin.")
+    kinds = [Kind(task, variant) for task in arguments.tasks for variant in arguments.variants]
+    for name in arguments.scenarios:  # before anything is measured
+        if name != "saturate" and not _plans(name, arguments, dict.fromkeys(kinds, 1.0)):
+            reason = f"{name} needs other --tasks or --variants: {MEANING[name]}."
+            if arguments.scenarios != list(NAMES):  # it was asked for
+                raise UsageError(reason)
+            progress(f"left out: {reason}")
     machine = describe_machine()
     service_cpus, generator_cpus = _share_cpus() if arguments.pin and not arguments.url else (None, None)
     with _running(arguments.url, arguments.service_options, service_cpus) as running:
@@ -135,11 +150,10 @@ def measure(arguments: argparse.Namespace) -> LoadDocument:
             one_core=not arguments.url and (service_cpus is not None or machine.usable_cpus == 1),
             needs_capacity=arguments.record or bool(set(arguments.scenarios) - WITHOUT_RATES),
         )
-        for task in arguments.tasks:
-            for variant in arguments.variants:
-                session.saturate(Kind(task, variant), arguments)
-        for plan in _plans(arguments, session.rates):
-            session.carry_out(plan)
+        session.saturate(kinds, arguments)
+        for name in arguments.scenarios:
+            for plan in _plans(name, arguments, session.rates):
+                session.carry_out(plan)
         kernel = _kernel(running)
     return LoadDocument(
         machine=machine,
@@ -151,16 +165,17 @@ def measure(arguments: argparse.Namespace) -> LoadDocument:
         image=arguments.image.name if arguments.image else "a made-up photo, JPEG, 500 x 375",
         capacity=tuple(session.capacity),
         runs=tuple(session.runs),
+        rates_by="ended",
     )
 
 
-def _plans(arguments: argparse.Namespace, rates: Mapping[Kind, float]) -> Iterator[Plan]:
-    """The plans of all scenarios except `saturate`, which runs first and determines the rates."""
+def _plans(name: ScenarioName, arguments: argparse.Namespace, rates: Mapping[Kind, float]) -> list[Plan]:
+    """The plans of a scenario; none of `saturate`, which runs first and determines the rates."""
     variants = [variant for variant in arguments.variants if variant != "reference"] or arguments.variants
-    for name in arguments.scenarios:
-        if name != "saturate":
-            tasks = arguments.tasks if name in {"mixed", "steady"} else arguments.tasks[:1]
-            yield from plans(name, tasks, variants, rates, arguments.seconds)
+    if name == "saturate":
+        return []
+    tasks = arguments.tasks if name in {"mixed", "steady"} else arguments.tasks[:1]
+    return list(plans(name, tasks, variants, rates, arguments.seconds))
 
 
 @contextlib.contextmanager
@@ -208,6 +223,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=positive, default=8.0, metavar="S", help="length of a step (default 8)")
     parser.add_argument(
         "--users", type=count, default=SATURATING_USERS, metavar="N", help="users that saturate a core (default 8)"
+    )
+    parser.add_argument(
+        "--turns", type=count, default=3, metavar="N", help="measurements of each capacity, in turns (default 3)"
     )
     parser.add_argument(
         "--warm-up", type=_seconds, default=2.0, metavar="S", help="warm-up of each kind of request (default 2)"

@@ -14,7 +14,10 @@ from loadtest.stack import ROOT
 from service import xnor_op
 from service.host import usable_cpus
 
-PACKAGES = ("bireal-serve", "onnxruntime", "openvino", "onnx", "numpy", "torch")
+PACKAGES = (
+    *("bireal-serve", "onnxruntime", "openvino", "onnx", "numpy", "torch", "pillow"),
+    *("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "mosec", "locust"),
+)
 FLAGS = (
     "popcnt", "avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_vpopcntdq", "avx512_bf16",
     "amx_int8", "asimd", "asimddp",

@@ -98,6 +98,7 @@ def measure_memory(workload: Workload, processes: int) -> list[Memory]:
             peak_bytes=int(medians[file.name][1]),
             n=processes,
             ratio_vs_ort_fp32=round(float(medians[baseline][0] / medians[file.name][0]), 3),
+            trimmed=True,
         )
         for file in files
     ]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from loadtest.machine import describe_machine
 from loadtest.measures.interleave import CheckedRun, Output, ParityError, check, interleave, summarise
@@ -59,40 +60,74 @@ def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = Non
             continue
         if ORT_FP32 not in wanted:
             wanted.insert(0, ORT_FP32)
-        for threads in arguments.threads:
-            for batch in arguments.batch:
-                progress(f"{pair.binary_name}, threads {threads}, batch {batch}: preparing")
-                rows += _cell(workload, wanted, threads, batch, arguments.repetitions, left_out)
+        for batch in arguments.batch:
+            progress(f"{pair.binary_name}, batch {batch}: preparing")
+            rows += _cell(workload, wanted, arguments.threads, batch, arguments.repetitions, left_out)
     if not rows and not left_out:
         raise UsageError(openvino_runtime.MISSING)
     return Document(
         benchmark="network",
         machine=machine,
-        settings=settings(arguments, settle=SETTLE, weights=weights),
+        settings=settings(arguments, settle=SETTLE, weights=weights).model_copy(update={"threads_in_turns": True}),
         rows=tuple(sorted(rows, key=lambda row: (row.threads, row.batch))),
         left_out=tuple(left_out),
     )
 
 
 def _cell(
-    workload: Workload, ways: Sequence[Way], threads: int, batch: int, repetitions: int, left_out: list[LeftOut]
+    workload: Workload,
+    ways: Sequence[Way],
+    numbers: Sequence[int],
+    batch: int,
+    repetitions: int,
+    left_out: list[LeftOut],
 ) -> list[Row]:
-    """Rows of one pair for one number of threads and one batch size."""
+    """Rows of one pair for one batch size.
+
+    All numbers of threads take turns in the same rounds: times that are divided by each other must be of the same
+    minutes, or a disturbance of one of them becomes a speedup.
+    """
     images = photos(batch, workload.pair.height, workload.pair.width)
-    oracles: dict[Side, Output] = {}
+    oracles = {side: workload.oracle(side, images) for side in dict.fromkeys(way.side for way in ways)}
+    runs = {threads: _checked_runs(workload, ways, threads, images, oracles, left_out) for threads in numbers}
+    timed = [
+        replace(checked, run=replace(checked.run, name=_turn(threads, checked)))
+        for threads, found in runs.items()
+        for checked in found
+    ]
+    progress(f"{workload.pair.binary_name}, batch {batch}: timing {len(timed)} rows")
+    seconds = interleave(timed, repetitions, settle=SETTLE)
+    rows: list[Row] = []
+    for threads, found in runs.items():
+        own = {checked.run.name: seconds[_turn(threads, checked)] for checked in found}
+        if found:
+            baseline = workload.row_name(ORT_FP32)
+            rows += summarise(found, own, baseline=baseline, threads=threads, batch=batch)
+    return rows
+
+
+def _turn(threads: int, checked: CheckedRun) -> str:
+    return f"{checked.run.name}, threads {threads}"
+
+
+def _checked_runs(
+    workload: Workload,
+    ways: Sequence[Way],
+    threads: int,
+    images: Images,
+    oracles: Mapping[Side, Output],
+    left_out: list[LeftOut],
+) -> list[CheckedRun]:
+    """The ways whose outputs are right, with one number of threads; none without the baseline."""
     runs: list[CheckedRun] = []
     for way in ways:
-        if way.side not in oracles:
-            oracles[way.side] = workload.oracle(way.side, images)
         try:
             runs.append(checked_run(workload, way, threads, images, oracles[way.side]))
         except ParityError as error:
             left_out.append(LeftOut(name=workload.row_name(way), reason=str(error), failed=True))
             if way is ORT_FP32:  # ratios need the baseline
                 return []
-    progress(f"{workload.pair.binary_name}, threads {threads}, batch {batch}: timing {len(runs)} rows")
-    seconds = interleave(runs, repetitions, settle=SETTLE)
-    return summarise(runs, seconds, baseline=workload.row_name(ORT_FP32), threads=threads, batch=batch)
+    return runs
 
 
 def checked_run(workload: Workload, way: Way, threads: int, images: Images, oracle: Output) -> CheckedRun:

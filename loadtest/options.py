@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
@@ -134,7 +136,8 @@ def run_main(
         0; 1 if a row failed its parity check; 2 if nothing could be measured or the file could not be written.
     """
     try:
-        document = measure(arguments)
+        with ended_by_sigterm():
+            document = measure(arguments)
     except (UsageError, ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -158,12 +161,26 @@ def run_report(
     """
     machine = describe_machine()  # before the test puts load on it
     try:
-        document = measure(arguments)
+        with ended_by_sigterm():
+            document = measure(arguments)
     except errors as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     text = json.dumps({**document, "machine": machine.model_dump(mode="json")}, indent=1)
     return deliver(text, text, arguments.out) or int(not document.get("ok", True))
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Within it, SIGTERM ends the program with code 143 like an exception, so that it stops what it has started."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def deliver(text: str, shown: str, out: Path | None) -> int:

@@ -1,4 +1,4 @@
-"""The work of `loadtest.overhead_peers` behind mosec: one worker process, no batches.
+"""The work of `loadtest.overhead_peers` behind mosec: one worker process per usable CPU, no batches.
 
 This is a separate file because mosec starts its workers by importing it again.
 """
@@ -9,6 +9,7 @@ from typing import Any
 import mosec
 
 from loadtest.overhead_peers import handle, work
+from service.host import usable_cpus
 
 
 class Classify(mosec.Worker):
@@ -31,5 +32,5 @@ if __name__ == "__main__":
     port = sys.argv[2]
     sys.argv = ["mosec", "--address", "127.0.0.1", "--port", port, "--timeout", "60000", "--log-level", "error"]
     server = mosec.Server()
-    server.append_worker(Classify, num=1)
+    server.append_worker(Classify, num=usable_cpus())
     server.run()

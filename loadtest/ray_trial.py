@@ -22,6 +22,7 @@ from loadtest.machine import describe_machine
 from loadtest.options import progress
 from loadtest.pictures import photo_like
 from loadtest.ray_cluster import CONFIG, WORKER, Cluster, Load, cluster, load, missing
+from loadtest.records.schema import LOST_COMMITS
 from loadtest.stack import ROOT, StackError, wait_for
 from models.command_line import Parser
 
@@ -224,10 +225,11 @@ def page(document: Mapping[str, Any]) -> str:
             f"| {finding['part']} | {finding['clients']} | {finding['requests']} | {finding['lost']} | {statuses} | "
             f"{finding['slowest_s']:.2f} | {replicas[0]} | {replicas[1]} |"
         )
+    commit = f"{machine['commit']}{' (not in this history)' if machine['commit'] in LOST_COMMITS else ''}"
     lines += [
         "",
         f"{machine['cpu']}, {machine['usable_cpus']} CPUs, kernel {machine['isa']}, Ray {document['ray']}, commit",
-        f"{machine['commit']}, {machine['date']}. From nothing to every application ready: {document['up_s']:.0f} s.",
+        f"{commit}, {machine['date']}. From nothing to every application ready: {document['up_s']:.0f} s.",
         "",
     ]
     return "\n".join(lines)

@@ -15,12 +15,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from loadtest import costs, kernel, network
-from loadtest.options import UsageError, progress
+from loadtest.options import UsageError, ended_by_sigterm, progress
 from loadtest.records.merge import merged, merged_costs
 from loadtest.records.plots import kernel_plot, network_plot
 from loadtest.records.schema import Document
 from loadtest.records.schema_costs import Costs
-from loadtest.records.tables import readme
+from loadtest.records.tables import readme, shown
 from loadtest.records.views import Recorded, block_cells, network_cells
 from loadtest.stack import ROOT
 from models.command_line import Parser, count
@@ -40,7 +40,7 @@ def render(records: Sequence[Recorded], remarks: Mapping[str, str] | None = None
         remarks: comments on a record, by the stem of its file.
     """
     files = {README: readme(records, remarks or {})}
-    for record in records:
+    for record in shown(records)[0]:  # the page has no pictures of the others
         machine = record.network.machine
         title = f"{machine.cpu}, {machine.isa}, {machine.date[:10]}"
         networks = network_cells(record.network)
@@ -83,7 +83,11 @@ def write(folder: Path, record: Recorded | None = None) -> list[Path]:
     if record is not None:
         written.append(folder / f"{record.stem}.json")
         written[0].write_text(record.model_dump_json(indent=1, exclude_none=True) + "\n")
-    for name, text in render(recorded_files(folder), recorded_remarks(folder)).items():
+    records = recorded_files(folder)
+    for old in shown(records)[1]:
+        for name in ("network", "kernel"):
+            (folder / f"{old.stem}-{name}.svg").unlink(missing_ok=True)
+    for name, text in render(records, recorded_remarks(folder)).items():
         written.append(folder / name)
         written[-1].write_text(text)
     return written
@@ -113,15 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = options().parse_args(argv)
     record = None
     try:
-        if not arguments.render:
-            record = Recorded(
-                network=_document(network.measure_options, arguments.network, arguments, arguments.batch),
-                kernel=None
-                if "kernel" in arguments.without
-                else _document(kernel.measure_options, arguments.kernel, arguments, [1]),
-                costs=None if "costs" in arguments.without else _costs(arguments.costs),
-            )
-        written = write(arguments.folder, record)
+        with ended_by_sigterm():
+            if not arguments.render:
+                record = _measured(arguments)
+            written = write(arguments.folder, record)
     except (UsageError, ServiceError, ValidationError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -133,6 +132,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     for left in failed:
         progress(f"FAILED: {left.name}: {left.reason}")
     return int(bool(failed))
+
+
+def _measured(arguments: argparse.Namespace) -> Recorded:
+    """All parts of the record. Each that is measured now is written at once: the next may fail, after an hour."""
+    record = Recorded(network=_document(network.measure_options, arguments.network, arguments, arguments.batch))
+    for name in ("network", "kernel", "costs"):
+        if name in arguments.without:
+            continue
+        if name == "kernel":
+            part: Document | Costs = _document(kernel.measure_options, arguments.kernel, arguments, [1])
+        elif name == "costs":
+            part = _costs(arguments.costs)
+        else:
+            part = record.network
+        record = Recorded.model_validate({**dict(record), name: part})  # which checks that the machine is the same
+        if getattr(arguments, name) is None:
+            write(arguments.folder, record)
+    return record
 
 
 def _document(

@@ -4,7 +4,7 @@ A fixed number of callers submit images directly to the service's scheduler, eac
 one is answered. There is no HTTP and no decoding, so that only scheduling and inference are measured. For each network,
 one multi-threaded worker is compared with several single-threaded workers, each with different limits on how many
 waiting images are batched (`max_batch`). Configurations take turns in short rounds, so that a slowdown of the machine
-affects all of them; the median round counts.
+affects all of them; the median round counts. A first round, which warms up, does not.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Row(BaseModel):
         threads: threads per run.
         max_batch: maximum batch size.
         images_per_s: throughput, median over the rounds.
+        rounds_per_s: lowest and highest throughput of a round; None in older records.
         p50_ms: median latency from submission to result, over all rounds.
         p95_ms: 95th percentile of the latency.
         batch: mean batch size.
@@ -62,6 +63,7 @@ class Row(BaseModel):
     threads: int
     max_batch: int
     images_per_s: float
+    rounds_per_s: tuple[float, float] | None = None
     p50_ms: float
     p95_ms: float
     batch: float
@@ -89,6 +91,11 @@ class Tried:
     rates: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Drops the measurements so far."""
+        for measured in (self.rates, self.latencies_s, self.batches):
+            measured.clear()
 
 
 async def drive(tried: Tried, image: np.ndarray, *, callers: int, seconds: float) -> None:
@@ -124,9 +131,11 @@ def measure(arguments: argparse.Namespace) -> Document:
             candidates.append(Tried(scheduler, registries[threads].resolve(task, None, variant), threads))
         height, width = (getattr(candidates[0].handle.card.input, side) for side in ("height", "width"))
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        for _ in range(arguments.rounds):
+        for number in range(1 + arguments.rounds):
             for tried in candidates:
                 asyncio.run(drive(tried, image, callers=arguments.callers, seconds=arguments.seconds))
+                if number == 0:  # the warm-up
+                    tried.forget()
         for tried in candidates:
             tried.scheduler.close(1)
             rows.append(row(tried))
@@ -152,6 +161,7 @@ def row(tried: Tried) -> Row:
         threads=tried.threads,
         max_batch=tried.scheduler.max_batch,
         images_per_s=round(statistics.median(tried.rates), 2),
+        rounds_per_s=(round(min(tried.rates), 2), round(max(tried.rates), 2)),
         p50_ms=round(1000 * p50, 2),
         p95_ms=round(1000 * p95, 2),
         batch=round(statistics.fmean(tried.batches), 2),
@@ -193,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--callers", type=count, default=16, help="concurrent callers (default 16)")
     parser.add_argument("--seconds", type=positive, default=1.0, help="length of a round (default 1)")
-    parser.add_argument("--rounds", type=count, default=3, help="rounds per configuration (default 3)")
+    parser.add_argument("--rounds", type=count, default=7, help="rounds per configuration (default 7)")
     parser.add_argument("--out", type=file_to_write, metavar="FILE", help="also write the JSON document to a file")
     arguments = parser.parse_args(argv)
     try:

@@ -2,7 +2,9 @@
 
     python -m loadtest.measures.memory_child GRAPH LIBRARY|- RUNS [SWITCH]
 
-Prints one JSON document: resident memory before loading and after the runs, and its peak. SWITCH is a library that
+Prints one JSON document: resident memory before loading and after the runs, and its peak, in bytes. Free pages of the
+allocator are returned to the system before the first two are read, as for the service's own gauge: a loader frees its
+copy of the file, which no session keeps. The peak includes them. SWITCH is a library that
 turns instruction counting on and off; with it, one more run follows, which is counted.
 """
 
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.backends.session import open_session
+from service.backends.session import open_session, release_free_pages
 from service.host import peak_memory_bytes, resident_memory_bytes
 
 
@@ -25,6 +27,7 @@ def main() -> None:
     graph, library, runs, *switch = sys.argv[1:]
     op_library = None if library == "-" else Path(library)
     gc.collect()
+    release_free_pages()
     before = resident_memory_bytes()
     session = open_session(Path(graph), name="network", intra_op_threads=1, op_library=op_library)
     (image,) = session.get_inputs()
@@ -37,7 +40,9 @@ def main() -> None:
         counting.counting_on()
         session.run(None, feeds)
         counting.counting_off()
-    after, peak = resident_memory_bytes(), peak_memory_bytes()
+    peak = peak_memory_bytes()
+    release_free_pages()
+    after = resident_memory_bytes()
     print(json.dumps({"before": before, "after": after, "peak": peak}))
 
 

@@ -25,9 +25,12 @@ real-valued 1x1 convolutions with dynamic activation scales. (In the paper, the 
 swap the two tables, and the printed 15.8x does not follow from the times beside it.)"""
 _MEMORY = """This replaces the paper's Table 6 (LUT, FF and BRAM of an FPGA). Each row is the median of fresh processes
 with one thread, which import the runtime, load the network from its file and run it three times at batch 1. *Grew* is
-the growth of resident memory, *peak* that of its maximum. The weights of a 1-bit network are held twice, as in the file
+the growth of resident memory, after the allocator has returned its free pages to the system; *peak* is that of its
+maximum, with them. The weights of a 1-bit network are held twice, as in the file
 and as the kernel reads them, with 1 bit each, or 2 bits with AVX2 and AVX-512 BW
 ([ADR 0007](../adr/0007-two-copies-of-packed-weights.md)). The column *weights in memory* counts the file's copy."""
+_UNTRIMMED = """This record is of before freed pages are returned: *grew* includes what the loader had already freed,
+which is most of it for float32. So the ratios of the last column are too high, about twice for 18 layers."""
 _INSTRUCTIONS = """Instructions of one run, counted by valgrind. It supports at most AVX2 for both runtimes, so these
 are not the kernels timed above. It does not need hardware counters, which virtual machines often lack."""
 _SESSIONS = """Concurrent single-threaded sessions with one image each, like a server with that many workers."""
@@ -41,7 +44,10 @@ def cost_tables(costs: Costs) -> list[str]:
         for network in dict.fromkeys(row.network for row in costs.modules):
             lines += _module_table(network, [row for row in costs.modules if row.network == network])
     if costs.memory:
-        lines += ["### Memory", "", *_MEMORY.splitlines(), "", *_memory_table(costs.memory)]
+        lines += ["### Memory", "", *_MEMORY.splitlines(), ""]
+        if not all(row.trimmed for row in costs.memory):
+            lines += [*_UNTRIMMED.splitlines(), ""]
+        lines += _memory_table(costs.memory)
     if costs.instructions:
         lines += ["### Instructions", "", *_INSTRUCTIONS.splitlines(), ""]
         lines += ["| | instruction set | instructions per run | ratio |", "|---|---|---:|---:|"]

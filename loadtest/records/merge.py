@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadtest.options import UsageError
-from loadtest.records.schema import Document, Machine, Row, Settings
+from loadtest.records.schema import Document, Machine, Row, Settings, Start
 from loadtest.records.schema_costs import Costs
 
 ROOFLINE = "roofline: "  # start of the note on the bounds that the rows are compared with
@@ -76,15 +76,23 @@ def merged_costs(documents: Sequence[Costs]) -> Costs:
 
 
 def _machine(machines: Sequence[Machine]) -> Machine:
-    """The first machine, with the highest load of all; they may differ only in load and date."""
+    """The first machine, with the highest load of all and that of each; they may differ only in load and date."""
     first = machines[0]
     for other in machines[1:]:
-        alike = other.model_copy(update={"load_1m": first.load_1m, "date": first.date})
+        alike = other.model_copy(update={name: getattr(first, name) for name in ("load_1m", "date", "starts")})
         if alike != first:
             fields = [name for name, value in first if getattr(alike, name) != value]
             raise UsageError(f"The documents differ in {', '.join(fields)}: measure them all again.")
     loads = [machine.load_1m for machine in machines if machine.load_1m is not None]
-    return first.model_copy(update={"load_1m": max(loads) if loads else None})
+    starts = [start for each in machines for start in each.starts or (Start(date=each.date, load_1m=each.load_1m),)]
+    return first.model_copy(
+        update={"load_1m": max(loads) if loads else None, "starts": tuple(starts) if len(starts) > 1 else ()}
+    )
+
+
+def _in_turns(found: Sequence[Settings]) -> bool:
+    """Whether each document had all numbers of threads in its own turns: not with a document for each number."""
+    return all(settings.threads_in_turns and settings.threads == found[0].threads for settings in found)
 
 
 def _settings(found: Sequence[Settings]) -> Settings:
@@ -94,5 +102,6 @@ def _settings(found: Sequence[Settings]) -> Settings:
             "threads": tuple(sorted({count for settings in found for count in settings.threads})),
             "batch": tuple(sorted({count for settings in found for count in settings.batch})),
             "repetitions": min(settings.repetitions for settings in found),
+            "threads_in_turns": _in_turns(found),
         }
     )

@@ -27,6 +27,22 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+#: Commits in records whose history was rewritten afterwards, so that nobody can check them out.
+LOST_COMMITS = frozenset({"43a23448d616", "fc7348afec74"})
+
+
+class Start(Part):
+    """When a merged run began.
+
+    Attributes:
+        date: start time, ISO 8601 in UTC.
+        load_1m: the system's load average at that time.
+    """
+
+    date: str
+    load_1m: float | None
+
+
 class Machine(Part):
     """The hardware and software that a benchmark ran on.
 
@@ -37,7 +53,9 @@ class Machine(Part):
         isa: kernel chosen by the bit-packed operator.
         usable_kernels: all kernels that this CPU can run, fastest first.
         usable_cpus: CPUs that the process may use (affinity and cgroup quota).
-        load_1m: the system's load average at the start; if it is well above 0, something else was running.
+        load_1m: the system's load average at the start; if it is well above 0, something else was running. The highest
+            one in a document that was merged from several runs.
+        starts: the runs that it was merged from; empty for one run, and in older records.
         system: operating system and release.
         versions: versions of Python and of the packages whose code is timed.
         commit: commit of this project, with `+` if the working tree differed from it; `unknown` outside a checkout.
@@ -55,6 +73,21 @@ class Machine(Part):
     versions: dict[str, str]
     commit: str
     date: str
+    starts: tuple[Start, ...] = ()
+
+    @property
+    def commit_text(self) -> str:
+        """The commit in Markdown, and whether it cannot be found."""
+        return f"`{self.commit}`{' (not in this history)' if self.commit.rstrip('+') in LOST_COMMITS else ''}"
+
+    @property
+    def load_text(self) -> str:
+        """The load average at the start, and that of each merged run."""
+        load = "unknown" if self.load_1m is None else f"{self.load_1m:g}"
+        if not self.starts:
+            return load
+        each = ", ".join("unknown" if one.load_1m is None else f"{one.load_1m:g}" for one in self.starts)
+        return f"{load}, the highest of {len(self.starts)} runs ({each})"
 
     @property
     def stem(self) -> str:
@@ -78,6 +111,8 @@ class Settings(Part):
         spin_us: time that a thread spins for the next operator's work before it sleeps, microseconds.
         batch_parts: whether a batch of a 1-bit network is split if its feature maps exceed the caches, as in the
             service.
+        threads_in_turns: whether all numbers of threads were timed in the same rounds. In older records, a speedup by
+            threads divides times of different minutes.
         weights: weights of the networks: `random`, or those of the `zoo`.
     """
 
@@ -88,6 +123,7 @@ class Settings(Part):
     spinning: bool = False
     spin_us: Annotated[int, Field(ge=0)] = 0
     batch_parts: bool = False
+    threads_in_turns: bool = False
     weights: str
 
 

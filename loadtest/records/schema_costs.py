@@ -20,6 +20,8 @@ class Memory(Part):
         file_bytes: size of the graph's file on disk.
         weight_bytes: size of one copy of its weights at run time.
         grew_bytes: growth of resident memory by loading and three runs; median over the processes.
+        trimmed: whether the allocator's free pages were returned before resident memory was read. False in older
+            records, where `grew_bytes` includes what the loader had already freed.
         peak_bytes: growth of peak memory.
         n: number of processes.
         ratio_vs_ort_fp32: grew_bytes of the baseline / grew_bytes.
@@ -33,6 +35,7 @@ class Memory(Part):
     peak_bytes: Count
     n: Count
     ratio_vs_ort_fp32: Positive
+    trimmed: bool = False
 
 
 class Instructions(Part):

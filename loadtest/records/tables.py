@@ -43,6 +43,8 @@ as instructions per cycle x the highest clock observed by the probes.
 _EMULATED = """In this record, the networks of `/openvino-binary` also emulate the rounding of our 8-bit 1x1
 convolutions, which OpenVINO need not do. Measured with AVX2, that costs them about 2 % with 18 layers and 8 % with 50.
 Later records leave it out."""
+_THREADS = "Columns with several threads show the speedup over one thread."
+_BETWEEN_RUNS = "In this record they divide times of different minutes, so differences of about 0.1x mean nothing."
 
 
 def readme(records: Sequence[Recorded], remarks: Mapping[str, str]) -> str:
@@ -56,18 +58,30 @@ def readme(records: Sequence[Recorded], remarks: Mapping[str, str]) -> str:
     if not records:
         lines.append("Nothing is recorded yet.\n")
         return "\n".join(lines)
-    by_date = sorted(records, key=lambda record: record.network.machine.date, reverse=True)
-    newest: dict[str, Recorded] = {}
-    for record in by_date:
-        newest.setdefault(record.network.machine.cpu_id, record)
-    earlier = [record for record in by_date if record not in newest.values()]
-    for record in newest.values():
+    newest, earlier = shown(records)
+    for record in newest:
         lines += _record(record, remarks.get(record.stem))
     if earlier:
         lines += ["## Earlier records of the same CPUs", ""]
         lines += [f"- [{record.stem}.json]({record.stem}.json)" for record in earlier]
         lines.append("")
     return "\n".join(lines)
+
+
+def shown(records: Sequence[Recorded]) -> tuple[list[Recorded], list[Recorded]]:
+    """The newest record of each CPU, which the page shows, and the others; newest first."""
+    by_date = sorted(records, key=lambda record: record.network.machine.date, reverse=True)
+    newest: dict[str, Recorded] = {}
+    for record in by_date:
+        newest.setdefault(record.network.machine.cpu_id, record)
+    return list(newest.values()), [record for record in by_date if record not in newest.values()]
+
+
+def _run_of(part: Machine, network: Machine) -> list[str]:
+    """When a part was measured, where that differs from what the head of the record says."""
+    if (part.commit, part.load_1m, part.starts) == (network.commit, network.load_1m, network.starts):
+        return []
+    return [f"Commit {part.commit_text}, {part.date}, load average at the start {part.load_text}.", ""]
 
 
 def _record(record: Recorded, remarks: str | None) -> list[str]:
@@ -81,9 +95,10 @@ def _record(record: Recorded, remarks: str | None) -> list[str]:
         lines += _networks(cell)
     if any(way_of(row) == "openvino-binary" and row.parity.against != UNROUNDED for row in record.network.rows):
         lines += [*_EMULATED.splitlines(), ""]
-    lines += _scaling(record.network.rows)
+    lines += _scaling(record.network.rows, record.network.settings.threads_in_turns)
     if record.kernel is not None:
-        lines += ["### Blocks", "", f"![Blocks against the roofline]({record.stem}-kernel.svg)", ""]
+        lines += ["### Blocks", "", *_run_of(record.kernel.machine, machine)]
+        lines += [f"![Blocks against the roofline]({record.stem}-kernel.svg)", ""]
         lines += [f"{note[0].upper()}{note[1:]}." for note in record.kernel.notes]
         lines.append("")
         for block_cell in block_cells(record.kernel):
@@ -91,6 +106,8 @@ def _record(record: Recorded, remarks: str | None) -> list[str]:
     if remarks is not None:
         lines += ["### What bounds the rest", "", remarks]
     if record.costs is not None:
+        run = _run_of(record.costs.machine, machine)
+        lines += ["### Costs", "", *run] if run else []
         lines += cost_tables(record.costs)
     left_out = (*record.network.left_out, *(record.kernel.left_out if record.kernel else ()))
     if left_out:
@@ -99,14 +116,13 @@ def _record(record: Recorded, remarks: str | None) -> list[str]:
 
 
 def _machine(machine: Machine) -> list[str]:
-    load = "unknown" if machine.load_1m is None else f"{machine.load_1m:g}"
     facts = {
         "CPU": f"{machine.cpu} ({machine.cpu_id}), {machine.usable_cpus} CPUs usable",
         "Kernel": f"`{machine.isa}` of {', '.join(machine.usable_kernels)}",
         "Flags": ", ".join(machine.cpu_flags),
-        "System": f"{machine.system}; load average at the start {load}",
+        "System": f"{machine.system}; load average at the start {machine.load_text}",
         "Versions": ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
-        "Commit": f"`{machine.commit}`, {machine.date}",
+        "Commit": f"{machine.commit_text}, {machine.date}",
     }
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
 
@@ -142,11 +158,15 @@ def _network_row(way: str, row: Row) -> str:
     return f"| {name} | {row.median_ms:.2f} | {spread} | {row.min_ms:.2f} | {ratio} | {parity} | {row.engine} |"
 
 
-def _scaling(rows: Sequence[Row]) -> list[str]:
+def _scaling(rows: Sequence[Row], in_turns: bool) -> list[str]:
     """Speedup by threads and throughput gain by batching, for networks measured with several of them.
 
     There is one column per number of threads above 1 and batch size, and one per batch size above 1 on one thread, if
     any network has both measurements that the column compares.
+
+    Args:
+        rows: rows of a network document.
+        in_turns: whether all numbers of threads were timed in the same rounds.
     """
     found = {(row.name, row.threads, row.batch): row.median_ms for row in rows}
     names = list(dict.fromkeys(row.name for row in rows if way_of(row) in ("binary", "ort-fp32")))
@@ -164,7 +184,7 @@ def _scaling(rows: Sequence[Row]) -> list[str]:
     said: list[str] = []
     columns: dict[str, list[float | None]] = {}
     for sentence, kind in (
-        ("Columns with several threads show the speedup over one thread.", threaded),
+        (_THREADS if in_turns else f"{_THREADS} {_BETWEEN_RUNS}", threaded),
         ("Columns with larger batches on one thread show the throughput relative to batch 1.", batched),
     ):
         measured = {head: worth for head, worth in kind.items() if any(value is not None for value in worth)}

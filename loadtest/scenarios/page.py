@@ -28,12 +28,20 @@ Written by `python -m loadtest.load` from the JSON files of this folder. Change 
 
 The service runs on one core and Locust on another, so that they do not compete for CPU time. Requests carry a JPEG and
 are processed like those of any client. Open scenarios (steady, burst, mixed, ab) send requests at random times whether
-or not earlier requests have been answered, and count latency from the time at which a request was due. The service has
-loaded every model and variant of the zoo, which its memory includes.
+or not earlier requests have been answered, and count latency from the time at which a request was due. Rates and CPU
+times are of the responses that ended in a step. The service has loaded every model and variant of the zoo, which its
+memory includes.
 """
 
+_BY_DUE = """This record counts answers per second and CPU per request in open scenarios the old way: answers to
+requests that were due in a step, even if they came after its end. In an overloaded step (burst), the rate is therefore
+too high and the CPU per request too low."""
+
 _CAPACITY = """Requests per second with the core saturated, the CPU time per request including decoding and HTTP, and
-the latency of a single request on the idle service."""
+the latency of a single request on the idle service. *Ratio* is the rate over that of `full`."""
+
+_ONCE = """This record measured each kind once and not in turns, so that a disturbance of one of them is in the table:
+the ramp below may show other rates."""
 
 _CORES = """Computed by `python -m loadtest.capacity` for replicas with one core each, Poisson arrivals and a balancer
 that ignores queue lengths: M/G/1 with the measured service times (`loadtest/scenarios/queueing.py`). If the steady runs
@@ -58,6 +66,9 @@ def write(folder: Path, document: LoadDocument | None = None) -> list[Path]:
     records = recorded(folder)
     if not records:
         return written
+    for old in records[1:]:  # the page has no pictures of them
+        for name in plots.PLOTS:
+            (folder / f"{old.machine.stem}-{name}.svg").unlink(missing_ok=True)
     written.append(folder / README)
     written[-1].write_text(page(records))
     for name, draw in plots.PLOTS.items():
@@ -80,6 +91,7 @@ def page(records: Sequence[LoadDocument]) -> str:
     lines = [_HEAD, f"## {newest.machine.date[:10]}, {newest.machine.cpu}", "", *_machine(newest)]
     lines += [f"Recorded in [{name}.json]({name}.json).", ""]
     lines += [*_capacity(newest), *_cores(newest), *_validation(newest)]
+    lines += [_BY_DUE, ""] if newest.rates_by == "due" else []
     for scenario in NAMES:
         runs = [run for run in newest.runs if run.scenario == scenario]
         if runs and scenario != "saturate":
@@ -112,9 +124,9 @@ def _machine(document: LoadDocument) -> list[str]:
         "CPU": f"{machine.cpu} ({machine.cpu_id}), {machine.usable_cpus} CPUs usable; {pinned}",
         **({"Service": f"{document.url}, already running"} if document.url else {}),
         "Kernel": f"`{document.kernel or machine.isa}`",
-        "System": f"{machine.system}; load average at the start {machine.load_1m}",
+        "System": f"{machine.system}; load average at the start {machine.load_text}",
         "Versions": ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
-        "Commit": f"`{machine.commit}`, {machine.date}",
+        "Commit": f"{machine.commit_text}, {machine.date}",
         "Sent": document.image,
         "Options": " ".join(document.settings) or "none",
     }
@@ -127,18 +139,24 @@ def _capacity(document: LoadDocument) -> list[str]:
         "",
         _CAPACITY,
         "",
-        "| | model | requests/s per core | vs full | CPU ms per request | idle p50 ms | idle p99 ms | memory MB |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        *(() if all(kind.turns_per_s for kind in document.capacity) else (_ONCE, "")),
+        "| | model | requests/s per core | turns | ratio | CPU ms | idle p50 ms | idle p99 ms | memory MB |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     full = {kind.task: kind.requests_per_s for kind in document.capacity if kind.variant == "full"}
     for kind in document.capacity:
         ratio = f"{kind.requests_per_s / full[kind.task]:.2f}x" if kind.task in full else "-"
         name, ratio = (f"**{kind.name}**", f"**{ratio}**") if kind.variant == "binary" else (kind.name, ratio)
         lines.append(
-            f"| {name} | `{kind.model}` | {kind.requests_per_s:.1f} | {ratio} | {kind.cpu_ms:.2f} | "
-            f"{kind.idle_ms[50]:.2f} | {kind.idle_ms[99]:.2f} | {kind.resident_bytes / 1e6:.0f} |"
+            f"| {name} | `{kind.model}` | {kind.requests_per_s:.1f} | {_range(kind.turns_per_s)} | {ratio} | "
+            f"{kind.cpu_ms:.2f} | {kind.idle_ms[50]:.2f} | {kind.idle_ms[99]:.2f} | {kind.resident_bytes / 1e6:.0f} |"
         )
     return [*lines, ""]
+
+
+def _range(rates: Sequence[float]) -> str:
+    """Lowest and highest rate, and their number."""
+    return f"{min(rates):.1f} - {max(rates):.1f} ({len(rates)})" if rates else "1"
 
 
 def _cores(document: LoadDocument) -> list[str]:

@@ -33,12 +33,12 @@ class Group(_Part):
 
     Attributes:
         name: task and variant, or `all`.
-        requests: requests sent.
+        requests: requests due in the step (open), or whose responses ended in it (closed); so are the other counts.
         answered: requests answered with 200.
         refused: requests answered with 429, because a queue was full.
         failed: requests answered with anything else, or not at all.
         statuses: number of responses by status; 0 is a failed connection. None in older records.
-        requests_per_s: answered requests per second.
+        requests_per_s: responses with 200 that ended in the step, per second; see `LoadDocument.rates_by`.
         latency_ms: latency of the answered requests; None if there are none.
         inference_p50_ms: median time of the network's run, as reported by the service.
     """
@@ -61,7 +61,7 @@ class StepResult(_Part):
         seconds: its duration.
         level: users (closed) or requests per second (open).
         groups: all requests together first, then by kind.
-        cpu_ms_per_request: total CPU time of the service per answered request.
+        cpu_ms_per_request: total CPU time of the service per response with 200 that ended in the step.
         cpu_cores: CPU time of the service per second.
         resident_bytes: maximum resident memory of the service.
         resident_growth_bytes: growth to that maximum since the start of the step.
@@ -107,9 +107,10 @@ class Capacity(_Part):
         task: task of the requests.
         variant: variant of the requests.
         model: the model that answered.
-        requests_per_s: requests answered per second with the core saturated.
-        cpu_ms: CPU time per request.
-        idle_ms: quantiles 0, 1, ..., 100 % of the latency with one request at a time.
+        requests_per_s: requests answered per second with the core saturated, median of the turns.
+        turns_per_s: that rate in each turn; empty in older records, which measured once.
+        cpu_ms: CPU time per request, median of the turns.
+        idle_ms: quantiles 0, 1, ..., 100 % of the latency with one request at a time, each the median of the turns.
         resident_bytes: maximum memory of the process, which serves every model, at saturation.
     """
 
@@ -117,6 +118,7 @@ class Capacity(_Part):
     variant: str
     model: str
     requests_per_s: Annotated[float, Field(gt=0)]
+    turns_per_s: tuple[float, ...] = ()
     cpu_ms: float
     idle_ms: Annotated[tuple[Ms, ...], Field(min_length=101, max_length=101)]
     resident_bytes: int
@@ -140,6 +142,8 @@ class LoadDocument(_Part):
         image: the image that was sent.
         capacity: capacity by kind; empty unless the service had exactly one core and answered every request.
         runs: results of the runs, in order.
+        rates_by: the answers that the rates and CPU times of open steps count: those that ended in the step
+            (`ended`), or, in older records, those to requests that were due in it (`due`), whenever they ended.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -152,3 +156,4 @@ class LoadDocument(_Part):
     image: str
     capacity: tuple[Capacity, ...]
     runs: tuple[RunResult, ...]
+    rates_by: Literal["due", "ended"] = "due"

@@ -69,6 +69,21 @@ def capacity(plan: Plan, run: Run, model: str) -> Capacity:
     )
 
 
+def median_capacity(turns: Sequence[Capacity]) -> Capacity:
+    """One capacity from several measurements of one kind: medians, the range of the rates, the highest memory."""
+    rates = [turn.requests_per_s for turn in turns]
+    idle = np.median([turn.idle_ms for turn in turns], axis=0)
+    return turns[0].model_copy(
+        update={
+            "requests_per_s": _round(float(np.median(rates))),
+            "turns_per_s": tuple(rates),
+            "cpu_ms": _round(float(np.median([turn.cpu_ms for turn in turns]))),
+            "idle_ms": tuple(_round(value) for value in idle),
+            "resident_bytes": max(turn.resident_bytes for turn in turns),
+        }
+    )
+
+
 def _spans(plan: Plan) -> list[tuple[float, float]]:
     """Start and end of the counted part of each step, seconds from the start of the plan."""
     spans, begin = [], 0.0
@@ -85,19 +100,18 @@ def _steps(plan: Plan, run: Run) -> Iterator[StepResult]:
 
 
 def _step(plan: Plan, step: Step, run: Run, begin: float, end: float) -> StepResult:
-    # Closed loop: requests answered in the span, since some are always in flight at its end. Open loop: requests that
-    # were due in the span, however late they were answered.
-    if plan.loop == "closed":
-        samples = [sample for sample in run.samples if begin <= sample.due_s + sample.ms / 1000 < end]
-    else:
-        samples = [sample for sample in run.samples if begin <= sample.due_s < end]
+    # Rates and the CPU time of a request are of what was answered in the span: an overloaded service also answers in it
+    # what was due earlier, and later what is due in it. Closed loop: so is all else, since some requests are always in
+    # flight at its end. Open loop: latencies and refusals are of the requests that were due in the span.
+    ended = [sample for sample in run.samples if begin <= sample.due_s + sample.ms / 1000 < end]
+    samples = ended if plan.loop == "closed" else [each for each in run.samples if begin <= each.due_s < end]
     kinds = [kind for kind, _ in plan.mix]
-    groups = [_group("all", samples, end - begin)]
+    groups = [_group("all", samples, ended, end - begin)]
     if len(kinds) > 1:
-        groups += [_group(kind.name, _of(kind, samples), end - begin) for kind in kinds]
+        groups += [_group(kind.name, _of(kind, samples), _of(kind, ended), end - begin) for kind in kinds]
     usage = _used(run, begin, end)
     cpu_s = _cpu(usage)
-    answered = groups[0].answered
+    answered = _answered(ended)
     late = [sample.late_ms for sample in samples]
     return StepResult(
         seconds=_round(end - begin),
@@ -132,7 +146,11 @@ def _of(kind: Kind, samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.name == kind.name]
 
 
-def _group(name: str, samples: Sequence[Sample], seconds: float) -> Group:
+def _answered(samples: Sequence[Sample]) -> int:
+    return sum(sample.status == 200 for sample in samples)
+
+
+def _group(name: str, samples: Sequence[Sample], ended: Sequence[Sample], seconds: float) -> Group:
     good = [sample for sample in samples if sample.status == 200]
     refused = sum(sample.status == 429 for sample in samples)
     inference = [sample.inference_ms for sample in good if sample.inference_ms is not None]
@@ -143,7 +161,7 @@ def _group(name: str, samples: Sequence[Sample], seconds: float) -> Group:
         refused=refused,
         failed=len(samples) - len(good) - refused,
         statuses={str(status): count for status, count in sorted(Counter(each.status for each in samples).items())},
-        requests_per_s=_round(len(good) / seconds),
+        requests_per_s=_round(_answered(ended) / seconds),
         latency_ms=_latency([sample.ms for sample in good]),
         inference_p50_ms=_round(float(np.median(inference))) if inference else None,
     )
@@ -163,7 +181,7 @@ def _seconds(plan: Plan, samples: Sequence[Sample]) -> Iterator[Second]:
         yield Second(
             at_s=second,
             sent=len(own),
-            answered=sum(sample.status == 200 for sample in own),
+            answered=_answered(own),
             refused=sum(sample.status == 429 for sample in own),
             p50_ms=latency.p50 if latency else None,
             p99_ms=latency.p99 if latency else None,

@@ -205,12 +205,12 @@ class ResidentGrowth:
     bytes: int | None = None
 
     def __enter__(self) -> "ResidentGrowth":
-        _release_free_pages()
+        release_free_pages()
         self._before = resident_memory_bytes()
         return self
 
     def __exit__(self, *_: object) -> None:
-        _release_free_pages()
+        release_free_pages()
         after = resident_memory_bytes()
         if self._before is not None and after is not None:
             self.bytes = max(0, after - self._before)
@@ -281,6 +281,7 @@ def _message(error: Exception, *files: Path) -> str:
     return " ".join(text.split()).rstrip(".")
 
 
-def _release_free_pages() -> None:
+def release_free_pages() -> None:
+    """Returns the allocator's free pages to the system, so that resident memory is what is in use (glibc only)."""
     with contextlib.suppress(AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)

@@ -35,16 +35,21 @@ def test_a_saturated_service_answers_rightly(zoo, tmp_path):
     ]
     assert soak.main([*arguments, "--out", str(out)]) == 0
     report = json.loads(out.read_text())
-    assert report["wrong"] == []
+    assert (report["wrong"], report["never_answered"]) == ([], [])
+    assert min(report["different_answers"].values()) > 1  # mixed-up pictures would be seen
     assert report["answered"] > 20
     assert report["counts"].get("/classify 429", 0) > 0  # it was full
     assert report["rss_mb"]["end"] < 1000
 
 
-def test_memory_that_grows_faster_than_allowed_does_not_pass(zoo):
+def test_memory_that_grows_faster_than_allowed_does_not_pass(zoo, tmp_path):
     """Here a slope of less than nothing is asked for."""
-    arguments = ["--minutes", "0.05", "--clients", "2", "--model-dir", str(zoo), "--max-slope=-1e12"]
-    assert soak.main(arguments) == 1
+    out = tmp_path / "soak.json"
+    arguments = ["--minutes", "0.1", "--clients", "2", "--model-dir", str(zoo), "--max-slope=-1e12"]
+    assert soak.main([*arguments, "--out", str(out)]) == 1
+    report = json.loads(out.read_text())
+    assert (report["wrong"], report["never_answered"]) == ([], [])
+    assert report["slope_kb_per_min_second_half"] is not None
 
 
 FAULTY = """

@@ -19,6 +19,7 @@ from loadtest.options import UsageError
 from loadtest.peers.networks import Pair, photos
 from loadtest.peers.onnx_runtime import Workload
 from loadtest.peers.unfused import BEHIND, CONVOLUTION, unfused_packed
+from loadtest.records.costs import cost_tables
 from loadtest.records.schema_costs import Costs
 from service.backends.session import SPIN_US, open_session
 from service.host import usable_cpus
@@ -51,20 +52,41 @@ def test_memory_of_each_way(document: Costs) -> None:
     assert full.ratio_vs_ort_fp32 == 1
     assert binary.file_bytes < int8.file_bytes < full.file_bytes
     assert binary.weight_bytes < int8.weight_bytes < full.weight_bytes
-    assert all(row.peak_bytes >= row.grew_bytes for row in document.memory)
+    assert all(row.peak_bytes >= row.grew_bytes and row.trimmed for row in document.memory)
+
+
+def test_the_page_says_which_memory_is_of_before_freed_pages_were_returned(document: Costs) -> None:
+    assert not any("freed pages" in line for line in cost_tables(document))
+    older = json.loads(document.model_dump_json())
+    for row in older["memory"]:
+        del row["trimmed"]
+    assert any("freed pages" in line for line in cost_tables(Costs.model_validate(older)))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # building two networks with PyTorch, and three fresh processes
 def test_memory_at_full_width_is_what_the_records_say() -> None:
-    """18 layers, 1000 classes. The goal of the growth is a sixth; an eighth is recorded, with AVX2 a seventh."""
+    """18 layers, 1000 classes. With free pages returned, the growth is about a quarter; that of the peak an eighth."""
     pytest.importorskip("torch", reason="networks with random weights are built with PyTorch")
     from loadtest.peers.networks_random import random_graphs
 
     whole = Pair("resnet18", "bireal18", 224, 224, lambda: random_graphs(224, 224, depth=18))
     full, binary, _ = measure_memory(Workload(whole), processes=1)
     assert binary.file_bytes <= 3_000_000 < full.file_bytes
-    assert binary.ratio_vs_ort_fp32 >= 5  # below the goal: from machine to machine both grow by a few MB more or less
+    assert binary.ratio_vs_ort_fp32 >= 2.5  # from machine to machine both grow by a few MB more or less
+    assert full.peak_bytes >= 5 * binary.peak_bytes
+    # float32 weights are held once: what the loader freed is not counted (it was twice as much again)
+    assert full.weight_bytes <= full.grew_bytes < 2 * full.weight_bytes
+
+
+def test_instructions_are_counted_where_modules_fail(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> list[object]:
+        raise UsageError("no profile")
+
+    monkeypatch.setattr(costs, "measure_modules", fails)
+    monkeypatch.setattr(costs, "count_instructions", lambda _: [])
+    found = costs.measure(costs.options().parse_args(["--parts", "modules", "instructions"]), [pair])
+    assert [(left.name, left.reason) for left in found.left_out] == [("bireal18: modules", "no profile")]
 
 
 def test_throughput_of_every_number_of_sessions(document: Costs) -> None:

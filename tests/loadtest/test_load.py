@@ -62,7 +62,7 @@ def test_each_task_and_variant_of_a_service_that_runs(tmp_path: Path):
     needs_op()
     needs_locust()
     with running(write_zoo(tmp_path / "zoo"), tmp_path / "log", "--kernel", "scalar") as live:
-        arguments = ("--url", f"{live.url}/", "--scenarios", "saturate", "--users", 2, "--seconds", 2)
+        arguments = ("--url", f"{live.url}/", "--scenarios", "saturate", "--users", 2, "--seconds", 2, "--turns", 1)
         ended = load_test(*arguments, "--warm-up", 0, "--variants", "binary,full", "--json")
         assert ended.returncode == 0, ended.stderr
         assert live.stop() == 0
@@ -92,7 +92,7 @@ def test_a_full_queue_refuses_and_nothing_failed(tmp_path: Path):
     options = ("--fallback", "reference", "--queue-size", 1, "--workers", 1, "--max-images-per-request", MANY)
     with running(zoo, tmp_path / "log", *options) as live, kept_full(live.url):
         asked = ("--url", live.url, "--tasks", "depth", "--variants", "binary", "--users", 8)
-        asked += ("--seconds", 2, "--warm-up", 0)
+        asked += ("--seconds", 2, "--warm-up", 0, "--turns", 1)
         ended = load_test(*asked, "--scenarios", "saturate", "--json")
         assert ended.returncode == 0, ended.stderr
         # Rates are shares of capacity, which a service that refuses does not show.
@@ -117,6 +117,8 @@ def test_a_full_queue_refuses_and_nothing_failed(tmp_path: Path):
         (["--url", "localhost:8000"], "does not start with http://"),
         (["--url", "http://localhost:1", "--", "--queue-size", "5"], "leave out either them or --url"),
         (["--url", "http://localhost:1", "--record"], "leave out --url and --no-pin"),
+        (["--scenarios", "mixed", "--tasks", "classify"], "mixed needs other --tasks or --variants"),
+        (["--scenarios", "ab", "--variants", "full"], "ab needs other --tasks or --variants"),
         (["--no-pin", "--record"], "leave out --url and --no-pin"),
     ],
 )

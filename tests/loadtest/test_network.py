@@ -116,6 +116,29 @@ def test_a_wrong_output_is_never_timed(pair: Pair, monkeypatch: pytest.MonkeyPat
     assert not calls
 
 
+def test_all_numbers_of_threads_take_turns_in_the_same_rounds(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[list[str]] = []
+
+    def timed(runs: list[CheckedRun], repetitions: int, **options: int) -> dict[str, np.ndarray]:
+        rounds.append([checked.run.name for checked in runs])
+        found = interleave(runs, repetitions, **options)
+        return {name: 0 * samples + (0.002 if "threads 1" in name else 0.001) for name, samples in found.items()}
+
+    monkeypatch.setattr(network, "interleave", timed)
+    options = ["--threads", "1", "2", "--repetitions", "1", "--only", "bireal18/binary"]
+    found = network.measure(network.options().parse_args(options), [pair])
+    assert rounds == [
+        [f"{name}, threads {threads}" for threads in (1, 2) for name in ("resnet18/ort-fp32", "bireal18/binary")]
+    ]
+    assert [(row.name, row.threads, row.median_ms) for row in found.rows] == [
+        ("resnet18/ort-fp32", 1, 2.0),
+        ("bireal18/binary", 1, 2.0),
+        ("resnet18/ort-fp32", 2, 1.0),
+        ("bireal18/binary", 2, 1.0),
+    ]
+    assert found.settings.threads_in_turns
+
+
 def test_without_openvino_its_rows_are_left_out_and_it_says_so(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_runtime, "load_openvino", lambda: None)
     arguments = network.options().parse_args(["--repetitions", "1", "--only", "bireal18/*binary"])

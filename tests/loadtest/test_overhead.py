@@ -3,12 +3,14 @@
 import multiprocessing
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
 
-from loadtest.keepalive import LoadError, post
+from loadtest import overhead
+from loadtest.keepalive import Driven, LoadError, post
 from loadtest.overhead import _row, _Up, cpu_s
 
 BODY = bytes(range(256)) * 2000
@@ -91,16 +93,65 @@ def test_the_clock_of_a_process_has_its_cpu_and_not_its_waiting():
         child.join()
 
 
-def test_a_slow_while_of_the_machine_does_not_shift_the_median():
+def test_a_slow_while_of_the_machine_does_not_shift_the_median_of_a_process():
     server = _Up("fastapi", "", 0, {4: [(1.5, 100.0)] * 30 + [(9.0, 10.0)] * 9})
-    row = _row(server, 4, 0.002)
+    assert server.medians(4) == (1.5, 100.0)
+
+
+def test_a_row_has_the_mean_over_the_processes_and_its_interval():
+    ours, peer = [(1.5, 90.0), (1.7, 110.0), (1.6, 100.0)], [(1.4, 1.0), (1.6, 1.0), (1.5, 1.0)]
+    row = _row("bireal-serve", 4, 0.002, ours, peer)
     assert row == {
-        "server": "fastapi",
+        "server": "bireal-serve",
         "concurrency": 4,
         "requests_per_s": 100.0,
-        "cpu_ms": 3.0,
-        "beyond_work_ms": 1.0,
-        "plus_minus_ms": 0.0,
+        "cpu_ms": 3.2,
+        "beyond_work_ms": 1.2,
+        "plus_minus_ms": pytest.approx(4.303 * 0.2 / 3**0.5, abs=0.001),
+        "beyond_fastapi_ms": 0.2,  # the same in each pair of processes
+        "beyond_fastapi_plus_minus_ms": 0,
+        "by_process_ms": [1.0, 1.4, 1.2],
     }
-    spread = _row(_Up("mosec", "", 0, {1: [(1 + i / 100, 1.0) for i in range(101)]}), 1, 0.001)
-    assert spread["plus_minus_ms"] == pytest.approx(1.57 * 0.51 / 101**0.5, rel=0.01)
+    assert _row("bireal-serve", 4, 0.002, ours[:1], peer[:1])["plus_minus_ms"] is None
+    assert _row("bireal-serve", 4, 0.002, ours * 20, peer * 20)["plus_minus_ms"] < 0.1
+
+
+def test_every_server_is_started_anew_for_each_process(monkeypatch: pytest.MonkeyPatch):
+    """Servers that are made up: each process of the service costs something else."""
+    started: list[str] = []
+
+    @contextmanager
+    def serving(name: str, *_: object) -> Iterator[tuple[str, int]]:
+        started.append(name)
+        url = f"{name}/{started.count(name)}"
+        pids[url] = len(started)
+        yield url, pids[url]
+
+    spent = {"bireal-serve": 0.003, "fastapi": 0.002, "mosec": 0.001}
+    pids: dict[str, int] = {}
+    clock = dict.fromkeys(range(100), 0.0)
+
+    def posted(url: str, _body: bytes, *, requests: int, at_once: int) -> Driven:
+        name, _, number = url.partition("/")
+        clock[pids[url]] += requests * (spent[name] + 0.001 * int(number) * (name == "bireal-serve"))
+        return Driven(requests, 1.0, 0.0, (0.1,) * requests)
+
+    monkeypatch.setattr(overhead, "_serving", serving)
+    monkeypatch.setattr(overhead, "post", posted)
+    monkeypatch.setattr(overhead, "cpu_s", clock.__getitem__)
+    monkeypatch.setattr(overhead, "_work_s", lambda _: 0.001)
+    monkeypatch.setattr(overhead.time, "sleep", lambda _: None)
+    arguments = overhead._parser().parse_args(["--processes", "2", "--rounds", "2", "--concurrency", "1"])
+    report = overhead.compare(arguments, b"")
+    assert started == ["bireal-serve", "fastapi", "mosec"] * 2
+    service, fastapi, mosec = report["rows"]
+    assert service["by_process_ms"] == pytest.approx([3, 4])
+    assert service["plus_minus_ms"] == pytest.approx(12.706 * 0.5, abs=0.01)
+    assert (service["beyond_fastapi_ms"], fastapi["beyond_work_ms"], mosec["beyond_work_ms"]) == (2.5, 1, 0)
+    assert (report["processes"], report["slices"]) == (2, 4)
+
+
+def test_the_work_in_threads_is_counted_over_the_time_it_took(monkeypatch: pytest.MonkeyPatch):
+    """One repetition takes longer than the time that is asked for: it counts as what it is, 5 a second."""
+    monkeypatch.setattr(overhead, "work", lambda _: time.sleep(0.2))
+    assert overhead._work_in_threads(b"", 2, 0.05) == pytest.approx(10, rel=0.2)

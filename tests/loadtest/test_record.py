@@ -157,6 +157,38 @@ def test_only_what_was_measured_has_a_column(cells: list[tuple[int, int, float]]
     assert ("threads" in said, "throughput" in said) == ("threads" in heads, "batch 8" in heads)
 
 
+def test_the_speedup_by_a_second_thread_that_the_readme_states_is_that_of_the_record() -> None:
+    recorded = Recorded.read(record.FOLDER / "2026-11-24-amd-epyc-26-2-1.json")
+    times = {(row.name, row.threads): row.median_ms for row in recorded.network.rows if row.batch == 1}
+    names = {name for name, _ in times if name.endswith("/binary")}
+    found = [times[name, 1] / times[name, 2] for name in names]
+    said = f"on the Zen 5 by {min(found):.2f}x to {max(found):.2f}x"
+    assert said in " ".join((record.ROOT / "README.md").read_text().split())
+
+
+def test_speedups_by_threads_between_runs_are_marked() -> None:
+    recorded = _recorded()
+    binary = recorded.network.rows[1].model_dump()
+    rows = [{**binary, "threads": threads, "median_ms": 2.5 / threads} for threads in (1, 2)]
+    for in_turns in (True, False):
+        settings = {**recorded.network.settings.model_dump(), "threads_in_turns": in_turns}
+        document = Document.model_validate({**recorded.network.model_dump(), "rows": rows, "settings": settings})
+        page = record.render([recorded.model_copy(update={"network": document})])["README.md"]
+        assert ("times of different minutes" in page) == (not in_turns)
+
+
+def test_documents_of_one_number_of_threads_each_were_not_in_turns() -> None:
+    def part(name: str, *threads: int) -> Document:
+        settings = {**SETTINGS, "threads": list(threads), "threads_in_turns": True}
+        row = _row(name, name, 25.0, 1.0)
+        return Document.model_validate(
+            {"benchmark": "network", "machine": MACHINE, "settings": settings, "rows": [row]}
+        )
+
+    assert merged([part("resnet18/ort-fp32", 1, 2), part("resnet34/ort-fp32", 1, 2)]).settings.threads_in_turns
+    assert not merged([part("resnet18/ort-fp32", 1), part("resnet34/ort-fp32", 2)]).settings.threads_in_turns
+
+
 def test_the_page_says_how_many_runs_a_median_is_of() -> None:
     recorded = _recorded()
     base, binary = (row.model_dump() for row in recorded.network.rows)
@@ -202,6 +234,36 @@ def test_the_newest_record_of_each_cpu_is_shown_and_the_others_are_linked() -> N
     assert page.count("## Test CPU") == 2
     assert "- [2026-01-02-test-cpu-3-ghz-1-2-3.json](2026-01-02-test-cpu-3-ghz-1-2-3.json)" in page
     assert "- [2026-01-03" not in page
+
+
+def test_a_part_of_another_commit_or_load_says_so_and_a_lost_commit_is_marked() -> None:
+    recorded = _recorded()
+    assert recorded.kernel is not None and "Commit `" not in record.render([recorded])["README.md"]
+    machine = recorded.kernel.machine.model_copy(update={"commit": "43a23448d616", "load_1m": 7.5})
+    other = recorded.model_copy(update={"kernel": recorded.kernel.model_copy(update={"machine": machine})})
+    page = record.render([other])["README.md"]
+    said = "Commit `43a23448d616` (not in this history), 2026-01-02T03:04:05+00:00, load average at the start 7.5."
+    assert f"### Blocks\n\n{said}\n" in page
+
+
+def test_pictures_of_records_that_the_page_no_longer_shows_are_removed(tmp_path: Path) -> None:
+    record.write(tmp_path, _recorded())
+    old = {path.name for path in tmp_path.glob("*.svg")}
+    assert len(old) == 2
+    record.write(tmp_path, _recorded("2026-03-04T00:00:00+00:00"))
+    assert len(list(tmp_path.glob("*.json"))) == 2 and not old & {path.name for path in tmp_path.glob("*.svg")}
+
+
+def test_what_was_measured_is_kept_where_a_later_part_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: object) -> Document:
+        raise UsageError("no")
+
+    recorded = _recorded()
+    monkeypatch.setattr(record.network, "measure_options", lambda _: recorded.network)
+    monkeypatch.setattr(record.kernel, "measure_options", fails)
+    assert record.main(["--folder", str(tmp_path)]) == 2
+    (kept,) = tmp_path.glob("*.json")
+    assert Recorded.read(kept) == Recorded(network=recorded.network)
 
 
 def test_plots_are_svg_with_a_bar_a_row_and_the_roofline() -> None:
@@ -263,6 +325,9 @@ def test_documents_of_one_machine_become_one() -> None:
     joint = merged([one, other])
     assert [row.name for row in joint.rows] == ["resnet18/ort-fp32", "resnet34/ort-fp32"]
     assert (joint.machine.date, joint.machine.load_1m) == (one.machine.date, 0.5)
+    assert joint.machine.load_text == "0.5, the highest of 2 runs (0.5, 0.01)"
+    assert len(merged([joint, _part([_row("a/ort-fp32", "a/ort-fp32", 1.0, 1.0)])]).machine.starts) == 3
+    assert merged([one]).machine == one.machine
     costs = _recorded().costs
     assert costs is not None
     assert len(merged_costs([costs, costs]).memory) == 2 * len(costs.memory)

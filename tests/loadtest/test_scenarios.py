@@ -13,7 +13,7 @@ from loadtest.scenarios import page
 from loadtest.scenarios.drive import Run, Sample, Usage
 from loadtest.scenarios.plan import NAMES, Kind, Plan, Step, plans, saturate
 from loadtest.scenarios.schema import LoadDocument
-from loadtest.scenarios.summary import capacity, summarise
+from loadtest.scenarios.summary import capacity, median_capacity, summarise
 from service import xnor_op
 from service.errors import OpUnavailableError
 from tests.live.service_process import ROOT, environment
@@ -49,23 +49,25 @@ def recorded(*samples, usage=()):
     return Run(tuple(Sample(*sample) for sample in samples), tuple(usage), began_s=100.0)
 
 
-def test_a_step_counts_what_was_due_in_it():
+def test_a_step_has_the_latencies_of_what_was_due_in_it_and_the_rate_of_what_ended_in_it():
     plan = Plan("ab", "open", (Step(2, 50), Step(2, 50)), ((BINARY, 0.5), (FULL, 0.5)))
     run = recorded(
         ("classify binary", 10.0, 2.0, 200, 0.5, 0.1),
         ("classify binary", 20.0, 4.0, 200, 1.5, 0.3),
-        ("classify full", 40.0, 30.0, 200, 1.9, 0.1),  # its answer came in the next step
+        ("classify full", 140.0, 30.0, 200, 1.9, 0.1),  # its answer came in the next step
         ("classify full", 1.0, None, 429, 2.1, 0.1),
         ("classify full", 1.0, None, 500, 3.1, 0.1),
         usage=[Usage(100 + at / 2, at / 4, 1000 + at) for at in range(9)],
     )
     first, second = summarise(plan, run).steps
     every, binary, full = first.groups
-    assert (every.name, every.requests, every.answered, every.requests_per_s) == ("all", 3, 3, 1.5)
+    assert (every.name, every.requests, every.answered, every.requests_per_s) == ("all", 3, 3, 1.0)
     assert (binary.answered, binary.latency_ms.mean, binary.inference_p50_ms) == (2, 15, 3)
-    assert (full.answered, full.latency_ms.max) == (1, 40)
+    assert (full.answered, full.latency_ms.max, full.requests_per_s) == (1, 140, 0)
+    assert [group.requests_per_s for group in second.groups] == [0.5, 0, 0.5]
     assert first.cpu_cores == 0.5
-    assert first.cpu_ms_per_request == pytest.approx(1000 / 3, abs=0.001)
+    assert first.cpu_ms_per_request == pytest.approx(1000 / 2, abs=0.001)
+    assert second.cpu_ms_per_request == pytest.approx(1000, abs=0.001)
     assert (first.resident_bytes, first.resident_growth_bytes) == (1004, 4)
     assert (second.groups[0].refused, second.groups[0].failed, second.groups[0].latency_ms) == (1, 1, None)
     assert [second.sent for second in summarise(plan, run).seconds] == [1, 2, 1, 1]
@@ -85,6 +87,16 @@ def test_capacity_is_what_a_saturated_core_answers():
     assert found.requests_per_s == pytest.approx(200, rel=0.02)
     assert found.cpu_ms == pytest.approx(2.5, rel=0.02)
     assert set(found.idle_ms) == {10.0}
+
+
+def test_the_capacity_of_several_turns_is_their_median_and_has_their_range():
+    one = capacity(*saturated(), model="m")
+    turns = [one.model_copy(update={"requests_per_s": rate, "resident_bytes": int(rate)}) for rate in (250, 180, 200)]
+    found = median_capacity(turns)
+    assert (found.requests_per_s, found.turns_per_s, found.resident_bytes) == (200, (250, 180, 200), 250)
+    document = the_record().model_copy(update={"capacity": (found,), "runs": ()})
+    assert "| 200.0 | 180.0 - 250.0 (3) |" in page.page([document])
+    assert "measured each kind once" in page.page([document.model_copy(update={"capacity": (one,)})])
 
 
 def test_what_was_used_is_seen_next_to_a_step_where_not_within_it():
@@ -122,6 +134,12 @@ def test_the_recorded_page_is_drawn_from_the_files():
     assert (FOLDER / page.README).read_text() == page.page(page.recorded(FOLDER))
     for name in page.plots.PLOTS:
         assert (FOLDER / f"{the_record().machine.stem}-{name}.svg").read_text().startswith("<?xml")
+
+
+def test_the_page_says_which_records_count_rates_by_due_times():
+    older = the_record().model_copy(update={"rates_by": "due"})
+    assert "the old way" in page.page([older])
+    assert "the old way" not in page.page([older.model_copy(update={"rates_by": "ended"})])
 
 
 def test_the_record_holds_every_scenario_by_both_variants_and_nothing_failed():
@@ -184,7 +202,18 @@ def test_scenarios_against_the_real_service(tmp_path: Path):
     if importlib.util.find_spec("locust") is None:
         pytest.skip("locust is not installed (extra: bench)")
     zoo, out = write_zoo(tmp_path / "zoo"), tmp_path / "out"
-    arguments = ("--seconds", 0.8, "--tasks", "classify", "--variants", "binary,full", "--scenarios", "ramp,burst,ab")
+    arguments = (
+        "--seconds",
+        0.8,
+        "--tasks",
+        "classify",
+        "--variants",
+        "binary,full",
+        "--scenarios",
+        "ramp,burst,ab",
+        "--turns",
+        2,
+    )
     arguments += ("--json", "--record", "--folder", out)
     ended = program("loadtest.load", *arguments, BIREAL_MODEL_DIR=str(zoo))
     assert ended.returncode == 0, ended.stderr
@@ -193,5 +222,8 @@ def test_scenarios_against_the_real_service(tmp_path: Path):
     for run in document.runs:
         assert sum(step.groups[0].answered for step in run.steps) > 0, run.title
     assert {kind.model for kind in document.capacity} == {"tiny-bireal", "tiny-colours"}
+    assert [len(kind.turns_per_s) for kind in document.capacity] == [2, 2]
+    titles = [run.title for run in document.runs if run.scenario == "saturate"]
+    assert titles == ["classify binary", "classify full"] * 2  # in turns
     (written,) = out.glob("*.md")
     assert "Capacity of one core" in written.read_text()

@@ -22,6 +22,8 @@ def test_it_measures_every_configuration(tmp_path, capsys):
     document = Document.model_validate(json.loads(out.read_text()))
     assert len(document.rows) == 4 * 3 * 2
     assert all(row.images_per_s > 0 and 0 < row.p50_ms <= row.p95_ms for row in document.rows)
+    for row in document.rows:
+        assert row.rounds_per_s == (row.images_per_s, row.images_per_s), "of one round, and the warm-up is no round"
     assert {row.batch for row in document.rows if row.max_batch == 1} == {1.0}
     assert max(row.batch for row in document.rows if row.max_batch == 4) > 1.5, "what waits shares a run"
     table = capsys.readouterr().out

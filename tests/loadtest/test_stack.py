@@ -1,5 +1,6 @@
 """The processes that programs drive: why they do not start is said, and what they do when they end early is seen."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -61,6 +62,38 @@ def test_a_process_that_does_not_end_is_killed_and_its_code_says_so(monkeypatch:
         assert process.stdout is not None
         process.stdout.readline()
         assert stack.stop(process) == -9
+
+
+PROGRAM = """
+import argparse, contextlib, subprocess, sys, time
+from loadtest import load, options, stack
+def measure(_):
+    with contextlib.ExitStack() as started:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        started.callback(stack.stop, child)
+        print(child.pid, flush=True)
+        time.sleep(600)
+options.describe_machine = lambda: None
+load.measure = measure
+run = {
+    "report": lambda: options.run_report(measure, argparse.Namespace(out=None)),
+    "main": lambda: options.run_main(measure, argparse.Namespace(out=None), list),
+    "load": lambda: load.main([]),
+}
+sys.exit(run[sys.argv[1]]())
+"""
+
+
+@pytest.mark.parametrize("how", ["report", "main", "load"])
+def test_a_program_that_is_terminated_leaves_no_process_behind(how: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, how], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        child = int(program.stdout.readline())
+        os.kill(child, 0)
+        program.terminate()
+        assert program.wait(60) == 143
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
 
 
 def test_a_soak_ends_with_the_service_and_counts_no_memory_of_the_dead() -> None:
