@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # A name stands for the module or for everything in the package.
 LAYERS: list[set[str]] = [
     {"settings", "keys", "errors", "card", "onnx_file", "host", "xnor_op", "yaml_text", "randomness", "build"},
-    {"exif", "image_cost", "image_header", "imaging", "metrics", "schemas"},
+    {"exif", "image_cost", "image_header", "imaging", "metrics", "schemas", "statistics"},
     {"tasks", "backends", "scheduler", "background"},
-    {"evaluation", "registry"},
-    {"experiments", "parity", "calibration"},
+    {"evaluation", "registry", "calibration"},
+    {"experiments", "parity"},
     {"report", "client"},  # the client shares the wire types of experiments
     {"api", "ui"},
     {"tracing"},

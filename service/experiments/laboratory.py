@@ -9,10 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from service import statistics as st
 from service.background import Background
 from service.card import TaskName
 from service.errors import ServiceError
-from service.experiments import statistics as st
 from service.experiments.declaration import Declaration
 from service.experiments.experiments import Experiments, Route
 from service.experiments.observation import Live
