@@ -8,7 +8,8 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -59,17 +60,57 @@ def python_files(package: str) -> list[Path]:
     return sorted(path for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts)
 
 
-def imports(path: Path) -> Iterator[tuple[str, int]]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a module."""
+    return ast.parse(path.read_text(), filename=str(path))
+
+
+def imports(path: Path, *, typing_only: bool = True) -> Iterator[tuple[str, int]]:
     """The absolute dotted names that a module imports, also inside functions, with their lines.
 
     ``from package import name`` gives ``package.name``: the name may be a module.
+
+    Args:
+        path: the module.
+        typing_only: whether to include what only a type checker imports.
     """
-    for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+    nodes: list[ast.AST] = [tree_of(path)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing_only:
+            nodes += node.orelse
+            continue
+        nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import; write it from the package's root"
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def module_name(path: Path) -> str:
+    """The dotted name by which a module is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def owner(name: str, modules: Container[str]) -> str:
+    """The module among ``modules`` that an imported name is or belongs to; empty if it comes from elsewhere."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def reached_from(start: str, edges: Mapping[str, set[str]]) -> set[str]:
+    """Every module that ``start`` imports, directly or through others; itself only if that leads back to it."""
+    seen: set[str] = set()
+    waiting = [*edges.get(start, ())]
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            waiting += edges.get(module, ())
+    return seen
 
 
 def service_module(path: Path) -> str:
@@ -97,20 +138,26 @@ def test_service_imports_point_downwards() -> None:
     assert not wrong, "imports that point upwards:\n" + "\n".join(wrong)
 
 
-def test_service_modules_form_no_cycle() -> None:
+@pytest.mark.parametrize("package", ["service", "models", "loadtest"])
+def test_modules_form_no_cycle(package: str) -> None:
+    """Module by module, also inside functions: in a circle, none can be read or moved without the others."""
+    paths = {module_name(path): path for path in python_files(package)}
+    edges = {}
+    for importer, path in paths.items():
+        targets = {owner(name, paths) for name, _ in imports(path, typing_only=False)}
+        edges[importer] = targets - {importer, ""}
+    cyclic = sorted(module for module in edges if module in reached_from(module, edges))
+    assert not cyclic, f"these modules import each other in a circle: {cyclic}"
+
+
+def test_service_packages_form_no_cycle() -> None:
+    """The parts of service/ in one row of LAYERS, which may import each other, each with all its modules as one."""
     edges: dict[str, set[str]] = {}
     for path in python_files("service"):
         importer = service_module(path)
         targets = {name.split(".")[1] for name, _ in imports(path) if name.startswith("service.")}
         edges.setdefault(importer, set()).update(targets & LAYER_OF.keys() - {importer})
-
-    def reaches(start: str, goal: str, seen: set[str]) -> bool:
-        return any(
-            target == goal or (target not in seen and reaches(target, goal, seen | {target}))
-            for target in edges.get(start, ())
-        )
-
-    cyclic = sorted(module for module in edges if reaches(module, module, set()))
+    cyclic = sorted(module for module in edges if module in reached_from(module, edges))
     assert not cyclic, f"these modules of service/ import each other in a circle: {cyclic}"
 
 
@@ -136,7 +183,7 @@ def test_models_import_only_the_shared_parts_of_service() -> None:
 
 def environment_reads(path: Path) -> Iterator[int]:
     """Lines that read an environment variable; setting one for a library to find is not reading."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Subscript):
             read = isinstance(node.ctx, ast.Load) and _is_environ(node.value)
         elif isinstance(node, ast.Attribute):
