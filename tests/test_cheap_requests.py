@@ -13,17 +13,16 @@ import pytest
 from itsdangerous import TimestampSigner
 from prometheus_client import CollectorRegistry
 
-from service.api.answered import Answered
-from service.api.context import RequestContext
 from service.api.wire import JsonAnswer, classify_answer, classify_body, run_headers
-from service.cli.protocol import OnePiece
 from service.experiments import tokens
 from service.experiments.tokens import Target, Tokens
 from service.imaging import ImageReport
 from service.metrics.base import Registrar
+from service.pipeline import Answered, RequestContext
 from service.randomness import random_bytes
 from service.registry import Handle
 from service.scheduler.work import Outcome
+from service.server.protocol import OnePiece
 from service.tasks import ClassifyResult
 from service.tasks.classify import Prediction
 from tests.cards import classify_card

@@ -17,14 +17,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # From the bottom up: a module imports from its own row (without a cycle) and from rows above it in this list.
-# A name stands for the module or for everything in the package.
+# A name stands for the module or for everything in the package. docs/architecture.md shows the same rows.
 LAYERS: list[set[str]] = [
     {"settings", "keys", "errors", "card", "onnx_file", "host", "xnor_op", "yaml_text", "randomness", "build"},
-    {"exif", "image_cost", "image_header", "imaging", "metrics", "schemas", "statistics"},
+    {"exif", "image_cost", "image_header", "imaging", "metrics", "request_id", "schemas", "statistics"},
     {"tasks", "backends", "scheduler", "background"},
     {"evaluation", "registry", "calibration"},
     {"experiments", "parity"},
-    {"report", "client"},  # the client shares the wire types of experiments
+    {"pipeline", "report", "client", "server"},  # the client shares the wire types of experiments
     {"api", "ui"},
     {"tracing"},
     {"app"},
@@ -123,6 +123,12 @@ def test_every_service_module_has_a_layer() -> None:
     placed = LAYER_OF.keys() | {""}
     unplaced = {service_module(path) for path in python_files("service")} - placed
     assert not unplaced, f"give these modules of service/ their place in LAYERS: {sorted(unplaced)}"
+
+
+def test_the_page_shows_these_layers() -> None:
+    section = (ROOT / "docs/architecture.md").read_text().partition("\n## Layers\n")[2].partition("\n## ")[0]
+    block = section.split("```")[1]
+    assert [set(row.split()) for row in block.strip().splitlines()] == LAYERS
 
 
 def test_service_imports_point_downwards() -> None:

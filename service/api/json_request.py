@@ -13,11 +13,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import Request
 
-from service.api.context import header
 from service.api.findings import malformed_json, request_error
 from service.api.json_body import JSON_TYPE, LARGE_BYTES, refuse_doubled
 from service.api.uploads import read_body, refuse_encoded
 from service.scheduler import Deadline
+from service.server.headers import header
 
 M = TypeVar("M", bound=BaseModel)
 

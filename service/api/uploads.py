@@ -4,7 +4,6 @@ Nothing is ever written to disk: parts stay in memory, bounded by the limit on b
 """
 
 import asyncio
-import hashlib
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from functools import partial
@@ -14,7 +13,6 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from service.api.context import header
 from service.api.inflate import IDENTITY
 from service.api.json_body import JSON_TYPE, LARGE_BYTES, image_from_json
 from service.errors import (
@@ -28,7 +26,9 @@ from service.errors import (
     UploadTimeoutError,
 )
 from service.image_header import looks_like, sniff
+from service.pipeline import Upload
 from service.scheduler import Deadline
+from service.server.headers import header
 
 T = TypeVar("T")
 FIELD = "file"
@@ -37,30 +37,11 @@ IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif"
 CURL_DEFAULT_TYPE = "application/x-www-form-urlencoded"
 
 
-class Upload(NamedTuple):
-    """One image as it arrived.
-
-    Attributes:
-        data: Its bytes.
-        content_type: The declared type, without parameters; None if the client declared nothing meaningful.
-        name: Its name in error messages when there are several images.
-    """
-
-    data: bytes
-    content_type: str | None
-    name: str
-
-
 class Uploads(NamedTuple):
     """The images of a request, in their order; `several` says whether the response is a list."""
 
     images: Sequence[Upload]
     several: bool
-
-
-def picture_digest(data: bytes) -> str:
-    """A digest that identifies an upload without storing it."""
-    return hashlib.sha256(data).hexdigest()[:32]
 
 
 async def read_uploads(request: Request, deadline: Deadline, *, max_images: int) -> Uploads:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.api.linger import LingeringClose
+from service.server.linger import LingeringClose
 from tests.sockets import connected, listening
 
 MAX_BYTES = 1_000_000

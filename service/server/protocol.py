@@ -7,8 +7,8 @@
 * A request line and headers have a size and a time: the parser appends each piece of an unfinished header to those
   before it, in the event loop, so that one connection with a header without end would hold up all the others. Trailers
   after a chunked body are headers to the parser and have the same limit; their time is the body's.
-* A request that asks for an upgrade, which nobody grants here, is read to its end (`service.cli.continued`).
-* A request that is being answered is told at once when its connection ends (`service.api.presence`).
+* A request that asks for an upgrade, which nobody grants here, is read to its end (`service.server.continued`).
+* A request that is being answered is told at once when its connection ends (`service.server.presence`).
 * What is no HTTP is answered as every other error is, by a problem document, and counted as every other error is:
   the application, which counts the others, does not see it.
 """
@@ -23,12 +23,11 @@ import httptools
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api.context import REQUEST_ID_HEADER, request_id_from
-from service.api.linger import LINGER_BYTES, LINGER_S
-from service.api.presence import PRESENCE_KEY, Presence
-from service.api.problems import PROBLEM_MEDIA_TYPE
-from service.cli.continued import announces_body, parser_of_rest
-from service.errors import HeadTimeoutError, HeadTooLargeError, MalformedRequestError, ServiceError
+from service.errors import PROBLEM_MEDIA_TYPE, HeadTimeoutError, HeadTooLargeError, MalformedRequestError, ServiceError
+from service.request_id import REQUEST_ID_HEADER, request_id_from
+from service.server.continued import announces_body, parser_of_rest
+from service.server.linger import LINGER_BYTES, LINGER_S
+from service.server.presence import PRESENCE_KEY, Presence
 
 log = logging.getLogger(__name__)
 
