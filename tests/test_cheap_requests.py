@@ -76,7 +76,7 @@ def test_itsdangerous_as_it_is_reads_a_token():
 def test_what_is_counted_later_is_in_every_scrape_and_counted_once():
     registrar = Registrar(CollectorRegistry())
     counter = registrar.counter("told_total", "Told.", ())
-    told = registrar.later(lambda values: counter.inc(sum(values)))
+    told = registrar.buffered(lambda values: counter.inc(sum(values)))
 
     def read() -> float | None:
         return registrar.registry.get_sample_value("told_total")
@@ -104,7 +104,7 @@ def test_what_is_counted_later_is_in_every_scrape_and_counted_once():
 def test_values_do_not_gather_without_a_scrape():
     registrar = Registrar(CollectorRegistry())
     sizes = []
-    told = registrar.later(lambda values: sizes.append(len(values)))
+    told = registrar.buffered(lambda values: sizes.append(len(values)))
     for _ in range(1000):
         told.add(None)
     assert sum(sizes) > 800
