@@ -36,6 +36,9 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 MODELS_MAY_IMPORT = {"card", "imaging", "tasks", "backends", "calibration", "evaluation", "errors", "xnor_op"}
 # The online side stays free of training and of the tools around it.
 SERVICE_NEVER_IMPORTS = {"torch", "models", "loadtest", "tests", "locust", "pytest"}
+# HTTP ends here: what computes and measures can be used without a server, as the offline commands do.
+WEB = {"fastapi", "starlette", "uvicorn", "httptools"}
+MAY_KNOW_THE_WEB = {"server", "api", "tracing", "app", "cli"}
 # One reader of the environment. The operator's library reads its own override; its Python side names it in an error.
 # The revision that an image sets is no setting: it has no effect besides being reported.
 MAY_READ_ENVIRONMENT = {"service/settings.py", "service/xnor_op/__init__.py", "service/build.py"}
@@ -173,6 +176,16 @@ def test_service_never_imports_the_offline_side() -> None:
         for path in python_files("service")
         for name, line in imports(path)
         if name.split(".")[0] in SERVICE_NEVER_IMPORTS
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_the_outer_layers_know_the_web() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in python_files("service")
+        for name, line in imports(path)
+        if name.split(".")[0] in WEB and service_module(path) not in MAY_KNOW_THE_WEB
     ]
     assert not wrong, "\n".join(wrong)
 
