@@ -18,8 +18,9 @@ from loadtest.machine import describe_machine
 from loadtest.measures.interleave import CheckedRun, Output, ParityError, check, interleave, summarise
 from loadtest.options import UsageError, parser, progress, run_main, select, settings, table
 from loadtest.peers import onnx_runtime, openvino_runtime
-from loadtest.peers.networks import Images, Pair, pairs, photos
+from loadtest.peers.networks import Pair, pairs
 from loadtest.peers.onnx_runtime import BINARY, ORT_FP32, Side, Way, Workload
+from loadtest.peers.photos import Images, photos
 from loadtest.records.schema import UNROUNDED, Document, LeftOut, Row
 
 WAYS: tuple[Way, ...] = (*onnx_runtime.WAYS, *openvino_runtime.WAYS)

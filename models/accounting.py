@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,36 +27,7 @@ from models.arch import ArchConfig, build
 from models.binarize import get_method
 from models.binarize.base import BinaryConv2d, BinaryLayer, Phase, set_phase
 from models.command_line import Parser, drop_output
-
-BITS_REAL = 32
-BOPS_REAL_MAC = 64
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Parameters of a network, and its operations for one image.
-
-    Attributes:
-        binary_params: number of 1-bit weights.
-        real_params: number of 32-bit parameters.
-        binary_macs: multiply-accumulates of two binary values.
-        real_macs: all other multiply-accumulates.
-    """
-
-    binary_params: int
-    real_params: int
-    binary_macs: int
-    real_macs: int
-
-    @property
-    def memory_bits(self) -> int:
-        """Memory of the parameters in bits (paper Sec. 4.4.1)."""
-        return BITS_REAL * self.real_params + self.binary_params
-
-    @property
-    def bops(self) -> int:
-        """Binary operations; a real multiply-accumulate counts as 64."""
-        return BOPS_REAL_MAC * self.real_macs + self.binary_macs
+from models.cost import BITS_REAL, Cost
 
 
 def cost_of(config: ArchConfig, height: int, width: int) -> Cost:
@@ -326,7 +297,7 @@ def _sides(text: str, *, multiples: bool) -> tuple[int, int]:
 
 def _print_graph(path: Path) -> int:
     """Print the cost of an exported graph as JSON."""
-    # Imported here because models.export imports this module.
+    # Imported here because the other figures need no ONNX.
     import onnx
     from google.protobuf.message import DecodeError
 

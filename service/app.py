@@ -27,18 +27,13 @@ from service.api import (
     triton_extensions,
 )
 from service.api.auth import KEY_HEADER, Auth, KeyGuard
-from service.api.context import REQUEST_ID_HEADER
 from service.api.direct import Shortcut
 from service.api.experimenting import SUBJECT_HEADER
-from service.api.linger import LINGER_BYTES, LINGER_S, SMALL_BYTES, LingeringClose
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
 from service.api.oip_request import InferRequest
 from service.api.openapi import describe, operation_id
-from service.api.pipeline import Pipeline
 from service.api.problems import install_handlers
 from service.api.services import TIMEOUT_HEADER, Services
-from service.api.telemetry import Telemetry
-from service.api.threads import ThreadPool
 from service.background import Background
 from service.build import revision
 from service.errors import SettingsError
@@ -50,8 +45,11 @@ from service.imaging import ImageLimits
 from service.keys import keys_of
 from service.metrics import Metrics
 from service.parity.monitor import ParityMonitor, ParitySettings
+from service.pipeline import Pipeline, Telemetry, ThreadPool
 from service.registry import Changes, Entry, Handle, Registry
+from service.request_id import REQUEST_ID_HEADER
 from service.scheduler import Image, Outcome, Scheduler
+from service.server.linger import LINGER_BYTES, LINGER_S, SMALL_BYTES, LingeringClose
 from service.settings import Settings, export_kernel
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.evaluation import TopK
-from service.experiments.statistics import proportion
+from service.statistics import proportion
 
 Floats = npt.NDArray[np.float64]
 

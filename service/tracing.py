@@ -22,8 +22,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.context import PROBES, ImageTimes, RequestContext, context_of
+from service.api.context import PROBES, context_of
 from service.api.direct import DirectRoute
+from service.pipeline import ImageTimes, RequestContext
 
 log = logging.getLogger(__name__)
 

@@ -65,6 +65,21 @@ def pytest_runtest_makereport(
     return report
 
 
+# --- What a machine may lack ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def op() -> str:
+    """The operator's kernel; the test is skipped by name where it cannot run."""
+    from service import xnor_op  # here, because tests/test_required.py runs this file where there is no service
+    from service.errors import OpUnavailableError
+
+    try:
+        return xnor_op.kernel_name()
+    except OpUnavailableError as error:
+        pytest.skip(f"the bit-packed operator: {error.detail}")
+
+
 # --- Order ------------------------------------------------------------------------------------------------------------
 
 

@@ -13,17 +13,16 @@ import pytest
 from itsdangerous import TimestampSigner
 from prometheus_client import CollectorRegistry
 
-from service.api.answered import Answered
-from service.api.context import RequestContext
 from service.api.wire import JsonAnswer, classify_answer, classify_body, run_headers
-from service.cli.protocol import OnePiece
 from service.experiments import tokens
 from service.experiments.tokens import Target, Tokens
 from service.imaging import ImageReport
 from service.metrics.base import Registrar
+from service.pipeline import Answered, RequestContext
 from service.randomness import random_bytes
 from service.registry import Handle
 from service.scheduler.work import Outcome
+from service.server.protocol import OnePiece
 from service.tasks import ClassifyResult
 from service.tasks.classify import Prediction
 from tests.cards import classify_card
@@ -77,7 +76,7 @@ def test_itsdangerous_as_it_is_reads_a_token():
 def test_what_is_counted_later_is_in_every_scrape_and_counted_once():
     registrar = Registrar(CollectorRegistry())
     counter = registrar.counter("told_total", "Told.", ())
-    told = registrar.later(lambda values: counter.inc(sum(values)))
+    told = registrar.buffered(lambda values: counter.inc(sum(values)))
 
     def read() -> float | None:
         return registrar.registry.get_sample_value("told_total")
@@ -105,7 +104,7 @@ def test_what_is_counted_later_is_in_every_scrape_and_counted_once():
 def test_values_do_not_gather_without_a_scrape():
     registrar = Registrar(CollectorRegistry())
     sizes = []
-    told = registrar.later(lambda values: sizes.append(len(values)))
+    told = registrar.buffered(lambda values: sizes.append(len(values)))
     for _ in range(1000):
         told.add(None)
     assert sum(sizes) > 800

@@ -8,7 +8,8 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # From the bottom up: a module imports from its own row (without a cycle) and from rows above it in this list.
-# A name stands for the module or for everything in the package.
+# A name stands for the module or for everything in the package. docs/architecture.md shows the same rows.
 LAYERS: list[set[str]] = [
     {"settings", "keys", "errors", "card", "onnx_file", "host", "xnor_op", "yaml_text", "randomness", "build"},
-    {"card_table", "exif", "image_cost", "image_header", "imaging", "metrics", "schemas"},
+    {"card_table", "exif", "image_cost", "image_header", "imaging", "metrics", "request_id", "schemas", "statistics"},
     {"tasks", "backends", "scheduler", "background"},
-    {"evaluation", "registry"},
-    {"experiments", "parity", "calibration"},
-    {"report", "client"},  # the client shares the wire types of experiments
+    {"evaluation", "registry", "calibration"},
+    {"experiments", "parity"},
+    {"pipeline", "report", "client", "server"},  # the client shares the wire types of experiments
     {"api", "ui"},
     {"tracing"},
     {"app"},
@@ -35,6 +36,9 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 MODELS_MAY_IMPORT = {"card", "imaging", "tasks", "backends", "calibration", "evaluation", "errors", "xnor_op"}
 # The online side stays free of training and of the tools around it.
 SERVICE_NEVER_IMPORTS = {"torch", "models", "loadtest", "tests", "locust", "pytest"}
+# HTTP ends here: what computes and measures can be used without a server, as the offline commands do.
+WEB = {"fastapi", "starlette", "uvicorn", "httptools"}
+MAY_KNOW_THE_WEB = {"server", "api", "tracing", "app", "cli"}
 # One reader of the environment. The operator's library reads its own override; its Python side names it in an error.
 # The revision that an image sets is no setting: it has no effect besides being reported.
 MAY_READ_ENVIRONMENT = {"service/settings.py", "service/xnor_op/__init__.py", "service/build.py"}
@@ -59,17 +63,57 @@ def python_files(package: str) -> list[Path]:
     return sorted(path for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts)
 
 
-def imports(path: Path) -> Iterator[tuple[str, int]]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a module."""
+    return ast.parse(path.read_text(), filename=str(path))
+
+
+def imports(path: Path, *, typing_only: bool = True) -> Iterator[tuple[str, int]]:
     """The absolute dotted names that a module imports, also inside functions, with their lines.
 
     ``from package import name`` gives ``package.name``: the name may be a module.
+
+    Args:
+        path: the module.
+        typing_only: whether to include what only a type checker imports.
     """
-    for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+    nodes: list[ast.AST] = [tree_of(path)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing_only:
+            nodes += node.orelse
+            continue
+        nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import; write it from the package's root"
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def module_name(path: Path) -> str:
+    """The dotted name by which a module is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def owner(name: str, modules: Container[str]) -> str:
+    """The module among ``modules`` that an imported name is or belongs to; empty if it comes from elsewhere."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def reached_from(start: str, edges: Mapping[str, set[str]]) -> set[str]:
+    """Every module that ``start`` imports, directly or through others; itself only if that leads back to it."""
+    seen: set[str] = set()
+    waiting = [*edges.get(start, ())]
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            waiting += edges.get(module, ())
+    return seen
 
 
 def service_module(path: Path) -> str:
@@ -82,6 +126,12 @@ def test_every_service_module_has_a_layer() -> None:
     placed = LAYER_OF.keys() | {""}
     unplaced = {service_module(path) for path in python_files("service")} - placed
     assert not unplaced, f"give these modules of service/ their place in LAYERS: {sorted(unplaced)}"
+
+
+def test_the_page_shows_these_layers() -> None:
+    section = (ROOT / "docs/architecture.md").read_text().partition("\n## Layers\n")[2].partition("\n## ")[0]
+    block = section.split("```")[1]
+    assert [set(row.split()) for row in block.strip().splitlines()] == LAYERS
 
 
 def test_service_imports_point_downwards() -> None:
@@ -97,20 +147,26 @@ def test_service_imports_point_downwards() -> None:
     assert not wrong, "imports that point upwards:\n" + "\n".join(wrong)
 
 
-def test_service_modules_form_no_cycle() -> None:
+@pytest.mark.parametrize("package", ["service", "models", "loadtest"])
+def test_modules_form_no_cycle(package: str) -> None:
+    """Module by module, also inside functions: in a circle, none can be read or moved without the others."""
+    paths = {module_name(path): path for path in python_files(package)}
+    edges = {}
+    for importer, path in paths.items():
+        targets = {owner(name, paths) for name, _ in imports(path, typing_only=False)}
+        edges[importer] = targets - {importer, ""}
+    cyclic = sorted(module for module in edges if module in reached_from(module, edges))
+    assert not cyclic, f"these modules import each other in a circle: {cyclic}"
+
+
+def test_service_packages_form_no_cycle() -> None:
+    """The parts of service/ in one row of LAYERS, which may import each other, each with all its modules as one."""
     edges: dict[str, set[str]] = {}
     for path in python_files("service"):
         importer = service_module(path)
         targets = {name.split(".")[1] for name, _ in imports(path) if name.startswith("service.")}
         edges.setdefault(importer, set()).update(targets & LAYER_OF.keys() - {importer})
-
-    def reaches(start: str, goal: str, seen: set[str]) -> bool:
-        return any(
-            target == goal or (target not in seen and reaches(target, goal, seen | {target}))
-            for target in edges.get(start, ())
-        )
-
-    cyclic = sorted(module for module in edges if reaches(module, module, set()))
+    cyclic = sorted(module for module in edges if module in reached_from(module, edges))
     assert not cyclic, f"these modules of service/ import each other in a circle: {cyclic}"
 
 
@@ -120,6 +176,16 @@ def test_service_never_imports_the_offline_side() -> None:
         for path in python_files("service")
         for name, line in imports(path)
         if name.split(".")[0] in SERVICE_NEVER_IMPORTS
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_the_outer_layers_know_the_web() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in python_files("service")
+        for name, line in imports(path)
+        if name.split(".")[0] in WEB and service_module(path) not in MAY_KNOW_THE_WEB
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -136,7 +202,7 @@ def test_models_import_only_the_shared_parts_of_service() -> None:
 
 def environment_reads(path: Path) -> Iterator[int]:
     """Lines that read an environment variable; setting one for a library to find is not reading."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Subscript):
             read = isinstance(node.ctx, ast.Load) and _is_environ(node.value)
         elif isinstance(node, ast.Attribute):

@@ -41,13 +41,6 @@ def without_op(variant: str):
     return NoOp() if variant == "binary" else backend_for(variant)
 
 
-def needs_op() -> None:
-    try:
-        xnor_op.kernel_name()
-    except OpUnavailableError as error:
-        pytest.skip(f"the bit-packed operator: {error.detail}")
-
-
 @pytest.fixture(scope="module")
 def shared_zoo(tmp_path_factory) -> Path:
     return write_zoo(tmp_path_factory.mktemp("zoo"))
@@ -80,8 +73,7 @@ def replace_model(folder: Path, content: bytes) -> None:
 
 
 @pytest.fixture(scope="module")
-def registry(shared_zoo) -> Registry:
-    needs_op()
+def registry(shared_zoo, op) -> Registry:
     return load(shared_zoo)
 
 

@@ -18,8 +18,8 @@ import onnxruntime as ort
 
 from loadtest.measures.interleave import Output, Run, check
 from loadtest.options import progress
-from loadtest.peers.networks import Images, photos
 from loadtest.peers.onnx_runtime import ROUNDING, SIGN_FLIPS, Workload, run_front
+from loadtest.peers.photos import Images, photos
 from loadtest.peers.unfused import BEHIND, CONVOLUTION, unfused_full, unfused_packed
 from loadtest.records.schema_costs import Module
 from service import xnor_op

@@ -9,8 +9,8 @@ from threading import Barrier
 from time import perf_counter
 
 from loadtest.options import progress
-from loadtest.peers.networks import photos
 from loadtest.peers.onnx_runtime import BINARY, ORT_FP32, Workload
+from loadtest.peers.photos import photos
 from loadtest.records.schema_costs import Throughput
 from service.host import usable_cpus
 

@@ -11,17 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
-from PIL import Image
 
 from loadtest.options import UsageError
 from service.card import CARD_FILE, Card
 
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 
-Images = NDArray[np.uint8]
 Graphs = tuple[onnx.ModelProto, onnx.ModelProto]
 
 
@@ -112,29 +108,3 @@ def zoo_pairs(zoo: Path) -> list[Pair]:
 
 def _loader(full: Card, binary: Card) -> Callable[[], Graphs]:
     return lambda: (onnx.load(full.path), onnx.load(binary.path))
-
-
-def photos(count: int, height: int, width: int, seed: int = 0) -> Images:
-    """Synthetic photos: noise dominated by low frequencies, as in natural images.
-
-    Args:
-        count: number of images.
-        height: height in pixels.
-        width: width in pixels.
-        seed: seed of the noise.
-
-    Returns:
-        uint8 [count, height, width, 3].
-    """
-    rng = np.random.default_rng(seed)
-    total = np.zeros((count, height, width, 3), np.float32)
-    for cells in (2, 4, 8, 16, 32):
-        noise = rng.random((count, cells, cells, 3), np.float32) - 0.5
-        for image, planes in zip(total, noise, strict=True):
-            image += np.stack([_scaled(plane, height, width) for plane in planes.transpose(2, 0, 1)], -1) / cells**0.5
-    images: Images = np.clip(total / total.std() * 60.0 + 120.0, 0, 255).astype(np.uint8)
-    return images
-
-
-def _scaled(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC), np.float32)

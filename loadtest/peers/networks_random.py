@@ -6,7 +6,7 @@ import onnx
 import torch
 from torch import nn
 
-from loadtest.peers.networks import photos
+from loadtest.peers.photos import photos
 from models.arch import ArchConfig, build
 from models.arch.resnet import BasicBlock, Bottleneck
 from models.data.normalise import normalise

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from loadtest.measures.interleave import Output, ParityError, Run
 from loadtest.peers.graph import channels_first, split_front, widen_constants, without_rounding
-from loadtest.peers.networks import Images, Pair, photos
+from loadtest.peers.networks import Pair
+from loadtest.peers.photos import Images, photos
 from service import xnor_op
 from service.backends.audit import Audit
 from service.backends.batches import images_a_run

@@ -18,8 +18,8 @@ import onnx
 from numpy.typing import NDArray
 
 from loadtest.measures.interleave import Output, Run
-from loadtest.peers.networks import Images
 from loadtest.peers.onnx_runtime import EIGHT_BITS, ROUNDING, SIGN_FLIPS, Way, Workload, run_front
+from loadtest.peers.photos import Images
 
 MISSING = "OpenVINO is not installed: it comes with the extra `bench` (`make .venv/.stamps/bench` in a working copy)."
 

@@ -12,7 +12,7 @@ from math import prod
 
 import onnx
 
-from models.accounting import Cost
+from models.cost import Cost
 from models.export.graph import strided
 from service.backends.dialect import DOMAIN
 from service.backends.weights import count_weights

@@ -8,20 +8,19 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from service.api.answered import Answered, Job
-from service.api.context import RequestContext, context_of
+from service.api.context import context_of
 from service.api.findings import PLAIN_DIGITS, refuse_repeated
 from service.api.openapi import problem_responses
-from service.api.pipeline import Side
 from service.api.predict import FX_SCHEMA, STATUSES
-from service.api.presence import while_connected
 from service.api.services import DeadlineOf, Services, ServicesOf
-from service.api.uploads import Upload, read_one, request_body
+from service.api.uploads import read_one, request_body
 from service.api.wire import classify_comparison, depth_comparison, json_response
 from service.card import TaskName
 from service.errors import BadParameterError, ModelBrokenError
+from service.pipeline import Answered, Job, RequestContext, Side, Upload
 from service.registry import Handle
 from service.schemas import ClassifyComparison, DepthComparison
+from service.server.presence import while_connected
 from service.tasks import ClassifyOptions, DepthOptions, encode_error_map
 
 router = APIRouter(tags=["comparison"], dependencies=[Depends(refuse_repeated)])

@@ -21,10 +21,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.context import header
 from service.api.experimenting import SUBJECT_HEADER, subject_of
 from service.api.services import TIMEOUT_HEADER, Services, deadline_of
 from service.errors import BadParameterError
+from service.server.headers import header
 
 _TIMEOUT, _SUBJECT = TIMEOUT_HEADER.encode(), SUBJECT_HEADER.encode()
 _TAKES = ("request", "services", "deadline", "subject", "query")

@@ -7,13 +7,13 @@ from typing import Annotated, NamedTuple
 from fastapi import Depends, Header
 from starlette.requests import Request
 
-from service.api.answered import Answered
-from service.api.context import RequestContext, context_of
+from service.api.context import context_of
 from service.api.services import Services
 from service.card import TaskName
 from service.errors import BadParameterError, ServiceError
 from service.experiments.tokens import Prediction, Target, new_id
 from service.experiments.trial import Seen, Trial
+from service.pipeline import Answered, RequestContext
 from service.registry import Handle
 from service.tasks import CLASSIFY, ClassifyResult
 

@@ -11,15 +11,12 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
-from service.api.answered import Answered, Job
 from service.api.context import context_of
 from service.api.feedback_form import DEPTH_FORM, DepthForm, read_depth_form, read_truth
 from service.api.findings import refuse_unknown
 from service.api.json_request import json_request, read_document
 from service.api.openapi import problem_responses
-from service.api.presence import while_connected
 from service.api.services import DeadlineOf, Services, ServicesOf
-from service.api.uploads import Upload, picture_digest
 from service.api.wire import json_response
 from service.card import Card, TaskName
 from service.errors import (
@@ -32,9 +29,11 @@ from service.errors import (
 from service.evaluation import CAPS_M, depth_errors
 from service.experiments.observation import Judgement, Score
 from service.experiments.tokens import Prediction, Target
+from service.pipeline import Answered, Job, Upload, picture_digest
 from service.registry import Handle
 from service.scheduler import Deadline
 from service.schemas import FeedbackAnswer
+from service.server.presence import while_connected
 from service.tasks import DepthOptions, DepthResult
 from service.tasks.depth import place_in_picture
 

@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
-from service.api.uploads import InMemoryParser, Upload, image_type, refuse_encoded
+from service.api.uploads import InMemoryParser, image_type, refuse_encoded
 from service.errors import (
     BadParameterError,
     DeadlineExceededError,
@@ -21,6 +21,7 @@ from service.errors import (
     MalformedBodyError,
     UploadTimeoutError,
 )
+from service.pipeline import Upload
 from service.scheduler import Deadline
 
 _FILES = {"picture": "the same picture, byte for byte", "truth": "the ground truth"}

@@ -13,8 +13,6 @@ from service.errors import BadParameterError, EmptyBodyError, MalformedBodyError
 
 JSON_TYPE = "application/json"
 FIELD = "image"
-#: Larger bodies are parsed in a thread: 20 MB take about 50 ms, which would block the event loop.
-LARGE_BYTES = 200_000
 _MARK = ";base64,"
 _LEAST_DOUBLED = len(b'{"image":0,"image":""}')
 

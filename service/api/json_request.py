@@ -12,13 +12,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import Request
 
-from service.api.context import header
 from service.api.findings import malformed_json, request_error
 from service.api.json_body import JSON_TYPE, refuse_doubled
-from service.api.presence import while_connected
 from service.api.services import Services
 from service.api.uploads import read_body, refuse_encoded
 from service.scheduler import Deadline
+from service.server.headers import header
+from service.server.presence import while_connected
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -10,18 +10,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.context import (
-    PROBES,
-    REQUEST_ID_HEADER,
-    SCOPE_KEY,
-    RequestContext,
-    context_of,
-    header,
-    request_id_from,
-)
+from service.api.context import PROBES, SCOPE_KEY, context_of
 from service.api.problems import internal_error, log_failure, problem_response
 from service.errors import BodyTooLargeError, ServiceError
 from service.metrics import RequestMetrics
+from service.pipeline import RequestContext
+from service.request_id import REQUEST_ID_HEADER, request_id_from
+from service.server.headers import header
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("service.access")

@@ -15,22 +15,23 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from service.api import triton_extensions
-from service.api.answered import Job
-from service.api.context import REQUEST_ID_HEADER, context_of, request_id_from
+from service.api.context import context_of
 from service.api.findings import refuse_unknown
 from service.api.inflate import inflate
 from service.api.oip_answer import TensorKind, Wish, encode, inputs_of, outputs_of, tensors, wishes
 from service.api.oip_request import HEADER_LENGTH, Parsed, check_parameters, images, parse
 from service.api.openapi import oip_responses
 from service.api.ops import readiness
-from service.api.presence import while_connected
 from service.api.services import DeadlineOf, Services, ServicesOf
-from service.api.uploads import Upload, read_body
+from service.api.uploads import read_body
 from service.api.wire import network_headers
 from service.card import Card
 from service.errors import BadTensorError
+from service.pipeline import Job, Upload
 from service.registry import Entry, Handle
+from service.request_id import REQUEST_ID_HEADER, request_id_from
 from service.scheduler import Deadline
+from service.server.presence import while_connected
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
-from service.api.uploads import Upload
 from service.card import Card
 from service.errors import BadTensorError, EmptyBodyError, MalformedBodyError, TooManyImagesError
+from service.pipeline import Upload
 
 HEADER_LENGTH = "inference-header-content-length"
 IMAGE, ENCODED = "image", "encoded_image"

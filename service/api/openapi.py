@@ -10,9 +10,9 @@ from pydantic import BaseModel, JsonValue
 from pydantic.json_schema import models_json_schema
 
 from service.api.auth import Auth, surface_of
-from service.api.problems import OIP_PREFIX, PROBLEM_MEDIA_TYPE
+from service.api.problems import OIP_PREFIX
 from service.card import VARIANTS
-from service.errors import error_classes
+from service.errors import PROBLEM_MEDIA_TYPE, error_classes
 from service.schemas import Problem
 
 _OIP_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}

@@ -9,14 +9,12 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import Response, StreamingResponse
 
-from service.api.answered import Answered, Job, only
-from service.api.context import RequestContext, context_of
+from service.api.context import context_of
 from service.api.direct import DirectRoute
 from service.api.experimenting import Routed, SubjectOf, route, signed
 from service.api.findings import PLAIN_DIGITS, refuse_repeated
 from service.api.negotiation import best_media_type
 from service.api.openapi import problem_responses
-from service.api.presence import while_connected
 from service.api.services import DeadlineOf, Services, ServicesOf
 from service.api.uploads import Uploads, read_uploads, request_body
 from service.api.wire import (
@@ -30,8 +28,10 @@ from service.api.wire import (
     run_headers,
 )
 from service.errors import BadParameterError, ServiceError
+from service.pipeline import Answered, Job, RequestContext, only
 from service.scheduler import Deadline
 from service.schemas import ClassifyAnswer, ClassifyList, DepthAnswer, DepthList, Problem
+from service.server.presence import while_connected
 from service.tasks import ClassifyOptions, ColorOptions, DepthOptions, DepthResult, encode_depth
 from service.tasks.depth_formats import DepthFormat, EncodedDepth, json_values
 from service.tasks.focal import FX_RANGE_PX

@@ -16,6 +16,7 @@ from starlette.types import Scope
 from service.api.context import context_of
 from service.api.findings import request_error
 from service.errors import (
+    PROBLEM_MEDIA_TYPE,
     PROBLEM_TYPE_PREFIX,
     DeadlineExceededError,
     ServiceError,
@@ -24,7 +25,6 @@ from service.errors import (
 )
 from service.schemas import ProblemKind
 
-PROBLEM_MEDIA_TYPE = "application/problem+json"
 #: Prefix of the Open Inference Protocol, which has its own format for errors.
 OIP_PREFIX = "/v2"
 

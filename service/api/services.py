@@ -8,13 +8,13 @@ from fastapi import Depends, Header
 from starlette.requests import Request
 
 from service.api.auth import Auth
-from service.api.context import contradicts
-from service.api.pipeline import Pipeline
 from service.errors import BadParameterError
 from service.experiments.laboratory import Laboratory
 from service.metrics import Metrics
+from service.pipeline import Pipeline
 from service.registry import Changes, Registry
 from service.scheduler import Deadline
+from service.server.headers import contradicts
 from service.settings import Settings
 
 TIMEOUT_HEADER = "x-timeout-ms"

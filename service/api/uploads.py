@@ -3,7 +3,6 @@
 Nothing is ever written to disk: parts stay in memory, bounded by the limit on bodies.
 """
 
-import hashlib
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -12,10 +11,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from service.api.context import header
 from service.api.inflate import IDENTITY
 from service.api.json_body import JSON_TYPE, image_from_json
-from service.api.presence import while_connected
 from service.errors import (
     BadParameterError,
     DeadlineExceededError,
@@ -27,7 +24,10 @@ from service.errors import (
     UploadTimeoutError,
 )
 from service.image_header import looks_like, sniff
+from service.pipeline import Upload
 from service.scheduler import Deadline
+from service.server.headers import header
+from service.server.presence import while_connected
 
 T = TypeVar("T")
 FIELD = "file"
@@ -36,30 +36,11 @@ IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif"
 CURL_DEFAULT_TYPE = "application/x-www-form-urlencoded"
 
 
-class Upload(NamedTuple):
-    """One image as it arrived.
-
-    Attributes:
-        data: Its bytes.
-        content_type: The declared type, without parameters; None if the client declared nothing meaningful.
-        name: Its name in error messages when there are several images.
-    """
-
-    data: bytes
-    content_type: str | None
-    name: str
-
-
 class Uploads(NamedTuple):
     """The images of a request, in their order; `several` says whether the response is a list."""
 
     images: Sequence[Upload]
     several: bool
-
-
-def picture_digest(data: bytes) -> str:
-    """A digest that identifies an upload without storing it."""
-    return hashlib.sha256(data).hexdigest()[:32]
 
 
 #: Calls a function with a JSON body, in a thread if it is large; `Pipeline.parse_document` of a network and a deadline.

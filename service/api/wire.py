@@ -6,10 +6,8 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from service.api.answered import Answered
-from service.api.context import RequestContext
-from service.api.pipeline import Side
 from service.imaging import ImageReport
+from service.pipeline import Answered, RequestContext, Side
 from service.registry import Handle
 from service.schemas import (
     ClassifyAnswer,

@@ -9,8 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from service.api.context import RequestContext, request_id_from
-from service.api.pipeline import Side
 from service.api.wire import classify_comparison, depth_comparison
 from service.card import TaskName
 from service.cli import compare_folder
@@ -22,9 +20,11 @@ from service.cli.engine import Engine
 from service.cli.remote import connect, task_of
 from service.errors import BadParameterError
 from service.experiments.verdict import SAME, counted
+from service.pipeline import RequestContext, Side
 from service.registry import Handle
 from service.report.page import render
 from service.report.summary import Names, summarise
+from service.request_id import request_id_from
 from service.settings import Settings
 from service.tasks import ClassifyOptions, DepthOptions
 from service.tasks.depth import AGREEMENT

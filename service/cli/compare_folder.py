@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from service.api.pipeline import Side as SideName
 from service.card import ClassLabel
 from service.cli.data import (
     FileError,
@@ -25,6 +24,7 @@ from service.cli.data import (
 )
 from service.errors import ServiceError
 from service.evaluation import CAPS_M, DataError, DepthFrame, depth_errors, depth_frames
+from service.pipeline import Side as SideName
 from service.report.pairs import Pair, Side, total_variation
 from service.tasks import ClassifyResult, DepthAgreement, depth_agreement
 from service.tasks.base import Geometry

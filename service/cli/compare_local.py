@@ -6,7 +6,6 @@ from typing import Any
 
 import onnxruntime
 
-from service.api.pipeline import Side as SideName
 from service.api.wire import weight_bytes
 from service.app import service_version
 from service.card import ClassLabel
@@ -15,6 +14,7 @@ from service.cli.data import FileError, taken_by
 from service.cli.engine import Engine, describe
 from service.errors import ServiceError
 from service.host import cpu_name
+from service.pipeline import Side as SideName
 from service.registry import Handle
 from service.report.pairs import Pair
 from service.tasks import ClassifyOptions, DepthOptions

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from service.api.pipeline import Side as SideName
 from service.card import ClassLabel, TaskName
 from service.cli.compare_folder import Item, Placed, classified, depth_pair, depth_side, measured
 from service.cli.data import read, taken_by
@@ -14,6 +13,7 @@ from service.cli.remote import MOST_CLASSES, about_file, check_all_classes, clas
 from service.cli.remote_network import Sameness, class_labels, geometry_of
 from service.client import AsyncClient
 from service.client.calls import checked_url, shown
+from service.pipeline import Side as SideName
 from service.report.pairs import Pair
 from service.schemas import ClassifyComparison, ComparedWeights, DepthComparison, ModelList
 from service.tasks import DepthAgreement

@@ -10,18 +10,14 @@ from typing import Any, Self, TypeVar
 
 from prometheus_client import CollectorRegistry
 
-from service.api.answered import Answered, Job
-from service.api.context import RequestContext, request_id_from
-from service.api.pipeline import Pipeline, Side
-from service.api.telemetry import Telemetry
-from service.api.threads import ThreadPool
-from service.api.uploads import Upload
 from service.card import Card, TaskName, VariantName
 from service.cli.data import printable, read
 from service.errors import EmptyBodyError, SettingsError
 from service.imaging import ImageLimits
 from service.metrics import Metrics
+from service.pipeline import Answered, Job, Pipeline, RequestContext, Side, Telemetry, ThreadPool, Upload
 from service.registry import Handle, Registry
+from service.request_id import request_id_from
 from service.scheduler import Deadline, Scheduler
 from service.settings import Settings, export_kernel
 

@@ -2,7 +2,7 @@
 
 Besides the means, there are their intervals, the errors after median scaling, the errors by distance, the figures of
 each image and, on request, the paired difference from another network. Frames of a drive resemble each other, so
-intervals are computed from blocks of consecutive frames (`service.experiments.statistics.mean_of_sequence`).
+intervals are computed from blocks of consecutive frames (`service.statistics.mean_of_sequence`).
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from service import statistics as st
 from service.cli.data import FileError, check_size, printable, spread, taken_by, truth_of
 from service.cli.engine import in_order
 from service.cli.network import Network
@@ -31,7 +32,6 @@ from service.evaluation import (
     frame_errors,
     mean_errors,
 )
-from service.experiments import statistics as st
 from service.experiments.results import interval
 from service.experiments.verdict import counted
 

@@ -11,8 +11,6 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from tqdm import tqdm
 
-from service.api.answered import Answered
-from service.api.context import RequestContext, request_id_from
 from service.api.wire import classify_answer, depth_answer
 from service.card import TaskName
 from service.cli import remote
@@ -20,7 +18,9 @@ from service.cli.data import images_of, printable
 from service.cli.engine import Engine, in_order, offline
 from service.cli.failure import about
 from service.errors import BadParameterError, ServiceError
+from service.pipeline import Answered, RequestContext
 from service.registry import Handle
+from service.request_id import request_id_from
 from service.settings import Settings
 from service.tasks import ClassifyOptions, DepthOptions, encode_depth
 from service.tasks.depth_formats import DepthFormat

@@ -1,23 +1,12 @@
-"""`serve`: uvicorn with a drain that load balancers notice.
-
-The first SIGTERM turns `/readyz` to 503 and closes nothing: for `drain_s` seconds requests are still accepted, because
-the load balancer has not probed yet. Then the port is closed to new connections. Requests in flight, and those that
-open connections send right away, are finished, and the process exits with 0. SIGINT (Ctrl-C) skips the wait. A second
-signal ends the process at once.
-"""
+"""`serve`: the application on a port of its own, until a signal comes (`service.server.draining`)."""
 
 import argparse
-import asyncio
 import gc
 import json
 import logging
 import math
 import os
-import signal
 import socket
-import time
-from collections.abc import Callable
-from types import FrameType
 
 import uvicorn
 
@@ -26,78 +15,14 @@ from service.api.services import Services
 from service.app import create_app
 from service.cli.engine import check_model_dir
 from service.cli.logs import configure_logging
-from service.cli.protocol import counted_by
 from service.errors import OpUnavailableError, SettingsError
+from service.server.draining import DrainingServer
+from service.server.protocol import counted_by
 from service.settings import Settings, unknown_variables
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
-# Turns of the event loop that it takes for a connection in the system's queue to reach uvicorn.
-_ACCEPT_TURNS = 4
-# Time for the requests of the last accepted connections to arrive.
-_LAST_REQUESTS_S = 0.25
-
-
-class DrainingServer(uvicorn.Server):
-    """uvicorn's server with a grace period between the first signal and the closing of the port.
-
-    Args:
-        config: uvicorn's configuration.
-        services: The services of the application.
-        announce: Called once connections are accepted.
-    """
-
-    def __init__(self, config: uvicorn.Config, services: Services, announce: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._services, self._announce = services, announce
-        self._signals: list[int] = []
-        self._noticed = False
-        self._stop_at = math.inf
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  uvicorn's interface
-        """Records a signal for `on_tick`. Runs between any two bytecodes, so it must not take locks or log."""
-        self._signals.append(sig)
-        self._services.lifecycle.draining = True
-        if len(self._signals) > 1:
-            self.should_exit = self.force_exit = True
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Announces the address, once signals are handled and connections are accepted."""
-        await super().startup(sockets)
-        self._announce()
-
-    async def on_tick(self, counter: int) -> bool:
-        """Acts on recorded signals; uvicorn calls this ten times per second."""
-        if self._signals and not self._noticed:
-            self._noticed = True
-            grace_s = self._services.settings.drain_s if self._signals[0] == signal.SIGTERM else 0.0
-            self._stop_at = time.monotonic() + grace_s
-            self._services.metrics.models.set_ready(False)
-            name = signal.Signals(self._signals[0]).name
-            log.info("%s: no longer ready; still accepting requests for %g s", name, grace_s)
-        if time.monotonic() >= self._stop_at:
-            self.should_exit = True
-        return await super().on_tick(counter)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Closes the port, then the connections.
-
-        uvicorn closes both at once, which resets connections that still wait in the system's queue or have not been
-        read from. Here the queue is emptied first, and requests have a moment to arrive.
-        """
-        if not self.force_exit:
-            for _ in range(_ACCEPT_TURNS):
-                await asyncio.sleep(0)
-            for server in self.servers:
-                server.close()
-            await asyncio.sleep(_LAST_REQUESTS_S)
-        await super().shutdown(sockets)
-
-    @property
-    def forced(self) -> int | None:
-        """The second signal, if there was one."""
-        return self._signals[1] if len(self._signals) > 1 else None
 
 
 def serve(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -132,7 +57,16 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps({"url": url, "pid": os.getpid(), "model_dir": str(settings.model_dir)}), flush=True)
 
-    server = DrainingServer(config, services, announce)
+    def leave() -> None:
+        services.lifecycle.draining = True
+
+    server = DrainingServer(
+        config,
+        drain_s=settings.drain_s,
+        announce=announce,
+        leave=leave,
+        unready=lambda: services.metrics.models.set_ready(False),
+    )
     # What the start has made stays. A full collection of garbage, for which all threads wait, is spared walking it.
     gc.collect()
     gc.freeze()

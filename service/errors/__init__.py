@@ -12,7 +12,7 @@ from service.errors.asked import (
     UnknownVariantError,
     VariantNotServedError,
 )
-from service.errors.base import PROBLEM_TYPE_PREFIX, JsonValue, ServiceError, error_classes
+from service.errors.base import PROBLEM_MEDIA_TYPE, PROBLEM_TYPE_PREFIX, JsonValue, ServiceError, error_classes
 from service.errors.feedback import (
     BadTokenError,
     ExpiredTokenError,
@@ -51,6 +51,7 @@ from service.errors.upload import (
 )
 
 __all__ = [
+    "PROBLEM_MEDIA_TYPE",
     "PROBLEM_TYPE_PREFIX",
     "AdminDisabledError",
     "BadOutputError",

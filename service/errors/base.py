@@ -15,6 +15,7 @@ JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "Jso
 
 #: Prefix of a problem's `type`. Deliberately relative to the service's own address (RFC 9457 section 3.1.1).
 PROBLEM_TYPE_PREFIX = "/problems/"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 class ServiceError(Exception):

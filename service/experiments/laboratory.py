@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, ParamSpec, TypeVar
 
+from service import statistics as st
 from service.background import Background
 from service.card import TaskName
 from service.errors import ServiceError
-from service.experiments import statistics as st
 from service.experiments.declaration import Declaration
 from service.experiments.experiments import Experiments, Route
 from service.experiments.observation import Live

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.experiments import statistics as st
+from service import statistics as st
 from service.experiments.declaration import Declaration
 from service.experiments.store import Store
 

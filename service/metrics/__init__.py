@@ -85,7 +85,7 @@ class Metrics:
                 self.requests.observe_batches(runs, **run)
                 work.run(sum(runs), len(runs))
 
-            self._runs[key] = self._registrar.later(count).add
+            self._runs[key] = self._registrar.buffered(count).add
         return self._runs[key]
 
     def remove_model(self, model: str, version: str) -> None:

@@ -15,7 +15,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.registry import Collector
 
-from service.metrics.later import Settling
+from service.metrics.buffered import Buffers
 
 # Without the `_created` series of each counter and histogram, which no rule or dashboard uses.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -145,8 +145,8 @@ class Registrar:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        settling = Settling(registry)
-        self.later, self.settle = settling.later, settling.settle
+        buffers = Buffers(registry)
+        self.buffered, self.flush = buffers.buffered, buffers.flush
         self.docs: list[MetricDoc] = []
 
     def counter(self, name: str, description: str, labels: tuple[str, ...]) -> Counter:

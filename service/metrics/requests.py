@@ -47,7 +47,7 @@ class AnswerMeter:
     def __init__(self, answers: Counter, stages: dict[Stage, Histogram], metrics: Registrar) -> None:
         self._answers, self._stages = answers, stages
         #: Counts one answered image, given the seconds of each stage. The mapping must not be modified afterwards.
-        self.answered: Callable[[Mapping[Stage, float]], None] = metrics.later(self._count).add
+        self.answered: Callable[[Mapping[Stage, float]], None] = metrics.buffered(self._count).add
 
     def _count(self, answers: list[Mapping[Stage, float]]) -> None:
         self._answers.inc(len(answers))
@@ -142,8 +142,8 @@ class RequestMetrics:
         self._sizes: dict[SizesOf, Counts[int]] = {}  # exact, which the histogram's buckets are not
         self._registrar = metrics
         self._meters: dict[tuple[tuple[str, object], ...], AnswerMeter] = {}
-        self._http_later = metrics.later(self._count_http)
-        self._images_later = metrics.later(self._count_images)
+        self._http_buffer = metrics.buffered(self._count_http)
+        self._images_buffer = metrics.buffered(self._count_images)
 
     def set_capacity(self, *, queue_limit: int, workers: int) -> None:
         """Sets the limits of the queue and the workers, so that alert rules can compare the queue with them."""
@@ -213,7 +213,7 @@ class RequestMetrics:
 
     def count_image(self, report: ImageReport) -> None:
         """Counts a decoded image."""
-        self._images_later.add((report.format, report.converted is not None))
+        self._images_buffer.add((report.format, report.converted is not None))
 
     def _count_images(self, images: list[tuple[str, bool]]) -> None:
         for (kind, converted), count in Counts(images).items():
@@ -239,7 +239,7 @@ class RequestMetrics:
             seconds: Time from the request to the end of the response.
         """
         method = method if method in _METHODS else "other"
-        self._http_later.add(_Http(method, route or "unmatched", status, seconds))
+        self._http_buffer.add(_Http(method, route or "unmatched", status, seconds))
 
     def _count_http(self, requests: list[_Http]) -> None:
         spent: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
@@ -261,5 +261,5 @@ class RequestMetrics:
 
     def totals(self) -> dict[tuple[str, str], Totals]:
         """Totals by name and version of the model."""
-        self._registrar.settle()
+        self._registrar.flush()
         return totals(self._requests, self._stage, self._sizes)

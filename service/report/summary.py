@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from service.experiments import statistics as st
+from service import statistics as st
 from service.experiments.results import IntervalInfo, interval
 from service.experiments.verdict import verdict
 from service.report.pairs import Pair, Side

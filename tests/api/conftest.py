@@ -8,9 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service import xnor_op
 from service.app import create_app
-from service.errors import OpUnavailableError
 from service.registry import Registry
 from service.settings import load_settings
 from tests.tiny_zoo import write_zoo
@@ -24,15 +22,6 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory) -> Path:
     return write_zoo(tmp_path_factory.mktemp("zoo"))
-
-
-@pytest.fixture(scope="session")
-def op() -> str:
-    """The operator's kernel; the test is skipped by name where it cannot run."""
-    try:
-        return xnor_op.kernel_name()
-    except OpUnavailableError as error:
-        pytest.skip(f"the bit-packed operator: {error.detail}")
 
 
 @asynccontextmanager

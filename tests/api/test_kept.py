@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from service.api.threads import _Call
-from service.api.uploads import Upload
+from service.pipeline import Upload
+from service.pipeline.threads import _Call
 from tests.api.conftest import metric, running
 from tests.pictures import encode, photo
 

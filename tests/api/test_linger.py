@@ -1,14 +1,13 @@
 """After a refusal: what a client still sends is read for a while and no longer. Over a real socket, small limits."""
 
 import contextlib
-import socket
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from service.api.linger import LingeringClose
-from tests.sockets import connected, listening
+from service.server.linger import LingeringClose
+from tests.sockets import connected, everything, listening
 
 MAX_BYTES = 1_000_000
 MAX_S = 1.0
@@ -45,19 +44,11 @@ def head(path: str = "/", **headers: object) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def answer(connection: socket.socket) -> bytes:
-    """Everything until the server closes."""
-    received = b""
-    while part := connection.recv(65536):
-        received += part
-    return received
-
-
 def test_a_client_that_finishes_sees_the_answer_and_then_the_end(port):
     with connected(port) as connection:
         connection.sendall(head(Content_Length=900_000) + b"x" * 900_000)
         begun = time.monotonic()
-        received = answer(connection)
+        received = everything(connection)
     assert received.startswith(b"HTTP/1.1 413")
     assert received.lower().count(b"connection: close") == 1
     assert received.endswith(b"refused")
@@ -71,7 +62,7 @@ def test_the_answer_comes_before_the_rest_of_the_body(port):
         while not received.endswith(b"refused"):
             received += connection.recv(65536)
         connection.sendall(b"x" * 899_999)
-        assert answer(connection) == b""
+        assert everything(connection) == b""
 
 
 @pytest.mark.parametrize("framing", [{"Content_Length": 10**12}, {"Transfer_Encoding": "chunked"}])

@@ -5,8 +5,8 @@ import re
 import pytest
 from PIL import Image
 
-from service.api.context import request_id_from
 from service.metrics import STAGES
+from service.request_id import request_id_from
 from tests.api.conftest import metric, running
 from tests.pictures import ENCODINGS, encode, photo
 from tests.tiny_zoo import FAR_M

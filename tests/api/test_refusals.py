@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.api.threads import SHARED, answers_of
 from service.errors import OverloadedError
+from service.pipeline.threads import SHARED, answers_of
 from tests.api.conftest import metric, running, until
 from tests.pictures import encode, photo
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.api.threads import SHARED, ThreadPool, answers_of
 from service.errors import NotReadyError, OverloadedError
+from service.pipeline import ThreadPool
+from service.pipeline.threads import SHARED, answers_of
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +35,7 @@ def spend(monkeypatch):
     """A call that takes so many seconds by the pool's clock, and none by ours."""
     now = [0.0]
     clock = SimpleNamespace(perf_counter=lambda: now[0], monotonic=time.monotonic)
-    monkeypatch.setattr("service.api.threads.time", clock)
+    monkeypatch.setattr("service.pipeline.threads.time", clock)
 
     def call(seconds: float) -> None:
         now[0] += seconds

@@ -11,11 +11,11 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.presence import PRESENCE_KEY, Presence
-from service.api.stages import Step, noted, timed
-from service.api.threads import SHARED, answers_of
+from service.pipeline.stages import Step, noted, timed
+from service.pipeline.threads import SHARED, answers_of
 from service.registry import Handle
 from service.scheduler.work import Outcome
+from service.server.presence import PRESENCE_KEY, Presence
 from tests.api.conftest import metric, running, until
 from tests.cards import classify_card
 from tests.pictures import encode, photo

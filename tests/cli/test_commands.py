@@ -12,10 +12,8 @@ import trimesh
 from PIL import Image
 from scipy.stats import binomtest
 
-from service import xnor_op
 from service.cli.data import spread
 from service.cli.main import main
-from service.errors import OpUnavailableError
 from tests.cli.said import error_of
 from tests.live.service_process import ROOT, command, environment
 from tests.pictures import encode, photo
@@ -48,13 +46,6 @@ def photograph(tmp_path) -> Path:
     return path
 
 
-def needs_op() -> None:
-    try:
-        xnor_op.kernel_name()
-    except OpUnavailableError as error:
-        pytest.skip(f"the bit-packed operator: {error.detail}")
-
-
 # ---- predict ---------------------------------------------------------------------------------------------------------
 
 
@@ -69,11 +60,10 @@ def test_predict_a_photo(run, photograph):
     assert progress == ""  # no bar for one image
 
 
-def test_predict_runs_the_binary_network_by_default(run, photograph):
-    needs_op()
+def test_predict_runs_the_binary_network_by_default(run, photograph, op):
     document, _ = run("predict", photograph)
     assert (document["model"], document["variant"]) == ("tiny-bireal", "binary")
-    assert document["kernel"] == xnor_op.kernel_name()
+    assert document["kernel"] == op
 
 
 def test_predict_a_folder(run, labelled):
@@ -309,11 +299,10 @@ def test_compare_for_people(capsys, labelled):
 # ---- models ----------------------------------------------------------------------------------------------------------
 
 
-def test_models(run):
-    needs_op()
+def test_models(run, op):
     document, _ = run("models")
     assert document["ready"] is True
-    assert document["kernel"] == xnor_op.kernel_name()
+    assert document["kernel"] == op
     assert document["kernel"] in document["kernels"]
     names = {model["name"]: model for model in document["models"]}
     assert list(names) == ["tiny-bireal", "tiny-bireal-depth", "tiny-colours", "tiny-ramp"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.experiments import statistics as st
+from service import statistics as st
 from service.experiments.declaration import Declaration
 from service.experiments.observation import Judgement, Score
 from service.experiments.results import analyse, frames

@@ -6,8 +6,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service import xnor_op
-from service.errors import OpUnavailableError
 from tests.live.service_process import LiveService, running
 from tests.tiny_zoo import write_zoo
 
@@ -15,15 +13,6 @@ from tests.tiny_zoo import write_zoo
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory) -> Path:
     return write_zoo(tmp_path_factory.mktemp("zoo"))
-
-
-@pytest.fixture(scope="session")
-def op() -> str:
-    """The operator's kernel; the test is skipped by name where it cannot run."""
-    try:
-        return xnor_op.kernel_name()
-    except OpUnavailableError as error:
-        pytest.skip(f"the bit-packed operator: {error.detail}")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from service.cli.protocol import Protocol, counted_by
+from service.server.protocol import Protocol, counted_by
 from tests.sockets import answer, connected, listening
 
 HEAD_S, CALM_S = 0.5, 2.0

@@ -11,10 +11,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from uvicorn.server import ServerState
 
-from service.api.presence import PRESENCE_KEY, Presence, while_connected
 from service.api.uploads import read_body
-from service.cli.protocol import READ_AHEAD_BYTES, Protocol
 from service.scheduler import Deadline
+from service.server.presence import PRESENCE_KEY, Presence, while_connected
+from service.server.protocol import READ_AHEAD_BYTES, Protocol
 from tests.sockets import connected, listening
 
 LONG_S = 20.0

@@ -16,8 +16,9 @@ from loadtest.measures import instructions, modules
 from loadtest.measures.throughput import images_per_s
 from loadtest.memory import measure_memory
 from loadtest.options import UsageError
-from loadtest.peers.networks import Pair, photos
+from loadtest.peers.networks import Pair
 from loadtest.peers.onnx_runtime import Workload
+from loadtest.peers.photos import photos
 from loadtest.peers.unfused import BEHIND, CONVOLUTION, unfused_packed
 from loadtest.records.costs import cost_tables
 from loadtest.records.schema_costs import Costs

@@ -17,8 +17,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadtest import stack
 from loadtest.pictures import photo_like
 from loadtest.scenarios.schema import LoadDocument
-from service import xnor_op
-from service.errors import OpUnavailableError
 from tests.deploy.traffic import MANY, kept_full
 from tests.live.service_process import ROOT, environment, running
 from tests.tiny_zoo import write_zoo
@@ -44,13 +42,6 @@ def load_test(*arguments: object, **variables: str) -> subprocess.CompletedProce
     )
 
 
-def needs_op() -> None:
-    try:
-        xnor_op.kernel_name()
-    except OpUnavailableError as error:
-        pytest.skip(f"the bit-packed operator: {error.detail}")
-
-
 def needs_locust() -> None:
     # Looked for and not imported: Locust patches threads and sockets of whatever process imports it.
     if importlib.util.find_spec("locust") is None:
@@ -58,8 +49,7 @@ def needs_locust() -> None:
 
 
 @pytest.mark.slow
-def test_each_task_and_variant_of_a_service_that_runs(tmp_path: Path):
-    needs_op()
+def test_each_task_and_variant_of_a_service_that_runs(op, tmp_path: Path):
     needs_locust()
     with running(write_zoo(tmp_path / "zoo"), tmp_path / "log", "--kernel", "scalar") as live:
         arguments = ("--url", f"{live.url}/", "--scenarios", "saturate", "--users", 2, "--seconds", 2, "--turns", 1)
@@ -129,8 +119,7 @@ def test_arguments_that_are_not_valid(arguments, said):
 
 
 @pytest.mark.slow
-def test_locust_by_hand_has_all_it_imports_where_compose_mounts_it(tmp_path: Path):
-    needs_op()
+def test_locust_by_hand_has_all_it_imports_where_compose_mounts_it(op, tmp_path: Path):
     needs_locust()
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["load"]
     for volume in compose["volumes"]:

@@ -13,8 +13,9 @@ from loadtest import network
 from loadtest.measures.interleave import CheckedRun, ParityError, Run, check, interleave, summarise
 from loadtest.peers import networks, onnx_runtime, openvino_runtime
 from loadtest.peers.graph import FLOAT_INPUT, channels_first, split_front, widen_constants
-from loadtest.peers.networks import Pair, photos, zoo_pairs
+from loadtest.peers.networks import Pair, zoo_pairs
 from loadtest.peers.onnx_runtime import Way, Workload, run_front
+from loadtest.peers.photos import photos
 from loadtest.records.schema import UNROUNDED, Document
 from service import xnor_op
 from service.backends.dialect import PackedGraph

@@ -14,8 +14,6 @@ from loadtest.scenarios.drive import Run, Sample, Usage
 from loadtest.scenarios.plan import NAMES, Kind, Plan, Step, plans, saturate
 from loadtest.scenarios.schema import LoadDocument
 from loadtest.scenarios.summary import capacity, median_capacity, summarise
-from service import xnor_op
-from service.errors import OpUnavailableError
 from tests.live.service_process import ROOT, environment
 from tests.tiny_zoo import write_zoo
 
@@ -193,11 +191,7 @@ def test_arguments_that_are_not_valid(module, arguments, said):
 
 
 @pytest.mark.slow
-def test_scenarios_against_the_real_service(tmp_path: Path):
-    try:
-        xnor_op.kernel_name()
-    except OpUnavailableError as error:
-        pytest.skip(f"the bit-packed operator: {error.detail}")
+def test_scenarios_against_the_real_service(op, tmp_path: Path):
     # Looked for and not imported: Locust patches threads and sockets of whatever process imports it.
     if importlib.util.find_spec("locust") is None:
         pytest.skip("locust is not installed (extra: bench)")

@@ -3,19 +3,11 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from loadtest.scheduling import Document, main, table
-from service import xnor_op
-from service.errors import OpUnavailableError
 from tests.tiny_zoo import write_zoo
 
 
-def test_it_measures_every_configuration(tmp_path, capsys):
-    try:
-        xnor_op.kernel_name()
-    except OpUnavailableError as error:
-        pytest.skip(f"the bit-packed operator: {error.detail}")
+def test_it_measures_every_configuration(op, tmp_path, capsys):
     models, out = write_zoo(tmp_path / "zoo"), tmp_path / "out.json"
     options = ["--cpus", "2", "--max-batch", "1", "4", "--seconds", "0.05", "--rounds", "1", "--callers", "8"]
     assert main([*options, "--models", str(models), "--out", str(out)]) == 0

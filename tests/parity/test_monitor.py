@@ -22,7 +22,7 @@ from service.parity.monitor import ParityMonitor
 from service.registry import Registry
 from service.settings import load_settings
 from service.tasks import TASKS
-from tests.api.conftest import anyio_backend, metric, op, running, until, zoo  # noqa: F401  fixtures
+from tests.api.conftest import anyio_backend, metric, running, until, zoo  # noqa: F401  fixtures
 from tests.parity.memory import flipped_bit
 from tests.pictures import of_pixels, picture
 
@@ -245,7 +245,7 @@ def images() -> np.ndarray:
     return np.stack(prepared)
 
 
-def test_one_bit_of_the_shipped_network_shows_in_its_answers(images, op):  # noqa: F811
+def test_one_bit_of_the_shipped_network_shows_in_its_answers(images, op):
     """Rounding stays below 1e-6 of the logits' range; one wrong bit does not on every image, if on some it vanishes."""
     card = shipped()
     binary = backend_for("binary").load(card, "binary", intra_op_threads=1)
@@ -271,7 +271,7 @@ def test_one_bit_of_the_shipped_network_shows_in_its_answers(images, op):  # noq
     assert probed()
 
 
-def test_every_layer_of_the_shipped_network_is_checked_alone(images, op):  # noqa: F811
+def test_every_layer_of_the_shipped_network_is_checked_alone(images, op):
     findings = LayerCheck(shipped()).run(images[0])
     assert all(finding.exact for finding in findings)
     shares = [finding.sign_agreement for finding in findings if finding.sign_agreement is not None]

@@ -18,7 +18,7 @@ ValueT = TypeVar("ValueT")
 _MOST = 128
 
 
-class Later(Generic[ValueT]):
+class Buffer(Generic[ValueT]):
     """Buffer of values that are yet to be counted, about a hundred at most.
 
     Args:
@@ -32,9 +32,9 @@ class Later(Generic[ValueT]):
         """Adds a value. May be called from any thread."""
         self._values.append(value)
         if len(self._values) >= _MOST:
-            self.settle()
+            self.flush()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Counts all values added so far. May be called from any thread."""
         with self._lock:
             taken = [self._values.popleft() for _ in range(len(self._values))]  # values are only removed here
@@ -42,7 +42,7 @@ class Later(Generic[ValueT]):
                 self._count(taken)
 
 
-class Settling(Collector):
+class Buffers(Collector):
     """Collector that counts all deferred values before a scrape: registered first, so collected first.
 
     Args:
@@ -50,19 +50,19 @@ class Settling(Collector):
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._settle: list[Callable[[], None]] = []
+        self._flushes: list[Callable[[], None]] = []
         registry.register(self)
 
-    def later(self, count: Callable[[list[ValueT]], None]) -> Later[ValueT]:
+    def buffered(self, count: Callable[[list[ValueT]], None]) -> Buffer[ValueT]:
         """Creates a buffer for a counting function. It is never removed, so create a bounded number of them."""
-        made: Later[ValueT] = Later(count)
-        self._settle.append(made.settle)
+        made: Buffer[ValueT] = Buffer(count)
+        self._flushes.append(made.flush)
         return made
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Counts what is pending."""
-        for settle in list(self._settle):
-            settle()
+        for flush in list(self._flushes):
+            flush()
 
     def describe(self) -> Iterable[Metric]:
         """Returns nothing: this collector has no metrics itself."""
@@ -70,5 +70,5 @@ class Settling(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Counts what is pending and returns nothing; see `describe`."""
-        self.settle()
+        self.flush()
         return ()

@@ -9,7 +9,7 @@ import pytest
 from scipy import optimize, special
 from scipy import stats as scipy_stats
 
-from service.experiments import statistics as s
+from service import statistics as s
 
 RUNS = 4000
 

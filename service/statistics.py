@@ -1,7 +1,7 @@
 """Statistics for the comparison of two arms: confidence intervals, exact tests, and anytime-valid evidence.
 
 The functions use scipy where it has the method; the others are a few lines with their source. All counts may be arrays,
-because the simulations that validate these functions (tests/experiments/test_statistics.py) run them on thousands of
+because the simulations that validate these functions (tests/test_statistics.py) run them on thousands of
 experiments at once.
 
 Intervals and p-values hold for one look at a time planned beforehand. Whoever looks every day and stops at the first

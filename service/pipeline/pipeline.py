@@ -15,22 +15,23 @@ from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from service.api.answered import Answered, Job, kept, only
-from service.api.inputs import Input, Inputs, lane, preprocessed
-from service.api.json_body import LARGE_BYTES
-from service.api.stages import Step, noted, timed
-from service.api.telemetry import Telemetry
-from service.api.threads import SHARED, ThreadPool, answers_of
-from service.api.uploads import Upload, picture_digest
 from service.errors import BadParameterError, ServiceError
 from service.imaging import ImageLimits
 from service.metrics import Stage
+from service.pipeline.answered import Answered, Job, kept, only
+from service.pipeline.inputs import Input, Inputs, lane, preprocessed
+from service.pipeline.stages import Step, noted, timed
+from service.pipeline.telemetry import Telemetry
+from service.pipeline.threads import SHARED, ThreadPool, answers_of
+from service.pipeline.upload import Upload, picture_digest
 from service.registry import Handle
 from service.scheduler import Deadline, Image, Outcome, Output, Scheduler
 
 T = TypeVar("T")
 P = ParamSpec("P")
 Side = Literal["a", "b"]
+#: Larger bodies are parsed in a thread: 20 MB take about 50 ms, which would block the event loop.
+LARGE_BYTES = 200_000
 
 
 @dataclass(slots=True)

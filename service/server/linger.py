@@ -16,7 +16,7 @@ from http import HTTPStatus
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.context import header
+from service.server.headers import header
 
 #: Limits on what a refused client may still send, bytes and seconds: enough for most clients to finish.
 LINGER_BYTES = 64_000_000

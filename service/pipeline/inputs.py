@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from service.api.answered import kept
-from service.api.stages import Step
-from service.api.telemetry import Telemetry
-from service.api.threads import ThreadPool
-from service.api.uploads import Upload
 from service.errors import ServiceError
 from service.imaging import DecodedImage, ImageLimits, ImageReport, decode
 from service.metrics import Stage
+from service.pipeline.answered import kept
+from service.pipeline.stages import Step
+from service.pipeline.telemetry import Telemetry
+from service.pipeline.threads import ThreadPool
+from service.pipeline.upload import Upload
 from service.registry import Handle
 from service.tasks import Prepared
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from service.api.context import RequestContext
 from service.errors import ServiceError
 from service.experiments.trial import Trial
 from service.imaging import ImageReport
 from service.metrics import Stage
+from service.pipeline.context import RequestContext
 from service.registry import Handle
 from service.scheduler import Deadline, Outcome
 

@@ -8,8 +8,8 @@
   piece of an unfinished header to the pieces before it, in the event loop, so one connection with an endless header
   would delay all others. Trailers after a chunked body have the same maximum size; their time is that of the body.
 * **Upgrades.** A request that asks for an upgrade is read to its end, although no upgrade is ever granted
-  (`service.cli.continued`).
-* **Disconnects.** The code that answers a request learns at once when its connection ends (`service.api.presence`).
+  (`service.server.continued`).
+* **Disconnects.** The code that answers a request learns at once when its connection ends (`service.server.presence`).
 * **Errors.** Data that is not HTTP gets a problem document, like every other error. It is also counted like one, but
   here, because the application never sees it.
 """
@@ -24,12 +24,11 @@ import httptools
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api.context import REQUEST_ID_HEADER, request_id_from
-from service.api.linger import LINGER_BYTES, LINGER_S
-from service.api.presence import PRESENCE_KEY, Presence
-from service.api.problems import PROBLEM_MEDIA_TYPE
-from service.cli.continued import announces_body, parser_of_rest
-from service.errors import HeadTimeoutError, HeadTooLargeError, MalformedRequestError, ServiceError
+from service.errors import PROBLEM_MEDIA_TYPE, HeadTimeoutError, HeadTooLargeError, MalformedRequestError, ServiceError
+from service.request_id import REQUEST_ID_HEADER, request_id_from
+from service.server.continued import announces_body, parser_of_rest
+from service.server.linger import LINGER_BYTES, LINGER_S
+from service.server.presence import PRESENCE_KEY, Presence
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec, TypeVar
 
-from service.api.context import ImageTimes, RequestContext
-from service.api.telemetry import run_labels
 from service.metrics import Stage
+from service.pipeline.context import ImageTimes, RequestContext
+from service.pipeline.telemetry import run_labels
 from service.registry import Handle
 from service.scheduler import Outcome
 
