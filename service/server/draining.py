@@ -21,8 +21,11 @@ log = logging.getLogger(__name__)
 
 # Turns of the event loop that it takes for a connection in the system's queue to reach uvicorn.
 _ACCEPT_TURNS = 4
-# Time for the requests of the last accepted connections to arrive.
+# Time for requests that are on their way over open connections.
 _LAST_REQUESTS_S = 0.25
+# Most time for the first request of a connection that was accepted last; a busy client may take so long to send it.
+_FIRST_REQUESTS_S = 1.0
+_POLL_S = 0.02
 
 
 class DrainingServer(uvicorn.Server):
@@ -88,8 +91,15 @@ class DrainingServer(uvicorn.Server):
                 await asyncio.sleep(0)
             for server in self.servers:
                 server.close()
+            give_up = time.monotonic() + _FIRST_REQUESTS_S
             await asyncio.sleep(_LAST_REQUESTS_S)
+            while self._expects_requests() and time.monotonic() < give_up and not self.force_exit:
+                await asyncio.sleep(_POLL_S)
         await super().shutdown(sockets)
+
+    def _expects_requests(self) -> bool:
+        """Whether a connection has not sent a request yet: its client connected just before the port was closed."""
+        return any(getattr(connection, "cycle", None) is None for connection in self.server_state.connections)
 
     @property
     def forced(self) -> int | None:

@@ -133,6 +133,18 @@ def test_clients_that_go_on_until_the_port_closes_are_answered_or_refused(zoo, t
     assert set(answers) == {200}
 
 
+def test_a_client_that_was_accepted_last_has_time_for_its_request(zoo, tmp_path):
+    with running(zoo, tmp_path / "log", "--drain-s", 0, "--fallback", "reference") as service:
+        address = urlsplit(service.url)
+        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+            service.process.send_signal(signal.SIGTERM)
+            wait(lambda: not listens(service), 20)
+            time.sleep(0.4)
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        assert service.process.wait(10) == 0
+
+
 def test_the_order_of_stopping(zoo, tmp_path):
     with running(zoo, tmp_path / "log", "--drain-s", 5) as service:
         upload = SlowUpload(service)
