@@ -44,8 +44,8 @@ def check_fx(fx_px: float) -> None:
     if not FX_RANGE_PX[0] <= fx_px <= FX_RANGE_PX[1]:
         raise BadParameterError(
             "fx",
-            f"fx is {fx_px}; it must be a focal length of {FX_RANGE_PX[0]:g} to {FX_RANGE_PX[1]:g} pixels "
-            "of the uploaded picture.",
+            f"fx is {fx_px}; it must be a focal length in pixels of the uploaded picture, {FX_RANGE_WIDTHS[0]:g} to "
+            f"{FX_RANGE_WIDTHS[1]:g} times its width, and {FX_RANGE_PX[0]:g} to {FX_RANGE_PX[1]:g} for any.",
             remedy="Leave it out to use EXIF or the training camera, or send width / (2 tan(horizontal view / 2)).",
         )
 
