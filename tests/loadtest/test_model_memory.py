@@ -41,3 +41,27 @@ def test_a_row_is_the_median_of_the_starts(tmp_path: Path, monkeypatch: pytest.M
         "grew_highest_bytes": 9000,
     }
     assert (full["grew_bytes"], full["real_weight_bytes"], full["binary_weight_bytes"]) == (50_000_000, 40_000, 0)
+
+
+def test_the_table_in_the_readme_is_the_recorded_one() -> None:
+    root = Path(__file__).resolve().parents[2]
+    record = json.loads((root / "docs/benchmarks/serving/model-memory.json").read_text())
+    lines = (root / "README.md").read_text().splitlines()
+    start = lines.index("| model | variant | 1-bit weights | real weights | process grew by |") + 2
+    shown, model = {}, ""
+    for line in lines[start : lines.index("", start)]:
+        first, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        model = first.strip("`") or model
+        shown[model, cells[0]] = cells[1:]
+
+    def megabytes(count: int, digits: int) -> str:
+        return f"{count / 1e6:.{digits}f} MB" if count else "-"
+
+    assert shown == {
+        (row["model"], row["variant"]): [
+            megabytes(row["binary_weight_bytes"], 2),
+            megabytes(row["real_weight_bytes"], 2),
+            megabytes(row["grew_bytes"], 1),
+        ]
+        for row in record["rows"]
+    }
