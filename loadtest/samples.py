@@ -63,13 +63,12 @@ def coffee(width: int = 512, height: int = 384) -> Image.Image:
 
 def ladybird(width: int = 512, height: int = 384) -> Image.Image:
     """A ladybird on a leaf."""
-    y, x = np.mgrid[0:height, 0:width]
+    wide, high = 4 / 3 * width, 4 / 3 * height  # the units of all lengths below; the leaf needs room around the beetle
+    y, x = np.mgrid[0:height, 0:width] * (4 / 3)
     leaf = noise(height, width, 3, 1.3)
-    vein = np.minimum(
-        np.abs(np.mod(x * 0.6 + np.abs(y - 0.55 * height) * 0.9, 64) - 32), np.abs(y - 0.55 * height) * 0.8
-    )
+    vein = np.minimum(np.abs(np.mod(x * 0.6 + np.abs(y - 0.55 * high) * 0.9, 64) - 32), np.abs(y - 0.55 * high) * 0.8)
     scene = np.array([0.28, 0.52, 0.16]) * (0.65 + 0.6 * leaf)[..., None] * (1 + 0.35 * np.exp(-vein / 2.5))[..., None]
-    cx, cy = 0.52 * width, 0.47 * height
+    cx, cy = 0.52 * wide, 0.47 * high
 
     def paint(mask: Floats, colour: Floats) -> None:
         scene[:] = scene * (1 - mask[..., None]) + colour * mask[..., None]
