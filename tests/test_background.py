@@ -58,7 +58,7 @@ async def test_it_waits_until_nothing_waits_in_any_stage(busy: int):
     pieces, queue.images = Pieces(work), 1
     pieces.offer("a")
     async with asyncio.timeout(30):
-        while queue.asked < 3:  # noqa: ASYNC110
+        while queue.asked < 3:  # noqa: ASYNC110  asks until it is so
             await asyncio.sleep(0.005)
     assert (pieces.ran, pieces.dropped) == ([], [])
     queue.images = 0

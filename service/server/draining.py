@@ -93,7 +93,8 @@ class DrainingServer(uvicorn.Server):
                 server.close()
             give_up = time.monotonic() + _FIRST_REQUESTS_S
             await asyncio.sleep(_LAST_REQUESTS_S)
-            while self._expects_requests() and time.monotonic() < give_up and not self.force_exit:  # noqa: ASYNC110
+            # uvicorn's connections have no event for a first request to wait for
+            while self._expects_requests() and time.monotonic() < give_up and not self.force_exit:  # noqa: ASYNC110  so
                 await asyncio.sleep(_POLL_S)
         await super().shutdown(sockets)
 

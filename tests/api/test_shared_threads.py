@@ -33,7 +33,7 @@ async def service(anyio_backend, zoo) -> AsyncIterator[httpx.AsyncClient]:
 async def held_up(service: httpx.AsyncClient, requests: list[asyncio.Task]) -> None:
     """Returns once all requests wait, and a thread of asyncio's pool was free nevertheless."""
     async with asyncio.timeout(PATIENCE_S):
-        while metric(service, "bireal_in_flight") < len(requests):  # noqa: ASYNC110
+        while metric(service, "bireal_in_flight") < len(requests):  # noqa: ASYNC110  asks until it is so
             await asyncio.sleep(0.01)
         await asyncio.to_thread(lambda: None)
 

@@ -184,7 +184,7 @@ def test_all_images_of_a_request_are_paired_or_none(make, monkeypatch):  # noqa:
     assert [seen.agree for seen in kept.observations] == [True] * 4
 
 
-def test_a_mirrored_image_whose_run_is_cut_off_by_the_end_is_recorded_without_it(make):  # noqa: F811
+def test_a_mirrored_image_whose_run_is_cut_off_by_the_end_is_recorded_without_it(make):  # noqa: F811  a fixture
     scheduler, baseline, candidate, kept = make(workers=2), Echo(), Echo(), Kept()
     shadow = PAIRED.model_copy(update={"mode": "shadow"})
     metrics = Metrics(CollectorRegistry())

@@ -165,7 +165,7 @@ async def statuses_without_models(folder: Path) -> dict[str, int]:
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as client:
         async with asyncio.timeout(60):
-            while (await client.get("/readyz")).json()["state"] != "failed":  # noqa: ASYNC110
+            while (await client.get("/readyz")).json()["state"] != "failed":  # noqa: ASYNC110  asks until it is so
                 await asyncio.sleep(0.05)
         paths = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
         return {path: (await client.get(path)).status_code for path in paths}

@@ -204,7 +204,7 @@ async def test_checks_that_cannot_be_made_are_tried_once_an_interval(anyio_backe
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("step", "outcome"), [("_compare", "dropped"), ("_exact_checks", "ok")])
-async def test_a_check_that_is_cut_off_by_the_end_counts_once(anyio_backend, zoo, op, monkeypatch, step, outcome):  # noqa: F811
+async def test_a_check_that_is_cut_off_by_the_end_counts_once(anyio_backend, zoo, op, monkeypatch, step, outcome):  # noqa: F811  a fixture
     begun = asyncio.Event()
 
     async def wait(*_) -> None:
