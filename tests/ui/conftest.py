@@ -81,7 +81,11 @@ class Watched:
 
 @pytest.fixture
 def open_page(browser, service):
-    """Opens the page once it is ready; every page must end without a complaint and without asking another host."""
+    """Opens the page once it is ready; every page must end without a complaint and without asking another host.
+
+    A test with a service of its own names it before this fixture, so that it stops after its pages are closed: a
+    service that stops resets what a page asks at that moment, and the page complains.
+    """
     opened = []
 
     def open_one(*, of: LiveService = service, refused: tuple[int, ...] = (), **options) -> Page:

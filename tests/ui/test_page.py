@@ -262,7 +262,7 @@ def test_what_was_asked_twice_is_compared_once(open_page):
 
 
 @pytest.mark.parametrize("told", ["by comparing", "by its change"])
-def test_experiments_and_feedback_come_with_the_key(open_page, locked, told):
+def test_experiments_and_feedback_come_with_the_key(locked, open_page, told):
     page = open_page(of=locked, refused=(401,))
     article = page.get_by_role("article").filter(has_text="binary-in-place-of-full (running)")
     page.get_by_label("API key of this service").wait_for()
