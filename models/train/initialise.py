@@ -9,14 +9,17 @@ from torch import Tensor, nn
 from models.arch.bireal import BiRealBottleneck, BiRealNet
 from models.arch.config import ArchConfig
 from models.arch.depth import DepthNet
+from models.arch.resnet import ResNet
 from models.train import checkpoint
+from models.train.deepen import can_deepen, deepen
 
 
 def initialise_from(network: nn.Module, path: Path) -> list[str]:
     """Copy matching tensors from the checkpoint at ``path``; return the names of those that stay randomly initialised.
 
     A Bi-Real net takes a ResNet's weights layer by layer (stem, convolutions, BatchNorms, downsampling, scores), and a
-    depth network takes a classifier's encoder. XNOR-Net's BatchNorms (before the sign) and ABC-Net's activation bases
+    depth network takes a classifier's encoder. A deeper network of basic blocks takes a shallower one of its kind, and
+    computes the same (`models.train.deepen`). XNOR-Net's BatchNorms (before the sign) and ABC-Net's activation bases
     have no counterpart and keep their initial values.
 
     Raises:
@@ -30,6 +33,8 @@ def initialise_from(network: nn.Module, path: Path) -> list[str]:
     encoder = network.encoder if isinstance(network, DepthNet) else network
     if isinstance(encoder, BiRealNet) and source_arch.standard_resnet:
         source = _resnet_to_bireal(source, encoder, "encoder." if isinstance(network, DepthNet) else "")
+    elif isinstance(network, BiRealNet | ResNet) and can_deepen(source_arch, network.config):
+        source = deepen(source, source_arch, network.config)
     own = network.state_dict()
     fitting = {k: v for k, v in source.items() if k in own and own[k].shape == v.shape}
     if not fitting:

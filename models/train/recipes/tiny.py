@@ -165,6 +165,29 @@ _FURTHER_BIREAL18 = replace(
     min_scale=0.5,
 )
 
+_GROWN = "ours: the 18 layers, grown to 34 that compute the same (ADR 70), trained on at 112x112 with its teacher's labels"
+
+_GROWN_RESNET34 = replace(
+    _FURTHER_RESNET18,
+    name="resnet34-tiny100-grown",
+    arch=ArchConfig(depth=34, method="none", num_classes=100),
+    phases=(PhaseSpec(Phase.RELU, 3, 0.03, "sgd", "cosine", weight_decay=2e-4, warmup=0.05, distill=0.9),),
+    source=_GROWN,
+    init="resnet18-tiny100-further",
+    views=3,
+)
+
+_GROWN_BIREAL34 = replace(
+    _FURTHER_BIREAL18,
+    name="bireal34-tiny100-grown",
+    arch=ArchConfig(depth=34, method="bireal", num_classes=100),
+    phases=(PhaseSpec(Phase.BINARY, 3, 4e-4, "adam", "linear", warmup=0.05, distill=0.9),),
+    source=_GROWN,
+    init="bireal18-tiny100-further",
+    twin="resnet34-tiny100",
+    views=3,
+)
+
 _TINY_RESNET50 = replace(
     _LONG_RESNET18,
     name="resnet50-tiny100",
@@ -224,6 +247,8 @@ TINY = (
     _LARGE_BIREAL18,
     _FURTHER_RESNET18,
     _FURTHER_BIREAL18,
+    _GROWN_RESNET34,
+    _GROWN_BIREAL34,
     _TINY_RESNET50,
     _TINY_BIREAL50,
     _HALF_RESNET50,
