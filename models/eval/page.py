@@ -2,8 +2,8 @@
 
 Runs ``python -m service evaluate`` for every variant of the model (and ``models.eval.parity`` for a binary one), stores
 the output in ``OUT/<name>.json``, and writes ``OUT/<name>.md`` and the reliability plot from it and the card. The
-output of ``models.eval.stem`` is stored too (``--stem``). The page links to the training curves and log if ``OUT`` has
-them.
+output of ``models.eval.stem`` and ``models.eval.outside`` is stored too (``--stem``, ``--outside``). The page links to
+the training curves and log if ``OUT`` has them.
 """
 
 from __future__ import annotations
@@ -94,6 +94,30 @@ def stem_effect(found: list[dict[str, Any]], chosen: str) -> str:
     )
 
 
+def other_things(found: dict[str, Any]) -> list[str]:
+    """The section on the results of ``models.eval.outside``."""
+    sets = [{"name": "photos of its classes", **found["inside"]}, *found["outside"]]
+    thresholds = list(found["inside"]["share_at_least"])
+    rows = [
+        [one["name"], f"{one['n']:,}", f"{one['mean']:.2f}"]
+        + [f"{one['share_at_least'][threshold]:.0%}" for threshold in thresholds]
+        + [f"{one['auroc']:.2f}" if "auroc" in one else ""]
+        for one in sets
+    ]
+    titles = ["images", "n", "mean probability", *(f"at least {threshold}" for threshold in thresholds), "AUROC"]
+    return [
+        "## What it says of other things",
+        "",
+        "It names one of its classes for every image. The probability of that class tells other images apart only in",
+        "part (`models.eval.outside`; AUROC: the chance that a random photo of its classes gets a higher one than a",
+        "random image of these; guessing gives 0.5). Answers below a request's `min_probability` are marked as",
+        "`uncertain`.",
+        "",
+        *(f"| {' | '.join(row)} |" for row in (titles, ["---"] * len(titles), *rows)),
+        "",
+    ]
+
+
 def page(card: Card, findings: dict[str, Any], beside: Path) -> str:
     """Markdown of the page.
 
@@ -138,6 +162,8 @@ def page(card: Card, findings: dict[str, Any], beside: Path) -> str:
             ),
         ]
     lines += ["", f"![Reliability]({card.name}-reliability.svg)", ""]
+    if "outside" in findings:
+        lines += other_things(findings["outside"])
     curves, log = f"curves-{card.name}.svg", f"{card.name}.log.jsonl"
     if (beside / curves).is_file():
         lines += ["## The run", "", f"![Curves of the run named above]({curves})", ""]
@@ -169,6 +195,18 @@ def classifier(folder: Path) -> Card:
     return card
 
 
+def outside_of(card: Card, path: Path) -> dict[str, Any]:
+    """The results of ``models.eval.outside``.
+
+    Raises:
+        ValueError: they are those of other weights.
+    """
+    found: dict[str, Any] = json.loads(path.read_text())
+    if found.pop("sha256") != card.sha256:
+        raise ValueError(f"{path} was measured with other weights than {card.name}'s: run models.eval.outside again")
+    return found
+
+
 def main() -> int:
     """Evaluate, store the results and write the page."""
     parser = Parser(prog="python -m models.eval.page", description=__doc__)
@@ -176,6 +214,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="labelled folder; without it the page is rewritten from stored JSON")
     parser.add_argument("--dataset", default="dev", help="name of the data on the page (default dev)")
     parser.add_argument("--stem", type=Path, help="output of models.eval.stem for the model's checkpoint")
+    parser.add_argument("--outside", type=Path, help="output of models.eval.outside for the model")
     parser.add_argument("--out", type=Path, default=Path("docs/models"), help="output folder (default docs/models)")
     args = parser.parse_args()
     try:
@@ -184,8 +223,9 @@ def main() -> int:
         kept = args.out / f"{card.name}.json"
         findings: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() or args.data is None else {}
         if args.data is not None:
-            # keep only the stem results, which are not measured here, and only if they are of the same weights
-            old = {"stem": findings["stem"]} if findings.get("sha256") == card.sha256 and "stem" in findings else {}
+            # keep only results that are not measured here, and only if they are of the same weights
+            same = findings.get("sha256") == card.sha256
+            old = {kind: findings[kind] for kind in ("stem", "outside") if same and kind in findings}
             findings = {"dataset": args.dataset, "sha256": card.sha256}
             findings["evaluations"] = {v: evaluate(args.model, v, args.data) for v in card.variants}
             if card.precision == "binary":
@@ -193,6 +233,8 @@ def main() -> int:
             findings |= old
         if args.stem is not None:
             findings["stem"] = json.loads(args.stem.read_text())
+        if args.outside is not None:
+            findings["outside"] = outside_of(card, args.outside)
         kept.write_text(json.dumps(findings, indent=1) + "\n")
     except (OSError, ServiceError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -49,7 +49,9 @@ def test_added_blocks_learn(kind: str) -> None:
     arch = replace(NETWORKS[kind], depth=34)
     deep = build(arch)
     deep.load_state_dict(deepen(trained(NETWORKS[kind]).state_dict(), NETWORKS[kind], arch))
-    added = [name for name in deep.state_dict() if name.startswith("stages.2.11." if kind == "bireal" else "stages.2.5.")]
+    added = [
+        name for name in deep.state_dict() if name.startswith("stages.2.11." if kind == "bireal" else "stages.2.5.")
+    ]
     before = {name: deep.state_dict()[name].clone() for name in added if name.endswith("weight")}
     optimizer = torch.optim.SGD(deep.parameters(), lr=0.1)
     x, labels = torch.randn(8, 3, 64, 64), torch.arange(8) % 4

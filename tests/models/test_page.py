@@ -10,6 +10,7 @@ from PIL import Image
 
 from models.arch import ArchConfig
 from models.data.folder import ClassName
+from models.eval import outside
 from models.eval import page as command
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
@@ -35,7 +36,8 @@ def test_a_depth_model_is_refused_before_its_page_is_touched(
     assert kept.read_text() == '{"of": "the depth page"}'
 
 
-def test_the_page_is_written_from_the_services_own_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def exported(tmp_path: Path) -> tuple[Card, Path]:
+    """A small binary model, and `dev/<wnid>/*.png` beside it."""
     arch = ArchConfig(depth=18, method="bireal", num_classes=4, width=0.25)
     model = to_onnx(random_network(arch), 32, 32)
     card = make_card(
@@ -61,6 +63,11 @@ def test_the_page_is_written_from_the_services_own_evaluation(tmp_path: Path, mo
         for i in range(3):
             picture = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8))
             picture.save(tmp_path / "dev" / cls.wnid / f"{i}.png")
+    return card, folder
+
+
+def test_the_page_is_written_from_the_services_own_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card, folder = exported(tmp_path)
     out = tmp_path / "docs"
     options = [str(folder), "--data", str(tmp_path / "dev"), "--dataset", "a dev set", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["models.eval.page", *options])
@@ -112,3 +119,51 @@ def test_pages_in_docs_are_of_the_shipped_models(name: str) -> None:
     for metric in card.metrics:
         shown = findings["evaluations"][metric.variant]
         assert {key: shown[key] for key in metric.values} == metric.values, "the page and the card say the same"
+
+
+def test_what_is_said_of_other_things_is_on_the_page_of_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, folder = exported(tmp_path)
+    (tmp_path / "grey").mkdir()
+    Image.new("RGB", (40, 40), "grey").save(tmp_path / "grey" / "0.png")
+    measure = ["models.eval.outside", str(folder), "--inside", str(tmp_path / "dev")]
+    monkeypatch.setattr(sys, "argv", [*measure, "--outside", "grey", str(tmp_path / "grey")])
+    assert outside.main() == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["inside"]["n"] == 12
+    assert [(one["name"], one["n"]) for one in measured["outside"]] == [("grey", 1)]
+    (tmp_path / "outside.json").write_text(json.dumps(measured))
+    options = ["--data", str(tmp_path / "dev"), "--out", str(tmp_path), "--outside", str(tmp_path / "outside.json")]
+    monkeypatch.setattr(command, "compare", lambda *_: {})
+    monkeypatch.setattr(sys, "argv", ["models.eval.page", str(folder), *options])
+    assert command.main() == 0
+    grey = measured["outside"][0]
+    mean = grey["mean"]  # of the one image
+    row = f"| grey | 1 | {mean:.2f} | {mean >= 0.5:.0%} | {mean >= 0.9:.0%} | {grey['auroc']:.2f} |"
+    assert row in (tmp_path / "bireal18-tiny100.md").read_text()
+
+    (tmp_path / "outside.json").write_text(json.dumps(measured | {"sha256": "0" * 64}))
+    assert command.main() == 2
+    assert "other weights" in capsys.readouterr().err
+
+
+def test_auroc_is_the_share_of_pairs_in_order() -> None:
+    inside, others = np.array([0.9, 0.5, 0.4]), np.array([0.5, 0.1])
+    pairs = [(a > b) + 0.5 * (a == b) for a in inside for b in others]
+    assert outside.auroc(inside, others) == pytest.approx(np.mean(pairs))
+    assert outside.auroc(others, others) == 0.5
+
+
+def test_outside_wants_a_classifier_and_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(ROOT / "models" / "zoo" / "resnet50-kitti-depth" / "1")
+    line = ["models.eval.outside", model, "--inside", str(tmp_path), "--outside", "grey"]
+    monkeypatch.setattr(sys, "argv", [*line, str(tmp_path)])
+    assert outside.main() == 2
+    assert "resnet50-kitti-depth is no classifier" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit):
+        outside.main()
+    assert "give a name and at least one folder" in capsys.readouterr().err

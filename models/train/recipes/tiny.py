@@ -165,7 +165,7 @@ _FURTHER_BIREAL18 = replace(
     min_scale=0.5,
 )
 
-_GROWN = "ours: the 18 layers, grown to 34 that compute the same (ADR 70), trained on at 112x112 with its teacher's labels"
+_GROWN = "ours: the 18 layers, grown to 34 of the same function (ADR 70), trained on at 112x112 with a teacher's labels"
 
 _GROWN_RESNET34 = replace(
     _FURTHER_RESNET18,
