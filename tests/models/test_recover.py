@@ -38,6 +38,28 @@ from tests.models.test_export import export_to, random_network
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 
 
+class Exploding(nn.Module):
+    """Multiplies what it gets of white images by 1000."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.where(x.mean(dim=(1, 2, 3), keepdim=True) > 2.0, 1000.0, 1.0)
+
+
+def test_a_few_images_that_make_activations_explode_do_not_set_the_statistics() -> None:
+    """Training would diverge: a batch without such an image would be multiplied by hundreds."""
+    network = nn.Sequential(Exploding(), nn.BatchNorm2d(3))
+    usual = 40.0 + 60.0 * torch.rand(100, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    pictures = torch.cat([usual[:50], torch.full((2, 3, 8, 8), 255.0), usual[50:]])
+    x = normalise(pictures)
+    before = network.eval()(x)
+    calibrate(network, pictures)
+    assert torch.allclose(network(x), before, rtol=1e-4, atol=1e-4), "the function stays the same"
+    bn = network[1]
+    assert torch.allclose(bn.running_var, normalise(usual).var(dim=(0, 2, 3)), rtol=0.1)
+    network.train()
+    assert network(normalise(usual)).std() < 2 * before[:50].std()
+
+
 @pytest.mark.parametrize(("method", "pointwise"), [("none", "float32"), ("bireal", "float32"), ("bireal", "int8")])
 def test_a_checkpoint_recovered_from_a_graph_computes_what_the_graph_does(method: str, pointwise: str) -> None:
     config = ArchConfig(depth=18, method=method, num_classes=4, width=0.25)

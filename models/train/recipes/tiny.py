@@ -171,7 +171,7 @@ _GROWN_RESNET34 = replace(
     _FURTHER_RESNET18,
     name="resnet34-tiny100-grown",
     arch=ArchConfig(depth=34, method="none", num_classes=100),
-    phases=(PhaseSpec(Phase.RELU, 3, 0.03, "sgd", "cosine", weight_decay=2e-4, warmup=0.05, distill=0.9),),
+    phases=(PhaseSpec(Phase.RELU, 2, 0.02, "sgd", "cosine", weight_decay=2e-4, warmup=0.05, distill=0.9),),
     source=_GROWN,
     init="resnet18-tiny100-further",
     views=3,
