@@ -23,7 +23,7 @@ from loadtest.peers.onnx_runtime import BINARY, ORT_FP32, Side, Way, Workload
 from loadtest.peers.photos import Images, photos
 from loadtest.records.schema import UNROUNDED, Document, LeftOut, Row
 
-WAYS: tuple[Way, ...] = (*onnx_runtime.WAYS, *openvino_runtime.WAYS)
+WAYS: tuple[Way, ...] = (*onnx_runtime.WAYS, *openvino_runtime.WAYS, *openvino_runtime.WITH_BFLOAT16)
 SETTLE = 1
 AGAINST = {
     "full": "the same network in onnxruntime, unoptimised",
@@ -53,6 +53,10 @@ def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = Non
         ways = onnx_runtime.WAYS
         if any("/openvino-" in name for name in selected):
             left_out.append(LeftOut(name="*/openvino-*", reason=openvino_runtime.MISSING))
+    elif not openvino_runtime.computes_in_bfloat16():
+        ways = tuple(way for way in WAYS if way not in openvino_runtime.WITH_BFLOAT16)
+        if any("/openvino-" in name and name.endswith("default") for name in selected):
+            left_out.append(LeftOut(name="*/openvino-*default", reason=openvino_runtime.NO_BFLOAT16))
     rows: list[Row] = []
     for pair in found:
         workload = Workload(pair)

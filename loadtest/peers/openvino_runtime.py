@@ -1,15 +1,15 @@
 """OpenVINO as a peer: float32, 8 bit, and its BinaryConvolution. Installed with the extra `bench`.
 
-It must be told to use float32 arithmetic (the default is bfloat16 on CPUs that have it). Its binary convolution uses
-the JIT kernel, jit_avx512_u1, only under certain conditions: it follows a FakeQuantize of 2 levels with equal input
-bounds and outputs 0 and 1, pad_value is 0 (so that taps outside the image are ignored), and the weights have type u1,
-eight per byte with the first in the lowest bit.
+Told nothing, it computes in bfloat16 on CPUs that have it, so there each float network is timed twice: in float32, as
+everyone else's, and in that default. Its binary convolution uses the JIT kernel, jit_avx512_u1, only under certain
+conditions: it follows a FakeQuantize of 2 levels with equal input bounds and outputs 0 and 1, pad_value is 0 (so that
+taps outside the image are ignored), and the weights have type u1, eight per byte with the first in the lowest bit.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +21,7 @@ from loadtest.measures.interleave import Output, Run
 from loadtest.peers.onnx_runtime import EIGHT_BITS, ROUNDING, SIGN_FLIPS, Way, Workload, run_front
 from loadtest.peers.photos import Images
 
+NO_BFLOAT16 = "OpenVINO computes in float32 by default on this CPU, as in its other rows."
 MISSING = "OpenVINO is not installed: it comes with the extra `bench` (`make .venv/.stamps/bench` in a working copy)."
 
 # The sign is -1 for x <= bound in OpenVINO and for x < 0 here (sign(0) = +1), so the bound is just below zero. It must
@@ -43,17 +44,21 @@ class OpenVinoSession:
         model: OpenVINO's model; its shapes are made static for `feeds`.
         feeds: the inputs, in order.
         threads: threads per run.
+        precision: arithmetic of floating-point layers; None leaves the choice to OpenVINO.
     """
 
-    def __init__(self, model: Any, feeds: Sequence[NDArray[np.generic]], threads: int) -> None:
+    def __init__(
+        self, model: Any, feeds: Sequence[NDArray[np.generic]], threads: int, precision: str | None = "f32"
+    ) -> None:
         openvino = importlib.import_module("openvino")
         model.reshape({port: list(feed.shape) for port, feed in zip(model.inputs, feeds, strict=True)})
         options = {
-            "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # like ONNX Runtime
         }
+        if precision is not None:
+            options["INFERENCE_PRECISION_HINT"] = precision
         self._compiled = openvino.Core().compile_model(model, "CPU", options)
         self._request = self._compiled.create_infer_request()
         self._feeds = [np.ascontiguousarray(feed) for feed in feeds]
@@ -136,30 +141,50 @@ def binary_convolution(bits: Any, weight: NDArray[np.floating], strides: Any, pa
     return opset.binary_convolution(bits, constant, strides, pads, pads, [1, 1], "xnor-popcount", 0.0)
 
 
-def _open(name: str, model: Any, feed: NDArray[np.float32], threads: int, layer_type: str) -> Run:
-    session = OpenVinoSession(model, [feed], threads)
+def _open(
+    name: str, model: Any, feed: NDArray[np.float32], threads: int, layer_type: str, precision: str | None
+) -> Run:
+    session = OpenVinoSession(model, [feed], threads, precision)
     engine = f"openvino {', '.join(session.kernels(layer_type))}"
     return Run(name, engine, session.call, session.output)
 
 
-def _fp32(workload: Workload, threads: int, images: Images) -> Run:
-    front, body = workload.full_parts
-    return _open(workload.row_name(FP32), read_onnx(body), run_front(front, images), threads, "Convolution")
+def _float(way: str, precision: str | None) -> Callable[[Workload, int, Images], Run]:
+    def run(workload: Workload, threads: int, images: Images) -> Run:
+        front, body = workload.full_parts
+        feed = run_front(front, images)
+        return _open(f"{workload.pair.full_name}/{way}", read_onnx(body), feed, threads, "Convolution", precision)
+
+    return run
 
 
 def _int8(workload: Workload, threads: int, images: Images) -> Run:
     feed = run_front(workload.full_parts[0], images)
-    return _open(workload.row_name(INT8), read_onnx(workload.full_int8), feed, threads, "Convolution")
+    return _open(workload.row_name(INT8), read_onnx(workload.full_int8), feed, threads, "Convolution", "f32")
 
 
-def _binary(workload: Workload, threads: int, images: Images) -> Run:
-    front, body = workload.unrounded_parts
-    model = read_onnx(body)
-    binarise(model)
-    return _open(workload.row_name(BINARY), model, run_front(front, images), threads, "BinaryConvolution")
+def _binary(way: str, precision: str | None) -> Callable[[Workload, int, Images], Run]:
+    def run(workload: Workload, threads: int, images: Images) -> Run:
+        front, body = workload.unrounded_parts
+        model = read_onnx(body)
+        binarise(model)
+        feed = run_front(front, images)
+        return _open(f"{workload.pair.binary_name}/{way}", model, feed, threads, "BinaryConvolution", precision)
+
+    return run
 
 
-FP32 = Way("openvino-fp32", "full", ROUNDING, _fp32)
+FP32 = Way("openvino-fp32", "full", ROUNDING, _float("openvino-fp32", "f32"))
 INT8 = Way("openvino-int8", "full", EIGHT_BITS, _int8)
-BINARY = Way("openvino-binary", "unrounded", SIGN_FLIPS, _binary)
+BINARY = Way("openvino-binary", "unrounded", SIGN_FLIPS, _binary("openvino-binary", "f32"))
+# bfloat16 has 8 significant bits, and rounding to it flips more signs
+DEFAULT = Way("openvino-default", "full", EIGHT_BITS, _float("openvino-default", None))
+BINARY_DEFAULT = Way("openvino-binary-default", "unrounded", EIGHT_BITS, _binary("openvino-binary-default", None))
 WAYS = (FP32, INT8, BINARY)
+WITH_BFLOAT16 = (DEFAULT, BINARY_DEFAULT)
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether OpenVINO's default on this CPU is bfloat16, so that `WITH_BFLOAT16` differ from the other ways."""
+    capabilities = importlib.import_module("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in capabilities

@@ -11,7 +11,9 @@ from loadtest.records.views import BlockView, Cell, NetworkGroup
 _COLOURS = {
     "binary": "#c2410c",
     "openvino-binary": "#0369a1",
+    "openvino-binary-default": "#075985",
     "openvino-int8": "#38bdf8",
+    "openvino-default": "#7dd3fc",
     "openvino-fp32": "#bae6fd",
     "ort-int8": "#94a3b8",
     "ort-fp32": "#cbd5e1",

@@ -24,9 +24,9 @@ one timed run. A ratio is the median time of the full-precision twin in ONNX Run
 of the row, with the same threads and batch size. Float and 8-bit peers take float NCHW input with BatchNorm folded,
 prepared outside the timing; `binary` and `reference` take uint8 images and normalise inside. In `binary`, the layers
 that are not 1-bit are as exported by default: an integer stem (16-bit weights, or 8-bit where the model says so) and
-8-bit real-valued 1x1 convolutions with dynamic activation scales. OpenVINO uses float32 arithmetic and is compiled for
-the static shape. 8-bit networks are quantised statically (QDQ, per channel) and calibrated on synthetic photos. Weights
-are random unless a record says otherwise; they do not affect the time.
+8-bit real-valued 1x1 convolutions with dynamic activation scales. OpenVINO is compiled for the static shape and told to
+use float32 arithmetic, except in the rows named `default`. 8-bit networks are quantised statically (QDQ, per channel)
+and calibrated on synthetic photos. Weights are random unless a record says otherwise; they do not affect the time.
 
 **Checks.** Before timing, every row's output is compared with that of the same network in standard operators without
 any optimisation; the column *parity* is the correlation of the two. For `binary`, the audit also requires that every
@@ -34,11 +34,13 @@ operator's integer sums and signs are equal in every element (*exact*). A block'
 
 **Names.** `<network>/ort-fp32` is the baseline, `/binary` the bit-packed operator and `/reference` the same weights in
 standard float operators. `/ort-int8`, `/openvino-fp32` and `/openvino-int8` are other builds of the twin, and
-`/openvino-binary` is the Bi-Real net with OpenVINO's BinaryConvolution and float32 for the rest. A block is sign,
-binary convolution, BatchNorm and shortcut; `64-128@56s2` has 64 input channels, 128 output channels, a 56 x 56 input
-and stride 2; `k1` means a 1x1 window. GMAC/s count only taps inside the image. The *roofline* is the rate of the
-operator's inner instructions on registers only, the best of all probes between the runs. The *bound* is the same rate
-as instructions per cycle x the highest clock observed by the probes.
+`/openvino-binary` is the Bi-Real net with OpenVINO's BinaryConvolution and float32 for the rest. `/openvino-default`
+and `/openvino-binary-default` are the float networks in bfloat16, OpenVINO's default on CPUs that have it; ONNX
+Runtime's default is float32 everywhere. A block is sign, binary convolution, BatchNorm and shortcut; `64-128@56s2` has
+64 input channels, 128 output channels, a 56 x 56 input and stride 2; `k1` means a 1x1 window. GMAC/s count only taps
+inside the image. The *roofline* is the rate of the operator's inner instructions on registers only, the best of all
+probes between the runs. The *bound* is the same rate as instructions per cycle x the highest clock observed by the
+probes.
 """
 _EMULATED = """In this record, the networks of `/openvino-binary` also emulate the rounding of our 8-bit 1x1
 convolutions, which OpenVINO need not do. Measured with AVX2, that costs them about 2 % with 18 layers and 8 % with 50.

@@ -48,8 +48,7 @@ def test_rows_are_those_that_the_names_promise(document: Document) -> None:
         "bireal18/binary",
         "bireal18/reference",
     }
-    if openvino_runtime.load_openvino() is not None:
-        expected |= {"resnet18/openvino-fp32", "resnet18/openvino-int8", "bireal18/openvino-binary"}
+    expected |= peers_of_openvino()
     for batch in (1, 2):
         assert {row.name for row in document.rows if row.batch == batch} == expected
     assert not [left for left in document.left_out if left.failed]
@@ -59,7 +58,25 @@ def test_openvino_is_a_peer(document: Document) -> None:
     if openvino_runtime.load_openvino() is None:
         pytest.skip(openvino_runtime.MISSING)
     found = {row.name for row in document.rows if "/openvino-" in row.name}
-    assert found == {"resnet18/openvino-fp32", "resnet18/openvino-int8", "bireal18/openvino-binary"}
+    assert found == peers_of_openvino()
+
+
+def peers_of_openvino() -> set[str]:
+    if openvino_runtime.load_openvino() is None:
+        return set()
+    expected = {"resnet18/openvino-fp32", "resnet18/openvino-int8", "bireal18/openvino-binary"}
+    if "avx512_bf16" in Path("/proc/cpuinfo").read_text():
+        expected |= {"resnet18/openvino-default", "bireal18/openvino-binary-default"}
+    return expected
+
+
+def test_openvinos_default_is_a_row_only_where_it_differs(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    if openvino_runtime.load_openvino() is None:
+        pytest.skip(openvino_runtime.MISSING)
+    monkeypatch.setattr(openvino_runtime, "computes_in_bfloat16", lambda: False)
+    found = network.measure(network.options().parse_args(["--repetitions", "1", "--only", "*default"]), [pair])
+    assert [(left.name, left.failed) for left in found.left_out] == [("*/openvino-*default", False)]
+    assert not found.rows
 
 
 def test_rows_have_the_agreed_keys_and_a_spread(document: Document) -> None:
