@@ -55,7 +55,7 @@ async def test_changes_of_models_that_wait_for_each_other_take_no_thread_from_ot
 
 
 async def test_feedback_that_waits_for_the_store_takes_no_thread_from_others(service, monkeypatch):
-    store = service.app.state.services.laboratory.store
+    store = service.app.state.services.experimentation.store
     token = (await service.post("/classify", content=PICTURE)).json()["feedback_token"]
     monkeypatch.setattr(store, "add_feedback", held := Held(store.add_feedback))
     try:

@@ -157,7 +157,7 @@ async def test_only_a_share_of_binary_is_watched_and_nothing_without_the_setting
             await ask(client, seed)
         await ask(client, query="model=tiny-bireal&variant=reference")
         await ask(client, query="model=tiny-colours")
-        await until(lambda: client.app.state.services.laboratory._background.waiting() == 0)
+        await until(lambda: client.app.state.services.experimentation._background.waiting() == 0)
         await until(lambda: checked(client) > 0)
         assert 3 <= checked(client) <= 36  # 18 expected: 4.2 standard deviations below, 5 above
         monitor = client.app.state.services.pipeline._watch
