@@ -11,6 +11,7 @@ from service.experiments import experimentation
 from service.experiments.experimentation import Experimentation
 from tests.api.conftest import metric, running
 from tests.api.test_experiments import ADMIN, OPTIONS, ask, declare, experiment, picture
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -48,8 +49,7 @@ async def test_who_waits_for_a_report_takes_no_thread_from_others(client, monkey
     try:
         asked = [asyncio.create_task(client.get(path)) for _ in range(POLLERS)]
         async with asyncio.timeout(PATIENCE_S):
-            while not held.asked or metric(client, "bireal_in_flight") < POLLERS:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await until(lambda: held.asked and metric(client, "bireal_in_flight") >= POLLERS)
             await asyncio.to_thread(lambda: None)
     finally:
         held.release()
@@ -67,8 +67,7 @@ async def test_a_change_takes_no_thread_while_its_report_is_computed(client, mon
             for _ in range(POLLERS)
         ]
         async with asyncio.timeout(PATIENCE_S):
-            while not held.asked or metric(client, "bireal_in_flight") < POLLERS:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await until(lambda: held.asked and metric(client, "bireal_in_flight") >= POLLERS)
             await asyncio.to_thread(lambda: None)
     finally:
         held.release()

@@ -12,9 +12,10 @@ from PIL import Image
 
 from service.registry import Registry
 from service.settings import load_settings
-from tests.api.conftest import metric, running, until
+from tests.api.conftest import metric, running
 from tests.pictures import encode
 from tests.test_registry import without_op
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -22,9 +22,10 @@ from service.parity.monitor import ParityMonitor
 from service.registry import Registry
 from service.settings import load_settings
 from service.tasks import TASKS
-from tests.api.conftest import anyio_backend, metric, running, until, zoo  # noqa: F401  fixtures
+from tests.api.conftest import anyio_backend, metric, running, zoo  # noqa: F401  fixtures
 from tests.parity.memory import flipped_bit
 from tests.pictures import of_pixels, picture
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "models" / "zoo" / "bireal18-tiny100"
