@@ -38,7 +38,7 @@ from service.background import Background
 from service.build import revision
 from service.errors import SettingsError
 from service.experiments.declaration import Change, Declaration, read_declarations
-from service.experiments.laboratory import Laboratory
+from service.experiments.experimentation import Experimentation
 from service.experiments.recorder import Retention
 from service.experiments.store import Store
 from service.imaging import ImageLimits
@@ -153,7 +153,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         telemetry,
         watch=watch,
     )
-    laboratory = _laboratory(settings, registry, scheduler, background, metrics, watch)
+    experimentation = _experimentation(settings, registry, scheduler, background, metrics, watch)
     services = Services(
         settings,
         registry,
@@ -161,7 +161,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         metrics,
         version,
         Auth.of(settings),
-        laboratory,
+        experimentation,
         Changes(registry),
         revision=revision(),
     )
@@ -207,7 +207,7 @@ async def _running(
     loading = asyncio.create_task(_load(services, telemetry))
     watching = asyncio.create_task(_watch(services))
     background.start()
-    services.laboratory.start()
+    services.experimentation.start()
     if tracing is not None:
         tracing.start()
     try:
@@ -224,22 +224,22 @@ async def _running(
         # the process.
         await asyncio.to_thread(pool.close, max(0.0, give_up - time.monotonic()))
         await asyncio.to_thread(services.changes.close)
-        await asyncio.to_thread(services.laboratory.close)
+        await asyncio.to_thread(services.experimentation.close)
         services.registry.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
 
 
-def _laboratory(
+def _experimentation(
     settings: Settings,
     registry: Registry,
     scheduler: Scheduler,
     background: Background,
     metrics: Metrics,
     watch: Callable[[Handle, Image, Outcome], None] | None,
-) -> Laboratory:
+) -> Experimentation:
     """Experiments and feedback, as configured by the settings."""
-    return Laboratory(
+    return Experimentation(
         read_declarations(settings.experiments_file) if settings.experiments_file is not None else (),
         Store(settings.feedback_store),
         keys_of(settings.feedback_secrets, settings.feedback_secrets_file, "BIREAL_FEEDBACK_SECRETS_FILE"),

@@ -6,6 +6,7 @@ import pytest
 
 from service import background
 from service.background import Background
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -44,9 +45,7 @@ class Pieces:
         self._work.offer(run, lambda: self.dropped.append(name))
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(30):
-            while len(self.ran) + len(self.dropped) < count:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await until(lambda: len(self.ran) + len(self.dropped) >= count)
 
 
 @pytest.mark.parametrize("busy", [0, 1], ids=["networks", "decoding"])
@@ -57,9 +56,7 @@ async def test_it_waits_until_nothing_waits_in_any_stage(busy: int):
     work.start()
     pieces, queue.images = Pieces(work), 1
     pieces.offer("a")
-    async with asyncio.timeout(30):
-        while queue.asked < 3:  # noqa: ASYNC110  asks until it is so
-            await asyncio.sleep(0.005)
+    await until(lambda: queue.asked >= 3)
     assert (pieces.ran, pieces.dropped) == ([], [])
     queue.images = 0
     await pieces.until(1)
@@ -105,9 +102,7 @@ async def closed_with_three() -> Pieces:
     pieces, queue.images = Pieces(work), 1
     for name in "abc":
         pieces.offer(name)
-    async with asyncio.timeout(30):
-        while work.waiting() != 2:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+    await until(lambda: work.waiting() == 2)
     await work.close()
     return pieces
 

@@ -1,10 +1,9 @@
 """Routes that answer ordinary requests without the framework's routing and dependency injection.
 
-For every request, the framework resolves the dependencies and the type of each parameter again. For a small image,
-that took about a quarter of the CPU time outside of inference, and its search for the route is no cheaper. The
-parameters of a `DirectRoute` are known in advance and read in one step. The endpoint keeps its signature, from which
-the OpenAPI document is made. A request that does not fit (an unknown parameter, one sent twice, a value out of range)
-takes the framework's path, whose findings become the error.
+For every request, the framework resolves the dependencies and the type of each parameter again. The parameters of a
+`DirectRoute` are known in advance and read in one step. The endpoint keeps its signature, from which the OpenAPI
+document is made. A request that does not fit (an unknown parameter, one sent twice, a value out of range) takes the
+framework's path, whose findings become the error.
 
 `Shortcut` dispatches to these routes as the innermost middleware. Everything that guards the service (limits, keys,
 ids, logs, the error boundary) runs before it; only the framework's own layers are skipped.
@@ -32,6 +31,9 @@ _TAKES = ("request", "services", "deadline", "subject", "query")
 
 class DirectRoute(APIRoute):
     """A route whose endpoint takes `request`, `services`, `deadline`, `subject` and `query` (a pydantic model).
+
+    Without it, a small picture's `/classify` takes 19 % more CPU (0.37 ms more than 1.92 ms without `Shortcut`; Zen 4
+    with AVX-512, ADR 0050).
 
     Raises:
         TypeError: The endpoint has other parameters.
@@ -73,6 +75,9 @@ class DirectRoute(APIRoute):
 
 class Shortcut:
     """The innermost middleware: dispatches POST requests to their `DirectRoute`, and all others to the framework.
+
+    Without it, a small picture's `/classify` takes 7 % more CPU (0.13 ms more than 1.80 ms; Zen 4 with AVX-512,
+    ADR 0050).
 
     Args:
         app: The framework's router and its own layers.

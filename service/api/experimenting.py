@@ -58,11 +58,11 @@ class Routed(NamedTuple):
 
 def route(services: Services, task: TaskName, model: str | None, variant: str | None, subject: str) -> Routed:
     """Chooses what answers a request; raises the errors of `Registry.resolve`."""
-    laboratory = services.laboratory
-    found = laboratory.route(task, model, variant, subject)
+    experimentation = services.experimentation
+    found = experimentation.route(task, model, variant, subject)
     if found is None:
         return Routed(services.registry.resolve(task, model, variant))
-    return Routed(found.handle, laboratory.trial(found))
+    return Routed(found.handle, experimentation.trial(found))
 
 
 def signed(
@@ -99,7 +99,7 @@ def _signed(
         # In `shadow` mode the candidate may run later, so it counts only if feedback measures the image again.
         other = trial.other_target if task.measured_again or (seen is not None and seen.other_classes) else None
         if trial.route.subject is not None:  # all images of one request have the same subject
-            subject = services.laboratory.tokens.pseudonym(declaration.name, trial.route.subject)
+            subject = services.experimentation.tokens.pseudonym(declaration.name, trial.route.subject)
     prediction = Prediction(
         id=seen.id if seen is not None else new_id(),
         request_id=context.request_id,
@@ -115,7 +115,7 @@ def _signed(
     )
     return answer._replace(
         experiment=(experiment[0], trial.route.declaration.mode, experiment[2]) if trial and experiment else None,
-        feedback_token=services.laboratory.tokens.sign(prediction),
+        feedback_token=services.experimentation.tokens.sign(prediction),
     )
 
 

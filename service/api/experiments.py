@@ -35,9 +35,9 @@ async def experiments(services: ServicesOf) -> Response:
     Results are used again for one second. With very much feedback, computing them takes longer than that; requests that
     come meanwhile get the same results.
     """
-    laboratory = services.laboratory
-    found = await asyncio.gather(*(_info(services, each) for each in laboratory.experiments.all()))
-    return json_response(ExperimentList(experiments=found, stored=laboratory.store.path is not None))
+    experimentation = services.experimentation
+    found = await asyncio.gather(*(_info(services, each) for each in experimentation.experiments.all()))
+    return json_response(ExperimentList(experiments=found, stored=experimentation.store.path is not None))
 
 
 @router.get(
@@ -48,7 +48,7 @@ async def experiments(services: ServicesOf) -> Response:
 )
 async def experiment(services: ServicesOf, name: Name) -> Response:
     """Returns the declaration, the results and the verdict of one experiment."""
-    declaration = services.laboratory.experiments.get(name)
+    declaration = services.experimentation.experiments.get(name)
     return json_response(await _info(services, declaration))
 
 
@@ -105,15 +105,15 @@ async def patch_experiment(request: Request, services: ServicesOf, deadline: Dea
 )
 async def delete_experiment(services: ServicesOf, name: Name) -> Response:
     """Ends the experiment. Its stored data are removed when their retention time ends."""
-    await services.laboratory.write(services.laboratory.experiments.remove, name)
+    await services.experimentation.write(services.experimentation.experiments.remove, name)
     return Response(status_code=204)
 
 
 async def _changed(services: Services, name: str, change: Callable[[Experiments], Declaration]) -> ExperimentChanged:
     """Makes a change, and adds a notice if a new revision of the experiment begins."""
-    experiments = services.laboratory.experiments
+    experiments = services.experimentation.experiments
     before = next((each for each in experiments.all() if each.name == name), None)
-    after = await services.laboratory.write(change, experiments)
+    after = await services.experimentation.write(change, experiments)
     notice = None
     if before is not None and before.identity() != after.identity():
         reason = "the declaration compares something else"
@@ -126,7 +126,7 @@ async def _changed(services: Services, name: str, change: Callable[[Experiments]
 
 
 async def _info(services: Services, declaration: Declaration) -> ExperimentInfo:
-    report, weights = await services.laboratory.reported(declaration), declaration.weights()
+    report, weights = await services.experimentation.reported(declaration), declaration.weights()
     networks = report.networks or ((None, None), (None, None))
     return ExperimentInfo(
         name=declaration.name,

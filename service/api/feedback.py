@@ -184,7 +184,7 @@ def _score(answer: Answered, truth: Upload) -> Score:
 
 def _read(services: Services, token: str, task: Literal["classify", "depth"]) -> Prediction:
     with _refusals(services, task):
-        prediction = services.laboratory.tokens.read(token)
+        prediction = services.experimentation.tokens.read(token)
         if prediction.task != task:
             path = "/feedback" if prediction.task == "classify" else "/feedback/depth"
             raise GroundTruthError(f"The answer is one of /{prediction.task}.", remedy=f"Send it to {path}.")
@@ -236,7 +236,7 @@ def _judgement(
 
 async def _store(services: Services, prediction: Prediction, judgement: Judgement) -> Response:
     """Acknowledges what is on the disk, and nothing else."""
-    outcome = await services.laboratory.write(services.laboratory.store.add_feedback, judgement)
+    outcome = await services.experimentation.write(services.experimentation.store.add_feedback, judgement)
     services.metrics.feedback.count(prediction.task, outcome)
     if outcome == "conflicting":
         raise FeedbackConflictError

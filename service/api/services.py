@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from service.api.auth import Auth
 from service.errors import BadParameterError
-from service.experiments.laboratory import Laboratory
+from service.experiments.experimentation import Experimentation
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.registry import Changes, Registry
@@ -40,7 +40,7 @@ class Services:
     metrics: Metrics
     version: str
     auth: Auth
-    laboratory: Laboratory
+    experimentation: Experimentation
     changes: Changes
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     revision: str = "unknown"

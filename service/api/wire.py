@@ -49,6 +49,9 @@ def classify_body(answer: Answered, context: RequestContext) -> bytes:
 
     Concatenates pieces that many answers share. Specific to one answer are only numbers, an id and a token; the id and
     the token need no escaping.
+
+    With the wire types, a small picture's `/classify` takes 5 % more CPU (0.08 ms more than 1.80 ms; Zen 4 with
+    AVX-512, ADR 0050).
     """
     result, handle, stages = answer.result, answer.handle, answer.stages
     known = _pieces_of(handle)

@@ -1,7 +1,6 @@
 """The application with real models, driven in process; tests/live does it over a socket."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from service.app import create_app
 from service.registry import Registry
 from service.settings import load_settings
 from tests.tiny_zoo import write_zoo
+from tests.waiting import until
 
 
 @pytest.fixture(scope="session")
@@ -34,13 +34,6 @@ async def running(zoo: Path, registry: Registry | None = None, **options) -> Asy
         client.app = app
         await until(lambda: app.state.services.registry.readiness().state != "starting")
         yield client
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what has no event to wait for: a metric, a state."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture(scope="module")

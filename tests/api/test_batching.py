@@ -9,9 +9,10 @@ from PIL import Image
 
 from service.registry import Registry
 from service.settings import load_settings
-from tests.api.conftest import metric, running, until
+from tests.api.conftest import metric, running
 from tests.api.test_limits import FULL, Gate, held
 from tests.pictures import encode
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

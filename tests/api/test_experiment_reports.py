@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from service.errors import NotReadyError
-from service.experiments import laboratory
-from service.experiments.laboratory import Laboratory
+from service.experiments import experimentation
+from service.experiments.experimentation import Experimentation
 from tests.api.conftest import metric, running
 from tests.api.test_experiments import ADMIN, OPTIONS, ask, declare, experiment, picture
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -35,21 +36,20 @@ class Held:
 @pytest.fixture
 async def client(anyio_backend, zoo, tmp_path, op, monkeypatch):
     """A service with a paired experiment, whose results are computed for those only who ask."""
-    monkeypatch.setattr(Laboratory, "_show", lambda _: None)
+    monkeypatch.setattr(Experimentation, "_show", lambda _: None)
     async with running(zoo, experiments_file=declare(tmp_path, experiment("paired")), **OPTIONS) as client:
-        client.laboratory = client.app.state.services.laboratory
-        (client.declaration,) = client.laboratory.experiments.all()
+        client.experimentation = client.app.state.services.experimentation
+        (client.declaration,) = client.experimentation.experiments.all()
         yield client
 
 
 @pytest.mark.parametrize("path", ["/experiments", "/experiments/paired-test"])
 async def test_who_waits_for_a_report_takes_no_thread_from_others(client, monkeypatch, path):
-    monkeypatch.setattr(laboratory, "analyse", held := Held(laboratory.analyse))
+    monkeypatch.setattr(experimentation, "analyse", held := Held(experimentation.analyse))
     try:
         asked = [asyncio.create_task(client.get(path)) for _ in range(POLLERS)]
         async with asyncio.timeout(PATIENCE_S):
-            while not held.asked or metric(client, "bireal_in_flight") < POLLERS:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await until(lambda: held.asked and metric(client, "bireal_in_flight") >= POLLERS)
             await asyncio.to_thread(lambda: None)
     finally:
         held.release()
@@ -58,7 +58,7 @@ async def test_who_waits_for_a_report_takes_no_thread_from_others(client, monkey
 
 
 async def test_a_change_takes_no_thread_while_its_report_is_computed(client, monkeypatch):
-    monkeypatch.setattr(laboratory, "analyse", held := Held(laboratory.analyse))
+    monkeypatch.setattr(experimentation, "analyse", held := Held(experimentation.analyse))
     try:
         asked = [
             asyncio.create_task(
@@ -67,8 +67,7 @@ async def test_a_change_takes_no_thread_while_its_report_is_computed(client, mon
             for _ in range(POLLERS)
         ]
         async with asyncio.timeout(PATIENCE_S):
-            while not held.asked or metric(client, "bireal_in_flight") < POLLERS:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await until(lambda: held.asked and metric(client, "bireal_in_flight") >= POLLERS)
             await asyncio.to_thread(lambda: None)
     finally:
         held.release()
@@ -76,14 +75,14 @@ async def test_a_change_takes_no_thread_while_its_report_is_computed(client, mon
 
 
 async def test_all_who_ask_meanwhile_share_one_report_and_one_who_leaves_does_not_end_it(client, monkeypatch):
-    monkeypatch.setattr(client.laboratory, "report", held := Held(client.laboratory.report))
+    monkeypatch.setattr(client.experimentation, "report", held := Held(client.experimentation.report))
     changed = client.declaration.model_copy(update={"margin": 0.5})
-    leaving, *staying = [asyncio.create_task(client.laboratory.reported(client.declaration)) for _ in range(4)]
+    leaving, *staying = [asyncio.create_task(client.experimentation.reported(client.declaration)) for _ in range(4)]
     await asyncio.sleep(0)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    of_changed = asyncio.create_task(client.laboratory.reported(changed))
+    of_changed = asyncio.create_task(client.experimentation.reported(changed))
     await asyncio.sleep(0)
     held.release()
     first, *others = await asyncio.gather(*staying)
@@ -93,23 +92,23 @@ async def test_all_who_ask_meanwhile_share_one_report_and_one_who_leaves_does_no
 
 
 async def test_a_report_is_fresh_from_its_end_however_long_it_took(client, monkeypatch):
-    now, analyse = [1000.0], laboratory.analyse
+    now, analyse = [1000.0], experimentation.analyse
 
     def slow(*arguments):
         now[0] += 5
         return analyse(*arguments)
 
-    monkeypatch.setattr(laboratory, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(laboratory, "analyse", slow)
-    first, before = client.laboratory.report(client.declaration), client.laboratory.store.changes()
+    monkeypatch.setattr(experimentation, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(experimentation, "analyse", slow)
+    first, before = client.experimentation.report(client.declaration), client.experimentation.store.changes()
     await ask(client, picture())
     async with asyncio.timeout(PATIENCE_S):
-        while client.laboratory.store.changes() == before:  # the other arm may run after the answer
-            client.laboratory.recorder.flush()
+        while client.experimentation.store.changes() == before:  # the other arm may run after the answer
+            client.experimentation.recorder.flush()
             await asyncio.sleep(0.01)
-    assert client.laboratory.report(client.declaration) is first
+    assert client.experimentation.report(client.declaration) is first
     now[0] += 1
-    assert client.laboratory.report(client.declaration) is not first
+    assert client.experimentation.report(client.declaration) is not first
 
 
 async def test_nothing_is_kept_of_an_experiment_that_was_removed(anyio_backend, zoo, tmp_path, op, monkeypatch):
@@ -117,7 +116,7 @@ async def test_nothing_is_kept_of_an_experiment_that_was_removed(anyio_backend, 
         raise NotReadyError("An arm does not run.")
 
     async with running(zoo, experiments_file=declare(tmp_path, experiment("paired")), **OPTIONS) as client:
-        found = client.app.state.services.laboratory
+        found = client.app.state.services.experimentation
         assert (await client.get("/experiments/paired-test")).status_code == 200
         with monkeypatch.context() as patch:
             patch.setattr(found.experiments, "handles", refused)

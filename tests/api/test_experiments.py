@@ -12,9 +12,10 @@ from PIL import Image
 
 from service.registry import Registry
 from service.settings import load_settings
-from tests.api.conftest import metric, running, until
+from tests.api.conftest import metric, running
 from tests.pictures import encode
 from tests.test_registry import without_op
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -129,7 +130,7 @@ async def test_a_shadow_runs_after_the_answer_and_is_dropped_first(anyio_backend
         assert not [
             sentence for sentence in found["verdict"]["sentences"] if "as fast" in sentence or "as long" in sentence
         ]
-        await asyncio.to_thread(client.app.state.services.laboratory._show)
+        await asyncio.to_thread(client.app.state.services.experimentation._show)
         assert metric(client, "bireal_experiment_latency_ratio", experiment="shadow-test", bound="estimate") == 0
         assert metric(client, "bireal_experiment_agreement", experiment="shadow-test", bound="upper") > 0
 
@@ -176,7 +177,7 @@ async def test_an_image_that_the_parameters_do_not_fit_takes_no_other_images_obs
         answer = await client.post("/depth?model=tiny-bireal-depth&fx=9000", files=files)
         narrow, wide = answer.json()["results"]
         assert "fx" in narrow["detail"], "more than a hundred times its width"
-        token = client.app.state.services.laboratory.tokens.read(wide["feedback_token"])
+        token = client.app.state.services.experimentation.tokens.read(wide["feedback_token"])
         assert token.id == "seen-1"
 
 
@@ -244,17 +245,17 @@ async def test_a_change_without_effect_is_refused_and_changes_nothing(
     anyio_backend, zoo, tmp_path, op, mode, member, other
 ):
     async with running(zoo, experiments_file=declare(tmp_path, experiment(mode)), **OPTIONS) as client:
-        before = client.app.state.services.laboratory.experiments.get(f"{mode}-test")
+        before = client.app.state.services.experimentation.experiments.get(f"{mode}-test")
         change = {member: 0.25, "margin": 0.1}
         refused = await client.patch(f"/admin/experiments/{mode}-test", json=change, headers=ADMIN)
         assert (refused.status_code, refused.json()["code"]) == (422, "invalid-experiment")
         assert member in refused.json()["detail"]
         assert mode in refused.json()["detail"]
         assert other in refused.json()["help"]
-        assert client.app.state.services.laboratory.experiments.get(f"{mode}-test") == before
+        assert client.app.state.services.experimentation.experiments.get(f"{mode}-test") == before
         taken = await client.patch(f"/admin/experiments/{mode}-test", json={other: 0.25}, headers=ADMIN)
         assert taken.status_code == 200, taken.text
-        assert getattr(client.app.state.services.laboratory.experiments.get(f"{mode}-test"), other) == 0.25
+        assert getattr(client.app.state.services.experimentation.experiments.get(f"{mode}-test"), other) == 0.25
 
 
 @pytest.mark.parametrize("change", [{}, {"state": None, "weight": None, "margin": None}])
@@ -280,7 +281,7 @@ async def test_changes_reach_replicas_and_outlive_a_restart(anyio_backend, zoo, 
     options = {"feedback_store": tmp_path / "store.sqlite", "experiments_file": declare(tmp_path, experiment("split"))}
     async with running(zoo, **options, **OPTIONS) as one, running(zoo, **options, **OPTIONS) as two:
         await one.patch("/admin/experiments/split-test", json={"weight": 0.125}, headers=ADMIN)
-        known = two.app.state.services.laboratory.experiments
+        known = two.app.state.services.experimentation.experiments
         await until(lambda: known.get("split-test").weight == 0.125)
     async with running(zoo, **options, **OPTIONS) as again:
         found = (await again.get("/experiments")).json()
@@ -300,7 +301,7 @@ async def test_changes_of_two_administrators_are_both_kept(anyio_backend, zoo, t
             weight, margin = number / 64, number / 100
             changes = ({"weight": weight}, {"margin": margin})
             await asyncio.gather(*(one.patch(path, json=change, headers=ADMIN) for change in changes))
-            found = one.app.state.services.laboratory.experiments.get("split-test")
+            found = one.app.state.services.experimentation.experiments.get("split-test")
             assert (found.weight, found.margin) == (weight, margin)
 
 
@@ -320,8 +321,8 @@ async def test_a_new_version_of_an_arm_starts_anew_and_one_that_went_has_no_resu
     async with running(tmp_path / "zoo", experiments_file=file, **OPTIONS) as client:
         await ask(client, picture())
         await found_when(client, "paired-test", lambda found: found["results"]["pairs"] == 1)
-        laboratory = client.app.state.services.laboratory
-        await asyncio.to_thread(laboratory._show)  # what the recorder's thread does every ten seconds
+        experimentation = client.app.state.services.experimentation
+        await asyncio.to_thread(experimentation._show)  # what the recorder's thread does every ten seconds
         assert metric(client, "bireal_experiment_agreement", experiment="paired-test", bound="upper") > 0
         model = tmp_path / "zoo" / "tiny-bireal"
         shutil.copytree(model / "1", model / "2")
@@ -331,7 +332,7 @@ async def test_a_new_version_of_an_arm_starts_anew_and_one_that_went_has_no_resu
         found = (await client.get("/experiments/paired-test")).json()
         assert [arm["version"] for arm in found["arms"]] == ["1", "2"]
         assert found["results"]["pairs"] == 0, "what version 1 gave is not told as version 2's"
-        await asyncio.to_thread(laboratory._show)
+        await asyncio.to_thread(experimentation._show)
         assert metric(client, "bireal_experiment_agreement", experiment="paired-test", bound="upper") == 0
         await client.post("/admin/models/tiny-bireal/unload?force=true", headers=ADMIN)
         found = (await client.get("/experiments/paired-test")).json()
@@ -357,7 +358,7 @@ async def test_an_experiment_is_reported_as_soon_as_its_models_run(anyio_backend
     async with running(zoo, experiments_file=declare(tmp_path, experiment("paired")), **OPTIONS) as client:
         await until(lambda: metric(client, "bireal_experiment_running", **labels) == 1)
         await client.post("/admin/models/tiny-bireal/unload?force=true", headers=ADMIN)
-        client.app.state.services.laboratory._reports.clear()  # as before the first report of all
+        client.app.state.services.experimentation._reports.clear()  # as before the first report of all
         found = (await client.get("/experiments/paired-test")).json()
         assert found["results"] is None
         assert found["problem"]

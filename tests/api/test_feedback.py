@@ -103,12 +103,12 @@ async def test_bodies_that_are_none(service, body):
 
 async def test_more_labels_than_are_kept_push_out_the_oldest(anyio_backend, zoo):
     async with running(zoo, feedback_rows=5, **OPTIONS) as client:
-        laboratory = client.app.state.services.laboratory
+        experimentation = client.app.state.services.experimentation
         tokens = [await token_for(client, colour("red")) for _ in range(10)]
         for token in tokens:
             assert (await tell(client, token, "red")).status_code == 201
-        laboratory.recorder.prune()
-        rows, _ = laboratory.store.size()
+        experimentation.recorder.prune()
+        rows, _ = experimentation.store.size()
         assert (rows["feedback"], rows["spent"]) == (5, 5)
         assert metric(client, "bireal_feedback_removed_total", reason="count") == 5
         assert (await tell(client, tokens[0], "red")).json()["status"] == "repeated", "it does not count again"
@@ -116,7 +116,7 @@ async def test_more_labels_than_are_kept_push_out_the_oldest(anyio_backend, zoo)
 
 async def test_an_old_answer_takes_no_feedback(anyio_backend, zoo):
     async with running(zoo, feedback_secrets=SECRET, feedback_days=1, **OPTIONS) as client:
-        tokens = client.app.state.services.laboratory.tokens
+        tokens = client.app.state.services.experimentation.tokens
         signer = tokens._signer
         token = await token_for(client, colour("red"))
         clock = signer.get_timestamp
@@ -128,7 +128,7 @@ async def test_an_old_answer_takes_no_feedback(anyio_backend, zoo):
 @pytest.mark.parametrize(("ahead_s", "status"), [(2, 201), (290, 201), (600, 400)])
 async def test_a_replica_whose_clock_is_ahead(service, ahead_s, status):
     """Its tokens are not called too old by the others; far ahead, they say what is wrong."""
-    signer = service.app.state.services.laboratory.tokens._signer
+    signer = service.app.state.services.experimentation.tokens._signer
     clock = signer.get_timestamp
     signer.get_timestamp = lambda: clock() + ahead_s
     token = await token_for(service, colour("red"))
@@ -156,7 +156,7 @@ async def test_live_accuracy_has_an_exact_interval(service):
     for shown, label in (("red", "red"), ("green", "green"), ("blue", "red"), ("red", "red")):
         await tell(service, await token_for(service, colour(shown)), label)
     target = {"task": "classify", "model": "tiny-colours", "version": "1", "variant": "full"}
-    service.app.state.services.laboratory._show()
+    service.app.state.services.experimentation._show()
     assert metric(service, "bireal_live_accuracy_images", **target) == 4
     top1 = {
         bound: metric(service, "bireal_live_accuracy", **target, metric="top1", bound=bound)
@@ -168,18 +168,18 @@ async def test_live_accuracy_has_an_exact_interval(service):
 
 async def test_live_accuracy_is_shown_while_it_is_computed_anew(service, monkeypatch):
     """The query takes a second where much is kept: a scrape meanwhile must find what BirealAccuracyDrop asks for."""
-    laboratory = service.app.state.services.laboratory
+    experimentation = service.app.state.services.experimentation
     target = {"task": "classify", "model": "tiny-colours", "version": "1", "variant": "full"}
-    during, live = [], laboratory.store.live
+    during, live = [], experimentation.store.live
 
     def slow():
         during.append(metric(service, "bireal_live_accuracy_images", **target))
         return live()
 
-    monkeypatch.setattr(laboratory.store, "live", slow)
+    monkeypatch.setattr(experimentation.store, "live", slow)
     for shown in range(2):
         assert (await tell(service, await token_for(service, colour("red")), "red")).status_code == 201
-        laboratory._show()
+        experimentation._show()
         assert metric(service, "bireal_live_accuracy_images", **target) == shown + 1
     assert during[-1] == 1
 
@@ -209,7 +209,7 @@ async def test_labelled_pairs_decide_an_experiment(anyio_backend, zoo, tmp_path,
         assert results["arms"][0]["accuracy"]["estimate"] == 1
         assert found["verdict"]["conclusion"] == "worse"
         assert found["verdict"]["summary"].startswith("No: binary loses more than 2 points")
-        client.app.state.services.laboratory._show()
+        client.app.state.services.experimentation._show()
         assert metric(client, "bireal_experiment_e_value", experiment=name) == evidence["e_value"]
         assert metric(client, "bireal_experiment_labelled_pairs", experiment=name, result="both") == pairs["both"]
 
@@ -357,10 +357,10 @@ async def test_what_could_not_be_stored_is_not_acknowledged(anyio_backend, zoo, 
     store = tmp_path / "store.sqlite"
     async with running(zoo, feedback_store=store, **OPTIONS) as client:
         token = await token_for(client, colour("red"))
-        client.app.state.services.laboratory.store._connection.execute("PRAGMA query_only = ON")
+        client.app.state.services.experimentation.store._connection.execute("PRAGMA query_only = ON")
         answer = await tell(client, token, 0)
         assert (answer.status_code, answer.json()["code"]) == (503, "feedback-store-unavailable")
-        client.app.state.services.laboratory.store._connection.execute("PRAGMA query_only = OFF")
+        client.app.state.services.experimentation.store._connection.execute("PRAGMA query_only = OFF")
         assert (await tell(client, token, 0)).json()["status"] == "stored"
 
 

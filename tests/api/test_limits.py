@@ -15,8 +15,9 @@ import pytest
 from service.backends import backend_for
 from service.registry import Registry
 from service.settings import load_settings
-from tests.api.conftest import metric, running, until
+from tests.api.conftest import metric, running
 from tests.pictures import encode, photo
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

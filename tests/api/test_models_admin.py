@@ -8,9 +8,10 @@ import weakref
 import numpy as np
 import pytest
 
-from tests.api.conftest import metric, running, until
+from tests.api.conftest import metric, running
 from tests.pictures import encode, photo
 from tests.tiny_zoo import colours_graph, write_model
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,9 @@ from service.build import revision
 from service.errors import error_classes
 from service.registry import Registry
 from service.settings import load_settings
-from tests.api.conftest import running, until
+from tests.api.conftest import running
 from tests.pictures import encode, photo
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from service.errors import OverloadedError
 from service.pipeline.threads import SHARED, answers_of
-from tests.api.conftest import metric, running, until
+from tests.api.conftest import metric, running
 from tests.pictures import encode, photo
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

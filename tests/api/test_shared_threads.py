@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from tests.api.conftest import metric, running, until
+from tests.api.conftest import metric, running
 from tests.api.test_experiment_reports import Held
 from tests.pictures import encode, photo
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -33,8 +34,7 @@ async def service(anyio_backend, zoo) -> AsyncIterator[httpx.AsyncClient]:
 async def held_up(service: httpx.AsyncClient, requests: list[asyncio.Task]) -> None:
     """Returns once all requests wait, and a thread of asyncio's pool was free nevertheless."""
     async with asyncio.timeout(PATIENCE_S):
-        while metric(service, "bireal_in_flight") < len(requests):  # noqa: ASYNC110  asks until it is so
-            await asyncio.sleep(0.01)
+        await until(lambda: metric(service, "bireal_in_flight") >= len(requests))
         await asyncio.to_thread(lambda: None)
 
 
@@ -55,7 +55,7 @@ async def test_changes_of_models_that_wait_for_each_other_take_no_thread_from_ot
 
 
 async def test_feedback_that_waits_for_the_store_takes_no_thread_from_others(service, monkeypatch):
-    store = service.app.state.services.laboratory.store
+    store = service.app.state.services.experimentation.store
     token = (await service.post("/classify", content=PICTURE)).json()["feedback_token"]
     monkeypatch.setattr(store, "add_feedback", held := Held(store.add_feedback))
     try:
@@ -130,7 +130,7 @@ async def test_a_call_in_a_decoding_thread_is_waited_for(zoo):
 
     def call() -> None:
         entered.set()
-        time.sleep(0.3)  # inside a library
+        time.sleep(0.3)  # inside a library: an end that did not wait for it would come first
         left.append(True)
 
     async with running(zoo, default_variant="full") as service:

@@ -43,7 +43,7 @@ async def test_of_a_subject_in_a_split_the_first_label_counts(anyio_backend, zoo
             client, "split-test", lambda found: sum(arm["labelled"] for arm in found["results"]["arms"]) == 43
         )
         assert sum(arm["counted"] for arm in found["results"]["arms"]) == 9
-        reader = client.app.state.services.laboratory.tokens
+        reader = client.app.state.services.experimentation.tokens
         assert "camera" not in str(reader.read(token))
 
 

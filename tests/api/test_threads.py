@@ -12,6 +12,7 @@ import pytest
 from service.errors import NotReadyError, OverloadedError
 from service.pipeline import ThreadPool
 from service.pipeline.threads import SHARED, answers_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -44,8 +45,9 @@ def spend(monkeypatch):
 
 
 async def started(*calls) -> list[asyncio.Task]:
+    """Starts calls in order: each has its thread or its place in the queue when this returns."""
     tasks = [asyncio.ensure_future(call) for call in calls]
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     return tasks
 
 
@@ -66,11 +68,11 @@ async def test_a_full_lane_turns_nobody_of_another_one_away(pool, gate):
     assert await asyncio.gather(*tasks, *other) == [True] * 5 + [0]
 
 
-async def test_the_lane_that_had_less_time_goes_first(pool, gate):
+async def test_the_lane_that_had_less_time_goes_first(pool, gate, spend):
     order: list[str] = []
 
     def work(name: str, seconds: float) -> None:
-        time.sleep(seconds)
+        spend(seconds)
         order.append(name)
 
     first = await started(pool.run("depth", gate.wait, 5))
@@ -131,7 +133,7 @@ async def test_a_full_lane_says_which_it_is_and_when_to_come_back(pool, gate, sp
 async def test_who_leaves_the_queue_makes_room(pool, gate):
     tasks = await started(*(pool.run("depth", gate.wait, 5) for _ in range(5)))
     tasks[2].cancel()
-    await asyncio.sleep(0.01)
+    await asyncio.wait([tasks[2]])
     again = await started(pool.run("depth", int))
     gate.set()
     results = await asyncio.gather(*tasks, *again, return_exceptions=True)
@@ -143,7 +145,8 @@ async def test_who_leaves_while_it_runs_keeps_its_thread_until_it_is_done(pool, 
     (running,) = await started(pool.run("depth", gate.wait, 5))
     (waiting,) = await started(pool.run("depth", int))
     running.cancel()
-    await asyncio.sleep(0.02)
+    await asyncio.wait([running])
+    await asyncio.sleep(0.02)  # in which a thread that had been given away would have run the other call
     assert not waiting.done(), "one thread, and it is still busy"
     gate.set()
     assert await waiting == 0
@@ -203,11 +206,7 @@ async def test_a_thread_that_waits_keeps_nothing_of_its_last_call(pool):
     pictures.clear()
     gc.disable()  # nothing may hold itself
     try:
-        for _ in range(500):
-            if not any(one() for one in kept):
-                break
-            await asyncio.sleep(0.01)
-        assert [one() for one in kept] == [None] * 4
+        await until(lambda: not any(one() for one in kept))
     finally:
         gc.enable()
 
@@ -251,17 +250,19 @@ async def test_the_calls_of_a_request_are_admitted_together_or_not_at_all(pool, 
 
 
 async def test_a_call_that_fails_takes_its_siblings_out_of_the_queue(pool, gate):
-    ran: list[int] = []
+    ran, failed = [], threading.Event()
 
     def fail() -> None:
         gate.wait(5)
         raise ZeroDivisionError
 
-    (failing,) = await started(pool.run_many("depth", [fail, lambda: time.sleep(0.05), *[lambda: ran.append(0)] * 3]))
+    # The second is the only thread's next call; it lasts until the loop knows of the failure.
+    (failing,) = await started(pool.run_many("depth", [fail, lambda: failed.wait(5), *[lambda: ran.append(0)] * 3]))
     gate.set()
     with pytest.raises(ZeroDivisionError):
         await failing
     assert pool.waiting() == 0
+    failed.set()
     assert await pool.run("depth", int) == 0
     assert ran == []
 

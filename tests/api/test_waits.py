@@ -16,10 +16,11 @@ from service.pipeline.threads import SHARED, answers_of
 from service.registry import Handle
 from service.scheduler.work import Outcome
 from service.server.presence import PRESENCE_KEY, Presence
-from tests.api.conftest import metric, running, until
+from tests.api.conftest import metric, running
 from tests.cards import classify_card
 from tests.pictures import encode, photo
 from tests.scheduler.targets import Echo
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -19,6 +19,7 @@ from service.settings import Settings, load_settings
 from tests.deploy.exported import TARGET_LABELS, exported_samples
 from tests.deploy.promql import selectors_and_labels
 from tests.tiny_zoo import write_zoo
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"
@@ -169,8 +170,7 @@ def test_what_rules_count_is_there_before_it_grows(tmp_path: Path) -> None:
 
     async def loaded() -> dict[str, list[dict[str, str]]]:
         async with app.router.lifespan_context(app):
-            while app.state.services.registry.readiness().state == "starting":  # noqa: ASYNC110  it has no event
-                await asyncio.sleep(0.05)
+            await until(lambda: app.state.services.registry.readiness().state != "starting")
             found: dict[str, list[dict[str, str]]] = {}
             for family in app.state.services.metrics.registry.collect():
                 for sample in family.samples:

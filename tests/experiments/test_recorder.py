@@ -11,7 +11,7 @@ from service.experiments.recorder import Recorder, Retention
 from service.experiments.store import Store
 from service.metrics import Metrics
 from tests.experiments.test_store import observation
-from tests.live.service_process import wait
+from tests.waiting import wait
 
 LOST = "bireal_experiment_observations_lost_total"
 EVERYTHING = Retention(max_age_s=1e12, max_rows=10**9)

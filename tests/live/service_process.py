@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,14 +63,6 @@ class LiveService:
         """Sends a signal and returns the exit code."""
         self.process.send_signal(sig)
         return self.process.wait(timeout_s)
-
-
-def wait(condition: Callable[[], object], timeout_s: float = 10) -> None:
-    """Asks until the answer is yes; fails when the time is over."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def command(*arguments: object) -> list[str]:

@@ -9,8 +9,9 @@ from threading import Event
 import httpx
 
 from service.settings import SHIPPED_MODELS
-from tests.live.service_process import LiveService, running, wait
+from tests.live.service_process import LiveService, running
 from tests.pictures import encode, photo
+from tests.waiting import wait
 
 JPEG = encode(photo(), "JPEG")
 FLOOD = 12  # clients that never wait, on one worker and one decoding thread

@@ -234,7 +234,7 @@ def test_a_request_to_upgrade_keeps_its_body(port, framing, body, pieces):
         size = -(-len(both) // pieces)
         for start in range(0, len(both), size):
             connection.sendall(both[start : start + size])
-            time.sleep(0.001)
+            time.sleep(0.001)  # so that they do not arrive as one
         received = b""
         while received.count(b"5 bytes") < 2 and (part := connection.recv(65536)):
             received += part

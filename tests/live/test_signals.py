@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.live.service_process import ROOT, START_S, LiveService, command, running, wait
+from tests.live.service_process import ROOT, START_S, LiveService, command, running
 from tests.pictures import encode, photo
+from tests.waiting import wait
 
 JPEG = encode(photo(), "JPEG")
 
@@ -139,7 +140,7 @@ def test_a_client_that_was_accepted_last_has_time_for_its_request(zoo, tmp_path)
         with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
             service.process.send_signal(signal.SIGTERM)
             wait(lambda: not listens(service), 20)
-            time.sleep(0.4)
+            time.sleep(0.4)  # a slow client: a service that closed what it has just accepted would have done so
             connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
         assert service.process.wait(10) == 0

@@ -12,8 +12,9 @@ from service.cli import serve
 from service.errors import SettingsError
 from service.settings import load_settings
 from tests.deploy.traffic import MANY, full_queue
-from tests.live.service_process import ROOT, command, environment, running, wait
+from tests.live.service_process import ROOT, command, environment, running
 from tests.pictures import encode, photo
+from tests.waiting import wait
 
 JPEG = encode(photo(), "JPEG")
 

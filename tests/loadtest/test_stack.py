@@ -8,6 +8,7 @@ import threading
 import time
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,12 +97,20 @@ def test_a_program_that_is_terminated_leaves_no_process_behind(how: str) -> None
             os.kill(child, 0)
 
 
-def test_a_soak_ends_with_the_service_and_counts_no_memory_of_the_dead() -> None:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
+def test_a_soak_ends_with_the_service_and_counts_no_memory_of_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            process.stdin.close()  # its end
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a dead process that nobody has waited for
+
+    monkeypatch.setattr(soak, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pause))
+    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     times, memory = soak._watch(process, 60)
     assert process.wait(10) == 0
-    assert len(times) == len(memory) > 1
-    assert times[-1] < 60
+    assert len(times) == len(memory) == 3
     assert min(memory) > 0
 
 

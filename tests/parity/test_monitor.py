@@ -22,9 +22,10 @@ from service.parity.monitor import ParityMonitor
 from service.registry import Registry
 from service.settings import load_settings
 from service.tasks import TASKS
-from tests.api.conftest import anyio_backend, metric, running, until, zoo  # noqa: F401  fixtures
+from tests.api.conftest import anyio_backend, metric, running, zoo  # noqa: F401  fixtures
 from tests.parity.memory import flipped_bit
 from tests.pictures import of_pixels, picture
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "models" / "zoo" / "bireal18-tiny100"
@@ -157,7 +158,7 @@ async def test_only_a_share_of_binary_is_watched_and_nothing_without_the_setting
             await ask(client, seed)
         await ask(client, query="model=tiny-bireal&variant=reference")
         await ask(client, query="model=tiny-colours")
-        await until(lambda: client.app.state.services.laboratory._background.waiting() == 0)
+        await until(lambda: client.app.state.services.experimentation._background.waiting() == 0)
         await until(lambda: checked(client) > 0)
         assert 3 <= checked(client) <= 36  # 18 expected: 4.2 standard deviations below, 5 above
         monitor = client.app.state.services.pipeline._watch

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import time
 import weakref
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 from service.errors import BadOutputError, NotReadyError
 from tests.scheduler.targets import Echo, hold, image, queued
+from tests.waiting import until, wait
 
 
 @pytest.mark.parametrize("failure", [ValueError("no"), MemoryError(), SystemExit(3)], ids=repr)
@@ -50,9 +50,7 @@ def test_closing_answers_everyone(make):
         first = await hold(scheduler, target)
         rest = await queued(scheduler, *(scheduler.submit(target, image(i)) for i in range(3)))
         closing = asyncio.create_task(asyncio.to_thread(scheduler.close, 5))
-        async with asyncio.timeout(5):
-            while not scheduler._closing:  # noqa: ASYNC110  set in the thread
-                await asyncio.sleep(0.001)
+        await until(lambda: scheduler._closing)
         with pytest.raises(NotReadyError):
             await scheduler.submit(target, image(9))
         target.go.set()
@@ -139,9 +137,7 @@ def test_a_forgotten_target_is_let_go_once_it_has_run(make):
     async def go() -> weakref.ref:
         target = Echo()
         first = await hold(scheduler, target)
-        second = asyncio.create_task(scheduler.submit(target, image(1)))
-        third = asyncio.create_task(scheduler.submit(target, image(2)))
-        await asyncio.sleep(0.01)
+        second, third = await queued(scheduler, *(scheduler.submit(target, image(i)) for i in (1, 2)))
         scheduler.forget(target)
         third.cancel()
         target.go.set()
@@ -149,9 +145,9 @@ def test_a_forgotten_target_is_let_go_once_it_has_run(make):
         return weakref.ref(target)
 
     gone = asyncio.run(go())
-    for _ in range(200):
+
+    def collected() -> bool:
         gc.collect()
-        if gone() is None:
-            break
-        time.sleep(0.01)
-    assert gone() is None
+        return gone() is None
+
+    wait(collected)  # the worker lets go of it after its answers

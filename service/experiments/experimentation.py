@@ -63,7 +63,7 @@ class _CachedReport(NamedTuple):
     report: Report
 
 
-class Laboratory:
+class Experimentation:
     """Experiments and feedback.
 
     Args:
