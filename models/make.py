@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.command_line import Parser, count
+from models.command_line import Parser, count, expects
 from models.data.views import labels_path
 from models.train import checkpoint
 from models.train.recipe import Recipe
@@ -134,6 +134,7 @@ def plan(model: str, args: argparse.Namespace) -> list[Step]:
     return [*steps, Step(tuple(export), False)]
 
 
+@expects(OSError, ValueError)
 def main() -> int:
     """Run the remaining steps or, with ``--plan``, only print them."""
     parser = Parser(prog="python -m models.make", description=__doc__.split("\n\n")[0])

@@ -13,7 +13,7 @@ from torch import nn
 
 from models.arch import ArchConfig
 from models.arch.depth import DepthNet
-from models.command_line import Parser, count
+from models.command_line import Parser, count, expects, show
 from models.data.folder import ClassName, read_classes
 from models.data.kitti import HEIGHT, WIDTH
 from models.export.card import LIMITS, make_card, write_model
@@ -158,6 +158,7 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     return {"folder": str(folder), "agreement": agreement, "metrics": metrics}
 
 
+@expects(OSError, ValueError, VerificationError)
 def main() -> int:
     """Parse arguments, export, print a summary as JSON."""
     parser = Parser(prog="python -m models.export", description=__doc__)
@@ -186,12 +187,7 @@ def main() -> int:
     parser.add_argument("--readings", type=Path, default=READINGS, help="log file for evaluations on a drive")
     parser.add_argument("--notes", default="", help="free text for the card")
     args = parser.parse_args()
-    try:
-        summary = export(args)
-    except (OSError, ValueError, VerificationError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(summary, indent=1))
+    show(json.dumps(export(args), indent=1))
     return 0
 
 

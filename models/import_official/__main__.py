@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from models.command_line import Parser
+from models.command_line import Parser, expects, show
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
 from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
@@ -106,6 +106,7 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
     }
 
 
+@expects(OSError, ValueError, VerificationError)
 def main(arguments: list[str] | None = None) -> int:
     """Parse arguments, import the checkpoint, print a summary as JSON."""
     parser = Parser(
@@ -136,12 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--terms", default="those of the checkpoint's source", help="terms of use, for the card")
     args = parser.parse_args(arguments)
-    try:
-        summary = import_checkpoint(args)
-    except (OSError, ValueError, VerificationError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(summary, indent=1))
+    show(json.dumps(import_checkpoint(args), indent=1))
     return 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from models.arch import build
-from models.command_line import Parser, count
+from models.command_line import Parser, count, expects, show
 from models.train import checkpoint
 from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
@@ -27,6 +27,7 @@ from models.train.recipe import Recipe
 from models.train.recipes import DEPTH_TEACHER, RECIPES, get_recipe
 
 
+@expects(OSError, ValueError)
 def main() -> int:
     """Parse arguments, train, print the progress with the last held-out metrics as JSON."""
     parser = Parser(prog="python -m models.train", description=__doc__)
@@ -60,10 +61,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(asdict(progress)))
+    show(json.dumps(asdict(progress)))
     return 0
 
 
