@@ -25,6 +25,7 @@ from models.train.pretrained import imagenet_network
 from models.train.provenance import write_provenance
 from models.train.recipe import Recipe
 from models.train.recipes import DEPTH_TEACHER, RECIPES, get_recipe
+from models.train.torch_file import first_line
 
 
 @expects(OSError, ValueError)
@@ -56,7 +57,7 @@ def main() -> int:
         progress = train(args, recipe)
     except torch.OutOfMemoryError as error:
         print(
-            f"error: {checkpoint.first_line(error)} Recipe {recipe.name} has a batch size of {recipe.batch}: "
+            f"error: {first_line(error)} Recipe {recipe.name} has a batch size of {recipe.batch}: "
             f"split it into micro-batches with --accumulate {2 * args.accumulate}",
             file=sys.stderr,
         )
