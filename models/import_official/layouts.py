@@ -20,6 +20,7 @@ BOTTLENECK = "official Bi-Real (bottlenecks)"
 RESNET = "torchvision ResNet"
 
 DEPTHS = {BASIC: (18, 34), BOTTLENECK: (50,), RESNET: (18, 34, 50, 152)}
+CONVOLUTION = re.compile(r"layers?\d?\.\d.*conv\d?\.weights?")  # of a block: not the stem's, nor down_conv1x1
 METHODS = {BASIC: "bireal", BOTTLENECK: "bireal", RESNET: "none"}
 
 
@@ -62,15 +63,23 @@ def recognise(names: set[str]) -> str:
     )
 
 
+def depth_of(kind: str, names: set[str]) -> int | None:
+    """The number of layers of a state dict of the code ``kind``; None if its convolutions are those of no depth."""
+    theirs = {name for name in names if CONVOLUTION.fullmatch(name)}
+    for depth in DEPTHS[kind]:
+        if theirs == {name for name in layout_for(kind, depth, 1).names if CONVOLUTION.fullmatch(name)}:
+            return depth
+    return None
+
+
 def layout_for(kind: str, depth: int, num_classes: int) -> Layout:
     """Names and shapes of a network with ``depth`` layers as stored by the code ``kind``.
 
-    Raises:
-        ValueError: that code has no network of this depth.
+    Args:
+        kind: `BASIC`, `BOTTLENECK` or `RESNET`.
+        depth: one of its `DEPTHS`.
+        num_classes: number of outputs.
     """
-    if depth not in DEPTHS[kind]:
-        depths = ", ".join(map(str, DEPTHS[kind]))
-        raise ValueError(f"the checkpoint is of {kind}, which has {depths} layers, not {depth}: check --depth")
     arch = ArchConfig(depth=depth, method=METHODS[kind], num_classes=num_classes)
     with torch.device("meta"):
         own = build(arch).state_dict()
