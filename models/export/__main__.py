@@ -1,4 +1,7 @@
-"""``python -m models.export CHECKPOINT --out DIR``: write a servable model folder, verified against PyTorch."""
+"""``python -m models.export CHECKPOINT --out DIR``: write a servable model folder, verified against PyTorch.
+
+A model that is already in DIR/<name>/<version>/ is replaced only with --overwrite.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from models.arch.depth import DepthNet
 from models.command_line import Parser, count, expects, show
 from models.data.folder import ClassName, read_classes
 from models.data.kitti import HEIGHT, WIDTH
-from models.export.card import LIMITS, make_card, write_model
+from models.export.card import LIMITS, add_overwrite, check_unused, make_card, write_model
 from models.export.convert import to_onnx
 from models.export.measure import evaluate_aside
 from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
@@ -104,6 +107,8 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     settings = payload.get("settings") or {}
     known = payload["recipe"] in RECIPES
     recipe = RECIPES[payload["recipe"]] if known else unknown_recipe(payload["recipe"], arch, args.size, settings)
+    name = args.name or recipe.name
+    check_unused(args.out, name, args.version, overwrite=args.overwrite)
     network = checkpoint.load_network(args.checkpoint)
     depth = isinstance(network, DepthNet)
     height, width = (HEIGHT, WIDTH) if depth else (args.size or recipe.serve_size or recipe.size,) * 2
@@ -127,7 +132,7 @@ def export(args: argparse.Namespace) -> dict[str, object]:
 
     def card_with(metrics: list[dict[str, object]]) -> Card:
         return make_card(
-            args.name or recipe.name,
+            name,
             args.version,
             arch,
             recipe,
@@ -166,6 +171,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of models; writes OUT/<name>/<version>/")
     parser.add_argument("--name", help="model name (default: the recipe's name)")
     parser.add_argument("--version", default="1", help="model version (default 1)")
+    add_overwrite(parser)
     parser.add_argument("--size", type=count, help="input size of a classifier in pixels (default: from the recipe)")
     parser.add_argument(
         "--classes", type=Path, help="data folder with *classes.json; required for classifiers trained by a recipe"

@@ -13,6 +13,7 @@ import torch
 from models.arch import ArchConfig
 from models.export.__main__ import main as export
 from models.export.__main__ import unknown_recipe
+from models.export.card import check_unused
 from models.import_official.__main__ import main
 from models.import_official.reading import read_state_dict
 from models.train import checkpoint
@@ -161,6 +162,41 @@ def test_places_that_cannot_be_written_are_said_before_the_import(
         assert not (tmp_path / "zoo").exists()
 
 
+def test_a_model_is_replaced_only_if_that_is_asked_for(
+    bireal18: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another checkpoint of the same depth gets the same name, and is not told apart from the same one again."""
+    path, zoo, start = tmp_path / "weights.pth", tmp_path / "zoo", tmp_path / "start.pt"
+    torch.save(bireal18, path)
+    line = [str(path), "--depth", "18", "--out", str(zoo), "--size", "32"]
+    folder = zoo / "bireal18-imported"
+    (folder / "1").mkdir(parents=True)
+    for version, file in (("1", "card.yaml"), ("10", "model.onnx"), ("draft", "notes.txt")):
+        (folder / version).mkdir(exist_ok=True)
+        (folder / version / file).write_text("another's")
+    for version in ("1", "10"):
+        assert main([*line, "--version", version]) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said == (
+            f"error: {folder / version} already holds a model: add this one beside it with --version 11 or another "
+            "--name, or replace it with --overwrite"
+        )
+    start.write_text("another's")
+    assert main([*line, "--version", "2", "--checkpoint-out", str(start)]) == 2
+    assert f"--checkpoint-out {start} exists: give another name, or replace it" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+        "card.yaml",
+        "model.onnx",
+        "notes.txt",
+        "start.pt",
+        "weights.pth",
+    ]
+    assert main([*line, "--overwrite", "--checkpoint-out", str(start)]) == 0
+    Card.load(folder / "1").verify_file()
+    assert checkpoint.load(start)["recipe"] == "imported"
+    check_unused(zoo, folder.name, "draft", overwrite=False)  # there is no model to replace
+
+
 def test_an_imported_checkpoint_can_be_exported(
     bireal18: State, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +206,12 @@ def test_an_imported_checkpoint_can_be_exported(
     assert main([str(path), "--depth", "18", *options]) == 0
     monkeypatch.setattr(sys, "argv", ["x", str(start), "--out", str(zoo)])
     assert export() == 0
+    capsys.readouterr()
     card = Card.load(zoo / "imported" / "1")
+    assert export() == 2
+    assert "imported/1 already holds a model: add this one beside it with --version 2" in capsys.readouterr().err
+    sys.argv += ["--overwrite"]
+    assert export() == 0
     assert card.input == Card.load(tmp_path / "a" / "bireal18-imported" / "1").input
     assert (len(card.classes), card.input.resize_shorter, card.training.command) == (1000, 37, "not known")
     assert "Not trained by a recipe of models.train" in card.limits[0]
