@@ -83,11 +83,10 @@ def layout_for(kind: str, depth: int, num_classes: int) -> Layout:
     arch = ArchConfig(depth=depth, method=METHODS[kind], num_classes=num_classes)
     with torch.device("meta"):
         own = build(arch).state_dict()
-    translate = _TRANSLATORS[kind]
     names: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for ours, value in own.items():
-        theirs = translate(ours, arch)
+        theirs = _their_name(ours, kind, arch)
         names[theirs] = ours
         flat = theirs.endswith(".binary_conv.weights")
         shapes[theirs] = (value.numel(), 1) if flat else tuple(value.shape)
@@ -95,16 +94,15 @@ def layout_for(kind: str, depth: int, num_classes: int) -> Layout:
     return Layout(kind, arch, names, shapes, frozenset(unused))
 
 
-def _outside_stages(ours: str) -> str:
-    """Stem and classifier, whose names are the same in all of them."""
-    return ours.replace("stem.0.", "conv1.").replace("stem.1.", "bn1.")
-
-
-def _basic(ours: str, _arch: ArchConfig) -> str:
+def _their_name(ours: str, kind: str, arch: ArchConfig) -> str:
     match = re.fullmatch(r"stages\.(\d)\.(\d+)\.(.+)", ours)
-    if match is None:
-        return _outside_stages(ours)
+    if match is None:  # stem and classifier, whose names are the same in all of them
+        return ours.replace("stem.0.", "conv1.").replace("stem.1.", "bn1.")
     stage, block, rest = match.groups()
+    return _TRANSLATORS[kind](int(stage), int(block), rest, arch)
+
+
+def _basic(stage: int, block: int, rest: str, _arch: ArchConfig) -> str:
     for mine, official in (
         ("body.conv.weight", "binary_conv.weights"),
         ("body.bn.", "bn1."),
@@ -112,15 +110,11 @@ def _basic(ours: str, _arch: ArchConfig) -> str:
         ("downsample.conv_bn.1.", "downsample.2."),
     ):
         rest = rest.replace(mine, official)
-    return f"layer{int(stage) + 1}.{block}.{rest}"
+    return f"layer{stage + 1}.{block}.{rest}"
 
 
-def _bottleneck(ours: str, arch: ArchConfig) -> str:
-    match = re.fullmatch(r"stages\.(\d)\.(\d+)\.(.+)", ours)
-    if match is None:
-        return _outside_stages(ours)
-    stage, block, rest = match.groups()
-    number = sum(arch.blocks[: int(stage)]) + int(block)
+def _bottleneck(stage: int, block: int, rest: str, arch: ArchConfig) -> str:
+    number = sum(arch.blocks[:stage]) + block
     for mine, official in (
         ("reduce.0.", "conv1."),  # the real 1x1 of the first block
         ("reduce.1.", "bn1."),
@@ -140,19 +134,16 @@ def _bottleneck(ours: str, arch: ArchConfig) -> str:
     return f"layers.{number}.{rest}"
 
 
-def _resnet(ours: str, _arch: ArchConfig) -> str:
-    match = re.fullmatch(r"stages\.(\d)\.(\d+)\.(.+)", ours)
-    if match is None:
-        return _outside_stages(ours)
-    stage, block, rest = match.groups()
+def _resnet(stage: int, block: int, rest: str, _arch: ArchConfig) -> str:
     layer = re.fullmatch(r"convs\.(\d)\.([01])\.(.+)", rest)
     if layer is not None:
         index, kind, leaf = layer.groups()
         rest = f"{'conv' if kind == '0' else 'bn'}{int(index) + 1}.{leaf}"
-    return f"layer{int(stage) + 1}.{block}.{rest}"
+    return f"layer{stage + 1}.{block}.{rest}"
 
 
-_TRANSLATORS: dict[str, Callable[[str, ArchConfig], str]] = {
+#: Names of tensors in a block: our stage and block, from 0, and what follows them in our name.
+_TRANSLATORS: dict[str, Callable[[int, int, str, ArchConfig], str]] = {
     BASIC: _basic,
     BOTTLENECK: _bottleneck,
     RESNET: _resnet,
