@@ -19,10 +19,10 @@ from models.arch.depth import DepthNet
 from models.command_line import Parser, count, expects, show
 from models.data.folder import ClassName, read_classes
 from models.data.kitti import HEIGHT, WIDTH
-from models.export.card import LIMITS, add_overwrite, check_unused, make_card, write_model
+from models.export.card import LIMITS, make_card, write_model
 from models.export.convert import to_onnx
 from models.export.measure import evaluate_aside
-from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
+from models.export.options import add_model, check_unused
 from models.export.readings import READINGS, occasion
 from models.export.verify import VerificationError, verify
 from models.import_official.classes import generic_classes
@@ -168,22 +168,10 @@ def main() -> int:
     """Parse arguments, export, print a summary as JSON."""
     parser = Parser(prog="python -m models.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="checkpoint to export")
-    parser.add_argument("--out", type=Path, required=True, help="folder of models; writes OUT/<name>/<version>/")
-    parser.add_argument("--name", help="model name (default: the recipe's name)")
-    parser.add_argument("--version", default="1", help="model version (default 1)")
-    add_overwrite(parser)
+    add_model(parser, "the recipe's name")
     parser.add_argument("--size", type=count, help="input size of a classifier in pixels (default: from the recipe)")
     parser.add_argument(
         "--classes", type=Path, help="data folder with *classes.json; required for classifiers trained by a recipe"
-    )
-    parser.add_argument(
-        "--stem", choices=STEM_PRECISIONS, default="int16", help="precision of a binary network's first convolution"
-    )
-    parser.add_argument(
-        "--pointwise",
-        choices=POINTWISE_PRECISIONS,
-        default="int8",
-        help="precision of a binary network's real-valued 1x1 convolutions",
     )
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="divide a classifier's logits by this (models.eval.calibration)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import shutil
 from pathlib import Path
@@ -133,31 +132,6 @@ def make_card(
     except ValidationError as error:  # pydantic's own message has several lines and links
         wrong = [f"{'.'.join(map(str, one['loc'])) or 'card'}: {one['msg']}" for one in error.errors()]
         raise ValueError(f"the model's card would be invalid: {'; '.join(wrong)}") from error
-
-
-def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """Add the option without which `check_unused` refuses to replace a model."""
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the model if OUT already has this name and version"
-    )
-
-
-def check_unused(out: Path, name: str, version: str, *, overwrite: bool) -> None:
-    """Check that writing a model replaces no other one, which may be served and cannot be recovered.
-
-    Raises:
-        ValueError: there is one, and ``overwrite`` is not set.
-    """
-    folder = out / name / version
-    if not overwrite and any((folder / file).exists() for file in (CARD_FILE, MODEL_FILE)):
-        raise ValueError(
-            f"{folder} already holds a model: add this one beside it with --version {_next_version(out / name)} or "
-            "another --name, or replace it with --overwrite"
-        )
-
-
-def _next_version(folder: Path) -> int:
-    return 1 + max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0)
 
 
 def write_model(card: Card, model: onnx.ModelProto, out: Path) -> Path:

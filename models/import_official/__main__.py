@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 from models.command_line import Parser, expects, show
-from models.export.card import add_overwrite, check_unused, make_card, write_model
+from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
-from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
+from models.export.options import add_model, check_unused
 from models.export.verify import VerificationError, verify
 from models.import_official.classes import generic_classes, read_class_file
 from models.import_official.convert import to_network
@@ -122,23 +122,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth file: a state dict, or a dictionary that contains one")
     parser.add_argument("--depth", type=int, required=True, help="layers: 18, 34 or 50 (ResNet: also 152)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of models; writes OUT/<name>/<version>/")
-    parser.add_argument("--checkpoint-out", type=Path, help="also write a checkpoint for `models.train --init`")
-    parser.add_argument("--name", help="model name (default: bireal<depth>-imported or resnet<depth>-imported)")
-    parser.add_argument("--version", default="1", help="model version (default 1)")
-    add_overwrite(parser)
+    add_model(parser, "bireal<depth>-imported or resnet<depth>-imported")
+    parser.add_argument(
+        "--checkpoint-out",
+        type=Path,
+        help="also write a checkpoint for `models.train --init`; --overwrite replaces this file, too",
+    )
     parser.add_argument("--classes", type=Path, help="class list in output order (default: class 0, class 1, ...)")
     parser.add_argument("--full", help="full-precision twin of a Bi-Real net (default: resnet<depth>-imported)")
     parser.add_argument("--size", type=int, default=SIZE, help="input height and width, a multiple of 32 (default 224)")
-    parser.add_argument(
-        "--stem", choices=STEM_PRECISIONS, default="int16", help="precision of a Bi-Real net's first convolution"
-    )
-    parser.add_argument(
-        "--pointwise",
-        choices=POINTWISE_PRECISIONS,
-        default="int8",
-        help="precision of a Bi-Real net's real-valued 1x1 convolutions",
-    )
     parser.add_argument(
         "--data", default="ImageNet-1k, by the checkpoint's authors", help="training data, for the card"
     )

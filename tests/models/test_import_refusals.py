@@ -13,7 +13,7 @@ import torch
 from models.arch import ArchConfig
 from models.export.__main__ import main as export
 from models.export.__main__ import unknown_recipe
-from models.export.card import check_unused
+from models.export.options import check_unused
 from models.import_official.__main__ import main
 from models.import_official.reading import read_state_dict
 from models.train import checkpoint
