@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from loadtest.scenarios.queueing import Service, cores_needed, sojourn
 from loadtest.scenarios.schema import Capacity, LoadDocument
 from loadtest.stack import ROOT
-from models.command_line import Parser, positive
+from models.command_line import Parser, expects, positive
 
 FOLDER = ROOT / "docs" / "benchmarks" / "load"
 PERCENT = 99.0
@@ -145,22 +145,17 @@ def newest(folder: Path = FOLDER) -> LoadDocument:
     return max(found, key=lambda document: document.machine.date)
 
 
+@expects(CapacityError, ValidationError, OSError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program. Returns the exit code: 1 if no number of cores is enough for a variant, 2 on invalid input."""
     arguments = _parser().parse_args(argv)
-    try:
-        document = LoadDocument.model_validate_json(arguments.file.read_text()) if arguments.file else newest()
-    except (CapacityError, ValidationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    document = LoadDocument.model_validate_json(arguments.file.read_text()) if arguments.file else newest()
     kinds = [kind for kind in document.capacity if kind.task == arguments.task]
     if not kinds:
-        print(
-            f"error: the load test of {document.machine.date} did not measure the capacity of one core for "
-            f"{arguments.task}: measure it with `python -m loadtest.load --record`.",
-            file=sys.stderr,
+        raise CapacityError(
+            f"the load test of {document.machine.date} did not measure the capacity of one core for "
+            f"{arguments.task}: measure it with `python -m loadtest.load --record`."
         )
-        return 2
     answers = [answer(kind, arguments.rate, arguments.p99_ms, calibration(document, kind.name)) for kind in kinds]
     if arguments.json:
         asked = {"task": arguments.task, "rate_per_s": arguments.rate, "p99_ms": arguments.p99_ms}

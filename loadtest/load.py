@@ -30,7 +30,7 @@ from loadtest.scenarios.plan import MEANING, NAMES, SATURATING_USERS, Kind, Plan
 from loadtest.scenarios.schema import Capacity, LoadDocument, RunResult
 from loadtest.scenarios.summary import capacity, median_capacity, saturated_rate, summarise
 from loadtest.stack import ROOT, Service, StackError, get, service, wait_ready
-from models.command_line import Parser, count, positive
+from models.command_line import Parser, count, failed, positive
 from service.errors import ServiceError
 
 FOLDER = ROOT / "docs" / "benchmarks" / "load"
@@ -50,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ended_by_sigterm():
             document = measure(arguments)
     except (UsageError, StackError, ServiceError, ValidationError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return failed(error)
     except KeyboardInterrupt:
         return 130
     text = document.model_dump_json(indent=1, exclude_none=True) + "\n"

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from loadtest.machine import describe_machine
 from loadtest.records.schema import Document, LeftOut, Row, Settings
 from loadtest.records.schema_costs import Costs
-from models.command_line import Parser, count
+from models.command_line import Parser, count, failed, show
 from service.backends.session import SPIN_US
 from service.errors import ServiceError
 
@@ -139,8 +139,7 @@ def run_main(
         with ended_by_sigterm():
             document = measure(arguments)
     except (UsageError, ServiceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return failed(error)
     text = document.model_dump_json(indent=1, exclude_none=True)
     shown = text if arguments.json else "\n".join(table(document))
     return deliver(text, shown, arguments.out) or int(any(left.failed for left in document.left_out))
@@ -164,8 +163,7 @@ def run_report(
         with ended_by_sigterm():
             document = measure(arguments)
     except errors as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return failed(error)
     text = json.dumps({**document, "machine": machine.model_dump(mode="json")}, indent=1)
     return deliver(text, text, arguments.out) or int(not document.get("ok", True))
 
@@ -199,10 +197,9 @@ def deliver(text: str, shown: str, out: Path | None) -> int:
         try:
             out.write_text(text + "\n")
         except OSError as error:
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
-    with contextlib.suppress(OSError):  # the reader of a pipe may have ended
-        print(shown, flush=True)
+            code = failed(error)
+    with contextlib.suppress(OSError):  # its file may be full
+        show(shown)
     return code
 
 

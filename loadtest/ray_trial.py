@@ -24,7 +24,7 @@ from loadtest.pictures import photo_like
 from loadtest.ray_cluster import CONFIG, WORKER, Cluster, Load, cluster, load, missing
 from loadtest.records.schema import LOST_COMMITS
 from loadtest.stack import ROOT, StackError, wait_for
-from models.command_line import Parser
+from models.command_line import Parser, expects
 
 FOLDER = ROOT / "docs" / "benchmarks" / "ray"
 SCALE_S = 40.0
@@ -151,6 +151,7 @@ class Trial:
         wait_for(what, condition, SCALE_S)
 
 
+@expects(StackError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program. Returns the exit code: 1 if draining or scaling lost a request, 2 without Ray."""
     parser = Parser(prog="python -m loadtest.ray_trial", description=__doc__)
@@ -163,13 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     reason = missing()
     if reason is not None:
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
-    try:
-        document = run({})
-    except StackError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        raise StackError(reason)
+    document = run({})
     if arguments.record:
         FOLDER.mkdir(parents=True, exist_ok=True)
         (FOLDER / "trial.json").write_text(json.dumps(document, indent=1) + "\n")

@@ -23,7 +23,7 @@ from loadtest.records.schema_costs import Costs
 from loadtest.records.tables import readme, shown
 from loadtest.records.views import Recorded, block_cells, network_cells
 from loadtest.stack import ROOT
-from models.command_line import Parser, count
+from models.command_line import Parser, count, expects
 from service.errors import ServiceError
 from service.host import usable_cpus
 
@@ -112,18 +112,15 @@ def options() -> argparse.ArgumentParser:
     return result
 
 
+@expects(UsageError, ServiceError, ValidationError, OSError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program."""
     arguments = options().parse_args(argv)
     record = None
-    try:
-        with ended_by_sigterm():
-            if not arguments.render:
-                record = _measured(arguments)
-            written = write(arguments.folder, record)
-    except (UsageError, ServiceError, ValidationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with ended_by_sigterm():
+        if not arguments.render:
+            record = _measured(arguments)
+        written = write(arguments.folder, record)
     for path in written:
         print(path)
     parts = [] if record is None else [record.network, record.kernel, record.costs]

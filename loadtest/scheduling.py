@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from loadtest.machine import describe_machine
 from loadtest.options import deliver, file_to_write
 from loadtest.records.schema import Machine
-from models.command_line import Parser, count, positive
+from models.command_line import Parser, count, expects, positive
 from service.card import TaskName
 from service.errors import ServiceError
 from service.host import usable_cpus
@@ -193,6 +193,7 @@ def table(document: Document) -> Iterator[str]:
         yield "| " + " | ".join(cells(entry)) + " |"
 
 
+@expects(ServiceError)
 def main(argv: list[str] | None = None) -> int:
     """Runs the measurement."""
     parser = Parser(prog="python -m loadtest.scheduling", description="Compares workers, threads and batch sizes.")
@@ -206,11 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=count, default=7, help="rounds per configuration (default 7)")
     parser.add_argument("--out", type=file_to_write, metavar="FILE", help="also write the JSON document to a file")
     arguments = parser.parse_args(argv)
-    try:
-        document = measure(arguments)
-    except ServiceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    document = measure(arguments)
     return deliver(document.model_dump_json(indent=1), "\n".join(table(document)), arguments.out)
 
 

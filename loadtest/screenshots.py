@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from loadtest.stack import ROOT, StackError, service
-from models.command_line import Parser
+from models.command_line import Parser, expects
 
 #: File name, sample picture, colour scheme.
 SHOTS: tuple[tuple[str, str, Literal["light", "dark"]], ...] = (
@@ -69,25 +69,22 @@ def photograph(page: Page) -> bytes:
     return stream.getvalue()
 
 
+@expects(StackError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the screenshots. Returns the exit code."""
     parser = Parser(prog="python -m loadtest.screenshots", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="output folder (default %(default)s)")
     arguments = parser.parse_args(argv)
-    try:
-        with service() as served, browser() as running:
-            for name, sample, scheme in SHOTS:
-                page = running.new_page(viewport={"width": _WIDTH, "height": 900}, color_scheme=scheme)
-                compare_sample(page, served.url, sample)
-                for count in range(2, _RUNS + 1):  # a single run says little about the time
-                    page.get_by_role("button", name="Compare").click()
-                    page.get_by_text(f"{count} comparisons on this page").wait_for(timeout=60_000)
-                (arguments.out / name).write_bytes(photograph(page))
-                print(f"{arguments.out / name}: {(arguments.out / name).stat().st_size / 1000:.0f} kB", file=sys.stderr)
-                page.close()
-    except StackError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with service() as served, browser() as running:
+        for name, sample, scheme in SHOTS:
+            page = running.new_page(viewport={"width": _WIDTH, "height": 900}, color_scheme=scheme)
+            compare_sample(page, served.url, sample)
+            for count in range(2, _RUNS + 1):  # a single run says little about the time
+                page.get_by_role("button", name="Compare").click()
+                page.get_by_text(f"{count} comparisons on this page").wait_for(timeout=60_000)
+            (arguments.out / name).write_bytes(photograph(page))
+            print(f"{arguments.out / name}: {(arguments.out / name).stat().st_size / 1000:.0f} kB", file=sys.stderr)
+            page.close()
     return 0
 
 

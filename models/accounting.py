@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from models.arch import ArchConfig, build
 from models.binarize import get_method
 from models.binarize.base import BinaryConv2d, BinaryLayer, Phase, set_phase
-from models.command_line import Parser, drop_output
+from models.command_line import Parser, expects, show
 from models.cost import BITS_REAL, Cost
 
 
@@ -160,18 +160,9 @@ DEFAULTS: dict[str, object] = {
 }
 
 
+@expects(OSError, ValueError)
 def main(arguments: list[str] | None = None) -> int:
     """Print the table, or one network's cost as JSON."""
-    try:
-        code = _run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has stopped reading
-        drop_output()
-        return 0
-    return code
-
-
-def _run(arguments: list[str] | None) -> int:
     parser = Parser(
         prog="python -m models.accounting", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -206,24 +197,28 @@ def _run(arguments: list[str] | None) -> int:
         elif args.depth is None:
             parser.error(f"--{name.replace('_', '-')} describes the network that --depth N counts: give --depth, too")
     if args.graph:
-        return _print_graph(args.graph)
-    if args.depth is not None:
-        return _print_network(args)
-    rows = table()
-    if args.json:
-        print(json.dumps(rows, indent=1))
-        return 0
-    print(f"{'':10} {'computed':^44} {'printed in the paper':^44} {'printed rule':>13}")
+        show(json.dumps(_of_graph(args.graph), indent=1))
+    elif args.depth is not None:
+        show(json.dumps(_of_network(args), indent=1))
+    else:
+        rows = table()
+        show(json.dumps(rows, indent=1) if args.json else "\n".join(_lines(rows)))
+    return 0
+
+
+def _lines(rows: list[dict[str, object]]) -> Iterator[str]:
+    """The table and its remarks as lines of text."""
+    yield f"{'':10} {'computed':^44} {'printed in the paper':^44} {'printed rule':>13}"
     heads = f"{'memory':>13} {'saving':>8} {'BOPs':>11} {'saving':>8} "
-    print(f"{'network':10} {heads} {heads} {'memory':>12}")
+    yield f"{'network':10} {heads} {heads} {'memory':>12}"
     for row in rows:
         computed = (row[figure] for figure in FIGURES)
         printed = (row[f"printed_{figure}"] for figure in FIGURES)
         rule = f"{row['rule_memory_mbit']:.1f} Mbit"
-        print(f"{row['name']:10} {_columns(*computed)} {_columns(*printed):44} {rule:>13}")
+        yield f"{row['name']:10} {_columns(*computed)} {_columns(*printed):44} {rule:>13}"
     for depth, note in NOTES.items():
-        print(f"{depth} layers: {note}.")
-    print(
+        yield f"{depth} layers: {note}."
+    yield (
         "Memory: the printed figures follow a rule of their own (last column): the weights of the convolutions and\n"
         f"the classifier (XNOR-Net: also the scales) plus about {PRINTED_EXTRA_PARAMS:,} real parameters in every\n"
         "row. The computed ones count all of BatchNorm and the bias."
@@ -233,31 +228,28 @@ def _run(arguments: list[str] | None) -> int:
         for row in rows
         if "bops" in row["differs"]  # type: ignore[operator]  # a list
     ]
-    print(f"BOPs truncated or rounded up in print: {', '.join(unrounded)}.")
-    return 0
+    yield f"BOPs truncated or rounded up in print: {', '.join(unrounded)}."
 
 
-def _print_network(args: argparse.Namespace) -> int:
-    """Print, as JSON, the cost of the network described by the arguments."""
-    try:
-        height, width = _sides(args.size, multiples=args.task == "depth")
-        config = ArchConfig(
-            depth=args.depth,
-            method=args.method,
-            structure=args.structure,
-            task=args.task,
-            num_classes=args.classes,
-            width=args.width,
-            max_disparity_px=90.0 if args.task == "depth" else 0.0,  # the output range does not affect the cost
-            first_1x1_real=not args.binary_first_1x1,
-            options=_options(args.method, args.option),
-        )
-        cost = cost_of(config, height, width)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps({**asdict(cost), "memory_mbit": cost.memory_bits / 1e6, "bops": cost.bops}, indent=1))
-    return 0
+def _of_network(args: argparse.Namespace) -> dict[str, object]:
+    """The cost of the network described by the arguments.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    height, width = _sides(args.size, multiples=args.task == "depth")
+    config = ArchConfig(
+        depth=args.depth,
+        method=args.method,
+        structure=args.structure,
+        task=args.task,
+        num_classes=args.classes,
+        width=args.width,
+        max_disparity_px=90.0 if args.task == "depth" else 0.0,  # the output range does not affect the cost
+        first_1x1_real=not args.binary_first_1x1,
+        options=_options(args.method, args.option),
+    )
+    return _told(cost_of(config, height, width))
 
 
 def _options(method: str, pairs: Sequence[str]) -> dict[str, object]:
@@ -295,8 +287,12 @@ def _sides(text: str, *, multiples: bool) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def _print_graph(path: Path) -> int:
-    """Print the cost of an exported graph as JSON."""
+def _of_graph(path: Path) -> dict[str, object]:
+    """The cost of an exported graph.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or models.export did not write it.
+    """
     # Imported here because the other figures need no ONNX.
     import onnx
     from google.protobuf.message import DecodeError
@@ -304,16 +300,16 @@ def _print_graph(path: Path) -> int:
     from models.export.cost import NOTE, cost_of_graph
 
     if not path.is_file():
-        print(f"error: no graph at {path}", file=sys.stderr)
-        return 2
+        raise FileNotFoundError(f"no graph at {path}")
     try:
         cost = cost_of_graph(onnx.load(path))
     except (DecodeError, ValueError) as error:
-        print(f"error: {path} is not a graph written by models.export ({str(error).strip()})", file=sys.stderr)
-        return 2
-    told = {**asdict(cost), "memory_mbit": cost.memory_bits / 1e6, "bops": cost.bops, "note": NOTE}
-    print(json.dumps(told, indent=1))
-    return 0
+        raise ValueError(f"{path} is not a graph written by models.export ({str(error).strip()})") from error
+    return {**_told(cost), "note": NOTE}
+
+
+def _told(cost: Cost) -> dict[str, object]:
+    return {**asdict(cost), "memory_mbit": cost.memory_bits / 1e6, "bops": cost.bops}
 
 
 def _columns(memory: object, memory_saving: object, bops: object, bops_saving: object) -> str:

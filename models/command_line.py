@@ -1,13 +1,19 @@
-"""The argument parser of the programs ``python -m models.*`` and ``python -m loadtest.*``, and types of numbers."""
+"""Parser, types of numbers, output and ending of the programs ``python -m models.*`` and ``python -m loadtest.*``."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import math
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec
+
+Arguments = ParamSpec("Arguments")
+
+FAILED = 2  # exit code of a program that could not do what it was asked to, as argparse's
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,7 +22,41 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the error and a pointer to ``--help``, and exit with code 2."""
         sys.stderr.write(f"{self.prog}: error: {message}\nRun `{self.prog} --help` for usage.\n")
-        raise SystemExit(2)
+        raise SystemExit(FAILED)
+
+
+def expects(*errors: type[Exception]) -> Callable[[Callable[Arguments, int]], Callable[Arguments, int]]:
+    """Decorate a program's ``main``: of these errors the user reads one sentence (`failed`), and others are our bugs.
+
+    Args:
+        errors: what bad arguments, files and data raise; their messages name the remedy.
+    """
+
+    def decorate(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
+        @functools.wraps(main)
+        def program(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+            try:
+                return main(*args, **kwargs)
+            except errors as error:
+                return failed(error)
+
+        return program
+
+    return decorate
+
+
+def failed(error: object) -> int:
+    """Say on standard error why a program could not do what it was asked to, and return its exit code, 2."""
+    print(f"error: {error}", file=sys.stderr)
+    return FAILED
+
+
+def show(text: str) -> None:
+    """Print a program's result. A reader that has stopped reading, such as ``head``, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        drop_output()
 
 
 def drop_output() -> None:

@@ -2,7 +2,7 @@
 
 Prints and runs the individual commands in order: the teacher's labels, the recipes that the model's recipe starts from,
 the BatchNorm statistics, the calibration, and the export with its evaluation. Finished steps are skipped and an
-interrupted run is resumed, so repeating the same command continues where it stopped.
+interrupted run is resumed, so repeating the same command continues where it stopped. The model is exported each time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.command_line import Parser, count
+from models.command_line import Parser, count, expects
 from models.data.views import labels_path
 from models.train import checkpoint
 from models.train.recipe import Recipe
@@ -116,7 +116,8 @@ def plan(model: str, args: argparse.Namespace) -> list[Step]:
     out: Path = args.runs / recipe.name
     steps = training(recipe.name, args.data, args.images or args.data, args.runs, args.threads)
     trained = steps[-1].done
-    export = ["-m", "models.export", "--name", model, "--out", str(args.zoo), *product.export]
+    # the name is the product's, and the same command is there to be repeated
+    export = ["-m", "models.export", "--name", model, "--out", str(args.zoo), "--overwrite", *product.export]
     if recipe.arch.task == "classify":
         whole, kept = out / "served.pt", out / "calibration.json"
         measure = ("-m", "models.train.statistics", str(out / "best.pt"), "--data", str(args.data), "--out", str(whole))
@@ -134,6 +135,7 @@ def plan(model: str, args: argparse.Namespace) -> list[Step]:
     return [*steps, Step(tuple(export), False)]
 
 
+@expects(OSError, ValueError)
 def main() -> int:
     """Run the remaining steps or, with ``--plan``, only print them."""
     parser = Parser(prog="python -m models.make", description=__doc__.split("\n\n")[0])
@@ -143,7 +145,7 @@ def main() -> int:
         "--images", type=Path, help="for a distilled depth model: training data of the classifier it starts from"
     )
     parser.add_argument("--runs", type=Path, required=True, help="folder for the runs, one subfolder each")
-    parser.add_argument("--zoo", type=Path, required=True, help="folder of models; writes ZOO/MODEL/1/")
+    parser.add_argument("--zoo", type=Path, required=True, help="folder of models; writes or replaces ZOO/MODEL/1/")
     parser.add_argument("--dev", type=Path, help="labelled folder or drive to evaluate on for the card")
     parser.add_argument("--dataset", default="dev", help="name of that data in the card (default dev)")
     parser.add_argument("--notes", default="", help="free text for the card")

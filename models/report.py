@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from models.command_line import Parser
+from models.command_line import Parser, expects, show
 from service.card import Card, Metric
+from service.errors import ServiceError
 
 ROOT = Path(__file__).resolve().parent.parent
 ZOO = ROOT / "models" / "zoo"
@@ -65,6 +66,7 @@ def render(readme: str, found: list[Card]) -> str:
     return f"{head}{BEGIN}\n{table(found)}\n{END}{tail}"
 
 
+@expects(OSError, ValueError, ServiceError)
 def main() -> int:
     """Print the table or, with ``--write``, update README.md."""
     parser = Parser(prog="python -m models.report", description=__doc__)
@@ -72,7 +74,7 @@ def main() -> int:
     if parser.parse_args().write:
         README.write_text(render(README.read_text(), cards()))
     else:
-        print(table(cards()))
+        show(table(cards()))
     return 0
 
 

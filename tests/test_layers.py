@@ -33,7 +33,17 @@ LAYERS: list[set[str]] = [
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 # What the offline side may use of the online one: export verifies and evaluates with the code that serves.
-MODELS_MAY_IMPORT = {"card", "imaging", "tasks", "backends", "calibration", "evaluation", "errors", "xnor_op"}
+MODELS_MAY_IMPORT = {
+    "card",
+    "image_header",
+    "imaging",
+    "tasks",
+    "backends",
+    "calibration",
+    "evaluation",
+    "errors",
+    "xnor_op",
+}
 # The online side stays free of training and of the tools around it.
 SERVICE_NEVER_IMPORTS = {"torch", "models", "loadtest", "tests", "locust", "pytest"}
 # HTTP ends here: what computes and measures can be used without a server, as the offline commands do.

@@ -24,7 +24,7 @@ from models.ablation.results import Results, locked
 from models.ablation.task import LabelledImages, SmallImages, load_folder
 from models.arch import build
 from models.binarize.base import BinaryConv2d, set_phase
-from models.command_line import Parser, count, positive
+from models.command_line import Parser, count, expects, positive
 from models.train import checkpoint
 from models.train.device import best_device
 from models.train.initialise import initialise_from
@@ -115,6 +115,7 @@ def descends_from(cell: Cell | None, keys: Container[str]) -> bool:
     return cell is not None and (cell.key in keys or any(descends_from(other, keys) for other in before(cell)))
 
 
+@expects(OSError, ValueError)
 def main() -> int:
     """Train the missing cells, then write the page."""
     parser = Parser(prog="python -m models.ablation", description=__doc__)
@@ -138,17 +139,11 @@ def main() -> int:
     args = parser.parse_args()
     if not args.report and (args.data is None or args.out is None):
         parser.error("training needs --data and --out")
-    try:
-        if not args.report:
-            train_grid(args)
-        if not args.results.is_file():
-            raise FileNotFoundError(
-                f"no results at {args.results}: train cells with --data and --out, or give --results"
-            )
-        args.page.write_text(page(json.loads(args.results.read_text()), args.results.name))
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if not args.report:
+        train_grid(args)
+    if not args.results.is_file():
+        raise FileNotFoundError(f"no results at {args.results}: train cells with --data and --out, or give --results")
+    args.page.write_text(page(json.loads(args.results.read_text()), args.results.name))
     return 0
 
 

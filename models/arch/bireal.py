@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.arch.config import ArchConfig
-from models.arch.layers import Downsample, LayerMaker, RealLayers, avg_pool2, conv_bn
+from models.arch.layers import Downsample, LayerMaker, RealLayers, avg_pool2, classify, conv_bn, draw_convolutions
 from models.arch.structures import pre_activation_block
 from models.binarize import get_method
 from models.binarize.functional import leaky_clip
@@ -125,9 +125,7 @@ class BiRealNet(nn.Module):
                 channels = out
             self.stages.append(stage)
         self.fc = nn.Linear(channels, config.num_classes) if config.task == "classify" else None
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw_convolutions(self)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Outputs of the four stages for x [N,3,H,W], at strides 4, 8, 16, 32 with the ImageNet stem."""
@@ -144,7 +142,4 @@ class BiRealNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N,classes] of normalised images [N,3,H,W]."""
-        assert self.fc is not None, "a depth encoder has no classifier"
-        pooled = self.features(x)[-1].mean(dim=(2, 3))
-        logits: Tensor = self.fc(pooled)
-        return logits
+        return classify(self.features(x)[-1], self.fc)

@@ -1,4 +1,4 @@
-"""Real-valued parts shared by the structures, and the real-valued counterpart of a 1-bit layer.
+"""Real-valued parts shared by the networks, and the real-valued counterpart of a 1-bit layer.
 
 A structure gets its layers from a *layer maker*: a binarisation method (models.binarize) or `RealLayers`.
 """
@@ -29,6 +29,20 @@ def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn
 def avg_pool2(x: Tensor) -> Tensor:
     """2x2 average pool, stride 2; windows that overlap the border average only the pixels inside."""
     return F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
+
+
+def draw_convolutions(network: nn.Module) -> None:
+    """Draw the weights of every convolution anew, as He et al. do for ReLU: zero mean, variance 2 / fan-out."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def classify(features: Tensor, fc: nn.Linear | None) -> Tensor:
+    """Logits [N,classes] from the mean over all positions of the last stage's output [N,C,H,W]."""
+    assert fc is not None, "a depth encoder has no classifier"
+    logits: Tensor = fc(features.mean(dim=(2, 3)))
+    return logits
 
 
 class Downsample(nn.Module):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.arch.config import ArchConfig
-from models.arch.layers import conv_bn
+from models.arch.layers import classify, conv_bn, draw_convolutions
 
 
 class BasicBlock(nn.Module):
@@ -67,9 +67,7 @@ class ResNet(nn.Module):
                 channels = out
             self.stages.append(stage)
         self.fc = nn.Linear(channels, config.num_classes) if config.task == "classify" else None
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw_convolutions(self)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Outputs of the four stages for x [N,3,H,W], at strides 4, 8, 16, 32 with the ImageNet stem."""
@@ -84,7 +82,4 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N,classes] of normalised images [N,3,H,W]."""
-        assert self.fc is not None, "a depth encoder has no classifier"
-        pooled = self.features(x)[-1].mean(dim=(2, 3))
-        logits: Tensor = self.fc(pooled)
-        return logits
+        return classify(self.features(x)[-1], self.fc)

@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from models.command_line import Parser
+from models.command_line import Parser, expects, show
 from models.data.kitti_calibration import LEFT, RIGHT, Calibration, read_calibration
 from models.data.kitti_raw import FrameId, RawFrame, RawKitti, read_split
 from models.data.velodyne import write_depth_png
@@ -162,6 +162,7 @@ def _chosen(args: argparse.Namespace) -> list[FrameId]:
     return raw.frames([(drive[0], drive[1]) for drive in drives])
 
 
+@expects(DataError, OSError)
 def main() -> int:
     """Parse arguments, pack, print counts."""
     parser = Parser(prog="python -m models.data.pack", description=__doc__)
@@ -179,15 +180,11 @@ def main() -> int:
     which.add_argument("--drive", nargs="+", metavar="DATE/DRIVE", help="pack only these drives")
     raw.add_argument("--annotated", type=Path, help="KITTI's annotated depth, used instead of single laser scans")
     args = parser.parse_args()
-    try:
-        if args.kind == "raw":
-            counts = pack_raw(args.root, args.out, _chosen(args), args.annotated, args.jpeg)
-        else:
-            counts = pack_kitti2015(args.root, args.out, args.jpeg)
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(counts))
+    if args.kind == "raw":
+        counts = pack_raw(args.root, args.out, _chosen(args), args.annotated, args.jpeg)
+    else:
+        counts = pack_kitti2015(args.root, args.out, args.jpeg)
+    show(json.dumps(counts))
     return 1 if counts.get("missing") else 0
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import nn
 
-from models.command_line import Parser, count
+from models.command_line import Parser, count, expects, show
 from models.data.augment import whole
 from models.data.folder import ImageSet
 from models.data.normalise import normalise
@@ -67,6 +67,7 @@ def report(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: 
     }
 
 
+@expects(OSError, ValueError)
 def main() -> int:
     """Print the temperature, and the held-out metrics before and after it, as JSON."""
     parser = Parser(prog="python -m models.eval.calibration", description=__doc__)
@@ -74,17 +75,13 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="the data folder it was trained on")
     parser.add_argument("--size", type=count, help="input size in serving, in pixels (default: from the recipe)")
     args = parser.parse_args()
-    try:
-        run = trained(args.checkpoint, args.data)
-        size = args.size or run.size
-        logits = logits_of(run.network, run.served(size), size)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    run = trained(args.checkpoint, args.data)
+    size = args.size or run.size
+    logits = logits_of(run.network, run.served(size), size)
     labels = run.held_out.labels
     temperature = fit_temperature(logits, labels)
     before, after = (report(logits, labels, t) for t in (1.0, temperature))
-    print(json.dumps({"temperature": temperature, "n": len(labels), "before": before, "after": after}, indent=1))
+    show(json.dumps({"temperature": temperature, "n": len(labels), "before": before, "after": after}, indent=1))
     return 0
 
 

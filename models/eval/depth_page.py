@@ -209,6 +209,7 @@ def machine() -> dict[str, Any]:
     }
 
 
+@command_line.expects(DataError, OSError, ServiceError, ValueError)
 def main() -> int:
     """Evaluate, store the results, draw, and write the pages."""
     parser = command_line.Parser(prog="python -m models.eval.depth_page", description=__doc__)
@@ -226,29 +227,25 @@ def main() -> int:
     args = parser.parse_args()
     if args.pictures is not None and args.data is None:
         parser.error("--pictures needs --data DRIVE, the drive whose frames it draws")
-    try:
-        if args.pictures is not None:
-            refuse_tracked(args.pictures)
-        cards = depth_cards(args.models)
-        args.out.mkdir(parents=True, exist_ok=True)
-        if args.data is not None:
-            now = occasion("models.eval.depth_page", args.dataset, args.out / READINGS.name)
-            found = measure(cards, args.data, now)
-            facts = machine()
-            complete(cards, found)
-            least = floor_of(args.floor, args.data, args.dataset, [args.out / f"{card.name}.json" for card in cards])
-            for name, findings in found.items():
-                findings |= {"date": now.date[:10], "machine": facts, "floor": least}
-                (args.out / f"{name}.json").write_text(json.dumps(findings, indent=1) + "\n")
-        found = {card.name: json.loads((args.out / f"{card.name}.json").read_text()) for card in cards}
-        draw_all(cards, found, args.out)
-        for card in cards:
-            (args.out / f"{card.name}.md").write_text(page(card, found[card.name]))
-        if args.pictures is not None:
-            draw_frames(cards, args.data, args.pictures, args.frames)
-    except (DataError, OSError, ServiceError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.pictures is not None:
+        refuse_tracked(args.pictures)
+    cards = depth_cards(args.models)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.data is not None:
+        now = occasion("models.eval.depth_page", args.dataset, args.out / READINGS.name)
+        found = measure(cards, args.data, now)
+        facts = machine()
+        complete(cards, found)
+        least = floor_of(args.floor, args.data, args.dataset, [args.out / f"{card.name}.json" for card in cards])
+        for name, findings in found.items():
+            findings |= {"date": now.date[:10], "machine": facts, "floor": least}
+            (args.out / f"{name}.json").write_text(json.dumps(findings, indent=1) + "\n")
+    found = {card.name: json.loads((args.out / f"{card.name}.json").read_text()) for card in cards}
+    draw_all(cards, found, args.out)
+    for card in cards:
+        (args.out / f"{card.name}.md").write_text(page(card, found[card.name]))
+    if args.pictures is not None:
+        draw_frames(cards, args.data, args.pictures, args.frames)
     return 0
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.command_line import Parser, count
+from models.command_line import Parser, count, expects, show
 from models.eval.parity import load_images
 from service.backends import backend_for
 from service.card import Card
@@ -54,6 +54,7 @@ def summary(values: NDArray[np.float64]) -> dict[str, Any]:
     return {"n": len(values), "mean": float(values.mean()), "share_at_least": shares}
 
 
+@expects(OSError, ValueError, ServiceError)
 def main() -> int:
     """Measure and print."""
     parser = Parser(prog="python -m models.eval.outside", description=__doc__)
@@ -71,11 +72,7 @@ def main() -> int:
     args = parser.parse_args()
     if any(len(named) < 2 for named in args.outside):
         parser.error("argument --outside: give a name and at least one folder")
-    try:
-        print(json.dumps(measured(args), indent=1))
-    except (OSError, ValueError, ServiceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    show(json.dumps(measured(args), indent=1))
     return 0
 
 

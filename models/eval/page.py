@@ -15,7 +15,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from models.command_line import Parser
+from models.command_line import Parser, expects
 from models.eval.parity import compare, load_images
 from models.export.measure import run_evaluation
 from models.export.readings import Occasion
@@ -207,6 +207,7 @@ def outside_of(card: Card, path: Path) -> dict[str, Any]:
     return found
 
 
+@expects(OSError, ServiceError, ValueError)
 def main() -> int:
     """Evaluate, store the results and write the page."""
     parser = Parser(prog="python -m models.eval.page", description=__doc__)
@@ -217,28 +218,24 @@ def main() -> int:
     parser.add_argument("--outside", type=Path, help="output of models.eval.outside for the model")
     parser.add_argument("--out", type=Path, default=Path("docs/models"), help="output folder (default docs/models)")
     args = parser.parse_args()
-    try:
-        card = classifier(args.model)
-        args.out.mkdir(parents=True, exist_ok=True)
-        kept = args.out / f"{card.name}.json"
-        findings: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() or args.data is None else {}
-        if args.data is not None:
-            # keep only results that are not measured here, and only if they are of the same weights
-            same = findings.get("sha256") == card.sha256
-            old = {kind: findings[kind] for kind in ("stem", "outside") if same and kind in findings}
-            findings = {"dataset": args.dataset, "sha256": card.sha256}
-            findings["evaluations"] = {v: evaluate(args.model, v, args.data) for v in card.variants}
-            if card.precision == "binary":
-                findings["parity"] = compare(card, load_images(card, args.data, PARITY_IMAGES))
-            findings |= old
-        if args.stem is not None:
-            findings["stem"] = json.loads(args.stem.read_text())
-        if args.outside is not None:
-            findings["outside"] = outside_of(card, args.outside)
-        kept.write_text(json.dumps(findings, indent=1) + "\n")
-    except (OSError, ServiceError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    card = classifier(args.model)
+    args.out.mkdir(parents=True, exist_ok=True)
+    kept = args.out / f"{card.name}.json"
+    findings: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() or args.data is None else {}
+    if args.data is not None:
+        # keep only results that are not measured here, and only if they are of the same weights
+        same = findings.get("sha256") == card.sha256
+        old = {kind: findings[kind] for kind in ("stem", "outside") if same and kind in findings}
+        findings = {"dataset": args.dataset, "sha256": card.sha256}
+        findings["evaluations"] = {v: evaluate(args.model, v, args.data) for v in card.variants}
+        if card.precision == "binary":
+            findings["parity"] = compare(card, load_images(card, args.data, PARITY_IMAGES))
+        findings |= old
+    if args.stem is not None:
+        findings["stem"] = json.loads(args.stem.read_text())
+    if args.outside is not None:
+        findings["outside"] = outside_of(card, args.outside)
+    kept.write_text(json.dumps(findings, indent=1) + "\n")
     save(reliability_plot(card, findings["evaluations"]), args.out / f"{card.name}-reliability.svg")
     (args.out / f"{card.name}.md").write_text(page(card, findings, args.out))
     return 0

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models.command_line import Parser, count
+from models.command_line import Parser, count, expects, show
 from service.backends import backend_for
 from service.backends.audit import Audit
 from service.card import Card
@@ -73,6 +73,7 @@ def compare(card: Card, images: NDArray[np.uint8]) -> dict[str, object]:
     return result
 
 
+@expects(OSError, ServiceError, ValueError)
 def main() -> int:
     """Compare and print the result; exit code 1 if a layer is not exact."""
     parser = Parser(prog="python -m models.eval.parity", description=__doc__)
@@ -80,14 +81,10 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of images")
     parser.add_argument("--limit", type=count, default=200, help="maximum number of images (default 200)")
     args = parser.parse_args()
-    try:
-        card = Card.load(args.folder)
-        images = load_images(card, args.data, args.limit)
-    except (OSError, ServiceError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    card = Card.load(args.folder)
+    images = load_images(card, args.data, args.limit)
     result = compare(card, images)
-    print(json.dumps(result, indent=1))
+    show(json.dumps(result, indent=1))
     return 1 if result["layers_not_exact"] else 0
 
 

@@ -10,11 +10,12 @@ import json
 import sys
 from pathlib import Path
 
-from models.command_line import Parser, count
+from models.command_line import Parser, count, expects, show
 from models.eval.held_out import trained
 from models.train.classify import accuracy
 
 
+@expects(OSError, ValueError)
 def main() -> int:
     """Print held-out top-1 and top-5 by input size as JSON."""
     parser = Parser(prog="python -m models.eval.resolution", description=__doc__)
@@ -24,13 +25,9 @@ def main() -> int:
         "--sizes", type=count, nargs="+", default=[64, 80, 96, 112, 128, 144], help="input sizes to compare, in pixels"
     )
     args = parser.parse_args()
-    try:
-        run = trained(args.checkpoint, args.data)
-        rows = [{"size": size, **accuracy(run.network, run.served(size), size)} for size in args.sizes]
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(rows, indent=1))
+    run = trained(args.checkpoint, args.data)
+    rows = [{"size": size, **accuracy(run.network, run.served(size), size)} for size in args.sizes]
+    show(json.dumps(rows, indent=1))
     return 0
 
 

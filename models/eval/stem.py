@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from models.arch.bireal import BiRealNet
-from models.command_line import Parser
+from models.command_line import Parser, expects, show
 from models.data.augment import whole
 from models.data.folder import ImageSet
 from models.eval.held_out import trained
@@ -50,22 +50,19 @@ def binary(network: nn.Module, path: Path) -> BiRealNet:
     return network
 
 
+@expects(OSError, ValueError)
 def main() -> int:
     """Print held-out top-1 by stem precision as JSON."""
     parser = Parser(prog="python -m models.eval.stem", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of a binary classifier")
     parser.add_argument("--data", type=Path, required=True, help="the data folder it was trained on")
     args = parser.parse_args()
-    try:
-        run = trained(args.checkpoint, args.data)
-        network = binary(run.network, args.checkpoint)
-        images = run.served(run.size)
-        found = {precision: top1(network, images, run.size, precision) for precision in STEM_PRECISIONS}
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    run = trained(args.checkpoint, args.data)
+    network = binary(run.network, args.checkpoint)
+    images = run.served(run.size)
+    found = {precision: top1(network, images, run.size, precision) for precision in STEM_PRECISIONS}
     rows = [{"stem": precision, "top1": score, "n": len(images)} for precision, score in found.items()]
-    print(json.dumps(rows, indent=1))
+    show(json.dumps(rows, indent=1))
     return 0
 
 

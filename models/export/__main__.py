@@ -1,4 +1,7 @@
-"""``python -m models.export CHECKPOINT --out DIR``: write a servable model folder, verified against PyTorch."""
+"""``python -m models.export CHECKPOINT --out DIR``: write a servable model folder, verified against PyTorch.
+
+A model that is already in DIR/<name>/<version>/ is replaced only with --overwrite.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from torch import nn
 
 from models.arch import ArchConfig
 from models.arch.depth import DepthNet
-from models.command_line import Parser, count
+from models.command_line import Parser, count, expects, show
 from models.data.folder import ClassName, read_classes
 from models.data.kitti import HEIGHT, WIDTH
 from models.export.card import LIMITS, make_card, write_model
 from models.export.convert import to_onnx
 from models.export.measure import evaluate_aside
-from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
+from models.export.options import add_model, check_unused
 from models.export.readings import READINGS, occasion
 from models.export.verify import VerificationError, verify
 from models.import_official.classes import generic_classes
@@ -104,6 +107,8 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     settings = payload.get("settings") or {}
     known = payload["recipe"] in RECIPES
     recipe = RECIPES[payload["recipe"]] if known else unknown_recipe(payload["recipe"], arch, args.size, settings)
+    name = args.name or recipe.name
+    check_unused(args.out, name, args.version, overwrite=args.overwrite)
     network = checkpoint.load_network(args.checkpoint)
     depth = isinstance(network, DepthNet)
     height, width = (HEIGHT, WIDTH) if depth else (args.size or recipe.serve_size or recipe.size,) * 2
@@ -127,7 +132,7 @@ def export(args: argparse.Namespace) -> dict[str, object]:
 
     def card_with(metrics: list[dict[str, object]]) -> Card:
         return make_card(
-            args.name or recipe.name,
+            name,
             args.version,
             arch,
             recipe,
@@ -158,25 +163,15 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     return {"folder": str(folder), "agreement": agreement, "metrics": metrics}
 
 
+@expects(OSError, ValueError, VerificationError)
 def main() -> int:
     """Parse arguments, export, print a summary as JSON."""
     parser = Parser(prog="python -m models.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="checkpoint to export")
-    parser.add_argument("--out", type=Path, required=True, help="folder of models; writes OUT/<name>/<version>/")
-    parser.add_argument("--name", help="model name (default: the recipe's name)")
-    parser.add_argument("--version", default="1", help="model version (default 1)")
+    add_model(parser, "the recipe's name")
     parser.add_argument("--size", type=count, help="input size of a classifier in pixels (default: from the recipe)")
     parser.add_argument(
         "--classes", type=Path, help="data folder with *classes.json; required for classifiers trained by a recipe"
-    )
-    parser.add_argument(
-        "--stem", choices=STEM_PRECISIONS, default="int16", help="precision of a binary network's first convolution"
-    )
-    parser.add_argument(
-        "--pointwise",
-        choices=POINTWISE_PRECISIONS,
-        default="int8",
-        help="precision of a binary network's real-valued 1x1 convolutions",
     )
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="divide a classifier's logits by this (models.eval.calibration)"
@@ -186,12 +181,7 @@ def main() -> int:
     parser.add_argument("--readings", type=Path, default=READINGS, help="log file for evaluations on a drive")
     parser.add_argument("--notes", default="", help="free text for the card")
     args = parser.parse_args()
-    try:
-        summary = export(args)
-    except (OSError, ValueError, VerificationError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(summary, indent=1))
+    show(json.dumps(export(args), indent=1))
     return 0
 
 

@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from models.command_line import Parser
+from models.command_line import Parser, expects, show
 from models.export.card import replace_files
 from models.export.measure import evaluate_aside
 from models.export.packed_ops import INT8_LIMIT, POINTWISE_PRECISIONS
@@ -241,6 +241,7 @@ def _change(before: list[dict[str, Any]], after: dict[str, Any], precision: str)
     )
 
 
+@expects(OSError, ValueError, ServiceError)
 def main() -> int:
     """Parse arguments, rewrite, print a summary as JSON."""
     parser = Parser(prog="python -m models.export.fuse", description=__doc__)
@@ -251,12 +252,7 @@ def main() -> int:
     parser.add_argument("--evaluate", type=Path, help="labelled folder or drive to evaluate on for the card")
     parser.add_argument("--dataset", default="dev", help="name of that data in the card (default dev)")
     args = parser.parse_args()
-    try:
-        summary = rewrite(args.folder, args.pointwise, args.evaluate, args.dataset)
-    except (OSError, ValueError, ServiceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(summary, indent=1))
+    show(json.dumps(rewrite(args.folder, args.pointwise, args.evaluate, args.dataset), indent=1))
     return 0
 
 

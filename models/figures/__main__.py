@@ -22,7 +22,7 @@ from models.ablation.grid import Budget
 from models.ablation.task import load_folder, scaled
 from models.arch import BiRealNet
 from models.binarize.base import Phase
-from models.command_line import Parser, count
+from models.command_line import Parser, count, expects
 from models.data.normalise import normalise
 from models.figures import approximations, capability, curves, distributions
 from models.figures.page import page
@@ -91,6 +91,7 @@ def analyse(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+@expects(OSError, ValueError)
 def main() -> int:
     """Draw a run's curves, or the figures and their page."""
     parser = Parser(prog="python -m models.figures", description=__doc__.splitlines()[0])
@@ -104,20 +105,14 @@ def main() -> int:
     parser.add_argument("--title", default="", help="title of the curves, also used in their file name")
     parser.add_argument("--out", type=Path, default=Path("docs/figures"), help="output folder (default docs/figures)")
     args = parser.parse_args()
-    try:
-        if args.log:
-            title = args.title or args.log.parent.name
-            save(curves.draw(args.log, title), args.out / f"curves-{title}.svg")
-            return 0
-        missing = [n for n in ("bireal", "original", "relu", "clip", "images") if getattr(args, n) is None]
-        if missing:
-            parser.error(
-                f"give --log, or all of --bireal, --original, --relu, --clip, --images ({missing[0]} is missing)"
-            )
-        numbers = analyse(args)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.log:
+        title = args.title or args.log.parent.name
+        save(curves.draw(args.log, title), args.out / f"curves-{title}.svg")
+        return 0
+    missing = [n for n in ("bireal", "original", "relu", "clip", "images") if getattr(args, n) is None]
+    if missing:
+        parser.error(f"give --log, or all of --bireal, --original, --relu, --clip, --images ({missing[0]} is missing)")
+    numbers = analyse(args)
     (args.out / "figures.json").write_text(json.dumps(numbers, indent=1) + "\n")
     (args.out / "README.md").write_text(page(numbers))
     return 0

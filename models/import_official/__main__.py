@@ -2,6 +2,7 @@
 
 Reads checkpoints of the official Bi-Real PyTorch code, and of ResNets with the names of torchvision and timm (as
 ``full``). Writes DIR/<name>/<version>/ with model.onnx and card.yaml. The service serves it if DIR is its model folder.
+A model that is already there is replaced only with --overwrite.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import json
 import sys
 from pathlib import Path
 
-from models.command_line import Parser
+from models.command_line import Parser, expects, show
 from models.export.card import make_card, write_model
 from models.export.convert import to_onnx
-from models.export.packed_ops import POINTWISE_PRECISIONS, STEM_PRECISIONS
+from models.export.options import add_model, check_unused
 from models.export.verify import VerificationError, verify
 from models.import_official.classes import generic_classes, read_class_file
 from models.import_official.convert import to_network
@@ -45,12 +46,17 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
         raise ValueError(f"--out {args.out} is a file: give a folder")
     if args.checkpoint_out and args.checkpoint_out.is_dir():
         raise ValueError(f"--checkpoint-out {args.checkpoint_out} is a folder: give a file name")
+    if args.checkpoint_out and args.checkpoint_out.exists() and not args.overwrite:
+        raise ValueError(
+            f"--checkpoint-out {args.checkpoint_out} exists: give another name, or replace it with --overwrite"
+        )
     imported = to_network(read_state_dict(args.checkpoint), args.depth)
     network = imported.network
     arch = network.config
     count = arch.num_classes
     classes = read_class_file(args.classes, count) if args.classes else generic_classes(count)
     name = args.name or f"{'bireal' if arch.binary else 'resnet'}{arch.depth}-imported"
+    check_unused(args.out, name, args.version, overwrite=args.overwrite)
     model = to_onnx(network, args.size, args.size, stem_precision=args.stem, pointwise_precision=args.pointwise)
     agreement = verify(network, model, args.size, args.size)
     recipe = Recipe(
@@ -106,6 +112,7 @@ def import_checkpoint(args: argparse.Namespace) -> dict[str, object]:
     }
 
 
+@expects(OSError, ValueError, VerificationError)
 def main(arguments: list[str] | None = None) -> int:
     """Parse arguments, import the checkpoint, print a summary as JSON."""
     parser = Parser(
@@ -115,33 +122,21 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth file: a state dict, or a dictionary that contains one")
     parser.add_argument("--depth", type=int, required=True, help="layers: 18, 34 or 50 (ResNet: also 152)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of models; writes OUT/<name>/<version>/")
-    parser.add_argument("--checkpoint-out", type=Path, help="also write a checkpoint for `models.train --init`")
-    parser.add_argument("--name", help="model name (default: bireal<depth>-imported or resnet<depth>-imported)")
-    parser.add_argument("--version", default="1", help="model version (default 1)")
+    add_model(parser, "bireal<depth>-imported or resnet<depth>-imported")
+    parser.add_argument(
+        "--checkpoint-out",
+        type=Path,
+        help="also write a checkpoint for `models.train --init`; --overwrite replaces this file, too",
+    )
     parser.add_argument("--classes", type=Path, help="class list in output order (default: class 0, class 1, ...)")
     parser.add_argument("--full", help="full-precision twin of a Bi-Real net (default: resnet<depth>-imported)")
     parser.add_argument("--size", type=int, default=SIZE, help="input height and width, a multiple of 32 (default 224)")
-    parser.add_argument(
-        "--stem", choices=STEM_PRECISIONS, default="int16", help="precision of a Bi-Real net's first convolution"
-    )
-    parser.add_argument(
-        "--pointwise",
-        choices=POINTWISE_PRECISIONS,
-        default="int8",
-        help="precision of a Bi-Real net's real-valued 1x1 convolutions",
-    )
     parser.add_argument(
         "--data", default="ImageNet-1k, by the checkpoint's authors", help="training data, for the card"
     )
     parser.add_argument("--terms", default="those of the checkpoint's source", help="terms of use, for the card")
     args = parser.parse_args(arguments)
-    try:
-        summary = import_checkpoint(args)
-    except (OSError, ValueError, VerificationError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(summary, indent=1))
+    show(json.dumps(import_checkpoint(args), indent=1))
     return 0
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.arch import BiRealNet, ResNet, build
 from models.binarize.base import BinaryConv2d
-from models.import_official.layouts import layout_for, recognise
+from models.import_official.layouts import DEPTHS, depth_of, layout_for, recognise
 
 SHOWN = 20  # maximum number of names listed per kind of mismatch
 COUNTER = ".num_batches_tracked"  # BatchNorm's counter: older checkpoints lack it, and inference ignores it
@@ -20,20 +20,24 @@ VARIANCE = ".running_var"  # BatchNorm's, in every layout
 class MismatchError(ValueError):
     """A checkpoint does not have the tensors of the expected network.
 
+    The message lists them, unless there is a ``remedy`` to say instead.
+
     Attributes:
         missing: names that the checkpoint lacks.
         unexpected: names that the network does not have.
         misshapen: descriptions of tensors with the wrong shape.
     """
 
-    def __init__(self, what: str, missing: list[str], unexpected: list[str], misshapen: list[str]) -> None:
+    def __init__(
+        self, what: str, missing: list[str], unexpected: list[str], misshapen: list[str], remedy: str = ""
+    ) -> None:
         self.missing, self.unexpected, self.misshapen = missing, unexpected, misshapen
         parts = [
             f"{len(names)} {kind}: {_listed(names)}"
             for kind, names in (("missing", missing), ("unexpected", unexpected), ("with another shape", misshapen))
             if names
         ]
-        super().__init__(f"the checkpoint does not match {what}: " + "; ".join(parts))
+        super().__init__(f"the checkpoint does not match {what}: " + (remedy or "; ".join(parts)))
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,15 @@ def to_network(state: dict[str, Tensor], depth: int) -> Imported:
             negative.
     """
     kind = recognise(set(state))
+    if (found := depth_of(kind, set(state))) not in (depth, None):
+        instead = f"it looks like a {found}-layer checkpoint: try --depth {found}"
+    else:
+        instead = ""
+    if depth not in DEPTHS[kind]:
+        depths = ", ".join(map(str, DEPTHS[kind]))
+        raise ValueError(
+            f"the checkpoint is of {kind}, which has {depths} layers, not {depth}: {instead or 'check --depth'}"
+        )
     classifier = state.get("fc.weight")
     layout = layout_for(kind, depth, 1000 if classifier is None or classifier.ndim != 2 else classifier.shape[0])
     missing = [n for n in layout.names if n not in state and not n.endswith(COUNTER)]
@@ -75,7 +88,7 @@ def to_network(state: dict[str, Tensor], depth: int) -> Imported:
         if n in state and tuple(state[n].shape) != shape
     ]
     if missing or unexpected or misshapen:
-        raise MismatchError(f"{kind} with {depth} layers", missing, unexpected, misshapen)
+        raise MismatchError(f"{kind} with {depth} layers", missing, unexpected, misshapen, instead)
     # some types, such as float8, cannot be tested or compared, and what overflows float32 would be infinite here
     state = {n: value.float() if value.is_floating_point() else value for n, value in state.items()}
     broken = [n for n in layout.names if n in state and not torch.isfinite(state[n]).all()]

@@ -20,6 +20,7 @@ BOTTLENECK = "official Bi-Real (bottlenecks)"
 RESNET = "torchvision ResNet"
 
 DEPTHS = {BASIC: (18, 34), BOTTLENECK: (50,), RESNET: (18, 34, 50, 152)}
+CONVOLUTION = re.compile(r"layers?\d?\.\d.*conv\d?\.weights?")  # of a block: not the stem's, nor down_conv1x1
 METHODS = {BASIC: "bireal", BOTTLENECK: "bireal", RESNET: "none"}
 
 
@@ -62,23 +63,30 @@ def recognise(names: set[str]) -> str:
     )
 
 
+def depth_of(kind: str, names: set[str]) -> int | None:
+    """The number of layers of a state dict of the code ``kind``; None if its convolutions are those of no depth."""
+    theirs = {name for name in names if CONVOLUTION.fullmatch(name)}
+    for depth in DEPTHS[kind]:
+        if theirs == {name for name in layout_for(kind, depth, 1).names if CONVOLUTION.fullmatch(name)}:
+            return depth
+    return None
+
+
 def layout_for(kind: str, depth: int, num_classes: int) -> Layout:
     """Names and shapes of a network with ``depth`` layers as stored by the code ``kind``.
 
-    Raises:
-        ValueError: that code has no network of this depth.
+    Args:
+        kind: `BASIC`, `BOTTLENECK` or `RESNET`.
+        depth: one of its `DEPTHS`.
+        num_classes: number of outputs.
     """
-    if depth not in DEPTHS[kind]:
-        depths = ", ".join(map(str, DEPTHS[kind]))
-        raise ValueError(f"the checkpoint is of {kind}, which has {depths} layers, not {depth}: check --depth")
     arch = ArchConfig(depth=depth, method=METHODS[kind], num_classes=num_classes)
     with torch.device("meta"):
         own = build(arch).state_dict()
-    translate = _TRANSLATORS[kind]
     names: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for ours, value in own.items():
-        theirs = translate(ours, arch)
+        theirs = _their_name(ours, kind, arch)
         names[theirs] = ours
         flat = theirs.endswith(".binary_conv.weights")
         shapes[theirs] = (value.numel(), 1) if flat else tuple(value.shape)
@@ -86,16 +94,15 @@ def layout_for(kind: str, depth: int, num_classes: int) -> Layout:
     return Layout(kind, arch, names, shapes, frozenset(unused))
 
 
-def _outside_stages(ours: str) -> str:
-    """Stem and classifier, whose names are the same in all of them."""
-    return ours.replace("stem.0.", "conv1.").replace("stem.1.", "bn1.")
-
-
-def _basic(ours: str, _arch: ArchConfig) -> str:
+def _their_name(ours: str, kind: str, arch: ArchConfig) -> str:
     match = re.fullmatch(r"stages\.(\d)\.(\d+)\.(.+)", ours)
-    if match is None:
-        return _outside_stages(ours)
+    if match is None:  # stem and classifier, whose names are the same in all of them
+        return ours.replace("stem.0.", "conv1.").replace("stem.1.", "bn1.")
     stage, block, rest = match.groups()
+    return _TRANSLATORS[kind](int(stage), int(block), rest, arch)
+
+
+def _basic(stage: int, block: int, rest: str, _arch: ArchConfig) -> str:
     for mine, official in (
         ("body.conv.weight", "binary_conv.weights"),
         ("body.bn.", "bn1."),
@@ -103,15 +110,11 @@ def _basic(ours: str, _arch: ArchConfig) -> str:
         ("downsample.conv_bn.1.", "downsample.2."),
     ):
         rest = rest.replace(mine, official)
-    return f"layer{int(stage) + 1}.{block}.{rest}"
+    return f"layer{stage + 1}.{block}.{rest}"
 
 
-def _bottleneck(ours: str, arch: ArchConfig) -> str:
-    match = re.fullmatch(r"stages\.(\d)\.(\d+)\.(.+)", ours)
-    if match is None:
-        return _outside_stages(ours)
-    stage, block, rest = match.groups()
-    number = sum(arch.blocks[: int(stage)]) + int(block)
+def _bottleneck(stage: int, block: int, rest: str, arch: ArchConfig) -> str:
+    number = sum(arch.blocks[:stage]) + block
     for mine, official in (
         ("reduce.0.", "conv1."),  # the real 1x1 of the first block
         ("reduce.1.", "bn1."),
@@ -131,19 +134,16 @@ def _bottleneck(ours: str, arch: ArchConfig) -> str:
     return f"layers.{number}.{rest}"
 
 
-def _resnet(ours: str, _arch: ArchConfig) -> str:
-    match = re.fullmatch(r"stages\.(\d)\.(\d+)\.(.+)", ours)
-    if match is None:
-        return _outside_stages(ours)
-    stage, block, rest = match.groups()
+def _resnet(stage: int, block: int, rest: str, _arch: ArchConfig) -> str:
     layer = re.fullmatch(r"convs\.(\d)\.([01])\.(.+)", rest)
     if layer is not None:
         index, kind, leaf = layer.groups()
         rest = f"{'conv' if kind == '0' else 'bn'}{int(index) + 1}.{leaf}"
-    return f"layer{int(stage) + 1}.{block}.{rest}"
+    return f"layer{stage + 1}.{block}.{rest}"
 
 
-_TRANSLATORS: dict[str, Callable[[str, ArchConfig], str]] = {
+#: Names of tensors in a block: our stage and block, from 0, and what follows them in our name.
+_TRANSLATORS: dict[str, Callable[[int, int, str, ArchConfig], str]] = {
     BASIC: _basic,
     BOTTLENECK: _bottleneck,
     RESNET: _resnet,

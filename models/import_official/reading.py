@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.train.checkpoint import NO_CHECKPOINT, first_line
+from models.train import torch_file
 
 # Keys under which scripts nest the state dict (the official code and timm: state_dict), and name prefixes of wrappers.
 NESTED = ("state_dict", "model", "net", "network", "model_state_dict")
@@ -22,19 +22,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file does not hold a state dict of dense real tensors; the message says what it holds.
+        ValueError: the file does not hold a state dict of dense real tensors; the message says what it holds or is.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        # Scripts often save their parsed arguments beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            payload = torch.load(path, map_location="cpu", weights_only=True)
-    except NO_CHECKPOINT as error:
-        raise ValueError(
-            f"{path} cannot be read as a PyTorch checkpoint ({first_line(error)}): save only `model.state_dict()` and "
-            "try again"
-        ) from error
+    remedy = "give the file in which the training code saved its weights, mostly .pth or .pth.tar"
+    payload = torch_file.read(path, remedy, [argparse.Namespace])  # which scripts often save beside the weights
     for key in NESTED:
         if isinstance(payload, dict) and isinstance(payload.get(key), dict):
             payload = payload[key]

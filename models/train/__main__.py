@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from models.arch import build
-from models.command_line import Parser, count
+from models.command_line import Parser, count, expects, show
 from models.train import checkpoint
 from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
@@ -25,8 +25,10 @@ from models.train.pretrained import imagenet_network
 from models.train.provenance import write_provenance
 from models.train.recipe import Recipe
 from models.train.recipes import DEPTH_TEACHER, RECIPES, get_recipe
+from models.train.torch_file import first_line
 
 
+@expects(OSError, ValueError)
 def main() -> int:
     """Parse arguments, train, print the progress with the last held-out metrics as JSON."""
     parser = Parser(prog="python -m models.train", description=__doc__)
@@ -55,15 +57,12 @@ def main() -> int:
         progress = train(args, recipe)
     except torch.OutOfMemoryError as error:
         print(
-            f"error: {checkpoint.first_line(error)} Recipe {recipe.name} has a batch size of {recipe.batch}: "
+            f"error: {first_line(error)} Recipe {recipe.name} has a batch size of {recipe.batch}: "
             f"split it into micro-batches with --accumulate {2 * args.accumulate}",
             file=sys.stderr,
         )
         return 1
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(asdict(progress)))
+    show(json.dumps(asdict(progress)))
     return 0
 
 

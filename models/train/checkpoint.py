@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
-import re
-import struct
-import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,26 +13,10 @@ from models.arch import ArchConfig, build
 from models.arch.bireal import BiRealNet
 from models.arch.depth import DepthNet
 from models.arch.resnet import ResNet
+from models.train import torch_file
 from models.train.recipe import Recipe
 from models.train.recipes import DEPTH_TEACHER
 from models.train.settings import differences, settings_of
-
-#: What `torch.load` may raise for a file that is not a checkpoint, depending on how far it gets: the old format is read
-#: with `struct`, and arbitrary bytes can be valid pickle opcodes with invalid operands (``hello world``: KeyError).
-NO_CHECKPOINT = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    struct.error,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AssertionError,
-    AttributeError,
-    OSError,
-)
-
 
 KEYS = {"arch", "recipe", "network", "progress"}  # what every checkpoint has
 
@@ -93,19 +73,6 @@ def save(
     temporary.replace(path)
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error message, since PyTorch's messages can fill a screen.
-
-    For files with pickled objects, PyTorch advises to allow code execution; this says what the file holds instead.
-    """
-    text = str(error).strip() or type(error).__name__
-    if text.startswith("Weights only load failed"):
-        found = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", text)
-        what = f"an object of {found[1]}" if found else "objects"
-        return f"it holds {what} besides tensors and plain values"
-    return text.splitlines()[0]
-
-
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint's payload, with tensors on the CPU.
 
@@ -113,12 +80,9 @@ def load(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not a checkpoint of models.train, or describes a network that this version lacks.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}: train one with `python -m models.train RECIPE`")
-    try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except NO_CHECKPOINT as error:
-        raise ValueError(f"{path} is damaged or not a checkpoint of models.train ({first_line(error)})") from error
+    payload = torch_file.read(path, "give a checkpoint of models.train, such as RUN/best.pt")
     if not isinstance(payload, dict) or not payload.keys() >= KEYS:
         lacking = ", ".join(sorted(KEYS - payload.keys())) if isinstance(payload, dict) else "all of its keys"
         raise ValueError(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from models.arch import ArchConfig, BiRealNet, DepthNet, ResNet, build
-from models.command_line import Parser
+from models.command_line import Parser, expects
 from models.data.folder import hold_out, split_files
 from models.data.normalise import normalise
 from models.export.convert import to_onnx
@@ -92,6 +92,7 @@ def calibrate(network: nn.Module, images: Tensor) -> None:
         bn.bias.copy_(offset.double() + slope.double() * mean)
 
 
+@expects(OSError, ValueError, ServiceError)
 def main() -> int:
     """Read a model folder and write a checkpoint."""
     parser = Parser(prog="python -m models.train.recover", description=__doc__)
@@ -100,11 +101,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--twin", type=Path, help="checkpoint of the full-precision twin, for weight magnitudes")
     args = parser.parse_args()
-    try:
-        recovered(args)
-    except (OSError, ValueError, ServiceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    recovered(args)
     return 0
 
 

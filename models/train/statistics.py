@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.command_line import Parser
+from models.command_line import Parser, expects
 from models.data.augment import whole
 from models.data.folder import ImageSet, hold_out, split_files
 from models.data.normalise import normalise
@@ -49,6 +49,7 @@ def training_files(recipe: Recipe, data: Path, size: int) -> ImageSet:
     return hold_out(files, recipe.hold_out_per_class)[0]
 
 
+@expects(OSError, ValueError)
 def main() -> int:
     """Measure the statistics and write the checkpoint."""
     parser = Parser(prog="python -m models.train.statistics", description=__doc__.splitlines()[0])
@@ -56,17 +57,13 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/, for BatchNorm statistics")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     args = parser.parse_args()
-    try:
-        payload = checkpoint.load(args.checkpoint)
-        recipe = get_recipe(payload["recipe"])
-        network = checkpoint.load_network(args.checkpoint)
-        size = recipe.serve_size or recipe.size
-        data = training_files(recipe, args.data, size)
-        pick = np.random.default_rng(0).choice(len(data), min(IMAGES, len(data)), replace=False)
-        images = torch.from_numpy(data.images[pick])  # decodes them: a damaged one is an error of the data
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    payload = checkpoint.load(args.checkpoint)
+    recipe = get_recipe(payload["recipe"])
+    network = checkpoint.load_network(args.checkpoint)
+    size = recipe.serve_size or recipe.size
+    data = training_files(recipe, args.data, size)
+    pick = np.random.default_rng(0).choice(len(data), min(IMAGES, len(data)), replace=False)
+    images = torch.from_numpy(data.images[pick])  # decodes them: a damaged one is an error of the data
     measure_statistics(network, whole(images, size))
     progress = replace(checkpoint.Progress(), wall_s=payload["progress"]["wall_s"])
     checkpoint.save(args.out, network, network.config, recipe.name, progress)

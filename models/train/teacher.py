@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.command_line import Parser, count, fraction
+from models.command_line import Parser, count, expects, fraction
 from models.data.augment import cut
 from models.data.folder import ImageSet, class_entries, hold_out, load_split
 from models.data.views import VIEW_SEED, labels_path, view_batches, view_crops
@@ -163,6 +163,7 @@ def label_view(
     return torch.cat(out).numpy()
 
 
+@expects(OSError, ValueError)
 def main() -> int:
     """Fine-tune the teacher, then label the views."""
     parser = Parser(prog="python -m models.train.teacher", description=__doc__)
@@ -182,12 +183,8 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
     args.out.mkdir(parents=True, exist_ok=True)
-    try:
-        data, held_out = hold_out(load_split(args.data, "train", 64), HOLD_OUT_PER_CLASS)
-        network = load_pretrained(args.data)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    data, held_out = hold_out(load_split(args.data, "train", 64), HOLD_OUT_PER_CLASS)
+    network = load_pretrained(args.data)
     adapt(network, data, held_out, args.out)
     ask = fast_answers(network)
     for view in range(args.views):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from models.command_line import Parser, count, positive
+from models.command_line import Parser, count, expects, positive, show
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,7 +83,37 @@ def test_numbers_are_read_and_others_refused_by_name(capsys: pytest.CaptureFixtu
         assert said.startswith(f"x: error: argument {option}: ") and text in said and "number above 0" in said
 
 
-def test_every_program_uses_it() -> None:
+def test_an_expected_error_is_a_sentence_and_another_is_a_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    @expects(OSError, ValueError)
+    def program(error: Exception | None) -> int:
+        """What it does."""
+        if error is not None:
+            raise error
+        return 1
+
+    assert (program(None), program.__doc__) == (1, "What it does.")
+    assert capsys.readouterr() == ("", "")
+    assert program(UnicodeError("say what is wrong")) == 2
+    assert capsys.readouterr() == ("", "error: say what is wrong\n")
+    with pytest.raises(KeyError):
+        program(KeyError("a name of ours"))
+
+
+def test_a_result_whose_reader_has_left_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        show("more than a buffer holds" * 10_000)
+        pipe.write("what is left in the buffer at exit")  # closing flushes it, which must not fail either
+
+
+def test_every_program_uses_them() -> None:
     for package in ("models", "loadtest"):
         for path in (ROOT / package).rglob("*.py"):
-            assert "= argparse.ArgumentParser(" not in path.read_text(), path
+            text = path.read_text()
+            assert "= argparse.ArgumentParser(" not in text, path
+            assert path.name == "command_line.py" or 'print(f"error: {error}"' not in text, path
+            for node in ast.parse(text).body:
+                if package == "models" and isinstance(node, ast.FunctionDef) and node.name == "main":
+                    assert any("expects(" in ast.unparse(decorator) for decorator in node.decorator_list), path

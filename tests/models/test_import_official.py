@@ -324,16 +324,37 @@ def test_a_partial_checkpoint_is_told_what_it_lacks(bireal18: State) -> None:
 
 
 def test_a_wrong_depth_is_told(bireal18: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none = {name: value for name, value in bireal18.items() if name != "layer1.0.binary_conv.weights"}
     with pytest.raises(
-        MismatchError, match=r"does not match official Bi-Real .* with 34 layers: 80 missing: .* and 60 more"
+        MismatchError, match=r"does not match official Bi-Real .* with 34 layers: 81 missing: .* and 61 more"
     ):
-        to_network(bireal18, 34)
-    with pytest.raises(ValueError, match="has 18, 34 layers, not 50"):
-        to_network(bireal18, 50)
+        to_network(none, 34)
+    with pytest.raises(ValueError, match="has 18, 34 layers, not 50: check --depth"):
+        to_network(none, 50)
     path = tmp_path / "wrong.pth"
     torch.save({"weight": torch.zeros(1)}, path)
     assert main([str(path), "--depth", "18", "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: a state dict with names such as weight matches no known network")
+
+
+def test_a_checkpoint_of_another_depth_is_told_which(bireal18: State) -> None:
+    """34 and 50 layers of a ResNet have as many blocks, and differ in their convolutions."""
+    cases = [
+        (official_basic(34), 18, r"official Bi-Real \(basic blocks\) with 18 layers", 34),
+        (bireal18, 34, r"official Bi-Real \(basic blocks\) with 34 layers", 18),
+        (bireal18, 50, "which has 18, 34 layers, not 50", 18),
+        (official_bottleneck(), 18, "which has 50 layers, not 18", 50),
+        (torchvision_resnet(34, 10), 50, "torchvision ResNet with 50 layers", 34),
+        (torchvision_resnet(50, 10), 34, "torchvision ResNet with 34 layers", 50),
+        (torchvision_resnet(18, 10), 101, "which has 18, 34, 50, 152 layers, not 101", 18),
+    ]
+    for state, asked, what, depth in cases:
+        with pytest.raises(
+            ValueError, match=rf"{what}: it looks like a {depth}-layer checkpoint: try --depth {depth}$"
+        ) as refused:
+            to_network(state, asked)
+        if isinstance(refused.value, MismatchError):
+            assert refused.value.missing or refused.value.unexpected
 
 
 def test_counters_may_be_missing_and_values_must_be_finite(bireal18: State) -> None:

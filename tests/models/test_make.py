@@ -154,4 +154,5 @@ def test_plan_says_the_commands_and_runs_none(tmp_path: Path) -> None:
         "models.export",
     ]
     assert all(line.startswith("[run] python -m models.") for line in lines)
+    assert " --overwrite " in lines[-1], "a line that is repeated replaces the model of its own name"
     assert list(tmp_path.iterdir()) == []

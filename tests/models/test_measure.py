@@ -88,7 +88,7 @@ def test_a_file_that_cannot_be_read_is_named(two_versions, pictures, now):
 def test_a_failed_evaluation_leaves_the_model_that_is_there(tmp_path, monkeypatch, capsys):
     config, start = ArchConfig(depth=18, num_classes=2, width=0.125), tmp_path / "best.pt"
     checkpoint.save(start, build(config), config, "an ablation's", checkpoint.Progress())
-    options = ["export", str(start), "--out", str(tmp_path / "zoo"), "--name", "x", "--size", "32"]
+    options = ["export", str(start), "--out", str(tmp_path / "zoo"), "--overwrite", "--name", "x", "--size", "32"]
     monkeypatch.setattr("sys.argv", options)
     assert export.main() == 0
     folder = tmp_path / "zoo" / "x" / "1"

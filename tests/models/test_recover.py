@@ -157,7 +157,17 @@ def test_a_recovered_model_is_exported_with_the_input_size_that_it_was_served_wi
     write_provenance(first.parent, recipe)
 
     def export_as_shipped(path: Path, *more: str) -> Card:
-        options = [str(path), "--out", str(zoo), "--name", "bireal18-tiny100", "--classes", str(tmp_path), *more]
+        options = [
+            str(path),
+            "--out",
+            str(zoo),
+            "--overwrite",
+            "--name",
+            "bireal18-tiny100",
+            "--classes",
+            str(tmp_path),
+            *more,
+        ]
         monkeypatch.setattr(sys, "argv", ["export", *options])
         assert export.main() == 0
         return Card.load(zoo / "bireal18-tiny100" / "1")
