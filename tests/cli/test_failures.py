@@ -25,6 +25,8 @@ def files(tmp_path, zoo, monkeypatch) -> Path:
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "zero.jpg").write_bytes(b"")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "photo.jpg").write_bytes(encode(photo(), "JPEG"))
     return tmp_path
 
 
@@ -73,6 +75,7 @@ FAILURES = [
     (["compare", "photo.jpg", "--margin", "0.1"], "bad-parameter", "--margin applies to a folder"),
     (["compare", "empty"], "bad-parameter", "no image in empty"),
     (["evaluate", "--data", "empty"], "bad-data", "<class>/<file>"),
+    (["evaluate", "--data", "flat"], "bad-data", "flat has 1 image directly in it and none in class folders"),
     (["evaluate", "--data", "absent"], "bad-data", "absent is not a folder: name one with <class>/<file>"),
     (["serve", "--port", "99999"], "settings-invalid", "65535"),
 ]
