@@ -72,7 +72,7 @@ def test_a_folder_of_images_without_classes(tmp_path: Path, names: list[str], sa
     (tmp_path / "flat" / "n1").mkdir()
     with pytest.raises(DataError, match=f"flat has {said} directly in it and none in class folders, <class>/<file>"):
         labelled_images(tmp_path / "flat")
-    with pytest.raises(DataError, match="move each image into a folder .* name the parent folder if 'flat' is a class"):
+    with pytest.raises(DataError, match=r"move each image into a folder .* the parent folder if 'flat' is a class"):
         labelled_images(tmp_path / "flat")
 
 
