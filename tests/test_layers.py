@@ -19,7 +19,19 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up: a module imports from its own row (without a cycle) and from rows above it in this list.
 # A name stands for the module or for everything in the package. docs/architecture.md shows the same rows.
 LAYERS: list[set[str]] = [
-    {"settings", "keys", "errors", "card", "onnx_file", "host", "xnor_op", "yaml_text", "randomness", "build"},
+    {
+        "settings",
+        "keys",
+        "errors",
+        "card",
+        "onnx_file",
+        "host",
+        "xnor_op",
+        "yaml_text",
+        "randomness",
+        "build",
+        "prerequisites",
+    },
     {"card_table", "exif", "image_cost", "image_header", "imaging", "metrics", "request_id", "schemas", "statistics"},
     {"tasks", "backends", "scheduler", "background"},
     {"evaluation", "registry", "calibration"},
@@ -33,7 +45,17 @@ LAYERS: list[set[str]] = [
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 # What the offline side may use of the online one: export verifies and evaluates with the code that serves.
-MODELS_MAY_IMPORT = {"card", "imaging", "tasks", "backends", "calibration", "evaluation", "errors", "xnor_op"}
+MODELS_MAY_IMPORT = {
+    "card",
+    "imaging",
+    "tasks",
+    "backends",
+    "calibration",
+    "evaluation",
+    "errors",
+    "xnor_op",
+    "prerequisites",
+}
 # The online side stays free of training and of the tools around it.
 SERVICE_NEVER_IMPORTS = {"torch", "models", "loadtest", "tests", "locust", "pytest"}
 # HTTP ends here: what computes and measures can be used without a server, as the offline commands do.
