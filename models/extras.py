@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
+from service.prerequisites import missing_package, not_installed
+
 # Package -> (display name, the extra that includes it, the command that installs it in a working copy).
 _EXTRAS = {
     "torch": ("PyTorch", "train", "make setup"),
@@ -29,7 +31,7 @@ def remedy(package: str) -> str:
         return (
             f"{name} is not installed: run `{command}` (or `pip install 'bireal-serve[{extra}]'`) and use that Python."
         )
-    return f"the package {top} is not installed for {sys.executable}: run `make setup` and use .venv/bin/python."
+    return not_installed(top)
 
 
 def explain_missing_packages() -> None:
@@ -43,8 +45,8 @@ def explain_missing_packages() -> None:
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    own = ("models", "loadtest", "service")
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in own:
-        print(f"error: {remedy(error.name)}", file=sys.stderr)
+    package = missing_package(error)
+    if package is not None:
+        print(f"error: {remedy(package)}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)

@@ -1,9 +1,13 @@
 """Entry point of `python -m service` and of the command `bireal-serve`."""
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
 from types import FrameType
+
+from service.prerequisites import missing_package, not_installed
 
 
 def _end(sig: int, frame: FrameType | None) -> None:  # noqa: ARG001  a handler's arguments
@@ -20,7 +24,13 @@ _interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
 if _interruptible:
     signal.signal(signal.SIGINT, _end)
 
-from service.cli.main import main  # noqa: E402  after the handlers
+try:
+    from service.cli.main import main
+except ModuleNotFoundError as error:
+    if (package := missing_package(error)) is None:
+        raise
+    print(f"error: {not_installed(package, '.venv/bin/python -m service')}", file=sys.stderr)
+    sys.exit(2)
 
 if _interruptible:
     signal.signal(signal.SIGINT, signal.default_int_handler)

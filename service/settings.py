@@ -5,7 +5,6 @@ docs/settings.md and the test that every setting is documented are derived from 
 """
 
 import argparse
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.build import REVISION_VARIABLE
-from service.errors import SettingsError
+from service.errors import SettingsError, nearest
 from service.host import usable_cpus
 from service.keys import key_problem
 
@@ -336,8 +335,8 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     sentences = []
     for variable in sorted(environ.keys() - {REVISION_VARIABLE}):
         if variable.upper().startswith(ENV_PREFIX) and variable.upper() not in known:
-            near = difflib.get_close_matches(variable.upper(), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists every setting."
+            near = nearest(variable, known)
+            hint = f"did you mean {near}?" if near else "docs/settings.md lists every setting."
             sentences.append(f"The variable {variable} is not a setting and has no effect: {hint}")
     return sentences
 

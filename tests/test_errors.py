@@ -22,6 +22,7 @@ EXAMPLES: list[ServiceError] = [
     errors.TooManyImagesError(16, 17),
     errors.BadParameterError("top_k", "top_k is 0.", remedy="Send 1 or more."),
     errors.UnknownModelError("alexnet", ["bireal18-tiny100", "bireal34-tiny100"]),
+    errors.NoModelError("depth"),
     errors.UnknownVariantError("fast"),
     errors.VariantNotServedError("resnet18-tiny100", "binary", ["full"], "bireal18-tiny100"),
     errors.OverloadedError(64, 0.3, "network"),
@@ -116,6 +117,26 @@ def test_messages_name_limits_and_alternatives() -> None:
     assert "counterpart" not in errors.VariantNotServedError("m", "full", ["binary", "reference"]).problem()
     assert errors.UnknownModelError("alexnet").remedy.startswith("No model is available. GET /models lists")
     assert errors.UnknownModelError("x", other_task="depth").remedy.startswith("No model is available; use /depth")
+    assert errors.UnknownModelError("bireal-18", ["resnet18", "bireal18"]).remedy.startswith(
+        "Did you mean 'bireal18'? Ask for one of: bireal18, resnet18."
+    )
+    assert errors.UnknownExperimentError("binary-vs-ful", ["a", "binary-vs-full"]).remedy.startswith(
+        "Did you mean 'binary-vs-full'? "
+    )
+
+
+def test_remedies_of_commands_do_not_ask_a_service() -> None:
+    """The errors that offline commands meet: no service answers there, and no path of one helps."""
+    for error in (
+        errors.UnknownModelError("alexnet"),
+        errors.UnknownModelError("alexnet", ["bireal18"]),
+        errors.UnknownModelError("bireal50", ["bireal18"], other_task="depth"),
+        errors.NoModelError("depth"),
+        errors.UnknownVariantError("fast"),
+        errors.VariantNotServedError("resnet18-tiny100", "binary", ["full"], "bireal18-tiny100"),
+    ):
+        assert not re.search(r"GET|(^|\s)/", error.local_remedy), error.local_remedy
+        assert error.local_remedy.endswith(".")
 
 
 def test_a_given_remedy_replaces_the_default() -> None:

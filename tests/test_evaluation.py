@@ -66,6 +66,16 @@ def test_folders_without_images(tmp_path: Path) -> None:
         labelled_images(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize(("names", "said"), [(["a.jpg"], "1 image"), (["a.jpg", "b.PNG", "notes.txt"], "2 images")])
+def test_a_folder_of_images_without_classes(tmp_path: Path, names: list[str], said: str) -> None:
+    touch(*(tmp_path / "flat" / name for name in names))
+    (tmp_path / "flat" / "n1").mkdir()
+    with pytest.raises(DataError, match=f"flat has {said} directly in it and none in class folders, <class>/<file>"):
+        labelled_images(tmp_path / "flat")
+    with pytest.raises(DataError, match=r"move each image into a folder .* the parent folder if 'flat' is a class"):
+        labelled_images(tmp_path / "flat")
+
+
 # --- the Eigen protocol ----------------------------------------------------------------------------------------------
 
 

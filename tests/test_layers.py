@@ -19,7 +19,19 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up: a module imports from its own row (without a cycle) and from rows above it in this list.
 # A name stands for the module or for everything in the package. docs/architecture.md shows the same rows.
 LAYERS: list[set[str]] = [
-    {"settings", "keys", "errors", "card", "onnx_file", "host", "xnor_op", "yaml_text", "randomness", "build"},
+    {
+        "settings",
+        "keys",
+        "errors",
+        "card",
+        "onnx_file",
+        "host",
+        "xnor_op",
+        "yaml_text",
+        "randomness",
+        "build",
+        "prerequisites",
+    },
     {"card_table", "exif", "image_cost", "image_header", "imaging", "metrics", "request_id", "schemas", "statistics"},
     {"tasks", "backends", "scheduler", "background"},
     {"evaluation", "registry", "calibration"},
@@ -43,6 +55,7 @@ MODELS_MAY_IMPORT = {
     "evaluation",
     "errors",
     "xnor_op",
+    "prerequisites",
 }
 # The online side stays free of training and of the tools around it.
 SERVICE_NEVER_IMPORTS = {"torch", "models", "loadtest", "tests", "locust", "pytest"}

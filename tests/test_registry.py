@@ -14,7 +14,9 @@ import yaml
 from service import xnor_op
 from service.backends import backend_for
 from service.errors import (
+    CardError,
     ModelBrokenError,
+    NoModelError,
     NotReadyError,
     OpUnavailableError,
     ServiceError,
@@ -121,6 +123,10 @@ def test_unknown_names_are_told_what_there_is(registry):
         registry.resolve("classify", "nothing")
     with pytest.raises(UnknownVariantError, match="binary, reference, full"):
         registry.resolve("classify", variant="ternary")
+    with pytest.raises(UnknownModelError, match="Did you mean 'tiny-bireal'"):
+        registry.resolve("classify", "Tiny_BiReal")
+    with pytest.raises(UnknownVariantError, match="Did you mean 'reference'"):
+        registry.resolve("classify", variant="reference ")
     with pytest.raises(UnknownModelError):
         registry.resolve("classify", "tiny-bireal@2")
 
@@ -177,6 +183,26 @@ def test_several_candidates_need_a_setting(zoo):
         registry.resolve("classify")
     assert any("BIREAL_DEFAULT_CLASSIFY_MODEL" in reason for reason in registry.readiness().reasons)
     assert load(zoo, default_classify_model="tiny-other", fallback="reference").resolve("classify").variant == "full"
+
+
+def test_a_task_without_a_model_does_not_make_the_service_unready(zoo):
+    for name in ("tiny-bireal-depth", "tiny-ramp"):
+        shutil.rmtree(zoo / name)
+    registry = load(zoo, find_backend=without_op, fallback="reference")
+    assert registry.readiness().state == "ready"
+    with pytest.raises(NoModelError) as caught:
+        registry.resolve("depth")
+    assert caught.value.headers == {}, "waiting does not help"
+    with pytest.raises(NoModelError):
+        registry.resolve("depth", variant="full")
+
+
+def test_a_task_whose_only_model_is_broken_says_so(zoo):
+    for name in ("tiny-bireal-depth", "tiny-ramp"):
+        shutil.rmtree(zoo / name)
+    (zoo / load_settings({}).default_depth_model / "1").mkdir(parents=True)
+    with pytest.raises(CardError):
+        load(zoo, find_backend=without_op, fallback="reference").resolve("depth")
 
 
 def test_the_newest_version_answers_and_older_ones_can_be_named(zoo):

@@ -2,16 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator
 from starlette.requests import Request
 
-from service.errors import BadParameterError, MalformedBodyError, ServiceError
+from service.errors import BadParameterError, MalformedBodyError, ServiceError, did_you_mean, nearest
 
 _PLAIN = re.compile(r"-?[0-9]+")
-_REMEDY = "GET /docs lists every parameter and its values."
 _JSON_REMEDY = "Send a JSON object in UTF-8, with Content-Type: application/json; GET /docs lists its members."
 
 
@@ -26,23 +25,26 @@ def _plain(value: object) -> object:
 PLAIN_DIGITS = BeforeValidator(_plain)
 
 
-def request_error(findings: Sequence[Mapping[str, Any]]) -> ServiceError:
+def request_error(findings: Sequence[Mapping[str, Any]], *, known: Iterable[str] = ()) -> ServiceError:
     """The error for a request that does not match the route's parameters.
 
     Args:
         findings: pydantic's findings, whose `loc` begins with `query`, `header`, `path` or `body`.
+        known: The names that the query, or the body's object, may have, to suggest the one that was meant.
 
     Returns:
         422 with one sentence per finding. The error's parameter is that of the first finding.
     """
-    sentences, names = [], []
+    sentences, names, unknown = [], [], []
     for finding in findings:
         sentences.append(_sentence(finding))
         names.append(_name(finding))
+        if finding["type"] == "extra_forbidden" and len(finding["loc"]) == 2:  # not of an object in the body's
+            unknown.append(names[-1])
     of_body = all(finding["loc"][0] == "body" for finding in findings)
-    return BadParameterError(
-        names[0] if names else "request", " ".join(sentences), remedy=_JSON_REMEDY if of_body else _REMEDY
-    )
+    meant = next((name for name in unknown if nearest(name, known)), "")
+    remedy = did_you_mean(meant, known) + (_JSON_REMEDY if of_body else BadParameterError.default_remedy)
+    return BadParameterError(names[0] if names else "request", " ".join(sentences), remedy=remedy)
 
 
 def malformed_json(reason: str) -> MalformedBodyError:
@@ -73,14 +75,28 @@ async def refuse_unknown(request: Request) -> None:
     Raises:
         BadParameterError: The route has no such query parameter.
     """
-    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    known = query_names(request)
     unknown = next((name for name in request.query_params if name not in known), None)
     if unknown is not None:
         raise BadParameterError(
             unknown[:40],
             f"This path has no query parameter {unknown[:40]!r}.",
-            remedy=f"It accepts {', '.join(known)}." if known else "It accepts none; GET /docs describes the body.",
+            remedy=f"{did_you_mean(unknown, known)}It accepts {', '.join(known)}."
+            if known
+            else "It accepts none; GET /docs describes the body.",
         )
+
+
+def query_names(request: Request) -> list[str]:
+    """The query parameters that a request's route declares, one by one or as the fields of a model."""
+    names: list[str] = []
+    for field in request.scope["route"].dependant.query_params:
+        kind = field.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += kind.model_fields
+        else:
+            names.append(field.alias)
+    return names
 
 
 def _name(finding: Mapping[str, Any]) -> str:

@@ -65,7 +65,9 @@ def _parsed(body: bytes, model: type[M]) -> M:
         return model.model_validate(document)
     except ValidationError as error:
         findings = error.errors(include_url=False)
-        raise request_error([{**finding, "loc": ("body", *finding["loc"])} for finding in findings]) from None
+        raise request_error(
+            [{**finding, "loc": ("body", *finding["loc"])} for finding in findings], known=model.model_fields
+        ) from None
 
 
 def _why(body: bytes, error: ValueError) -> str:

@@ -14,7 +14,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from service.api.context import context_of
-from service.api.findings import request_error
+from service.api.findings import query_names, request_error
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
     PROBLEM_TYPE_PREFIX,
@@ -79,7 +79,7 @@ def log_failure(error: ServiceError) -> None:
 async def _validation_error(request: Request, error: Exception) -> Response:
     """Converts FastAPI's findings about path, query and headers to one of the service's errors."""
     assert isinstance(error, RequestValidationError)
-    return problem_response(request_error(error.errors()), request.scope)
+    return problem_response(request_error(error.errors(), known=query_names(request)), request.scope)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -148,8 +148,7 @@ def problem_kinds() -> dict[str, ProblemKind]:
     }
     for error in error_classes():
         if not issubclass(error, SettingsError):  # raised at startup, never sent
-            # The inherited remedy, to report a failure, is wrong for a client's mistake.
-            general = error.status < 500 and error.default_remedy == ServiceError.default_remedy
-            remedy = "The `help` of each problem says what to do." if general else error.default_remedy
-            kinds[error.code] = ProblemKind(code=error.code, status=error.status, title=error.title, help=remedy)
+            kinds[error.code] = ProblemKind(
+                code=error.code, status=error.status, title=error.title, help=error.default_remedy
+            )
     return kinds

@@ -42,8 +42,8 @@ def fail(error: Exception, *, as_json: bool) -> int:
 
     Args:
         error: An error of the service, the client, the data, or the system.
-        as_json: Whether to print a document as well: a problem (RFC 9457) as the service would send it, with at least
-            `code` and `detail`.
+        as_json: Whether to print a document as well: a problem (RFC 9457) as the service would send it, but with what
+            helps on the command line, and with at least `code` and `detail`.
 
     Returns:
         The exit code.
@@ -64,6 +64,8 @@ def about(path: Path, error: ServiceError) -> ServiceError:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, ServiceError):
+        return f"{error.detail} {error.local_remedy}".strip()
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     if isinstance(error, ProblemError) and error.status == HTTPStatus.UNAUTHORIZED:
@@ -73,7 +75,7 @@ def _sentence(error: Exception) -> str:
 
 def _document(error: Exception) -> dict[str, Any]:
     if isinstance(error, ServiceError):
-        return error.problem()
+        return error.problem() | {"help": error.local_remedy}
     if isinstance(error, ProblemError):
         return error.problem.model_dump(mode="json", exclude_none=True)
     if isinstance(error, UsageError):

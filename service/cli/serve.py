@@ -71,9 +71,6 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     gc.collect()
     gc.freeze()
     server.run(sockets=[listener])
-    if server.forced is not None:
-        logging.shutdown()
-        os._exit(128 + server.forced)  # a normal exit would wait for threads in the middle of a run
     log.info("stopped")
     return 0
 

@@ -7,12 +7,21 @@ so that the API documentation and the tests find its classes.
 from service.errors.access import AdminDisabledError, UnauthorizedError
 from service.errors.asked import (
     BadParameterError,
+    NoModelError,
     NotAcceptableError,
     UnknownModelError,
     UnknownVariantError,
     VariantNotServedError,
 )
-from service.errors.base import PROBLEM_MEDIA_TYPE, PROBLEM_TYPE_PREFIX, JsonValue, ServiceError, error_classes
+from service.errors.base import (
+    PROBLEM_MEDIA_TYPE,
+    PROBLEM_TYPE_PREFIX,
+    JsonValue,
+    ServiceError,
+    did_you_mean,
+    error_classes,
+    nearest,
+)
 from service.errors.feedback import (
     BadTokenError,
     ExpiredTokenError,
@@ -77,6 +86,7 @@ __all__ = [
     "MalformedRequestError",
     "ModelBrokenError",
     "ModelInUseError",
+    "NoModelError",
     "NotAcceptableError",
     "NotReadyError",
     "OpUnavailableError",
@@ -95,5 +105,7 @@ __all__ = [
     "UnsupportedImageError",
     "UploadTimeoutError",
     "VariantNotServedError",
+    "did_you_mean",
     "error_classes",
+    "nearest",
 ]

@@ -2,12 +2,14 @@
 
 Each class is one row of the API documentation. Three class attributes are fixed: `status` (HTTP), `code` (kebab-case
 and stable, because clients branch on it) and `title` (one sentence that never varies). `detail` (what happened, and
-the limit) and `remedy` (what to do about it) are passed in, or the class builds them from its arguments. `problem()`
-renders the RFC 9457 document.
+the limit) and `remedy` (what to do about it) are passed in, or the class builds them from its arguments. Each class
+also has a `default_remedy`, which helps whatever the occurrence: `/problems/CODE` shows it. `problem()` renders the
+RFC 9457 document.
 
 Code outside HTTP handlers raises these errors too: they are ordinary exceptions that print as "detail remedy".
 """
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Self
 
@@ -17,6 +19,9 @@ JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "Jso
 PROBLEM_TYPE_PREFIX = "/problems/"
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
+# No name of the service is longer; comparing a longer one would only take time.
+_LONGEST_NAME = 100
+
 
 class ServiceError(Exception):
     """Base class of all errors that the service reports to a client.
@@ -24,6 +29,7 @@ class ServiceError(Exception):
     Args:
         detail: What happened in this occurrence, including the limit that was exceeded, if any.
         remedy: What the client or the operator can do about it. Defaults to the class's `default_remedy`.
+        local_remedy: The same for a command that asks no service. Defaults to `remedy`.
         headers: Additional HTTP headers of the response, such as `Retry-After`.
         extensions: Additional members of the problem document (RFC 9457 section 3.2), such as the valid names.
     """
@@ -38,11 +44,13 @@ class ServiceError(Exception):
         detail: str,
         *,
         remedy: str | None = None,
+        local_remedy: str | None = None,
         headers: Mapping[str, str] | None = None,
         extensions: Mapping[str, JsonValue] | None = None,
     ) -> None:
         self.detail = detail
         self.remedy = self.default_remedy if remedy is None else remedy
+        self.local_remedy = self.remedy if local_remedy is None else local_remedy
         self.headers: dict[str, str] = dict(headers or {})
         self.extensions: dict[str, JsonValue] = dict(extensions or {})
         super().__init__(f"{detail} {self.remedy}".strip())
@@ -84,6 +92,21 @@ class ServiceError(Exception):
 def named(names: Iterable[str]) -> str:
     """Joins names for a message: "a, b, c", or "none"."""
     return ", ".join(names) or "none"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most similar to a misspelt one, in any case; None if none is similar."""
+    if len(name) > _LONGEST_NAME:
+        return None
+    folded = {each.casefold(): each for each in known}
+    found = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return folded[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The beginning of a remedy: a question with the nearest name, and a space; empty if none is similar."""
+    near = nearest(name, known)
+    return "" if near is None else f"Did you mean {near!r}? "
 
 
 def error_classes() -> Iterator[type[ServiceError]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from service.errors.base import JsonValue, ServiceError, named
+from service.errors.base import JsonValue, ServiceError, did_you_mean, named
 
 
 class UnknownExperimentError(ServiceError):
@@ -11,12 +11,13 @@ class UnknownExperimentError(ServiceError):
     status = 404
     code = "unknown-experiment"
     title = "There is no such experiment."
+    default_remedy = "GET /experiments lists the experiments; an operator declares them."
 
     def __init__(self, name: str, available: Iterable[str]) -> None:
         names = list(available)
         super().__init__(
             f"There is no experiment called {name[:70]!r}.",
-            remedy=f"GET /experiments lists them: {named(names)}.",
+            remedy=f"{did_you_mean(name, names)}GET /experiments lists them: {named(names)}.",
             extensions={"available": list[JsonValue](names)},
         )
 
@@ -48,12 +49,10 @@ class ExpiredTokenError(ServiceError):
     status = 410
     code = "expired-feedback-token"
     title = "The answer is too old for feedback."
+    default_remedy = "Send the image again, and give feedback on the new answer."
 
     def __init__(self, max_age_s: float) -> None:
-        super().__init__(
-            f"The answer is older than {max_age_s / 86400:g} days, which is how long feedback is kept.",
-            remedy="Send the image again, and give feedback on the new answer.",
-        )
+        super().__init__(f"The answer is older than {max_age_s / 86400:g} days, which is how long feedback is kept.")
 
 
 class UnknownLabelError(ServiceError):
@@ -62,6 +61,7 @@ class UnknownLabelError(ServiceError):
     status = 422
     code = "unknown-label"
     title = "The label is not one of the model's classes."
+    default_remedy = "Send the index, the WordNet id or the name of a class from the card of the model that answered."
 
 
 class FeedbackConflictError(ServiceError):
@@ -82,6 +82,10 @@ class GroundTruthError(ServiceError):
     status = 422
     code = "bad-ground-truth"
     title = "The ground truth cannot be used."
+    default_remedy = (
+        "Send the picture that was answered, and its measured depth: metres, in the size of the picture, as a 16-bit "
+        "grey PNG (metres x 256) or an .npy. A label for a classifier goes to /feedback, depth to /feedback/depth."
+    )
 
 
 class FeedbackStoreError(ServiceError):

@@ -13,11 +13,11 @@ class HeadTooLargeError(ServiceError):
     status = 431
     code = "head-too-large"
     title = "The request's headers are too large."
+    default_remedy = "Send fewer or shorter headers, and put long values into the body."
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(
             f"The request line and headers, or the trailers, exceed the limit of {max_bytes} bytes.",
-            remedy="Send fewer or shorter headers, and put long values into the body.",
             extensions={"max_bytes": max_bytes},
         )
 
@@ -32,11 +32,11 @@ class HeadTimeoutError(ServiceError):
     status = 408
     code = "head-timeout"
     title = "The request's headers did not arrive in time."
+    default_remedy = "Send them without delay, or try again over a faster connection."
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__(
             f"The request line and the headers were not complete {timeout_s:g} s after their first byte.",
-            remedy="Send them without delay, or try again over a faster connection.",
             extensions={"timeout_s": timeout_s},
         )
 
@@ -47,9 +47,7 @@ class MalformedRequestError(ServiceError):
     status = 400
     code = "malformed-request"
     title = "The request cannot be read."
+    default_remedy = "Check the client. Use http://, not https://, unless a proxy in front of the service ends TLS."
 
     def __init__(self) -> None:
-        super().__init__(
-            "This is not a valid HTTP/1.1 request, or its length or target is ambiguous.",
-            remedy="Check the client. Use http://, not https://, unless a proxy in front of the service ends TLS.",
-        )
+        super().__init__("This is not a valid HTTP/1.1 request, or its length or target is ambiguous.")

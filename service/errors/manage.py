@@ -36,6 +36,7 @@ class UnknownVersionLabelError(ServiceError):
     status = 404
     code = "unknown-version-label"
     title = "The model has no such label."
+    default_remedy = "GET /models lists the labels of each version."
 
     def __init__(self, model: str, label: str, available: Iterable[str]) -> None:
         names = sorted(available)

@@ -27,6 +27,7 @@ class OverloadedError(ServiceError):
     status = 429
     code = "overloaded"
     title = "The service has more requests than it can handle."
+    default_remedy = "Try again after the seconds that `Retry-After` names, and back off if it happens again."
 
     def __init__(self, queue_size: int, retry_after_s: float, queue: QueueName) -> None:
         seconds = max(1, -int(-retry_after_s // 1))
@@ -49,12 +50,12 @@ class DeadlineExceededError(ServiceError):
     status = 504
     code = "deadline-exceeded"
     title = "The request was not answered in time."
+    default_remedy = "Allow more time, send smaller images, or try again when the service is less busy."
 
     def __init__(self, timeout_s: float, *, by_client: bool = False) -> None:
         self.timeout_s, self.by_client = timeout_s, by_client
         super().__init__(
             f"The request had {timeout_s:g} s and was not finished by then.",
-            remedy="Allow more time, send smaller images, or try again when the service is less busy.",
             extensions={"timeout_s": timeout_s, "set_by": "client" if by_client else "service"},
         )
 

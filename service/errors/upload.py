@@ -40,11 +40,11 @@ class UploadTimeoutError(ServiceError):
     status = 408
     code = "upload-timeout"
     title = "The request's body did not arrive in time."
+    default_remedy = "Send a smaller body, or send it over a faster connection."
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__(
             f"The body was not complete after {timeout_s:g} s.",
-            remedy="Send a smaller body, or send it over a faster connection.",
             extensions={"timeout_s": timeout_s},
         )
 
@@ -71,13 +71,12 @@ class UnsupportedEncodingError(ServiceError):
     status = 415
     code = "unsupported-encoding"
     title = "The body's encoding is not supported."
+    default_remedy = "Send it uncompressed: images are compressed already, and only /v2 accepts compressed JSON."
 
     def __init__(self, encoding: str, *, available: Sequence[str] = ()) -> None:
         super().__init__(
             f"The body is encoded as {encoding[:40]!r}.",
-            remedy=f"Send it uncompressed, or with {' or '.join(available)}."
-            if available
-            else "Send it uncompressed: images are compressed already, and only /v2 accepts compressed JSON.",
+            remedy=f"Send it uncompressed, or with {' or '.join(available)}." if available else None,
             headers={"Accept-Encoding": ", ".join(available) or "identity"},  # RFC 9110 section 15.5.16
         )
 
@@ -106,12 +105,12 @@ class ImageTooLargeError(ServiceError):
     status = 413
     code = "image-too-large"
     title = "The image has too many pixels."
+    default_remedy = "Scale the image down before sending it: the networks see only a few hundred pixels per side."
 
     def __init__(self, width: int, height: int, max_pixels: int, max_side: int) -> None:
         limit = f"{max_pixels} pixels" if width * height > max_pixels else f"{max_side} pixels per side"
         super().__init__(
             f"The image is {width} x {height} = {width * height} pixels; the limit is {limit}.",
-            remedy="Scale the image down before sending it: the networks see only a few hundred pixels per side.",
             extensions={"width": width, "height": height, "max_pixels": max_pixels, "max_side": max_side},
         )
 
@@ -128,11 +127,11 @@ class ImageTooComplexError(ServiceError):
     status = 413
     code = "image-too-complex"
     title = "The image has too many parts."
+    default_remedy = "Open the image in an image editor, save it as a plain JPEG or PNG, and send that."
 
     def __init__(self, kind: str, parts: str, limit: int) -> None:
         super().__init__(
             f"The {kind} file has more than the limit of {limit} {parts}.",
-            remedy="Open the image in an image editor, save it as a plain JPEG or PNG, and send that.",
             extensions={"limit": limit},
         )
 
@@ -148,12 +147,12 @@ class BodyTooLargeError(ServiceError):
     status = 413
     code = "body-too-large"
     title = "The request's body is too large."
+    default_remedy = "Send a smaller or more compressed image, or fewer images in one request."
 
     def __init__(self, max_bytes: int, received: int | None = None) -> None:
         has = "more" if received is None else f"{received} bytes"
         super().__init__(
             f"The limit for a body is {max_bytes} bytes; this one has {has}.",
-            remedy="Send a smaller or more compressed image, or fewer images in one request.",
             extensions={"max_bytes": max_bytes},
         )
 
@@ -169,12 +168,12 @@ class TooManyImagesError(ServiceError):
     status = 413
     code = "too-many-images"
     title = "The request carries too many images."
+    default_remedy = "Send the images in several requests."
 
     def __init__(self, max_images: int, received: int | None = None) -> None:
         has = "more" if received is None else str(received)
         may_carry = "one image" if max_images == 1 else f"{max_images} images"
         super().__init__(
             f"One request may carry {may_carry}; this one has {has}.",
-            remedy="Send the images in several requests.",
             extensions={"max_images": max_images},
         )

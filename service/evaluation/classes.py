@@ -21,17 +21,35 @@ def labelled_images(root: Path) -> list[LabelledImage]:
     Raises:
         DataError: There are no images.
     """
+    inside = sorted(entries(root))
     found = [
         LabelledImage(path, folder.name)
-        for folder in sorted(entries(root))
+        for folder in inside
         if folder.is_dir()
         for path in sorted(files_below(folder))
         if is_image(path)
     ]
     if not found:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{root} has no images in class folders, <class>/<file>: no files that end in {suffixes}.")
+        raise _no_labelled_images(root, sum(map(is_image, inside)))
     return found
+
+
+def _no_labelled_images(root: Path, unlabelled: int) -> DataError:
+    """The error for a folder without `<class>/<file>`.
+
+    Args:
+        root: The folder.
+        unlabelled: Number of images directly in it.
+    """
+    if not unlabelled:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        return DataError(f"{root} has no images in class folders, <class>/<file>: no files that end in {suffixes}.")
+    images = "1 image" if unlabelled == 1 else f"{unlabelled} images"
+    return DataError(
+        f"{root} has {images} directly in it and none in class folders, <class>/<file>, whose names are the labels: "
+        "move each image into a folder named by its WordNet id or class name, or name the parent folder if "
+        f"{root.absolute().name!r} is a class. Images without labels are for `predict` and `compare`."
+    )
 
 
 @dataclass(slots=True)

@@ -246,7 +246,8 @@ class Registry:
             variant: `binary`, `reference` or `full`; None for the default.
 
         Raises:
-            NotReadyError: models are still being loaded, or the task has no default model.
+            NotReadyError: models are still being loaded, none is served, or the task has several and no default one.
+            NoModelError: models are served, but none for this task.
             UnknownModelError: there is no such model, or it has another task.
             UnknownVariantError: there is no such variant.
             VariantNotServedError: the model does not have this variant; the error names a model that has, if any.

@@ -11,7 +11,9 @@
 
 from service.card import VARIANTS, TaskName, VariantName
 from service.errors import (
+    NoModelError,
     NotReadyError,
+    ServiceError,
     UnknownModelError,
     UnknownVariantError,
     VariantNotServedError,
@@ -75,7 +77,7 @@ class Resolution:
         """Returns the model version that a request refers to; see `Registry.resolve`."""
         named = self.default(task) if model is None else model
         if named is None:
-            raise NotReadyError(f"No model for /{task} is being served.", remedy=self.default_remedy(task))
+            raise self._no_default(task)
         name, at, version = named.partition("@")
         # `NAME@` is probably `NAME@$VERSION` with an unset variable: reject it instead of taking any version.
         entry = None if at and not version else self._catalog.select(name, version)
@@ -89,6 +91,15 @@ class Resolution:
             available = [f"{name}@{each}" for each in (*versions, *self._catalog.labels.get(name, ()))]
         elsewhere = next((entry.card.task for entry in self._catalog.entries.get(name, ())), None)
         raise UnknownModelError(named, dict.fromkeys(available), other_task=None if elsewhere == task else elsewhere)
+
+    def _no_default(self, task: TaskName) -> ServiceError:
+        """The error for a request that names no model, where its task has no default one."""
+        broken = self._broken(getattr(self._settings, f"default_{task}_model"))
+        if broken is not None:
+            return broken
+        if self._catalog.entries and not any(entry.card.task == task for entry in self._catalog.all()):
+            return NoModelError(task)
+        return NotReadyError(f"No model answers for {task}.", remedy=self.default_remedy(task))
 
     def any_task(self, model: str) -> Entry:
         """Returns the model version of a name, regardless of its task; see `Registry.find`."""
@@ -119,9 +130,14 @@ class Resolution:
 
     def _raise_broken(self, model: str) -> None:
         """Raises the error of a model, or of the named version, if it is broken."""
-        for label, error in self._catalog.broken.items():
-            if model in (label, label.partition("@")[0]):
-                raise error
+        error = self._broken(model)
+        if error is not None:
+            raise error
+
+    def _broken(self, model: str) -> ServiceError | None:
+        """The error of a model, or of the named version; None if it is not broken."""
+        broken = self._catalog.broken.items()
+        return next((error for label, error in broken if model in (label, label.partition("@")[0])), None)
 
     def _counterpart(self, full: str) -> str | None:
         """Returns the binary model whose twin is `full`, or None."""

@@ -3,17 +3,19 @@
 The first SIGTERM turns `/readyz` to 503 and closes nothing: for `drain_s` seconds requests are still accepted, because
 the load balancer has not probed yet. Then the port is closed to new connections. Requests in flight, and those that
 open connections send right away, are finished, and the process exits with 0. SIGINT (Ctrl-C) skips the wait. A second
-signal ends the process at once.
+signal ends the process at once, with one line in the log and the status 128 + signal of a shell's convention.
 """
 
 import asyncio
 import logging
 import math
+import os
 import signal
 import socket
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Never
 
 import uvicorn
 
@@ -51,6 +53,7 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._drain_s = drain_s
         self._announce, self._leave, self._unready = announce, leave, unready
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._signals: list[int] = []
         self._noticed = False
         self._stop_at = math.inf
@@ -59,8 +62,25 @@ class DrainingServer(uvicorn.Server):
         """Records a signal for `on_tick`. Runs between any two bytecodes, so it must not take locks or log."""
         self._signals.append(sig)
         self._leave()
-        if len(self._signals) > 1:
-            self.should_exit = self.force_exit = True
+        if len(self._signals) == 2:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._end, sig)
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until a signal comes."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def _end(self, sig: int) -> Never:
+        """Ends the process, whatever it waits for: uvicorn would only skip some of the waits.
+
+        A normal exit would cancel the application's own tasks, which log that as errors, and wait for threads in the
+        middle of a run.
+        """
+        name, cut_off = signal.Signals(sig).name, len(self.server_state.tasks)
+        log.warning("%s: the second signal; ended at once, requests left unanswered: %d", name, cut_off)
+        logging.shutdown()
+        os._exit(128 + sig)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Announces the address, once signals are handled and connections are accepted."""
@@ -86,23 +106,17 @@ class DrainingServer(uvicorn.Server):
         uvicorn closes both at once, which resets connections that still wait in the system's queue or have not been
         read from. Here the queue is emptied first, and requests have a moment to arrive.
         """
-        if not self.force_exit:
-            for _ in range(_ACCEPT_TURNS):
-                await asyncio.sleep(0)
-            for server in self.servers:
-                server.close()
-            give_up = time.monotonic() + _FIRST_REQUESTS_S
-            await asyncio.sleep(_LAST_REQUESTS_S)
-            # uvicorn's connections have no event for a first request to wait for
-            while self._expects_requests() and time.monotonic() < give_up and not self.force_exit:  # noqa: ASYNC110  so
-                await asyncio.sleep(_POLL_S)
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        give_up = time.monotonic() + _FIRST_REQUESTS_S
+        await asyncio.sleep(_LAST_REQUESTS_S)
+        # uvicorn's connections have no event for a first request to wait for
+        while self._expects_requests() and time.monotonic() < give_up:  # noqa: ASYNC110  so
+            await asyncio.sleep(_POLL_S)
         await super().shutdown(sockets)
 
     def _expects_requests(self) -> bool:
         """Whether a connection has not sent a request yet: its client connected just before the port was closed."""
         return any(getattr(connection, "cycle", None) is None for connection in self.server_state.connections)
-
-    @property
-    def forced(self) -> int | None:
-        """The second signal, if there was one."""
-        return self._signals[1] if len(self._signals) > 1 else None

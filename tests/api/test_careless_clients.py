@@ -93,6 +93,26 @@ async def test_a_parameter_that_the_path_does_not_have_is_not_passed_over(anyio_
         assert (await client.get("/v2/health/ready?t=1")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "url", "body", "meant"),
+    [
+        ("POST", "/classify?varient=full", None, "variant"),
+        ("POST", "/classify?x=1&TOP_K=2", None, "top_k"),
+        ("POST", "/compare/depth?forma=error_map", None, "format"),
+        ("POST", "/admin/models/tiny-colours/unload?versoin=2", None, "version"),
+        ("POST", "/feedback", {"token": "a", "lable": 1}, "label"),
+        ("PATCH", "/admin/experiments/x", {"wieght": 0.5}, "weight"),
+        ("POST", "/classify?no_such=1", None, None),
+        ("POST", "/classify?" + "variant" * 1000, None, None),
+        ("PUT", "/admin/experiments/x", {"baseline": {"baselime": "full"}}, None),
+    ],
+)
+async def test_a_misspelt_name_is_answered_with_the_one_that_was_meant(anyio_backend, zoo, method, url, body, meant):
+    async with running(zoo, admin_keys=list(ADMIN.values())) as client:
+        document = refusal(await client.request(method, url, json=body, headers=ADMIN), 422, "bad-parameter")
+    assert document["help"].startswith(f"Did you mean {meant!r}? ") if meant else "Did you mean" not in document["help"]
+
+
 async def test_a_parameter_without_a_name(client):
     document = refusal(await client.post("/classify?=1", content=PICTURE), 422, "bad-parameter")
     assert document["detail"] == "There is no query parameter ''."

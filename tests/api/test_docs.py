@@ -7,6 +7,7 @@ import pytest
 
 from service.api.problems import problem_kinds
 from service.cli.main import main
+from service.errors import ServiceError
 
 pytestmark = pytest.mark.anyio
 
@@ -27,8 +28,14 @@ def test_every_error_is_described_with_its_status():
     rows = re.findall(r"^\| (\d{3}) \| (.*?) \|", PAGE, flags=re.MULTILINE)
     described = {(code, int(status)) for status, codes in rows for code in re.findall(r"`([a-z-]+)`", codes)}
     assert described == {(code, kind.status) for code, kind in problem_kinds().items()}
-    mistakes = [kind for kind in problem_kinds().values() if kind.status < 500]
-    assert not [kind.code for kind in mistakes if "report it" in kind.help], "a client's mistake is not to be reported"
+
+
+def test_every_error_has_a_remedy_that_helps():
+    """Of its own, and not the document that led here, nor the general one: to report a failure of the service."""
+    remedies = {code: kind.help for code, kind in problem_kinds().items()}
+    assert not [code for code, remedy in remedies.items() if "`help`" in remedy or "/problems" in remedy]
+    assert [code for code, remedy in remedies.items() if remedy == ServiceError.default_remedy] == ["internal-error"]
+    assert len(set(remedies.values())) == len(remedies)
 
 
 async def test_the_type_of_a_problem_can_be_looked_up(client):

@@ -46,6 +46,20 @@ async def test_an_empty_model_folder_is_alive_and_not_ready(anyio_backend, tmp_p
         assert (refused.status_code, refused.json()["code"]) == (503, "not-ready")
 
 
+async def test_a_task_without_a_model_is_not_found_on_a_service_that_is_ready(anyio_backend, tmp_path, zoo):
+    for name in ("tiny-bireal", "tiny-colours"):
+        shutil.copytree(zoo / name, tmp_path / name)
+    async with running(tmp_path) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        for path in ("/depth", "/compare/depth"):
+            refused = await client.post(path, content=PICTURE)
+            assert (refused.status_code, refused.json()["code"]) == (404, "no-model")
+            assert (refused.json()["title"], refused.json()["task"]) == ("No model for this task is served.", "depth")
+            assert "GET /models" in refused.json()["help"]
+            assert "retry-after" not in refused.headers
+        assert (await client.post("/classify", content=PICTURE)).status_code == 200
+
+
 async def test_loading_that_is_broken_off_is_reported(anyio_backend, zoo, monkeypatch, caplog):
     def fail(_):
         raise ZeroDivisionError

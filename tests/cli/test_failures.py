@@ -25,6 +25,10 @@ def files(tmp_path, zoo, monkeypatch) -> Path:
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "zero.jpg").write_bytes(b"")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "labelled" / "n1").mkdir(parents=True)
+    (tmp_path / "labelled" / "n1" / "photo.jpg").write_bytes(encode(photo(), "JPEG"))
+    (tmp_path / "flat" / "photo.jpg").write_bytes(encode(photo(), "JPEG"))
     return tmp_path
 
 
@@ -47,6 +51,10 @@ FAILURES = [
     (["predict", "photo.jpg", "--task", "classify", "--model", "tiny-ramp"], "unknown-model", "'depth'"),
     (["predict", "photo.jpg", "--task", "classify", "--model", "tiny-ramp"], "unknown-model", "--task depth"),
     (["predict", "photo.jpg", "--model", "tiny-bireal@7"], "unknown-model", "tiny-bireal@1"),
+    (["predict", "photo.jpg", "--model", "none"], "unknown-model", "`python -m service models` describes them"),
+    (["compare", "photo.jpg", "--model", "tiny_bireal"], "unknown-model", "Did you mean 'tiny-bireal'? "),
+    (["evaluate", "--data", "labelled", "--model", "none"], "unknown-model", "`python -m service models` describes"),
+    (["predict", "photo.jpg", "--variant", "Full"], "unknown-variant", "Did you mean 'full'? "),
     (["predict", "photo.jpg", "--fx", "700"], "bad-parameter", "Add --task depth"),
     (["predict", "photo.jpg", "--size", "original"], "bad-parameter", "Add --task depth"),
     (
@@ -73,6 +81,7 @@ FAILURES = [
     (["compare", "photo.jpg", "--margin", "0.1"], "bad-parameter", "--margin applies to a folder"),
     (["compare", "empty"], "bad-parameter", "no image in empty"),
     (["evaluate", "--data", "empty"], "bad-data", "<class>/<file>"),
+    (["evaluate", "--data", "flat"], "bad-data", "flat has 1 image directly in it and none in class folders"),
     (["evaluate", "--data", "absent"], "bad-data", "absent is not a folder: name one with <class>/<file>"),
     (["serve", "--port", "99999"], "settings-invalid", "65535"),
 ]
@@ -97,6 +106,8 @@ def test_a_failure_is_a_sentence_and_with_json_a_document(files, capsys, argumen
     document = json.loads(out)
     assert document["code"] == code
     assert document["detail"] in err
+    assert document.get("help", "") in err
+    assert "GET /" not in err + out, "no service is asked"
 
 
 def test_a_picture_from_a_pipe(files, capsys):

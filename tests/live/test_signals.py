@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -174,17 +175,50 @@ def test_ctrl_c_does_not_wait_for_a_balancer(zoo, tmp_path):
         assert service.process.wait(10) == 0
 
 
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_it_at_once(zoo, tmp_path, second):
+def test_a_second_signal_ends_it_at_once(zoo, tmp_path, first, second):
+    """Whether it still accepts requests, as after SIGTERM, or waits for those in flight, as after Ctrl-C."""
     with running(zoo, tmp_path / "log", "--drain-s", 60) as service:
         upload = SlowUpload(service)
-        service.process.send_signal(signal.SIGTERM)
-        service.wait_state("draining", 5)
+        service.process.send_signal(first)
+        wait(lambda: "no longer ready" in service.log.read_text())
+        so_far = len(service.log.read_text())
         started = time.monotonic()
         assert service.stop(second) == 128 + second
         assert time.monotonic() - started < 3
         upload.finish()
         assert upload.status != 200
+        since = service.log.read_text()[so_far:].splitlines()
+        lines = [line for line in since if "uvicorn.error: Shutting" not in line]
+        assert len(lines) == 1, lines
+        assert lines[0].endswith(f"{second.name}: the second signal; ended at once, requests left unanswered: 1")
+
+
+def test_a_second_signal_does_not_wait_for_the_application_to_close(tmp_path):
+    """Which can take as long as the slowest run of a network."""
+    code = """
+import asyncio, uvicorn
+from service.server.draining import DrainingServer
+
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    print("closing", flush=True)
+    await asyncio.sleep(60)
+
+config = uvicorn.Config(app, port=0, log_config=None)
+nothing = lambda: None
+DrainingServer(config, drain_s=0, announce=lambda: print("up", flush=True), leave=nothing, unready=nothing).run()
+"""
+    whole = [sys.executable, "-c", code]
+    with subprocess.Popen(whole, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for said in ("up", "closing"):
+            assert process.stdout.readline() == f"{said}\n"
+            process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 128 + signal.SIGINT
+        assert process.stderr.read() == "SIGINT: the second signal; ended at once, requests left unanswered: 0\n"
 
 
 def test_a_signal_while_models_load(zoo, tmp_path):

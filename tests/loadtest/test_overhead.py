@@ -1,6 +1,7 @@
 """The measurement of what a request costs: its load generator, its clock and its arithmetic."""
 
 import multiprocessing
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,17 +40,32 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    """Keeps what went wrong for the test, rather than printing it, but for clients that hang up as they should."""
+
+    daemon_threads = False  # so that `server_close` waits until all of them have said what went wrong
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers: list[bytes] = []
+        self.failures: list[BaseException | None] = []
+
+    def handle_error(self, *_: object) -> None:
+        if not isinstance(error := sys.exc_info()[1], ConnectionError):
+            self.failures.append(error)
+
+
 @pytest.fixture
-def server() -> Iterator[ThreadingHTTPServer]:
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.answers, made.daemon_threads = [], True
+def server() -> Iterator[Server]:
+    made = Server()
     Thread(target=made.serve_forever, daemon=True).start()
     yield made
     made.shutdown()
     made.server_close()
+    assert not made.failures
 
 
-def url(server: ThreadingHTTPServer, path: str = "/ok") -> str:
+def url(server: Server, path: str = "/ok") -> str:
     return f"http://127.0.0.1:{server.server_port}{path}"
 
 
@@ -68,9 +84,12 @@ def test_every_request_is_sent_whole_and_waited_for(server, requests, at_once):
     ("path", "reason"),
     [("/busy", "response HTTP/1.1 429"), ("/endless", "without Content-Length"), ("/short", "closed before")],
 )
-def test_what_is_no_answer_is_an_error(server, path, reason):
+def test_what_is_no_answer_is_an_error(server, path, reason, capsys):
     with pytest.raises(LoadError, match=reason):
         post(url(server, path), b"x", requests=3, at_once=2)
+    server.shutdown()
+    server.server_close()
+    assert capsys.readouterr().err == "", "the server complains of clients that hang up"
 
 
 def _burn(seconds: float, burnt: Event) -> None:

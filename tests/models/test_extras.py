@@ -24,29 +24,32 @@ def started_without(package: str, module: str, folder: Path) -> subprocess.Compl
 
 
 @pytest.mark.parametrize(
-    ("package", "module", "command"),
+    ("package", "module", "command", "status"),
     [
-        ("torch", "models.train", "make setup"),
-        ("torch", "models.export", "make setup"),
-        ("torch", "models.accounting", "make setup"),
-        ("torch", "models.import_official", "make setup"),
-        ("locust", "loadtest.locustfile", "make .venv/.stamps/bench"),
-        ("onnxruntime", "loadtest.network", "make setup"),
-        ("numpy", "loadtest.kernel", "make setup"),
+        ("torch", "models.train", "make setup", 1),
+        ("torch", "models.export", "make setup", 1),
+        ("torch", "models.accounting", "make setup", 1),
+        ("torch", "models.import_official", "make setup", 1),
+        ("locust", "loadtest.locustfile", "make .venv/.stamps/bench", 1),
+        ("onnxruntime", "loadtest.network", "make setup", 1),
+        ("numpy", "loadtest.kernel", "make setup", 1),
+        ("fastapi", "service", ".venv/bin/python -m service", 2),
+        ("onnxruntime", "service", "make setup", 2),
     ],
 )
-def test_the_command_is_named(package: str, module: str, command: str, tmp_path: Path) -> None:
+def test_the_command_is_named(package: str, module: str, command: str, status: int, tmp_path: Path) -> None:
     done = started_without(package, module, tmp_path)
-    assert done.returncode == 1, done.stderr
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and f"`{command}`" in line
 
 
-def test_another_missing_module_is_no_missing_package(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("module", "absent"), [("models.accounting", "models.arch"), ("service", "service.tasks")])
+def test_another_missing_module_is_no_missing_package(module: str, absent: str, tmp_path: Path) -> None:
     """A module of our own that is not there is a fault, and keeps its traceback."""
-    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['models.arch'] = None\n")
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{absent!r}] = None\n")
     done = subprocess.run(
-        [sys.executable, "-m", "models.accounting", "--help"],
+        [sys.executable, "-m", module, "--help"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
