@@ -52,7 +52,7 @@ class OpenVinoSession:
     ) -> None:
         openvino = importlib.import_module("openvino")
         model.reshape({port: list(feed.shape) for port, feed in zip(model.inputs, feeds, strict=True)})
-        options = {
+        options: dict[str, object] = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # like ONNX Runtime

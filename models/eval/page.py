@@ -225,7 +225,7 @@ def main() -> int:
     if args.data is not None:
         # keep only results that are not measured here, and only if they are of the same weights
         same = findings.get("sha256") == card.sha256
-        old = {kind: findings[kind] for kind in ("stem", "outside") if same and kind in findings}
+        old = {kind: found for kind, found in findings.items() if same and kind in ("stem", "outside")}
         findings = {"dataset": args.dataset, "sha256": card.sha256}
         findings["evaluations"] = {v: evaluate(args.model, v, args.data) for v in card.variants}
         if card.precision == "binary":

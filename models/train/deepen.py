@@ -42,8 +42,8 @@ def deepen(state: dict[str, Tensor], source: ArchConfig, target: ArchConfig) -> 
     for key, value in state.items():
         grown[key] = value
         if key.startswith("stages."):
-            _, stage, block, leaf = key.split(".", 3)
-            blocks[int(stage), int(block)][leaf] = value
+            _, in_stage, block, leaf = key.split(".", 3)
+            blocks[int(in_stage), int(block)][leaf] = value
     for stage, (fewer, more) in enumerate(zip(source.blocks, target.blocks, strict=True)):
         had = fewer * per_block
         for added in range(had, more * per_block):
