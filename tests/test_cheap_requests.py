@@ -1,11 +1,15 @@
 """What spares an ordinary request its CPU changes nothing of it: ids, signatures, figures and bytes."""
 
+import asyncio
+import os
+import socket
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 from itsdangerous import TimestampSigner
 from prometheus_client import CollectorRegistry
 
@@ -18,6 +22,7 @@ from service.pipeline import Answered, RequestContext
 from service.randomness import random_bytes
 from service.registry import Handle
 from service.scheduler.work import Outcome
+from service.server.protocol import OnePiece
 from service.tasks import ClassifyResult
 from service.tasks.classify import Prediction
 from tests.cards import classify_card
@@ -149,3 +154,41 @@ def test_json_of_names_that_need_escaping_and_of_every_kind_of_number():
             assert classify_body(answer, context) == classify_answer(answer, context).model_dump_json().encode()
             names_of = {name.decode(): value.decode() for name, value in JsonAnswer(b"{}", answer).raw_headers}
             assert names_of == {**run_headers(answer), "content-length": "2", "content-type": "application/json"}
+
+
+# --- bytes on the wire -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.anyio
+async def test_head_and_body_leave_together_and_a_lone_head_does_not_wait():
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    far.setblocking(False)
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+    pieces = OnePiece(transport, loop)
+    pieces.write(b"head")
+    with pytest.raises(BlockingIOError):
+        far.recv(100)
+    pieces.write(b"body")
+    assert far.recv(100) == b"headbody"
+    pieces.write(b"head of a stream")
+    async with asyncio.timeout(10):
+        assert await loop.sock_recv(far, 100) == b"head of a stream"
+    body = os.urandom(3_000_000)
+    pieces.write(b"head")
+    pieces.write(body)
+    pieces.write(b"end")
+    received = bytearray()
+    while len(received) < len(body) + 7:
+        received += await loop.sock_recv(far, 1 << 20)
+    assert received == b"head" + body + b"end"
+    pieces.write(b"last")
+    pieces.close()
+    assert await loop.sock_recv(far, 100) == b"last"
+    assert await loop.sock_recv(far, 100) == b""
+    far.close()
