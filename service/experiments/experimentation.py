@@ -14,8 +14,9 @@ from service import statistics as st
 from service.background import Background
 from service.card import TaskName
 from service.errors import ServiceError
+from service.experiments.assignment import Assignment
 from service.experiments.declaration import Declaration
-from service.experiments.experiments import Experiments, Route
+from service.experiments.experiments import Experiments
 from service.experiments.observation import Live
 from service.experiments.recorder import Recorder, Retention
 from service.experiments.results import IntervalInfo, Results, analyse, frames, interval
@@ -119,14 +120,14 @@ class Experimentation:
         self.recorder.close()
         self.store.close()
 
-    def route(self, task: TaskName, model: str | None, variant: str | None, subject: str) -> Route | None:
-        """See `Experiments.route`."""
-        return self.experiments.route(task, model, variant, subject)
+    def assign(self, task: TaskName, model: str | None, variant: str | None, subject: str) -> Assignment | None:
+        """See `Experiments.assign`."""
+        return self.experiments.assign(task, model, variant, subject)
 
-    def trial(self, route: Route) -> Trial:
+    def trial(self, assignment: Assignment) -> Trial:
         """Creates the trial that runs a request as part of an experiment."""
         experiments = self._metrics.experiments
-        return Trial(route, self._scheduler, self._background, self.recorder, experiments, self._watch)
+        return Trial(assignment, self._scheduler, self._background, self.recorder, experiments, self._watch)
 
     async def write(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls a function that writes to the store, in the thread of all that a request writes.
