@@ -26,9 +26,9 @@ from service.api import (
     predict,
     triton_extensions,
 )
+from service.api.assignment import SUBJECT_HEADER
 from service.api.auth import KEY_HEADER, Auth, KeyGuard
 from service.api.direct import Shortcut
-from service.api.experimenting import SUBJECT_HEADER
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
 from service.api.oip_request import InferRequest
 from service.api.openapi import describe, operation_id

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.experimenting import SUBJECT_HEADER, subject_of
+from service.api.assignment import SUBJECT_HEADER, subject_of
 from service.api.services import TIMEOUT_HEADER, Services, deadline_of
 from service.errors import BadParameterError
 from service.server.headers import header

@@ -126,7 +126,7 @@ async def _changed(services: Services, name: str, change: Callable[[Experiments]
 
 
 async def _info(services: Services, declaration: Declaration) -> ExperimentInfo:
-    report, weights = await services.experimentation.reported(declaration), declaration.weights()
+    report, weights = await services.experimentation.reports.get(declaration), declaration.weights()
     networks = report.networks or ((None, None), (None, None))
     return ExperimentInfo(
         name=declaration.name,

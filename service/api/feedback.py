@@ -27,7 +27,7 @@ from service.errors import (
     UnknownLabelError,
 )
 from service.evaluation import CAPS_M, depth_errors
-from service.experiments.observation import Judgement, Score
+from service.experiments.observation import FeedbackRecord, Score
 from service.experiments.tokens import Prediction, Target
 from service.pipeline import Answered, Job, Upload, picture_digest
 from service.registry import Handle
@@ -80,16 +80,16 @@ async def feedback(request: Request, services: ServicesOf, deadline: DeadlineOf)
     with _refusals(services, "classify"):
         card = _handle(services, "classify", prediction.target).card
         label = label_index(card, body.label)
-    judgement = _judgement(
+    record = _record(
         prediction,
-        said=f"class:{label}",
+        content=f"class:{label}",
         label=label,
         score=Score(top1=prediction.classes[:1] == (label,), top5=label in prediction.classes),
         other=Score(top1=prediction.other_classes[:1] == (label,), top5=label in prediction.other_classes)
         if prediction.other_classes
         else None,
     )
-    return await _store(services, prediction, judgement)
+    return await _store(services, prediction, record)
 
 
 @router.post(
@@ -114,13 +114,13 @@ async def feedback_depth(request: Request, services: ServicesOf, deadline: Deadl
         targets = [prediction.target, *([prediction.other] if prediction.other is not None else [])]
         handles = [_handle(services, "depth", target) for target in targets]
         scores = await while_connected(request, _scores(services, request, form, prediction, handles, deadline))
-    judgement = _judgement(
+    record = _record(
         prediction,
-        said=f"truth:{hashlib.sha256(form.truth.data).hexdigest()[:32]}",
+        content=f"truth:{hashlib.sha256(form.truth.data).hexdigest()[:32]}",
         score=scores[0],
         other=scores[1] if len(scores) > 1 else None,
     )
-    return await _store(services, prediction, judgement)
+    return await _store(services, prediction, record)
 
 
 def label_index(card: Card, label: int | str) -> int:
@@ -212,18 +212,18 @@ def _handle(services: Services, task: TaskName, target: Target) -> Handle:
     return handle
 
 
-def _judgement(
-    prediction: Prediction, *, said: str, score: Score, other: Score | None, label: int | None = None
-) -> Judgement:
+def _record(
+    prediction: Prediction, *, content: str, score: Score, other: Score | None, label: int | None = None
+) -> FeedbackRecord:
     experiment, revision, arm = prediction.experiment or (None, None, None)
-    return Judgement(
+    return FeedbackRecord(
         id=prediction.id,
         at=time.time(),
         task=prediction.task,
         model=prediction.target.model,
         version=prediction.target.version,
         variant=prediction.target.variant,
-        said=said,
+        content=content,
         score=score,
         label=label,
         experiment=experiment,
@@ -234,22 +234,22 @@ def _judgement(
     )
 
 
-async def _store(services: Services, prediction: Prediction, judgement: Judgement) -> Response:
+async def _store(services: Services, prediction: Prediction, record: FeedbackRecord) -> Response:
     """Acknowledges what is on the disk, and nothing else."""
-    outcome = await services.experimentation.write(services.experimentation.store.add_feedback, judgement)
+    outcome = await services.experimentation.write(services.experimentation.store.add_feedback, record)
     services.metrics.feedback.count(prediction.task, outcome)
     if outcome == "conflicting":
         raise FeedbackConflictError
     answer = FeedbackAnswer(
         status=outcome,
         request_id=prediction.request_id,
-        model=judgement.model,
-        version=judgement.version,
+        model=record.model,
+        version=record.version,
         variant=prediction.target.variant,
-        correct=judgement.score.top1,
-        correct_top5=judgement.score.top5,
-        abs_rel=judgement.score.abs_rel,
-        delta1=judgement.score.delta1,
+        correct=record.score.top1,
+        correct_top5=record.score.top5,
+        abs_rel=record.score.abs_rel,
+        delta1=record.score.delta1,
     )
     status = HTTPStatus.CREATED if outcome == "stored" else HTTPStatus.OK
     return json_response(answer, status)

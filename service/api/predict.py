@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import Response, StreamingResponse
 
+from service.api.assignment import Assigned, SubjectOf, assign, signed
 from service.api.context import context_of
 from service.api.direct import DirectRoute
-from service.api.experimenting import Routed, SubjectOf, route, signed
 from service.api.findings import PLAIN_DIGITS, refuse_repeated
 from service.api.negotiation import best_media_type
 from service.api.openapi import problem_responses
@@ -151,12 +151,12 @@ async def classify(
     query: Annotated[ClassifyQuery, Query()],
 ) -> Response:
     """Classifies one image, or several: a multipart body with more than one file is answered by a list."""
-    routed = route(services, "classify", query.model, query.variant, subject)
-    parse = partial(services.pipeline.parse_document, routed.handle, deadline)
+    assigned = assign(services, "classify", query.model, query.variant, subject)
+    parse = partial(services.pipeline.parse_document, assigned.handle, deadline)
     uploads = await read_uploads(request, deadline, parse, max_images=services.settings.max_images_per_request)
     context = context_of(request)
-    job = _job(query.options(services), deadline, context, routed)
-    answers = signed(services, routed, await _answers(request, services, uploads, routed, job), context)
+    job = _job(query.options(services), deadline, context, assigned)
+    answers = signed(services, assigned, await _answers(request, services, uploads, assigned, job), context)
     if not uploads.several:
         answer = only(answers)
         return JsonAnswer(classify_body(answer, context), answer)
@@ -192,12 +192,12 @@ async def depth(
 ) -> Response:
     """Estimates the metric depth of one image as figures, a map or a picture, or of several images as figures."""
     options = query.options()
-    routed = route(services, "depth", query.model, query.variant, subject)
+    assigned = assign(services, "depth", query.model, query.variant, subject)
     form = (
         query.format
         or BY_MEDIA_TYPE[best_media_type(", ".join(request.headers.getlist("accept")), list(BY_MEDIA_TYPE))]
     )
-    parse = partial(services.pipeline.parse_document, routed.handle, deadline)
+    parse = partial(services.pipeline.parse_document, assigned.handle, deadline)
     uploads = await read_uploads(request, deadline, parse, max_images=services.settings.max_images_per_request)
     if uploads.several and form != "json":
         raise BadParameterError(
@@ -207,8 +207,8 @@ async def depth(
         )
     _check_fits(query, form, several=uploads.several)
     context = context_of(request)
-    job = _job(options, deadline, context, routed, _encoder(query, form))
-    answers = signed(services, routed, await _answers(request, services, uploads, routed, job), context, query.fx)
+    job = _job(options, deadline, context, assigned, _encoder(query, form))
+    answers = signed(services, assigned, await _answers(request, services, uploads, assigned, job), context, query.fx)
     if uploads.several:
         results = [
             depth_answer(answer, context) if isinstance(answer, Answered) else _problem(answer, services, context)
@@ -232,17 +232,17 @@ def _job(
     options: object,
     deadline: Deadline,
     context: RequestContext,
-    routed: Routed,
+    assigned: Assigned,
     encode: Callable[[DepthResult], object] | None = None,
 ) -> Job:
-    return Job(options, deadline, context, time.perf_counter(), routed.trial, signed=True, encode=encode)
+    return Job(options, deadline, context, time.perf_counter(), assigned.trial, signed=True, encode=encode)
 
 
 async def _answers(
-    request: Request, services: Services, uploads: Uploads, routed: Routed, job: Job
+    request: Request, services: Services, uploads: Uploads, assigned: Assigned, job: Job
 ) -> list[Answered | ServiceError]:
     """The answers. Nothing is waited for after them, so they alone are given up when the client disconnects."""
-    return await while_connected(request, services.pipeline.predict_all(uploads.images, routed.handle, job))
+    return await while_connected(request, services.pipeline.predict_all(uploads.images, assigned.handle, job))
 
 
 def _problem(error: ServiceError, services: Services, context: RequestContext) -> Problem:

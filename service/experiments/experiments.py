@@ -6,47 +6,20 @@ same name.
 """
 
 import logging
-import random
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from service.card import TaskName
 from service.errors import InvalidExperimentError, NotReadyError, ServiceError, UnknownExperimentError
-from service.experiments.assignment import gets_candidate
-from service.experiments.declaration import MAX_EXPERIMENTS, Arm, Change, Declaration, contradictions
+from service.experiments.assignment import Assignment, gets_candidate
+from service.experiments.declaration import MAX_EXPERIMENTS, Change, Declaration, contradictions
 from service.experiments.store import Store
 from service.metrics import ExperimentMetrics
 from service.registry import Handle, Registry
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """How an experiment answers a request.
-
-    Attributes:
-        declaration: The experiment.
-        revision: Identifier of what is compared; see `Declaration.revision`.
-        arm: The arm that answers.
-        handle: The network of that arm.
-        other: The network of the other arm, if it may run too (`shadow`, `paired`).
-        subject: The subject that `split` assigned; None in the other modes.
-    """
-
-    declaration: Declaration
-    revision: str
-    arm: Arm
-    handle: Handle
-    other: Handle | None = None
-    subject: str | None = None
-
-    def sampled(self) -> bool:
-        """Draws whether the other arm runs too: on an image (`shadow`), or on all images of a request (`paired`)."""
-        return self.other is not None and random.random() < self.declaration.sample  # noqa: S311  not a secret
 
 
 class Experiments:
@@ -214,9 +187,9 @@ class Experiments:
             return False
         return True
 
-    # ---- routing ---------------------------------------------------------------------------------------------------
+    # ---- assignment ------------------------------------------------------------------------------------------------
 
-    def route(self, task: TaskName, model: str | None, variant: str | None, subject: str) -> Route | None:
+    def assign(self, task: TaskName, model: str | None, variant: str | None, subject: str) -> Assignment | None:
         """Returns how an experiment answers a request, or None if the request is not part of one.
 
         A request that names a variant gets that variant. An experiment whose arms cannot run is skipped, so that it
@@ -241,6 +214,6 @@ class Experiments:
         revision = declaration.revision((baseline.card.version, candidate.card.version))
         if declaration.mode == "split":
             if gets_candidate(declaration.salt, declaration.name, subject, declaration.weight):
-                return Route(declaration, revision, declaration.candidate, candidate, subject=subject)
-            return Route(declaration, revision, declaration.baseline, baseline, subject=subject)
-        return Route(declaration, revision, declaration.baseline, baseline, candidate)
+                return Assignment(declaration, revision, declaration.candidate, candidate, subject=subject)
+            return Assignment(declaration, revision, declaration.baseline, baseline, subject=subject)
+        return Assignment(declaration, revision, declaration.baseline, baseline, candidate)

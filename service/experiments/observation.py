@@ -55,8 +55,8 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """A client's feedback on one answer.
+class FeedbackRecord:
+    """Record of a client's feedback on one answer.
 
     Attributes:
         id: ID of the answer.
@@ -65,7 +65,7 @@ class Judgement:
         model: Model that answered.
         version: Version of the model.
         variant: Variant that answered.
-        said: The feedback's content, to distinguish a repetition from a conflict: `class:3`, or a digest of the truth.
+        content: `class:3`, or a digest of the truth; distinguishes a repetition from a conflict.
         score: Score of the answered prediction.
         label: Classification: index of the true class.
         experiment: Experiment that the answer was part of; None, as the next two, if there was none.
@@ -81,7 +81,7 @@ class Judgement:
     model: str
     version: str
     variant: str
-    said: str
+    content: str
     score: Score
     label: int | None = None
     experiment: str | None = None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.errors import FeedbackStoreError
-from service.experiments.observation import Judged, Judgement, Live, Observation, Score
+from service.experiments.observation import FeedbackRecord, Judged, Live, Observation, Score
 from service.experiments.tables import LOSING_THEIR_MAP, NEXT_MAP, SCHEMA, judged, labelled_pairs, transaction
 
 Stored = Literal["stored", "repeated", "conflicting"]
@@ -66,44 +66,44 @@ class Store:
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
-    def add_feedback(self, judgement: Judgement) -> Stored:
+    def add_feedback(self, record: FeedbackRecord) -> Stored:
         """Stores a client's feedback durably. The first feedback on an answer is kept; later ones are only compared.
 
         Raises:
             FeedbackStoreError: The feedback could not be written, so it must not be acknowledged.
         """
-        other = judgement.other or Score()
+        other = record.other or Score()
         row = (
-            *(judgement.id, judgement.at, judgement.task, judgement.model, judgement.version, judgement.variant),
-            *(judgement.said, *astuple(judgement.score), judgement.label),
-            *(judgement.experiment, judgement.revision, judgement.arm, *astuple(other)),
+            *(record.id, record.at, record.task, record.model, record.version, record.variant),
+            *(record.content, *astuple(record.score), record.label),
+            *(record.experiment, record.revision, record.arm, *astuple(other)),
         )
         with self._transaction() as connection:
             known = connection.execute(
                 "SELECT said FROM feedback WHERE id = ?1 UNION ALL SELECT said FROM spent WHERE id = ?1",
-                (judgement.id,),
+                (record.id,),
             ).fetchone()
             if known is None:
                 connection.execute(f"INSERT INTO feedback VALUES ({_marks(row)})", row)
-                if judgement.subject is not None:
-                    self._count_subject(connection, judgement)
+                if record.subject is not None:
+                    self._count_subject(connection, record)
                 return "stored"
-        return "repeated" if known["said"] == judgement.said else "conflicting"
+        return "repeated" if known["said"] == record.content else "conflicting"
 
     @staticmethod
-    def _count_subject(connection: sqlite3.Connection, judgement: Judgement) -> None:
+    def _count_subject(connection: sqlite3.Connection, record: FeedbackRecord) -> None:
         """Records a subject's label; if the subject already has one that counts, the new one is marked as `again`."""
-        key = judgement.experiment, judgement.revision, judgement.subject
-        top1 = judgement.score.top1
+        key = record.experiment, record.revision, record.subject
+        top1 = record.score.top1
         known = connection.execute(
             "SELECT first FROM subject WHERE (experiment, revision, subject) = (?, ?, ?)", key
         ).fetchone()
         if known is not None and top1 is None:  # for depth, only rows that are still stored count: see `NEXT_MAP`
             known = connection.execute("SELECT id AS first FROM feedback WHERE id = ?", (known["first"],)).fetchone()
-        first = judgement.id if known is None else known["first"]
-        connection.execute("INSERT OR REPLACE INTO subject VALUES (?, ?, ?, ?, ?)", (*key, judgement.at, first))
+        first = record.id if known is None else known["first"]
+        connection.execute("INSERT OR REPLACE INTO subject VALUES (?, ?, ?, ?, ?)", (*key, record.at, first))
         if known is not None:
-            row = judgement.id, judgement.at, *key[:2], judgement.arm, top1, key[2]
+            row = record.id, record.at, *key[:2], record.arm, top1, key[2]
             connection.execute(f"INSERT INTO again VALUES ({_marks(row)})", row)
 
     def add_observations(self, observations: Iterable[Observation]) -> None:

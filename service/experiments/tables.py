@@ -11,7 +11,8 @@ from service.errors import FeedbackStoreError
 
 #: `subject` contains the subjects with a counted label in a split, and the id of that feedback (`first`). `again`
 #: contains further feedback of these subjects, which is also in `feedback`. Both are separate tables, not columns, so
-#: that older versions of the service, which do not know them, can still use the file.
+#: that older versions of the service, which do not know them, can still use the file. For the same reason, the
+#: column of `FeedbackRecord.content` is still called `said`.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS feedback (
     id TEXT PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,

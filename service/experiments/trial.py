@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from service.background import Background
 from service.errors import ServiceError
-from service.experiments.experiments import Route
+from service.experiments.assignment import Assignment
 from service.experiments.observation import Observation
 from service.experiments.recorder import Recorder
 from service.experiments.tokens import Target, new_id
@@ -46,7 +46,7 @@ class Trial:
     """Runs one request as part of an experiment; see the module's docstring.
 
     Args:
-        route: How the request is answered.
+        assignment: The arm that the request is assigned to.
         scheduler: Runs the networks.
         background: Runs mirrored images.
         recorder: Stores the observations.
@@ -56,14 +56,14 @@ class Trial:
 
     def __init__(
         self,
-        route: Route,
+        assignment: Assignment,
         scheduler: Scheduler,
         background: Background,
         recorder: Recorder,
         metrics: ExperimentMetrics,
         watch: Callable[[Handle, Image, Outcome], None] | None = None,
     ) -> None:
-        self.route = route
+        self.assignment = assignment
         self.seen: list[Seen] = []
         self._scheduler, self._background, self._recorder, self._metrics = scheduler, background, recorder, metrics
         self._watch = watch
@@ -72,10 +72,12 @@ class Trial:
         self, target: Runnable, images: Sequence[Image], deadline: Deadline | None = None
     ) -> list[Outcome]:
         """Like `Scheduler.submit_many` for the arm that answers; in `paired` mode, the other arm runs too."""
-        declaration = self.route.declaration
+        declaration = self.assignment.declaration
         paired = declaration.mode == "paired"
         # Pairs are drawn for all images of a request, so that both arms run under the same load.
-        with_other = [self.route.sampled()] * len(images) if paired else [self.route.sampled() for _ in images]
+        with_other = (
+            [self.assignment.sampled()] * len(images) if paired else [self.assignment.sampled() for _ in images]
+        )
         both = paired and any(with_other)
         hurry = both and deadline is not None and not self._has_time_for_both(target, len(images), deadline)
         if both and (not hurry or random.random() < _RUN_BOTH_ANYWAY):  # noqa: S311  not a secret
@@ -84,7 +86,7 @@ class Trial:
             outcomes = await self._scheduler.submit_many(target, images, deadline)
             self.seen = [Seen(new_id(), outcome) for outcome in outcomes]
         for seen, image, mirrored in zip(self.seen, images, with_other, strict=True):
-            self._metrics.count_request(declaration.name, self.route.arm.label, seen.outcome.inference_s)
+            self._metrics.count_request(declaration.name, self.assignment.arm.label, seen.outcome.inference_s)
             if mirrored and not paired:
                 self._mirror(seen, image)
             else:
@@ -94,13 +96,13 @@ class Trial:
     @property
     def other_target(self) -> Target | None:
         """The network of the other arm, if it may run too."""
-        other = self.route.other
+        other = self.assignment.other
         return None if other is None else Target(other.card.name, other.card.version, other.variant)
 
     def _has_time_for_both(self, target: Runnable, images: int, deadline: Deadline) -> bool:
         """Whether the runs of both arms are expected to take at most half of the remaining time."""
-        assert self.route.other is not None
-        costs_s = (self._scheduler.cost_s(target) or 0.0) + (self._scheduler.cost_s(self.route.other.model) or 0.0)
+        assert self.assignment.other is not None
+        costs_s = (self._scheduler.cost_s(target) or 0.0) + (self._scheduler.cost_s(self.assignment.other.model) or 0.0)
         return images * costs_s + 2 * self._scheduler.expected_wait_s() <= deadline.remaining_s / 2
 
     async def _run_both(
@@ -114,7 +116,7 @@ class Trial:
         If time is short, or its cost is not known yet, the arm that does not answer runs second, because its runs could
         occupy the only worker.
         """
-        other = self.route.other
+        other = self.assignment.other
         assert other is not None
         first = random.random() < 0.5  # noqa: S311  not a secret
         if first and not hurry and self._scheduler.cost_s(other.model) is not None:
@@ -154,17 +156,17 @@ class Trial:
 
     def _mirror(self, seen: Seen, image: Image) -> None:
         """Runs the candidate in the background on an image that has been answered."""
-        name, candidate = self.route.declaration.name, self.route.declaration.candidate.label
+        name, candidate = self.assignment.declaration.name, self.assignment.declaration.candidate.label
 
         async def run() -> None:
-            assert self.route.other is not None
+            assert self.assignment.other is not None
             try:
-                other = await self._scheduler.submit(self.route.other.model, image)
+                other = await self._scheduler.submit(self.assignment.other.model, image)
             except ServiceError:
                 self._metrics.count_shadow(name, candidate, "failed")
                 self._record(seen, None)
                 return
-            self._notify_watch(self.route.other, image, other)
+            self._notify_watch(self.assignment.other, image, other)
             self._metrics.count_shadow(name, candidate, "ok", other.inference_s)
             self._record(seen, other, mirrored=True)
 
@@ -176,7 +178,7 @@ class Trial:
 
     def _record(self, seen: Seen, other: Outcome | None, *, mirrored: bool = False) -> None:
         """Records the observation of an image."""
-        declaration, arm = self.route.declaration, self.route.arm
+        declaration, arm = self.assignment.declaration, self.assignment.arm
         own_s, other_s = seen.outcome.inference_s, None if other is None else other.inference_s
         is_baseline = arm == declaration.baseline
         agree = within = abs_rel = candidate_class = None
@@ -192,7 +194,7 @@ class Trial:
                 id=seen.id,
                 at=time.time(),
                 experiment=declaration.name,
-                revision=self.route.revision,
+                revision=self.assignment.revision,
                 arm=arm.label,
                 baseline_s=own_s if is_baseline else other_s,
                 candidate_s=other_s if is_baseline else own_s,

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from service.errors import NotReadyError
-from service.experiments import experimentation
-from service.experiments.experimentation import Experimentation
+from service.experiments import reports
+from service.experiments.reports import Reports
 from tests.api.conftest import metric, running
 from tests.api.test_experiments import ADMIN, OPTIONS, ask, declare, experiment, picture
 from tests.waiting import until
@@ -36,16 +36,17 @@ class Held:
 @pytest.fixture
 async def client(anyio_backend, zoo, tmp_path, op, monkeypatch):
     """A service with a paired experiment, whose results are computed for those only who ask."""
-    monkeypatch.setattr(Experimentation, "_show", lambda _: None)
+    monkeypatch.setattr(Reports, "update_gauges", lambda _: None)
     async with running(zoo, experiments_file=declare(tmp_path, experiment("paired")), **OPTIONS) as client:
         client.experimentation = client.app.state.services.experimentation
+        client.reports = client.experimentation.reports
         (client.declaration,) = client.experimentation.experiments.all()
         yield client
 
 
 @pytest.mark.parametrize("path", ["/experiments", "/experiments/paired-test"])
 async def test_who_waits_for_a_report_takes_no_thread_from_others(client, monkeypatch, path):
-    monkeypatch.setattr(experimentation, "analyse", held := Held(experimentation.analyse))
+    monkeypatch.setattr(reports, "analyse", held := Held(reports.analyse))
     try:
         asked = [asyncio.create_task(client.get(path)) for _ in range(POLLERS)]
         async with asyncio.timeout(PATIENCE_S):
@@ -58,7 +59,7 @@ async def test_who_waits_for_a_report_takes_no_thread_from_others(client, monkey
 
 
 async def test_a_change_takes_no_thread_while_its_report_is_computed(client, monkeypatch):
-    monkeypatch.setattr(experimentation, "analyse", held := Held(experimentation.analyse))
+    monkeypatch.setattr(reports, "analyse", held := Held(reports.analyse))
     try:
         asked = [
             asyncio.create_task(
@@ -75,14 +76,14 @@ async def test_a_change_takes_no_thread_while_its_report_is_computed(client, mon
 
 
 async def test_all_who_ask_meanwhile_share_one_report_and_one_who_leaves_does_not_end_it(client, monkeypatch):
-    monkeypatch.setattr(client.experimentation, "report", held := Held(client.experimentation.report))
+    monkeypatch.setattr(client.reports, "compute", held := Held(client.reports.compute))
     changed = client.declaration.model_copy(update={"margin": 0.5})
-    leaving, *staying = [asyncio.create_task(client.experimentation.reported(client.declaration)) for _ in range(4)]
+    leaving, *staying = [asyncio.create_task(client.reports.get(client.declaration)) for _ in range(4)]
     await asyncio.sleep(0)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    of_changed = asyncio.create_task(client.experimentation.reported(changed))
+    of_changed = asyncio.create_task(client.reports.get(changed))
     await asyncio.sleep(0)
     held.release()
     first, *others = await asyncio.gather(*staying)
@@ -92,23 +93,23 @@ async def test_all_who_ask_meanwhile_share_one_report_and_one_who_leaves_does_no
 
 
 async def test_a_report_is_fresh_from_its_end_however_long_it_took(client, monkeypatch):
-    now, analyse = [1000.0], experimentation.analyse
+    now, analyse = [1000.0], reports.analyse
 
     def slow(*arguments):
         now[0] += 5
         return analyse(*arguments)
 
-    monkeypatch.setattr(experimentation, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(experimentation, "analyse", slow)
-    first, before = client.experimentation.report(client.declaration), client.experimentation.store.changes()
+    monkeypatch.setattr(reports, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(reports, "analyse", slow)
+    first, before = client.reports.compute(client.declaration), client.experimentation.store.changes()
     await ask(client, picture())
     async with asyncio.timeout(PATIENCE_S):
         while client.experimentation.store.changes() == before:  # the other arm may run after the answer
             client.experimentation.recorder.flush()
             await asyncio.sleep(0.01)
-    assert client.experimentation.report(client.declaration) is first
+    assert client.reports.compute(client.declaration) is first
     now[0] += 1
-    assert client.experimentation.report(client.declaration) is not first
+    assert client.reports.compute(client.declaration) is not first
 
 
 async def test_nothing_is_kept_of_an_experiment_that_was_removed(anyio_backend, zoo, tmp_path, op, monkeypatch):
@@ -121,8 +122,7 @@ async def test_nothing_is_kept_of_an_experiment_that_was_removed(anyio_backend, 
         with monkeypatch.context() as patch:
             patch.setattr(found.experiments, "handles", refused)
             await ask(client, picture())
-        kept = found._reports, found._asked, found.experiments._complaints
-        assert [list(each) for each in kept] == [["paired-test"]] * 3
+        assert found.reports.names() == found.experiments._complaints.keys() == {"paired-test"}
         assert (await client.delete("/admin/experiments/paired-test", headers=ADMIN)).status_code == 204
-        await asyncio.to_thread(found._show)
-        assert [list(each) for each in kept] == [[], [], []]
+        await asyncio.to_thread(found.reports.update_gauges)
+        assert found.reports.names() == found.experiments._complaints.keys() == set()

@@ -130,7 +130,7 @@ async def test_a_shadow_runs_after_the_answer_and_is_dropped_first(anyio_backend
         assert not [
             sentence for sentence in found["verdict"]["sentences"] if "as fast" in sentence or "as long" in sentence
         ]
-        await asyncio.to_thread(client.app.state.services.experimentation._show)
+        await asyncio.to_thread(client.app.state.services.experimentation.reports.update_gauges)
         assert metric(client, "bireal_experiment_latency_ratio", experiment="shadow-test", bound="estimate") == 0
         assert metric(client, "bireal_experiment_agreement", experiment="shadow-test", bound="upper") > 0
 
@@ -321,8 +321,8 @@ async def test_a_new_version_of_an_arm_starts_anew_and_one_that_went_has_no_resu
     async with running(tmp_path / "zoo", experiments_file=file, **OPTIONS) as client:
         await ask(client, picture())
         await found_when(client, "paired-test", lambda found: found["results"]["pairs"] == 1)
-        experimentation = client.app.state.services.experimentation
-        await asyncio.to_thread(experimentation._show)  # what the recorder's thread does every ten seconds
+        reports = client.app.state.services.experimentation.reports
+        await asyncio.to_thread(reports.update_gauges)  # what the recorder's thread does every ten seconds
         assert metric(client, "bireal_experiment_agreement", experiment="paired-test", bound="upper") > 0
         model = tmp_path / "zoo" / "tiny-bireal"
         shutil.copytree(model / "1", model / "2")
@@ -332,7 +332,7 @@ async def test_a_new_version_of_an_arm_starts_anew_and_one_that_went_has_no_resu
         found = (await client.get("/experiments/paired-test")).json()
         assert [arm["version"] for arm in found["arms"]] == ["1", "2"]
         assert found["results"]["pairs"] == 0, "what version 1 gave is not told as version 2's"
-        await asyncio.to_thread(experimentation._show)
+        await asyncio.to_thread(reports.update_gauges)
         assert metric(client, "bireal_experiment_agreement", experiment="paired-test", bound="upper") == 0
         await client.post("/admin/models/tiny-bireal/unload?force=true", headers=ADMIN)
         found = (await client.get("/experiments/paired-test")).json()
@@ -358,7 +358,7 @@ async def test_an_experiment_is_reported_as_soon_as_its_models_run(anyio_backend
     async with running(zoo, experiments_file=declare(tmp_path, experiment("paired")), **OPTIONS) as client:
         await until(lambda: metric(client, "bireal_experiment_running", **labels) == 1)
         await client.post("/admin/models/tiny-bireal/unload?force=true", headers=ADMIN)
-        client.app.state.services.experimentation._reports.clear()  # as before the first report of all
+        client.app.state.services.experimentation.reports.forget("paired-test")  # as before the first report of all
         found = (await client.get("/experiments/paired-test")).json()
         assert found["results"] is None
         assert found["problem"]

@@ -156,7 +156,7 @@ async def test_live_accuracy_has_an_exact_interval(service):
     for shown, label in (("red", "red"), ("green", "green"), ("blue", "red"), ("red", "red")):
         await tell(service, await token_for(service, colour(shown)), label)
     target = {"task": "classify", "model": "tiny-colours", "version": "1", "variant": "full"}
-    service.app.state.services.experimentation._show()
+    service.app.state.services.experimentation.reports.update_gauges()
     assert metric(service, "bireal_live_accuracy_images", **target) == 4
     top1 = {
         bound: metric(service, "bireal_live_accuracy", **target, metric="top1", bound=bound)
@@ -179,7 +179,7 @@ async def test_live_accuracy_is_shown_while_it_is_computed_anew(service, monkeyp
     monkeypatch.setattr(experimentation.store, "live", slow)
     for shown in range(2):
         assert (await tell(service, await token_for(service, colour("red")), "red")).status_code == 201
-        experimentation._show()
+        experimentation.reports.update_gauges()
         assert metric(service, "bireal_live_accuracy_images", **target) == shown + 1
     assert during[-1] == 1
 
@@ -209,7 +209,7 @@ async def test_labelled_pairs_decide_an_experiment(anyio_backend, zoo, tmp_path,
         assert results["arms"][0]["accuracy"]["estimate"] == 1
         assert found["verdict"]["conclusion"] == "worse"
         assert found["verdict"]["summary"].startswith("No: binary loses more than 2 points")
-        client.app.state.services.experimentation._show()
+        client.app.state.services.experimentation.reports.update_gauges()
         assert metric(client, "bireal_experiment_e_value", experiment=name) == evidence["e_value"]
         assert metric(client, "bireal_experiment_labelled_pairs", experiment=name, result="both") == pairs["both"]
 

@@ -5,7 +5,7 @@ import pytest
 
 from service import statistics as st
 from service.experiments.declaration import Declaration
-from service.experiments.observation import Judgement, Score
+from service.experiments.observation import FeedbackRecord, Score
 from service.experiments.results import analyse, frames
 from service.experiments.store import Store
 
@@ -19,9 +19,9 @@ def add(store: Store, number: int, own: float, other: float | None, *, arm: str 
     """Feedback on a map of `arm`, and on the other arm's beside it."""
     beside = None if other is None else Score(abs_rel=0.2, delta1=other)
     scores = {"score": Score(abs_rel=0.2, delta1=own), "other": beside}
-    where = {"experiment": "e", "revision": "r", "arm": arm, "label": None, "said": "depth", "task": "depth"}
+    where = {"experiment": "e", "revision": "r", "arm": arm, "label": None, "content": "depth", "task": "depth"}
     store.add_feedback(
-        Judgement(id=f"{number:03}", at=float(number), model="m", version="1", variant=arm, **where, **scores)
+        FeedbackRecord(id=f"{number:03}", at=float(number), model="m", version="1", variant=arm, **where, **scores)
     )
 
 

@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 
 from service.errors import FeedbackStoreError
-from service.experiments.observation import Judgement, Observation, Score
+from service.experiments.observation import FeedbackRecord, Observation, Score
 from service.experiments.store import Store
 
 NOW = 1_000_000.0
 FOREVER = {"max_age_s": 1e9, "max_rows": 10**9}
 
 
-def judgement(number: int, **changes) -> Judgement:
-    given = Judgement(
+def record(number: int, **changes) -> FeedbackRecord:
+    given = FeedbackRecord(
         id=f"id-{number}",
         at=NOW + number,
         task="classify",
         model="m",
         version="1",
         variant="full",
-        said="class:1",
+        content="class:1",
         score=Score(top1=True, top5=True),
         label=1,
         experiment="e",
@@ -48,18 +48,18 @@ def store(request, tmp_path):
 
 
 def test_the_first_word_stands(store):
-    assert store.add_feedback(judgement(1)) == "stored"
-    assert store.add_feedback(judgement(1)) == "repeated"
-    assert store.add_feedback(judgement(1, said="class:2", label=2, score=Score(top1=False))) == "conflicting"
+    assert store.add_feedback(record(1)) == "stored"
+    assert store.add_feedback(record(1)) == "repeated"
+    assert store.add_feedback(record(1, content="class:2", label=2, score=Score(top1=False))) == "conflicting"
     (live,) = store.live()
     assert (live.n, live.top1) == (1, 1)
 
 
 def test_a_shadow_pair_counts_in_whichever_order_its_halves_come(store):
-    store.add_feedback(judgement(1))
+    store.add_feedback(record(1))
     store.add_observations([observation(1), observation(2, candidate_class=3)])
-    store.add_feedback(judgement(2))
-    store.add_feedback(judgement(3))
+    store.add_feedback(record(2))
+    store.add_feedback(record(3))
     assert store.pairs("e", "r") == {(True, True): 1, (True, False): 1}
     assert store.pairs("e", "another revision") == {}
     assert store.agreement("e", "r") == (2, 2)
@@ -69,7 +69,7 @@ def test_a_shadow_pair_counts_in_whichever_order_its_halves_come(store):
 def test_retention_forgets_rows_and_keeps_the_counts_of_pairs(store, limit):
     for number in range(10):
         store.add_observations([observation(number, candidate_class=number % 2)])
-        store.add_feedback(judgement(number))
+        store.add_feedback(record(number))
     before = store.pairs("e", "r")
     assert before == {(True, True): 5, (True, False): 5}
     limits = {"max_age_s": 3.5, "max_rows": 10**9} if limit == "age" else {"max_age_s": 1e9, "max_rows": 4}
@@ -86,9 +86,9 @@ def test_retention_forgets_rows_and_keeps_the_counts_of_pairs(store, limit):
 def test_retention_keeps_how_often_each_arm_of_a_split_was_right(store, limits):
     for number in range(20):
         right = number % 4 > 0
-        store.add_feedback(judgement(number, arm=("full", "binary")[number % 2], score=Score(top1=right)))
-    store.add_feedback(judgement(20, experiment=None, revision=None, arm=None))
-    store.add_feedback(judgement(21, revision="another"))
+        store.add_feedback(record(number, arm=("full", "binary")[number % 2], score=Score(top1=right)))
+    store.add_feedback(record(20, experiment=None, revision=None, arm=None))
+    store.add_feedback(record(21, revision="another"))
     before = store.right("e", "r")
     assert before == {"full": (5, 10, 10), "binary": (10, 10, 10)}
     for now in (NOW + 9, NOW + 21, NOW + 21):
@@ -102,17 +102,17 @@ def test_retention_keeps_how_often_each_arm_of_a_split_was_right(store, limits):
 def test_of_each_subject_the_first_label_counts(store, limits):
     """Twelve labels of three subjects, the first of each right, and two of nobody in particular."""
     for number in range(12):
-        store.add_feedback(judgement(number, subject=f"s{number % 3}", score=Score(top1=number < 3)))
-    store.add_feedback(judgement(12, subject=None, score=Score(top1=False)))
-    store.add_feedback(judgement(13, subject=None))
-    assert store.add_feedback(judgement(0, subject="s0")) == "repeated"
+        store.add_feedback(record(number, subject=f"s{number % 3}", score=Score(top1=number < 3)))
+    store.add_feedback(record(12, subject=None, score=Score(top1=False)))
+    store.add_feedback(record(13, subject=None))
+    assert store.add_feedback(record(0, subject="s0")) == "repeated"
     assert store.right("e", "r") == {"full": (4, 5, 14)}
     store.prune(**limits, now=NOW + 40)
     assert store.size()[0]["feedback"] == 4
     assert store.right("e", "r") == {"full": (4, 5, 14)}, "what is pruned stays as it was counted"
-    store.add_feedback(judgement(14, subject="s1"))
+    store.add_feedback(record(14, subject="s1"))
     assert store.right("e", "r") == {"full": (4, 5, 15)}, "a subject is known longer than its label is kept"
-    store.add_feedback(judgement(15, subject="s1", revision="another"))
+    store.add_feedback(record(15, subject="s1", revision="another"))
     assert store.right("e", "another") == {"full": (1, 1, 1)}
 
 
@@ -120,7 +120,7 @@ def test_what_retention_frees_goes_back_to_the_disk(tmp_path):
     path = tmp_path / "s"
     store = Store(path)
     for number in range(300):
-        store.add_feedback(judgement(number, said="x" * 2000, subject=f"s{number}"))
+        store.add_feedback(record(number, content="x" * 2000, subject=f"s{number}"))
 
     def pages():
         store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -136,20 +136,20 @@ def test_what_retention_frees_goes_back_to_the_disk(tmp_path):
 
 
 def test_a_subject_is_known_as_long_after_its_last_label_as_feedback_is_kept(store):
-    store.add_feedback(judgement(0, subject="s"))
-    store.add_feedback(judgement(50, subject="s"))
+    store.add_feedback(record(0, subject="s"))
+    store.add_feedback(record(50, subject="s"))
     store.prune(max_age_s=60, max_rows=10**9, now=NOW + 90)
-    store.add_feedback(judgement(90, subject="s"))
+    store.add_feedback(record(90, subject="s"))
     assert store.right("e", "r")["full"].counted == 1
     store.prune(max_age_s=60, max_rows=10**9, now=NOW + 200)
-    store.add_feedback(judgement(200, subject="s"))
+    store.add_feedback(record(200, subject="s"))
     assert store.right("e", "r")["full"].counted == 2
 
 
 def test_of_depth_maps_of_one_subject_the_first_counts(store):
     for number in range(3):
         score = Score(abs_rel=0.1, delta1=0.9)
-        store.add_feedback(judgement(number, task="depth", label=None, score=score, subject="s"))
+        store.add_feedback(record(number, task="depth", label=None, score=score, subject="s"))
     assert [row["counts"] for row in store.depth_scores("e", "r")] == [1, 0, 0]
 
 
@@ -159,7 +159,7 @@ def test_of_depth_the_next_map_of_a_subject_counts_where_the_first_has_gone(stor
     for day in range(12):
         for camera in range(3):
             number = 100 * day + camera
-            store.add_feedback(judgement(number, task="depth", label=None, score=score, subject=f"s{camera}"))
+            store.add_feedback(record(number, task="depth", label=None, score=score, subject=f"s{camera}"))
         store.prune(max_age_s=550, max_rows=10**9, now=NOW + 100 * day + 50)
         counts = [row["counts"] for row in store.depth_scores("e", "r")]
         assert len(counts) == 3 * min(day + 1, 6)
@@ -168,7 +168,7 @@ def test_of_depth_the_next_map_of_a_subject_counts_where_the_first_has_gone(stor
     assert sum(row["counts"] for row in store.depth_scores("e", "r")) == 3
     store.prune(max_age_s=1e9, max_rows=1, now=NOW + 1150)
     assert [row["counts"] for row in store.depth_scores("e", "r")] == [1]
-    store.add_feedback(judgement(2000, task="depth", label=None, score=score, subject="s0"))
+    store.add_feedback(record(2000, task="depth", label=None, score=score, subject="s0"))
     assert [row["counts"] for row in store.depth_scores("e", "r")] == [1, 1], "of s0 nothing was kept"
 
 
@@ -186,8 +186,8 @@ def test_a_file_of_an_earlier_version_is_read_and_written_on(tmp_path):
         old.execute(f"INSERT INTO feedback ({columns}) VALUES ({', '.join('?' * 12)})", row)
     store = Store(path)
     assert store.right("e", "r") == {"full": (1, 2, 2)}
-    store.add_feedback(judgement(1, subject="s"))
-    store.add_feedback(judgement(2, subject="s"))
+    store.add_feedback(record(1, subject="s"))
+    store.add_feedback(record(2, subject="s"))
     marks = ", ".join("?" * 19)
     old.execute(
         f"INSERT INTO feedback VALUES ({marks})", ("c", 2.0, *["x"] * 5, 1, *[None] * 4, "e", "r", "full", *[None] * 4)
@@ -199,21 +199,21 @@ def test_a_file_of_an_earlier_version_is_read_and_written_on(tmp_path):
 
 def test_feedback_that_was_pruned_by_count_does_not_count_again(store):
     for number in range(10):
-        store.add_feedback(judgement(number))
+        store.add_feedback(record(number))
     before = store.right("e", "r")
     store.prune(max_age_s=1e9, max_rows=4, now=NOW + 9)
-    assert store.add_feedback(judgement(0)) == "repeated", "its token is valid still"
-    assert store.add_feedback(judgement(0, said="other")) == "conflicting"
-    assert store.add_feedback(judgement(10)) == "stored"
+    assert store.add_feedback(record(0)) == "repeated", "its token is valid still"
+    assert store.add_feedback(record(0, content="other")) == "conflicting"
+    assert store.add_feedback(record(10)) == "stored"
     assert store.right("e", "r")["full"].counted == before["full"].counted + 1
     store.prune(max_age_s=5, max_rows=10**9, now=NOW + 9)
-    assert store.add_feedback(judgement(0)) == "stored", "forgotten with its token, which is checked before"
+    assert store.add_feedback(record(0)) == "stored", "forgotten with its token, which is checked before"
 
 
 def test_a_pair_whose_observation_goes_first_stays_a_pair(store):
     store.add_observations([observation(1, at=NOW - 100, candidate_class=3), observation(2, at=NOW - 100)])
-    store.add_feedback(judgement(1))
-    store.add_feedback(judgement(2))
+    store.add_feedback(record(1))
+    store.add_feedback(record(2))
     store.prune(max_age_s=50, max_rows=10**9, now=NOW)
     assert store.size()[0] == {"feedback": 2, "observations": 0, "spent": 0, "subjects": 0}
     assert store.pairs("e", "r") == {(True, False): 1, (True, True): 1}
@@ -223,9 +223,9 @@ def test_changes_are_noticed_across_processes(tmp_path):
     one, two = Store(tmp_path / "s"), Store(tmp_path / "s")
     seen = two.changes()
     assert two.changes() == seen
-    one.add_feedback(judgement(1))
+    one.add_feedback(record(1))
     assert two.changes() != seen
-    assert two.add_feedback(judgement(1)) == "repeated"
+    assert two.add_feedback(record(1)) == "repeated"
     one.put_declaration("e", "{}")
     assert two.declarations() == {"e": "{}"}
     one.close()
@@ -235,7 +235,7 @@ def test_changes_are_noticed_across_processes(tmp_path):
 def _write(path: Path, first: int, count: int) -> None:
     store = Store(path)
     for number in range(first, first + count):
-        assert store.add_feedback(judgement(number)) == "stored"
+        assert store.add_feedback(record(number)) == "stored"
     store.close()
 
 
@@ -257,7 +257,7 @@ def test_it_is_written_ahead_and_synchronously(tmp_path):
     store = Store(tmp_path / "s")
     assert store._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     assert store._connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL: each commit is on the disk
-    store.add_feedback(judgement(1))
+    store.add_feedback(record(1))
     assert store.size()[1] > 0
     store.close()
 
@@ -278,10 +278,10 @@ def _in_a_thread(call):
 def test_feedback_does_not_wait_for_what_is_being_read(tmp_path):
     """Summing up 200,000 rows takes a second, and what is read in it is of one moment."""
     store = Store(tmp_path / "s")
-    store.add_feedback(judgement(0))
+    store.add_feedback(record(0))
     with store.snapshot():
         assert store.right("e", "r")["full"].labelled == 1
-        assert _in_a_thread(lambda: store.add_feedback(judgement(1))) == "stored"
+        assert _in_a_thread(lambda: store.add_feedback(record(1))) == "stored"
         _in_a_thread(lambda: store.prune(max_age_s=1e9, max_rows=1, now=NOW))
         assert store.right("e", "r")["full"].labelled == 1
         assert store.size()[0]["feedback"] == 1
@@ -291,7 +291,7 @@ def test_feedback_does_not_wait_for_what_is_being_read(tmp_path):
 
 def test_figures_are_the_same_while_retention_makes_rows_into_counts(store):
     for number in range(40):
-        store.add_feedback(judgement(number, other=Score(top1=False), subject=f"s{number % 4}"))
+        store.add_feedback(record(number, other=Score(top1=False), subject=f"s{number % 4}"))
     with ThreadPoolExecutor(1) as pool:
         pruning = pool.submit(lambda: [store.prune(max_age_s=1e9, max_rows=n, now=NOW) for n in range(39, 0, -1)])
         while not pruning.done():
@@ -311,8 +311,8 @@ def test_pruning_reads_no_more_than_it_removes(store):
     """It runs each minute while feedback waits: the statements of a retention by age must take its index."""
     statements: list[str] = []
     store._connection.set_trace_callback(statements.append)
-    store.add_feedback(judgement(1, subject="s"))
-    store.add_feedback(judgement(2, subject="d", task="depth", label=None, score=Score(abs_rel=0.1, delta1=0.9)))
+    store.add_feedback(record(1, subject="s"))
+    store.add_feedback(record(2, subject="d", task="depth", label=None, score=Score(abs_rel=0.1, delta1=0.9)))
     store.prune(max_age_s=1, max_rows=10, now=NOW + 100)
     store._connection.set_trace_callback(None)
     by_age = ("INSERT INTO tally", "INSERT INTO arm", "INSERT INTO again_t", "SELECT s.experiment")
@@ -343,9 +343,9 @@ def test_a_lock_that_another_process_holds_is_told(tmp_path, monkeypatch):
     other.execute("BEGIN IMMEDIATE")
     begun = time.monotonic()
     with pytest.raises(FeedbackStoreError, match="locked"):
-        store.add_feedback(judgement(1))
+        store.add_feedback(record(1))
     assert time.monotonic() - begun < 5
     other.execute("ROLLBACK")
-    assert store.add_feedback(judgement(1)) == "stored"
+    assert store.add_feedback(record(1)) == "stored"
     other.close()
     store.close()

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from service.background import Background
 from service.errors import OverloadedError
+from service.experiments.assignment import Assignment
 from service.experiments.declaration import Declaration
-from service.experiments.experiments import Route
 from service.experiments.observation import Observation
 from service.experiments.trial import Trial
 from service.metrics import Metrics
@@ -53,9 +53,9 @@ def drawn(request, monkeypatch) -> None:
 
 
 def trial(scheduler: Scheduler, candidate: Echo, kept: Kept) -> Trial:
-    route = Route(PAIRED, "r", PAIRED.baseline, handle(Echo()), handle(candidate))
+    assignment = Assignment(PAIRED, "r", PAIRED.baseline, handle(Echo()), handle(candidate))
     metrics = Metrics(CollectorRegistry()).experiments
-    return Trial(route, scheduler, Background(scheduler, capacity=1), kept, metrics)
+    return Trial(assignment, scheduler, Background(scheduler, capacity=1), kept, metrics)
 
 
 async def learn(scheduler: Scheduler, *targets: Echo) -> None:
@@ -178,8 +178,8 @@ def test_all_images_of_a_request_are_paired_or_none(make, monkeypatch):  # noqa:
     scheduler, baseline, candidate, kept = make(), Echo(), Echo(), Kept()
     made = trial(scheduler, candidate, kept)
     draws = iter([0.1, 0.9, 0.9, 0.9])
-    monkeypatch.setattr("service.experiments.experiments.random.random", lambda: next(draws, 0.9))
-    made.route = replace(made.route, declaration=PAIRED.model_copy(update={"sample": 0.5}))
+    monkeypatch.setattr("service.experiments.assignment.random.random", lambda: next(draws, 0.9))
+    made.assignment = replace(made.assignment, declaration=PAIRED.model_copy(update={"sample": 0.5}))
     asyncio.run(made.submit_many(baseline, [image(7)] * 4))
     assert [seen.agree for seen in kept.observations] == [True] * 4
 
@@ -192,8 +192,8 @@ def test_a_mirrored_image_whose_run_is_cut_off_by_the_end_is_recorded_without_it
     async def go() -> None:
         background = Background(scheduler, capacity=1)
         background.start()
-        route = Route(shadow, "r", shadow.baseline, handle(baseline), handle(candidate))
-        made = Trial(route, scheduler, background, kept, metrics.experiments)
+        assignment = Assignment(shadow, "r", shadow.baseline, handle(baseline), handle(candidate))
+        made = Trial(assignment, scheduler, background, kept, metrics.experiments)
         candidate.go.clear()
         await made.submit_many(baseline, [image(7)])
         assert await asyncio.to_thread(candidate.began.wait, 10)

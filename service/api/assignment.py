@@ -1,4 +1,4 @@
-"""Experiments in a request: its subject, the arm that answers it, and the feedback token of its answer."""
+"""Assignment of requests: a request's subject, the network that answers it, and the feedback tokens of its answers."""
 
 import re
 from collections.abc import Sequence
@@ -49,34 +49,34 @@ async def subject_of(
 SubjectOf = Annotated[str, Depends(subject_of)]
 
 
-class Routed(NamedTuple):
+class Assigned(NamedTuple):
     """The network that answers a request, and the trial that the request is part of, if any."""
 
     handle: Handle
     trial: Trial | None = None
 
 
-def route(services: Services, task: TaskName, model: str | None, variant: str | None, subject: str) -> Routed:
-    """Chooses what answers a request; raises the errors of `Registry.resolve`."""
+def assign(services: Services, task: TaskName, model: str | None, variant: str | None, subject: str) -> Assigned:
+    """Assigns a request to the network that answers it; raises the errors of `Registry.resolve`."""
     experimentation = services.experimentation
-    found = experimentation.route(task, model, variant, subject)
+    found = experimentation.assign(task, model, variant, subject)
     if found is None:
-        return Routed(services.registry.resolve(task, model, variant))
-    return Routed(found.handle, experimentation.trial(found))
+        return Assigned(services.registry.resolve(task, model, variant))
+    return Assigned(found.handle, experimentation.trial(found))
 
 
 def signed(
     services: Services,
-    routed: Routed,
+    assigned: Assigned,
     answers: Sequence[Answered | ServiceError],
     context: RequestContext,
     fx_px: float | None = None,
 ) -> list[Answered | ServiceError]:
     """Adds to each answer its feedback token, and the experiment and arm that it belongs to."""
     # Matched by outcome, not by position: an image may have been run and recorded although its answer failed.
-    seen = {id(each.outcome): each for each in routed.trial.seen} if routed.trial is not None else {}
+    seen = {id(each.outcome): each for each in assigned.trial.seen} if assigned.trial is not None else {}
     return [
-        _signed(services, routed.trial, seen.get(id(answer.outcome)), answer, context, fx_px)
+        _signed(services, assigned.trial, seen.get(id(answer.outcome)), answer, context, fx_px)
         if isinstance(answer, Answered)
         else answer
         for answer in answers
@@ -94,12 +94,12 @@ def _signed(
     card, task, result = answer.handle.card, answer.handle.task, answer.result
     experiment = other = subject = None
     if trial is not None:
-        declaration, arm = trial.route.declaration, trial.route.arm.label
-        experiment = (declaration.name, trial.route.revision, arm)
+        declaration, arm = trial.assignment.declaration, trial.assignment.arm.label
+        experiment = (declaration.name, trial.assignment.revision, arm)
         # In `shadow` mode the candidate may run later, so it counts only if feedback measures the image again.
         other = trial.other_target if task.measured_again or (seen is not None and seen.other_classes) else None
-        if trial.route.subject is not None:  # all images of one request have the same subject
-            subject = services.experimentation.tokens.pseudonym(declaration.name, trial.route.subject)
+        if trial.assignment.subject is not None:  # all images of one request have the same subject
+            subject = services.experimentation.tokens.pseudonym(declaration.name, trial.assignment.subject)
     prediction = Prediction(
         id=seen.id if seen is not None else new_id(),
         request_id=context.request_id,
@@ -114,7 +114,7 @@ def _signed(
         subject=subject,
     )
     return answer._replace(
-        experiment=(experiment[0], trial.route.declaration.mode, experiment[2]) if trial and experiment else None,
+        experiment=(experiment[0], trial.assignment.declaration.mode, experiment[2]) if trial and experiment else None,
         feedback_token=services.experimentation.tokens.sign(prediction),
     )
 
