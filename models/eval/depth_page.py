@@ -191,7 +191,7 @@ def refuse_tracked(folder: Path) -> None:
     resolved = folder.resolve()
     if not resolved.is_relative_to(ROOT):
         return
-    ignored = subprocess.run(["git", "-C", str(ROOT), "check-ignore", "-q", str(resolved / "x.jpg")], check=False)  # noqa: S603, S607  # fixed
+    ignored = subprocess.run(["git", "-C", str(ROOT), "check-ignore", "-q", str(resolved / "x.jpg")], check=False)  # noqa: S603, S607  # fixed words
     if ignored.returncode != 0:
         raise ValueError(
             f"--pictures {folder} is in the repository, but pictures of the data must not be redistributed: use "

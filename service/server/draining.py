@@ -113,7 +113,7 @@ class DrainingServer(uvicorn.Server):
         give_up = time.monotonic() + _FIRST_REQUESTS_S
         await asyncio.sleep(_LAST_REQUESTS_S)
         # uvicorn's connections have no event for a first request to wait for
-        while self._expects_requests() and time.monotonic() < give_up:  # noqa: ASYNC110  so
+        while self._expects_requests() and time.monotonic() < give_up:  # noqa: ASYNC110  no event
             await asyncio.sleep(_POLL_S)
         await super().shutdown(sockets)
 

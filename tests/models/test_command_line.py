@@ -105,6 +105,7 @@ def test_a_result_whose_reader_has_left_is_dropped(monkeypatch: pytest.MonkeyPat
     with os.fdopen(writer, "w") as pipe:
         monkeypatch.setattr("sys.stdout", pipe)
         show("more than a buffer holds" * 10_000)
+        assert os.path.samestat(os.fstat(pipe.fileno()), Path(os.devnull).stat()), "what follows goes nowhere"
         pipe.write("what is left in the buffer at exit")  # closing flushes it, which must not fail either
 
 

@@ -151,3 +151,4 @@ def test_a_forgotten_target_is_let_go_once_it_has_run(make):
         return gone() is None
 
     wait(collected)  # the worker lets go of it after its answers
+    assert gone() is None
