@@ -88,8 +88,10 @@ def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> l
     if recipe.soft_labels:
         labels = runs / "teacher"
         label = ["-m", "models.train.teacher", "--data", str(data), "--out", str(labels)]
-        label += ["--views", str(recipe.views), "--min-scale", f"{recipe.min_scale:g}", "--threads", str(threads)]
-        written = all(labels_path(labels, recipe.min_scale, view).is_file() for view in range(recipe.views))
+        label += ["--views", str(recipe.views), "--first-view", str(recipe.first_view)]
+        label += ["--min-scale", f"{recipe.min_scale:g}", "--threads", str(threads)]
+        views = range(recipe.first_view, recipe.first_view + recipe.views)
+        written = all(labels_path(labels, recipe.min_scale, view).is_file() for view in views)
         done[tuple(label)] = written or here
     for needed in filter(None, (recipe.init, recipe.teacher)):
         for step in training(needed, data, images, runs, threads):

@@ -21,6 +21,7 @@ from models.train.device import best_device
 from models.train.hints import add_hints
 from models.train.initialise import initialise_from
 from models.train.loop import TrainingTask, run
+from models.train.mosaic import MosaicTask
 from models.train.pretrained import imagenet_network
 from models.train.provenance import write_provenance
 from models.train.recipe import Recipe
@@ -93,11 +94,12 @@ def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
         print(f"initialised from {args.init}; randomly initialised: {', '.join(fresh) or 'none'}", file=sys.stderr)
     teacher = load_any(args.teacher).to(best_device()) if args.teacher else None
     task: TrainingTask
-    task = (
-        DepthTask(recipe, args.data, teacher)
-        if recipe.arch.task == "depth"
-        else ClassifyTask(recipe, args.data, teacher, args.soft_labels)
-    )
+    if recipe.arch.task == "depth":
+        task = DepthTask(recipe, args.data, teacher)
+    elif recipe.mosaics:
+        task = MosaicTask(recipe, args.data)
+    else:
+        task = ClassifyTask(recipe, args.data, teacher, args.soft_labels)
     write_provenance(args.out, recipe, args.accumulate, resumed=resumed)
     return run(recipe, task, network, args.out, resume=args.resume, accumulate=args.accumulate)
 

@@ -153,7 +153,7 @@ class ClassifyTask:
                 first_step=first_step,
             )
             return
-        view = epoch % recipe.views
+        view = recipe.first_view + epoch % recipe.views
         crops = view_crops(len(self.train), recipe.min_scale, VIEW_SEED, view)
         for images, labels, index in view_batches(
             self.train,

@@ -17,8 +17,8 @@ from models.train.deepen import can_deepen, deepen
 def initialise_from(network: nn.Module, path: Path) -> list[str]:
     """Copy matching tensors from the checkpoint at ``path``; return the names of those that stay randomly initialised.
 
-    A Bi-Real net takes a ResNet's weights layer by layer (stem, convolutions, BatchNorms, downsampling, scores), and a
-    depth network takes a classifier's encoder. A deeper network of basic blocks takes a shallower one of its kind, and
+    A Bi-Real net takes a ResNet's weights layer by layer (stem, convolutions, BatchNorms, downsampling, scores). A
+    depth network takes a classifier's encoder, and a classifier a depth network's. A deeper network of basic blocks takes a shallower one of its kind, and
     computes the same (`models.train.deepen`). XNOR-Net's BatchNorms (before the sign) and ABC-Net's activation bases
     have no counterpart and keep their initial values.
 
@@ -30,6 +30,8 @@ def initialise_from(network: nn.Module, path: Path) -> list[str]:
     source_arch = ArchConfig(**payload["arch"])
     if isinstance(network, DepthNet) and source_arch.task == "classify":
         source = {f"encoder.{k}": v for k, v in source.items()}
+    if not isinstance(network, DepthNet) and source_arch.task == "depth":
+        source = {k.removeprefix("encoder."): v for k, v in source.items() if k.startswith("encoder.")}
     encoder = network.encoder if isinstance(network, DepthNet) else network
     if isinstance(encoder, BiRealNet) and source_arch.standard_resnet:
         source = _resnet_to_bireal(source, encoder, "encoder." if isinstance(network, DepthNet) else "")

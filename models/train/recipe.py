@@ -77,7 +77,9 @@ class Recipe:
         soft_labels: distil from labels written by `models.train.teacher` (``--soft-labels``); crops are then the
             labelled views of each image.
         views: number of labelled views per image.
+        first_view: number of the first of them; a network that is trained on sees other crops than before.
         hints: weight of the hint loss (models.train.hints); 0 = none. Training sizes are then multiples of 32.
+        mosaics: classification: learn nothing but the hints, on mosaics of photos (models.train.mosaic).
         temperature: divides the logits of teacher and network in the distillation loss.
         seed: seed of initialisation, data order and augmentation.
         size: classification: training resolution in pixels, square.
@@ -107,7 +109,9 @@ class Recipe:
     teacher: str = ""
     soft_labels: bool = False
     views: int = 2
+    first_view: int = 0
     hints: float = 0.0
+    mosaics: bool = False
     temperature: float = 1.0
     seed: int = 1
     size: int = 64

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.command_line import Parser, count, expects, fraction
+from models.command_line import Parser, count, expects, fraction, natural
 from models.data.augment import cut
 from models.data.folder import ImageSet, class_entries, hold_out, load_split
 from models.data.views import VIEW_SEED, labels_path, view_batches, view_crops
@@ -173,6 +173,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the teacher and its labels")
     parser.add_argument("--views", type=count, default=6, help="number of labelled random crops per image (default 6)")
     parser.add_argument(
+        "--first-view", type=natural, default=0, help="number of the first labelled crop (default 0)"
+    )
+    parser.add_argument(
         "--min-scale",
         type=fraction,
         default=MIN_SCALE,
@@ -187,7 +190,7 @@ def main() -> int:
     network = load_pretrained(args.data)
     adapt(network, data, held_out, args.out)
     ask = fast_answers(network)
-    for view in range(args.views):
+    for view in range(args.first_view, args.first_view + args.views):
         path = labels_path(args.out, args.min_scale, view)
         path.parent.mkdir(exist_ok=True)
         if not path.is_file():

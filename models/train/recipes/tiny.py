@@ -165,6 +165,34 @@ _FURTHER_BIREAL18 = replace(
     min_scale=0.5,
 )
 
+_AGAIN = "ours: the network before, trained on in the same way with labels for other crops"
+
+_AGAIN_RESNET18 = replace(
+    _FURTHER_RESNET18,
+    name="resnet18-tiny100-again",
+    phases=(
+        PhaseSpec(Phase.RELU, 4, 0.04, "sgd", "cosine-head", weight_decay=2e-4, warmup=0.03, size=80, distill=0.9),
+        PhaseSpec(Phase.RELU, 6, 0.02, "sgd", "cosine", weight_decay=2e-4, distill=0.9),
+    ),
+    source=_AGAIN,
+    init="resnet18-tiny100-further",
+    views=6,
+    first_view=8,
+)
+
+_AGAIN_BIREAL18 = replace(
+    _FURTHER_BIREAL18,
+    name="bireal18-tiny100-again",
+    phases=(
+        PhaseSpec(Phase.BINARY, 4, 5e-4, "adam", "cosine-head", warmup=0.03, size=80, distill=0.9),
+        PhaseSpec(Phase.BINARY, 6, 2.5e-4, "adam", "linear", distill=0.9),
+    ),
+    source=_AGAIN,
+    init="bireal18-tiny100-further",
+    views=6,
+    first_view=8,
+)
+
 _GROWN = "ours: the 18 layers, grown to 34 of the same function (ADR 70), trained on at 112x112 with a teacher's labels"
 
 _GROWN_RESNET34 = replace(
@@ -210,6 +238,22 @@ _HALF_RESNET50 = Recipe(
     epoch_steps=960,
 )
 
+#: The shipped depth network's encoder, trained on with hints of sharper pictures.
+_HALF_RESNET50_MOSAICS = Recipe(
+    name="resnet50-half-mosaics",
+    arch=_HALF_RESNET50.arch,
+    phases=(PhaseSpec(Phase.RELU, 6, 8e-4, "adam", weight_decay=1e-5, warmup=0.05),),
+    batch=4,
+    source="ours: the encoder of a depth network, trained on with hints on 23,000 mosaics of photos",
+    data=_TINY_DATA,
+    terms=_TINY_TERMS,
+    init="resnet50-half-kitti-depth-long",
+    hints=1.0,
+    mosaics=True,
+    min_scale=0.5,
+    epoch_steps=960,
+)
+
 _TINY_BIREAL50 = replace(
     _LONG_BIREAL18,
     name="bireal50-tiny100",
@@ -247,9 +291,12 @@ TINY = (
     _LARGE_BIREAL18,
     _FURTHER_RESNET18,
     _FURTHER_BIREAL18,
+    _AGAIN_RESNET18,
+    _AGAIN_BIREAL18,
     _GROWN_RESNET34,
     _GROWN_BIREAL34,
     _TINY_RESNET50,
     _TINY_BIREAL50,
     _HALF_RESNET50,
+    _HALF_RESNET50_MOSAICS,
 )
