@@ -73,8 +73,8 @@ class SoftLabels:
             path = labels_path(self._folder, self._min_scale, view)
             if not path.is_file():
                 raise FileNotFoundError(
-                    f"{path} is missing: run `python -m models.train.teacher` with --views {view + 1} or more "
-                    f"and --min-scale {self._min_scale:g}"
+                    f"{path} is missing: run `python -m models.train.teacher` with --first-view {view}, --views for "
+                    f"the number of views from there on, and --min-scale {self._min_scale:g}"
                 )
             logits = torch.from_numpy(np.load(path))
             if len(logits) != self._images:

@@ -61,27 +61,32 @@ def test_an_order_of_views_is_resumed_exactly() -> None:
     assert torch.equal(whole[3][2], rest[1][2])
 
 
-def test_soft_labels_are_those_of_the_view_and_the_image(photos: Path, tmp_path: Path) -> None:  # noqa: F811
+@pytest.mark.parametrize("first", [0, 5])
+def test_soft_labels_are_those_of_the_view_and_the_image(
+    first: int,
+    photos: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     phase = PhaseSpec(Phase.BINARY, 2, 1e-3, distill=0.5)
-    recipe = replace(small_recipe(), phases=(phase,), soft_labels=True, views=2, temperature=2.0)
+    recipe = replace(small_recipe(), phases=(phase,), soft_labels=True, views=2, first_view=first, temperature=2.0)
     count = 4 * (24 - recipe.hold_out_per_class)
     # the logits say which image and which view they are of
-    for view in range(2):
+    for view in (first, first + 1):
         path = labels_path(tmp_path, recipe.min_scale, view)
         path.parent.mkdir(exist_ok=True)
-        np.save(path, np.stack([np.arange(count) + 1000 * view] * 4, 1).astype(np.float16))
+        np.save(path, np.stack([np.arange(count) + 100 * view] * 4, 1).astype(np.float16))
     task = ClassifyTask(recipe, photos, None, tmp_path)
     for epoch in range(3):
-        crops = view_crops(count, recipe.min_scale, VIEW_SEED, epoch % 2)
+        crops = view_crops(count, recipe.min_scale, VIEW_SEED, first + epoch % 2)
         for batch, labels, soft in task.batches(phase, epoch, 0):
-            index = soft[:, 0].long() - 1000 * (epoch % 2)
+            index = soft[:, 0].long() - 100 * (first + epoch % 2)
             assert torch.equal(torch.from_numpy(task.train.labels)[index], labels)
             expected = cut(torch.from_numpy(task.train.images[index.numpy()]), crops[index], recipe.size)
             for ours, crop in zip(batch, expected, strict=True):
                 assert torch.equal(ours, crop) or torch.equal(ours, crop.flip(2))
-    with pytest.raises(FileNotFoundError, match=r"view-2\.npy"):
-        SoftLabels(tmp_path, recipe.min_scale, count)(2, torch.tensor([0]))
-    with pytest.raises(FileNotFoundError, match=r"--views 1 or more and --min-scale 0\.9"):
+    with pytest.raises(FileNotFoundError, match=rf"view-{first + 2}\.npy"):
+        SoftLabels(tmp_path, recipe.min_scale, count)(first + 2, torch.tensor([0]))
+    with pytest.raises(FileNotFoundError, match=r"--first-view 0, --views .* and --min-scale 0\.9"):
         SoftLabels(tmp_path, 0.9, count)(0, torch.tensor([0]))
     with pytest.raises(ValueError, match="labels 64 images, but the training set has 65"):
         SoftLabels(tmp_path, recipe.min_scale, count + 1)(0, torch.tensor([0]))

@@ -11,13 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from models.arch import ArchConfig, build
+from models.binarize.base import Phase
+from models.data.folder import ClassName, ImageSet
 from models.train import checkpoint
 from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
 from models.train.depth_teacher import build_teacher
 from models.train.hints import Hints, add_hints, correlation, hints_of
 from models.train.initialise import initialise_from
+from models.train.loop import run
+from models.train.mosaic import TILES, MosaicTask, mosaics
 from models.train.pretrained import feature_maps, imagenet_network, taps
+from models.train.recipe import PhaseSpec
 from models.train.recipes import DEPTH_TEACHER, RECIPES
 from tests.models.test_depth_training import drive  # noqa: F401  a fixture
 from tests.models.test_train import photos  # noqa: F401  a fixture
@@ -134,3 +139,44 @@ def test_a_depth_networks_hints_are_its_teachers_maps(drive: Path) -> None:  # n
     assert (total - without).item() == pytest.approx(recipe.hints * figures["hints"].item(), rel=1e-2)
     with pytest.raises(ValueError, match=DEPTH_TEACHER):
         DepthTask(recipe, drive.parent.parent, nn.Identity())
+
+
+def test_a_mosaic_is_photos_side_by_side_in_one_tile_size() -> None:
+    plain = np.repeat(np.arange(1, 9, dtype=np.uint8) * 30, 64 * 64 * 3).reshape(8, 64, 64, 3)
+    photos_of_one_colour = ImageSet(plain, np.zeros(8, np.int64), (ClassName("n0", "plain"),))
+    seen = set()
+    for seed in range(8):
+        pixels = mosaics(photos_of_one_colour, 2, 0.5, np.random.default_rng(seed)).round()
+        assert pixels.shape == (2, 3, 192, 384)
+        sizes = [s for s in TILES if all((t == t.flatten()[0]).all() for t in tiles_of(pixels, s))]
+        seen.add(max(sizes))
+        assert len({t.flatten()[0].item() for t in tiles_of(pixels, max(sizes))}) > 1, "different photos"
+    assert seen == set(TILES)
+
+
+def tiles_of(pixels: Tensor, side: int) -> list[Tensor]:
+    """The tiles of one channel, [side,side] each."""
+    return list(pixels[:, 0].unfold(1, side, side).unfold(2, side, side).reshape(-1, side, side))
+
+
+def test_a_depth_networks_encoder_learns_on_from_mosaics_and_goes_back(photos: Path, tmp_path: Path) -> None:  # noqa: F811
+    depth = small(task="depth", num_classes=0, max_disparity_px=90.0)
+    first = build(depth)
+    checkpoint.save(tmp_path / "depth.pt", first, depth, "small", checkpoint.Progress())
+    recipe = replace(
+        RECIPES["resnet50-half-mosaics"], arch=small(), phases=(PhaseSpec(Phase.RELU, 1, 2e-3),), batch=1, epoch_steps=6
+    )
+    network = build(recipe.arch)
+    add_hints(network, imagenet_network())
+    fresh = initialise_from(network, tmp_path / "depth.pt")
+    assert {name.split(".")[0] for name in fresh} == {"fc", "hints"}
+    task = MosaicTask(replace(recipe, hold_out_per_class=4), photos)
+    before = task.evaluate(network)["correlation"]
+    progress = run(recipe, task, network, tmp_path / "run", quiet=True)
+    assert progress.metrics["correlation"] > before + 0.01
+    assert progress.best == progress.metrics["correlation"]
+    back = build(depth)
+    assert all(not name.startswith("encoder.") for name in initialise_from(back, tmp_path / "run" / "best.pt"))
+    resumed = [next(task.batches(recipe.phases[0], 0, 4))[0], next(task.batches(recipe.phases[0], 0, 4))[0]]
+    assert torch.equal(*resumed)
+    assert not torch.equal(resumed[0], next(task.batches(recipe.phases[0], 1, 4))[0])
