@@ -89,7 +89,7 @@ def test_soft_labels_are_those_of_the_view_and_the_image(
     with pytest.raises(FileNotFoundError, match=r"--first-view 0, --views .* and --min-scale 0\.9"):
         SoftLabels(tmp_path, 0.9, count)(0, torch.tensor([0]))
     with pytest.raises(ValueError, match="labels 64 images, but the training set has 65"):
-        SoftLabels(tmp_path, recipe.min_scale, count + 1)(0, torch.tensor([0]))
+        SoftLabels(tmp_path, recipe.min_scale, count + 1)(first, torch.tensor([0]))
     with pytest.raises(ValueError, match="--soft-labels"):
         ClassifyTask(recipe, photos)
 

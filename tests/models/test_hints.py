@@ -145,7 +145,7 @@ def test_a_mosaic_is_photos_side_by_side_in_one_tile_size() -> None:
     plain = np.repeat(np.arange(1, 9, dtype=np.uint8) * 30, 64 * 64 * 3).reshape(8, 64, 64, 3)
     photos_of_one_colour = ImageSet(plain, np.zeros(8, np.int64), (ClassName("n0", "plain"),))
     seen = set()
-    for seed in range(8):
+    for seed in range(16):
         pixels = mosaics(photos_of_one_colour, 2, 0.5, np.random.default_rng(seed)).round()
         assert pixels.shape == (2, 3, 192, 384)
         sizes = [s for s in TILES if all((t == t.flatten()[0]).all() for t in tiles_of(pixels, s))]
