@@ -1,4 +1,8 @@
-"""The wire types of every response, from which the OpenAPI document is made. Times are in ms, depths in metres."""
+"""The wire types of answers, from which the OpenAPI document is made. Times are in ms, depths in metres.
+
+Those of experiments and their results are in `service.experiments.wire`; administration and the Open Inference Protocol
+have theirs beside their routes.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -7,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.card import Metric, Network, Precision, TaskName, VariantName, Weights, Work
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+#: Of an experiment; `service.experiments.declaration` says what each does.
+Mode = Literal["split", "shadow", "paired"]
 
 
 class _Wire(BaseModel):
@@ -77,7 +83,7 @@ class ExperimentPart(_Wire):
     """The experiment and the arm that answered. `GET /experiments/{name}` describes it and its results."""
 
     name: str
-    mode: Literal["split", "shadow", "paired"]
+    mode: Mode
     arm: str
 
 

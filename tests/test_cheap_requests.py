@@ -7,13 +7,17 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import uvicorn
 from itsdangerous import TimestampSigner
 from prometheus_client import CollectorRegistry
+from starlette.responses import PlainTextResponse
+from uvicorn.server import ServerState
 
-from service.api.wire import JsonAnswer, classify_answer, classify_body, run_headers
+from service.api.wire import classify_answer, classify_body
 from service.experiments import tokens
 from service.experiments.tokens import Target, Tokens
 from service.imaging import ImageReport
@@ -22,11 +26,12 @@ from service.pipeline import Answered, RequestContext
 from service.randomness import random_bytes
 from service.registry import Handle
 from service.scheduler.work import Outcome
-from service.server.protocol import OnePiece
+from service.server.protocol import OnePiece, Protocol
 from service.tasks import ClassifyResult
 from service.tasks.classify import Prediction
 from tests.cards import classify_card
 from tests.scheduler.targets import Echo
+from tests.waiting import until
 
 SECRET = "a-secret-of-the-service"
 
@@ -152,8 +157,6 @@ def test_json_of_names_that_need_escaping_and_of_every_kind_of_number():
             answer = Answered(handle, result, report, stages, outcome, experiment, "a.b-c_d" if fallback else None)
             context = RequestContext("an-id:1")
             assert classify_body(answer, context) == classify_answer(answer, context).model_dump_json().encode()
-            names_of = {name.decode(): value.decode() for name, value in JsonAnswer(b"{}", answer).raw_headers}
-            assert names_of == {**run_headers(answer), "content-length": "2", "content-type": "application/json"}
 
 
 # --- bytes on the wire -----------------------------------------------------------------------------------------------
@@ -192,3 +195,18 @@ async def test_head_and_body_leave_together_and_a_lone_head_does_not_wait():
     assert await loop.sock_recv(far, 100) == b"last"
     assert await loop.sock_recv(far, 100) == b""
     far.close()
+
+
+@pytest.mark.anyio
+async def test_an_answer_is_one_write():
+    """uvicorn's own transport gets the head and the body of Starlette's response in a write each."""
+    config = uvicorn.Config(PlainTextResponse("pong"), http=Protocol, log_config=None, lifespan="off")
+    config.load()
+    protocol = Protocol(config=config, server_state=ServerState(), app_state={})
+    transport = Mock(is_closing=lambda: False, get_extra_info=lambda _: None)
+    protocol.connection_made(transport)
+    protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await until(lambda: transport.write.called and protocol.cycle.response_complete)
+    (written,) = [call.args[0] for call in transport.write.call_args_list]
+    assert written.endswith(b"\r\n\r\npong")
+    protocol.connection_lost(None)

@@ -252,6 +252,23 @@ def test_only_the_settings_read_the_environment() -> None:
     assert not wrong, f"read these through service.settings: {wrong}"
 
 
+def test_bodies_in_json_are_read_in_one_way() -> None:
+    readers = {
+        "model_validate_json",
+        "from_json",
+        "loads",
+        "json",
+    }  # the last one is Starlette's `await request.json()`
+    calls = {
+        path.name
+        for path in python_files("service/api")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call)
+        and (getattr(node.func, "attr", "") in readers or getattr(node.func, "id", "") in readers)
+    }
+    assert calls == {"json_body.py"}, "let service.api.json_body.document_of parse them"
+
+
 def test_only_the_adapter_knows_onnx_runtime() -> None:
     sources = [path for path in (ROOT / "service/xnor_op").rglob("*") if path.suffix in {".cc", ".h", ".inc"}]
     headers = ('#include "ort_abi.h"', '#include "ort_convert.h"')

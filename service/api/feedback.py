@@ -14,7 +14,7 @@ from starlette.responses import Response
 from service.api.context import context_of
 from service.api.feedback_form import DEPTH_FORM, DepthForm, read_depth_form, read_truth
 from service.api.findings import refuse_unknown
-from service.api.json_request import json_request, read_document
+from service.api.json_body import json_request, read_document
 from service.api.openapi import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf
 from service.api.wire import json_response

@@ -12,14 +12,13 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
-from service.api.uploads import InMemoryParser, image_type, refuse_encoded
+from service.api.body import in_time, refuse_encoded
+from service.api.uploads import InMemoryParser, image_type
 from service.errors import (
     BadParameterError,
-    DeadlineExceededError,
     EmptyBodyError,
     GroundTruthError,
     MalformedBodyError,
-    UploadTimeoutError,
 )
 from service.pipeline import Upload
 from service.scheduler import Deadline
@@ -77,20 +76,20 @@ async def read_depth_form(request: Request, deadline: Deadline) -> DepthForm:
         )
     parser = InMemoryParser(request.headers, request.stream(), max_files=len(_FILES), max_fields=1 + len(_FILES))
     try:
-        async with deadline.enforced():
-            form = await parser.parse()
-            try:
-                parts = [
-                    (name, (await value.read(), value.content_type) if isinstance(value, UploadFile) else value)
-                    for name, value in form.multi_items()
-                ]
-            finally:
-                await form.close()
-    except DeadlineExceededError:
-        raise UploadTimeoutError(deadline.timeout_s) from None
+        return _form(await in_time(_parts(parser), deadline))
     except MultiPartException as error:
         raise MalformedBodyError(f"The multipart body cannot be parsed: {error.message.rstrip('.')}.") from None
-    return _form(parts)
+
+
+async def _parts(parser: InMemoryParser) -> list[tuple[str, tuple[bytes, str | None] | str]]:
+    form = await parser.parse()
+    try:
+        return [
+            (name, (await value.read(), value.content_type) if isinstance(value, UploadFile) else value)
+            for name, value in form.multi_items()
+        ]
+    finally:
+        await form.close()
 
 
 def _form(sent: Sequence[tuple[str, tuple[bytes, str | None] | str]]) -> DepthForm:

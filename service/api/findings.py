@@ -33,8 +33,11 @@ def request_error(findings: Sequence[Mapping[str, Any]], *, known: Iterable[str]
         known: The names that the query, or the body's object, may have, to suggest the one that was meant.
 
     Returns:
-        422 with one sentence per finding. The error's parameter is that of the first finding.
+        400 for a body that is not JSON, else 422 with one sentence per finding. The error's parameter is that of the
+        first finding.
     """
+    if findings and findings[0]["type"] == "json_invalid":
+        return MalformedBodyError(f"The body is not JSON: {_why_not_json(findings[0])}.", remedy=_JSON_REMEDY)
     sentences, names, unknown = [], [], []
     for finding in findings:
         sentences.append(_sentence(finding))
@@ -45,11 +48,6 @@ def request_error(findings: Sequence[Mapping[str, Any]], *, known: Iterable[str]
     meant = next((name for name in unknown if nearest(name, known)), "")
     remedy = did_you_mean(meant, known) + (_JSON_REMEDY if of_body else BadParameterError.default_remedy)
     return BadParameterError(names[0] if names else "request", " ".join(sentences), remedy=remedy)
-
-
-def malformed_json(reason: str) -> MalformedBodyError:
-    """400: a body that should be JSON but is not."""
-    return MalformedBodyError(f"The body is not JSON: {reason}.", remedy=_JSON_REMEDY)
 
 
 async def refuse_repeated(request: Request) -> None:
@@ -125,6 +123,15 @@ def _sentence_of_body(finding: Mapping[str, Any]) -> str:
     if finding["type"] == "value_error":
         return f"The body is not valid: {finding['msg'].removeprefix('Value error, ')}."
     return "The body is not a JSON object."
+
+
+def _why_not_json(finding: Mapping[str, Any]) -> str:
+    """The parser names a place, but calls what is not even text an invalid code point."""
+    try:
+        finding["input"].decode()
+    except UnicodeDecodeError:
+        return "it is not UTF-8 text"
+    return str(finding["ctx"]["error"])
 
 
 def _shown(value: object) -> str:

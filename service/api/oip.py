@@ -15,15 +15,15 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from service.api import triton_extensions
+from service.api.body import read_body
 from service.api.context import context_of
 from service.api.findings import refuse_unknown
 from service.api.inflate import inflate
-from service.api.oip_answer import TensorKind, Wish, encode, inputs_of, outputs_of, tensors, wishes
+from service.api.oip_answer import OutputForm, TensorKind, encode, inputs_of, outputs_of, requested_outputs, tensors
 from service.api.oip_request import HEADER_LENGTH, Parsed, check_parameters, images, parse
 from service.api.openapi import oip_responses
 from service.api.ops import readiness
 from service.api.services import DeadlineOf, Services, ServicesOf
-from service.api.uploads import read_body
 from service.api.wire import network_headers
 from service.card import Card
 from service.errors import BadTensorError
@@ -260,8 +260,10 @@ def _parse(body: bytes, encoding: str, header_length: str | None, max_bytes: int
     return parsed
 
 
-def _inputs(parsed: Parsed, card: Card, max_images: int) -> tuple[list[Upload] | npt.NDArray[np.uint8], list[Wish]]:
-    return images(parsed, card, max_images), wishes(parsed, card)
+def _inputs(
+    parsed: Parsed, card: Card, max_images: int
+) -> tuple[list[Upload] | npt.NDArray[np.uint8], list[OutputForm]]:
+    return images(parsed, card, max_images), requested_outputs(parsed, card)
 
 
 def _variant(parsed: Parsed) -> str | None:

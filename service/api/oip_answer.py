@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from service.api.oip_request import ENCODED, IMAGE, OutputWish, Parsed, check_parameters
+from service.api.oip_request import ENCODED, IMAGE, Parsed, RequestOutput, check_parameters
 from service.card import Card
 from service.errors import BadTensorError
 from service.scheduler import Output
@@ -31,7 +31,7 @@ class TensorKind:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class OutputForm:
     """A requested output, and its form.
 
     Attributes:
@@ -76,7 +76,7 @@ def outputs_of(card: Card) -> list[TensorKind]:
     return [TensorKind("depth", "FP32", size), TensorKind("disparity", "FP32", size)]
 
 
-def wishes(parsed: Parsed, card: Card) -> list[Wish]:
+def requested_outputs(parsed: Parsed, card: Card) -> list[OutputForm]:
     """The outputs that a request wants; all of them if it names none.
 
     Raises:
@@ -86,14 +86,14 @@ def wishes(parsed: Parsed, card: Card) -> list[Wish]:
     all_binary = _flag(parsed.document.parameters, "binary_data_output", default=False)
     asked = parsed.document.outputs
     if not asked:
-        return [Wish(name, all_binary) for name in names]
-    found = [_wish(output, names, all_binary=all_binary) for output in asked]
-    if len({wish.name for wish in found}) != len(found):
+        return [OutputForm(name, all_binary) for name in names]
+    found = [_form(output, names, all_binary=all_binary) for output in asked]
+    if len({output.name for output in found}) != len(found):
         raise BadTensorError("An output is requested twice.", remedy="Name each output once.")
     return found
 
 
-def _wish(output: OutputWish, names: Sequence[str], *, all_binary: bool) -> Wish:
+def _form(output: RequestOutput, names: Sequence[str], *, all_binary: bool) -> OutputForm:
     parameters = output.parameters or {}
     if output.name not in names:
         raise BadTensorError(
@@ -106,7 +106,7 @@ def _wish(output: OutputWish, names: Sequence[str], *, all_binary: bool) -> Wish
         raise BadTensorError(f"The parameter classification of the output {output.name} is not a whole number.")
     if classes and output.name not in ("logits", "probabilities"):
         raise BadTensorError(f"The output {output.name} has no classes: leave out the parameter classification.")
-    return Wish(output.name, _flag(parameters, "binary_data", default=all_binary), classes)
+    return OutputForm(output.name, _flag(parameters, "binary_data", default=all_binary), classes)
 
 
 def _flag(parameters: Any, name: str, *, default: bool) -> bool:
@@ -116,7 +116,7 @@ def _flag(parameters: Any, name: str, *, default: bool) -> bool:
     return value
 
 
-def tensors(card: Card, rows: Sequence[Output], wanted: Sequence[Wish]) -> list[Tensor]:
+def tensors(card: Card, rows: Sequence[Output], wanted: Sequence[OutputForm]) -> list[Tensor]:
     """Builds the requested outputs.
 
     Args:
@@ -134,28 +134,28 @@ def tensors(card: Card, rows: Sequence[Output], wanted: Sequence[Wish]) -> list[
     assert card.depth is not None  # validated by the card
     depth_m: Floats = np.stack(rows).astype(np.float32, copy=False)
     made: dict[str, Floats] = {"depth": depth_m}
-    if any(wish.name == "disparity" for wish in wanted):
+    if any(output.name == "disparity" for output in wanted):
         made["disparity"] = np.float32(card.depth.fx_px * card.depth.baseline_m) / depth_m  # pixels; paper's f B / d
-    return [Tensor(wish.name, made[wish.name].shape, made[wish.name], wish.binary) for wish in wanted]
+    return [Tensor(output.name, made[output.name].shape, made[output.name], output.binary) for output in wanted]
 
 
-def _classes(card: Card, rows: Sequence[Output], wanted: Sequence[Wish]) -> list[Tensor]:
+def _classes(card: Card, rows: Sequence[Output], wanted: Sequence[OutputForm]) -> list[Tensor]:
     results = [CLASSIFY.postprocess(row, None, card, ClassifyOptions(top_k=1)) for row in rows]
     values: dict[str, Floats] = {
         "logits": np.stack(rows).astype(np.float32, copy=False),
         "probabilities": np.stack([result.probabilities for result in results]).astype(np.float32),
     }
     made = []
-    for wish in wanted:
-        if wish.name == "label":
+    for output in wanted:
+        if output.name == "label":
             names = [result.predictions[0].name.encode() for result in results]
-            made.append(Tensor(wish.name, (len(rows),), names, wish.binary))
-        elif wish.classes:
-            count = min(wish.classes, len(card.classes))
-            best = [text for row in values[wish.name] for text in _best(row, card, count)]
-            made.append(Tensor(wish.name, (len(rows), count), best, wish.binary))
+            made.append(Tensor(output.name, (len(rows),), names, output.binary))
+        elif output.classes:
+            count = min(output.classes, len(card.classes))
+            best = [text for row in values[output.name] for text in _best(row, card, count)]
+            made.append(Tensor(output.name, (len(rows), count), best, output.binary))
         else:
-            made.append(Tensor(wish.name, values[wish.name].shape, values[wish.name], wish.binary))
+            made.append(Tensor(output.name, values[output.name].shape, values[output.name], output.binary))
     return made
 
 

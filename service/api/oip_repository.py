@@ -2,20 +2,23 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Path
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, JsonValue, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.auth import RequireAdmin
+from service.api.body import read_body
 from service.api.findings import refuse_unknown
+from service.api.json_body import document_of
 from service.api.openapi import oip_responses
 from service.api.services import DeadlineOf, Services, ServicesOf
-from service.api.uploads import read_body
 from service.errors import BadTensorError, ModelInUseError
 from service.scheduler import Deadline
+
+M = TypeVar("M", bound=BaseModel)
 
 router = APIRouter(
     prefix="/v2/repository", tags=["open inference protocol"], dependencies=[RequireAdmin, Depends(refuse_unknown)]
@@ -34,14 +37,14 @@ class RepositoryEntry(BaseModel):
     reason: str
 
 
-class IndexWish(BaseModel):
+class IndexRequest(BaseModel):
     """Which models the index should list."""
 
     ready: bool = False
 
 
-class ChangeWish(BaseModel):
-    """Parameters of a change; Triton's clients always send `{}` or `unload_dependents`."""
+class ControlRequest(BaseModel):
+    """Parameters of loading or unloading; Triton's clients always send `{}` or `unload_dependents`."""
 
     parameters: dict[str, JsonValue] | None = None
 
@@ -49,11 +52,7 @@ class ChangeWish(BaseModel):
 @router.post("/index", summary="All models in the repository", responses=oip_responses(*_STATUSES))
 async def index(request: Request, services: ServicesOf, deadline: DeadlineOf) -> list[RepositoryEntry]:
     """Lists every version in the folder; with `{"ready": true}`, only those that are loaded."""
-    body = await read_body(request, deadline)
-    try:
-        wish = await services.pipeline.parse_document(None, deadline, IndexWish.model_validate_json, body or b"{}")
-    except ValueError:
-        raise BadTensorError("The body is not a JSON object with `ready`.", remedy="Send {} or nothing.") from None
+    asked = await _read(request, services, deadline, IndexRequest)
     states = await asyncio.to_thread(services.changes.states)
     return [
         RepositoryEntry(
@@ -63,17 +62,15 @@ async def index(request: Request, services: ServicesOf, deadline: DeadlineOf) ->
             reason=state.reason or ("" if state.state == "ready" else "unloaded"),
         )
         for state in states
-        if state.state == "ready" or not wish.ready
+        if state.state == "ready" or not asked.ready
     ]
 
 
 @router.post("/models/{model}/load", summary="Load or reload a model", responses=oip_responses(*_STATUSES))
 async def load(request: Request, services: ServicesOf, deadline: DeadlineOf, model: Annotated[str, _NAME]) -> Response:
     """Loads every version of the model from the folder, and replaces those that are loaded."""
-    await _check_parameters(
-        services,
-        deadline,
-        await read_body(request, deadline),
+    _check_parameters(
+        await _read(request, services, deadline, ControlRequest),
         (),
         remedy="Models come only from the model folder: put the model and its card there, and send {} or nothing.",
     )
@@ -86,10 +83,8 @@ async def unload(
     request: Request, services: ServicesOf, deadline: DeadlineOf, model: Annotated[str, _NAME]
 ) -> Response:
     """Unloads every version. Refused if the service would then no longer be ready."""
-    await _check_parameters(
-        services,
-        deadline,
-        await read_body(request, deadline),
+    _check_parameters(
+        await _read(request, services, deadline, ControlRequest),
         ("unload_dependents",),  # has no effect, because no model depends on another
         remedy="Send {} or nothing; every version is unloaded.",
     )
@@ -102,21 +97,32 @@ async def unload(
     return Response(b"{}", media_type="application/json")
 
 
-async def _check_parameters(
-    services: Services, deadline: Deadline, body: bytes, known: Sequence[str], *, remedy: str
-) -> None:
-    """Rejects parameters of Triton that this service does not support, such as files to load from the request.
+async def _read(request: Request, services: Services, deadline: Deadline, model: type[M]) -> M:
+    """Reads a document of one optional member; clients also send none.
 
     Raises:
-        BadTensorError: The body is not a JSON object, or has unsupported parameters.
+        BadTensorError: The body is not such a document.
+        BodyTooLargeError: The body has more bytes than the middleware allows.
+        UploadTimeoutError: The body was not complete in time.
         OverloadedError: Too many large bodies wait to be parsed.
         DeadlineExceededError: The body was not parsed in time.
     """
-    try:
-        # In a thread if it is large: a request for Triton may contain megabytes of files.
-        wish = await services.pipeline.parse_document(None, deadline, ChangeWish.model_validate_json, body or b"{}")
-    except ValueError:
-        raise BadTensorError("The body is not a JSON object with `parameters`.", remedy="Send {} or nothing.") from None
-    unknown = next((name for name in wish.parameters or {} if name not in known), None)
+    (member,) = model.model_fields
+
+    def refusal(_: ValidationError) -> BadTensorError:
+        return BadTensorError(f"The body is not a JSON object with `{member}`.", remedy="Send {} or nothing.")
+
+    body = await read_body(request, deadline) or b"{}"
+    # In a thread if it is large: a request for Triton may contain megabytes of files.
+    return await services.pipeline.parse_document(None, deadline, document_of, body, model, refusal)
+
+
+def _check_parameters(asked: ControlRequest, known: Sequence[str], *, remedy: str) -> None:
+    """Rejects parameters of Triton that this service does not support, such as files to load from the request.
+
+    Raises:
+        BadTensorError: There are unsupported parameters.
+    """
+    unknown = next((name for name in asked.parameters or {} if name not in known), None)
     if unknown is not None:
         raise BadTensorError(f"The parameter {unknown[:40]!r} is not supported.", remedy=remedy)

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
+from service.api.json_body import document_of
 from service.card import Card
 from service.errors import BadTensorError, EmptyBodyError, MalformedBodyError, TooManyImagesError
 from service.pipeline import Upload
@@ -58,8 +59,8 @@ class InputTensor(BaseModel):
     ] = None
 
 
-class OutputWish(BaseModel):
-    """One requested output."""
+class RequestOutput(BaseModel):
+    """One requested output, `$request_output` in the protocol."""
 
     name: str
     parameters: Annotated[
@@ -85,7 +86,7 @@ class InferRequest(BaseModel):
         ),
     ] = None
     inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=2)]
-    outputs: Annotated[list[OutputWish] | None, Field(max_length=16)] = None
+    outputs: Annotated[list[RequestOutput] | None, Field(max_length=16)] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +129,13 @@ def parse(body: bytes, header_length: str | None) -> Parsed:
                 remedy="Send the length of the JSON document, bytes; the tensors' data follow it.",
             )
         length = int(header_length)
-    try:
-        document = InferRequest.model_validate_json(body[:length])
-    except ValidationError as error:
-        findings = error.errors(include_url=False, include_context=False, include_input=False)[:3]
-        sentences = [f"{'.'.join(map(str, item['loc'])) or 'The document'}: {item['msg']}." for item in findings]
-        raise BadTensorError(" ".join(sentences)) from None
-    return Parsed(document, memoryview(body)[length:])
+    return Parsed(document_of(body[:length], InferRequest, _refusal), memoryview(body)[length:])
+
+
+def _refusal(error: ValidationError) -> BadTensorError:
+    findings = error.errors(include_url=False, include_context=False, include_input=False)[:3]
+    sentences = [f"{'.'.join(map(str, item['loc'])) or 'The document'}: {item['msg']}." for item in findings]
+    return BadTensorError(" ".join(sentences))
 
 
 def check_parameters(given: Parameters, known: Sequence[str], *, of: str) -> None:

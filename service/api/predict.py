@@ -18,7 +18,6 @@ from service.api.openapi import problem_responses
 from service.api.services import DeadlineOf, Services, ServicesOf
 from service.api.uploads import Uploads, read_uploads, request_body
 from service.api.wire import (
-    JsonAnswer,
     classify_answer,
     classify_body,
     depth_answer,
@@ -159,7 +158,7 @@ async def classify(
     answers = signed(services, assigned, await _answers(request, services, uploads, assigned, job), context)
     if not uploads.several:
         answer = only(answers)
-        return JsonAnswer(classify_body(answer, context), answer)
+        return Response(classify_body(answer, context), headers=run_headers(answer), media_type="application/json")
     results = [
         classify_answer(answer, context) if isinstance(answer, Answered) else _problem(answer, services, context)
         for answer in answers

@@ -4,24 +4,21 @@ Nothing is ever written to disk: parts stay in memory, bounded by the limit on b
 """
 
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from service.api.inflate import IDENTITY
+from service.api.body import in_time, read_body, refuse_encoded
 from service.api.json_body import JSON_TYPE, image_from_json
 from service.errors import (
     BadParameterError,
-    DeadlineExceededError,
     EmptyBodyError,
     MalformedBodyError,
     TooManyImagesError,
-    UnsupportedEncodingError,
     UnsupportedImageError,
-    UploadTimeoutError,
 )
 from service.image_header import looks_like, sniff
 from service.pipeline import Upload
@@ -29,7 +26,6 @@ from service.scheduler import Deadline
 from service.server.headers import header
 from service.server.presence import while_connected
 
-T = TypeVar("T")
 FIELD = "file"
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
 # The default of curl --data-binary, which says nothing about the content.
@@ -73,7 +69,7 @@ async def read_uploads(request: Request, deadline: Deadline, parse: Parse, *, ma
     declared = header(request.scope, b"content-type")
     kind = _media_type(declared)
     if kind == "multipart/form-data":
-        return await _in_time(_read_multipart(request, max_images), deadline)
+        return await in_time(_read_multipart(request, max_images), deadline)
     data = await read_body(request, deadline)
     if kind == JSON_TYPE:
         data = await while_connected(request, parse(image_from_json, data))
@@ -90,47 +86,6 @@ async def read_uploads(request: Request, deadline: Deadline, parse: Parse, *, ma
 async def read_one(request: Request, deadline: Deadline, parse: Parse) -> Upload:
     """Reads the only image of a request; see `read_uploads`."""
     return (await read_uploads(request, deadline, parse, max_images=1)).images[0]
-
-
-async def read_body(request: Request, deadline: Deadline) -> bytes:
-    """Reads a whole body before the request's deadline.
-
-    Raises:
-        BodyTooLargeError: The body has more bytes than the middleware allows.
-        UploadTimeoutError: The body was not complete in time.
-    """
-    return await _in_time(_body(request), deadline)
-
-
-async def _body(request: Request) -> bytes:
-    """Like `Request.body`, but without its generator, and without copying a body that arrives in one piece."""
-    chunks = []
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunks.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
-
-
-def refuse_encoded(request: Request) -> None:
-    """Rejects compressed bodies: images are already compressed, so decompression is not supported.
-
-    Raises:
-        UnsupportedEncodingError: The request has a `Content-Encoding`.
-    """
-    encoding = header(request.scope, b"content-encoding") or ""
-    if encoding.strip().lower() not in IDENTITY:
-        raise UnsupportedEncodingError(encoding)
-
-
-async def _in_time(reading: Awaitable[T], deadline: Deadline) -> T:
-    try:
-        async with deadline.enforced():
-            return await reading
-    except DeadlineExceededError:
-        raise UploadTimeoutError(deadline.timeout_s) from None
 
 
 async def _read_multipart(request: Request, max_images: int) -> Uploads:

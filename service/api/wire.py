@@ -91,7 +91,6 @@ class _Pieces:
     """The parts that all answers of a classifier share: what ran, and the JSON of each class up to its probability."""
 
     def __init__(self, handle: Handle) -> None:
-        self.headers = [(name.encode(), value.encode()) for name, value in network_headers(handle).items()]
         self.network = to_json(_network_members(handle))[:-1]
         named = [{"index": i, "wnid": one.wnid, "name": one.name} for i, one in enumerate(handle.card.classes)]
         self.classes = [to_json(one)[:-1] + b',"probability":' for one in named]
@@ -210,30 +209,6 @@ def depth_comparison(sides: dict[Side, Answered], order: list[Side], context: Re
 def json_response(body: BaseModel, status: int = 200) -> Response:
     """A wire type as a response, without FastAPI's second validation."""
     return Response(body.model_dump_json(), status, media_type="application/json")
-
-
-class JsonAnswer(Response):
-    """An answer's JSON with the headers of `run_headers`, which are encoded once per network.
-
-    Args:
-        body: The JSON.
-        answer: The answer that the JSON describes.
-    """
-
-    media_type = "application/json"
-
-    def __init__(self, body: bytes, answer: Answered) -> None:
-        self.status_code, self.background, self.body = 200, None, body
-        self.raw_headers = [
-            *_pieces_of(answer.handle).headers,
-            (b"content-length", b"%d" % len(body)),
-            (b"content-type", b"application/json"),
-        ]
-        if answer.experiment is not None:
-            name, _, arm = answer.experiment
-            self.raw_headers += [(b"x-bireal-experiment", name.encode()), (b"x-bireal-arm", arm.encode())]
-        if answer.feedback_token is not None:
-            self.raw_headers.append((b"x-bireal-feedback-token", answer.feedback_token.encode()))
 
 
 def run_headers(answer: Answered) -> dict[str, str]:

@@ -19,11 +19,11 @@ from service.cli.data import check_scenes, images_of, is_depth_folder, printable
 from service.cli.engine import Engine
 from service.cli.remote import connect, task_of
 from service.errors import BadParameterError
-from service.experiments.verdict import SAME, counted
+from service.experiments.verdict import SAME, Design, counted
 from service.pipeline import RequestContext, Side
 from service.registry import Handle
-from service.report.page import render
-from service.report.summary import Names, summarise
+from service.report.page import Names, render
+from service.report.summary import summarise
 from service.request_id import request_id_from
 from service.settings import Settings
 from service.tasks import ClassifyOptions, DepthOptions
@@ -149,10 +149,11 @@ async def _folder(comparison: Comparison, task: TaskName, arguments: argparse.Na
     )
     called, same = (a["variant"], b["variant"]), _is_same(a, b)
     names = Names(*called) if called[0] != called[1] else Names(f"a ({called[0]})", f"b ({called[1]})")
+    design = Design(*names, task, arguments.margin or MARGIN, same=same)
     document = {
         "task": task,
         "folder": printable(root),
-        **summarise(folder.pairs, names, task=task, margin=arguments.margin or MARGIN, same=same),
+        **summarise(folder.pairs, design),
         "a": a,
         "b": b,
         "speedup_median": round(median(pair.b.inference_s / pair.a.inference_s for pair in folder.pairs), 3),

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from service.card import Slug, TaskName, VariantName
 from service.errors import InvalidExperimentError, SettingsError
+from service.schemas import Mode
 from service.yaml_text import parse_yaml
 
-Mode = Literal["split", "shadow", "paired"]
 State = Literal["running", "paused"]
 # Strict, so that `true` is not accepted as a number.
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]

@@ -13,9 +13,10 @@ from service.experiments.declaration import Declaration
 from service.experiments.experiments import Experiments
 from service.experiments.observation import Live
 from service.experiments.recorder import Recorder
-from service.experiments.results import IntervalInfo, Results, analyse, frames, interval
+from service.experiments.results import analyse, frames, interval
 from service.experiments.store import Store
-from service.experiments.verdict import Verdict, verdict
+from service.experiments.verdict import Design, Estimates, verdict
+from service.experiments.wire import IntervalInfo, Results, Verdict
 from service.metrics import Bounds, LiveScores, Metrics, TargetLabels
 from service.tasks import TASKS
 
@@ -193,20 +194,16 @@ def in_words(declaration: Declaration, results: Results) -> Verdict:
     watched = evidence.difference_watched if evidence is not None else None
     baseline, candidate = results.arms
     split = declaration.mode == "split"
-    return verdict(
-        candidate=candidate.name,
-        baseline=baseline.name,
-        depth=declaration.task == "depth",
-        margin=declaration.margin,
+    estimates = Estimates(
         images=baseline.images + candidate.images if split else results.pairs,
         agreement=results.agreement,
         latency_ratio=results.latency_ratio,
         accuracies=(candidate.accuracy, baseline.accuracy),
         labelled=min(baseline.counted, candidate.counted),
-        split=split,
         difference=watched or (evidence.difference if evidence is not None else None),
         watched=watched is not None,
     )
+    return verdict(Design(candidate.name, baseline.name, declaration.task, declaration.margin, split), estimates)
 
 
 def _scores(live: Live) -> LiveScores:

@@ -1,94 +1,19 @@
-"""An experiment's results so far: their wire types, and their computation from the store."""
+"""An experiment's results so far, computed from the store."""
 
 import math
 import sqlite3
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from service import statistics as st
 from service.experiments.declaration import Declaration
 from service.experiments.store import Store
+from service.experiments.wire import ArmResult, Evidence, IntervalInfo, PairCounts, Results
 
 #: Number of newest observations whose times are compared. A bootstrap of these takes about 50 ms of CPU time, which
 #: requests cannot use.
 _TIMES = 1000
-
-Number = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class _Wire(BaseModel):
-    """Base class of the wire types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class IntervalInfo(_Wire):
-    """An estimate with its 95 % confidence interval; null where there are too few data."""
-
-    estimate: Number | None
-    lower: Number | None
-    upper: Number | None
-
-
-class ArmResult(_Wire):
-    """Results of one arm."""
-
-    name: str
-    images: int = Field(description="Images that the arm answered, as far as they are still stored.")
-    inference_ms_median: Number | None = Field(
-        description="Median over the newest images. Not comparable in `shadow`, where the candidate runs when idle."
-    )
-    labelled: int = Field(description="Images with feedback for which the arm's answer is known.")
-    counted: int = Field(
-        description="Labelled images that scores and evidence use: in `split` the first of each subject, else all."
-    )
-    accuracy: IntervalInfo | None = Field(
-        description="`top1` with its exact interval, or the mean share of points within a factor of 1.25 (delta1)."
-    )
-    abs_rel: IntervalInfo | None = Field(default=None, description="Depth: mean of |prediction - truth| / truth.")
-
-
-class PairCounts(_Wire):
-    """Labelled images that both arms ran, by which arm was right; `baseline` and `candidate` are discordant pairs."""
-
-    both: int
-    baseline: int
-    candidate: int
-    neither: int
-
-
-class Evidence(_Wire):
-    """Whether the arms' accuracies differ."""
-
-    difference: IntervalInfo = Field(description="Candidate minus baseline; valid for one look, planned beforehand.")
-    difference_watched: IntervalInfo | None = Field(
-        description="The same with an anytime-valid interval, which may be looked at repeatedly. The verdict uses it."
-    )
-    p_value: Number | None = Field(
-        description="Exact test, valid for one look: McNemar's on pairs, Fisher's on a split."
-    )
-    e_value: Number | None = Field(description="Pairs: anytime-valid; 20 or more is significant at 5 %.")
-
-
-class Results(_Wire):
-    """Results of an experiment."""
-
-    revision: str
-    arms: list[ArmResult]
-    pairs: int = Field(description="Images that both arms ran, as far as they are still stored.")
-    agreement: IntervalInfo | None = Field(description="Share of the pairs in which the arms agree; exact interval.")
-    within_1_25: IntervalInfo | None = Field(
-        default=None, description="Depth: share of pixels within a factor of 1.25, mean over pairs."
-    )
-    latency_ratio: IntervalInfo | None = Field(
-        description="Inference time of the candidate / the baseline, geometric mean; below 1 if the candidate is "
-        "faster. Null in `shadow`, where the candidate runs when idle but the baseline alongside other requests."
-    )
-    labelled_pairs: PairCounts | None
-    evidence: Evidence | None
 
 
 def interval(found: st.Interval) -> IntervalInfo:

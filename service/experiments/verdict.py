@@ -1,28 +1,56 @@
 """Verdicts: an experiment's results in plain sentences, and whether the candidate is good enough."""
 
-from typing import Literal
+from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from service.experiments.results import IntervalInfo
+from service.card import TaskName
+from service.experiments.wire import Conclusion, IntervalInfo, Verdict
 
 #: What is said of a variant that is compared with itself.
 SAME = "the same variant twice: differences are noise"
 
-Conclusion = Literal["better", "good_enough", "worse", "undecided", "no_labels", "no_data"]
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What is decided before an experiment, and does not depend on its data.
+
+    Attributes:
+        candidate: Name of the arm that is judged.
+        baseline: Name of the arm that it is compared with.
+        task: What accuracy is: the share of right classes, or for depth of points within a factor of 1.25 of the truth.
+        margin: Accepted loss of accuracy, a fraction.
+        split: Whether the arms have different subjects, of each of which only one image counts; else the same images.
+        same: Whether both arms are one variant, so that nothing but chance makes them differ.
+    """
+
+    candidate: str
+    baseline: str
+    task: TaskName
+    margin: float
+    split: bool = False
+    same: bool = False
 
 
-class Verdict(BaseModel):
-    """A conclusion and the findings that support it."""
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What was measured, with 95 % intervals; None where there are no data.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        images: Number of images that can be compared, with or without labels.
+        agreement: Share of the images on which the arms agree.
+        latency_ratio: Inference time of the candidate / the baseline.
+        accuracies: Accuracies of candidate and baseline.
+        labelled: Number of labelled images that count (for the arm that has fewer).
+        difference: Accuracy of the candidate minus the baseline, with the interval to decide by.
+        watched: Whether that interval is anytime-valid.
+    """
 
-    conclusion: Conclusion = Field(
-        description="`better`: more accurate; `good_enough`: not worse by more than the margin; `worse`: worse by more "
-        "than the margin; `undecided`: needs more labels; `no_labels`: only agreement is known; `no_data`: no images."
-    )
-    summary: str = Field(description="The conclusion as a sentence.")
-    sentences: list[str] = Field(description="The findings that support it, one sentence each.")
+    images: int
+    agreement: IntervalInfo | None
+    latency_ratio: IntervalInfo | None
+    accuracies: tuple[IntervalInfo | None, IntervalInfo | None]
+    labelled: int
+    difference: IntervalInfo | None
+    watched: bool = False
 
 
 def decide(difference: IntervalInfo | None, margin: float) -> Conclusion:
@@ -38,72 +66,45 @@ def decide(difference: IntervalInfo | None, margin: float) -> Conclusion:
     return "undecided"
 
 
-def verdict(
-    *,
-    candidate: str,
-    baseline: str,
-    depth: bool,
-    margin: float,
-    images: int,
-    agreement: IntervalInfo | None,
-    latency_ratio: IntervalInfo | None,
-    accuracies: tuple[IntervalInfo | None, IntervalInfo | None],
-    labelled: int,
-    difference: IntervalInfo | None,
-    watched: bool,
-    split: bool = False,
-    same: bool = False,
-) -> Verdict:
-    """Writes the verdict on results.
-
-    Args:
-        candidate: Name of the arm that is judged.
-        baseline: Name of the arm that it is compared with.
-        depth: Whether accuracy is the share of points within a factor of 1.25 of the truth, not that of right classes.
-        margin: Accepted loss of accuracy, a fraction.
-        images: Number of images that can be compared, with or without labels.
-        agreement: Share of the images on which the arms agree.
-        latency_ratio: Inference time of the candidate / the baseline.
-        accuracies: Accuracies of candidate and baseline.
-        labelled: Number of labelled images that count (for the arm that has fewer).
-        difference: Accuracy of the candidate minus the baseline, with the interval to decide by.
-        watched: Whether that interval is anytime-valid.
-        split: Whether the arms have different subjects, of each of which only one image counts.
-        same: Whether both arms are one variant, so that nothing but chance makes them differ.
-    """
+def verdict(design: Design, estimates: Estimates) -> Verdict:
+    """Writes the verdict on an experiment: what the estimates say about what the design asks."""
+    candidate, baseline, difference = design.candidate, design.baseline, estimates.difference
     sentences = []
-    if agreement is not None:
+    if estimates.agreement is not None:
+        depth = design.task == "depth"
         kind = "agree (at least 90 % of the pixels within a factor of 1.25)" if depth else "give the same best class"
-        sentences.append(f"{candidate} and {baseline} {kind} on {_share(agreement)} of {counted(images, 'image')}.")
-    if latency_ratio is not None and latency_ratio.estimate is not None and not same:
-        sentences.append(_speed(candidate, baseline, latency_ratio))
-    own, other = accuracies
+        images = counted(estimates.images, "image")
+        sentences.append(f"{candidate} and {baseline} {kind} on {_share(estimates.agreement)} of {images}.")
+    ratio = estimates.latency_ratio
+    if ratio is not None and ratio.estimate is not None and not design.same:
+        sentences.append(_speed(candidate, baseline, ratio))
+    own, other = estimates.accuracies
     if own is not None and other is not None:
-        sentences.append(_accuracy((candidate, own), (baseline, other), labelled, depth=depth, split=split))
+        sentences.append(_accuracy(design, own, other, estimates.labelled))
     if difference is not None and difference.estimate is not None:
-        sentences.append(_difference(difference, watched=watched))
+        sentences.append(_difference(difference, watched=estimates.watched))
     conclusion: Conclusion
-    if not images:
+    if not estimates.images:
         conclusion = "no_data"
     elif difference is None:
         conclusion = "no_labels"
     else:
-        conclusion = decide(difference, margin)
-    less = difference is not None and difference.upper is not None and difference.upper < 0
-    more = f"more than {counted(labelled, 'labelled image')}"
-    if split:
-        more = f"labels of more than {counted(labelled, 'subject')} per arm"
-    summary = _summary(conclusion, candidate, baseline, margin=margin, more=more, less=less)
-    if same and images:
+        conclusion = decide(difference, design.margin)
+    summary = _summary(design, estimates)[conclusion]
+    if design.same and estimates.images:
         summary = f"{candidate} and {baseline} are {SAME}."
     return Verdict(conclusion=conclusion, summary=summary, sentences=sentences)
 
 
-def _summary(conclusion: Conclusion, candidate: str, baseline: str, *, margin: float, more: str, less: bool) -> str:
-    """Writes a conclusion as a sentence; `more`: what is needed to decide; `less`: whether the interval is below 0."""
-    points = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
+def _summary(design: Design, estimates: Estimates) -> dict[Conclusion, str]:
+    """Writes each conclusion as a sentence."""
+    candidate, baseline, difference = design.candidate, design.baseline, estimates.difference
+    points = f"{100 * design.margin:g} point{'' if design.margin == 0.01 else 's'}"
+    more = f"more than {counted(estimates.labelled, 'labelled image')}"
+    if design.split:
+        more = f"labels of more than {counted(estimates.labelled, 'subject')} per arm"
     doubt = f"it takes {more} to tell whether {candidate} loses less than {points} of accuracy to {baseline}"
-    if less:
+    if difference is not None and difference.upper is not None and difference.upper < 0:
         doubt = f"{candidate} is less accurate than {baseline}; it takes {more} to tell whether by less than {points}"
     return {
         "better": f"Yes: {candidate} is more accurate than {baseline} on these images.",
@@ -112,27 +113,19 @@ def _summary(conclusion: Conclusion, candidate: str, baseline: str, *, margin: f
         "undecided": f"Not decided yet: {doubt}.",
         "no_labels": f"Unknown: without labels, only the agreement of {candidate} and {baseline} is known.",
         "no_data": "There are no images to compare yet.",
-    }[conclusion]
+    }
 
 
-def _accuracy(
-    candidate: tuple[str, IntervalInfo],
-    baseline: tuple[str, IntervalInfo],
-    labelled: int,
-    *,
-    depth: bool,
-    split: bool,
-) -> str:
-    (name, own), (other_name, other) = candidate, baseline
-    each = ", the first of each subject," if split else ""
-    if depth:
+def _accuracy(design: Design, own: IntervalInfo, other: IntervalInfo, labelled: int) -> str:
+    each = ", the first of each subject," if design.split else ""
+    if design.task == "depth":
         on = counted(labelled, "image")
         return (
-            f"On {on} with ground truth{each} {name} puts {_share(own)} of the points within a factor of 1.25 of "
-            f"the truth, and {other_name} {_share(other)}."
+            f"On {on} with ground truth{each} {design.candidate} puts {_share(own)} of the points within a factor of "
+            f"1.25 of the truth, and {design.baseline} {_share(other)}."
         )
     of = counted(labelled, "labelled image")
-    return f"Of {of}{each} {name} gets {_share(own)} right, and {other_name} {_share(other)}."
+    return f"Of {of}{each} {design.candidate} gets {_share(own)} right, and {design.baseline} {_share(other)}."
 
 
 def _difference(found: IntervalInfo, *, watched: bool) -> str:

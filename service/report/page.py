@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -14,7 +14,6 @@ from service.errors import ServiceError
 from service.imaging import ImageLimits, decode
 from service.report.pairs import Pair
 from service.report.plots import Row, histogram, interval_plot, scatter
-from service.report.summary import Names
 from service.tasks import encode_error_map
 
 _THUMBNAIL = (220, 165)
@@ -23,6 +22,13 @@ _MOST_POINTS = 2000
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
 )
+
+
+class Names(NamedTuple):
+    """Names of the candidate (a) and the baseline (b)."""
+
+    a: str
+    b: str
 
 
 def render(document: dict[str, Any], pairs: Sequence[Pair], most: Sequence[Pair], names: Names) -> str:

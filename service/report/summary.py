@@ -7,29 +7,20 @@ import numpy as np
 import numpy.typing as npt
 
 from service import statistics as st
-from service.experiments.results import IntervalInfo, interval
-from service.experiments.verdict import verdict
+from service.experiments.results import interval
+from service.experiments.verdict import Design, Estimates, verdict
+from service.experiments.wire import IntervalInfo
 from service.report.pairs import Pair, Side
 
 _DEPTH_FIGURES = ("abs_rel", "rmse", "delta1")
 
 
-class Names(NamedTuple):
-    """Names of the candidate (a) and the baseline (b)."""
-
-    a: str
-    b: str
-
-
-def summarise(pairs: Sequence[Pair], names: Names, *, task: str, margin: float, same: bool = False) -> dict[str, Any]:
+def summarise(pairs: Sequence[Pair], design: Design) -> dict[str, Any]:
     """Computes all results over the images for the report.
 
     Args:
-        pairs: Results on each image, at least one.
-        names: Names of candidate and baseline.
-        task: `classify` or `depth`.
-        margin: Accepted loss of accuracy, a fraction.
-        same: Whether both sides are one variant.
+        pairs: Results on each image, at least one; `a` is the candidate, `b` the baseline.
+        design: What is compared, and by how much the candidate may be worse.
 
     Returns:
         JSON-ready: `n`, `agreement`, `agreement_interval`, `latency`, `margin`, `labelled` and `verdict`; with labels
@@ -47,27 +38,22 @@ def summarise(pairs: Sequence[Pair], names: Names, *, task: str, margin: float, 
             "ratio": ratio.model_dump(),
             **{side: _latency(values) for side, values in times.items()},
         },
-        "margin": margin,
+        "margin": design.margin,
     }
-    if task == "depth":
+    if design.task == "depth":
         document["within_1_25"] = float(np.mean([pair.within for pair in pairs]))
         document["abs_rel"] = float(np.mean([pair.abs_rel for pair in pairs]))
-    scored = _depth(pairs) if task == "depth" else _labels(pairs)
+    scored = _depth(pairs) if design.task == "depth" else _labels(pairs)
     document |= scored.document
-    document["verdict"] = verdict(
-        candidate=names.a,
-        baseline=names.b,
-        depth=task == "depth",
-        margin=margin,
+    estimates = Estimates(
         images=len(pairs),
         agreement=agreement,
         latency_ratio=ratio,
         accuracies=(scored.a, scored.b),
         labelled=scored.labelled,
         difference=scored.difference,
-        watched=False,
-        same=same,
-    ).model_dump()
+    )
+    document["verdict"] = verdict(design, estimates).model_dump()
     return document
 
 
@@ -76,9 +62,9 @@ class _Scored(NamedTuple):
 
     document: dict[str, Any]
     labelled: int = 0
-    a: Any = None
-    b: Any = None
-    difference: Any = None
+    a: IntervalInfo | None = None
+    b: IntervalInfo | None = None
+    difference: IntervalInfo | None = None
 
 
 def _labels(pairs: Sequence[Pair]) -> _Scored:

@@ -33,7 +33,7 @@ async def test_the_answer_is_that_to_the_picture_itself(client, path, text):
         (b"{", 400, "malformed-body"),
         (b"\xff\xfe{}", 400, "malformed-body"),
         (b"[" * 100_000, 400, "malformed-body"),
-        (b'{"image": NaN}', 400, "malformed-body"),
+        (b'{"image": NaN}', 422, "bad-parameter"),
         (b"[]", 422, "bad-parameter"),
         (b"null", 422, "bad-parameter"),
         (b"{}", 422, "bad-parameter"),
@@ -52,6 +52,14 @@ async def test_the_answer_is_that_to_the_picture_itself(client, path, text):
 async def test_refusals(client, body, status, code):
     response = await client.post("/classify", content=body, headers=HEADERS)
     assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+async def test_the_text_is_read_as_that_of_any_document(client):
+    body = b"\xef\xbb\xbf" + json.dumps({"image": TEXT}).encode()
+    assert (await client.post("/classify", content=body, headers=HEADERS)).status_code == 200
+    response = await client.post("/classify", content=body.decode().encode("utf-16"), headers=HEADERS)
+    assert response.json()["detail"] == "The body is not JSON: it is not UTF-8 text."
+    assert "UTF-8" in response.json()["help"]
 
 
 async def test_the_limit_of_bodies_holds(zoo):

@@ -139,6 +139,14 @@ async def test_members_are_checked_and_named(service, route, padding):
     assert "more than once" in doubled.json()["detail"]
 
 
+async def test_a_member_of_another_type_is_told_in_the_words_of_json(service):
+    path = "/admin/experiments/e"
+    document = {**ROUTES["PUT", path], "baseline": "full"}
+    answer = await service.put(path, content=json.dumps(document).encode(), headers=JSON)
+    assert (answer.status_code, answer.json()["parameter"]) == (422, "baseline")
+    assert answer.json()["detail"] == "The body's member baseline='full': Input should be an object."
+
+
 async def test_a_compressed_body_is_refused_as_such(service, route):
     body = gzip.compress(json.dumps(ROUTES[route]).encode())
     answer = await service.request(*route, content=body, headers={**JSON, "content-encoding": "gzip"})

@@ -241,7 +241,11 @@ async def test_the_repository_extension(managed):
     assert (await managed.get(f"/v2/models/{NAME}")).json()["versions"] == ["2", "1"]
     refused = await managed.post("/v2/repository/models/tiny-nothing/load", headers=ADMIN)
     assert (refused.status_code, refused.json().keys()) == (404, {"error"})
-    assert (await managed.post("/v2/repository/index", content=b"[", headers=ADMIN)).status_code == 400
+    for path, member in (("index", "ready"), (f"models/{NAME}/load", "parameters")):
+        for body in (b"[", b"[]", b"\xff"):
+            answer = await managed.post(f"/v2/repository/{path}", content=body, headers=ADMIN)
+            said = f"The body is not a JSON object with `{member}`. Send {{}} or nothing."
+            assert (answer.status_code, answer.json()) == (400, {"error": said})
     assert (await managed.post(f"/v2/repository/models/{NAME}/unload", headers=ADMIN)).status_code == 200
     assert (await managed.get(f"/v2/models/{NAME}")).status_code == 404
 

@@ -1,10 +1,12 @@
 """Verdicts: the words follow from the interval and the margin."""
 
+from dataclasses import replace
+
 import pytest
 
-from service.experiments.results import IntervalInfo
 from service.experiments.tokens import Prediction, Target, Tokens, new_id
-from service.experiments.verdict import counted, decide, verdict
+from service.experiments.verdict import Design, Estimates, counted, decide, verdict
+from service.experiments.wire import IntervalInfo
 
 
 def info(estimate, lower, upper):
@@ -26,21 +28,23 @@ def test_the_interval_against_the_margin(lower, upper, conclusion):
     assert decide(info(-0.01, lower, upper), 0.02) == conclusion
 
 
-def words(**changes):
-    given = {
-        "candidate": "binary",
-        "baseline": "full",
-        "depth": False,
-        "margin": 0.02,
-        "images": 400,
-        "agreement": info(0.9, 0.87, 0.93),
-        "latency_ratio": info(0.25, 0.2, 0.3),
-        "accuracies": (info(0.7, 0.6, 0.8), info(0.71, 0.6, 0.8)),
-        "labelled": 100,
-        "difference": info(-0.01, -0.015, 0.01),
-        "watched": True,
-    }
-    return verdict(**{**given, **changes})
+DESIGN = Design("binary", "full", "classify", margin=0.02)
+ESTIMATES = Estimates(
+    images=400,
+    agreement=info(0.9, 0.87, 0.93),
+    latency_ratio=info(0.25, 0.2, 0.3),
+    accuracies=(info(0.7, 0.6, 0.8), info(0.71, 0.6, 0.8)),
+    labelled=100,
+    difference=info(-0.01, -0.015, 0.01),
+    watched=True,
+)
+SPLIT = replace(DESIGN, split=True)
+SAME = replace(DESIGN, same=True)
+DEPTH = replace(DESIGN, task="depth")
+
+
+def words(design=DESIGN, **changes):
+    return verdict(design, replace(ESTIMATES, **changes))
 
 
 def test_a_verdict_reads_as_a_sentence():
@@ -55,24 +59,24 @@ def test_a_verdict_reads_as_a_sentence():
 
 
 def test_a_split_counts_subjects():
-    found = words(difference=info(-0.01, -0.05, 0.03), agreement=None, split=True)
+    found = words(SPLIT, difference=info(-0.01, -0.05, 0.03), agreement=None)
     assert found.sentences[1].startswith("Of 100 labelled images, the first of each subject, binary gets 70.0 %")
     assert "it takes labels of more than 100 subjects per arm to tell whether" in found.summary
-    assert "with ground truth, the first of each subject, binary" in words(depth=True, split=True).sentences[2]
+    assert "with ground truth, the first of each subject, binary" in words(replace(DEPTH, split=True)).sentences[2]
 
 
 def test_one_is_not_many():
     assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
     undecided = {"difference": info(-0.01, -0.05, 0.03), "labelled": 1}
     assert "it takes more than 1 labelled image to tell" in words(**undecided).summary
-    assert "labels of more than 1 subject per arm" in words(**undecided, split=True).summary
+    assert "labels of more than 1 subject per arm" in words(SPLIT, **undecided).summary
 
 
 def test_a_variant_is_not_faster_than_itself():
-    same = words(same=True, latency_ratio=info(0.9, 0.8, 0.95))
+    same = words(SAME, latency_ratio=info(0.9, 0.8, 0.95))
     assert same.summary == "binary and full are the same variant twice: differences are noise."
     assert not any("times" in sentence for sentence in same.sentences)
-    assert words(same=True, images=0).summary == "There are no images to compare yet."
+    assert words(SAME, images=0).summary == "There are no images to compare yet."
 
 
 def test_other_verdicts():
@@ -81,7 +85,7 @@ def test_other_verdicts():
     slow = words(latency_ratio=info(2.0, 1.5, 2.5)).sentences[1]
     assert slow == "binary takes 2.00 times as long as full (95 % interval 1.50 to 2.50)."
     assert "for one look" in words(watched=False).sentences[3]
-    depth = words(depth=True).sentences
+    depth = words(DEPTH).sentences
     assert "within a factor of 1.25" in depth[0]
     assert "of the points" in depth[2]
     assert "too few labels" in words(difference=info(-0.01, None, None)).sentences[3]

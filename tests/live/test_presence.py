@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from uvicorn.server import ServerState
 
-from service.api.uploads import read_body
+from service.api.body import read_body
 from service.scheduler import Deadline
 from service.server.presence import PRESENCE_KEY, Presence, while_connected
 from service.server.protocol import READ_AHEAD_BYTES, Protocol
