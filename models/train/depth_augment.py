@@ -1,4 +1,4 @@
-"""Augmentation of depth training: zoomed, mirrored, recoloured crops of frames, and compositions of two crops."""
+"""Augmentation of depth training: random zoomed, mirrored and recoloured crops of frames."""
 
 from __future__ import annotations
 
@@ -33,9 +33,6 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
         zoom = 1.0 + (settings.max_zoom - 1.0) * draw[0]
         crop_h, crop_w = HEIGHT / zoom, width / zoom
         top = round(HORIZON * (1.0 - 1.0 / zoom))
-        if settings.pitch_px:
-            shift = (2.0 * torch.rand((), generator=generator).item() - 1.0) * settings.pitch_px
-            top = min(max(0, round(top + shift)), HEIGHT - round(crop_h))
         start = round((WIDTH - crop_w) * draw[1])
         rows, columns = slice(top, top + round(crop_h)), slice(start, start + round(crop_w))
         mirror = settings.mirror and draw[2] < 0.5
@@ -54,38 +51,7 @@ def augment(frames: list[Frame], settings: DepthLoss, generator: torch.Generator
         rights.append(crops[1])
         has_right.append(frame.right is not None and (swap or not mirror))
         disparities.append(torch.zeros_like(target) if swap else target.flip(-1) if mirror else target)
-    left, right, disparity = torch.stack(lefts), torch.stack(rights), torch.stack(disparities)
-    whole_pair = torch.tensor(has_right)
-    if settings.compose:
-        left, disparity, composed = compose(left, disparity, settings.compose, generator)
-        whole_pair &= ~composed
+    left, right = torch.stack(lefts), torch.stack(rights)
     jittered = colour_jitter(torch.cat([left, right], dim=3), settings.colour, generator)
     left, right = jittered[..., :width], jittered[..., width:]
-    return left, right, whole_pair, disparity
-
-
-def compose(left: Tensor, disparity: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Replace a slab of columns of some crops by another crop's, in the same columns (CutMix, Yun et al. 2019).
-
-    Slabs have the full height, so what stands on the road stays on it. A network cannot know such a picture as a
-    whole, as it can know a frame of a street that it has seen from end to end.
-
-    Args:
-        left: float [B,3,H,W].
-        disparity: float [B,H,W].
-        share: fraction of the crops that are composed, 0..1.
-        generator: random generator.
-
-    Returns:
-        left and disparity, in new tensors, and which crops are composed, bool [B]: their right images no longer fit.
-    """
-    count, width = len(left), left.shape[-1]
-    draw = torch.rand(count, 3, generator=generator)
-    other = (torch.arange(count) + 1) % count
-    sides = (width * (0.25 + 0.4 * draw[:, 1])).round()
-    starts = ((width - sides) * draw[:, 2]).round()
-    columns = torch.arange(width)
-    slab = (columns >= starts[:, None]) & (columns < (starts + sides)[:, None]) & (draw[:, :1] < share)
-    composed = slab.any(dim=1)
-    mixed = torch.where(slab[:, None, None], left[other], left)
-    return mixed, torch.where(slab[:, None], disparity[other], disparity), composed
+    return left, right, torch.tensor(has_right), torch.stack(disparities)

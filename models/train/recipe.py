@@ -141,8 +141,6 @@ class DepthLoss:
         teacher_mirrored: the target is the geometric mean of the teacher's maps of the crop and of the mirrored crop.
         max_zoom: largest random magnification, which also scales the apparent disparity.
         colour: strength of the colour jitter.
-        pitch_px: largest random shift up or down in pixels, as if the camera's pitch varied, if the zoom leaves room.
-        compose: fraction of the crops of which a slab of columns is replaced by another crop's.
         repeats: passes over the frames per epoch.
         diverse: folders whose frames each show a different place; they appear ``diverse_repeats`` times per pass.
             A name also stands for the folders that continue it after an underscore, such as one per camera.
@@ -159,8 +157,6 @@ class DepthLoss:
     teacher_mirrored: bool = True
     max_zoom: float = 1.25
     colour: float = 0.3
-    pitch_px: float = 0.0
-    compose: float = 0.0
     repeats: int = 2
     diverse: tuple[str, ...] = ("kitti2015",)
     diverse_repeats: int = 3

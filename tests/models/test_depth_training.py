@@ -25,7 +25,7 @@ from models.train.depth import (
     warp_right,
     whole_frames,
 )
-from models.train.depth_augment import augment, compose
+from models.train.depth_augment import augment
 from models.train.loop import run
 from models.train.recipe import PhaseSpec
 from models.train.recipes import RECIPES
@@ -211,46 +211,6 @@ def test_zoom_scales_disparity_and_a_mirrored_pair_swaps_or_gives_up_a_term(driv
     plain = augment(frames[:4], replace(settings, mirror=False), torch.Generator().manual_seed(1))
     assert plain[2].all()
     assert (plain[3] > 0).flatten(1).any(1).all()
-
-
-def test_the_cameras_pitch_moves_a_zoomed_crop_up_and_down(drive: Path) -> None:
-    frame = load_drives(drive.parent)[0]
-    rows = np.broadcast_to(np.arange(160, dtype=np.uint8)[:, None, None], (160, 608, 3))
-    frames = [replace(frame, left=rows.copy())]
-    level = replace(RECIPES["resnet50-kitti-depth-taught"].depth, max_zoom=1.4, colour=0.0, mirror=False)
-    tilted = replace(level, pitch_px=4.0)
-    shifts = []
-    for seed in range(12):
-        first, second = (augment(frames, s, torch.Generator().manual_seed(seed))[0] for s in (level, tilted))
-        shifts.append((second - first).mean().item())
-    assert max(abs(shift) for shift in shifts) <= 4.5
-    assert min(shifts) < -1.0
-    assert max(shifts) > 1.0
-
-
-def test_a_composed_crop_is_two_crops_side_by_side_with_their_disparities() -> None:
-    left = torch.arange(1.0, 5.0)[:, None, None, None].expand(4, 3, 8, 100)
-    disparity = left[:, 0] * 10.0
-    mixed, distances, composed = compose(left, disparity, 1.0, torch.Generator().manual_seed(3))
-    assert composed.all()
-    assert torch.equal(mixed[:, 0] * 10.0, distances), "each column keeps its disparity"
-    for i in range(4):
-        theirs = mixed[i, 0, 0] == (i + 1) % 4 + 1
-        assert 25 <= theirs.sum() <= 65
-        assert int(theirs.diff().sum()) in (1, 2), "one slab"
-        assert set(mixed[i].unique().tolist()) == {i + 1.0, (i + 1) % 4 + 1.0}
-        assert torch.equal(mixed[i], mixed[i, :, :1].expand(3, 8, 100)), "of the full height"
-    same, _, none = compose(left, disparity, 0.0, torch.Generator().manual_seed(3))
-    assert torch.equal(same, left)
-    assert not none.any()
-
-
-def test_a_composed_crop_has_no_right_image(drive: Path) -> None:
-    frames = load_drives(drive.parent)
-    settings = replace(RECIPES["resnet50-kitti-depth-taught"].depth, mirror=False)
-    assert augment(frames[:4], settings, torch.Generator().manual_seed(1))[2].all()
-    composed = replace(settings, compose=1.0)
-    assert not augment(frames[:4], composed, torch.Generator().manual_seed(1))[2].any()
 
 
 def test_stereo_terms_are_least_at_the_true_disparity_at_every_scale(drive: Path) -> None:

@@ -170,6 +170,20 @@ _HALF_BIREAL50_LONG = replace(
     init="bireal50-half-kitti-depth",
 )
 
+#: From an encoder that learned on from mosaics of photos (docs/adr/0071).
+_AGAIN_RESNET50 = replace(
+    _HALF_RESNET50,
+    name="resnet50-half-kitti-depth-again",
+    init="resnet50-half-mosaics",
+)
+
+_AGAIN_BIREAL50 = replace(
+    _HALF_BIREAL50,
+    name="bireal50-half-kitti-depth-again",
+    phases=(*_HALF_BIREAL50.phases[:-1], replace(_HALF_BIREAL50.phases[-1], epochs=20)),
+    init="resnet50-half-kitti-depth-again",
+)
+
 _HALF_BINARYNET50 = replace(
     _HALF_BIREAL50,
     name="binarynet50-half-kitti-depth",
@@ -227,6 +241,8 @@ KITTI = (
     _HALF_RESNET50_LONG,
     _HALF_BIREAL50_LONG,
     _HALF_BINARYNET50,
+    _AGAIN_RESNET50,
+    _AGAIN_BIREAL50,
     _PAPER_KITTI,
     _PAPER_KITTI_BIREAL50,
 )
