@@ -180,7 +180,7 @@ _AGAIN_RESNET50 = replace(
 _AGAIN_BIREAL50 = replace(
     _HALF_BIREAL50,
     name="bireal50-half-kitti-depth-again",
-    phases=(*_HALF_BIREAL50.phases[:-1], replace(_HALF_BIREAL50.phases[-1], epochs=20)),
+    phases=(*_HALF_BIREAL50.phases[:-1], replace(_HALF_BIREAL50.phases[-1], epochs=14)),
     init="resnet50-half-kitti-depth-again",
 )
 
