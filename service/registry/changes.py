@@ -168,13 +168,13 @@ class Changes:
                 `force` is not set.
         """
         with self._changing():
-            failed = self._registry.catalog.broken.keys()
+            failed = self._registry.broken().keys()
             with suppress(OSError):  # models in memory can be unloaded however their folder fares
                 self._follow(self._registry.listing())
             catalog = self._registry.catalog
             entries = [entry for entry in catalog.entries.get(name, ()) if version in (None, entry.card.version)]
             if not entries:
-                if any(_is_of(label, name, version) for label in failed - catalog.broken.keys()):
+                if any(_is_of(label, name, version) for label in failed - self._registry.broken().keys()):
                     return
                 loaded = [entry.label for entry in catalog.entries.get(name, ())]
                 raise UnknownModelError(name if version is None else f"{name}@{version}", loaded or catalog.entries)
@@ -337,12 +337,16 @@ class Changes:
                 yield folder
 
     def _follow(self, listing: Listing) -> None:
-        """Forgets the errors of what is neither in the folder any more nor in memory, and notes unreadable subfolders.
+        """Forgets what is not in the folder any more and does not run, and notes unreadable subfolders.
 
         Otherwise a broken version that was deleted would be reported, and answer 503, until the service stops.
         """
-        catalog = self._registry.catalog
         versions = {f"{folder.parent.name}@{folder.name}" for folder in listing.versions}
+        for entry in self._registry.catalog.all():
+            if not entry.runs and entry.label not in versions and entry.card.name not in listing.unreadable:
+                self._registry.change(self._registry.catalog.without(entry.card.name, entry.card.version), old=entry)
+                log.info("model %s, which does not run, is gone from the folder of models: it was dropped", entry.label)
+        catalog = self._registry.catalog
         names = {folder.parent.name for folder in listing.versions} | listing.unreadable.keys() | catalog.entries.keys()
         for label in catalog.broken.keys() - versions - listing.unreadable.keys():
             name, _, version = label.partition("@")
