@@ -94,8 +94,11 @@ def _check(settings: Settings) -> None:
 def _listen(settings: Settings) -> socket.socket:
     """Opens the port here: uvicorn would only log a failure, and exit with a code of its own."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    both = settings.host == "::" and socket.has_dualstack_ipv6()  # or it would be all interfaces, but of IPv6 only
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+        return socket.create_server(
+            (settings.host, settings.port), family=family, backlog=_BACKLOG, dualstack_ipv6=both
+        )
     except (OSError, UnicodeError) as error:  # UnicodeError for a part of a name that is too long
         number = getattr(error, "errno", None)
         # `strerror` repeats the address.

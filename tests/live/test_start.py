@@ -132,6 +132,14 @@ def test_an_address_of_ipv6(zoo, tmp_path):
         assert client.get("/healthz").status_code == 200
 
 
+@pytest.mark.skipif(not (has_ipv6() and socket.has_dualstack_ipv6()), reason="this machine has no IPv6")
+def test_all_interfaces_are_those_of_both_protocols():
+    """The image asks 127.0.0.1 for its health, and a cluster with both protocols asks either address of a pod."""
+    with serve._listen(load_settings({"host": "::", "port": 0})) as listener:
+        for address in ("::1", "127.0.0.1"):
+            socket.create_connection((address, listener.getsockname()[1]), timeout=10).close()
+
+
 def test_an_address_that_is_none():
     ended = start("--host", "256.1.1.1")
     assert (ended.returncode, ended.stdout) == (2, "")
