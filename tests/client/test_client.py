@@ -377,6 +377,7 @@ def test_retry_after_is_never_undercut():
     assert all(0.2 <= (retry.wait_s(3, None) or 0) <= 0.4 for _ in range(100))
     assert retry.wait_s(5, None) is None
     assert retry.wait_s(1, 11.0) is None
+    assert 5 <= (Retry(tries=10_000).wait_s(5000, None) or 0) <= 10, "a night's patience"
 
 
 @pytest.mark.parametrize(
