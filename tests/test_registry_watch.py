@@ -1,5 +1,6 @@
 """The watch of the model folder."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -65,6 +66,29 @@ def test_the_watch_tries_again_what_was_copied_to_its_end_during_the_attempt(zoo
     assert version_of(registry) == "1"
     changes.refresh()
     assert version_of(registry) == "2"
+
+
+def test_the_watch_notices_what_was_replaced_by_files_of_the_same_time(zoo):
+    """As archives and reproducible builds have them, and copies that keep the time."""
+    registry, changes = opened(zoo)
+
+    def of_one_time() -> None:
+        for path in (zoo / NAME).rglob("*"):
+            os.utime(path, (0, 0))
+
+    folder = write(zoo, "2")
+    good = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(good[:100])
+    (zoo / NAME / "labels.yaml").write_text('stable: "1"\n')
+    of_one_time()
+    changes.refresh()
+    assert version_of(registry) == "1"
+    (folder / "model.onnx").write_bytes(good)
+    (zoo / NAME / "labels.yaml").write_text('stable: "1"\ncanary: "2"\n')
+    of_one_time()
+    changes.refresh()
+    assert version_of(registry) == "2"
+    assert version_of(registry, f"{NAME}@canary") == "2"
 
 
 def test_the_watch_leaves_what_was_unloaded_by_hand(zoo):

@@ -28,7 +28,7 @@ from service.errors import (
 )
 from service.registry.catalog import DEFAULT_LABEL, Catalog
 from service.registry.entries import Entry
-from service.registry.folder import LABELS_FILE, Listing, is_name, last_changed
+from service.registry.folder import LABELS_FILE, Fingerprint, Listing, fingerprint, is_name
 from service.registry.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Changes:
         self._lock = threading.Lock()
         self._held_back: set[str] = set()  # unloaded on purpose: `refresh` must not load them again
         self._labels_wait: set[str] = set()  # models whose labels file refers to a version that is not loaded yet
-        self._tried: dict[Path, int] = {}  # modification times of folders that failed to load
+        self._tried: dict[Path, Fingerprint] = {}  # of folders that failed to load
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bireal-changes")
 
     async def apart(self, change: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -314,11 +314,11 @@ class Changes:
         """
         with self._changing():
             for folder in self._new_folders():
-                changed = last_changed(folder)  # read it first, so that a change during the attempt causes a retry
+                before = fingerprint(folder)  # read it first, so that a change during the attempt causes a retry
                 if self._load_version(folder) is None:
                     self._tried.pop(folder, None)
                 else:
-                    self._tried[folder] = changed
+                    self._tried[folder] = before
             for name in self._registry.catalog.entries:
                 self._registry.change(self._with_labels(self._registry.catalog, name))
 
@@ -333,7 +333,7 @@ class Changes:
             label = f"{folder.parent.name}@{folder.name}"
             if self._loaded(folder.parent.name, folder.name) or label in self._held_back:
                 continue
-            if self._tried.get(folder) != last_changed(folder):
+            if self._tried.get(folder) != fingerprint(folder):
                 yield folder
 
     def _follow(self, listing: Listing) -> None:
