@@ -1,6 +1,7 @@
 """`serve`: the application on a port of its own, until a signal comes (`service.server.draining`)."""
 
 import argparse
+import contextlib
 import gc
 import json
 import logging
@@ -55,7 +56,8 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     def announce() -> None:
         log.info("listening on %s, with the models in %s", url, settings.model_dir)
         if arguments.json:
-            print(json.dumps({"url": url, "pid": os.getpid(), "model_dir": str(settings.model_dir)}), flush=True)
+            with contextlib.suppress(OSError):  # nobody reads it any more, or the disk is full
+                print(json.dumps({"url": url, "pid": os.getpid(), "model_dir": str(settings.model_dir)}), flush=True)
 
     def leave() -> None:
         services.lifecycle.draining = True

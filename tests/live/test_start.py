@@ -1,6 +1,7 @@
 """Starting: what is said when something is missing, and what overload looks like."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -8,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from loadtest.stack import free_port
 from service.cli import serve
 from service.errors import SettingsError
 from service.settings import load_settings
 from tests.deploy.traffic import MANY, full_queue
-from tests.live.service_process import ROOT, command, environment, running
+from tests.live.service_process import ROOT, LiveService, command, environment, running
 from tests.pictures import encode, photo
 from tests.waiting import wait
 
@@ -115,6 +117,26 @@ def test_a_port_that_is_taken(zoo, tmp_path):
     assert ended.stdout == ""
     assert f"error: Cannot listen on 127.0.0.1, port {port}: Address already in use." in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_who_reads_the_address_no_more_does_not_end_the_service(zoo, tmp_path):
+    """As in `serve --json | head -0`, or with an output on a full disk."""
+    url, log = f"http://127.0.0.1:{free_port()}", tmp_path / "log"
+    reader, writer = os.pipe()
+    os.close(reader)
+    whole = command("serve", "--json", "--port", url.rpartition(":")[2], "--model-dir", zoo)
+    with log.open("w") as errors:
+        process = subprocess.Popen(whole, cwd=ROOT, env=environment(), stdout=writer, stderr=errors, text=True)
+    os.close(writer)
+    service = LiveService(url, process, log)
+    try:
+        wait(lambda: process.poll() is not None or f"listening on {url}" in log.read_text(), 60)
+        service.wait_ready()
+        assert service.stop() == 0
+    finally:
+        process.kill()
+        process.wait(10)
+    assert "Traceback" not in log.read_text()
 
 
 def has_ipv6() -> bool:
