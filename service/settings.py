@@ -49,7 +49,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, env_prefix=ENV_PREFIX, extra="forbid", protected_namespaces=())
 
     host: str = Field(
-        "127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all interfaces, as in a container."
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on; 0.0.0.0 for all interfaces, as in a container, or :: for IPv6 as well.",
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free port.")
     model_dir: Path = Field(

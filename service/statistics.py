@@ -102,20 +102,17 @@ def e_value(only_a: int, only_b: int) -> float:
     return float(np.exp(min(float(log_e_value(only_a, only_b)), np.log(1e300))))
 
 
-def share_sequence(successes: Counts, trials: Counts) -> Interval:
-    """A share with an anytime-valid interval, which covers the true share at all looks with 95 % confidence.
+def share_sequence(successes: Counts, trials: Counts, confidence: float = CONFIDENCE) -> Interval:
+    """A share with an anytime-valid interval, which covers the true share at all looks with this confidence.
 
     The interval contains all p that a beta-binomial mixture has not yet refuted (H. Robbins, 1970): those whose
-    likelihood is more than 5 % of the average likelihood over all p.
+    likelihood is more than 1 - `confidence` of the average likelihood over all p.
 
     Args:
         successes: Number of successes so far.
         trials: Number of trials so far.
+        confidence: The probability with which all looks together are right.
     """
-    return _share_sequence(successes, trials, CONFIDENCE)
-
-
-def _share_sequence(successes: Counts, trials: Counts, confidence: float) -> Interval:
     k, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         estimate = k / n
@@ -173,7 +170,7 @@ def _refuted_below(up: Floats, down: Floats, total: Floats, error: float) -> Flo
 
 def difference_sequence(right_a: int, n_a: int, right_b: int, n_b: int) -> Interval:
     """Like `unpaired_difference`, with an anytime-valid interval."""
-    a, b = (_share_sequence(right, n, (1 + CONFIDENCE) / 2) for right, n in ((right_a, n_a), (right_b, n_b)))
+    a, b = (share_sequence(right, n, (1 + CONFIDENCE) / 2) for right, n in ((right_a, n_a), (right_b, n_b)))
     return Interval(a.estimate - b.estimate, a.lower - b.upper, a.upper - b.lower)
 
 

@@ -242,6 +242,23 @@ def test_work_of_float_networks_is_all_real(metrics: Metrics) -> None:
     assert work(metrics, full) == (0, 2 * 6_500, 2 * 416_000, 42_000)
 
 
+def test_workers_that_run_a_network_first_at_the_same_time_count_in_one_place(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A buffer's function is never called from two threads at once; those of two buffers might be."""
+    found, buffered = [], metrics._registrar.buffered
+
+    def overtaken(count):
+        if not found:
+            found.append(None)
+            found[0] = metrics.runs_of(classify_card(), "binary", "avx2")
+        return buffered(count)
+
+    monkeypatch.setattr(metrics._registrar, "buffered", overtaken)
+    found.append(metrics.runs_of(classify_card(), "binary", "avx2"))
+    assert found[0] == found[1]
+
+
 def test_weight_bytes_of_each_variant() -> None:
     assert weight_bytes(classify_card(), "binary") == {"binary": 1_250, "real": 2_000}
     assert weight_bytes(classify_card(), "reference") == {"binary": 0, "real": 2_000 + 4 * 10_000}

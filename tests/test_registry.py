@@ -363,6 +363,22 @@ def test_each_variant_that_is_tried_is_reported(zoo):
     assert again == seen
 
 
+def test_who_looks_at_a_model_while_it_loads_sees_it_as_it_was(zoo):
+    """`/models` and `/readyz` are answered meanwhile, in another thread, which may be interrupted anywhere."""
+    registry, looks = Registry(load_settings({"model_dir": zoo}), find_backend=without_op), []
+
+    def look(card, variant, *_) -> None:
+        if (card.name, variant) == ("tiny-bireal", "binary"):
+            looks.append(registry.catalog.version("tiny-bireal", "1").errors())
+            next(looks[0])
+
+    registry.scan()
+    registry.observe(look)
+    registry.load()
+    (errors,) = looks
+    assert list(errors) == []
+
+
 def test_variants_of_a_damaged_file_are_reported_as_not_running(zoo):
     (zoo / "tiny-bireal" / "1" / "model.onnx").write_bytes(b"cut short")
     seen = []

@@ -1,5 +1,6 @@
 """The watch of the model folder."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.changing_zoo import (
     version_of,
     write,
 )
+from tests.tiny_zoo import colours_graph, write_model
 
 
 def test_the_watch_takes_new_versions_and_labels(zoo):
@@ -64,6 +66,29 @@ def test_the_watch_tries_again_what_was_copied_to_its_end_during_the_attempt(zoo
     assert version_of(registry) == "1"
     changes.refresh()
     assert version_of(registry) == "2"
+
+
+def test_the_watch_notices_what_was_replaced_by_files_of_the_same_time(zoo):
+    """As archives and reproducible builds have them, and copies that keep the time."""
+    registry, changes = opened(zoo)
+
+    def of_one_time() -> None:
+        for path in (zoo / NAME).rglob("*"):
+            os.utime(path, (0, 0))
+
+    folder = write(zoo, "2")
+    good = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(good[:100])
+    (zoo / NAME / "labels.yaml").write_text('stable: "1"\n')
+    of_one_time()
+    changes.refresh()
+    assert version_of(registry) == "1"
+    (folder / "model.onnx").write_bytes(good)
+    (zoo / NAME / "labels.yaml").write_text('stable: "1"\ncanary: "2"\n')
+    of_one_time()
+    changes.refresh()
+    assert version_of(registry) == "2"
+    assert version_of(registry, f"{NAME}@canary") == "2"
 
 
 def test_the_watch_leaves_what_was_unloaded_by_hand(zoo):
@@ -163,10 +188,22 @@ def test_an_empty_folder_says_so_whatever_else_is_in_it(tmp_path, monkeypatch):
     assert "lost+found" in registry.readiness().reasons[1]
 
 
-@pytest.mark.parametrize("by", ["the watch", "administrators"])
-def test_a_failed_version_that_was_deleted_is_forgotten(zoo, by):
-    registry, changes = opened(zoo)
+def without_card(zoo: Path) -> None:
     (zoo / "oops" / "1").mkdir(parents=True)
+
+
+def with_damaged_file(zoo: Path) -> None:
+    folder = write_model(zoo, "oops", colours_graph(), task="classify")
+    (folder / "model.onnx").write_bytes(b"no model")
+
+
+@pytest.mark.parametrize("broken", [without_card, with_damaged_file])
+@pytest.mark.parametrize("by", ["the watch", "administrators"])
+def test_a_failed_version_that_was_deleted_is_forgotten(zoo, by, broken):
+    registry, changes = opened(zoo)
+    shown: set[str] = set()
+    registry.observe(lambda card, *_: shown.add(card.name), lambda entry: shown.discard(entry.card.name))
+    broken(zoo)
     changes.refresh()
     assert states(changes)["oops@1"] == "failed"
     with pytest.raises(ModelBrokenError):
@@ -180,11 +217,12 @@ def test_a_failed_version_that_was_deleted_is_forgotten(zoo, by):
         changes.unload("oops")
     assert "oops@1" not in states(changes)
     assert registry.broken() == {}
+    assert "oops" not in shown, "or its gauges would raise an alert until the service stops"
     with pytest.raises(UnknownModelError):
         registry.resolve("classify", "oops")
     with pytest.raises(UnknownModelError):
         changes.unload("oops")
-    (zoo / "oops" / "1").mkdir(parents=True)
+    broken(zoo)
     changes.refresh()
     assert states(changes)["oops@1"] == "failed", "tried again once it is back"
 

@@ -145,9 +145,10 @@ def _of_tasks(models: Path, tasks: tuple[str, ...]) -> Path:
 def _link_or_copy(source: str, destination: str) -> None:
     """Hard-links a file, or copies it if the folders are on different file systems.
 
-    Symbolic links would not work: the registry rejects those that point outside its folder.
+    Symbolic links would not work: the registry rejects those that point outside its folder. Nor would hard links to
+    them, which are the same links, in another folder.
     """
     try:
-        os.link(source, destination)
+        os.link(os.path.realpath(source), destination)
     except OSError:
         shutil.copy2(source, destination)

@@ -1,6 +1,7 @@
 """`serve`: the application on a port of its own, until a signal comes (`service.server.draining`)."""
 
 import argparse
+import contextlib
 import gc
 import json
 import logging
@@ -55,7 +56,8 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     def announce() -> None:
         log.info("listening on %s, with the models in %s", url, settings.model_dir)
         if arguments.json:
-            print(json.dumps({"url": url, "pid": os.getpid(), "model_dir": str(settings.model_dir)}), flush=True)
+            with contextlib.suppress(OSError):  # nobody reads it any more, or the disk is full
+                print(json.dumps({"url": url, "pid": os.getpid(), "model_dir": str(settings.model_dir)}), flush=True)
 
     def leave() -> None:
         services.lifecycle.draining = True
@@ -94,8 +96,11 @@ def _check(settings: Settings) -> None:
 def _listen(settings: Settings) -> socket.socket:
     """Opens the port here: uvicorn would only log a failure, and exit with a code of its own."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    both = settings.host == "::" and socket.has_dualstack_ipv6()  # or it would be all interfaces, but of IPv6 only
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+        return socket.create_server(
+            (settings.host, settings.port), family=family, backlog=_BACKLOG, dualstack_ipv6=both
+        )
     except (OSError, UnicodeError) as error:  # UnicodeError for a part of a name that is too long
         number = getattr(error, "errno", None)
         # `strerror` repeats the address.

@@ -86,7 +86,7 @@ class Call(Generic[T]):
             raise _problem(response)
         try:
             return self.parse(response)
-        except (ValidationError, ValueError, KeyError) as error:
+        except (ValueError, LookupError) as error:
             raise TransportError(f"The response from {shown(response.url)} cannot be parsed: {error}") from error
 
 
@@ -308,7 +308,7 @@ def _depth_map(response: httpx.Response) -> DepthMap:
     headers = response.headers
     picture, focal = _members(headers["x-bireal-picture"]), _members(headers["x-bireal-focal"])
     return DepthMap(
-        metres=np.load(io.BytesIO(response.content), allow_pickle=False),
+        metres=np.lib.format.read_array(io.BytesIO(response.content), allow_pickle=False),  # an .npy, nothing else
         valid=_box(headers["x-bireal-valid"]),
         region=_box(headers["x-bireal-region"]),
         picture_size=(int(picture["height"]), int(picture["width"])),

@@ -12,6 +12,8 @@ from email.utils import parsedate_to_datetime
 
 AGAIN = frozenset({429, 503})
 
+_MOST_DOUBLINGS = 64  # of a wait, which is too long by then; after a thousand, it would be no float any more
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -39,7 +41,7 @@ class Retry:
             if retry_after_s > self.longest_s:
                 return None
             return retry_after_s + random.uniform(0, self.first_s)  # noqa: S311 - spreads clients, not for security
-        most = min(self.longest_s, self.first_s * 2 ** (tried - 1))
+        most = min(self.longest_s, self.first_s * 2.0 ** min(tried - 1, _MOST_DOUBLINGS))
         return random.uniform(most / 2, most)  # noqa: S311
 
 

@@ -85,7 +85,8 @@ class Metrics:
                 self.requests.observe_batches(runs, **run)
                 work.run(sum(runs), len(runs))
 
-            self._runs[key] = self._registrar.buffered(count).add
+            # Another worker may have come first: all count in one buffer, which calls `count` in one thread at a time.
+            self._runs.setdefault(key, self._registrar.buffered(count).add)
         return self._runs[key]
 
     def remove_model(self, model: str, version: str) -> None:

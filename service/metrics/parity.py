@@ -21,7 +21,8 @@ class ParityMetrics:
     def __init__(self, metrics: Registrar) -> None:
         self._images = metrics.counter(
             "bireal_parity_images_total",
-            "Sampled images: `ok` (run again and compared), `dropped` (no spare capacity) or `failed`.",
+            "Sampled images: `ok` (run again and compared), `dropped` (no spare capacity, or the model was unloaded) "
+            "or `failed`.",
             (*MODEL, "outcome"),
         )
         self._agreement = metrics.counter(

@@ -178,9 +178,9 @@ class RequestMetrics:
             self._meters[key] = AnswerMeter(self._requests_of(**run, outcome="ok"), stages, self._registrar)
         return self._meters[key]
 
-    def count_request(self, outcome: RequestOutcome, **run: Unpack[RunLabels]) -> None:
-        """Counts one image by the outcome of its request."""
-        self._requests_of(**run, outcome=outcome).inc()
+    def count_request(self, outcome: RequestOutcome, images: int = 1, **run: Unpack[RunLabels]) -> None:
+        """Counts images by the outcome of their request."""
+        self._requests_of(**run, outcome=outcome).inc(images)
 
     def count_rejected(self, images: int, **target: Unpack[TargetLabels]) -> None:
         """Counts images that were rejected because a queue was full."""

@@ -98,6 +98,9 @@ class ParityMonitor:
                 self._metrics.count_image(result, **labels)
 
         async def work() -> None:
+            if not self._registry.serves(handle):
+                count("dropped")
+                return
             try:
                 watched = await self._compare(handle, image, outcome)
             except ServiceError as error:
@@ -160,7 +163,7 @@ class ParityMonitor:
         labels = _labels(handle.card)
         for finding in findings:
             self._metrics.count_layer(finding.layer, exact=finding.exact, **labels)
-            if finding.sign_agreement is not None:
+            if finding.sign_agreement is not None and self._registry.serves(handle):
                 self._metrics.set_sign_agreement(finding.layer, finding.sign_agreement, **labels)
         wrong = [finding.layer for finding in findings if not finding.exact]
         if wrong:
@@ -169,8 +172,12 @@ class ParityMonitor:
             )
 
     def _report(self, handle: Handle, watched: _Watched, what: str) -> None:
-        """Reports a corruption, and logs it once for each loaded network."""
-        self._metrics.set_ok(False, **_labels(handle.card))
+        """Reports a corruption, and logs it once for each loaded network.
+
+        The gauge of a network that was unloaded during the check has been removed, or is that of its successor.
+        """
+        if self._registry.serves(handle):
+            self._metrics.set_ok(False, **_labels(handle.card))
         if watched.ok:
             watched.ok = False
             log.error(

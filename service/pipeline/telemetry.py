@@ -142,8 +142,7 @@ class Telemetry:
 
     def count(self, outcome: RequestOutcome, handle: Handle, images: int = 1) -> None:
         """Counts images by the outcome of their request."""
-        for _ in range(images):
-            self._metrics.requests.count_request(outcome, **run_labels(handle))
+        self._metrics.requests.count_request(outcome, images, **run_labels(handle))
         self.lost(outcome, handle, images)
 
     def lost(self, outcome: RequestOutcome, handle: Handle, images: int) -> None:

@@ -109,9 +109,7 @@ class ThreadPool:
         with self._lock:
             mine = self._lane(lane)
             wanted = _Call(mine, call, args, kwargs, done, loop)
-            inbox = self._thread_for(wanted)
-        if inbox is not None:
-            inbox.put(wanted)
+            self._admit(mine, [wanted])
         try:
             return await done
         except asyncio.CancelledError:
@@ -141,8 +139,7 @@ class ThreadPool:
         with self._lock:
             mine = self._lane(lane)
             wanted = [_Call(mine, call, (), {}, loop.create_future(), loop) for call in calls]
-            inboxes = self._threads_for(mine, wanted)
-        _put(inboxes, wanted)
+            self._admit(mine, wanted)
         try:
             return list(await asyncio.gather(*[call.done for call in wanted]))
         except BaseException:
@@ -175,36 +172,22 @@ class ThreadPool:
         for thread in self._threads:
             thread.join(max(0.0, give_up - time.monotonic()))
 
-    def _thread_for(self, call: _Call) -> _Inbox | None:
-        """A thread that is free, or a place in the queue; called with the lock held."""
-        if self._closed:
-            raise _closed()
-        if self._free:
-            return self._begun(call)
-        self._queue(call.lane, [call])
-        return None
+    def _admit(self, lane: _Lane, calls: Sequence[_Call]) -> None:
+        """Hands the first calls to free threads and lets the rest wait, all of them or none; with the lock held.
 
-    def _threads_for(self, lane: _Lane, calls: Sequence[_Call]) -> list[_Inbox]:
-        """Threads that are free for the first calls, and places in the queue for the rest; called with the lock held.
-
-        A thread is free only if no lane has a call that waits, so the first calls overtake nobody.
+        A thread is free only if no lane has a call that waits, so the first calls overtake nobody. Virtual time must
+        advance for them, too: a lane that is served alone for hours would otherwise be hours ahead of it, and wait
+        until a lane that begins to flood the threads has caught up.
         """
         if self._closed:
             raise _closed()
         at_once = min(len(self._free), len(calls))
         if at_once < len(calls):
             self._queue(lane, calls[at_once:])
-        return [self._begun(call) for call in calls[:at_once]]
-
-    def _begun(self, call: _Call) -> _Inbox:
-        """Takes a free thread for a call; called with the lock held.
-
-        Virtual time must advance here, too: a lane that is served alone for hours would otherwise be hours ahead of it,
-        and wait until a lane that begins to flood the threads has caught up.
-        """
-        self._clock.join(call.lane)
-        call.charged_s = self._clock.start(call.lane)
-        return self._free.pop()
+        for call in calls[:at_once]:
+            self._clock.join(lane)
+            call.charged_s = self._clock.start(lane)
+            self._free.pop().put(call)  # with the lock held, so that `close` cannot get its end in first
 
     def _queue(self, lane: _Lane, calls: Sequence[_Call]) -> None:
         """Lets calls wait, all of them or none; called with the lock held."""
@@ -275,12 +258,6 @@ def _queue_of(lane: str) -> QueueName:
     if lane == SHARED:
         return "bodies"
     return "answers" if lane.endswith(_ANSWERS) else "decoding"
-
-
-def _put(inboxes: Sequence[_Inbox], calls: Sequence[_Call]) -> None:
-    """Hands the first calls to threads that were free; those after them wait."""
-    for inbox, call in zip(inboxes, calls, strict=False):
-        inbox.put(call)
 
 
 def _outcome(

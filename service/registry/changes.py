@@ -28,7 +28,7 @@ from service.errors import (
 )
 from service.registry.catalog import DEFAULT_LABEL, Catalog
 from service.registry.entries import Entry
-from service.registry.folder import LABELS_FILE, Listing, is_name, last_changed
+from service.registry.folder import LABELS_FILE, Fingerprint, Listing, fingerprint, is_name
 from service.registry.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Changes:
         self._lock = threading.Lock()
         self._held_back: set[str] = set()  # unloaded on purpose: `refresh` must not load them again
         self._labels_wait: set[str] = set()  # models whose labels file refers to a version that is not loaded yet
-        self._tried: dict[Path, int] = {}  # modification times of folders that failed to load
+        self._tried: dict[Path, Fingerprint] = {}  # of folders that failed to load
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bireal-changes")
 
     async def apart(self, change: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -168,13 +168,13 @@ class Changes:
                 `force` is not set.
         """
         with self._changing():
-            failed = self._registry.catalog.broken.keys()
+            failed = self._registry.broken().keys()
             with suppress(OSError):  # models in memory can be unloaded however their folder fares
                 self._follow(self._registry.listing())
             catalog = self._registry.catalog
             entries = [entry for entry in catalog.entries.get(name, ()) if version in (None, entry.card.version)]
             if not entries:
-                if any(_is_of(label, name, version) for label in failed - catalog.broken.keys()):
+                if any(_is_of(label, name, version) for label in failed - self._registry.broken().keys()):
                     return
                 loaded = [entry.label for entry in catalog.entries.get(name, ())]
                 raise UnknownModelError(name if version is None else f"{name}@{version}", loaded or catalog.entries)
@@ -314,11 +314,11 @@ class Changes:
         """
         with self._changing():
             for folder in self._new_folders():
-                changed = last_changed(folder)  # read it first, so that a change during the attempt causes a retry
+                before = fingerprint(folder)  # read it first, so that a change during the attempt causes a retry
                 if self._load_version(folder) is None:
                     self._tried.pop(folder, None)
                 else:
-                    self._tried[folder] = changed
+                    self._tried[folder] = before
             for name in self._registry.catalog.entries:
                 self._registry.change(self._with_labels(self._registry.catalog, name))
 
@@ -333,16 +333,20 @@ class Changes:
             label = f"{folder.parent.name}@{folder.name}"
             if self._loaded(folder.parent.name, folder.name) or label in self._held_back:
                 continue
-            if self._tried.get(folder) != last_changed(folder):
+            if self._tried.get(folder) != fingerprint(folder):
                 yield folder
 
     def _follow(self, listing: Listing) -> None:
-        """Forgets the errors of what is neither in the folder any more nor in memory, and notes unreadable subfolders.
+        """Forgets what is not in the folder any more and does not run, and notes unreadable subfolders.
 
         Otherwise a broken version that was deleted would be reported, and answer 503, until the service stops.
         """
-        catalog = self._registry.catalog
         versions = {f"{folder.parent.name}@{folder.name}" for folder in listing.versions}
+        for entry in self._registry.catalog.all():
+            if not entry.runs and entry.label not in versions and entry.card.name not in listing.unreadable:
+                self._registry.change(self._registry.catalog.without(entry.card.name, entry.card.version), old=entry)
+                log.info("model %s, which does not run, is gone from the folder of models: it was dropped", entry.label)
+        catalog = self._registry.catalog
         names = {folder.parent.name for folder in listing.versions} | listing.unreadable.keys() | catalog.entries.keys()
         for label in catalog.broken.keys() - versions - listing.unreadable.keys():
             name, _, version = label.partition("@")

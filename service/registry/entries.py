@@ -1,7 +1,7 @@
 """A model version in memory: its card, its variants, and the handles that requests run."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -53,14 +53,14 @@ class Entry:
 
     Attributes:
         card: Its card.
-        variants: Its variants that were tried.
+        variants: Its variants that were tried. Replaced by each one that is loaded, never changed.
         seconds: Load time of each of them.
         fallback: The reference that replaces a `binary` whose operator cannot load, if the settings allow it. One for
             all requests, so that what `Handle.kept` caches is found again.
     """
 
     card: Card
-    variants: dict[VariantName, Loaded] = field(default_factory=dict)
+    variants: Mapping[VariantName, Loaded] = field(default_factory=dict)
     seconds: dict[VariantName, float] = field(default_factory=dict)
     fallback: Handle | None = None
 

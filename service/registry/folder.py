@@ -16,6 +16,9 @@ from service.errors import ModelBrokenError, UnknownModelError
 from service.yaml_text import parse_yaml
 
 LABELS_FILE = "labels.yaml"
+#: See `fingerprint`.
+Fingerprint = tuple[tuple[str, int, int], ...]
+
 _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -45,7 +48,7 @@ class ModelFolder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._labels_read: dict[str, int] = {}  # modification time of each labels file when it was last read
+        self._labels_read: dict[str, Fingerprint] = {}  # of each labels file when it was last read
 
     def listing(self) -> Listing:
         """Lists every `<name>/<version>` folder; files and hidden folders are skipped.
@@ -123,7 +126,7 @@ class ModelFolder:
             ModelBrokenError: The file cannot be read, or is not a mapping of labels to versions.
         """
         file = self._root / name / LABELS_FILE
-        self._labels_read[name] = last_changed(file)
+        self._labels_read[name] = fingerprint(file)
         try:
             content = parse_yaml(file.read_text(encoding="utf-8"), as_text=True)
         except FileNotFoundError:
@@ -139,7 +142,7 @@ class ModelFolder:
 
     def labels_changed(self, name: str) -> bool:
         """Whether a model's `labels.yaml` has changed since it was read."""
-        return last_changed(self._root / name / LABELS_FILE) != self._labels_read.get(name, 0)
+        return fingerprint(self._root / name / LABELS_FILE) != self._labels_read.get(name, ())
 
     def _check_inside(self, path: Path, label: str) -> None:
         """Rejects a path that links lead out of the model folder. Links inside are allowed: Kubernetes uses them."""
@@ -155,13 +158,18 @@ class ModelFolder:
             )
 
 
-def last_changed(path: Path) -> int:
-    """Modification time of a file, or of a folder and its direct entries, nanoseconds; 0 if it does not exist."""
+def fingerprint(path: Path) -> Fingerprint:
+    """Names, modification times and sizes of a file, or of a folder and its direct entries; empty if there is none.
+
+    Times alone do not show a change where all files have the same one, as those of an archive may. Inode numbers are
+    left out, because some network file systems give a file a new one now and then.
+    """
     try:
-        inside = [child.stat().st_mtime_ns for child in path.iterdir()] if path.is_dir() else []
-        return max([path.stat().st_mtime_ns, *inside])
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        found = [(each.name, each.stat()) for each in (path, *inside)]
     except OSError:
-        return 0
+        return ()
+    return tuple((name, status.st_mtime_ns, status.st_size) for name, status in found)
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -63,8 +63,9 @@ class Loader:
                 return
             begun = time.perf_counter()
             loaded = self._try_variant(entry, variant)
-            entry.variants[variant] = loaded
             entry.seconds[variant] = time.perf_counter() - begun
+            # A new dictionary: threads that answer requests may be in the middle of going through the old one.
+            entry.variants = {**entry.variants, variant: loaded}
             if on_loaded is not None:
                 on_loaded(card, variant, loaded.handle, entry.seconds[variant])
         entry.fallback = self._fallback(entry)

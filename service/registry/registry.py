@@ -235,6 +235,11 @@ class Registry:
         except ServiceError:
             return False
 
+    def serves(self, handle: Handle) -> bool:
+        """Whether a network is served now, and was not unloaded or replaced since a request resolved it."""
+        entry = self.catalog.version(handle.card.name, handle.card.version)
+        return entry is not None and any(loaded.handle is handle for loaded in entry.variants.values())
+
     # ---- resolution ------------------------------------------------------------------------------------------------
 
     def resolve(self, task: TaskName, model: str | None = None, variant: str | None = None) -> Handle:

@@ -316,7 +316,7 @@ class Scheduler:
             return
         try:
             self._on_run(target, size)
-        except Exception:
+        except BaseException:  # an exit would end the worker, and with the last one every request would wait for ever
             log.exception("what is called after a run failed")
 
     def _run(self, lane: Lane, batch: list[Job], charged_s: float) -> None:
@@ -330,15 +330,13 @@ class Scheduler:
             failure = error if isinstance(error, Exception) else RuntimeError(f"the run ended with {error!r}")
         seconds = time.monotonic() - started
         self._ended(lane, len(batch), seconds, charged_s)
-        try:
-            self._notify(lane.target, len(batch))  # first, so that whoever has an answer finds its run counted
-        finally:
-            for index, job in enumerate(batch):
-                if failure is not None:
-                    job.future.set_exception(failure)
-                else:
-                    queue_s = started - job.submitted
-                    job.future.set_result(Outcome(outputs[index], queue_s, seconds, len(batch), started))
+        self._notify(lane.target, len(batch))  # first, so that whoever has an answer finds its run counted
+        for index, job in enumerate(batch):
+            if failure is not None:
+                job.future.set_exception(failure)
+            else:
+                queue_s = started - job.submitted
+                job.future.set_result(Outcome(outputs[index], queue_s, seconds, len(batch), started))
 
 
 def _run_batch(target: Runnable, images: list[Image]) -> npt.NDArray[Any]:

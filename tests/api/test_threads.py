@@ -191,6 +191,29 @@ async def test_a_pool_that_closes_tells_those_who_wait(pool, gate):
     assert await running is True, "what has begun is finished"
 
 
+@pytest.mark.parametrize("how", ["run", "run_many"])
+async def test_a_pool_that_closes_while_a_thread_gets_a_call_leaves_nobody_waiting(pool, how):
+    closing = threading.Thread(target=pool.close)
+
+    class Late:
+        """A thread's inbox; whoever puts something in is overtaken by the end of the pool, if that is possible."""
+
+        def __init__(self, inbox) -> None:
+            self._inbox = inbox
+
+        def put(self, call) -> None:
+            closing.start()
+            closing.join(0.2)
+            self._inbox.put(call)
+
+    pool._free = [Late(inbox) for inbox in pool._free]
+    if how == "run":
+        assert await asyncio.wait_for(pool.run("classify", divmod, 7, 2), 5) == (3, 1)
+    else:
+        assert await asyncio.wait_for(pool.run_many("classify", [lambda: 1]), 5) == [1]
+    await asyncio.to_thread(closing.join)
+
+
 async def test_a_thread_that_waits_keeps_nothing_of_its_last_call(pool):
     class Picture:
         def given(self, other: object) -> object:

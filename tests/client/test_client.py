@@ -326,6 +326,38 @@ def test_not_tried_again_where_it_is_not(failure, raised):
         assert caught.value.retry_after_s == 60
 
 
+DEPTH_HEADERS = {
+    "x-bireal-picture": "width=8, height=6",
+    "x-bireal-focal": "fx_px=100.0, fx_source=query",
+    "x-bireal-valid": "left=0, top=0, width=4, height=3",
+    "x-bireal-region": "left=0, top=0, width=8, height=6",
+    "x-bireal-model": "m",
+    "x-bireal-version": "1",
+    "x-bireal-variant": "full",
+    "x-bireal-kernel": "onnxruntime",
+    "x-request-id": "r",
+}
+PLY = b"ply\nformat binary_little_endian 1.0\nelement vertex\nproperty float x\nproperty float y\nproperty float z\n"
+PLY += b"property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n"
+
+
+@pytest.mark.parametrize(
+    ("ask", "body"),
+    [
+        (Client.depth_map, b""),
+        (Client.depth_map, b"\x93NUMPY"),
+        (Client.depth_map, b"PK\x03\x04 an archive, which NumPy would open"),
+        (Client.depth_map, b"<html>somebody else</html>"),
+        (Client.depth_cloud, b""),
+        (Client.depth_cloud, PLY),
+    ],
+)
+def test_a_file_that_is_none_is_an_error_of_the_transport(ask, body):
+    answer = httpx.Response(200, content=body, headers=DEPTH_HEADERS)
+    with answering(answer) as client, pytest.raises(TransportError, match=r"http://service/depth.* cannot be parsed"):
+        ask(client, PICTURE)
+
+
 def test_it_ends_after_the_last_try():
     with answering(*[httpx.ConnectError("refused")] * 3, retry=Retry(tries=3, first_s=0.001)) as client:
         with pytest.raises(RetryLimitError, match="3 tries") as caught:
@@ -345,6 +377,7 @@ def test_retry_after_is_never_undercut():
     assert all(0.2 <= (retry.wait_s(3, None) or 0) <= 0.4 for _ in range(100))
     assert retry.wait_s(5, None) is None
     assert retry.wait_s(1, 11.0) is None
+    assert 5 <= (Retry(tries=10_000).wait_s(5000, None) or 0) <= 10, "a night's patience"
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,13 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
 
 from deploy.grafana import generate
-from service.metrics import Metrics
+from tests.deploy.exported import TARGET_LABELS, exported_samples
 from tests.deploy.promql import plain, selectors_and_labels
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
-# What Prometheus itself adds to each sample.
-TARGET_LABELS = {"job", "instance"}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -42,22 +39,6 @@ def queries() -> list[Any]:
     ]
 
 
-def exported() -> dict[str, set[str]]:
-    """Every sample name that the service exports, with its labels."""
-    labels: dict[str, set[str]] = {"up": set()}
-    metrics = Metrics(CollectorRegistry())
-    # The Prometheus client's own figures of the process are not documented one by one; they have no labels.
-    for family in metrics.registry.collect():
-        labels |= {sample.name: set() for sample in family.samples if sample.name.startswith("process_")}
-    for doc in metrics.documentation():
-        if doc.type == "histogram":
-            labels[f"{doc.name}_bucket"] = {*doc.labels, "le"}
-            labels[f"{doc.name}_sum"] = labels[f"{doc.name}_count"] = set(doc.labels)
-        else:
-            labels[doc.name] = set(doc.labels)
-    return labels
-
-
 def test_the_files_are_those_that_the_generator_writes() -> None:
     assert not generate.stale(), "run python -m deploy.grafana.generate"
     assert {path.stem for path in DASHBOARDS} == {"service", "binary-vs-full", "models"}
@@ -75,7 +56,7 @@ def test_a_file_that_was_edited_by_hand_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("expression", queries())
 def test_query_asks_for_what_the_service_exports(expression: str) -> None:
-    known = exported()
+    known = exported_samples()
     found = selectors_and_labels(promql_parser.parse(plain(expression)))
     assert found.selectors
     available = set(TARGET_LABELS)
@@ -155,7 +136,7 @@ def test_variables_are_used_and_defined(path: Path) -> None:
     assert used == defined
     for variable in load(path)["templating"]["list"]:
         metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()
-        assert label in exported()[metric]
+        assert label in exported_samples()[metric]
 
 
 def test_grafana_finds_the_dashboards_where_compose_mounts_them() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,16 @@ def test_auto_is_no_kernel_but_the_best_one(zoo: Path, tmp_path: Path, op: str) 
     assert said["kernel"] == op
     assert said["models"] == ["tiny-bireal", "tiny-colours"]
     assert not Path(said["folder"]).exists(), "the copy is gone with its process"
+
+
+@pytest.mark.usefixtures("op")
+def test_a_copy_has_the_files_that_links_stand_for(zoo: Path, tmp_path: Path) -> None:
+    """A link within the folder of models, which the registry follows, leads out of the copy."""
+    linked = shutil.copytree(zoo, tmp_path / "linked")
+    for file in linked.glob("*/*/model.onnx"):
+        file.symlink_to(file.rename(file.with_name("weights.onnx")))
+    said = replica(linked, tmp_path, {"tasks": ["classify"]})
+    assert said["models"] == ["tiny-bireal", "tiny-colours"]
 
 
 OWN = "import sys; from pathlib import Path; from deploy.ray.folders import own_folder; "

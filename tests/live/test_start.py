@@ -1,6 +1,7 @@
 """Starting: what is said when something is missing, and what overload looks like."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -8,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from loadtest.stack import free_port
 from service.cli import serve
 from service.errors import SettingsError
 from service.settings import load_settings
 from tests.deploy.traffic import MANY, full_queue
-from tests.live.service_process import ROOT, command, environment, running
+from tests.live.service_process import ROOT, LiveService, command, environment, running
 from tests.pictures import encode, photo
 from tests.waiting import wait
 
@@ -117,6 +119,26 @@ def test_a_port_that_is_taken(zoo, tmp_path):
     assert "Traceback" not in ended.stderr
 
 
+def test_who_reads_the_address_no_more_does_not_end_the_service(zoo, tmp_path):
+    """As in `serve --json | head -0`, or with an output on a full disk."""
+    url, log = f"http://127.0.0.1:{free_port()}", tmp_path / "log"
+    reader, writer = os.pipe()
+    os.close(reader)
+    whole = command("serve", "--json", "--port", url.rpartition(":")[2], "--model-dir", zoo)
+    with log.open("w") as errors:
+        process = subprocess.Popen(whole, cwd=ROOT, env=environment(), stdout=writer, stderr=errors, text=True)
+    os.close(writer)
+    service = LiveService(url, process, log)
+    try:
+        wait(lambda: process.poll() is not None or f"listening on {url}" in log.read_text(), 60)
+        service.wait_ready()
+        assert service.stop() == 0
+    finally:
+        process.kill()
+        process.wait(10)
+    assert "Traceback" not in log.read_text()
+
+
 def has_ipv6() -> bool:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
@@ -130,6 +152,14 @@ def test_an_address_of_ipv6(zoo, tmp_path):
     with running(zoo, tmp_path / "log", "--host", "::1", ready=False) as service, service.client() as client:
         assert service.url.startswith("http://[::1]:")
         assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.skipif(not (has_ipv6() and socket.has_dualstack_ipv6()), reason="this machine has no IPv6")
+def test_all_interfaces_are_those_of_both_protocols():
+    """The image asks 127.0.0.1 for its health, and a cluster with both protocols asks either address of a pod."""
+    with serve._listen(load_settings({"host": "::", "port": 0})) as listener:
+        for address in ("::1", "127.0.0.1"):
+            socket.create_connection((address, listener.getsockname()[1]), timeout=10).close()
 
 
 def test_an_address_that_is_none():

@@ -17,7 +17,7 @@ from service.backends import backend_for
 from service.backends.dialect import BCONV, PackedGraph, read_model
 from service.card import Card
 from service.errors import ModelBrokenError
-from service.parity.checks import LARGEST_DIFFERENCE, LayerCheck, Probe, compare_outputs
+from service.parity.checks import LARGEST_DIFFERENCE, LayerCheck, LayerFinding, Probe, compare_outputs
 from service.parity.monitor import ParityMonitor
 from service.registry import Registry
 from service.settings import load_settings
@@ -198,6 +198,60 @@ async def test_checks_that_cannot_be_made_are_tried_once_an_interval(anyio_backe
     assert len(told) == 2, told
     assert "fixed images could not be run on tiny-bireal" in told[0]
     assert "layers of tiny-bireal could not be checked" in told[1]
+
+
+def shown(client, name: str) -> list[float]:
+    """What a gauge says of the model, whatever its other labels."""
+    families = client.app.state.services.metrics.registry.collect()
+    samples = (sample for family in families for sample in family.samples)
+    return [sample.value for sample in samples if sample.name == name and MODEL.items() <= sample.labels.items()]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("change", ["unload", "reload"])
+async def test_what_is_served_no_more_is_not_checked(anyio_backend, zoo, op, change):  # noqa: F811  a fixture
+    """Not against the reference of the version that took its place, either."""
+    async with running(zoo, **EVERYTHING) as client:
+        services = client.app.state.services
+        handle = services.registry.resolve("classify", "tiny-bireal", "binary")
+        image = np.zeros((handle.card.input.height, handle.card.input.width, 3), np.uint8)
+        outcome = await services.pipeline._scheduler.submit(handle.model, image)
+        getattr(services.changes, change)("tiny-bireal", **({"force": True} if change == "unload" else {}))
+        services.pipeline._watch(handle, image, outcome)
+        await until(lambda: sum(shown(client, "bireal_parity_images_total")) == 1)
+        assert metric(client, "bireal_parity_images_total", **MODEL, outcome="dropped") == 1
+        assert shown(client, "bireal_parity_agreement_total") == []
+        assert shown(client, "bireal_parity_ok") == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("check", "method", "found"),
+    [(Probe, "same", False), (LayerCheck, "run", [LayerFinding("conv", exact=False, sign_agreement=0.5)])],
+    ids=["Probe", "LayerCheck"],
+)
+async def test_a_check_that_ends_after_its_network_was_unloaded_leaves_no_gauge(
+    anyio_backend,  # noqa: F811  a fixture
+    zoo,  # noqa: F811  a fixture
+    op,
+    monkeypatch,
+    caplog,
+    check,
+    method,
+    found,
+):
+    """Nobody would ever remove it: the alert for a corruption would go on until the service is restarted."""
+    async with running(zoo, **EVERYTHING) as client:
+
+        def unloading(*_: object) -> object:
+            client.app.state.services.changes.unload("tiny-bireal", force=True)
+            return found
+
+        monkeypatch.setattr(check, method, unloading)
+        await ask_and_wait(client, 0)
+        assert "tiny-bireal@1 is broken" in caplog.text, "what was found is told all the same"
+        assert shown(client, "bireal_parity_ok") == []
+        assert shown(client, "bireal_parity_layer_sign_agreement") == []
 
 
 # --- the checks, on the shipped network ------------------------------------------------------------------------------

@@ -92,17 +92,12 @@ def exits(target: Echo, size: int) -> None:
     raise SystemExit
 
 
-def test_an_observer_that_fails_harms_no_waiter_and_no_worker(make, caplog):
-    scheduler, target = make(on_run=fails), Echo()
+@pytest.mark.parametrize("on_run", [fails, exits])
+def test_an_observer_that_fails_harms_no_waiter_and_no_worker(make, caplog, on_run):
+    scheduler, target = make(workers=1, on_run=on_run), Echo()
     for value in range(3):
-        assert asyncio.run(scheduler.submit(target, image(value))).output[0] == value
+        assert asyncio.run(asyncio.wait_for(scheduler.submit(target, image(value)), 5)).output[0] == value
     assert "what is called after a run failed" in caplog.text
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_observer_that_ends_its_thread_loses_no_answer(make):
-    scheduler = make(on_run=exits)
-    assert asyncio.run(asyncio.wait_for(scheduler.submit(Echo(), image(7)), 5)).output[0] == 7
 
 
 class Strange:
