@@ -165,6 +165,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         Changes(registry),
         revision=revision(),
     )
+    metrics.models.ready.set_function(lambda: ops.readiness(services).ready)
 
     app = FastAPI(
         title="bireal-serve",
@@ -322,7 +323,6 @@ async def _load(services: Services, telemetry: Telemetry) -> None:
             f"The models could not be loaded: {type(error).__name__}; see the service's log, and restart the service."
         )
     found = ops.readiness(services)
-    services.metrics.models.set_ready(found.ready)
     for reason in found.reasons:
         log.error("not ready: %s", reason)
     if found.ready:

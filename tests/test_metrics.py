@@ -282,16 +282,13 @@ def test_memory_is_read_at_each_scrape(metrics: Metrics) -> None:
     block.close()
 
 
-def test_build_and_readiness(metrics: Metrics) -> None:
+def test_build(metrics: Metrics) -> None:
     build = {"version": "0.1.0", "revision": "0abc", "python": "3.11", "onnxruntime": "1.22"}
     build |= {"kernel": "avx2", "kernels": "avx2,scalar"}
     metrics.process.set_build(**{**build, "kernel": "scalar"})
     metrics.process.set_build(**build)
     assert value(metrics, "bireal_build_info", **build) == 1
     assert sum(name == "bireal_build_info" for name, _ in samples(metrics)) == 1
-    for ready in (True, False):
-        metrics.models.set_ready(ready)
-        assert value(metrics, "bireal_ready") == float(ready)
 
 
 def test_registries_do_not_share(metrics: Metrics) -> None:

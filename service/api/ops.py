@@ -53,7 +53,6 @@ async def metrics(request: Request, services: ServicesOf) -> Response:
 
     An `Accept` header that cannot be understood counts as none: a scrape must not fail because of it.
     """
-    show_readiness(services)
     try:
         encode, content_type = exposition.choose_encoder(", ".join(request.headers.getlist("accept")))
     except (TypeError, ValueError):  # the client compares a version that is not a number, such as `version=abc`
@@ -80,11 +79,6 @@ def readiness(services: Services) -> Readiness:
     if services.lifecycle.draining:
         return Readiness(ready=False, state="draining", reasons=["The service is stopping."], models=found.models)
     return Readiness(ready=found.state == "ready", state=found.state, reasons=list(found.reasons), models=found.models)
-
-
-def show_readiness(services: Services) -> None:
-    """Updates the readiness metric."""
-    services.metrics.models.set_ready(readiness(services).ready)
 
 
 def model_list(registry: Registry) -> ModelList:

@@ -62,13 +62,7 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     def leave() -> None:
         services.lifecycle.draining = True
 
-    server = DrainingServer(
-        config,
-        drain_s=settings.drain_s,
-        announce=announce,
-        leave=leave,
-        unready=lambda: services.metrics.models.set_ready(False),
-    )
+    server = DrainingServer(config, drain_s=settings.drain_s, announce=announce, leave=leave)
     # What the start has made stays. A full collection of garbage, for which all threads wait, is spared walking it.
     gc.collect()
     gc.freeze()

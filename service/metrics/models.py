@@ -39,7 +39,7 @@ class ModelMetrics:
     """
 
     def __init__(self, metrics: Registrar) -> None:
-        self._ready = metrics.gauge("bireal_ready", "1 if the service answers requests, else 0.")
+        self.ready = metrics.gauge("bireal_ready", "1 if the service answers requests, else 0.")
         self._model_ready = metrics.gauge(
             "bireal_model_ready", "1 if the variant is loaded and warmed up, 0 if it cannot run.", RUN
         )
@@ -80,10 +80,6 @@ class ModelMetrics:
         )
         self._binary_macs_of, self._real_macs_of = Children(self._binary_macs), Children(self._real_macs)
         self._bops_of, self._touched_of = Children(self._bops), Children(self._touched)
-
-    def set_ready(self, ready: bool) -> None:
-        """Sets whether the service answers requests."""
-        self._ready.set(ready)
 
     def set_card(self, card: Card) -> None:
         """Sets a model's weights, file size and accuracies from its card."""

@@ -38,7 +38,6 @@ class DrainingServer(uvicorn.Server):
         drain_s: Length of the grace period after SIGTERM, seconds.
         announce: Called once connections are accepted.
         leave: Called at each signal, between any two bytecodes, so it must not take locks or log.
-        unready: Called once, in the event loop, after the first signal.
     """
 
     def __init__(
@@ -48,11 +47,10 @@ class DrainingServer(uvicorn.Server):
         drain_s: float,
         announce: Callable[[], None],
         leave: Callable[[], None],
-        unready: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._drain_s = drain_s
-        self._announce, self._leave, self._unready = announce, leave, unready
+        self._announce, self._leave = announce, leave
         self._loop: asyncio.AbstractEventLoop | None = None
         self._signals: list[int] = []
         self._noticed = False
@@ -93,7 +91,6 @@ class DrainingServer(uvicorn.Server):
             self._noticed = True
             grace_s = self._drain_s if self._signals[0] == signal.SIGTERM else 0.0
             self._stop_at = time.monotonic() + grace_s
-            self._unready()
             name = signal.Signals(self._signals[0]).name
             log.info("%s: no longer ready; still accepting requests for %g s", name, grace_s)
         if time.monotonic() >= self._stop_at:

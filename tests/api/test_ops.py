@@ -85,7 +85,11 @@ async def test_the_watch_of_the_folder_goes_on_after_any_failure(anyio_backend, 
 
 async def test_draining_is_not_ready_and_still_answers(anyio_backend, zoo):
     async with running(zoo) as client:
-        client.app.state.services.lifecycle.draining = True
+        services = client.app.state.services
+        # read where another exporter than `/metrics` would, such as Ray's
+        assert services.metrics.registry.get_sample_value("bireal_ready") == 1
+        services.lifecycle.draining = True
+        assert services.metrics.registry.get_sample_value("bireal_ready") == 0
         response = await client.get("/readyz")
         assert (response.status_code, response.json()["state"]) == (503, "draining")
         answer = await client.post("/classify?variant=full", content=PICTURE)

@@ -210,7 +210,7 @@ async def app(scope, receive, send):
 
 config = uvicorn.Config(app, port=0, log_config=None)
 nothing = lambda: None
-DrainingServer(config, drain_s=0, announce=lambda: print("up", flush=True), leave=nothing, unready=nothing).run()
+DrainingServer(config, drain_s=0, announce=lambda: print("up", flush=True), leave=nothing).run()
 """
     whole = [sys.executable, "-c", code]
     with subprocess.Popen(whole, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
