@@ -169,9 +169,7 @@ def read_rgb(path: Path) -> Image.Image:
         raise ValueError(f"{path} cannot be read as an image ({why}): replace or remove it") from error
 
 
-def decode(
-    path: Path, size: int, shorter: int = 0, position: tuple[float, float] = (0.5, 0.5)
-) -> NDArray[np.uint8]:
+def decode(path: Path, size: int, shorter: int = 0, position: tuple[float, float] = (0.5, 0.5)) -> NDArray[np.uint8]:
     """Decode a file to uint8 [size,size,3] RGB; the whole image is scaled if it has another size.
 
     With ``shorter``, the image is scaled to this shorter side instead, keeping its aspect, and a square is cropped: the

@@ -18,9 +18,9 @@ def initialise_from(network: nn.Module, path: Path) -> list[str]:
     """Copy matching tensors from the checkpoint at ``path``; return the names of those that stay randomly initialised.
 
     A Bi-Real net takes a ResNet's weights layer by layer (stem, convolutions, BatchNorms, downsampling, scores). A
-    depth network takes a classifier's encoder, and a classifier a depth network's. A deeper network of basic blocks takes a shallower one of its kind, and
-    computes the same (`models.train.deepen`). XNOR-Net's BatchNorms (before the sign) and ABC-Net's activation bases
-    have no counterpart and keep their initial values.
+    depth network takes a classifier's encoder, and a classifier a depth network's. A deeper network of basic blocks
+    takes a shallower one of its kind, and computes the same (`models.train.deepen`). XNOR-Net's BatchNorms (before the
+    sign) and ABC-Net's activation bases have no counterpart and keep their initial values.
 
     Raises:
         ValueError: no tensor matches.

@@ -172,9 +172,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the teacher and its labels")
     parser.add_argument("--views", type=count, default=6, help="number of labelled random crops per image (default 6)")
-    parser.add_argument(
-        "--first-view", type=natural, default=0, help="number of the first labelled crop (default 0)"
-    )
+    parser.add_argument("--first-view", type=natural, default=0, help="number of the first labelled crop (default 0)")
     parser.add_argument(
         "--min-scale",
         type=fraction,

@@ -129,7 +129,8 @@ def test_the_papers_crops_are_224_pixels_of_a_shorter_side(name: str, sides: tup
 
 
 def test_the_papers_crops_depend_on_seed_epoch_and_step_alone(photos: Path) -> None:
-    recipe = replace(RECIPES["paper-bireal50-imagenet"], batch=16, hold_out_per_class=4, size=32, shorter_sides=(36, 60))
+    recipe = replace(RECIPES["paper-bireal50-imagenet"], batch=16, hold_out_per_class=4)
+    recipe = replace(recipe, size=32, shorter_sides=(36, 60))
     task = ClassifyTask(recipe, photos)
     whole = list(task.batches(recipe.phases[0], 3, 0))
     rest = list(task.batches(recipe.phases[0], 3, 2))
