@@ -88,10 +88,10 @@ def page(results: dict[str, Any], source: str = "ablation.json") -> str:
     lines += _extras(figures)
     lines += ["## Which orderings reproduce", ""]
     lines += [
-        f"*Not told apart*: the difference is below {noise(figures) * 100:.1f} points. *Both at chance*: both networks",
-        f"are below {CHANCE:.0%}, with ten classes. Epochs are named where they differ: those with clip are part of",
-        "what clip initialisation, alone or with the others, is seen to do. *About as good* and *about equal* reproduce",
-        "if a network is not worse, or not different, by more than that, which does not show that both are equal.",
+        f"*Not told apart*: the difference is below {noise(figures) * 100:.1f} points. *Both at chance*: both are",
+        f"below {CHANCE:.0%}, with ten classes. Epochs are named where they differ: those with clip are part of",
+        "what clip initialisation, alone or with the others, is seen to do. *About as good* and *about equal*",
+        "reproduce if a network is not worse, or not different, by more; this does not show that both are equal.",
         *_false_alarms(figures),
         "",
     ]
@@ -184,8 +184,8 @@ def _real_valued(figures: Figures, depth: int) -> list[str]:
     if not told:
         return []
     return [
-        "Sec. 4.2 says that the Bi-Real structure could even benefit a real-valued network; the paper's figures are not",
-        f"legible in our copy. Ours, Bi-Real-{depth} against Res-{depth}: {' and '.join(told)}.",
+        "Sec. 4.2 says that the Bi-Real structure could even benefit a real-valued network; the paper's figures are",
+        f"not legible in our copy. Ours, Bi-Real-{depth} against Res-{depth}: {' and '.join(told)}.",
     ]
 
 
