@@ -136,7 +136,7 @@ _LARGE_BIREAL18 = replace(
     serve_size=128,
 )
 
-_FURTHER = "ours: the network before, trained on with a teacher's labels for larger crops, at 80x80 and 112x112"
+_FURTHER = "ours: the network before, trained on with labels of the same teacher for larger crops, at 80x80 and 112x112"
 
 # Crops of at least half the image are more like the whole images that the service sees.
 _FURTHER_RESNET18 = replace(
