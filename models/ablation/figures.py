@@ -6,6 +6,8 @@ from dataclasses import replace
 from statistics import mean
 from typing import Any
 
+from scipy.stats import t
+
 from models.ablation.grid import COMBINATIONS, Budget, Cell, combination
 from models.ablation.paper import printed
 
@@ -43,6 +45,15 @@ class Figures:
     def spread(self) -> float:
         """Largest of `pairs`; 0 if no cell of Table 1 was run twice."""
         return max(self.pairs(), default=0.0)
+
+    def chance(self, least: float) -> float:
+        """Probability that two networks that are equally good come out more than ``least`` (a fraction) apart.
+
+        By Student's t from `pairs`, if every network varies with its seed as those do; 0 without any.
+        """
+        pairs = self.pairs()
+        square = mean(pair**2 for pair in pairs) if pairs else 0.0
+        return float(2.0 * t.sf(least / square**0.5, len(pairs))) if square else 0.0
 
     def epochs(self, cell: Cell) -> int:
         """Epochs that the cell's weights are trained for, with those of the cells they come from."""

@@ -69,9 +69,11 @@ CONTRADICTED = combination(18, "plain", "clip", "original", "clip")
 
 
 def stated() -> Iterator[Ordering]:
-    """All orderings that the printed figures of Tables 1 to 4 have, between cells of the grid.
+    """The orderings that Sec. 4 states and the printed figures of Tables 1 to 4 have, between cells of the grid.
 
-    What the text states without figures that we have (Plain-34), or against its own figures, is left out.
+    Of Table 1 these are what the text says of structures and techniques; of Tables 3 and 4 also every pair of methods
+    at a depth, and every method at the next printed depth. What the text states without figures that we
+    have (Plain-34, real-valued networks), or against its own figures, is left out.
     """
 
     def best(depth: int, structure: str = "bireal") -> Cell:
@@ -97,13 +99,17 @@ def stated() -> Iterator[Ordering]:
     yield Ordering("Res-34 beats Res-18", best(34, "res"), best(18, "res"))
     yield Ordering("ABC-Net-34 beats ABC-Net-18", other(34, "abcnet"), other(18, "abcnet"))
     yield Ordering("Bi-Real-50 is about as good as Bi-Real-34, or better", binary(50), best(34), Claim.AT_LEAST)
+    yield Ordering("XNOR-Net-50 beats XNOR-Net-18", other(50, "xnornet"), other(18, "xnornet"))
+    yield Ordering("BinaryNet-18 beats BinaryNet-50", other(18, "binarynet"), other(50, "binarynet"))
     for method in OTHERS:
         yield Ordering(f"Bi-Real-18 beats {METHODS[method]}", best(18), other(18, method), alike=from_relu(18))
     yield Ordering("XNOR-Net beats ABC-Net at 18 layers", other(18, "xnornet"), other(18, "abcnet"))
+    yield Ordering("XNOR-Net beats BinaryNet at 18 layers", other(18, "xnornet"), other(18, "binarynet"))
     yield Ordering("ABC-Net beats BinaryNet at 18 layers", other(18, "abcnet"), other(18, "binarynet"))
     yield Ordering("Bi-Real-34 beats ABC-Net", best(34), other(34, "abcnet"), alike=from_relu(34))
     yield Ordering("Bi-Real-50 beats BinaryNet", binary(50), other(50, "binarynet"))
     yield Ordering("Bi-Real-50 is about equal to XNOR-Net", binary(50), other(50, "xnornet"), Claim.EQUAL)
+    yield Ordering("XNOR-Net beats BinaryNet at 50 layers", other(50, "xnornet"), other(50, "binarynet"))
 
 
 def noise(figures: Figures) -> float:

@@ -44,7 +44,7 @@ class _ShiftedSign(torch.autograd.Function):
 
 
 class BasesActivation(BinaryActivation):
-    """[N,C,H,W] -> sum_j beta_j A_j, same shape.
+    """[N,C,H,W] -> sum_j beta_j A_j, same shape; the gradient of A_j passes where 0 <= x + v_j <= 1, to x and v_j.
 
     Args:
         bases: N. The initial thresholds are evenly spaced in (-1, 1), and the initial scales sum to 1.
@@ -70,6 +70,10 @@ class BasesActivation(BinaryActivation):
 
 class BasesConv2d(BinaryConv2d):
     """Convolution with weights sum_i alpha_i B_i.
+
+    With g the gradient of these weights, that of W is sum_i alpha_i g [|W - mean + u_i std| <= 1]: mean, deviation and
+    alpha are constants in the backward pass. The mask is that of our other methods, and idle while weights stay well
+    inside [-1, 1].
 
     Args:
         in_channels: C.

@@ -67,6 +67,25 @@ class ImageFiles:
     def _decode(self, path: Path) -> NDArray[np.uint8]:
         return decode(path, self.size, self.shorter)
 
+    def cut(
+        self, index: NDArray[np.int64], size: int, shorter: NDArray[np.int64], position: NDArray[np.float64]
+    ) -> NDArray[np.uint8]:
+        """Square crops uint8 [n,size,size,3] of the images at ``index`` [n], each as `decode` cuts it.
+
+        Args:
+            index: which images.
+            size: side of the crops in pixels.
+            shorter: shorter side of each image in the same pixels, [n].
+            position: of each crop, [n,2].
+        """
+
+        def one(i: int) -> NDArray[np.uint8]:
+            left, top = position[i]
+            return decode(self.paths[index[i]], size, int(shorter[i]), (float(left), float(top)))
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            return np.stack(list(pool.map(one, range(len(index)))))
+
     def subset(self, index: NDArray[np.int64]) -> ImageFiles:
         """The files at ``index``."""
         return ImageFiles([self.paths[i] for i in index], self.size, self.shorter)
@@ -150,11 +169,12 @@ def read_rgb(path: Path) -> Image.Image:
         raise ValueError(f"{path} cannot be read as an image ({why}): replace or remove it") from error
 
 
-def decode(path: Path, size: int, shorter: int = 0) -> NDArray[np.uint8]:
+def decode(path: Path, size: int, shorter: int = 0, position: tuple[float, float] = (0.5, 0.5)) -> NDArray[np.uint8]:
     """Decode a file to uint8 [size,size,3] RGB; the whole image is scaled if it has another size.
 
-    With ``shorter``, the image is scaled to this shorter side instead, keeping its aspect, and the centre is cropped:
-    what the service does, in one step as there.
+    With ``shorter``, the image is scaled to this shorter side instead, keeping its aspect, and a square is cropped: the
+    centre, as the service does and in one step as there, or at another ``position``, from (0, 0) at the top left to
+    (1, 1) at the bottom right.
 
     Raises:
         FileNotFoundError, ValueError: see `read_rgb`.
@@ -162,7 +182,7 @@ def decode(path: Path, size: int, shorter: int = 0) -> NDArray[np.uint8]:
     rgb = read_rgb(path)
     if shorter:
         side = size * min(rgb.size) / shorter  # of the crop, in pixels of the file
-        left, top = (rgb.width - side) / 2, (rgb.height - side) / 2
+        left, top = ((whole - side) * share for whole, share in zip(rgb.size, position, strict=True))
         box = (left, top, left + side, top + side)
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, box)
     elif rgb.size != (size, size):

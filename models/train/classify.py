@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.data.augment import whole
 from models.data.folder import ImageSet, hold_out, load_split, split_files, training_batches
 from models.data.normalise import normalise
+from models.data.shorter_side import shorter_side_batches
 from models.data.views import VIEW_SEED, labels_path, view_batches, view_crops
 from models.train.device import best_device, bfloat16_where_fast, device_of
 from models.train.hints import hints_of
@@ -25,7 +26,7 @@ DECODE_SIZE = 64
 
 def decode_size(recipe: Recipe) -> int:
     """Side in pixels of the square that images are decoded to before cropping."""
-    return recipe.decode_size or (DECODE_SIZE if recipe.soft_labels else max(DECODE_SIZE, recipe.size))
+    return DECODE_SIZE if recipe.soft_labels else max(DECODE_SIZE, recipe.size)
 
 
 def served_shorter(recipe: Recipe, size: int) -> int:
@@ -36,7 +37,7 @@ def served_shorter(recipe: Recipe, size: int) -> int:
 def held_out_as_served(held_out: ImageSet, recipe: Recipe, data: Path, size: int) -> ImageSet:
     """The held-out images as the service would prepare them for an input of ``size``.
 
-    Only recipes with a ``resize_shorter`` need another decoding: training decodes whole images to a square, which
+    Only recipes with a ``resize_shorter`` need another decoding: `load_split` decodes whole images to a square, which
     squashes them, and the service crops the centre. The others' images are square already and are scaled by `accuracy`.
     """
     shorter = served_shorter(recipe, size)
@@ -108,7 +109,8 @@ class ClassifyTask:
                 )
             if not recipe.soft_labels and teacher is None:
                 raise ValueError(f"recipe {recipe.name} uses distillation: give its teacher with --teacher CHECKPOINT")
-        everything = load_split(data, "train", decode_size(recipe))
+        load = split_files if recipe.shorter_sides else load_split
+        everything = load(data, "train", decode_size(recipe))
         self.train, held_out = hold_out(everything, recipe.hold_out_per_class)
         if len(self.train) < recipe.batch:
             raise ValueError(
@@ -142,6 +144,18 @@ class ClassifyTask:
         """
         recipe = self.recipe
         size = spec.size or recipe.size
+        if recipe.shorter_sides:
+            low, high = (round(side * size / recipe.size) for side in recipe.shorter_sides)
+            yield from shorter_side_batches(
+                self.train,
+                batch=recipe.batch,
+                size=size,
+                sides=(low, high),
+                seed=recipe.seed,
+                epoch=epoch,
+                first_step=first_step,
+            )
+            return
         if self.soft_labels is None:
             yield from training_batches(
                 self.train,

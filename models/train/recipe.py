@@ -84,8 +84,9 @@ class Recipe:
         seed: seed of initialisation, data order and augmentation.
         size: classification: training resolution in pixels, square.
         serve_size: classification: resolution of the exported network and of held-out metrics, 0 = ``size``.
-        decode_size: classification: side that images are decoded to before cropping, 0 = 64 or, without soft labels,
-            the larger of 64 and ``size``.
+        shorter_sides: classification: the paper's crops (`models.data.shorter_side`): an image is scaled to a shorter
+            side from this range, in pixels for an input of ``size``, both ends included; empty for crops of any aspect
+            by ``min_scale``.
         resize_shorter: classification: shorter side that the service scales images to before the centre crop, for an
             input of ``size``; 0 = the input size.
         epoch_steps: steps per epoch, 0 = determined by the data.
@@ -116,7 +117,7 @@ class Recipe:
     seed: int = 1
     size: int = 64
     serve_size: int = 0
-    decode_size: int = 0
+    shorter_sides: tuple[int, int] | tuple[()] = ()
     resize_shorter: int = 0
     epoch_steps: int = 0
     min_scale: float = 0.35

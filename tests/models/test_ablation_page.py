@@ -1,12 +1,24 @@
 """The page of the ablation grid: it says what the results say, and only what they can say."""
 
+import itertools
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from models.ablation.grid import COMBINATIONS, Budget, Cell, binary, combination, extras, other, real, third_order
+from models.ablation.grid import (
+    COMBINATIONS,
+    OTHERS,
+    Budget,
+    Cell,
+    binary,
+    combination,
+    extras,
+    other,
+    real,
+    third_order,
+)
 from models.ablation.orderings import Claim, stated
 from models.ablation.paper import printed
 from models.ablation.report import page
@@ -59,7 +71,7 @@ def test_orderings_are_read_from_the_figures(ours: float, theirs: float, said: s
 
 
 def test_one_ordering_that_was_not_run_was_not() -> None:
-    run = {cell for ordering in stated() for cell in (ordering.first, ordering.second)} - {other(50, "xnornet")}
+    run = {cell for ordering in stated() for cell in (ordering.first, ordering.second)} - {third_order()}
     assert shown(dict.fromkeys(run, 0.5)).splitlines()[2].endswith(" 0 compare networks at chance and 1 was not run.")
 
 
@@ -107,6 +119,36 @@ def test_the_papers_printed_figures_have_every_ordering() -> None:
     assert not any("Plain-34" in what or "plain one at 34" in what for what in told), "not legible in our copy"
     assert "clip initialisation alone helps Plain-18" not in told, "3.2 against 3.3"
     assert {f"{what} Plain-18" for what in ("ApproxSign alone helps", "all three together help")} <= set(told)
+
+
+def test_every_two_methods_with_printed_figures_are_compared() -> None:
+    """Leaving out those that come out badly would make the count of what reproduces worthless."""
+    networks = [binary(50), *(combination(depth, "bireal", *COMBINATIONS[-1]) for depth in (18, 34))]
+    networks += [other(depth, method) for depth in (18, 34, 50) for method in OTHERS]
+    networks = [cell for cell in networks if cell.key in printed()]
+    compared = {frozenset((ordering.first.key, ordering.second.key)) for ordering in stated()}
+    pairs = list(itertools.combinations(networks, 2))
+    assert all(frozenset((a.key, b.key)) in compared for a, b in pairs if a.depth == b.depth)
+    for method in ("bireal", *OTHERS):
+        depths = sorted((cell for cell in networks if cell.method == method), key=lambda cell: cell.depth)
+        assert all(frozenset((a.key, b.key)) in compared for a, b in itertools.pairwise(depths)), method
+
+
+def test_a_network_that_is_not_in_the_grid_is_not_called_missing() -> None:
+    text = shown({BEST: 0.5})
+    assert "| 50 | not run / 62.6 % | - | not run / 9.4 % | not run / 63.1 % | - |" in text
+
+
+def test_the_page_says_how_often_equal_networks_would_be_told_apart() -> None:
+    assert "Student" not in shown({BEST: 0.5})
+    # one pair of seeds, 1 point apart: a difference of 2 points is 2 of its standard deviations
+    assert "would be told apart in\n30% of such comparisons" in shown({BEST: 0.5, replace(BEST, seed=2): 0.49})
+
+
+def test_the_page_compares_the_real_valued_networks() -> None:
+    text = shown({real(18, "bireal", Phase.RELU): 0.6, real(18, "res", Phase.RELU): 0.55})
+    assert "Ours, Bi-Real-18 against Res-18: 60.0% against 55.0% with ReLU." in text
+    assert "Bi-Real-34 against Res-34" not in text
 
 
 def test_the_page_says_how_many_epochs_each_network_has() -> None:

@@ -14,6 +14,7 @@ from models.arch import ArchConfig, build
 from models.arch.bireal import BiRealBottleneck, BiRealNet
 from models.arch.layers import avg_pool2
 from models.binarize.base import BinaryConv2d
+from models.binarize.functional import leaky_clip
 from models.export.convert import to_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +43,16 @@ def test_basic_network_has_a_shortcut_around_every_binary_convolution() -> None:
     assert len(blocks) == 16
     assert sum(isinstance(m, BinaryConv2d) for m in network.modules()) == 16
     assert sum(block.downsample is not None for block in blocks) == 3
+    network.eval()
+    for block, channels in ((blocks[0], 64), (blocks[3], 64), (blocks[4], 64), (blocks[5], 128)):
+        x = torch.randn(1, channels, 6, 6)
+        shortcut = x if block.downsample is None else block.downsample.conv_bn(avg_pool2(x))
+        assert torch.equal(block(x), block.body(x) + shortcut)
+
+
+def assert_streams(streams: tuple[torch.Tensor, torch.Tensor], o2: torch.Tensor, o3: torch.Tensor) -> None:
+    assert torch.equal(streams[0], o2)
+    assert torch.equal(streams[1], o3)
 
 
 def test_bottleneck_carries_two_streams() -> None:
@@ -49,9 +60,20 @@ def test_bottleneck_carries_two_streams() -> None:
     assert isinstance(network, BiRealNet)
     first = network.stages[0][0]  # type: ignore[index]
     assert isinstance(first, BiRealBottleneck)
-    x = torch.randn(1, 16, 8, 8)
-    o2, o3 = first((x, x))
-    assert o2.shape[1] * 4 == o3.shape[1] == 64
+    x = torch.randn(1, 16, 8, 8) * 2
+    o1 = first.reduce(leaky_clip(x))
+    o2 = first.body(o1) + o1
+    assert_streams(first((x, x)), o2, first.expand(o2) + first.downsample(x))  # type: ignore[misc]
+    assert o2.shape[1] == 16
+    inner, strided = network.stages[0][1], network.stages[1][0]  # type: ignore[index]
+    x1, x2 = torch.randn(1, 16, 8, 8), torch.randn(1, 64, 8, 8)
+    o1 = inner.reduce(x2) + x1
+    o2 = inner.body(o1) + o1
+    assert_streams(inner((x1, x2)), o2, inner.expand(o2) + x2)
+    o1 = strided.reduce(x2) + strided.match(x1)
+    o2 = strided.body(o1) + avg_pool2(o1)
+    assert_streams(strided((x1, x2)), o2, strided.expand(o2) + strided.downsample.conv_bn(avg_pool2(x2)))
+    assert o2.shape == (1, 32, 4, 4)
     # the official 50-layer code has 47 binary convolutions: 16 blocks of 3 less the first real 1x1
     assert sum(isinstance(m, BinaryConv2d) for m in network.modules()) == 47
 

@@ -67,11 +67,84 @@ def test_the_first_and_the_first_five_are_counted(photos: Path) -> None:
     assert found == {"top1": 0.25, "top5": 0.75}, "of four classes the second is first, and the first is sixth"
 
 
-def test_the_papers_images_are_cut_from_256_pixels(photos: Path) -> None:
+class Ramp:
+    """Files of one picture: red is 0 to 255 from left to right, green from top to bottom."""
+
+    def __init__(self, root: Path, width: int, height: int, count: int) -> None:
+        self.width, self.height = width, height
+        (root / "classes.json").write_text('[{"index": 0, "wnid": "n0", "name": "ramps"}]')
+        (root / "train" / "n0").mkdir(parents=True)
+        picture = np.zeros((height, width, 3), np.uint8)
+        picture[..., 0] = np.linspace(0, 255, width).round()
+        picture[..., 1] = np.linspace(0, 255, height).round()[:, None]
+        for i in range(count):
+            Image.fromarray(picture).save(root / "train" / "n0" / f"{i:02d}.png")
+
+    def crops(self, images: torch.Tensor) -> list[tuple[float, float, float, float, bool]]:
+        """Left, top, width and height in pixels of the picture, and whether it is mirrored, of images [B,3,S,S]."""
+        found = []
+        for image in images:
+            mirrored = bool(image[0, 0, 0] > image[0, 0, -1])
+            red, green = (image.flip(2) if mirrored else image)[:2]
+            size = image.shape[-1]
+            # the inner pixels are read, because the outermost are blurred by the picture's border
+            across = (red[:, 1:-1].mean(0) / 255 * (self.width - 1)).numpy()
+            down = (green[1:-1].mean(1) / 255 * (self.height - 1)).numpy()
+            wide, high = (float((line[-1] - line[0]) / (size - 3)) for line in (across, down))
+            left, top = (line[0] + 0.5 - 1.5 * step for line, step in ((across, wide), (down, high)))
+            found.append((float(left), float(top), wide * size, high * size, mirrored))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("name", "sides"),
+    [
+        ("paper-bireal18-imagenet", (256, 256)),
+        ("paper-bireal34-imagenet", (256, 256)),
+        ("paper-bireal50-imagenet", (256, 480)),
+        ("paper-bireal152-imagenet", (256, 480)),
+        ("paper-real18-imagenet", (256, 480)),
+    ],
+)
+def test_the_papers_crops_are_224_pixels_of_a_shorter_side(name: str, sides: tuple[int, int], tmp_path: Path) -> None:
+    """Sec. 4.1 and 4.3: the aspect is kept, crops lie anywhere in the image, and half of them are mirrored."""
+    ramp = Ramp(tmp_path, width=600, height=400, count=26)
+    recipe = replace(RECIPES[name], batch=24, hold_out_per_class=2)
+    task = ClassifyTask(recipe, tmp_path)
+    images, labels = next(task.batches(recipe.phases[0], 0, 0))
+    assert (images.shape, labels.shape) == ((24, 3, 224, 224), (24,))
+    crops = ramp.crops(images)
+    for left, top, width, height, _ in crops:
+        # 255 levels on 600 pixels: an end is known to 1.2 pixels
+        assert width == pytest.approx(height, abs=5), "not squashed"
+        assert 224 / sides[1] * 400 - 3 <= width <= 224 / sides[0] * 400 + 3
+        assert -3 <= left <= 600 - width + 3
+        assert -3 <= top <= 400 - height + 3
+    lefts, tops, widths, _, mirrored = zip(*crops, strict=True)
+    assert max(lefts) - min(lefts) > 0.5 * (600 - max(widths)), "from the left edge to the right"
+    assert max(tops) - min(tops) > 0.5 * (400 - max(widths))
+    assert (max(widths) - min(widths) > 80) == (sides[0] < sides[1])
+    assert 4 <= sum(mirrored) <= 20
+    assert not torch.equal(images, next(task.batches(recipe.phases[0], 1, 0))[0])
+
+
+def test_the_papers_crops_depend_on_seed_epoch_and_step_alone(photos: Path) -> None:
+    recipe = replace(RECIPES["paper-bireal50-imagenet"], batch=16, hold_out_per_class=4)
+    recipe = replace(recipe, size=32, shorter_sides=(36, 60))
+    task = ClassifyTask(recipe, photos)
+    whole = list(task.batches(recipe.phases[0], 3, 0))
+    rest = list(task.batches(recipe.phases[0], 3, 2))
+    assert [len(whole), len(rest)] == [5, 3]
+    assert all(torch.equal(a, b) for pair in zip(whole[2:], rest, strict=True) for a, b in zip(*pair, strict=True))
+    small = replace(recipe.phases[0], size=16)
+    assert next(task.batches(small, 0, 0))[0].shape == (16, 3, 16, 16)
+    with pytest.raises(ValueError, match="shorter sides 30 to 60: must be at least 32, the crop"):
+        next(ClassifyTask(replace(recipe, shorter_sides=(30, 60)), photos).batches(recipe.phases[0], 0, 0))
+
+
+def test_the_papers_images_are_judged_at_224_pixels(photos: Path) -> None:
     recipe = replace(RECIPES["paper-real18-imagenet"], batch=16, hold_out_per_class=8)
     task = ClassifyTask(recipe, photos)
-    assert task.train.images[:1].shape == (1, 256, 256, 3)
-    assert next(task.batches(recipe.phases[0], 0, 0))[0].shape == (16, 3, 224, 224)
     seen = []
 
     class Watched(torch.nn.Linear):
@@ -113,8 +186,8 @@ def test_held_out_images_are_prepared_as_the_service_prepares_them(tmp_path: Pat
     cropped = normalise(torch.from_numpy(run.served(224).images[:]).permute(0, 3, 1, 2).float())
     assert torch.equal(seen[0], cropped)
     assert torch.equal(seen[1], cropped)
-    squared = replace(recipe, resize_shorter=0)
-    assert ClassifyTask(squared, tmp_path).held_out.images[:].shape[1] == 256, "others keep what training decodes"
+    squared = replace(recipe, resize_shorter=0, size=96)
+    assert ClassifyTask(squared, tmp_path).held_out.images[:].shape[1] == 96, "others keep what training decodes"
 
 
 def test_calibration_and_input_sizes_are_found_on_what_is_served(

@@ -24,7 +24,7 @@ TINY = ArchConfig(depth=18, num_classes=1, width=0.125)
 def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Wide images whose left and right quarters are red; a recipe that crops their centre, which is black."""
     recipe = replace(RECIPES["paper-bireal18-imagenet"], name="flags", arch=TINY, size=32, resize_shorter=32)
-    recipe = replace(recipe, hold_out_per_class=2, serve_size=0, decode_size=0)
+    recipe = replace(recipe, hold_out_per_class=2, serve_size=0)
     for module in ("models.eval.held_out", "models.train.statistics"):
         monkeypatch.setattr(f"{module}.get_recipe", lambda _: recipe)
     (tmp_path / "classes.json").write_text('[{"index": 0, "wnid": "n0", "name": "a flag"}]')

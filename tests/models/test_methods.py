@@ -176,6 +176,10 @@ def test_structures_have_the_shortcuts_of_the_paper() -> None:
         network = build(ArchConfig(structure=structure, num_classes=4, width=0.25))
         assert sum(isinstance(m, BinaryConv2d) for m in network.modules()) == 16
         counts[structure] = sum(name.endswith("downsample") for name, _ in network.named_modules())
+        if structure != "bireal":
+            block, x = network.eval().stages[0][0], torch.randn(1, 16, 8, 8)  # type: ignore[union-attr,index]
+            y = block.layers[1](block.layers[0](x))
+            assert torch.equal(block(x), y + x if structure == "res" else y)
     assert counts == {"bireal": 3, "res": 3, "plain": 0}
 
 
@@ -304,6 +308,45 @@ def test_signs_of_a_batchnorm_by_threshold() -> None:
     x[:2] = [[-0.25, 0.5, 0, 0, 0], [0.25, 0.5, 1, 1, -0.0]]  # where BatchNorm gives exactly zero
     by_threshold = np.where(x < threshold, -1, 1) * np.where(flipped, -1, 1)
     assert np.array_equal(by_threshold, np.where(scale * x.astype(np.float64) + bias < 0, -1, 1))
+
+
+@pytest.mark.parametrize(("count", "u"), [(1, [0.0]), (2, [-1.0, 1.0]), (3, [-1.0, 0.0, 1.0])])
+def test_abc_weight_bases_are_spread_over_a_deviation(count: int, u: list[float]) -> None:
+    """B_i = sign(W - mean + u_i std) of every output channel, with u_i from -1 to 1."""
+    conv = BasesConv2d(4, 3, 3, 1, bases=count)
+    with torch.no_grad():
+        conv.weight.add_(torch.tensor([0.05, 0.0, -0.1])[:, None, None, None])
+    bases = sign(conv.shifted()).detach().numpy()
+    for out, weight in enumerate(conv.weight.detach().numpy()):
+        for i, shift in enumerate(u):
+            expected = np.where(weight - weight.mean() + shift * weight.std() < 0, -1.0, 1.0)
+            assert np.array_equal(bases[i, out], expected)
+
+
+def test_abc_gradients_are_those_of_their_docstrings() -> None:
+    torch.manual_seed(0)
+    activation = BasesActivation(2)
+    nn.init.normal_(activation.scale, 1.0, 0.5)
+    x, gradient = torch.randn(2, 3, 5, 5, requires_grad=True), torch.randn(2, 3, 5, 5)
+    activation(x).backward(gradient)
+    shifted = x.detach()[None] + activation.shift.detach().view(2, 1, 1, 1, 1)
+    passed = gradient * ((shifted >= 0) & (shifted <= 1)) * activation.scale.detach().view(2, 1, 1, 1, 1)
+    assert x.grad is not None
+    assert torch.allclose(x.grad, passed.sum(0), atol=1e-6)
+    assert activation.shift.grad is not None
+    assert torch.allclose(activation.shift.grad, passed.sum(dim=(1, 2, 3, 4)), atol=1e-5)
+    assert activation.scale.grad is not None
+    assert torch.allclose(activation.scale.grad, (gradient * sign(shifted - 0.5)).sum(dim=(1, 2, 3, 4)), atol=1e-5)
+    conv = BasesConv2d(4, 3, 3, 1, bases=3)
+    with torch.no_grad():
+        conv.weight.mul_(8.0)  # some beyond 1
+    shifts, gradient = conv.shifted().detach(), torch.randn_like(conv.weight)
+    alpha = conv.coefficients(sign(shifts)).T[..., None, None, None]
+    conv.binary_weight().backward(gradient)
+    inside = shifts.abs() <= 1
+    assert not inside.all()
+    assert conv.weight.grad is not None
+    assert torch.allclose(conv.weight.grad, gradient * (alpha * inside).sum(0), atol=1e-6)
 
 
 def test_abc_coefficients_are_the_least_squares() -> None:

@@ -150,6 +150,18 @@ def test_batchnorm_retraining_freezes_the_rest() -> None:
     assert not network.stem[0].weight.requires_grad  # type: ignore[union-attr,index]
 
 
+def test_weights_decay_and_batchnorm_and_biases_do_not() -> None:
+    network = build(ArchConfig(depth=18, method="none", num_classes=4, width=0.25))
+    optimizer = make_optimizer(network, PhaseSpec(Phase.RELU, 1, 0.1, "sgd", weight_decay=1e-4))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    names = {name: decay[id(parameter)] for name, parameter in network.named_parameters()}
+    weights = {"fc.weight"} | {
+        f"{name}.weight" for name, module in network.named_modules() if isinstance(module, torch.nn.Conv2d)
+    }
+    assert names == {name: 1e-4 if name in weights else 0.0 for name in names}
+    assert len(weights) == 21
+
+
 def test_learning_rates() -> None:
     spec = PhaseSpec(Phase.BINARY, 20, 0.01, "sgd", "step", (10, 15))
     rates = [learning_rate(spec, epoch * 5, 100, 5) for epoch in (0, 9, 10, 14, 15, 19)]

@@ -8,11 +8,14 @@ trains only BatchNorm. Sec. 4.1 does not specify the following, which is our cho
 - the final epoch uses a hundredth of the initial learning rate and freezes all else (see `make_optimizer`);
 - the ReLU network is trained as in He et al. 2016.
 
+Images are those of the paper: the shorter side is scaled to 256 (Sec. 4.1) or, for 50 and 152 layers, to a random
+length from 256 to 480 (Sec. 4.3, Table 4), and a random 224x224 square of the image or its mirror image is cropped. The
+service uses the paper's centre crop.
+
 Departures from the paper: 25 training images per class are held out for selecting ``best.pt`` (the paper does not
-mention a held-out set). The whole image is scaled to 256x256, and crops of 3/4 to all of its area with aspect ratios of
-3/4 to 4/3 are scaled to 224x224; the paper crops 224x224 from an image with shorter side 256 (0.77 of a square image's
-area). The service uses the paper's centre crop. The first 1x1 convolution of bottleneck networks is real-valued, as in
-the official code but not in the text (``ArchConfig.first_1x1_real``).
+mention a held-out set). The first 1x1 convolution of bottleneck networks is real-valued, as in the official code but
+not in the text (``ArchConfig.first_1x1_real``). The ReLU network departs from He et al. in that BatchNorm and biases
+have no weight decay (see `make_optimizer`), and that colours are not augmented.
 """
 
 from __future__ import annotations
@@ -25,12 +28,21 @@ _DATA = "ImageNet-1k, 1.28 million training images, 25 a class held out to choos
 _TERMS = "ImageNet's terms: non-commercial research"
 _PAPER = (
     "paper Sec. 4.1 (ImageNet); not printed there and ours: lengths and rates of clip pre-training, the rate of "
-    "BatchNorm's re-training; crops are of the whole image scaled to 256x256"
+    "BatchNorm's re-training"
 )
+_ONE_SIDE, _RANGE_OF_SIDES = (256, 256), (256, 480)  # Sec. 4.1; Sec. 4.3 for Table 4, and He et al.
 _HE = "He et al. 2016; the paper (Sec. 4.1) prints nothing of the network with ReLU that it fine-tunes"
 
 
-def _imagenet(name: str, arch: ArchConfig, phases: tuple[PhaseSpec, ...], batch: int, source: str, init: str) -> Recipe:
+def _imagenet(
+    name: str,
+    arch: ArchConfig,
+    phases: tuple[PhaseSpec, ...],
+    batch: int,
+    source: str,
+    init: str,
+    shorter_sides: tuple[int, int],
+) -> Recipe:
     return Recipe(
         name=name,
         arch=arch,
@@ -41,9 +53,8 @@ def _imagenet(name: str, arch: ArchConfig, phases: tuple[PhaseSpec, ...], batch:
         terms=_TERMS,
         init=init,
         size=224,
-        decode_size=256,
+        shorter_sides=shorter_sides,
         resize_shorter=256,
-        min_scale=0.75,
         label_smoothing=0.0,
         bf16=False,
     )
@@ -62,6 +73,7 @@ def _paper_real(depth: int) -> Recipe:
         256,
         _HE,
         "",
+        _RANGE_OF_SIDES,
     )
 
 
@@ -76,6 +88,7 @@ def _paper(depth: int, batch: int, epochs: int, lr: float, milestones: tuple[int
         batch,
         _PAPER,
         f"paper-real{depth}-imagenet",
+        _RANGE_OF_SIDES if depth >= 50 else _ONE_SIDE,
     )
 
 
