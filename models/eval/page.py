@@ -68,7 +68,7 @@ def heading(card: Card, command: str) -> list[str]:
         f"- Data: {training.data}. Terms: {training.terms}.",
         f"- Recipe `{training.recipe}`, seed {training.seed}: `{training.command}`",
         *([f"- Hyper-parameters: {training.source}."] if training.source else []),
-        f"- This run: {training.wall_time_s / 60:.0f} minutes on {training.hardware}{earlier}.",
+        f"- This run: {training.wall_time_s / 60:.0f} minutes until this checkpoint, on {training.hardware}{earlier}.",
         *([f"- {training.notes}"] if training.notes else []),
         (
             f"- Input {card.input.height}x{card.input.width}; stem in {card.stem_precision}, real-valued 1x1 in "

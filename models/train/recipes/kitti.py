@@ -48,7 +48,7 @@ _KITTI_TEACHER = Recipe(
     depth=DepthLoss(scales=3, colour=0.4, max_zoom=1.4),
 )
 
-# --- the shipped networks ---------------------------------------------------------------------------------------------
+# --- full width, from random weights ----------------------------------------------------------------------------------
 
 _KITTI_RESNET50 = Recipe(
     name="resnet50-kitti-depth",
@@ -191,6 +191,10 @@ _HALF_BINARYNET50 = replace(
     phases=(PhaseSpec(Phase.BINARY, 12, 1e-3, "adam", warmup=0.02, distill=0.6),),
 )
 
+_AGAIN_BINARYNET50 = replace(
+    _HALF_BINARYNET50, name="binarynet50-half-kitti-depth-again", init="resnet50-half-kitti-depth-again"
+)
+
 # --- the paper's networks ---------------------------------------------------------------------------------------------
 
 #: Sec. 4.5 specifies the steps, the batch size, the learning rate and its drop, the image size, and no augmentation. It
@@ -243,6 +247,7 @@ KITTI = (
     _HALF_BINARYNET50,
     _AGAIN_RESNET50,
     _AGAIN_BIREAL50,
+    _AGAIN_BINARYNET50,
     _PAPER_KITTI,
     _PAPER_KITTI_BIREAL50,
 )
