@@ -81,7 +81,7 @@ def test_the_page_is_written_from_the_services_own_evaluation(tmp_path: Path, mo
     assert f"| binary | 12 | {binary['top1']:.2%} | {binary['top1_low']:.1%} to" in text
     for wnid, (right, n) in binary["per_class"].items():
         assert f"`{wnid}` {right}/{n}" in text
-    assert "a dev set" in text and "a command" in text and "2 minutes on a machine" in text
+    assert "a dev set" in text and "a command" in text and "2 minutes until this checkpoint, on a machine" in text
     assert (out / "bireal18-tiny100-reliability.svg").is_file()
     assert f"{card.weights.binary_bytes / 1e6:.2f} MB 1-bit" in text
     assert f"`binary` with {binary['kernel']}, `reference` with onnxruntime" in text
