@@ -184,13 +184,6 @@ _AGAIN_BIREAL50 = replace(
     init="resnet50-half-kitti-depth-again",
 )
 
-_AGAIN_BIREAL50_LONG = replace(
-    _AGAIN_BIREAL50,
-    name="bireal50-half-kitti-depth-again-long",
-    phases=(PhaseSpec(Phase.BINARY, 10, 6e-4, "adam", warmup=0.05, distill=0.6),),
-    init="bireal50-half-kitti-depth-again",
-)
-
 _HALF_BINARYNET50 = replace(
     _HALF_BIREAL50,
     name="binarynet50-half-kitti-depth",
@@ -254,7 +247,6 @@ KITTI = (
     _HALF_BINARYNET50,
     _AGAIN_RESNET50,
     _AGAIN_BIREAL50,
-    _AGAIN_BIREAL50_LONG,
     _AGAIN_BINARYNET50,
     _PAPER_KITTI,
     _PAPER_KITTI_BIREAL50,
