@@ -58,14 +58,14 @@ def assert_streams(streams: tuple[torch.Tensor, torch.Tensor], o2: torch.Tensor,
 def test_bottleneck_carries_two_streams() -> None:
     network = build(ArchConfig(depth=50, num_classes=10, width=0.25)).eval()
     assert isinstance(network, BiRealNet)
-    first = network.stages[0][0]  # type: ignore[index]
+    first = network.stages[0][0]  # type: ignore[index]  # a ModuleList
     assert isinstance(first, BiRealBottleneck)
     x = torch.randn(1, 16, 8, 8) * 2
     o1 = first.reduce(leaky_clip(x))
     o2 = first.body(o1) + o1
-    assert_streams(first((x, x)), o2, first.expand(o2) + first.downsample(x))  # type: ignore[misc]
+    assert_streams(first((x, x)), o2, first.expand(o2) + first.downsample(x))  # type: ignore[misc]  # None without downsampling
     assert o2.shape[1] == 16
-    inner, strided = network.stages[0][1], network.stages[1][0]  # type: ignore[index]
+    inner, strided = network.stages[0][1], network.stages[1][0]  # type: ignore[index]  # a ModuleList
     x1, x2 = torch.randn(1, 16, 8, 8), torch.randn(1, 64, 8, 8)
     o1 = inner.reduce(x2) + x1
     o2 = inner.body(o1) + o1

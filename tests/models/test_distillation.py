@@ -64,7 +64,7 @@ def test_an_order_of_views_is_resumed_exactly() -> None:
 @pytest.mark.parametrize("first", [0, 5])
 def test_soft_labels_are_those_of_the_view_and_the_image(
     first: int,
-    photos: Path,  # noqa: F811
+    photos: Path,  # noqa: F811  a fixture
     tmp_path: Path,
 ) -> None:
     phase = PhaseSpec(Phase.BINARY, 2, 1e-3, distill=0.5)

@@ -159,7 +159,7 @@ def tiles_of(pixels: Tensor, side: int) -> list[Tensor]:
     return list(pixels[:, 0].unfold(1, side, side).unfold(2, side, side).reshape(-1, side, side))
 
 
-def test_a_depth_networks_encoder_learns_on_from_mosaics_and_goes_back(photos: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_depth_networks_encoder_learns_on_from_mosaics_and_goes_back(photos: Path, tmp_path: Path) -> None:  # noqa: F811  a fixture
     depth = small(task="depth", num_classes=0, max_disparity_px=90.0)
     first = build(depth)
     checkpoint.save(tmp_path / "depth.pt", first, depth, "small", checkpoint.Progress())

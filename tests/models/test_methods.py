@@ -177,7 +177,7 @@ def test_structures_have_the_shortcuts_of_the_paper() -> None:
         assert sum(isinstance(m, BinaryConv2d) for m in network.modules()) == 16
         counts[structure] = sum(name.endswith("downsample") for name, _ in network.named_modules())
         if structure != "bireal":
-            block, x = network.eval().stages[0][0], torch.randn(1, 16, 8, 8)  # type: ignore[union-attr,index]
+            block, x = network.eval().stages[0][0], torch.randn(1, 16, 8, 8)  # type: ignore[union-attr,index]  # a ModuleList
             y = block.layers[1](block.layers[0](x))
             assert torch.equal(block(x), y + x if structure == "res" else y)
     assert counts == {"bireal": 3, "res": 3, "plain": 0}
@@ -185,7 +185,7 @@ def test_structures_have_the_shortcuts_of_the_paper() -> None:
 
 def test_res_block_is_relu_only_pre_activation() -> None:
     network = build(ArchConfig(method="none", activation="relu", structure="res", num_classes=4, width=0.25)).eval()
-    block = network.stages[0][0]  # type: ignore[union-attr,index]
+    block = network.stages[0][0]  # type: ignore[union-attr,index]  # a ModuleList
     x = torch.randn(1, 16, 8, 8)
     first, second = block.layers
     y = first.bn(first.conv(F.relu(x)))
