@@ -22,6 +22,14 @@ _SIDE = 700
 _PRODUCTS = 12
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard():
+    """Undoes that a shell lets what it starts in the background ignore Ctrl-C, and all that this starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def slow_graph() -> onnx.ModelProto:
     """`colours_graph` that multiplies large matrices on the way, which takes a good part of a second."""
     model = colours_graph()
