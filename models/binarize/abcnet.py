@@ -62,7 +62,7 @@ class BasesActivation(BinaryActivation):
             return nonlinearity(x, self.phase)
         total: Tensor | None = None
         for j in range(self.bases):
-            signs: Tensor = _ShiftedSign.apply(x + self.shift[j])  # type: ignore[no-untyped-call]  # as above
+            signs: Tensor = _ShiftedSign.apply(x + self.shift[j])  # type: ignore[no-untyped-call]  # torch does not annotate it
             total = self.scale[j] * signs if total is None else total + self.scale[j] * signs
         assert total is not None
         return total

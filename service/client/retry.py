@@ -42,7 +42,7 @@ class Retry:
                 return None
             return retry_after_s + random.uniform(0, self.first_s)  # noqa: S311 - spreads clients, not for security
         most = min(self.longest_s, self.first_s * 2.0 ** min(tried - 1, _MOST_DOUBLINGS))
-        return random.uniform(most / 2, most)  # noqa: S311
+        return random.uniform(most / 2, most)  # noqa: S311 - likewise
 
 
 def retry_after_s(header: str | None) -> float | None:

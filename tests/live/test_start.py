@@ -159,7 +159,8 @@ def test_all_interfaces_are_those_of_both_protocols():
     """The image asks 127.0.0.1 for its health, and a cluster with both protocols asks either address of a pod."""
     with serve._listen(load_settings({"host": "::", "port": 0})) as listener:
         for address in ("::1", "127.0.0.1"):
-            socket.create_connection((address, listener.getsockname()[1]), timeout=10).close()
+            with socket.create_connection((address, listener.getsockname()[1]), timeout=10) as client:
+                assert client.getpeername()[0] == address
 
 
 def test_an_address_that_is_none():
