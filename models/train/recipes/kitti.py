@@ -232,6 +232,16 @@ _PAPER_KITTI_BIREAL50 = replace(
     init="paper-resnet50-kitti-depth",
 )
 
+#: Table 8's other 1-bit network. The paper does not say how it was trained: here for one stage, without clip
+#: pre-training or the two steps, which are Bi-Real's own.
+_PAPER_KITTI_BINARYNET50 = replace(
+    _PAPER_KITTI,
+    name="paper-binarynet50-kitti-depth",
+    arch=_KITTI_BINARYNET50.arch,
+    phases=(replace(_PAPER_KITTI.phases[0], phase=Phase.BINARY),),
+    init="paper-resnet50-kitti-depth",
+)
+
 KITTI = (
     _KITTI_TEACHER,
     _KITTI_RESNET50,
@@ -250,4 +260,5 @@ KITTI = (
     _AGAIN_BINARYNET50,
     _PAPER_KITTI,
     _PAPER_KITTI_BIREAL50,
+    _PAPER_KITTI_BINARYNET50,
 )
