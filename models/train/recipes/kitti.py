@@ -195,6 +195,20 @@ _AGAIN_BINARYNET50 = replace(
     _HALF_BINARYNET50, name="binarynet50-half-kitti-depth-again", init="resnet50-half-kitti-depth-again"
 )
 
+#: From encoders that saw more mosaics, the 1-bit one as a 1-bit network: only its decoder starts from random weights.
+_FURTHER_RESNET50 = replace(_HALF_RESNET50, name="resnet50-half-kitti-depth-further", init="resnet50-half-mosaics-long")
+
+_FURTHER_BIREAL50 = replace(
+    _HALF_BIREAL50,
+    name="bireal50-half-kitti-depth-further",
+    phases=(PhaseSpec(Phase.BINARY, 16, 5e-4, "adam", warmup=0.05, distill=0.6),),
+    init="bireal50-half-mosaics",
+)
+
+_FURTHER_BINARYNET50 = replace(
+    _HALF_BINARYNET50, name="binarynet50-half-kitti-depth-further", init="resnet50-half-kitti-depth-further"
+)
+
 # --- the paper's networks ---------------------------------------------------------------------------------------------
 
 #: Sec. 4.5 specifies the steps, the batch size, the learning rate and its drop, the image size, and no augmentation. It
@@ -258,6 +272,9 @@ KITTI = (
     _AGAIN_RESNET50,
     _AGAIN_BIREAL50,
     _AGAIN_BINARYNET50,
+    _FURTHER_RESNET50,
+    _FURTHER_BIREAL50,
+    _FURTHER_BINARYNET50,
     _PAPER_KITTI,
     _PAPER_KITTI_BIREAL50,
     _PAPER_KITTI_BINARYNET50,

@@ -263,7 +263,7 @@ _HALF_RESNET50_MOSAICS_LONG = replace(
     init="resnet50-half-mosaics",
 )
 
-#: The same for the 1-bit encoder: binarised in the paper's order where pictures are many, before it sees the few streets.
+#: The same for the 1-bit encoder: binarised where pictures are many, before it sees the few streets.
 _HALF_BIREAL50_MOSAICS = replace(
     _HALF_RESNET50_MOSAICS,
     name="bireal50-half-mosaics",
