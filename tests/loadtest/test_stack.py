@@ -67,25 +67,30 @@ def test_a_process_that_does_not_end_is_killed_and_its_code_says_so(monkeypatch:
 
 PROGRAM = """
 import argparse, contextlib, subprocess, sys, time
-from loadtest import load, options, stack
-def measure(_):
+from deploy.grafana import pictures
+from loadtest import load, options, ray_trial, screenshots, stack
+def measure(*_):
     with contextlib.ExitStack() as started:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         started.callback(stack.stop, child)
         print(child.pid, flush=True)
         time.sleep(600)
 options.describe_machine = lambda: None
-load.measure = measure
+load.measure = ray_trial.run = screenshots.service = pictures._run_and_draw = measure
+ray_trial.missing = lambda: None
 run = {
     "report": lambda: options.run_report(measure, argparse.Namespace(out=None)),
     "main": lambda: options.run_main(measure, argparse.Namespace(out=None), list),
     "load": lambda: load.main([]),
+    "ray": lambda: ray_trial.main([]),
+    "screenshots": lambda: screenshots.main([]),
+    "pictures": lambda: pictures.main([]),
 }
 sys.exit(run[sys.argv[1]]())
 """
 
 
-@pytest.mark.parametrize("how", ["report", "main", "load"])
+@pytest.mark.parametrize("how", ["report", "main", "load", "ray", "screenshots", "pictures"])
 def test_a_program_that_is_terminated_leaves_no_process_behind(how: str) -> None:
     with subprocess.Popen([sys.executable, "-c", PROGRAM, how], stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
