@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.capacity import FOLDER, answer, checks
-from loadtest.scenarios import page
+from loadtest.scenarios import page, schema
 from loadtest.scenarios.drive import Run, Sample, Usage
 from loadtest.scenarios.plan import NAMES, Kind, Plan, Step, plans, saturate
 from loadtest.scenarios.schema import LoadDocument
@@ -123,13 +123,13 @@ def test_what_a_rate_and_a_limit_take():
 
 
 def the_record() -> LoadDocument:
-    records = page.recorded(FOLDER)
+    records = schema.recorded(FOLDER)
     assert records, "docs/benchmarks/load records nothing"
     return records[0]
 
 
 def test_the_recorded_page_is_drawn_from_the_files():
-    assert (FOLDER / page.README).read_text() == page.page(page.recorded(FOLDER))
+    assert (FOLDER / page.README).read_text() == page.page(schema.recorded(FOLDER))
     for name in page.plots.PLOTS:
         assert (FOLDER / f"{the_record().machine.stem}-{name}.svg").read_text().startswith("<?xml")
 
