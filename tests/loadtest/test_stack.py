@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,6 +54,39 @@ def test_another_port_is_tried_where_somebody_took_it(tmp_path: Path, monkeypatc
             with stack.listening([str(program)], tmp_path / "log") as address:
                 assert address != f"127.0.0.1:{taken}"
                 assert stack.get(f"http://{address}/-/ready") == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (404, b'{"detail": "Not Found"}', "404"),
+        (503, b"<html>no healthy upstream</html>", "503"),
+        (503, b'["reasons"]', "503"),
+        (503, b'{"state": "failed", "reasons": ["No model.", "No operator."]}', "No model. No operator."),
+    ],
+)
+def test_what_is_not_ready_or_is_another_program_is_said(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, said: str
+) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(stack, "START_S", 0.2)
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(stack.StackError, match=f"not ready: .*{said}"):
+                stack.wait_ready(f"http://127.0.0.1:{server.server_port}", None)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_process_that_does_not_end_is_killed_and_its_code_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
