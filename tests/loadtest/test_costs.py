@@ -201,3 +201,12 @@ def test_runs_at_the_same_time_are_counted_together() -> None:
     rate = images_per_s([run(0), run(1)], 0.02)
     assert min(counts) > 1
     assert 0 < rate <= sum(counts) / 0.02
+
+
+@pytest.mark.timeout(60)
+def test_a_run_that_fails_is_not_waited_for() -> None:
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        images_per_s([lambda: None, fails], 0.02)
