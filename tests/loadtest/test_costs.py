@@ -183,6 +183,16 @@ def test_a_pattern_that_matches_nothing_is_refused(pair: Pair) -> None:
         costs.measure(costs.options().parse_args(["--networks", "bireal19"]), [pair])
 
 
+def test_a_part_that_no_chosen_network_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = Pair("resnet50", "bireal50", 64, 64, lambda: pytest.fail("it is loaded all the same"))
+    monkeypatch.setattr(costs, "pairs", lambda _: ("given", [deep]))
+    assert costs.main(["--networks", "bireal50", "--parts", "modules", "instructions"]) == 2
+    said = capsys.readouterr()
+    assert "modules of *18*, *34*; instructions of *18*" in said.err and not said.out
+
+
 def test_what_counts_is_a_whole_number_above_0(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         costs.options().parse_args(["--windows", "0"])
