@@ -205,8 +205,11 @@ def _kill_one(server: Started, arguments: argparse.Namespace) -> Tally:
         _wait(
             arguments.seconds, f"{enough} labels were acknowledged", lambda: len(tally.acknowledged) >= enough, server
         )
+        early = len(tally.lost)
         server.process.kill()
         exit_code = server.process.wait()
+    tally.wrong += [f"before the kill: {lost}" for lost in tally.lost[:early]]
+    del tally.lost[:early]
     if exit_code != -signal.SIGKILL:
         raise StackError(f"The service ended with {exit_code} before it could be killed.")
     if not tally.lost:

@@ -170,3 +170,18 @@ def test_a_client_that_still_waits_leaves_nothing_known(monkeypatch: pytest.Monk
         assert time.monotonic() - begun < 10
     finally:
         forever.set()
+
+
+def test_what_was_lost_before_the_kill_is_not_blamed_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def client(_url: str, _number: int, done: threading.Event, tally: kill.Tally, *_: object) -> None:
+        tally.lost.append("ReadError early")
+        tally.acknowledged.append(kill.Label("token", 0))
+        done.wait()
+        tally.lost.append("ReadError at the kill")
+
+    monkeypatch.setattr(kill, "_client", client)
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], text=True)
+    server = stack.Started("http://127.0.0.1:9", process.pid, process)
+    tally = kill._kill_one(server, Namespace(clients=1, labels=1, seconds=0.01))
+    assert tally.lost == ["ReadError at the kill"]
+    assert tally.wrong == ["before the kill: ReadError early"]
