@@ -236,7 +236,9 @@ def _wait(seconds: float, what: str, condition: Callable[[], bool], server: Star
     time.sleep(seconds)
     give_up = time.monotonic() + PATIENCE_S
     while not condition():
-        if server.process.poll() is not None or time.monotonic() > give_up:
+        if server.process.poll() is not None:
+            raise StackError(f"The service ended with {server.process.returncode} before {what}.")
+        if time.monotonic() > give_up:
             raise StackError(f"Timed out after {seconds + PATIENCE_S:g} s waiting until: {what}.")
         time.sleep(0.01)
 

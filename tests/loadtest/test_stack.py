@@ -185,3 +185,11 @@ def test_what_was_lost_before_the_kill_is_not_blamed_on_it(monkeypatch: pytest.M
     tally = kill._kill_one(server, Namespace(clients=1, labels=1, seconds=0.01))
     assert tally.lost == ["ReadError at the kill"]
     assert tally.wrong == ["before the kill: ReadError early"]
+
+
+def test_a_service_that_ended_under_load_is_not_called_slow() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(3)"], text=True)
+    process.wait()
+    server = stack.Started("http://127.0.0.1:9", process.pid, process)
+    with pytest.raises(stack.StackError, match="The service ended with 3 before a request was answered"):
+        kill._wait(0.01, "a request was answered", lambda: False, server)
