@@ -37,7 +37,7 @@ def _weights(variant: str) -> str:
 
 
 def _card_score(variant: str) -> str:
-    return f"max by (task, metric) ({select('bireal_model_accuracy', _TASK, variant, _MAIN_SCORES)})"
+    return f"max by (task, dataset, metric) ({select('bireal_model_accuracy', _TASK, variant, _MAIN_SCORES)})"
 
 
 _GLANCE = Row(
@@ -93,7 +93,7 @@ _GLANCE = Row(
             "Accuracy given up",
             "Score of the full-precision network minus that of the 1-bit network on the same data set, from the "
             "cards: top-1 of classification, delta1 of depth.",
-            Query(f"{_card_score(_FULL)} - {_card_score(_BINARY)}", "{{task}} {{metric}}"),
+            Query(f"{_card_score(_FULL)} - {_card_score(_BINARY)}", "{{task}} {{metric}}, {{dataset}}"),
             unit="percentunit",
             empty="The cards of the loaded models name no figures",
             width=5,
