@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.grafana.panels import NO_MODEL, NO_TRAFFIC, Dashboard, Query, Row, bars, lines, stat
-from deploy.grafana.promql import Variable, mean, quantile, rate, select
+from deploy.grafana.promql import Variable, busy, mean, quantile, rate, select
 
 _TASK = 'task=~"$task"'
 _INFERENCE = 'stage="inference"'
@@ -229,10 +229,10 @@ _WORK = Row(
         ),
         lines(
             "Binary operations while inferring",
-            "The same per second of inference, i.e. the kernel's rate.",
+            "The same per second of inference, i.e. the kernel's rate; a batch counts once, by the mean batch size.",
             Query(
                 f"sum by (model, variant, kernel) ({rate('bireal_work_bops_total', _TASK)})"
-                f" / sum by (model, variant, kernel) ({rate('bireal_stage_seconds_sum', _TASK, _INFERENCE)})",
+                f" / ({busy(('model', 'variant', 'kernel'), _TASK)})",
                 "{{model}} {{variant}} ({{kernel}})",
             ),
             unit="ops",
