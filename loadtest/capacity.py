@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from loadtest.scenarios.queueing import Service, cores_needed, sojourn
-from loadtest.scenarios.schema import Capacity, LoadDocument
+from loadtest.scenarios.schema import Capacity, LoadDocument, RecordError, recorded
 from loadtest.stack import ROOT
 from models.command_line import Parser, expects, positive
 
@@ -138,14 +138,15 @@ def newest(folder: Path = FOLDER) -> LoadDocument:
 
     Raises:
         CapacityError: there is none.
+        RecordError: a JSON file of the folder is not a record.
     """
-    found = [LoadDocument.model_validate_json(path.read_text()) for path in folder.glob("*.json")]
+    found = recorded(folder)
     if not found:
         raise CapacityError(f"{folder} has no recorded load test: record one with `python -m loadtest.load --record`.")
-    return max(found, key=lambda document: document.machine.date)
+    return found[0]
 
 
-@expects(CapacityError, ValidationError, OSError)
+@expects(CapacityError, RecordError, ValidationError, OSError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program. Returns the exit code: 1 if no number of cores is enough for a variant, 2 on invalid input."""
     arguments = _parser().parse_args(argv)

@@ -47,6 +47,9 @@ def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = Non
     names = [pair.binary_name for pair in found]
     selected = select(names, arguments.networks or (), option="--networks", what="network")
     chosen = [pair for pair in found if pair.binary_name in selected]
+    if networks is None and not any(_measured(part, pair) for part in arguments.parts for pair in chosen):
+        limits = "; ".join(f"{part} of {', '.join(ONLY[part])}" for part in arguments.parts)
+        raise UsageError(f"None of these networks is measured ({limits}): choose other --networks or --parts.")
     machine = describe_machine()
     left_out: list[LeftOut] = []
     memory: list[Memory] = []

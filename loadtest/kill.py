@@ -205,8 +205,11 @@ def _kill_one(server: Started, arguments: argparse.Namespace) -> Tally:
         _wait(
             arguments.seconds, f"{enough} labels were acknowledged", lambda: len(tally.acknowledged) >= enough, server
         )
+        early = len(tally.lost)
         server.process.kill()
         exit_code = server.process.wait()
+    tally.wrong += [f"before the kill: {lost}" for lost in tally.lost[:early]]
+    del tally.lost[:early]
     if exit_code != -signal.SIGKILL:
         raise StackError(f"The service ended with {exit_code} before it could be killed.")
     if not tally.lost:
@@ -233,7 +236,9 @@ def _wait(seconds: float, what: str, condition: Callable[[], bool], server: Star
     time.sleep(seconds)
     give_up = time.monotonic() + PATIENCE_S
     while not condition():
-        if server.process.poll() is not None or time.monotonic() > give_up:
+        if server.process.poll() is not None:
+            raise StackError(f"The service ended with {server.process.returncode} before {what}.")
+        if time.monotonic() > give_up:
             raise StackError(f"Timed out after {seconds + PATIENCE_S:g} s waiting until: {what}.")
         time.sleep(0.01)
 

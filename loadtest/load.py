@@ -20,17 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import ValidationError
 
 from loadtest.machine import describe_machine
 from loadtest.options import UsageError, among, ended_by_sigterm, existing_file, progress
 from loadtest.scenarios import page
 from loadtest.scenarios.drive import Run, drive
 from loadtest.scenarios.plan import MEANING, NAMES, SATURATING_USERS, Kind, Plan, ScenarioName, plans, saturate
-from loadtest.scenarios.schema import Capacity, LoadDocument, RunResult
+from loadtest.scenarios.schema import Capacity, LoadDocument, RecordError, RunResult, recorded
 from loadtest.scenarios.summary import capacity, median_capacity, saturated_rate, summarise
 from loadtest.stack import ROOT, Service, StackError, get, service, wait_ready
-from models.command_line import Parser, count, failed, positive
+from models.command_line import Parser, count, failed, positive, show
 from service.errors import ServiceError
 
 FOLDER = ROOT / "docs" / "benchmarks" / "load"
@@ -47,17 +46,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             written = page.write(arguments.folder)
             print("\n".join(map(str, written)))
             return 0
+        if arguments.record:  # what cannot be written should fail before the measurement, not after
+            arguments.folder.mkdir(parents=True, exist_ok=True)
+            recorded(arguments.folder)
         with ended_by_sigterm():
             document = measure(arguments)
-    except (UsageError, StackError, ServiceError, ValidationError, ValueError, OSError) as error:
+    except (UsageError, StackError, ServiceError, RecordError, ValueError, OSError) as error:
         return failed(error)
     except KeyboardInterrupt:
         return 130
-    text = document.model_dump_json(indent=1, exclude_none=True) + "\n"
+    show(document.model_dump_json(indent=1, exclude_none=True) if arguments.json else page.report(document).rstrip())
     if arguments.record:
-        written = page.write(arguments.folder, document)
+        try:
+            written = page.write(arguments.folder, document)
+        except (RecordError, OSError) as error:
+            return failed(error)
         print("\n".join(map(str, written)), file=sys.stderr)
-    print(text if arguments.json else page.report(document), end="")
     return int(any(group.failed for run in document.runs for step in run.steps for group in step.groups))
 
 

@@ -206,11 +206,13 @@ def cores(arguments: argparse.Namespace, picture: bytes) -> dict[str, Any]:
     """Measures the service on one core and on two in turns (with the load generator), and the work alone in threads.
 
     Raises:
-        StackError: The service does not start.
+        StackError: The service does not start, or there is only one CPU.
         LoadError: A request was not answered with 200.
         OSError: The service has ended.
     """
     cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        raise StackError("Comparing one core with two needs two CPUs, and this process may use only one.")
     found: dict[str, list[dict[str, float]]] = {"1": [], "2": []}
     with contextlib.ExitStack() as stack:
         servers = {}

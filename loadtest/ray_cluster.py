@@ -32,6 +32,7 @@ HEAD, WORKER = "127.0.0.2", "127.0.0.3"
 _MARK = "LOADTEST_RAY_NODE"
 _NODE_CPUS = 8  # logical CPUs, which limit the number of replicas per node
 _STORE_BYTES = 80_000_000
+_START_S = 120.0
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -117,9 +118,11 @@ def cluster(config: Mapping[str, Any], variables: Mapping[str, str], *, wait_s: 
             stack.callback(_end, marks[address])
             command = [str(PROGRAMS / "ray"), "start", f"--node-ip-address={address}", *options]
             command += [f"--num-cpus={_NODE_CPUS}", f"--object-store-memory={_STORE_BYTES}", "--disable-usage-stats"]
-            ended = subprocess.run(  # noqa: S603  no shell, and arguments of our own
-                command, cwd=ROOT, env=environment(address), capture_output=True, text=True, timeout=120, check=False
-            )
+            how: dict[str, Any] = {"cwd": ROOT, "env": environment(address), "capture_output": True, "text": True}
+            try:
+                ended = subprocess.run(command, **how, timeout=_START_S, check=False)  # noqa: S603  arguments of our own
+            except subprocess.TimeoutExpired as error:
+                raise StackError(f"ray start for {address} was still running after {_START_S:g} s.") from error
             if ended.returncode:
                 raise StackError(f"ray start failed: {(ended.stderr or ended.stdout)[-800:]}")
 

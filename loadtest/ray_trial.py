@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from loadtest.machine import describe_machine
-from loadtest.options import progress
+from loadtest.options import ended_by_sigterm, progress
 from loadtest.pictures import photo_like
 from loadtest.ray_cluster import CONFIG, WORKER, Cluster, Load, cluster, load, missing
 from loadtest.records.schema import LOST_COMMITS
@@ -151,7 +151,7 @@ class Trial:
         wait_for(what, condition, SCALE_S)
 
 
-@expects(StackError)
+@expects(StackError, OSError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program. Returns the exit code: 1 if draining or scaling lost a request, 2 without Ray."""
     parser = Parser(prog="python -m loadtest.ray_trial", description=__doc__)
@@ -165,7 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     reason = missing()
     if reason is not None:
         raise StackError(reason)
-    document = run({})
+    with ended_by_sigterm():
+        document = run({})
     if arguments.record:
         FOLDER.mkdir(parents=True, exist_ok=True)
         (FOLDER / "trial.json").write_text(json.dumps(document, indent=1) + "\n")

@@ -53,7 +53,8 @@ class Row(BaseModel):
         rounds_per_s: lowest and highest throughput of a round; None in older records.
         p50_ms: median latency from submission to result, over all rounds.
         p95_ms: 95th percentile of the latency.
-        batch: mean batch size.
+        batch: mean batch size of the runs. Older records have the mean over the images, which counts a run as often as
+            it has images.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -164,7 +165,8 @@ def row(tried: Tried) -> Row:
         rounds_per_s=(round(min(tried.rates), 2), round(max(tried.rates), 2)),
         p50_ms=round(1000 * p50, 2),
         p95_ms=round(1000 * p95, 2),
-        batch=round(statistics.fmean(tried.batches), 2),
+        # Each image brings the size of its run, so a run of 8 is there 8 times: their harmonic mean is images / runs.
+        batch=round(statistics.harmonic_mean(tried.batches), 2),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from loadtest.options import ended_by_sigterm
 from loadtest.stack import ROOT, StackError, service
 from models.command_line import Parser, expects
 
@@ -69,13 +70,13 @@ def photograph(page: Page) -> bytes:
     return stream.getvalue()
 
 
-@expects(StackError)
+@expects(StackError, OSError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the screenshots. Returns the exit code."""
     parser = Parser(prog="python -m loadtest.screenshots", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="output folder (default %(default)s)")
     arguments = parser.parse_args(argv)
-    with service() as served, browser() as running:
+    with ended_by_sigterm(), service() as served, browser() as running:
         for name, sample, scheme in SHOTS:
             page = running.new_page(viewport={"width": _WIDTH, "height": 900}, color_scheme=scheme)
             compare_sample(page, served.url, sample)

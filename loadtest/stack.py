@@ -7,6 +7,7 @@ is left behind.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -189,12 +190,11 @@ def wait_ready(url: str, process: subprocess.Popen[str] | None) -> None:
         try:
             get(f"{url}/readyz")
         except urllib.error.HTTPError as error:
-            body = json.loads(error.read())
-            said = " ".join(body["reasons"])
-            if body["state"] == "failed":
+            said, final = _refusal(error)
+            if final:
                 break
-        except OSError as error:
-            said = str(error)
+        except (OSError, http.client.HTTPException) as error:
+            said = str(error) or type(error).__name__
         else:
             return
         if process is not None and process.poll() is not None:
@@ -202,6 +202,15 @@ def wait_ready(url: str, process: subprocess.Popen[str] | None) -> None:
             break
         time.sleep(0.1)
     raise StackError(f"The service at {url} is not ready: {said}")
+
+
+def _refusal(error: urllib.error.HTTPError) -> tuple[str, bool]:
+    """What an error status of `/readyz` says, and whether it will stay. A proxy or another program may have sent it."""
+    try:
+        body = json.loads(error.read())
+        return " ".join(body["reasons"]), body["state"] == "failed"
+    except (OSError, ValueError, KeyError, TypeError):  # not the service's document
+        return f"/readyz was answered with {error.code} {error.reason}", error.code < 500
 
 
 def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = START_S) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.grafana.panels import NO_MODEL, NO_TRAFFIC, Dashboard, Query, Row, bars, lines, stat
-from deploy.grafana.promql import Variable, mean, quantile, rate, select
+from deploy.grafana.promql import Variable, busy, mean, quantile, rate, select
 
 _TASK = 'task=~"$task"'
 _INFERENCE = 'stage="inference"'
@@ -37,7 +37,7 @@ def _weights(variant: str) -> str:
 
 
 def _card_score(variant: str) -> str:
-    return f"max by (task, metric) ({select('bireal_model_accuracy', _TASK, variant, _MAIN_SCORES)})"
+    return f"max by (task, dataset, metric) ({select('bireal_model_accuracy', _TASK, variant, _MAIN_SCORES)})"
 
 
 _GLANCE = Row(
@@ -93,7 +93,7 @@ _GLANCE = Row(
             "Accuracy given up",
             "Score of the full-precision network minus that of the 1-bit network on the same data set, from the "
             "cards: top-1 of classification, delta1 of depth.",
-            Query(f"{_card_score(_FULL)} - {_card_score(_BINARY)}", "{{task}} {{metric}}"),
+            Query(f"{_card_score(_FULL)} - {_card_score(_BINARY)}", "{{task}} {{metric}}, {{dataset}}"),
             unit="percentunit",
             empty="The cards of the loaded models name no figures",
             width=5,
@@ -229,10 +229,10 @@ _WORK = Row(
         ),
         lines(
             "Binary operations while inferring",
-            "The same per second of inference, i.e. the kernel's rate.",
+            "The same per second of inference, i.e. the kernel's rate; a batch counts once, by the mean batch size.",
             Query(
                 f"sum by (model, variant, kernel) ({rate('bireal_work_bops_total', _TASK)})"
-                f" / sum by (model, variant, kernel) ({rate('bireal_stage_seconds_sum', _TASK, _INFERENCE)})",
+                f" / ({busy(('model', 'variant', 'kernel'), _TASK)})",
                 "{{model}} {{variant}} ({{kernel}})",
             ),
             unit="ops",

@@ -27,6 +27,7 @@ from deploy.grafana import traffic
 from deploy.grafana.generate import DASHBOARDS
 from deploy.grafana.panels import GRID, Json
 from loadtest import stack
+from loadtest.options import ended_by_sigterm
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "dashboards"
 RATE_INTERVAL = "20s"
@@ -277,7 +278,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.prometheus:
             _draw_all(arguments.prometheus.rstrip("/"), arguments.seconds, arguments.out)
         else:
-            _run_and_draw(arguments)
+            with ended_by_sigterm():
+                _run_and_draw(arguments)
     except (stack.StackError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

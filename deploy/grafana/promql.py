@@ -36,3 +36,15 @@ def mean(histogram: str, by: Sequence[str], *matchers: str) -> str:
     labels = ", ".join(by)
     total, count = (f"sum by ({labels}) ({rate(f'{histogram}_{part}', *matchers)})" for part in ("sum", "count"))
     return f"{total} / {count}"
+
+
+def busy(by: Sequence[str], *matchers: str) -> str:
+    """Seconds of runs a second, i.e. the mean number of busy workers, one series per combination of the labels `by`.
+
+    Each image of a batch has the time of its whole run, so the sum over images is divided by the images a run. Where
+    nothing ran, these are unknown, and the sum is 0.
+    """
+    labels = ", ".join(by)
+    seconds = rate("bireal_stage_seconds_sum", *matchers, 'stage="inference"')
+    over_images = f"sum by ({labels}) ({seconds})"
+    return f"{over_images} / (({mean('bireal_batch_size', by, *matchers)}) >= 1) or {over_images}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.grafana.panels import NO_SCRAPE, NO_TRAFFIC, Dashboard, Query, Row, heatmap, lines, stat, table
-from deploy.grafana.promql import CHOSEN, VARIABLES, mean, quantile, rate, select
+from deploy.grafana.promql import CHOSEN, VARIABLES, busy, mean, quantile, rate, select
 
 _REQUESTS = "bireal_requests_total"
 _OK = 'outcome="ok"'
@@ -202,8 +202,8 @@ _SATURATION = Row(
         lines(
             "Networks running at a time",
             "Seconds of inference per second, by variant, i.e. the mean number of busy workers. Near the number of "
-            "workers of all replicas, every image waits.",
-            Query(f"sum by (variant) ({rate('bireal_stage_seconds_sum', CHOSEN, _INFERENCE)})", "{{variant}}"),
+            "workers of all replicas, every image waits. The time of a batch counts once, by the mean batch size.",
+            Query(busy(("variant",), CHOSEN), "{{variant}}"),
             Query("sum(bireal_workers)", "workers"),
             unit="none",
             width=6,

@@ -6,6 +6,7 @@ address of its metrics to the application `targets`; see docs/ray.md.
 
 # No postponed annotations: Serve inspects the annotation of `build`'s argument to parse `args`.
 
+import contextlib
 import logging
 import os
 import shutil
@@ -20,8 +21,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from deploy.ray.announce import announce
 from deploy.ray.folders import own_folder
 from service.app import create_app
-from service.card import Card, TaskName
+from service.card import CARD_FILE, Card, TaskName
 from service.cli.logs import pass_over_damaged_metadata
+from service.errors import CardError
 from service.registry import Registry
 from service.settings import Settings, export_kernel, load_settings
 
@@ -131,15 +133,24 @@ def _settings(arguments: Arguments) -> Settings:
 
 
 def _of_tasks(models: Path, tasks: tuple[str, ...]) -> Path:
-    """The folder of models, or a copy with only those of `tasks`; models without cards are kept, to be reported."""
+    """The folder of models, or a copy with only those of `tasks`; models whose cards cannot be read are kept."""
     if set(tasks) == set(get_args(TaskName)):
         return models
     chosen = own_folder("bireal-models-")
     for name in sorted(path for path in models.iterdir() if path.is_dir()):
-        cards = [Card.load(version) for version in name.iterdir() if (version / "card.yaml").is_file()]
-        if not cards or any(card.task in tasks for card in cards):
+        found = _tasks_of(name)
+        if not found or not found.isdisjoint(tasks):
             shutil.copytree(name, chosen / name.name, copy_function=_link_or_copy)
     return chosen
+
+
+def _tasks_of(model: Path) -> set[TaskName]:
+    """The tasks of a model's versions whose cards can be read; the registry reports the others."""
+    found: set[TaskName] = set()
+    for card in model.glob(f"*/{CARD_FILE}"):
+        with contextlib.suppress(CardError):
+            found.add(Card.load(card.parent).task)
+    return found
 
 
 def _link_or_copy(source: str, destination: str) -> None:

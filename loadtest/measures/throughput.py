@@ -55,8 +55,10 @@ def images_per_s(runs: Sequence[Callable[[], object]], seconds: float) -> float:
     start = Barrier(len(runs))
 
     def work(run: Callable[[], object]) -> float:
-        run()  # brings the weights into the caches
-        start.wait()
+        try:
+            run()  # brings the weights into the caches
+        finally:
+            start.wait()  # even if it failed: the others wait for it, without end
         begin = perf_counter()
         count = 0
         while perf_counter() - begin < seconds:

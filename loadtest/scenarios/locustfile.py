@@ -17,9 +17,10 @@ from locust import FastHttpUser, LoadTestShape, constant, events, task
 from locust.exception import StopUser
 
 from loadtest.pictures import photo_like
+from loadtest.scenarios.plan import Step, arrivals
 
 _PLAN: dict[str, Any] = json.loads(Path(os.environ["LOADTEST_PLAN"]).read_text(encoding="utf-8"))
-_STEPS: list[tuple[float, float]] = [(step["seconds"], step["level"]) for step in _PLAN["steps"]]
+_STEPS = [Step(step["seconds"], step["level"]) for step in _PLAN["steps"]]
 _KINDS = [(item["task"], item["variant"]) for item in _PLAN["mix"]]
 _SHARES = [item["share"] for item in _PLAN["mix"]]
 _WARM_UP_S: float = _PLAN["warm_up_s"]
@@ -41,12 +42,12 @@ def _now(first_s: float = 0.0) -> float:
     return time.perf_counter() - _begun
 
 
-def _level(at_s: float) -> float | None:
-    """Users or rate at a given time; None after the end."""
-    for seconds, level in _STEPS:
-        if at_s < seconds:
-            return level
-        at_s -= seconds
+def _users(at_s: float) -> float | None:
+    """Users of a closed plan at a given time; None after the end."""
+    for step in _STEPS:
+        if at_s < step.seconds:
+            return step.level
+        at_s -= step.seconds
     return None
 
 
@@ -104,10 +105,8 @@ class OpenUser(Sender):
     def arrive(self) -> None:
         """Sends requests until the plan ends, then waits for the last responses."""
         pending = []
-        due_s = -_WARM_UP_S
-        _now(due_s)
-        while (rate := _level(max(due_s, 0.0))) is not None:
-            due_s += _random.expovariate(rate)
+        _now(-_WARM_UP_S)
+        for due_s in arrivals(_STEPS, _WARM_UP_S, _random):
             # Timers may be a millisecond late, so the last 2 ms are spent spinning: the generator has its own CPU.
             if (wait_s := due_s - _now() - 0.002) > 0:
                 gevent.sleep(wait_s)
@@ -126,5 +125,5 @@ class Steps(LoadTestShape):
         """Number of users and spawn rate per second; None at the end."""
         if _PLAN["loop"] == "open":
             return 1, 1
-        users = _level(_now())
+        users = _users(_now())
         return None if users is None else (round(users), 1000)

@@ -8,7 +8,7 @@ from pathlib import Path
 from loadtest.capacity import answer, calibration, checks
 from loadtest.scenarios import plots
 from loadtest.scenarios.plan import MEANING, NAMES
-from loadtest.scenarios.schema import Capacity, LoadDocument, RunResult, StepResult
+from loadtest.scenarios.schema import Capacity, LoadDocument, RunResult, StepResult, recorded
 
 README = "README.md"
 
@@ -57,6 +57,10 @@ def write(folder: Path, document: LoadDocument | None = None) -> list[Path]:
 
     Returns:
         The written files.
+
+    Raises:
+        RecordError: a JSON file of the folder is not a record.
+        OSError: a file cannot be read or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -76,12 +80,6 @@ def write(folder: Path, document: LoadDocument | None = None) -> list[Path]:
         if draw(records[0], path):
             written.append(path)
     return written
-
-
-def recorded(folder: Path) -> list[LoadDocument]:
-    """All records of a folder, newest first."""
-    found = [LoadDocument.model_validate_json(path.read_text()) for path in folder.glob("*.json")]
-    return sorted(found, key=lambda document: document.machine.date, reverse=True)
 
 
 def page(records: Sequence[LoadDocument]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Literal, get_args
 
 ScenarioName = Literal["saturate", "steady", "ramp", "burst", "mixed", "ab"]
@@ -92,6 +93,28 @@ class Plan:
     def title(self) -> str:
         """The kinds of requests that are sent."""
         return " + ".join(kind.name for kind, _ in self.mix)
+
+
+def arrivals(steps: Sequence[Step], warm_up_s: float, rng: Random) -> Iterator[float]:
+    """Times at which the requests of an open plan are due: a Poisson process with the rate of each step.
+
+    The wait for the next arrival begins anew with each step, which such a process does not notice. A gap drawn at the
+    old rate would take up the start of a burst.
+
+    Args:
+        steps: the steps; their levels are requests per second.
+        warm_up_s: seconds before the first step, at its rate.
+        rng: source of randomness.
+
+    Yields:
+        Seconds from the start of the first step; negative during the warm-up.
+    """
+    due_s, end_s = -warm_up_s, 0.0
+    for step in steps:
+        end_s += step.seconds
+        while (due_s := due_s + rng.expovariate(step.level)) < end_s:
+            yield due_s
+        due_s = end_s
 
 
 #: Requests per second that saturate the service, by kind, as measured by `saturate`.

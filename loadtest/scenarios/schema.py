@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loadtest.records.schema import Machine
 from loadtest.scenarios.plan import ScenarioName
@@ -157,3 +158,23 @@ class LoadDocument(_Part):
     capacity: tuple[Capacity, ...]
     runs: tuple[RunResult, ...]
     rates_by: Literal["due", "ended"] = "due"
+
+
+class RecordError(Exception):
+    """A file among the records is none; the message says which, and why."""
+
+
+def recorded(folder: Path) -> list[LoadDocument]:
+    """All records of a folder, newest first.
+
+    Raises:
+        RecordError: a JSON file of the folder is not a record.
+        OSError: a file cannot be read.
+    """
+    found = []
+    for path in folder.glob("*.json"):
+        try:
+            found.append(LoadDocument.model_validate_json(path.read_text()))
+        except ValidationError as error:
+            raise RecordError(f"{path} is not the record of a load test: {error}") from error
+    return sorted(found, key=lambda document: document.machine.date, reverse=True)

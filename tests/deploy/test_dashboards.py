@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,57 @@ def test_legends_name_labels_that_the_query_keeps(path: Path) -> None:
             kept = selectors_and_labels(promql_parser.parse(plain(target["expr"]))).grouped_by | TARGET_LABELS
             named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
             assert named <= kept, panel["title"]
+
+
+def answers(title: str, series: dict[str, str], at: str, expected: dict[str, float], folder: Path) -> str:
+    """What promtool objects to: nothing, if a panel's first query gives these samples for these series."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian and Ubuntu: apt-get install prometheus)")
+    (panel,) = (one for path in DASHBOARDS for one in panels(path) if one["title"] == title)
+    samples = [{"labels": labels, "value": value} for labels, value in expected.items()]
+    asked = {"expr": plain(panel["targets"][0]["expr"]), "eval_time": at, "exp_samples": samples}
+    given = [{"series": name, "values": values} for name, values in series.items()]
+    case = {"interval": "1m", "input_series": given, "promql_expr_test": [asked]}
+    (folder / "test.yml").write_text(yaml.safe_dump({"tests": [case]}))
+    run = subprocess.run(
+        [promtool, "test", "rules", folder / "test.yml"], capture_output=True, text=True, timeout=60, check=False
+    )
+    return "" if run.returncode == 0 else run.stdout + run.stderr
+
+
+def test_accuracy_given_up_is_of_the_same_data_set(tmp_path: Path) -> None:
+    """The 1-bit network's card has an easier data set, too: its score there is no answer to the twin's elsewhere."""
+    card = 'bireal_model_accuracy{task="classify", metric="top1", instance="a", '
+    series = {
+        f'{card}variant="full", dataset="dev"}}': "0.6",
+        f'{card}variant="binary", dataset="dev"}}': "0.5",
+        f'{card}variant="binary", dataset="easy"}}': "0.9",
+    }
+    expected = {'{task="classify", dataset="dev", metric="top1"}': 0.6 - 0.5}
+    assert not answers("Accuracy given up", series, "0m", expected, tmp_path)
+
+
+# One worker is busy for half of the time, with runs of 4 images that take a second: each image's time is the run's.
+RUN = 'task="classify", model="m", variant="binary", kernel="avx2"'
+IN_FOURS = {
+    f'bireal_stage_seconds_sum{{{RUN}, stage="inference"}}': "0+120x10",
+    f"bireal_batch_size_sum{{{RUN}}}": "0+120x10",
+    f"bireal_batch_size_count{{{RUN}}}": "0+30x10",
+    f"bireal_work_bops_total{{{RUN}}}": "0+1200x10",
+}
+
+
+def test_a_run_of_several_images_keeps_one_worker_busy(tmp_path: Path) -> None:
+    busy = "Networks running at a time"
+    assert not answers(busy, IN_FOURS, "10m", {'{variant="binary"}': 0.5}, tmp_path)
+    idle = dict.fromkeys(IN_FOURS, "7x10")
+    assert not answers(busy, idle, "10m", {'{variant="binary"}': 0}, tmp_path), "idle is 0, not unknown"
+
+
+def test_the_kernels_rate_is_of_the_time_that_it_ran(tmp_path: Path) -> None:
+    expected = {'{model="m", variant="binary", kernel="avx2"}': 40}
+    assert not answers("Binary operations while inferring", IN_FOURS, "10m", expected, tmp_path)
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)

@@ -101,6 +101,14 @@ def test_a_copy_has_the_files_that_links_stand_for(zoo: Path, tmp_path: Path) ->
     assert said["models"] == ["tiny-bireal", "tiny-colours"]
 
 
+@pytest.mark.usefixtures("op")
+def test_a_card_that_cannot_be_read_is_no_reason_not_to_serve_the_other_models(zoo: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(zoo, tmp_path / "damaged")
+    (damaged / "tiny-ramp" / "1" / "card.yaml").write_text("torn: [")
+    said = replica(damaged, tmp_path, {"tasks": ["classify"]})
+    assert said["models"] == ["tiny-bireal", "tiny-colours", "tiny-ramp"], "the registry reports it"
+
+
 OWN = "import sys; from pathlib import Path; from deploy.ray.folders import own_folder; "
 OWN += "folder = own_folder('models-', Path(sys.argv[1])); (folder / 'file').touch(); print(folder, flush=True); "
 

@@ -183,6 +183,16 @@ def test_a_pattern_that_matches_nothing_is_refused(pair: Pair) -> None:
         costs.measure(costs.options().parse_args(["--networks", "bireal19"]), [pair])
 
 
+def test_a_part_that_no_chosen_network_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = Pair("resnet50", "bireal50", 64, 64, lambda: pytest.fail("it is loaded all the same"))
+    monkeypatch.setattr(costs, "pairs", lambda _: ("given", [deep]))
+    assert costs.main(["--networks", "bireal50", "--parts", "modules", "instructions"]) == 2
+    said = capsys.readouterr()
+    assert "modules of *18*, *34*; instructions of *18*" in said.err and not said.out
+
+
 def test_what_counts_is_a_whole_number_above_0(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         costs.options().parse_args(["--windows", "0"])
@@ -201,3 +211,12 @@ def test_runs_at_the_same_time_are_counted_together() -> None:
     rate = images_per_s([run(0), run(1)], 0.02)
     assert min(counts) > 1
     assert 0 < rate <= sum(counts) / 0.02
+
+
+@pytest.mark.timeout(60)
+def test_a_run_that_fails_is_not_waited_for() -> None:
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        images_per_s([lambda: None, fails], 0.02)

@@ -9,7 +9,7 @@ import pytest
 
 from loadtest import kernel
 from loadtest.machine import cpu_facts
-from loadtest.measures.interleave import ParityError, Run
+from loadtest.measures.interleave import CheckedRun, ParityError, Run
 from loadtest.measures.roofline import (
     Bound,
     Roofline,
@@ -92,6 +92,24 @@ def test_a_failed_block_is_left_out_and_the_command_fails(
     document = Document.model_validate_json(capsys.readouterr().out)
     assert [row.name for row in document.rows] == [f"{CHAIN.name}/ort-fp32"]
     assert [(left.name, left.failed) for left in document.left_out] == [(f"{CHAIN.name}/binary", True)]
+
+
+def test_a_shape_whose_baseline_fails_is_left_out_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = Blocks.float32
+
+    def wrong(self: Blocks, name: str, threads: int) -> CheckedRun:
+        if self.shape == CHAIN:
+            raise ParityError(f"{name}: it is wrong.")
+        return right(self, name, threads)
+
+    monkeypatch.setattr(Blocks, "float32", wrong)
+    monkeypatch.setattr(kernel, "load_shapes", lambda: Shapes(layers=1, shapes=(CHAIN, EXPANSION)))
+    assert kernel.main(["--repetitions", "1", "--json", "--only", "*/binary"]) == 1
+    document = Document.model_validate_json(capsys.readouterr().out)
+    assert [row.name for row in document.rows] == [f"{EXPANSION.name}/ort-fp32", f"{EXPANSION.name}/binary"]
+    assert [(left.name, left.failed) for left in document.left_out] == [(f"{CHAIN.name}/ort-fp32", True)]
 
 
 # --- Shapes and counts ------------------------------------------------------------------------------------------------

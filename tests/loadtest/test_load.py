@@ -14,9 +14,9 @@ import yaml
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtest import stack
+from loadtest import load, stack
 from loadtest.pictures import photo_like
-from loadtest.scenarios.schema import LoadDocument
+from loadtest.scenarios.schema import LoadDocument, recorded
 from tests.deploy.traffic import MANY, kept_full
 from tests.live.service_process import ROOT, environment, running
 from tests.tiny_zoo import write_zoo
@@ -116,6 +116,33 @@ def test_arguments_that_are_not_valid(arguments, said):
     ended = load_test(*arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr
+
+
+def test_a_folder_that_cannot_be_recorded_to_costs_no_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[object] = []
+    folder = tmp_path / "folder"
+    document = recorded(load.FOLDER)[0]
+
+    def measure(arguments: object) -> LoadDocument:
+        measured.append(arguments)
+        folder.rmdir()  # while it measures
+        folder.write_text("in its place")
+        return document
+
+    monkeypatch.setattr(load, "measure", measure)
+    (strange := tmp_path / "strange").mkdir()
+    (strange / "notes.json").write_text("{}")
+    (file := tmp_path / "file").touch()
+    for nowhere in (strange, file, file / "below"):
+        assert load.main(["--record", "--folder", str(nowhere)]) == 2
+        assert "error: " in capsys.readouterr().err
+        assert not measured
+    assert load.main(["--record", "--json", "--folder", str(folder)]) == 2
+    said = capsys.readouterr()
+    assert LoadDocument.model_validate_json(said.out) == document, "an hour's measurement is not lost"
+    assert str(folder) in said.err
 
 
 @pytest.mark.slow

@@ -177,3 +177,13 @@ def test_the_work_in_threads_is_counted_over_the_time_it_took(monkeypatch: pytes
     monkeypatch.setattr(overhead, "work", lambda _: time.sleep(0.2))
     # Over the time that was asked for it would be 40. No close bound below: a busy machine wakes threads late.
     assert 1 < overhead._work_in_threads(b"", 2, 0.05) <= 10.1
+
+
+def test_one_core_and_two_are_not_compared_where_there_is_one(monkeypatch: pytest.MonkeyPatch, capsys):
+    def measured(*_: object, **__: object) -> None:
+        pytest.fail("it is measured all the same")
+
+    monkeypatch.setattr(overhead.os, "sched_getaffinity", lambda _: {3})
+    monkeypatch.setattr(overhead, "service", measured)
+    assert overhead.main(["--cores"]) == 2
+    assert "two CPUs" in capsys.readouterr().err

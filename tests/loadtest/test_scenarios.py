@@ -5,13 +5,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from loadtest.capacity import FOLDER, answer, checks
-from loadtest.scenarios import page
+from loadtest.scenarios import page, schema
 from loadtest.scenarios.drive import Run, Sample, Usage
-from loadtest.scenarios.plan import NAMES, Kind, Plan, Step, plans, saturate
+from loadtest.scenarios.plan import NAMES, Kind, Plan, Step, arrivals, plans, saturate
 from loadtest.scenarios.schema import LoadDocument
 from loadtest.scenarios.summary import capacity, median_capacity, summarise
 from tests.live.service_process import ROOT, environment
@@ -41,6 +42,13 @@ def test_rates_are_shares_of_what_a_core_can_do():
     (mixed, _) = all_plans("mixed")
     # three classifications and one depth map take 3/300 + 1/30 s of the core
     assert mixed.steps[0].level == pytest.approx(0.6 * 4 / (3 / 300 + 1 / 30))
+
+
+def test_arrivals_have_the_rate_of_their_step_from_its_start_on():
+    """Gaps that are made up: each as long as the mean. Before the burst, the next request is seconds away."""
+    even = SimpleNamespace(expovariate=lambda rate: 1 / rate)
+    assert list(arrivals((Step(2, 0.25), Step(1, 4), Step(5, 0.25)), 0.0, even)) == [2.25, 2.5, 2.75, 7.0]
+    assert list(arrivals((Step(1, 4),), 0.5, even)) == [-0.25, 0, 0.25, 0.5, 0.75]
 
 
 def recorded(*samples, usage=()):
@@ -123,13 +131,13 @@ def test_what_a_rate_and_a_limit_take():
 
 
 def the_record() -> LoadDocument:
-    records = page.recorded(FOLDER)
+    records = schema.recorded(FOLDER)
     assert records, "docs/benchmarks/load records nothing"
     return records[0]
 
 
 def test_the_recorded_page_is_drawn_from_the_files():
-    assert (FOLDER / page.README).read_text() == page.page(page.recorded(FOLDER))
+    assert (FOLDER / page.README).read_text() == page.page(schema.recorded(FOLDER))
     for name in page.plots.PLOTS:
         assert (FOLDER / f"{the_record().machine.stem}-{name}.svg").read_text().startswith("<?xml")
 

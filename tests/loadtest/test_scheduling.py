@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
-from loadtest.scheduling import Document, main, table
+from loadtest import scheduling
+from loadtest.scheduling import Document, Tried, main, table
 from tests.tiny_zoo import write_zoo
 
 
@@ -20,6 +22,14 @@ def test_it_measures_every_configuration(op, tmp_path, capsys):
     assert max(row.batch for row in document.rows if row.max_batch == 4) > 1.5, "what waits shares a run"
     table = capsys.readouterr().out
     assert "| tiny-bireal/binary | 2 x 1 | 4 |" in table
+
+
+def test_images_a_run_are_a_mean_over_runs_not_over_images():
+    """One run of 1 image and one of 3: each answer says the size of its run, so three of the four say 3."""
+    scheduler = SimpleNamespace(workers=1, max_batch=4)
+    handle = SimpleNamespace(card=SimpleNamespace(name="net"), variant="binary")
+    measured = Tried(scheduler, handle, 1, rates=[4.0], latencies_s=[0.1] * 4, batches=[1, 3, 3, 3])
+    assert scheduling.row(measured).batch == 2
 
 
 def test_models_that_are_not_there(tmp_path, capsys):

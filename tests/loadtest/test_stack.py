@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,6 +56,39 @@ def test_another_port_is_tried_where_somebody_took_it(tmp_path: Path, monkeypatc
                 assert stack.get(f"http://{address}/-/ready") == ""
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (404, b'{"detail": "Not Found"}', "404"),
+        (503, b"<html>no healthy upstream</html>", "503"),
+        (503, b'["reasons"]', "503"),
+        (503, b'{"state": "failed", "reasons": ["No model.", "No operator."]}', "No model. No operator."),
+    ],
+)
+def test_what_is_not_ready_or_is_another_program_is_said(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, said: str
+) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(stack, "START_S", 0.2)
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(stack.StackError, match=f"not ready: .*{said}"):
+                stack.wait_ready(f"http://127.0.0.1:{server.server_port}", None)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_a_process_that_does_not_end_is_killed_and_its_code_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stack, "STOP_S", 0.2)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
@@ -67,25 +101,30 @@ def test_a_process_that_does_not_end_is_killed_and_its_code_says_so(monkeypatch:
 
 PROGRAM = """
 import argparse, contextlib, subprocess, sys, time
-from loadtest import load, options, stack
-def measure(_):
+from deploy.grafana import pictures
+from loadtest import load, options, ray_trial, screenshots, stack
+def measure(*_):
     with contextlib.ExitStack() as started:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         started.callback(stack.stop, child)
         print(child.pid, flush=True)
         time.sleep(600)
 options.describe_machine = lambda: None
-load.measure = measure
+load.measure = ray_trial.run = screenshots.service = pictures._run_and_draw = measure
+ray_trial.missing = lambda: None
 run = {
     "report": lambda: options.run_report(measure, argparse.Namespace(out=None)),
     "main": lambda: options.run_main(measure, argparse.Namespace(out=None), list),
     "load": lambda: load.main([]),
+    "ray": lambda: ray_trial.main([]),
+    "screenshots": lambda: screenshots.main([]),
+    "pictures": lambda: pictures.main([]),
 }
 sys.exit(run[sys.argv[1]]())
 """
 
 
-@pytest.mark.parametrize("how", ["report", "main", "load"])
+@pytest.mark.parametrize("how", ["report", "main", "load", "ray", "screenshots", "pictures"])
 def test_a_program_that_is_terminated_leaves_no_process_behind(how: str) -> None:
     with subprocess.Popen([sys.executable, "-c", PROGRAM, how], stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
@@ -131,3 +170,26 @@ def test_a_client_that_still_waits_leaves_nothing_known(monkeypatch: pytest.Monk
         assert time.monotonic() - begun < 10
     finally:
         forever.set()
+
+
+def test_what_was_lost_before_the_kill_is_not_blamed_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def client(_url: str, _number: int, done: threading.Event, tally: kill.Tally, *_: object) -> None:
+        tally.lost.append("ReadError early")
+        tally.acknowledged.append(kill.Label("token", 0))
+        done.wait()
+        tally.lost.append("ReadError at the kill")
+
+    monkeypatch.setattr(kill, "_client", client)
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], text=True)
+    server = stack.Started("http://127.0.0.1:9", process.pid, process)
+    tally = kill._kill_one(server, Namespace(clients=1, labels=1, seconds=0.01))
+    assert tally.lost == ["ReadError at the kill"]
+    assert tally.wrong == ["before the kill: ReadError early"]
+
+
+def test_a_service_that_ended_under_load_is_not_called_slow() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(3)"], text=True)
+    process.wait()
+    server = stack.Started("http://127.0.0.1:9", process.pid, process)
+    with pytest.raises(stack.StackError, match="The service ended with 3 before a request was answered"):
+        kill._wait(0.01, "a request was answered", lambda: False, server)
