@@ -4,6 +4,7 @@ import gc
 import weakref
 from pathlib import Path
 
+import onnx
 import pytest
 
 from service.backends import backend_for
@@ -124,6 +125,25 @@ def test_a_fault_while_a_file_is_verified_takes_down_its_model_only(zoo, monkeyp
     assert ("tiny-ramp", "full", False) in seen
     assert "a fault in the verification" in caplog.text
     assert registry.resolve("classify", "tiny-colours").variant == "full"
+
+
+class Late:
+    """A backend whose models get another file, with the same inputs and outputs, after theirs was verified."""
+
+    def __init__(self, variant: str) -> None:
+        self.backend = backend_for(variant)
+
+    def load(self, card, variant, **options):
+        graph = onnx.load(card.path)
+        graph.doc_string = "another network"
+        onnx.save(graph, card.path)
+        return self.backend.load(card, variant, **options)
+
+
+def test_a_file_that_is_replaced_while_it_is_loaded_is_not_served(zoo):
+    registry = load(zoo, find_backend=Late)
+    with pytest.raises(ModelBrokenError, match=r"model\.onnx has sha256 .* but its card says"):
+        registry.resolve("classify", "tiny-colours")
 
 
 class Failing:

@@ -108,4 +108,5 @@ class Loader:
         backend = self._find_backend(variant)
         model = backend.load(card, variant, intra_op_threads=self._settings.intra_op_threads)
         model.warm_up()
+        card.verify_file()  # again, because the file may have been replaced since, by that of another network
         return Handle(card, variant, model, model.describe()["kernel"])
