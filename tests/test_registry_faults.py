@@ -1,7 +1,10 @@
 """Faults of one folder, card or file, of kinds that nobody foresaw too: the other models are served."""
 
+import gc
+import weakref
 from pathlib import Path
 
+import onnx
 import pytest
 
 from service.backends import backend_for
@@ -122,3 +125,75 @@ def test_a_fault_while_a_file_is_verified_takes_down_its_model_only(zoo, monkeyp
     assert ("tiny-ramp", "full", False) in seen
     assert "a fault in the verification" in caplog.text
     assert registry.resolve("classify", "tiny-colours").variant == "full"
+
+
+class Late:
+    """A backend whose models get another file, with the same inputs and outputs, after theirs was verified."""
+
+    def __init__(self, variant: str) -> None:
+        self.backend = backend_for(variant)
+
+    def load(self, card, variant, **options):
+        graph = onnx.load(card.path)
+        graph.doc_string = "another network"
+        onnx.save(graph, card.path)
+        return self.backend.load(card, variant, **options)
+
+
+def test_a_file_that_is_replaced_while_it_is_loaded_is_not_served(zoo):
+    registry = load(zoo, find_backend=Late)
+    with pytest.raises(ModelBrokenError, match=r"model\.onnx has sha256 .* but its card says"):
+        registry.resolve("classify", "tiny-colours")
+
+
+class Failing:
+    """A backend whose networks load, and fail in their first run."""
+
+    def __init__(self) -> None:
+        self.models: list[weakref.ref[Failing.Model]] = []
+
+    class Model:
+        def warm_up(self) -> None:
+            raise ModelBrokenError("tiny", "the network failed.")
+
+    def load(self, *_, **__) -> Model:
+        model = self.Model()
+        self.models.append(weakref.ref(model))
+        return model
+
+
+def test_the_error_of_a_network_does_not_keep_it_in_memory(zoo):
+    """The frames of the error's traceback refer to the session, which is as large as the model."""
+    backend = Failing()
+    registry = load(zoo, find_backend=lambda _: backend)
+    assert len(registry.broken()) == len(registry.entries())
+    gc.collect()
+    assert backend.models
+    assert [model for model in backend.models if model() is not None] == []
+
+
+class Upload:
+    """Something that a request holds while it is answered."""
+
+
+@pytest.mark.parametrize("model", ["tiny-bireal", "tiny-ramp", "tiny-colours"])
+def test_requests_for_a_model_that_cannot_run_leave_nothing_in_memory(zoo, model):
+    """Each raise of the same error adds the frames of its request to the error's traceback."""
+    (zoo / "tiny-ramp" / "1" / "card.yaml").write_text("[]")
+    registry = load(zoo, find_backend=lambda _: Exploding(), default_depth_model="tiny-ramp")
+
+    def ask() -> weakref.ref[Upload]:
+        upload = Upload()
+        registry.readiness()
+        with pytest.raises(ModelBrokenError):
+            registry.resolve("depth" if model == "tiny-ramp" else "classify", model)
+        with pytest.raises(ModelBrokenError):
+            registry.resolve("depth")
+        return weakref.ref(upload)
+
+    uploads = [ask() for _ in range(3)]
+    gc.collect()
+    assert [upload for upload in uploads if upload() is not None] == []
+    kept = [*registry.broken().values(), *(error for entry in registry.entries() for error in entry.errors())]
+    assert kept
+    assert all(error.__traceback__ is None for error in kept)

@@ -205,6 +205,7 @@ def rewrite(folder: Path, precision: str, data: Path | None, dataset: str) -> di
     card = Card.load(folder)
     if card.precision != "binary":
         raise ValueError(f"{card.name} is not a binary model: there is nothing to rewrite")
+    card.verify_file()  # or the new card would call a damaged file intact
     before = card.path.read_bytes()
     model = fuse(onnx.load_from_string(before), precision)
     content = model.SerializeToString()

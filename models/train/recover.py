@@ -112,7 +112,8 @@ def recovered(args: argparse.Namespace) -> None:
         FileNotFoundError, ValueError, ServiceError: the model or the data is invalid; the message says why.
     """
     card = Card.load(args.model)
-    model = onnx.load(args.model / card.file)
+    card.verify_file()
+    model = onnx.load(card.path)
     arch = complete_arch(arch_of(card), model)
     network = build(arch)
     get = Weights(model)

@@ -20,6 +20,7 @@ from service.errors.base import (
     ServiceError,
     did_you_mean,
     error_classes,
+    kept,
     nearest,
 )
 from service.errors.feedback import (
@@ -107,5 +108,6 @@ __all__ = [
     "VariantNotServedError",
     "did_you_mean",
     "error_classes",
+    "kept",
     "nearest",
 ]

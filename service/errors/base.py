@@ -61,6 +61,15 @@ class ServiceError(Exception):
         self.args = (f"{self.detail} {self.remedy}".strip(),)
         return self
 
+    def again(self) -> Self:
+        """Copies an error that is kept, without its traceback, to raise it.
+
+        Raised itself, it would get the frames of every caller, and keep what they refer to.
+        """
+        copy = type(self).__new__(type(self), *self.args)
+        copy.__dict__.update(self.__dict__, headers=dict(self.headers), extensions=dict(self.extensions))
+        return copy
+
     def problem(self, *, instance: str | None = None, request_id: str | None = None) -> dict[str, JsonValue]:
         """Renders the error as an RFC 9457 problem document.
 
@@ -87,6 +96,14 @@ class ServiceError(Exception):
         for key, value in self.extensions.items():
             document.setdefault(key, value)  # an extension never replaces a standard member
         return document
+
+
+def kept(error: ServiceError) -> ServiceError:
+    """An error to be kept for later, without the frames of its traceback, which refer to an upload or a network."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause = cause.with_traceback(None).__context__
+    return error
 
 
 def named(names: Iterable[str]) -> str:

@@ -117,6 +117,7 @@ class Probe:
             self.images.append(np.ascontiguousarray(whole))
         fresh = backend_for("binary").load(card, "binary", intra_op_threads=intra_op_threads)
         try:
+            card.verify_file()  # again, because it may have been replaced while it was loaded
             self._expected = [fresh.run(image[None])[0].tobytes() for image in self.images]
         finally:
             fresh.close()

@@ -74,11 +74,3 @@ def only(answers: list[Answered | ServiceError]) -> Answered:
         raise answer
     finally:
         del answer  # the traceback refers to this frame, which would keep the error and all that it refers to
-
-
-def kept(error: ServiceError) -> ServiceError:
-    """An error to be kept for later, without the frames of its traceback, which refer to the upload."""
-    cause: BaseException | None = error
-    while cause is not None:
-        cause = cause.with_traceback(None).__context__
-    return error

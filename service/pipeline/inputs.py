@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import ServiceError
+from service.errors import ServiceError, kept
 from service.imaging import DecodedImage, ImageLimits, ImageReport, decode
 from service.metrics import Stage
-from service.pipeline.answered import kept
 from service.pipeline.stages import Step
 from service.pipeline.telemetry import Telemetry
 from service.pipeline.threads import ThreadPool

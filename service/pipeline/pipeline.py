@@ -15,10 +15,10 @@ from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import BadParameterError, ServiceError
+from service.errors import BadParameterError, ServiceError, kept
 from service.imaging import ImageLimits
 from service.metrics import Stage
-from service.pipeline.answered import Answered, Job, kept, only
+from service.pipeline.answered import Answered, Job, only
 from service.pipeline.inputs import Input, Inputs, lane, preprocessed
 from service.pipeline.stages import Step, noted, timed
 from service.pipeline.telemetry import Telemetry

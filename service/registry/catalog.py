@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from service.card import Card
-from service.errors import ServiceError
+from service.errors import ServiceError, kept
 from service.registry.entries import Entry, version_key
 
 #: The label of the version that a model's name without a version refers to.
@@ -84,5 +84,5 @@ class Catalog:
 
     def with_broken(self, label: str, error: ServiceError | None) -> "Catalog":
         """Returns a catalog with the error of something that cannot be served, or without one if `error` is None."""
-        broken = {other: kept for other, kept in self.broken.items() if other != label}
-        return replace(self, broken=broken if error is None else {**broken, label: error})
+        broken = {other: its for other, its in self.broken.items() if other != label}
+        return replace(self, broken=broken if error is None else {**broken, label: kept(error)})

@@ -204,7 +204,7 @@ class Changes:
         errors = [error for folder in folders if (error := self._load_version(folder)) is not None]
         self._registry.change(self._with_labels(self._registry.catalog, name))
         if errors:
-            raise errors[0]
+            raise errors[0].again()
 
     def _load_version(self, folder: Path) -> ServiceError | None:
         """Loads one version and serves it, or returns its error."""
@@ -280,7 +280,7 @@ class Changes:
                     remedy="Use lower-case letters, digits, dots and dashes: stable, canary, default.",
                 )
             if not entry.runs:
-                raise next(entry.errors())
+                raise next(entry.errors()).again()
             labels = {**catalog.labels.get(name, {}), label: version}
             self._registry.change(catalog.with_labels(name, labels))
             log.info("the label %s of %s was set to version %s", label, name, version)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from service.backends.base import Backend
 from service.card import Card, VariantName
-from service.errors import ModelBrokenError, OpUnavailableError, ServiceError
+from service.errors import ModelBrokenError, OpUnavailableError, ServiceError, kept
 from service.registry.entries import Entry, Handle, Loaded
 from service.settings import Settings
 
@@ -85,7 +85,7 @@ class Loader:
             card.verify_file()
         except ServiceError as error:
             log.error("model %s in %s cannot be served: %s", entry.label, card.directory, error)  # noqa: TRY400
-            return error
+            return kept(error)
         except Exception as error:  # as for a variant, below
             log.exception("model %s in %s cannot be served", entry.label, card.directory)
             return ModelBrokenError(card.name, f"{card.file} cannot be verified: {type(error).__name__}; {_SEE_LOG}")
@@ -96,7 +96,7 @@ class Loader:
             handle = self._load_variant(entry.card, variant)
         except ServiceError as error:
             log.error("%s of %s in %s cannot run: %s", variant, entry.label, entry.card.directory, error)  # noqa: TRY400
-            return Loaded(error=error)
+            return Loaded(error=kept(error))
         except Exception as error:  # an unexpected error in one model must not affect the others
             log.exception("%s of %s in %s cannot run", variant, entry.label, entry.card.directory)
             reason = f"{variant} does not load: {type(error).__name__}; {_SEE_LOG}"
@@ -108,4 +108,5 @@ class Loader:
         backend = self._find_backend(variant)
         model = backend.load(card, variant, intra_op_threads=self._settings.intra_op_threads)
         model.warm_up()
+        card.verify_file()  # again, because the file may have been replaced since, by that of another network
         return Handle(card, variant, model, model.describe()["kernel"])

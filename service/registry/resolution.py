@@ -117,7 +117,7 @@ class Resolution:
             return entry.fallback
         if loaded.error is None:
             raise NotReadyError(f"{variant} of {entry.label} was not loaded.")
-        raise loaded.error
+        raise loaded.error.again()
 
     def _twin(self, entry: Entry) -> Handle:
         twin = entry.card.full
@@ -135,9 +135,9 @@ class Resolution:
             raise error
 
     def _broken(self, model: str) -> ServiceError | None:
-        """The error of a model, or of the named version; None if it is not broken."""
+        """The error of a model, or of the named version, to be raised; None if it is not broken."""
         broken = self._catalog.broken.items()
-        return next((error for label, error in broken if model in (label, label.partition("@")[0])), None)
+        return next((error.again() for label, error in broken if model in (label, label.partition("@")[0])), None)
 
     def _counterpart(self, full: str) -> str | None:
         """Returns the binary model whose twin is `full`, or None."""

@@ -19,6 +19,7 @@ from service.backends.audit import Audit
 from service.backends.derive import derive_reference
 from service.backends.session import open_session
 from service.card import Card
+from service.errors import ModelBrokenError
 from service.xnor_op import library_path
 from tests.backends.zoo import write_model
 
@@ -125,6 +126,18 @@ def test_a_file_without_standard_nodes_is_refused_and_its_card_left_alone(
     monkeypatch.setattr("sys.argv", ["fuse", str(tmp_path), "--pointwise", "float32"])
     assert main() == 2
     assert "models.export --pointwise" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_a_damaged_file_does_not_get_a_card_that_says_it_is_intact(tmp_path: Path, seed: int) -> None:
+    card = write_model(tmp_path, older_export(seed))
+    model = onnx.load(card.path)
+    signs = next(tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT32)
+    signs.raw_data = bytes([signs.raw_data[0] ^ 1]) + signs.raw_data[1:]
+    onnx.save(model, card.path)
+    before = contents(tmp_path)
+    with pytest.raises(ModelBrokenError, match="sha256"):
+        rewrite(tmp_path, "int8", None, "dev")
     assert contents(tmp_path) == before
 
 

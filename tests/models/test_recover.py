@@ -2,6 +2,7 @@
 
 import json
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from models.train.recover_weights import (
     move_into_scores,
 )
 from service.card import Card
+from service.errors import ModelBrokenError
 from tests.models.test_distillation import images
 from tests.models.test_export import export_to, random_network
 
@@ -208,6 +210,16 @@ def test_a_network_that_computes_something_else_is_refused(tmp_path: Path) -> No
     network.stages[1][0].body.bn.bias.data += 0.5
     with pytest.raises(ValueError, match="recovered from binary-test does not compute what the model does"):
         recover.check_same(network, model, card)
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    """Its recovered network computes what it computes, so nothing later shows that it is not the card's model."""
+    card = export_to(tmp_path, ArchConfig(depth=18, num_classes=4, width=0.25))
+    model = onnx.load(card.path)
+    model.doc_string = "another file"
+    onnx.save(model, card.path)
+    with pytest.raises(ModelBrokenError, match="sha256"):
+        recover.recovered(Namespace(model=card.directory, data=tmp_path, out=tmp_path / "best.pt", twin=None))
 
 
 def test_a_model_without_a_recipe_keeps_its_preprocessing() -> None:

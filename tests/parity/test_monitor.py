@@ -334,12 +334,25 @@ def test_every_layer_of_the_shipped_network_is_checked_alone(images, op):
     assert min(shares) > 0.999
 
 
-def test_a_probe_of_a_file_that_is_not_intact_is_refused(tmp_path):
+@pytest.mark.parametrize("when", ["before", "while it is loaded"])
+def test_a_probe_of_a_file_that_is_not_intact_is_refused(tmp_path, monkeypatch, when):
     folder = tmp_path / "bireal18-tiny100" / "1"
     shutil.copytree(shipped().directory, folder)
-    data = bytearray((folder / "model.onnx").read_bytes())
-    data[len(data) // 2] ^= 1
-    (folder / "model.onnx").write_bytes(bytes(data))
+
+    def damage() -> None:
+        data = bytearray((folder / "model.onnx").read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / "model.onnx").write_bytes(bytes(data))
+
+    class Damaging:
+        def load(self, *arguments, **options):
+            damage()
+            return backend_for("binary").load(*arguments, **options)
+
+    if when == "before":
+        damage()
+    else:
+        monkeypatch.setattr("service.parity.checks.backend_for", lambda _: Damaging())
     with pytest.raises(ModelBrokenError, match="sha256"):
         Probe(Card.load(folder), intra_op_threads=1)
 
