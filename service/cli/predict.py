@@ -101,11 +101,11 @@ def _check_fit(arguments: argparse.Namespace, *, lone: bool) -> None:
 def _all_remote(paths: list[Path], arguments: argparse.Namespace) -> list[dict[str, object]]:
     """Answers every image by a running service."""
     documents = []
-    for path, body in remote.documents(arguments, paths):
+    form = None if arguments.output is None else _map_format(arguments.output)
+    for path, body, depth_map in remote.documents(arguments, paths, None if form == "json" else form):
         documents.append({"file": printable(path), **body})
         if arguments.output is not None:
-            form = _map_format(arguments.output)
-            _write(arguments.output, [_text(body) if form == "json" else remote.depth_map(arguments, path, form)])
+            _write(arguments.output, [_text(body) if depth_map is None else depth_map])
         _say(arguments, path, body)
     return documents
 
