@@ -119,6 +119,20 @@ def test_a_picture_from_a_pipe(files, capsys):
     assert json.loads(capsys.readouterr().out)["image"]["width"] == 451
 
 
+def test_a_picture_from_a_pipe_is_compared_as_one_picture_not_as_a_folder(files, capsys):
+    receiving, sending = os.pipe()
+    os.write(sending, encode(photo().resize((90, 40)), "PNG"))
+    os.close(sending)
+    pipe = f"/dev/fd/{receiving}"
+    assert main(["compare", pipe, "--limit", "3"]) == 2
+    assert "--limit applies to a folder" in capsys.readouterr().err
+    assert main(["compare", pipe, "--report", "report.html"]) == 2
+    assert "--report applies to a folder" in capsys.readouterr().err
+    assert main(["compare", pipe, "--a", "reference", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["image"]["width"] == 90
+    os.close(receiving)
+
+
 def test_a_misspelt_variable_is_named_on_standard_error(capsys, files, monkeypatch):
     monkeypatch.setenv("BIREAL_MODELDIR", "elsewhere")
     assert main(["predict", "absent.jpg", "--json"]) == 2
