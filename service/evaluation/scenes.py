@@ -49,13 +49,13 @@ class DepthFrame:
         if self.kind == "lidar_depth":
             return read_depth_png(self.truth_path)
         disparity_px = read_depth_png(self.truth_path)
-        camera = camera_of(self.calib_path, disparity_px.shape[1])
+        camera = camera_of(self.calib_path, disparity_px.shape[1], self.path.parent.parent)
         return disparity_to_depth(disparity_px, camera)
 
     def camera(self) -> "Camera":
         """Returns the camera that took the image."""
         with self.path.open("rb") as stream, Image.open(stream) as image:  # Pillow would not close what it cannot read
-            return camera_of(self.calib_path, image.width)
+            return camera_of(self.calib_path, image.width, self.path.parent.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,13 @@ def read_depth_png(path: Path) -> Floats:
     return values / np.float32(256.0)
 
 
-def camera_of(calib: Path | None, width: int) -> Camera:
+def camera_of(calib: Path | None, width: int, folder: Path) -> Camera:
     """Returns a folder's camera from its calib.json, or without one KITTI's camera for images of this width.
+
+    Args:
+        calib: The folder's calib.json; None if there is none.
+        width: Width of the image, pixels.
+        folder: The folder, for error messages: there may be many.
 
     Raises:
         DataError: The file cannot be read, is not JSON, or does not contain a positive `fx` and `baseline_m`; or there
@@ -144,7 +149,7 @@ def camera_of(calib: Path | None, width: int) -> Camera:
         return camera
     if width not in KITTI_FX_PX:
         raise DataError(
-            f"There is no calib.json, and no KITTI camera has images {width} px wide (theirs are "
+            f"{folder} has no calib.json, and no KITTI camera has images {width} px wide (theirs are "
             f"{sorted(KITTI_FX_PX)} px). Add a calib.json with fx and baseline_m."
         )
     return Camera(KITTI_FX_PX[width], KITTI_BASELINE_M)
