@@ -257,7 +257,9 @@ def test_disparity_with_a_camera_file(tmp_path: Path) -> None:
     assert depth_frames(tmp_path)[0].truth()[0, 0] == pytest.approx(5.0)
 
 
-@pytest.mark.parametrize(("width", "fx"), [(1242, 721.5377), (1238, 718.3351), (1224, 707.0493)])
+@pytest.mark.parametrize(
+    ("width", "fx"), [(1242, 721.5377), (1224, 707.0493), (1238, 718.3351), (1226, 707.0912), (1241, 718.856)]
+)
 def test_kittis_cameras(width: int, fx: float) -> None:
     camera = camera_of(None, width, Path("drive"))
     assert camera == Camera(fx, 0.5327)

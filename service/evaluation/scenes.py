@@ -20,8 +20,9 @@ from service.evaluation.folders import DataError, entries, files_below, is_image
 
 Floats = npt.NDArray[np.float32]
 
-#: KITTI's rectified focal length, pixels, by image width (both depend on the recording day); used without calib.json.
-KITTI_FX_PX: Mapping[int, float] = {1242: 721.5377, 1238: 718.3351, 1224: 707.0493}
+#: KITTI's rectified focal length, pixels, by image width; used without calib.json. Each of the five recording days has
+#: its own width: 2011_09_26, 09_28, 09_29, 09_30 and 10_03 (P_rect_02 of their calib_cam_to_cam.txt).
+KITTI_FX_PX: Mapping[int, float] = {1242: 721.5377, 1224: 707.0493, 1238: 718.3351, 1226: 707.0912, 1241: 718.856}
 KITTI_BASELINE_M = 0.5327
 
 #: Names of the folders of measured depth, which contain 16-bit PNGs, not photos.
