@@ -365,6 +365,22 @@ def test_it_ends_after_the_last_try():
         assert isinstance(caught.value.__cause__, httpx.ConnectError)
 
 
+async def test_a_call_waits_for_a_free_connection_as_long_as_it_takes():
+    """Of a thousand calls at once, the last ones wait for all others; they did not time out, they have not begun."""
+    limits = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        limits.append(request.extensions["timeout"])
+        return httpx.Response(200, content=HEALTHY.content)
+
+    transport = httpx.MockTransport(handle)
+    with Client("http://service", timeout_s=3, transport=transport) as client:
+        client.health()
+    async with AsyncClient("http://service", timeout_s=3, transport=transport) as client:
+        await client.health()
+    assert limits == [{"connect": 3, "write": 3, "read": 3, "pool": None}] * 2
+
+
 def test_a_newer_service_is_understood():
     body = {"status": "ok", "version": "2", "new": {"deep": 1}}
     with answering(httpx.Response(200, json=body)) as client:
