@@ -123,7 +123,8 @@ class Tries:
         wait_s = self._retry.wait_s(self._tried, None)
         if wait_s is None:
             raise RetryLimitError(
-                f"{self._url} could not be reached in {self._tried} tries: is the service running there?"
+                f"{self._url} could not be reached in {self._tried} tries ({type(error).__name__}: {error}): is the "
+                "service running there?"
             ) from error
         return wait_s
 
