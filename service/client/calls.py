@@ -142,8 +142,10 @@ def checked_url(url: str) -> httpx.URL:
     except (httpx.InvalidURL, UnicodeError):
         host, found = "", httpx.URL()
     port_fits = found.port is None or 0 < found.port <= _MOST_PORT
-    if found.scheme not in {"http", "https"} or not host or not port_fits:
-        raise ValueError("the address must be http:// or https:// followed by a host, as in http://127.0.0.1:8000")
+    if found.scheme not in {"http", "https"} or not host or not port_fits or found.query or found.fragment:
+        raise ValueError(
+            "the address must be http:// or https:// followed by a host and at most a path, as in http://127.0.0.1:8000"
+        )
     return found
 
 

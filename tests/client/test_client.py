@@ -71,6 +71,8 @@ def test_a_key_that_no_header_can_carry_is_told_at_once_and_not_shown(kind, key)
         "http://[::1",
         "http://127.0.0.1:99999",
         "http://127.0.0.1:0",
+        "http://127.0.0.1:8000/?key=secret",
+        "http://127.0.0.1:8000/#secret",
         "http://user:secret/word@127.0.0.1",
         "http://xn--a",
         "http://a..b",
