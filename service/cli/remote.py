@@ -117,7 +117,7 @@ def documents(
     """Yields one answer, or problem document, per file, in the files' order, and its depth map in `form`, if any.
 
     Raises:
-        ProblemError: The only image was refused.
+        ProblemError: The only image was refused, or every image would be.
         ServiceError: The only image cannot be read.
         TransportError: The service did not answer.
     """
@@ -127,7 +127,7 @@ def documents(
             try:
                 yield path, *_ask(service, arguments, path, form)
             except ProblemError as error:
-                if lone:
+                if lone or error.status in _OF_EVERY_FILE:
                     raise
                 yield path, error.problem.model_dump(mode="json", exclude_none=True), None
             except ServiceError as error:  # from reading the file here

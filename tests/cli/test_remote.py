@@ -58,6 +58,14 @@ def test_a_folder_with_a_broken_picture(live):
     assert results[1]["code"] == "broken-image"
 
 
+def test_what_every_picture_would_get_ends_the_run(live, capsys):
+    picture = str(live.folder / "photos/cat.jpg")
+    assert main(["predict", *[picture] * 3, "--url", live.url, "--json"]) == 2
+    output = capsys.readouterr()
+    assert json.loads(output.out)["code"] == "unauthorized"
+    assert "--key-file" in output.err
+
+
 def test_a_file_that_cannot_be_read_does_not_end_the_run(live, tmp_path):
     with socket.socket(socket.AF_UNIX) as unreadable:  # which even root cannot open
         unreadable.bind(str(tmp_path / "socket"))
