@@ -127,7 +127,10 @@ async def _all(
     with tqdm(total=len(paths), unit="image", disable=len(paths) == 1) as bar:
         async for path, answer in in_order(paths, answer_one, at_once=2 * engine.settings.workers):
             bar.update()
-            body = answer.problem() if isinstance(answer, ServiceError) else _wire(answer).model_dump(mode="json")
+            if isinstance(answer, ServiceError):
+                body = answer.problem() | {"help": answer.local_remedy}
+            else:
+                body = _wire(answer).model_dump(mode="json")
             documents.append({"file": printable(path), **body})
             if arguments.output is not None and isinstance(answer, Answered):
                 form = _map_format(arguments.output)
