@@ -123,7 +123,7 @@ async def _all(
                 raise about(path, error) from error.__cause__
             return error
 
-    documents = []
+    documents: list[dict[str, object]] = []
     with tqdm(total=len(paths), unit="image", disable=len(paths) == 1) as bar:
         async for path, answer in in_order(paths, answer_one, at_once=2 * engine.settings.workers):
             bar.update()
