@@ -257,15 +257,20 @@ def test_disparity_with_a_camera_file(tmp_path: Path) -> None:
     assert depth_frames(tmp_path)[0].truth()[0, 0] == pytest.approx(5.0)
 
 
-@pytest.mark.parametrize(("width", "fx"), [(1242, 721.5377), (1238, 718.3351), (1224, 707.0493)])
+@pytest.mark.parametrize(
+    ("width", "fx"), [(1242, 721.5377), (1224, 707.0493), (1238, 718.3351), (1226, 707.0912), (1241, 718.856)]
+)
 def test_kittis_cameras(width: int, fx: float) -> None:
-    assert camera_of(None, width) == Camera(fx, 0.5327)
-    assert disparity_to_depth(np.ones((1, 1), np.float32), camera_of(None, width))[0, 0] == pytest.approx(fx * 0.5327)
+    camera = camera_of(None, width, Path("drive"))
+    assert camera == Camera(fx, 0.5327)
+    assert disparity_to_depth(np.ones((1, 1), np.float32), camera)[0, 0] == pytest.approx(fx * 0.5327)
 
 
 def test_unknown_cameras_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"Add a calib\.json"):
-        camera_of(None, 640)
+    write_frame(tmp_path / "drive", "a", "lidar_depth", full(4.0, 10, 20))
+    (frame,) = depth_frames(tmp_path)
+    with pytest.raises(DataError, match=rf"^{tmp_path}/drive has no calib\.json, .* 20 px wide .*Add a calib\.json"):
+        frame.camera()
 
 
 @pytest.mark.parametrize(
@@ -274,7 +279,7 @@ def test_unknown_cameras_are_refused(tmp_path: Path) -> None:
 def test_files_that_state_no_camera_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "calib.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match="fx"):
-        camera_of(tmp_path / "calib.json", 1242)
+        camera_of(tmp_path / "calib.json", 1242, tmp_path)
 
 
 def test_disparity_to_depth_of_zero_is_zero_and_silent() -> None:

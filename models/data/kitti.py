@@ -106,7 +106,7 @@ def _load_frame(drive: Path, left_path: Path) -> Frame:
     right_path = drive / "right" / left_path.name
     right = _load_image(right_path)[0] if right_path.is_file() else None
     calibration = drive / "calib.json"
-    camera = camera_of(calibration if calibration.is_file() else None, native_width)
+    camera = camera_of(calibration if calibration.is_file() else None, native_width, drive)
     lidar = drive / "lidar_depth" / f"{left_path.stem}.png"
     ground_truth = drive / "disp_noc_0" / f"{left_path.stem}.png"
     if lidar.is_file():

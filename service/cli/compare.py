@@ -49,7 +49,7 @@ def compare(settings: Settings, arguments: argparse.Namespace) -> int:
     document = answer(settings, arguments)
     if arguments.json:
         print(json.dumps(document))
-    elif path.is_file():
+    elif not path.is_dir():
         print(_line(document))
     else:
         print(_summary(document))
@@ -92,7 +92,7 @@ def _check_fit(arguments: argparse.Namespace, task: TaskName) -> None:
         raise BadParameterError("top-k", "--top-k applies to classification only.", remedy="Leave it out.")
     given = {"limit": arguments.limit, "margin": arguments.margin}
     name = next((name for name, value in given.items() if value is not None), None)
-    if name is not None and arguments.path.is_file():
+    if name is not None and not arguments.path.is_dir():  # a file or a pipe
         raise BadParameterError(name, f"--{name} applies to a folder, not to one image.", remedy="Name a folder.")
 
 
@@ -105,7 +105,7 @@ def _local(settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
         a, b = engine.handles(task, arguments.model, arguments.a, arguments.b)
         sides: dict[Side, Handle] = {"a": a, "b": b}
         options = DepthOptions(fx_px=arguments.fx) if task == "depth" else ClassifyOptions(settings.top_k)
-        if path.is_file():
+        if not path.is_dir():
             return asyncio.run(_one(engine, path, sides, options))
         return asyncio.run(_folder(LocalComparison(engine, sides, options), task, arguments))
 
@@ -113,7 +113,7 @@ def _local(settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
 def _remote(_: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
     """Compares with both networks in a running service, whose settings apply."""
     path: Path = arguments.path
-    lone = path.is_file()
+    lone = not path.is_dir()
 
     async def ask() -> dict[str, Any]:
         async with connect(arguments) as service:
@@ -201,7 +201,7 @@ def _write_report(report: Path, document: dict[str, Any], folder: Folder, names:
 
 def _check_report(report: Path, path: Path) -> None:
     """Fails if the report cannot be written, before minutes are spent on images."""
-    if path.is_file():
+    if not path.is_dir():
         raise BadParameterError("report", "--report applies to a folder, not to one image.", remedy="Name a folder.")
     if report.suffix.lower() not in {".html", ".htm"}:
         raise BadParameterError(

@@ -101,11 +101,11 @@ def _check_fit(arguments: argparse.Namespace, *, lone: bool) -> None:
 def _all_remote(paths: list[Path], arguments: argparse.Namespace) -> list[dict[str, object]]:
     """Answers every image by a running service."""
     documents = []
-    for path, body in remote.documents(arguments, paths):
+    form = None if arguments.output is None else _map_format(arguments.output)
+    for path, body, depth_map in remote.documents(arguments, paths, None if form == "json" else form):
         documents.append({"file": printable(path), **body})
         if arguments.output is not None:
-            form = _map_format(arguments.output)
-            _write(arguments.output, [_text(body) if form == "json" else remote.depth_map(arguments, path, form)])
+            _write(arguments.output, [_text(body) if depth_map is None else depth_map])
         _say(arguments, path, body)
     return documents
 
@@ -123,11 +123,14 @@ async def _all(
                 raise about(path, error) from error.__cause__
             return error
 
-    documents = []
+    documents: list[dict[str, object]] = []
     with tqdm(total=len(paths), unit="image", disable=len(paths) == 1) as bar:
         async for path, answer in in_order(paths, answer_one, at_once=2 * engine.settings.workers):
             bar.update()
-            body = answer.problem() if isinstance(answer, ServiceError) else _wire(answer).model_dump(mode="json")
+            if isinstance(answer, ServiceError):
+                body = answer.problem() | {"help": answer.local_remedy}
+            else:
+                body = _wire(answer).model_dump(mode="json")
             documents.append({"file": printable(path), **body})
             if arguments.output is not None and isinstance(answer, Answered):
                 form = _map_format(arguments.output)

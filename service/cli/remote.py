@@ -111,11 +111,13 @@ def check_all_classes(models: ModelList, answer: ClassifyAnswer) -> None:
         )
 
 
-def documents(arguments: argparse.Namespace, paths: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yields one answer, or problem document, per file, in the files' order.
+def documents(
+    arguments: argparse.Namespace, paths: list[Path], form: DepthFormat | None
+) -> Iterator[tuple[Path, dict[str, Any], bytes | None]]:
+    """Yields one answer, or problem document, per file, in the files' order, and its depth map in `form`, if any.
 
     Raises:
-        ProblemError: The only image was refused.
+        ProblemError: The only image was refused, or every image would be.
         ServiceError: The only image cannot be read.
         TransportError: The service did not answer.
     """
@@ -123,15 +125,15 @@ def documents(arguments: argparse.Namespace, paths: list[Path]) -> Iterator[tupl
     with Client(arguments.url, api_key=_key(arguments.key_file)) as service:
         for path in tqdm(paths, unit="image", disable=lone):
             try:
-                yield path, _ask(service, arguments, path)
+                yield path, *_ask(service, arguments, path, form)
             except ProblemError as error:
-                if lone:
+                if lone or error.status in _OF_EVERY_FILE:
                     raise
-                yield path, error.problem.model_dump(mode="json", exclude_none=True)
+                yield path, error.problem.model_dump(mode="json", exclude_none=True), None
             except ServiceError as error:  # from reading the file here
                 if lone:
                     raise
-                yield path, error.problem()
+                yield path, error.problem(), None
 
 
 def task_of_model(arguments: argparse.Namespace, model: str) -> TaskName | None:
@@ -140,26 +142,19 @@ def task_of_model(arguments: argparse.Namespace, model: str) -> TaskName | None:
         return task_of(service.models(), model)
 
 
-def depth_map(arguments: argparse.Namespace, path: Path, form: DepthFormat) -> bytes:
-    """The depth map of an image file, as bytes in the given format."""
-    with Client(arguments.url, api_key=_key(arguments.key_file)) as service:
-        return service.depth_picture(
-            read(path),
-            form=form,
-            model=arguments.model,
-            variant=arguments.variant,
-            fx=arguments.fx,
-            size=arguments.size,
-        )
-
-
-def _ask(service: Client, arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
-    data = read(path)
+def _ask(
+    service: Client, arguments: argparse.Namespace, path: Path, form: DepthFormat | None
+) -> tuple[dict[str, Any], bytes | None]:
+    data = read(path)  # once, because a pipe cannot be read again
     if arguments.task == "depth":
-        figures = service.depth(
-            data, model=arguments.model, variant=arguments.variant, fx=arguments.fx, size=arguments.size
-        )
-        return figures.model_dump(mode="json")
+        size, fx = arguments.size, arguments.fx
+        figures = service.depth(data, model=arguments.model, variant=arguments.variant, fx=fx, size=size)
+        body = figures.model_dump(mode="json")
+        if form is None:
+            return body, None
+        # Names the network of the figures: an experiment or a reload could let another one make the map.
+        model = f"{figures.model}@{figures.version}"
+        return body, service.depth_picture(data, form=form, model=model, variant=figures.variant, fx=fx, size=size)
     classes = service.classify(
         data,
         model=arguments.model,
@@ -167,7 +162,7 @@ def _ask(service: Client, arguments: argparse.Namespace, path: Path) -> dict[str
         top_k=arguments.top_k,
         min_probability=arguments.min_probability,
     )
-    return classes.model_dump(mode="json")
+    return classes.model_dump(mode="json"), None
 
 
 def _key(path: Path | None) -> str | None:

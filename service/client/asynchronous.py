@@ -33,6 +33,7 @@ class AsyncClient:
         timeout_s: Timeout of each phase of a try, seconds: connecting, sending, and waiting for each part of the
             response. A try may take longer in total if the response arrives slowly. The timeout is also sent to the
             service (`x-timeout-ms`), so that it stops working on abandoned requests; the service may have a lower one.
+            Waiting for one of the client's 100 connections is not limited.
         retry: The retry policy.
         transport: httpx transport, for tests and for applications that are called in process.
 
@@ -53,8 +54,9 @@ class AsyncClient:
     ) -> None:
         headers = calls.standing_headers(api_key, timeout_s)
         self._retry = retry or Retry()
+        timeout = httpx.Timeout(timeout_s, pool=None)  # waiting for a free connection is not the service's delay
         self._http = httpx.AsyncClient(
-            base_url=calls.checked_url(url), headers=headers, timeout=timeout_s, transport=transport
+            base_url=calls.checked_url(url), headers=headers, timeout=timeout, transport=transport
         )
 
     async def __aenter__(self) -> Self:

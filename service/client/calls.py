@@ -123,7 +123,8 @@ class Tries:
         wait_s = self._retry.wait_s(self._tried, None)
         if wait_s is None:
             raise RetryLimitError(
-                f"{self._url} could not be reached in {self._tried} tries: is the service running there?"
+                f"{self._url} could not be reached in {self._tried} tries ({type(error).__name__}: {error}): is the "
+                "service running there?"
             ) from error
         return wait_s
 
@@ -141,8 +142,10 @@ def checked_url(url: str) -> httpx.URL:
     except (httpx.InvalidURL, UnicodeError):
         host, found = "", httpx.URL()
     port_fits = found.port is None or 0 < found.port <= _MOST_PORT
-    if found.scheme not in {"http", "https"} or not host or not port_fits:
-        raise ValueError("the address must be http:// or https:// followed by a host, as in http://127.0.0.1:8000")
+    if found.scheme not in {"http", "https"} or not host or not port_fits or found.query or found.fragment:
+        raise ValueError(
+            "the address must be http:// or https:// followed by a host and at most a path, as in http://127.0.0.1:8000"
+        )
     return found
 
 

@@ -14,6 +14,7 @@ class BadParameterError(ServiceError):
         parameter: The name of the parameter.
         detail: What is wrong with the value, and the limits.
         remedy: What to send instead.
+        local_remedy: The same for a command that asks no service. Defaults to `remedy`.
     """
 
     status = 422
@@ -21,9 +22,9 @@ class BadParameterError(ServiceError):
     title = "A parameter of the request is not valid."
     default_remedy = "GET /docs lists every parameter and its values."
 
-    def __init__(self, parameter: str, detail: str, *, remedy: str) -> None:
+    def __init__(self, parameter: str, detail: str, *, remedy: str, local_remedy: str | None = None) -> None:
         self.parameter = parameter
-        super().__init__(detail, remedy=remedy, extensions={"parameter": parameter})
+        super().__init__(detail, remedy=remedy, local_remedy=local_remedy, extensions={"parameter": parameter})
 
 
 class NotAcceptableError(ServiceError):

@@ -3,8 +3,8 @@
 Each class is one row of the API documentation. Three class attributes are fixed: `status` (HTTP), `code` (kebab-case
 and stable, because clients branch on it) and `title` (one sentence that never varies). `detail` (what happened, and
 the limit) and `remedy` (what to do about it) are passed in, or the class builds them from its arguments. Each class
-also has a `default_remedy`, which helps whatever the occurrence: `/problems/CODE` shows it. `problem()` renders the
-RFC 9457 document.
+also has a `default_remedy`, which helps whatever the occurrence: `/problems/CODE` shows it. `default_local_remedy` is
+the same for a command that asks no service, where that differs. `problem()` renders the RFC 9457 document.
 
 Code outside HTTP handlers raises these errors too: they are ordinary exceptions that print as "detail remedy".
 """
@@ -29,7 +29,8 @@ class ServiceError(Exception):
     Args:
         detail: What happened in this occurrence, including the limit that was exceeded, if any.
         remedy: What the client or the operator can do about it. Defaults to the class's `default_remedy`.
-        local_remedy: The same for a command that asks no service. Defaults to `remedy`.
+        local_remedy: The same for a command that asks no service. Defaults to `remedy` if that is given, else to the
+            class's `default_local_remedy`, if it has one.
         headers: Additional HTTP headers of the response, such as `Retry-After`.
         extensions: Additional members of the problem document (RFC 9457 section 3.2), such as the valid names.
     """
@@ -38,6 +39,7 @@ class ServiceError(Exception):
     code: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "The service failed."
     default_remedy: ClassVar[str] = "Try again. If it happens again, report it with the request id."
+    default_local_remedy: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -49,6 +51,8 @@ class ServiceError(Exception):
         extensions: Mapping[str, JsonValue] | None = None,
     ) -> None:
         self.detail = detail
+        if remedy is None and local_remedy is None:
+            local_remedy = self.default_local_remedy
         self.remedy = self.default_remedy if remedy is None else remedy
         self.local_remedy = self.remedy if local_remedy is None else local_remedy
         self.headers: dict[str, str] = dict(headers or {})

@@ -56,6 +56,7 @@ class UnsupportedImageError(ServiceError):
     code = "unsupported-image"
     title = "The content is not an image that this service reads."
     default_remedy = "Send a JPEG, PNG, WebP, BMP or GIF file with its own content type, for example image/jpeg."
+    default_local_remedy = "Convert it to JPEG, PNG, WebP, BMP or GIF."
     #: For bytes that look as if curl's -d had sent them: it strips line breaks and NUL bytes.
     curl_remedy: ClassVar[str] = f"{default_remedy} With curl, use --data-binary @FILE, not -d, which changes the file."
 
@@ -90,6 +91,7 @@ class BrokenImageError(ServiceError):
     default_remedy = (
         "Check that the whole file was sent (with curl: --data-binary @FILE, not -d) and opens in a viewer."
     )
+    default_local_remedy = "Check that it opens in a viewer."
 
 
 class ImageTooLargeError(ServiceError):

@@ -20,8 +20,9 @@ from service.evaluation.folders import DataError, entries, files_below, is_image
 
 Floats = npt.NDArray[np.float32]
 
-#: KITTI's rectified focal length, pixels, by image width (both depend on the recording day); used without calib.json.
-KITTI_FX_PX: Mapping[int, float] = {1242: 721.5377, 1238: 718.3351, 1224: 707.0493}
+#: KITTI's rectified focal length, pixels, by image width; used without calib.json. Each of the five recording days has
+#: its own width: 2011_09_26, 09_28, 09_29, 09_30 and 10_03 (P_rect_02 of their calib_cam_to_cam.txt).
+KITTI_FX_PX: Mapping[int, float] = {1242: 721.5377, 1224: 707.0493, 1238: 718.3351, 1226: 707.0912, 1241: 718.856}
 KITTI_BASELINE_M = 0.5327
 
 #: Names of the folders of measured depth, which contain 16-bit PNGs, not photos.
@@ -49,13 +50,13 @@ class DepthFrame:
         if self.kind == "lidar_depth":
             return read_depth_png(self.truth_path)
         disparity_px = read_depth_png(self.truth_path)
-        camera = camera_of(self.calib_path, disparity_px.shape[1])
+        camera = camera_of(self.calib_path, disparity_px.shape[1], self.path.parent.parent)
         return disparity_to_depth(disparity_px, camera)
 
     def camera(self) -> "Camera":
         """Returns the camera that took the image."""
         with self.path.open("rb") as stream, Image.open(stream) as image:  # Pillow would not close what it cannot read
-            return camera_of(self.calib_path, image.width)
+            return camera_of(self.calib_path, image.width, self.path.parent.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +123,13 @@ def read_depth_png(path: Path) -> Floats:
     return values / np.float32(256.0)
 
 
-def camera_of(calib: Path | None, width: int) -> Camera:
+def camera_of(calib: Path | None, width: int, folder: Path) -> Camera:
     """Returns a folder's camera from its calib.json, or without one KITTI's camera for images of this width.
+
+    Args:
+        calib: The folder's calib.json; None if there is none.
+        width: Width of the image, pixels.
+        folder: The folder, for error messages: there may be many.
 
     Raises:
         DataError: The file cannot be read, is not JSON, or does not contain a positive `fx` and `baseline_m`; or there
@@ -144,7 +150,7 @@ def camera_of(calib: Path | None, width: int) -> Camera:
         return camera
     if width not in KITTI_FX_PX:
         raise DataError(
-            f"There is no calib.json, and no KITTI camera has images {width} px wide (theirs are "
+            f"{folder} has no calib.json, and no KITTI camera has images {width} px wide (theirs are "
             f"{sorted(KITTI_FX_PX)} px). Add a calib.json with fx and baseline_m."
         )
     return Camera(KITTI_FX_PX[width], KITTI_BASELINE_M)

@@ -48,6 +48,7 @@ def interpolated_cloud() -> BadParameterError:
         "size",
         "A point cloud has one point for each pixel of the network; size=original would only interpolate.",
         remedy="Leave size out, or request format=npy&size=original and compute the points from it.",
+        local_remedy="Leave out --size original, or write an .npy and compute the points from it.",
     )
 
 

@@ -62,6 +62,7 @@ def bar(width: int, height: int, colors: npt.NDArray[np.uint8], ticks: Iterable[
             "scale_bar",
             f"A scale bar would enlarge the {picture} pixels of the map by {added:,}; the limit is {most:,}.",
             remedy="Send scale_bar=false, or leave out size=original.",
+            local_remedy="Leave out --size original, or write .png16.png or .npy, which have no scale bar.",
         )
     font = ImageFont.load_default(size)
     image = Image.new("RGB", (width, tall), _PAPER)

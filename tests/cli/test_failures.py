@@ -24,6 +24,8 @@ def files(tmp_path, zoo, monkeypatch) -> Path:
     (tmp_path / "photo.jpg").write_bytes(encode(photo(), "JPEG"))
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "zero.jpg").write_bytes(b"")
+    (tmp_path / "torn.jpg").write_bytes(encode(photo(), "JPEG")[:4000])
+    (tmp_path / "ribbon.png").write_bytes(encode(photo().resize((30_000, 10)), "PNG"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "flat").mkdir()
     (tmp_path / "labelled" / "n1").mkdir(parents=True)
@@ -44,6 +46,18 @@ FAILURES = [
     (["predict", "absent.jpg"], "bad-parameter", "absent.jpg does not exist"),
     (["predict", "a" * 300], "system-error", "File name too long"),
     (["predict", "text.jpg", "--variant", "full"], "unsupported-image", "text.jpg: The content seems to be text"),
+    (["predict", "text.jpg", "--variant", "full"], "unsupported-image", "Convert it to JPEG, "),
+    (["predict", "torn.jpg", "--variant", "full"], "broken-image", "Check that it opens in a viewer."),
+    (
+        ["predict", "ribbon.png", "--task", "depth", "--variant", "full", "--size", "original", "--output", "d.png"],
+        "bad-parameter",
+        "Leave out --size original",
+    ),
+    (
+        ["predict", "photo.jpg", "--task", "depth", "--size", "original", "--output", "d.ply"],
+        "bad-parameter",
+        "Leave out --size original",
+    ),
     (["predict", "zero.jpg", "--variant", "full"], "empty-body", "zero.jpg is empty"),
     (["predict", "/dev/null", "--variant", "full"], "empty-body", "/dev/null is empty"),
     (["predict", "photo.jpg", "--model-dir", "absent"], "settings-invalid", "'absent' does not exist"),
@@ -107,7 +121,14 @@ def test_a_failure_is_a_sentence_and_with_json_a_document(files, capsys, argumen
     assert document["code"] == code
     assert document["detail"] in err
     assert document.get("help", "") in err
-    assert "GET /" not in err + out, "no service is asked"
+    assert not any(words in err + out for words in ("GET /", "curl", "scale_bar=", "format=")), "no service is asked"
+
+
+def test_what_helps_with_one_picture_of_several_is_for_the_command_line_too(files, capsys):
+    assert main(["predict", "photo.jpg", "torn.jpg", "--variant", "full", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["results"][1]["help"] == "Check that it opens in a viewer."
+    assert main(["predict", "photo.jpg", "torn.jpg", "--variant", "full"]) == 1
+    assert "curl" not in capsys.readouterr().out
 
 
 def test_a_picture_from_a_pipe(files, capsys):
@@ -117,6 +138,20 @@ def test_a_picture_from_a_pipe(files, capsys):
     assert main(["predict", "pipe", "--variant", "full", "--json"]) == 0
     writer.join()
     assert json.loads(capsys.readouterr().out)["image"]["width"] == 451
+
+
+def test_a_picture_from_a_pipe_is_compared_as_one_picture_not_as_a_folder(files, capsys):
+    receiving, sending = os.pipe()
+    os.write(sending, encode(photo().resize((90, 40)), "PNG"))
+    os.close(sending)
+    pipe = f"/dev/fd/{receiving}"
+    assert main(["compare", pipe, "--limit", "3"]) == 2
+    assert "--limit applies to a folder" in capsys.readouterr().err
+    assert main(["compare", pipe, "--report", "report.html"]) == 2
+    assert "--report applies to a folder" in capsys.readouterr().err
+    assert main(["compare", pipe, "--a", "reference", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["image"]["width"] == 90
+    os.close(receiving)
 
 
 def test_a_misspelt_variable_is_named_on_standard_error(capsys, files, monkeypatch):

@@ -1,5 +1,6 @@
 """Names of files that are no UTF-8, or that the terminal cannot show, and links to folders."""
 
+import errno
 import json
 import os
 import subprocess
@@ -127,3 +128,13 @@ def test_a_folder_that_links_to_itself_is_searched_once(photos):
     for number in range(6):
         (photos / f"folder{number}").symlink_to(photos)
     assert list(files_below(photos)) == [photos / LATIN]
+
+
+def test_a_folder_that_cannot_be_read_is_not_called_empty(capsys, photos, monkeypatch):
+    def refused(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refused)  # root may read every folder
+    for name in ("predict", "compare"):
+        assert main([name, str(photos)]) == 2
+        assert capsys.readouterr().err == f"error: {photos}: Permission denied.\n"

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -57,6 +58,14 @@ def test_a_folder_with_a_broken_picture(live):
     assert results[1]["code"] == "broken-image"
 
 
+def test_what_every_picture_would_get_ends_the_run(live, capsys):
+    picture = str(live.folder / "photos/cat.jpg")
+    assert main(["predict", *[picture] * 3, "--url", live.url, "--json"]) == 2
+    output = capsys.readouterr()
+    assert json.loads(output.out)["code"] == "unauthorized"
+    assert "--key-file" in output.err
+
+
 def test_a_file_that_cannot_be_read_does_not_end_the_run(live, tmp_path):
     with socket.socket(socket.AF_UNIX) as unreadable:  # which even root cannot open
         unreadable.bind(str(tmp_path / "socket"))
@@ -78,6 +87,32 @@ def test_a_depth_map(live, tmp_path):
     assert run.returncode == 0, run.stderr
     assert out.read_bytes().startswith(b"\x93NUMPY")
     assert " m, median " in run.stdout
+
+
+def test_a_depth_map_of_a_picture_from_a_pipe(live, tmp_path):
+    receiving, sending = os.pipe()
+    os.write(sending, encode(Image.new("RGB", (90, 40), "grey"), "PNG"))
+    os.close(sending)
+    out = tmp_path / "depth.npy"
+    arguments = ["predict", f"/dev/fd/{receiving}", "--task", "depth", "--output", out, "--url", live.url]
+    assert main([*map(str, arguments), "--key-file", str(live.folder / "key")]) == 0
+    assert out.read_bytes().startswith(b"\x93NUMPY")
+    os.close(receiving)
+
+
+def test_the_map_is_by_the_network_that_the_answer_names(document, live, tmp_path, monkeypatch):
+    """Without a variant, an experiment may give two requests to different arms."""
+    asked = []
+    ask = Client.depth_picture
+
+    def recorded(client, image, **options):
+        asked.append((options["model"], options["variant"]))
+        return ask(client, image, **options)
+
+    monkeypatch.setattr(Client, "depth_picture", recorded)
+    picture, out = live.folder / "photos/cat.jpg", tmp_path / "depth.npy"
+    said = document("predict", picture, "--task", "depth", "--output", out)
+    assert asked == [(f"{said['model']}@{said['version']}", said["variant"])]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ def test_a_key_that_no_header_can_carry_is_told_at_once_and_not_shown(kind, key)
         "http://[::1",
         "http://127.0.0.1:99999",
         "http://127.0.0.1:0",
+        "http://127.0.0.1:8000/?key=secret",
+        "http://127.0.0.1:8000/#secret",
         "http://user:secret/word@127.0.0.1",
         "http://xn--a",
         "http://a..b",
@@ -360,9 +362,25 @@ def test_a_file_that_is_none_is_an_error_of_the_transport(ask, body):
 
 def test_it_ends_after_the_last_try():
     with answering(*[httpx.ConnectError("refused")] * 3, retry=Retry(tries=3, first_s=0.001)) as client:
-        with pytest.raises(RetryLimitError, match="3 tries") as caught:
+        with pytest.raises(RetryLimitError, match=r"3 tries \(ConnectError: refused\)") as caught:
             client.health()
         assert isinstance(caught.value.__cause__, httpx.ConnectError)
+
+
+async def test_a_call_waits_for_a_free_connection_as_long_as_it_takes():
+    """Of a thousand calls at once, the last ones wait for all others; they did not time out, they have not begun."""
+    limits = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        limits.append(request.extensions["timeout"])
+        return httpx.Response(200, content=HEALTHY.content)
+
+    transport = httpx.MockTransport(handle)
+    with Client("http://service", timeout_s=3, transport=transport) as client:
+        client.health()
+    async with AsyncClient("http://service", timeout_s=3, transport=transport) as client:
+        await client.health()
+    assert limits == [{"connect": 3, "write": 3, "read": 3, "pool": None}] * 2
 
 
 def test_a_newer_service_is_understood():

@@ -73,5 +73,5 @@ def test_packing_it_gives_the_same_files(tree: Path) -> None:
     assert counts == {"packed": 1, "there_already": 0, "missing": 0, "without_truth": 0, "without_right": 0}
     (frame,) = depth_frames(tree / "out")
     np.testing.assert_array_equal(frame.truth(), read_depth_png(tree / PACKED / "lidar_depth" / "0000000000.png"))
-    ours, theirs = frame.camera(), camera_of(tree / PACKED / "calib.json", 1242)
+    ours, theirs = frame.camera(), camera_of(tree / PACKED / "calib.json", 1242, tree / PACKED)
     assert (ours.fx_px, ours.baseline_m) == (theirs.fx_px, pytest.approx(theirs.baseline_m, abs=1e-9))

@@ -203,7 +203,7 @@ def test_a_packed_drive_is_read_by_training_and_evaluation(tmp_path, monkeypatch
     frames = depth_frames(out)
     assert [frame.path.stem for frame in frames] == ["0000000000", "0000000001", "0000000002"]
     assert places(frames[2].truth()) == {(24, 30): 12.0, (29, 10): 5.0}
-    assert camera_of(drive / "calib.json", WIDTH).baseline_m == pytest.approx(BASELINE_M)
+    assert camera_of(drive / "calib.json", WIDTH, drive).baseline_m == pytest.approx(BASELINE_M)
     (first, *_) = load_drives(out)
     assert first.right is not None
     assert first.disparity_px.max() == pytest.approx(FX * BASELINE_M / 5.0 * 608 / WIDTH, rel=1e-4)
