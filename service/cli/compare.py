@@ -90,6 +90,8 @@ def _check_fit(arguments: argparse.Namespace, task: TaskName) -> None:
         raise BadParameterError("fx", "--fx applies to depth maps only.", remedy="Add --task depth.")
     if arguments.top_k is not None and task != "classify":
         raise BadParameterError("top-k", "--top-k applies to classification only.", remedy="Leave it out.")
+    if arguments.top_k is not None and arguments.path.is_dir():
+        raise BadParameterError("top-k", "--top-k applies to one image, not to a folder.", remedy="Leave it out.")
     given = {"limit": arguments.limit, "margin": arguments.margin}
     name = next((name for name, value in given.items() if value is not None), None)
     if name is not None and not arguments.path.is_dir():  # a file or a pipe

@@ -38,6 +38,9 @@ export async function ask(path, options = {}) {
   try {
     problem = await response.json();
   } catch {
+    problem = null;
+  }
+  if (typeof problem?.detail !== "string") {
     throw new Error(`The service answered with status ${response.status} and no message. Is there a proxy in between?`);
   }
   if (response.status === 401) byId("key-row").hidden = false;

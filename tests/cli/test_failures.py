@@ -91,6 +91,7 @@ FAILURES = [
     (["evaluate", "--data", "empty", "--url", "http://127.0.0.1:9", "--model-dir", "x"], "usage", "--model-dir is for"),
     (["compare", "photo.jpg", "--fx", "700"], "bad-parameter", "Add --task depth"),
     (["compare", "photo.jpg", "--task", "depth", "--top-k", "3"], "bad-parameter", "--top-k applies to classification"),
+    (["compare", "flat", "--top-k", "3"], "bad-parameter", "--top-k applies to one image"),
     (["compare", "photo.jpg", "--limit", "3"], "bad-parameter", "--limit applies to a folder"),
     (["compare", "photo.jpg", "--margin", "0.1"], "bad-parameter", "--margin applies to a folder"),
     (["compare", "empty"], "bad-parameter", "no image in empty"),

@@ -161,6 +161,18 @@ def test_a_file_that_is_no_picture_is_told_in_the_services_words(open_page):
     assert page.locator("#answer").is_hidden()
 
 
+def test_an_error_that_is_not_the_services_is_told_as_one(open_page):
+    page = open_page(refused=(502,))
+    page.route(re.compile("/compare/"), lambda route: route.fulfill(status=502, json={"message": "bad gateway"}))
+    page.get_by_label("Choose a picture").set_input_files(
+        [{"name": "photo.png", "mimeType": "image/png", "buffer": encode(photo(), "PNG")}]
+    )
+    page.get_by_role("button", name="Compare").click()
+    alert = page.get_by_role("alert")
+    alert.wait_for()
+    assert alert.inner_text() == "The service answered with status 502 and no message. Is there a proxy in between?"
+
+
 def test_comparing_nothing_says_so(open_page):
     page = open_page()
     page.get_by_role("button", name="Compare").click()
