@@ -79,6 +79,7 @@ class Recipe:
         views: number of labelled views per image.
         first_view: number of the first of them; a network that is trained on sees other crops than before.
         hints: weight of the hint loss (models.train.hints); 0 = none. Training sizes are then multiples of 32.
+        stream_rms: scale a Bi-Real Net's streams to this RMS before the first step (models.train.streams); 0 = do not.
         mosaics: classification: learn nothing but the hints, on mosaics of photos (models.train.mosaic).
         temperature: divides the logits of teacher and network in the distillation loss.
         seed: seed of initialisation, data order and augmentation.
@@ -112,6 +113,7 @@ class Recipe:
     views: int = 2
     first_view: int = 0
     hints: float = 0.0
+    stream_rms: float = 0.0
     mosaics: bool = False
     temperature: float = 1.0
     seed: int = 1

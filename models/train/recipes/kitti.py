@@ -203,6 +203,7 @@ _FURTHER_BIREAL50 = replace(
     name="bireal50-half-kitti-depth-further",
     phases=(PhaseSpec(Phase.BINARY, 16, 5e-4, "adam", warmup=0.05, distill=0.6),),
     init="bireal50-half-mosaics",
+    stream_rms=0.9,
 )
 
 _FURTHER_BINARYNET50 = replace(

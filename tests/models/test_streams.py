@@ -1,0 +1,102 @@
+"""Streams of a Bi-Real Net, scaled so that gradients pass its signs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.arch import build
+from models.arch.config import ArchConfig
+from models.binarize.base import BinaryLayer, Phase, set_phase
+from models.train.hints import encoder_of
+from models.train.streams import scale_streams
+
+RMS = 0.9
+CASES = (
+    ArchConfig(depth=18, num_classes=5, width=0.25),
+    ArchConfig(depth=50, num_classes=5, width=0.25),
+    ArchConfig(depth=50, task="depth", width=0.25, max_disparity_px=90.0),
+)
+
+
+def trained(config: ArchConfig) -> tuple[nn.Module, Tensor]:
+    """A 1-bit network whose BatchNorms have statistics of the images, and weights and biases of any size."""
+    torch.manual_seed(3)
+    network = build(config).double()
+    set_phase(network, Phase.BINARY)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the mean over all batches
+            module.eps = 1e-15  # it does not scale, so that now and then a sign would flip
+            nn.init.uniform_(module.weight, 0.5, 2.0)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    images = torch.randn(6, 3, 64, 96, dtype=torch.float64)
+    with torch.no_grad():
+        network.train()(images)
+    return network.eval(), images
+
+
+def inputs_of_layers(network: nn.Module, images: Tensor) -> dict[tuple[int, str], list[Tensor]]:
+    """What the 1-bit layers of each stage read, by the layer's place in its block, in training mode."""
+    encoder = encoder_of(network).train()
+    seen: dict[tuple[int, str], list[Tensor]] = {}
+    handles = [
+        layer.register_forward_pre_hook(
+            lambda _, inputs, stage=index, place=place: seen.setdefault((stage, place), []).append(inputs[0].detach())
+        )
+        for index, stage in enumerate(encoder.stages)
+        for block in stage.children()
+        for place, layer in block.named_children()
+        if isinstance(layer, BinaryLayer)
+    ]
+    encoder.features(images)
+    for handle in handles:
+        handle.remove()
+    encoder.eval()
+    return seen
+
+
+@pytest.mark.parametrize("config", CASES, ids=lambda config: f"{config.task}-{config.depth}")
+def test_a_one_bit_network_computes_the_same_and_its_signs_read_activations_of_the_given_size(
+    config: ArchConfig,
+) -> None:
+    network, images = trained(config)
+    with torch.no_grad():
+        before = network(images)
+        factors = scale_streams(network, images, RMS)
+        after = network(images)
+    assert all(0.05 < factor.wide < 0.9 for factor in factors[1:])  # there was something to scale
+    assert torch.allclose(before, after, rtol=1e-6)
+
+    seen = inputs_of_layers(network, images)
+    for stage in range(4):
+        # The first block of a stage reads the stream of the stage before; that of basic blocks is in `body`.
+        wide = seen[stage, "body"][int(stage > 0) :] if config.depth == 18 else seen[stage, "reduce"][int(stage > 0) :]
+        assert torch.stack([x.square().mean() for x in wide]).mean().sqrt().item() == pytest.approx(RMS, rel=0.02)
+        if config.depth == 50:
+            narrow = [x.square().mean() for x in seen[stage, "body"] + seen[stage, "expand"]]
+            assert torch.stack(narrow).mean().sqrt().item() == pytest.approx(RMS, rel=0.02)
+
+
+def test_gradients_pass_more_signs() -> None:
+    network, images = trained(CASES[1])
+
+    def share() -> float:
+        """Share of the last stage's activations that ApproxSign passes a gradient to."""
+        seen = inputs_of_layers(network, images).items()
+        read = torch.cat([x.flatten() for (stage, _), inputs in seen if stage == 3 for x in inputs])
+        return (read.abs() < 1.0).double().mean().item()
+
+    before = share()
+    scale_streams(network, images, RMS)
+    assert before < 0.4
+    assert share() > 0.6
+
+
+def test_only_networks_that_read_signs_of_a_stream() -> None:
+    images = torch.randn(2, 3, 64, 64)
+    for method, structure in (("none", "bireal"), ("binarynet", "res"), ("xnornet", "bireal")):
+        network = build(ArchConfig(depth=18, method=method, structure=structure, num_classes=5, width=0.25))
+        with pytest.raises(ValueError, match="no 1-bit layers that read the signs of a stream"):
+            scale_streams(network, images, RMS)
