@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from models.arch import build
 from models.arch.config import ArchConfig
 from models.binarize.base import BinaryLayer, Phase, set_phase
+from models.train.__main__ import main
+from models.train.checkpoint import load
 from models.train.hints import encoder_of
+from models.train.recipe import PhaseSpec
+from models.train.recipes import RECIPES, get_recipe
 from models.train.streams import scale_streams
 
 RMS = 0.9
@@ -100,3 +110,40 @@ def test_only_networks_that_read_signs_of_a_stream() -> None:
         network = build(ArchConfig(depth=18, method=method, structure=structure, num_classes=5, width=0.25))
         with pytest.raises(ValueError, match="no 1-bit layers that read the signs of a stream"):
             scale_streams(network, images, RMS)
+
+
+def test_a_recipe_scales_before_its_first_step_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data" / "train" / "n00000001"
+    folder.mkdir(parents=True)
+    (tmp_path / "data" / "classes.json").write_text('[{"index": 0, "wnid": "n00000001", "name": "noise"}]')
+    for i in range(8):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8)).save(folder / f"{i}.png")
+    recipe = replace(
+        get_recipe("bireal18-tiny100"),
+        name="small",
+        arch=ArchConfig(depth=18, num_classes=1, width=0.25),
+        phases=(PhaseSpec(Phase.BINARY, 2, 0.0),),
+        batch=4,
+        size=32,
+        hold_out_per_class=4,
+        bf16=False,
+        teacher="",
+        init="",
+        stream_rms=RMS,
+    )
+    monkeypatch.setitem(RECIPES, recipe.name, recipe)
+    arguments = ["small", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--threads", "1"]
+
+    def gain(*more: str) -> float:
+        """Weight of a BatchNorm of the last stage, which is 1 in a new network, after a run without learning."""
+        monkeypatch.setattr(sys, "argv", ["models.train", *arguments, *more])
+        assert main() == 0
+        weight: Tensor = load(tmp_path / "out" / "last.pt")["network"]["stages.3.3.body.bn.weight"]
+        return weight.mean().item()
+
+    first = gain()
+    assert 0.1 < first < 0.9
+    assert gain("--resume") == first
+    capsys.readouterr()
