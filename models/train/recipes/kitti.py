@@ -206,10 +206,6 @@ _FURTHER_BIREAL50 = replace(
     stream_rms=0.9,
 )
 
-_FURTHER_BINARYNET50 = replace(
-    _HALF_BINARYNET50, name="binarynet50-half-kitti-depth-further", init="resnet50-half-kitti-depth-further"
-)
-
 # --- the paper's networks ---------------------------------------------------------------------------------------------
 
 #: Sec. 4.5 specifies the steps, the batch size, the learning rate and its drop, the image size, and no augmentation. It
@@ -275,7 +271,6 @@ KITTI = (
     _AGAIN_BINARYNET50,
     _FURTHER_RESNET50,
     _FURTHER_BIREAL50,
-    _FURTHER_BINARYNET50,
     _PAPER_KITTI,
     _PAPER_KITTI_BIREAL50,
     _PAPER_KITTI_BINARYNET50,
