@@ -20,7 +20,7 @@ from models.train.checkpoint import load
 from models.train.hints import encoder_of
 from models.train.recipe import PhaseSpec
 from models.train.recipes import RECIPES, get_recipe
-from models.train.streams import scale_streams
+from models.train.streams import Scales, scale_streams
 
 RMS = 0.9
 CASES = (
@@ -143,7 +143,14 @@ def test_a_recipe_scales_before_its_first_step_only(
         weight: Tensor = load(tmp_path / "out" / "last.pt")["network"]["stages.3.3.body.bn.weight"]
         return weight.mean().item()
 
-    first = gain()
-    assert 0.1 < first < 0.9
-    assert gain("--resume") == first
+    calls: list[float] = []
+
+    def counted(network: nn.Module, images: Tensor, rms: float) -> list[Scales]:
+        calls.append(rms)
+        return scale_streams(network, images, rms)
+
+    monkeypatch.setattr("models.train.__main__.scale_streams", counted)
+    assert 0.1 < gain() < 0.9
+    gain("--resume")
+    assert calls == [RMS], "a resumed run was scaled when it started"
     capsys.readouterr()
