@@ -138,13 +138,34 @@ def floor_of(train: Path | None, data: Path, dataset: str, kept: list[Path]) -> 
     return next((page["floor"] for page in pages if page["dataset"] == dataset and page.get("floor")), None)
 
 
-def complete(cards: list[Card], found: Findings) -> None:
-    """Add to each model the table rows and plot names that a network shares with its binary versions."""
+def complete(cards: list[Card], found: Findings, kept: dict[str, list[dict[str, Any]]] | None = None) -> None:
+    """Add to each model the table rows and plot names that a network shares with its binary versions.
+
+    Args:
+        cards: the measured models.
+        found: what was measured of each; completed in place.
+        kept: rows of other networks, by the full-precision network that they were compared with (`kept_rows`).
+    """
     for full in (card for card in cards if card.precision == "full"):
         members = [full, *(card for card in cards if card.full == full.name)]
         group = [row_of(card, found[card.name]) for card in members]
+        methods = {row["method"] for row in group}
+        group += [row for row in (kept or {}).get(full.name, []) if row["method"] not in methods]
         for card in members:
             found[card.name] |= {"group": group, "figures": full.name}
+
+
+def kept_rows(cards: list[Card], out: Path, dataset: str) -> dict[str, list[dict[str, Any]]]:
+    """Stored table rows by full-precision network, where it and the data are still those of the comparison.
+
+    A network that is compared but not shipped, such as a BinaryNet, keeps its row when the others are measured again.
+    """
+    kept = {}
+    for card in (card for card in cards if card.precision == "full" and (out / f"{card.name}.json").is_file()):
+        stored = json.loads((out / f"{card.name}.json").read_text())
+        if (stored["sha256"], stored["dataset"]) == (card.sha256, dataset):
+            kept[card.name] = stored["group"]
+    return kept
 
 
 def draw_all(cards: list[Card], found: Findings, out: Path) -> None:
@@ -235,7 +256,7 @@ def main() -> int:
         now = occasion("models.eval.depth_page", args.dataset, args.out / READINGS.name)
         found = measure(cards, args.data, now)
         facts = machine()
-        complete(cards, found)
+        complete(cards, found, kept_rows(cards, args.out, args.dataset))
         least = floor_of(args.floor, args.data, args.dataset, [args.out / f"{card.name}.json" for card in cards])
         for name, findings in found.items():
             findings |= {"date": now.date[:10], "machine": facts, "floor": least}

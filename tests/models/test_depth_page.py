@@ -93,6 +93,23 @@ def test_one_command_writes_pages_plots_and_pictures(tmp_path, monkeypatch) -> N
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before, "the kept files say all"
 
 
+def test_a_network_that_is_not_at_hand_keeps_its_row(tmp_path) -> None:
+    cards = command.depth_cards(write_zoo(tmp_path / "zoo"))
+    full = next(card for card in cards if card.precision == "full")
+    rows = [{"method": "none", "delta1_80m": 0.5}, {"method": "binarynet", "delta1_80m": 0.25}]
+    stored = tmp_path / f"{full.name}.json"
+    kept = {"sha256": full.sha256, "dataset": "a drive", "group": rows}
+    stored.write_text(json.dumps(kept))
+    found = {card.name: {"evaluations": {card.variants[0]: {"n": 1}}} for card in cards}
+    command.complete(cards, found, command.kept_rows(cards, tmp_path, "a drive"))
+    group = found[full.name]["group"]
+    assert [row["method"] for row in group] == ["none", "bireal", "binarynet"]
+    assert group[-1] == rows[-1] and "n" in group[0], "what was measured replaces what was stored"
+    assert command.kept_rows(cards, tmp_path, "another drive") == {}
+    stored.write_text(json.dumps(kept | {"sha256": "0" * 64}))
+    assert command.kept_rows(cards, tmp_path, "a drive") == {}, "compared with another full-precision network"
+
+
 def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, capsys) -> None:
     zoo = write_zoo(tmp_path / "zoo")
     inside = ROOT / "docs" / "pictures"

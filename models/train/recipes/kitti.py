@@ -206,6 +206,17 @@ _FURTHER_BIREAL50 = replace(
     stream_rms=0.9,
 )
 
+#: From an encoder that saw mosaics with scaled streams. The teacher is the twin: as good on the frames held out as the
+#: pretrained network, and there already.
+_SCALED_BIREAL50 = replace(
+    _FURTHER_BIREAL50,
+    name="bireal50-half-kitti-depth-scaled",
+    source=f"{_DEPARTURES}; half the channels; both terms of the pair at three sizes, the twin's map and a pretrained "
+    "network's feature maps",
+    init="bireal50-half-mosaics-again",
+    teacher="resnet50-half-kitti-depth-again",
+)
+
 # --- the paper's networks ---------------------------------------------------------------------------------------------
 
 #: Sec. 4.5 specifies the steps, the batch size, the learning rate and its drop, the image size, and no augmentation. It
@@ -271,6 +282,7 @@ KITTI = (
     _AGAIN_BINARYNET50,
     _FURTHER_RESNET50,
     _FURTHER_BIREAL50,
+    _SCALED_BIREAL50,
     _PAPER_KITTI,
     _PAPER_KITTI_BIREAL50,
     _PAPER_KITTI_BINARYNET50,

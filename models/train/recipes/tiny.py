@@ -193,6 +193,21 @@ _AGAIN_BIREAL18 = replace(
     first_view=8,
 )
 
+#: The paper's ApproxSign passes no gradient beyond 1, where half of this network's activations are (docs/adr/0072).
+_SCALED_BIREAL18 = replace(
+    _AGAIN_BIREAL18,
+    name="bireal18-tiny100-scaled",
+    phases=(
+        PhaseSpec(Phase.BINARY, 3, 5e-4, "adam", "cosine-head", warmup=0.05, size=80, distill=0.9),
+        PhaseSpec(Phase.BINARY, 4, 2.5e-4, "adam", "linear", distill=0.9),
+    ),
+    source="ours: the network before, trained on in the same way with scaled streams and labels for other crops",
+    init="bireal18-tiny100-again",
+    views=8,
+    first_view=14,
+    stream_rms=0.9,
+)
+
 _GROWN = "ours: the 18 layers, grown to 34 of the same function (ADR 70), trained on at 112x112 with a teacher's labels"
 
 _GROWN_RESNET34 = replace(
@@ -279,6 +294,16 @@ _HALF_BIREAL50_MOSAICS = replace(
     epoch_steps=480,
 )
 
+#: More of the same from the 1-bit depth network, with streams that gradients pass from the first step (docs/adr/0072).
+_HALF_BIREAL50_MOSAICS_AGAIN = replace(
+    _HALF_BIREAL50_MOSAICS,
+    name="bireal50-half-mosaics-again",
+    phases=(PhaseSpec(Phase.BINARY, 8, 1e-3, "adam", warmup=0.05),),
+    source="ours: the same 1-bit encoder, trained on with scaled streams and hints on 15,000 more mosaics",
+    init="bireal50-half-kitti-depth-further",
+    stream_rms=0.9,
+)
+
 _TINY_BIREAL50 = replace(
     _LONG_BIREAL18,
     name="bireal50-tiny100",
@@ -318,6 +343,7 @@ TINY = (
     _FURTHER_BIREAL18,
     _AGAIN_RESNET18,
     _AGAIN_BIREAL18,
+    _SCALED_BIREAL18,
     _GROWN_RESNET34,
     _GROWN_BIREAL34,
     _TINY_RESNET50,
@@ -326,4 +352,5 @@ TINY = (
     _HALF_RESNET50_MOSAICS,
     _HALF_RESNET50_MOSAICS_LONG,
     _HALF_BIREAL50_MOSAICS,
+    _HALF_BIREAL50_MOSAICS_AGAIN,
 )
