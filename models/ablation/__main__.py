@@ -29,6 +29,7 @@ from models.train import checkpoint
 from models.train.device import best_device
 from models.train.initialise import initialise_from
 from models.train.loop import DivergedError, run
+from models.train.streams import scale_first
 
 RESULTS = Path("docs/ablation.json")
 PAGE = Path("docs/ablation.md")
@@ -58,6 +59,7 @@ def train_cell(cell: Cell, budget: Budget, train: LabelledImages, test: Labelled
     fresh: list[str] = []
     if cell.start is not None:  # also where a checkpoint takes the place of these weights: the record counts them
         fresh = initialise_from(network, runs / cell.start.key / "last.pt")
+    scale_first(network, recipe, task)  # a checkpoint replaces the scaled weights, too
     progress = run(recipe, task, network, out, resume=True, quiet=True)
     return {
         "top1": round(progress.metrics["top1"], 4),

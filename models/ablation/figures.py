@@ -37,7 +37,8 @@ class Figures:
     def pairs(self) -> list[float]:
         """Top-1 differences (fractions) between two seeds, one for each cell of Table 1 that was run with both.
 
-        Only the column of Bi-Real-18 has second seeds. Techniques beside the paper's say nothing of the others.
+        Only the column of Bi-Real-18 counts, the one with second seeds throughout; techniques beside the paper's say
+        nothing of the others.
         """
         both = (self.seeds(combination(18, "bireal", *row)) for row in COMBINATIONS)
         return [max(found) - min(found) for found in both if len(found) > 1]

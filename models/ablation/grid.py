@@ -12,9 +12,14 @@ from models.train.recipe import PhaseSpec, Recipe
 CLASSES = 10
 
 #: Techniques that the paper does not use, measured in addition.
-EXTRAS = {"smoothing": "label smoothing", "distillation": "distillation from the ReLU network"}
+EXTRAS = {
+    "smoothing": "label smoothing",
+    "distillation": "distillation from the ReLU network",
+    "scaled": "streams scaled first",
+}
 SMOOTHING = 0.1
 DISTILLATION = 0.5  # weight of the teacher's loss
+STREAM_RMS = 0.9  # of what the signs read, before the first step (models.train.streams)
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ class Cell:
             seed=self.seed,
             size=budget.size,
             label_smoothing=SMOOTHING if self.extra == "smoothing" else 0.0,
+            stream_rms=STREAM_RMS if self.extra == "scaled" else 0.0,
             bf16=False,
         )
 
@@ -191,6 +197,16 @@ def extras(seed: int = 1) -> list[Cell]:
     return [replace(best, extra=extra) for extra in EXTRAS]
 
 
+def scaled(depth: int, init: str, seed: int = 1) -> tuple[Cell, Cell]:
+    """A Bi-Real Net with all techniques that its initialisation allows, and the same with its streams scaled first."""
+    best = binary(50) if depth == 50 else combination(depth, "bireal", init, "magnitude", "approxsign", seed)
+    return best, replace(best, extra="scaled")
+
+
+#: Depth, initialisation and seeds of the networks that are trained with and without scaled streams.
+SCALED = [(34, "clip", (1, 2)), (18, "clip", (1, 2)), (34, "relu", (1, 2)), (18, "relu", (1, 2)), (50, "clip", (1,))]
+
+
 def cells() -> list[Cell]:
     """All cells, the most informative first, each after those it needs and after its twin."""
 
@@ -209,6 +225,9 @@ def cells() -> list[Cell]:
         yield from (combination(18, "bireal", *row, seed=2) for row in COMBINATIONS)
         for seed in (1, 2):
             yield from extras(seed)
+        for depth, init, seeds in SCALED:
+            for seed in seeds:
+                yield from scaled(depth, init, seed)
         yield from (other(34, method) for method in OTHERS)
         for structure in STRUCTURES:
             yield from (combination(34, structure, *row) for row in COMBINATIONS)

@@ -13,7 +13,9 @@ from models.ablation.grid import (
     DISTILLATION,
     EXTRAS,
     OTHERS,
+    SCALED,
     SMOOTHING,
+    STREAM_RMS,
     Budget,
     binary,
     cells,
@@ -21,6 +23,7 @@ from models.ablation.grid import (
     extras,
     other,
     real,
+    scaled,
     third_order,
 )
 from models.ablation.orderings import CHANCE, from_relu, longer, noise, sentence, stated, summary
@@ -86,6 +89,7 @@ def page(results: dict[str, Any], source: str = "ablation.json") -> str:
         lines += _table_1(figures, depth)
     lines += _other_tables(figures)
     lines += _extras(figures)
+    lines += _scaled(figures)
     lines += ["## Which orderings reproduce", ""]
     lines += [
         f"*Not told apart*: the difference is below {noise(figures) * 100:.1f} points. *Both at chance*: both are",
@@ -125,9 +129,10 @@ def _seeds(figures: Figures) -> list[str]:
     if not pairs:
         return ["All networks of Tables 1 to 4 have one seed so far: how far two seeds of one differ is not known."]
     return [
-        "Results of Table 1's Bi-Real-18 networks are means of two seeds where both were run; the two differ by up to",
+        "Results of Table 1's Bi-Real Nets are means of two seeds where both were run: with 18 layers, where the two",
+        "differ by up to",
         f"{figures.spread() * 100:.1f} points ({len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of seeds).",
-        "The other networks have one seed.",
+        "With 34 layers, only all techniques together have two. The other networks have one seed.",
     ]
 
 
@@ -220,7 +225,7 @@ def _extras(figures: Figures) -> list[str]:
     """Bi-Real-18 with techniques that the paper does not use."""
     best = combination(18, "bireal", "clip", "magnitude", "approxsign")
     lines = [
-        "## Beside the paper: label smoothing and distillation, Bi-Real-18",
+        "## Beside the paper: other techniques, Bi-Real-18",
         "",
         "| technique | top-1 of each seed |",
         "|---|---|",
@@ -231,10 +236,30 @@ def _extras(figures: Figures) -> list[str]:
         *lines,
         "",
         *_extras_seeds(figures),
-        f"Label smoothing {SMOOTHING:g}; the teacher's answers have a weight of {DISTILLATION:g}. Both are used only",
+        f"Label smoothing {SMOOTHING:g}; the teacher's answers have a weight of {DISTILLATION:g}. All are used only",
         "while the 1-bit network is trained.",
         "",
     ]
+
+
+def _scaled(figures: Figures) -> list[str]:
+    """Bi-Real Nets of all depths with and without scaled streams."""
+    lines = [
+        "## Beside the paper: scaled streams",
+        "",
+        "ApproxSign passes no gradient where an activation is beyond 1, and a Bi-Real Net's streams grow with depth.",
+        f"Here they are scaled to an RMS of {STREAM_RMS:g} before the first step of 1-bit training",
+        "([ADR 72](adr/0072-streams-that-gradients-pass.md)). Magnitude-aware, ApproxSign; top-1 of each seed.",
+        "",
+        "| network | starts from | not scaled | scaled |",
+        "|---|---|---|---|",
+    ]
+    for depth, init, _ in sorted(SCALED):
+        entries = " | ".join(
+            ", ".join(f"{top1:.1%}" for top1 in figures.seeds(cell)) or "not run" for cell in scaled(depth, init)
+        )
+        lines.append(f"| Bi-Real-{depth} | {WORDS[init]} | {entries} |")
+    return [*lines, ""]
 
 
 def _extras_seeds(figures: Figures) -> list[str]:

@@ -12,9 +12,7 @@ from pathlib import Path
 import torch
 
 from models.arch import build
-from models.binarize.base import set_phase
 from models.command_line import Parser, count, expects, show
-from models.data.normalise import normalise
 from models.train import checkpoint
 from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
@@ -28,7 +26,7 @@ from models.train.pretrained import imagenet_network
 from models.train.provenance import write_provenance
 from models.train.recipe import Recipe
 from models.train.recipes import DEPTH_TEACHER, RECIPES, get_recipe
-from models.train.streams import scale_streams
+from models.train.streams import scale_first
 from models.train.torch_file import first_line
 
 
@@ -103,11 +101,8 @@ def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
         task = MosaicTask(recipe, args.data)
     else:
         task = ClassifyTask(recipe, args.data, teacher, args.soft_labels)
-    if recipe.stream_rms > 0 and not resumed:
-        first = recipe.phases[0]
-        set_phase(network, first.phase)
-        images, *_ = next(iter(task.batches(first, 0, 0)))
-        scale_streams(network, normalise(images.to(best_device())), recipe.stream_rms)
+    if not resumed:
+        scale_first(network, recipe, task)
     write_provenance(args.out, recipe, args.accumulate, resumed=resumed)
     return run(recipe, task, network, args.out, resume=args.resume, accumulate=args.accumulate)
 

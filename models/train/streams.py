@@ -19,7 +19,12 @@ from torch import Tensor, nn
 from models.arch.bireal import BiRealBasic, BiRealBottleneck, BiRealNet
 from models.arch.depth import DepthNet
 from models.arch.layers import Downsample
+from models.binarize.base import set_phase
+from models.data.normalise import normalise
+from models.train.device import device_of
 from models.train.hints import encoder_of
+from models.train.loop import TrainingTask
+from models.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,19 @@ class Scales:
 
     wide: float = 1.0
     narrow: float = 1.0
+
+
+def scale_first(network: nn.Module, recipe: Recipe, task: TrainingTask) -> None:
+    """Scale the streams of a new run's network on its first batch, if its recipe has a ``stream_rms``.
+
+    Raises:
+        ValueError: see `scale_streams`.
+    """
+    if recipe.stream_rms > 0:
+        first = recipe.phases[0]
+        set_phase(network, first.phase)
+        images, *_ = next(iter(task.batches(first, 0, 0)))
+        scale_streams(network, normalise(images.to(device_of(network))), recipe.stream_rms)
 
 
 def scale_streams(network: nn.Module, images: Tensor, rms: float) -> list[Scales]:

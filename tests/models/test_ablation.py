@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from models.ablation.grid import (
     extras,
     other,
     real,
+    scaled,
     third_order,
 )
 from models.ablation.paper import printed
@@ -34,6 +36,7 @@ from models.arch.config import STRUCTURES
 from models.binarize.base import Phase
 from models.train import checkpoint
 from models.train.loop import DivergedError
+from models.train.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +272,7 @@ def test_the_grid_goes_on_where_its_checkpoints_are_gone(
 def test_a_distilled_cell_learns_from_the_relu_network(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    smoothed, distilled = extras()
+    smoothed, distilled, _ = extras()
     assert (smoothed.teacher, distilled.teacher) == (None, real(18, "bireal", Phase.RELU))
     assert distilled.recipe(Budget()).phases[0].distill == 0.5
     assert (smoothed.recipe(Budget()).label_smoothing, distilled.recipe(Budget()).label_smoothing) == (0.1, 0.0)
@@ -286,6 +289,28 @@ def test_a_distilled_cell_learns_from_the_relu_network(
     loss, _ = task.loss(Answers(wrong), batch, recipe.phases[0])
     agreeing, other_half = (F.cross_entropy(wrong, target) for target in (batch[1], sure.softmax(dim=1)))
     assert loss.item() == pytest.approx((agreeing + other_half).item() / 2)
+
+
+def test_a_cell_with_scaled_streams_begins_scaled(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, cell = scaled(18, "relu")
+    assert (plain.recipe(Budget()).stream_rms, cell.recipe(Budget()).stream_rms) == (0.0, 0.9)
+    starts: list[dict[str, torch.Tensor]] = []
+
+    def noted(recipe: Recipe, task: SmallImages, network: nn.Module, *arguments: Any, **options: Any) -> Any:
+        starts.append({name: value.clone() for name, value in network.state_dict().items()})
+        return train(recipe, task, network, *arguments, **options)
+
+    train = command.run
+    monkeypatch.setattr(command, "run", noted)
+    for each in (plain, cell):
+        assert run(monkeypatch, images, tmp_path, "--only", each.key) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(cell.key)
+    _, unscaled, changed = starts
+    gamma = "stages.3.0.body.bn.weight"
+    factors = changed[gamma] / unscaled[gamma]
+    assert factors.std() < 1e-5 and abs(factors.mean().item() - 1.0) > 0.01, "one constant for the whole stage"
 
 
 class Answers(nn.Module):
