@@ -251,14 +251,15 @@ def _scaled(figures: Figures) -> list[str]:
         f"Here they are scaled to an RMS of {STREAM_RMS:g} before the first step of 1-bit training",
         "([ADR 72](adr/0072-streams-that-gradients-pass.md)). Magnitude-aware, ApproxSign; top-1 of each seed.",
         "",
-        "| network | starts from | not scaled | scaled |",
-        "|---|---|---|---|",
+        "| network | starts from | epochs | not scaled | scaled | gain of the means |",
+        "|---|---|---|---|---|---|",
     ]
     for depth, init, _ in sorted(SCALED):
-        entries = " | ".join(
-            ", ".join(f"{top1:.1%}" for top1 in figures.seeds(cell)) or "not run" for cell in scaled(depth, init)
-        )
-        lines.append(f"| Bi-Real-{depth} | {WORDS[init]} | {entries} |")
+        pair = scaled(depth, init)
+        entries = " | ".join(", ".join(f"{top1:.1%}" for top1 in figures.seeds(cell)) or "not run" for cell in pair)
+        without, with_ = (figures.ours(cell) for cell in pair)
+        gain = "-" if without is None or with_ is None else f"{(with_ - without) * 100:+.1f} points"
+        lines.append(f"| Bi-Real-{depth} | {WORDS[init]} | {figures.epochs(pair[0])} | {entries} | {gain} |")
     return [*lines, ""]
 
 

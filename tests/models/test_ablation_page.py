@@ -17,6 +17,7 @@ from models.ablation.grid import (
     extras,
     other,
     real,
+    scaled,
     third_order,
 )
 from models.ablation.orderings import Claim, stated
@@ -94,6 +95,10 @@ def test_seeds_are_averaged_and_their_spread_is_noise() -> None:
     assert "Reproduces" in verdict(text, "the Bi-Real structure beats the ResNet's at 18 layers"), "extras are no noise"
     assert "have one seed so far: how far two seeds of one differ is not known" in text
     assert "The two seeds differ by 10.0 points with label smoothing." in text
+    plain, streams = scaled(34, "relu")
+    text = shown({plain: 0.4, replace(plain, seed=2): 0.42, streams: 0.5})
+    assert "| Bi-Real-34 | ReLU | 8 | 40.0%, 42.0% | 50.0% | +9.0 points |" in text
+    assert "| Bi-Real-50 | Clip | 10 | not run | not run | - |" in text
 
 
 def test_some_orderings_are_of_equals() -> None:
