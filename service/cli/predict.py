@@ -47,17 +47,43 @@ def predict(settings: Settings, arguments: argparse.Namespace) -> int:
     if form == "ply" and arguments.size == "original":
         raise interpolated_cloud()
     named = None if arguments.task is not None else arguments.model
+    answers = _Answers(arguments)
     if arguments.url is not None:
         _settle_task(arguments, None if named is None else remote.task_of_model(arguments, named), lone=lone)
-        documents = _all_remote(paths, arguments)
+        _all_remote(paths, arguments, answers)
     else:
         with Engine(settings if lone else offline(settings)) as engine:
             _settle_task(arguments, None if named is None else engine.task_of(named), lone=lone)
             (handle,) = engine.handles(arguments.task, arguments.model, arguments.variant)
-            documents = asyncio.run(_all(engine, handle, paths, arguments))
+            asyncio.run(_all(engine, handle, paths, arguments, answers))
     if arguments.json:
-        print(json.dumps(documents[0] if lone else {"count": len(documents), "results": documents}))
-    return 1 if any("detail" in document for document in documents) else 0
+        print(json.dumps(answers.kept[0] if lone else {"count": len(answers.kept), "results": answers.kept}))
+    return 1 if answers.failed else 0
+
+
+class _Answers:
+    """What becomes of the answers: with `--json` they are kept for the one document, else printed as they come.
+
+    Attributes:
+        kept: With `--json`, the answers and problems so far.
+        failed: Whether there was a problem.
+    """
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._as_json: bool = arguments.json
+        self._output: Path | None = arguments.output
+        self.kept: list[dict[str, Any]] = []
+        self.failed = False
+
+    def add(self, path: Path, body: dict[str, Any]) -> None:
+        """Takes one answer or problem, whose depth map has been written to `--output` if that is given."""
+        self.failed |= "detail" in body
+        if self._as_json:
+            self.kept.append({"file": printable(path), **body})
+        else:
+            tqdm.write(_line(path, body))
+        if self._output is not None:
+            print(f"Wrote {printable(self._output)}", file=sys.stderr if self._as_json else sys.stdout)
 
 
 def _settle_task(arguments: argparse.Namespace, of_model: TaskName | None, *, lone: bool) -> None:
@@ -98,21 +124,18 @@ def _check_fit(arguments: argparse.Namespace, *, lone: bool) -> None:
         )
 
 
-def _all_remote(paths: list[Path], arguments: argparse.Namespace) -> list[dict[str, object]]:
+def _all_remote(paths: list[Path], arguments: argparse.Namespace, answers: _Answers) -> None:
     """Answers every image by a running service."""
-    documents = []
     form = None if arguments.output is None else _map_format(arguments.output)
     for path, body, depth_map in remote.documents(arguments, paths, None if form == "json" else form):
-        documents.append({"file": printable(path), **body})
         if arguments.output is not None:
             _write(arguments.output, [_text(body) if depth_map is None else depth_map])
-        _say(arguments, path, body)
-    return documents
+        answers.add(path, body)
 
 
 async def _all(
-    engine: Engine, handle: Handle, paths: list[Path], arguments: argparse.Namespace
-) -> list[dict[str, object]]:
+    engine: Engine, handle: Handle, paths: list[Path], arguments: argparse.Namespace, answers: _Answers
+) -> None:
     options = _options(engine.settings, arguments)
 
     async def answer_one(path: Path) -> Answered | ServiceError:
@@ -123,7 +146,6 @@ async def _all(
                 raise about(path, error) from error.__cause__
             return error
 
-    documents: list[dict[str, object]] = []
     with tqdm(total=len(paths), unit="image", disable=len(paths) == 1) as bar:
         async for path, answer in in_order(paths, answer_one, at_once=2 * engine.settings.workers):
             bar.update()
@@ -131,12 +153,10 @@ async def _all(
                 body = answer.problem() | {"help": answer.local_remedy}
             else:
                 body = _wire(answer).model_dump(mode="json")
-            documents.append({"file": printable(path), **body})
             if arguments.output is not None and isinstance(answer, Answered):
                 form = _map_format(arguments.output)
                 _write(arguments.output, [_text(body)] if form == "json" else encode_depth(answer.result, form).chunks)
-            _say(arguments, path, body)
-    return documents
+            answers.add(path, body)
 
 
 def _options(settings: Settings, arguments: argparse.Namespace) -> ClassifyOptions | DepthOptions:
@@ -148,14 +168,6 @@ def _options(settings: Settings, arguments: argparse.Namespace) -> ClassifyOptio
 def _wire(answer: Answered) -> BaseModel:
     context = RequestContext(request_id_from(None))
     return classify_answer(answer, context) if answer.handle.card.task == "classify" else depth_answer(answer, context)
-
-
-def _say(arguments: argparse.Namespace, path: Path, body: dict[str, Any]) -> None:
-    """Prints an answer and the name of the file that was written; with `--json`, only the latter, not on stdout."""
-    if not arguments.json:
-        tqdm.write(_line(path, body))
-    if arguments.output is not None:
-        print(f"Wrote {printable(arguments.output)}", file=sys.stderr if arguments.json else sys.stdout)
 
 
 def _line(path: Path, body: dict[str, Any]) -> str:

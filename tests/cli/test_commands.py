@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,24 @@ def test_predict_for_people(capsys, labelled):
     assert len(lines) == 3
     assert "red 100.0 %" in lines[0]
     assert "[tiny-colours, full, onnxruntime]" in lines[0]
+
+
+def test_predict_keeps_no_answer_that_it_has_printed(labelled, monkeypatch):
+    """Ten thousand photos must not fill the memory."""
+    alive, most = weakref.WeakSet(), []
+
+    class Member:
+        """A part of an answer."""
+
+    def line(path: Path, body: dict) -> str:
+        alive.add(body.setdefault("member", Member()))
+        most.append(len(alive))
+        return path.name
+
+    monkeypatch.setattr("service.cli.predict._line", line)
+    assert main(["predict", str(labelled), "--variant", "full"]) == 0
+    assert len(most) == 9
+    assert max(most) <= 2
 
 
 # ---- evaluate --------------------------------------------------------------------------------------------------------
