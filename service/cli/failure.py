@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from service.cli.data import printable
-from service.client import ProblemError, TransportError
+from service.client import NetworkSettingsError, ProblemError, TransportError
 from service.errors import ServiceError
 from service.evaluation import DataError
 
@@ -84,4 +84,6 @@ def _document(error: Exception) -> dict[str, Any]:
         return {"code": "bad-data", "detail": str(error)}
     if isinstance(error, OSError):
         return {"code": "system-error", "detail": _sentence(error)}
-    return {"code": "no-answer" if isinstance(error, TransportError) else "service-changed", "detail": _sentence(error)}
+    codes = {TransportError: "no-answer", NetworkSettingsError: "network-settings"}
+    code = next((code for kind, code in codes.items() if isinstance(error, kind)), "service-changed")
+    return {"code": code, "detail": _sentence(error)}

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from os import PathLike
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from service.client.errors import ProblemError, RetryLimitError, TransportError
+from service.client.errors import NetworkSettingsError, ProblemError, RetryLimitError, TransportError
 from service.client.results import Box, DepthMap, FeedbackResult, PointCloud
 from service.client.retry import AGAIN, Retry, retry_after_s
 from service.experiments.wire import ExperimentInfo, ExperimentList
@@ -53,11 +54,11 @@ class Call(Generic[T]):
     Attributes:
         method: HTTP method.
         path: Path relative to the service's address.
-        parse: Converts a response to the result, if its status is below 400 or in `expected`.
+        parse: Converts a response to the result, if its status is below 300 or in `expected`.
         query: Query parameters; None values are omitted.
         headers: Additional headers.
         body: Bytes to send.
-        expected: Statuses above 399 that are not errors.
+        expected: Other statuses that are not errors.
     """
 
     method: str
@@ -82,7 +83,7 @@ class Call(Generic[T]):
             ProblemError: The service reported an error.
             TransportError: The response does not come from the service.
         """
-        if response.status_code >= HTTPStatus.BAD_REQUEST and response.status_code not in self.expected:
+        if not response.is_success and response.status_code not in self.expected:  # the service never redirects
             raise _problem(response)
         try:
             return self.parse(response)
@@ -147,6 +148,24 @@ def checked_url(url: str) -> httpx.URL:
             "the address must be http:// or https:// followed by a host and at most a path, as in http://127.0.0.1:8000"
         )
     return found
+
+
+@contextmanager
+def network_settings() -> Iterator[None]:
+    """Names the settings from which httpx makes a client, if it fails: its own errors say nothing of them.
+
+    Raises:
+        NetworkSettingsError: It failed.
+    """
+    try:
+        yield
+    except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+        # Their texts may hold a part of a proxy's password.
+        raise NetworkSettingsError(
+            f"the environment's network settings cannot be used ({type(error).__name__}): a proxy (HTTP_PROXY, "
+            "HTTPS_PROXY, ALL_PROXY) must be http:// or https://, an IPv6 address in NO_PROXY has no brackets, and "
+            "SSL_CERT_FILE or SSL_CERT_DIR, if set, must exist"
+        ) from error
 
 
 def shown(url: httpx.URL) -> str:
@@ -239,7 +258,7 @@ def depth_picture(
 ) -> Call[bytes]:
     """`POST /depth`, as a file."""
     query = {"model": model, "variant": variant, "fx": fx, "size": size, "format": form}
-    return _post("/depth", image, query, lambda response: response.content)
+    return _post("/depth", image, query, _file)
 
 
 def compare_classify(image: bytes, *, model: str | None, a: str, b: str, top_k: int | None) -> Call[ClassifyComparison]:
@@ -305,6 +324,13 @@ def _post(path: str, image: bytes, query: Mapping[str, object], parse: Callable[
 def _model(kind: type[M]) -> Callable[[httpx.Response], M]:
     """Parses JSON. Unknown members are ignored, because the service may be newer."""
     return lambda response: kind.model_validate_json(response.content, extra="ignore")
+
+
+def _file(response: httpx.Response) -> bytes:
+    """The body, if the service sent it: a proxy's login page would be saved as a picture."""
+    if "x-bireal-map" not in response.headers:
+        raise ValueError("it has no header x-bireal-map, so it is not the service's")
+    return response.content
 
 
 def _depth_map(response: httpx.Response) -> DepthMap:

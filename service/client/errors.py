@@ -38,6 +38,10 @@ class ProblemError(ClientError):
         return self.problem.model_extra or {}
 
 
+class NetworkSettingsError(ClientError, ValueError):
+    """The proxy or certificate settings in the environment cannot be used, so there is no client."""
+
+
 class TransportError(ClientError):
     """There was no response from the service: not reached, broken off, timed out, or a proxy answered."""
 

@@ -38,7 +38,8 @@ class Client:
         transport: httpx transport, for tests and for applications that are called in process.
 
     Raises:
-        ValueError: (on creation) The address is not valid, or a header cannot carry the key.
+        ValueError: (on creation) The address is not valid, a header cannot carry the key, or the environment's proxy
+            or certificate settings cannot be used (`NetworkSettingsError`).
         ProblemError: (every call) The service reported an error.
         TransportError: (every call) There was no response from the service.
     """
@@ -55,9 +56,9 @@ class Client:
         headers = calls.standing_headers(api_key, timeout_s)
         self._retry = retry or Retry()
         timeout = httpx.Timeout(timeout_s, pool=None)  # waiting for a free connection is not the service's delay
-        self._http = httpx.Client(
-            base_url=calls.checked_url(url), headers=headers, timeout=timeout, transport=transport
-        )
+        address = calls.checked_url(url)
+        with calls.network_settings():
+            self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout, transport=transport)
 
     def __enter__(self) -> Self:
         return self

@@ -125,6 +125,15 @@ def test_a_failure_is_a_sentence_and_with_json_a_document(files, capsys, argumen
     assert not any(words in err + out for words in ("GET /", "curl", "scale_bar=", "format=")), "no service is asked"
 
 
+@pytest.mark.parametrize("command", ["predict photo.jpg", "compare photo.jpg", "evaluate --data flat"])
+def test_a_proxy_that_cannot_be_used_is_named(files, capsys, monkeypatch, command):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    assert main([*command.split(), "--url", "http://127.0.0.1:9", "--json"]) == 2
+    output = capsys.readouterr()
+    assert json.loads(output.out)["code"] == "network-settings"
+    assert output.err.startswith("error: the environment's network settings cannot be used")
+
+
 def test_what_helps_with_one_picture_of_several_is_for_the_command_line_too(files, capsys):
     assert main(["predict", "photo.jpg", "torn.jpg", "--variant", "full", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["results"][1]["help"] == "Check that it opens in a viewer."

@@ -10,7 +10,15 @@ import httpx
 import numpy as np
 import pytest
 
-from service.client import AsyncClient, Client, ProblemError, Retry, RetryLimitError, TransportError
+from service.client import (
+    AsyncClient,
+    Client,
+    NetworkSettingsError,
+    ProblemError,
+    Retry,
+    RetryLimitError,
+    TransportError,
+)
 from service.client.calls import checked_url
 from service.client.retry import retry_after_s
 from tests.deploy.traffic import MANY, full_queue
@@ -92,6 +100,32 @@ def test_what_is_an_address(url):
     assert checked_url(url).host
     with Client(url) as client:
         assert isinstance(client, Client)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),
+        ("ALL_PROXY", "socks://user:secret@127.0.0.1:9"),
+        ("HTTP_PROXY", "http://user:secret/word@proxy"),
+        ("NO_PROXY", "localhost,[::1]"),
+        ("SSL_CERT_FILE", "/no/such/file"),
+    ],
+)
+def test_network_settings_that_cannot_be_used_are_named(kind, name, value, monkeypatch):
+    for each in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE"):
+        monkeypatch.delenv(each, raising=False)
+        monkeypatch.delenv(each.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(NetworkSettingsError, match=name) as caught:
+        kind("http://127.0.0.1:9")
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:8080")
+    monkeypatch.setenv("ALL_PROXY", "")
+    monkeypatch.setenv("NO_PROXY", "localhost,::1")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    kind("http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize(
@@ -358,6 +392,13 @@ def test_a_file_that_is_none_is_an_error_of_the_transport(ask, body):
     answer = httpx.Response(200, content=body, headers=DEPTH_HEADERS)
     with answering(answer) as client, pytest.raises(TransportError, match=r"http://service/depth.* cannot be parsed"):
         ask(client, PICTURE)
+
+
+@pytest.mark.parametrize("status", [200, 302])
+def test_a_login_page_in_front_of_the_service_is_no_picture(status):
+    page = httpx.Response(status, text="<html>log in</html>", headers={"location": "https://login.example"})
+    with answering(page) as client, pytest.raises(TransportError, match="not the service"):
+        client.depth_picture(PICTURE)
 
 
 def test_it_ends_after_the_last_try():
