@@ -12,7 +12,15 @@ from tqdm import tqdm
 
 from service.calibration import ClassifyScores
 from service.card import TaskName
-from service.cli.data import FileError, check_scenes, classes_by_folder, is_depth_folder, printable, spread
+from service.cli.data import (
+    FileError,
+    check_scenes,
+    classes_by_folder,
+    is_depth_folder,
+    printable,
+    say_passed_over,
+    spread,
+)
 from service.cli.engine import Engine, in_order, offline
 from service.cli.evaluate_depth import evaluate_depth, text_of
 from service.cli.network import LocalNetwork, Network
@@ -27,6 +35,7 @@ from service.tasks import ClassifyResult
 
 def evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     """Prints the scores on a folder. Returns the exit code: 1 if an image could not be read."""
+    say_passed_over(arguments.folder)
     if arguments.url is not None:
         document = asyncio.run(_remote(settings, arguments))
     else:

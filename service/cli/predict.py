@@ -14,7 +14,7 @@ from tqdm import tqdm
 from service.api.wire import classify_answer, depth_answer
 from service.card import TaskName
 from service.cli import remote
-from service.cli.data import images_of, printable
+from service.cli.data import images_of, printable, say_passed_over
 from service.cli.engine import Engine, in_order, offline
 from service.cli.failure import about
 from service.errors import BadParameterError, ServiceError
@@ -42,6 +42,8 @@ def predict(settings: Settings, arguments: argparse.Namespace) -> int:
     is 1.
     """
     paths = [image for path in arguments.images for image in images_of(path)]
+    for path in arguments.images:
+        say_passed_over(path)
     lone = len(paths) == 1
     form = None if arguments.output is None else _map_format(arguments.output)  # fails before anything is loaded
     if form == "ply" and arguments.size == "original":

@@ -291,11 +291,14 @@ def test_compare_a_folder(run, labelled):
     assert "9/9" in progress
 
 
-def test_compare_says_which_pictures_of_a_folder_it_cannot_read(capsys, labelled, tmp_path):
+@pytest.mark.parametrize(
+    "command", ["compare --a reference --b full", "predict --variant full", "evaluate --variant full --data"]
+)
+def test_which_pictures_of_a_folder_a_command_cannot_read(capsys, labelled, tmp_path, command):
     folder = shutil.copytree(labelled, tmp_path / "pictures")
     for name in ("a.HEIC", "b.heic", "c.tif", "notes.txt"):
-        (folder / name).write_bytes(b"")
-    assert main(["compare", str(folder), "--a", "reference", "--b", "full"]) == 0
+        (folder / COLOURS[0][0] / name).write_bytes(b"")
+    assert main([*command.split(), str(folder)]) == 0
     assert "skipped 2 .heic, 1 .tif: convert them" in capsys.readouterr().err
 
 
