@@ -47,7 +47,8 @@ export function offerFeedback({ task, file, model, drawn }, found) {
   const place = byId("judge");
   place.hidden = !known || task !== "classify" || drawn;
   if (place.hidden) return;
-  const names = [...new Set(["a", "b"].flatMap((side) => found[side].predictions.map(({ name }) => name)))];
+  const classes = new Map(["a", "b"].flatMap((side) => found[side].predictions.map(({ wnid, name }) => [wnid, name])));
+  const names = [...classes.values()], isShared = (name) => names.indexOf(name) !== names.lastIndexOf(name); // ImageNet has two cranes
   const said = make("p", { role: "status" });
   let busy = false;
   const tell = async (label) => {
@@ -67,9 +68,9 @@ export function offerFeedback({ task, file, model, drawn }, found) {
     }
     busy = false;
   };
-  const buttons = names.map((name) => {
-    const button = make("button", { type: "button" }, name);
-    button.addEventListener("click", () => tell(name));
+  const buttons = [...classes].map(([wnid, name]) => {
+    const button = make("button", { type: "button" }, isShared(name) ? `${name} (${wnid})` : name);
+    button.addEventListener("click", () => tell(wnid));
     return button;
   });
   const other = make("input", { type: "text", id: "other", maxlength: 200 }), form = make("form", { class: "other" },

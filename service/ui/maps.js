@@ -3,6 +3,7 @@ import { figure, make, number, query, send } from "./service.js";
 
 const DEPTH = [[12, 8, 38], [64, 18, 107], [140, 41, 129], [214, 71, 104], [251, 135, 97], [254, 238, 190]];
 const ERROR = [[24, 28, 34], [60, 50, 90], [170, 50, 70], [250, 170, 60], [255, 250, 210]];
+const SEEN_PX = 1600; // most pixels across the drawn picture: phones leave a canvas of many millions of pixels empty
 const ERROR_MAX = 0.5; // relative difference at the bright end of the scale
 
 /** Reads a float32 array [height, width] from a .npy file. */
@@ -81,11 +82,15 @@ function downloads({ file, model, fx }, name, readout) {
   return make("div", { class: "labels" }, make("span", {}, `Save ${name}:`), ...buttons);
 }
 
-/** Draws the part of the picture that the map covers. */
+/** Draws the part of the picture that the map covers, on white as the networks see transparent pixels. */
 async function seen(file, { left, top, width, height }) {
   const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
-  const canvas = make("canvas", { width: Math.round(width), height: Math.round(height), role: "img", "aria-label": "The part of the picture that both networks saw" });
-  canvas.getContext("2d").drawImage(bitmap, left, top, width, height, 0, 0, canvas.width, canvas.height);
+  const scale = Math.min(1, SEEN_PX / width), [columns, rows] = [width, height].map((side) => Math.max(1, Math.round(scale * side)));
+  const canvas = make("canvas", { width: columns, height: rows, role: "img", "aria-label": "The part of the picture that both networks saw" });
+  const context = canvas.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, columns, rows);
+  context.drawImage(bitmap, left, top, width, height, 0, 0, columns, rows);
   bitmap.close();
   return canvas;
 }

@@ -6,6 +6,7 @@ import { findModels, fitTask, offerModels, offerVariants, options } from "./opti
 import { show } from "./result.js";
 
 const form = byId("try"), button = byId("send"), drop = byId("drop"), preview = byId("preview");
+const ANSWER_MS = 10000; // within which the service says whether it is ready; a lost connection would say nothing for minutes
 let chosen = null; // a File, or a Blob of one of our drawings
 let drawn = false; // whether it is one of our drawings
 let choices = 0; // number of choices so far, so that a drawing that loads late does not replace a later choice
@@ -19,7 +20,7 @@ for (const place of document.querySelectorAll(".origin")) place.textContent = ba
 async function watchReadiness() {
   let text = "The service does not answer.", ready = false;
   try {
-    const found = await (await fetch(`${base}readyz`)).json();
+    const found = await (await fetch(`${base}readyz`, { signal: AbortSignal.timeout(ANSWER_MS) })).json();
     ready = found.ready;
     text = ready ? "Ready" : `Not ready: ${found.reasons.join(" ")}`;
     if (ready) offerVariants(found.models);
@@ -59,8 +60,10 @@ form.picture.addEventListener("change", () => {
   const [file] = form.picture.files;
   if (file) choose(file, file.name);
 });
+// Anywhere on the page: beside the field, the browser would leave the page to open the picture.
 for (const kind of ["dragover", "dragleave", "drop"]) {
-  drop.addEventListener(kind, (event) => {
+  addEventListener(kind, (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return; // text may be dragged into a field
     event.preventDefault();
     drop.classList.toggle("over", kind === "dragover");
     if (kind === "drop" && event.dataTransfer.files.length) {
@@ -150,7 +153,9 @@ async function compare() {
     try {
       await askBoth(running);
     } catch (error) {
-      if (same(running, asked())) tellProblem(error.message);
+      if (!same(running, asked())) continue;
+      tellProblem(error.message);
+      if (error.lost) form.picture.value = ""; // to choose the same file again would be no change
     }
   } while (next);
   running = null;
@@ -167,6 +172,11 @@ form.addEventListener("submit", (event) => {
 
 byId("key").addEventListener("change", showExperiments);
 byId("key").addEventListener("change", findModels);
-fitTask(); // browsers restore what was chosen before a reload
+addEventListener("pageshow", () => { // browsers restore the choices: after a reload, and with the picture after "back"
+  fitTask();
+  const [file] = form.picture.files;
+  if (file && !chosen) choose(file, file.name);
+});
+fitTask();
 watchReadiness();
 showExperiments();

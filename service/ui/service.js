@@ -23,6 +23,16 @@ export function reveal(element) {
 /** Writes the query of a request, without the options that are not set. */
 export const query = (options) => `?${new URLSearchParams(Object.entries(options).filter(([, value]) => value))}`;
 
+/** Whether a body is a file that cannot be read, which `fetch` reports like a lost connection. Of one that is gone, a part is empty. */
+async function isLost(body) {
+  if (!(body instanceof Blob)) return false;
+  try {
+    return (await body.slice(0, 1).arrayBuffer()).byteLength === 0;
+  } catch {
+    return true;
+  }
+}
+
 /** Sends a request. Throws an error with the service's own message if it fails. */
 export async function ask(path, options = {}) {
   const key = byId("key").value;
@@ -31,6 +41,9 @@ export async function ask(path, options = {}) {
   try {
     response = await fetch(base + path, { ...options, headers });
   } catch {
+    if (await isLost(options.body)) {
+      throw Object.assign(new Error("The picture cannot be read. Has it been changed, moved or deleted, or is it a folder? Choose it again."), { lost: true });
+    }
     throw new Error("The service did not answer. Is it still running?");
   }
   if (response.ok) return response;
@@ -44,7 +57,7 @@ export async function ask(path, options = {}) {
     throw new Error(`The service answered with status ${response.status} and no message. Is there a proxy in between?`);
   }
   if (response.status === 401) byId("key-row").hidden = false;
-  const error = new Error(`${problem.detail} ${problem.help}`);
+  const error = new Error(`${problem.detail} ${problem.help ?? ""}`.trim());
   error.status = response.status;
   throw error;
 }

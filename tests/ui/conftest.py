@@ -61,10 +61,13 @@ def locked(tmp_path) -> Iterator[LiveService]:
 class Watched:
     """A page, and what must not happen on it."""
 
-    def __init__(self, page: Page, url: str, refused: tuple[int, ...]) -> None:
+    def __init__(self, page: Page, url: str, refused: tuple[int | str, ...]) -> None:
         self.url = url
-        # Chromium tells the console of every answer above 399, also of those that a test is about.
-        self._meant = tuple(f"the server responded with a status of {status} " for status in refused)
+        # Chromium tells the console of every answer above 399, also of those that a test is about, and of failures to
+        # ask, which a test names by Chromium's word for them.
+        self._meant = tuple(
+            f"the server responded with a status of {what} " if isinstance(what, int) else what for what in refused
+        )
         self.complaints: list[str] = []
         self.requests: list[str] = []
         page.on("console", lambda message: message.type in {"error", "warning"} and self._complain(message.text))
@@ -88,7 +91,7 @@ def open_page(browser, service):
     """
     opened = []
 
-    def open_one(*, of: LiveService = service, refused: tuple[int, ...] = (), **options) -> Page:
+    def open_one(*, of: LiveService = service, refused: tuple[int | str, ...] = (), **options) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1120, "height": 900}, **options})
         page = context.new_page()
         page.set_default_timeout(30_000)
