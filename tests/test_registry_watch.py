@@ -100,11 +100,35 @@ def test_the_watch_leaves_what_was_unloaded_by_hand(zoo):
     assert version_of(registry) == "1"
 
 
-def test_the_watch_survives_a_folder_that_went(zoo):
+@pytest.mark.parametrize("mount_point", [False, True], ids=["gone", "empty"])
+def test_what_is_in_memory_is_served_as_before_while_the_folder_is_away(zoo, mount_point):
+    """As while a volume is not mounted."""
+    write(zoo, "2")
+    (zoo / NAME / "labels.yaml").write_text('default: "1"\n')
     registry, changes = opened(zoo)
-    shutil.rmtree(zoo)
+    shutil.move(zoo, zoo.with_name("away"))
+    if mount_point:
+        zoo.mkdir()
     changes.refresh()
-    assert version_of(registry) == "1"
+    assert version_of(registry) == "1", "its label is not dropped, or the canary would get all requests"
+    assert (registry.readiness().state, registry.readiness().reasons) == ("ready", ())
+
+
+def test_a_folder_that_is_away_is_told(zoo):
+    _, changes = opened(zoo)
+    shutil.rmtree(zoo)
+    for act in (lambda: changes.load(NAME), lambda: changes.reload(NAME)):
+        with pytest.raises(ModelBrokenError, match="cannot be read: No such file or directory"):
+            act()
+
+
+def test_a_label_goes_with_its_file_though_the_model_stays(zoo):
+    (zoo / NAME / "labels.yaml").write_text('stable: "1"\n')
+    registry, changes = opened(zoo)
+    (zoo / NAME / "labels.yaml").unlink()
+    changes.refresh()
+    with pytest.raises(UnknownModelError):
+        version_of(registry, f"{NAME}@stable")
 
 
 def test_a_folder_that_cannot_be_read_is_told(zoo, monkeypatch):

@@ -242,10 +242,11 @@ class Changes:
 
         The labels take effect in the same step as a new version, so that a `default` label on the old version keeps
         requests away from the new one from the start. While `default` refers to a version that is not loaded, the old
-        labels are kept, so that requests are still answered, and the error is shown.
+        labels are kept, so that requests are still answered, and the error is shown. So are those of a model whose
+        folder is away, for example while a volume is not mounted.
         """
-        known = name in catalog.labels
-        if known and name not in self._labels_wait and not self._registry.folder.labels_changed(name):
+        known, folder = name in catalog.labels, self._registry.folder
+        if known and not (folder.has(name) and (name in self._labels_wait or folder.labels_changed(name))):
             return catalog
         labelled = self._registry.relabelled(catalog, name)
         if known and labelled.select(name) is None and catalog.select(name) is not None:

@@ -85,6 +85,7 @@ class ModelFolder:
             self.listing()  # raises if no model can be read, and not only this one
             raise _unreadable(name, error) from error
         if not versions:
+            self._root.stat()  # raises if there is no folder of models
             raise UnknownModelError(name, self.names())
         return versions
 
@@ -143,6 +144,10 @@ class ModelFolder:
     def labels_changed(self, name: str) -> bool:
         """Whether a model's `labels.yaml` has changed since it was read."""
         return fingerprint(self._root / name / LABELS_FILE) != self._labels_read.get(name, ())
+
+    def has(self, name: str) -> bool:
+        """Whether a model has a folder, or may have one."""
+        return _is_folder(self._root / name)
 
     def _check_inside(self, path: Path, label: str) -> None:
         """Rejects a path that links lead out of the model folder. Links inside are allowed: Kubernetes uses them."""

@@ -308,18 +308,8 @@ class Registry:
         return list(dict.fromkeys(self._missing(catalog)))
 
     def _missing(self, catalog: Catalog) -> Iterator[str]:
-        folder = self._settings.model_dir
-        # Only while nothing was read from it: what is in memory is served, however its folder fares.
-        if self._unreadable is not None and not catalog.entries and not catalog.broken:
-            yield self._unreadable
-            return
-        if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises where a parent may not be searched
-            yield "The model folder does not exist: set BIREAL_MODEL_DIR to a folder of <name>/<version>/."
-            return
-        if not catalog.entries:
-            if not any("@" in label for label in catalog.broken):  # of a version; there may be unreadable subfolders
-                yield f"The model folder holds no model: a model is <name>/<version>/{CARD_FILE} with its file."
-            yield from (str(error) for error in catalog.broken.values())
+        if not catalog.entries:  # what is in memory is served, however its folder fares
+            yield from self._no_models(catalog)
             return
         resolution = Resolution(self._settings, catalog)
         for entry in catalog.all():
@@ -338,3 +328,14 @@ class Registry:
                 continue  # already reported above
             except ServiceError as error:
                 yield f"/{task} cannot answer: {error}"
+
+    def _no_models(self, catalog: Catalog) -> Iterator[str]:
+        """Says why a catalog has no model."""
+        if self._unreadable is not None and not catalog.broken:
+            yield self._unreadable
+        elif not os.path.isdir(self._settings.model_dir):  # noqa: PTH112  Path.is_dir raises where a parent may not be searched
+            yield "The model folder does not exist: set BIREAL_MODEL_DIR to a folder of <name>/<version>/."
+        else:
+            if not any("@" in label for label in catalog.broken):  # of a version; there may be unreadable subfolders
+                yield f"The model folder holds no model: a model is <name>/<version>/{CARD_FILE} with its file."
+            yield from (str(error) for error in catalog.broken.values())
