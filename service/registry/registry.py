@@ -14,8 +14,8 @@ from pathlib import Path
 
 from service.backends import backend_for
 from service.backends.base import Backend
-from service.card import CARD_FILE, VARIANTS, Card, TaskName, VariantName
-from service.errors import ModelBrokenError, NotReadyError, OpUnavailableError, ServiceError, UnknownVariantError
+from service.card import CARD_FILE, Card, TaskName, VariantName
+from service.errors import ModelBrokenError, NotReadyError, OpUnavailableError, ServiceError
 from service.registry.catalog import Catalog
 from service.registry.entries import Entry, Handle, Readiness
 from service.registry.folder import LABELS_FILE, Listing, ModelFolder
@@ -259,7 +259,7 @@ class Registry:
             OpUnavailableError: the operator cannot be loaded and no fallback is set.
             ModelBrokenError: the model exists but cannot run.
         """
-        return self._resolution(variant).handle(task, model, variant)
+        return self._resolution().handle(task, model, variant)
 
     def find(self, model: str) -> Entry:
         """Finds a model version by name, regardless of its task; see `resolve`.
@@ -272,7 +272,7 @@ class Registry:
 
     def resolve_model(self, model: str, variant: str | None = None) -> Handle:
         """Finds the network for a request that names its model but not its task; see `resolve`."""
-        resolution = self._resolution(variant)
+        resolution = self._resolution()
         return resolution.handle(resolution.any_task(model).card.task, model, variant)
 
     def check_loaded(self) -> None:
@@ -280,9 +280,7 @@ class Registry:
         if not self._finished.is_set():
             raise NotReadyError("The models are still being loaded.")
 
-    def _resolution(self, variant: str | None = None) -> Resolution:
-        if variant is not None and variant not in VARIANTS:
-            raise UnknownVariantError(variant)
+    def _resolution(self) -> Resolution:
         self.check_loaded()
         return Resolution(self._settings, self.catalog)
 
