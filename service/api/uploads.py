@@ -149,7 +149,10 @@ class InMemoryParser(MultiPartParser):
         Raises:
             MultiPartException: The body cannot be parsed, or ends too early.
         """
-        form = await super().parse()
+        try:
+            form = await super().parse()
+        except UnicodeError:  # of codecs such as `undefined` and `idna`
+            raise MultiPartException("its names are not in its charset") from None
         if self._open:
             for file in self._files_to_close_on_error:  # the file of the incomplete part is not in the form
                 file.close()

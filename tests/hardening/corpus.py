@@ -210,7 +210,12 @@ def _forms() -> Iterator[Bad]:
     for name, (status, body) in bodies.items():
         yield Bad(f"form: {name}", status, body=body, headers=good)
         yield Bad(f"form for /compare/depth: {name}", status, "/compare/depth", body, good)
-    for kind in ("multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=" + "b" * 500):
+    for kind in (
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=" + "b" * 500,
+        "multipart/form-data; charset=undefined; boundary=x",  # a codec that decodes nothing
+    ):
         yield Bad(
             f"form of type {kind[:40]!r}", (400,), body=form(part(b"file", picture)), headers={"content-type": kind}
         )
