@@ -121,6 +121,7 @@ class Settings(BaseSettings):
     default_timeout_s: float = Field(
         30.0,
         gt=0,
+        le=1e9,  # the shutdown waits this long for threads; Python refuses waits above 9.2e9 s
         allow_inf_nan=False,
         description="Timeout of a request that sets none, seconds; it gets 504 when the time is up.",
     )

@@ -85,6 +85,7 @@ def test_settings_cannot_be_changed() -> None:
         ("BIREAL_FALLBACK", "full", "'none' or 'reference'"),
         ("BIREAL_MAX_BODY_BYTES", "20 MB", "valid integer"),
         ("BIREAL_MAX_PIXELS", "200000000", "less than or equal to 178000000"),
+        ("BIREAL_DEFAULT_TIMEOUT_S", "1e10", "less than or equal to 1000000000"),
         ("BIREAL_INTRA_OP_THREADS", "0", "greater than 0"),
         ("BIREAL_DEFAULT_TIMEOUT_S", "inf", "finite"),
         ("BIREAL_DRAIN_S", "-1", "greater than or equal to 0"),
