@@ -302,9 +302,16 @@ def mean_of_sequence(values: npt.ArrayLike, block: int) -> Interval:
 
 
 def unpaired_mean_difference(a: npt.ArrayLike, b: npt.ArrayLike) -> Interval:
-    """Difference of the means of two samples, of at least two values each, with Welch's interval."""
+    """Difference of the means of two samples with Welch's interval.
+
+    Args:
+        a: At least one value.
+        b: The same; if one sample has fewer than two values, the interval is (-inf, inf).
+    """
     sides = [np.asarray(side, dtype=np.float64) for side in (a, b)]
     estimate = float(sides[0].mean() - sides[1].mean())
+    if min(side.size for side in sides) < 2:
+        return Interval(estimate, float("-inf"), float("inf"))
     if all(side.std() == 0 for side in sides):
         return Interval(estimate, estimate, estimate)
     found = scipy.stats.ttest_ind(*sides, equal_var=False).confidence_interval(CONFIDENCE)

@@ -200,9 +200,11 @@ class _Scores:
             candidate, baseline = (
                 [delta1 for delta1, _ in self._depths[label]] for label in (self._candidate, self._baseline)
             )
-            if min(len(candidate), len(baseline)) < 2:
+            if not candidate or not baseline:
                 return None
             found = st.unpaired_mean_difference(candidate, baseline)
+            if found.lower == found.upper:  # equal scores, as of a few perfect maps, say nothing of the spread
+                found = found._replace(lower=-math.inf, upper=math.inf)
         elif self._differences:
             found = frames(self._differences)
         else:

@@ -101,8 +101,10 @@ def _summary(design: Design, estimates: Estimates) -> dict[Conclusion, str]:
     candidate, baseline, difference = design.candidate, design.baseline, estimates.difference
     points = f"{100 * design.margin:g} point{'' if design.margin == 0.01 else 's'}"
     more = f"more than {counted(estimates.labelled, 'labelled image')}"
+    unknown = f"without labels, only the agreement of {candidate} and {baseline} is known"
     if design.split:
         more = f"labels of more than {counted(estimates.labelled, 'subject')} per arm"
+        unknown = f"it takes labels of both arms to compare the accuracy of {candidate} and {baseline}"
     doubt = f"it takes {more} to tell whether {candidate} loses less than {points} of accuracy to {baseline}"
     if difference is not None and difference.upper is not None and difference.upper < 0:
         doubt = f"{candidate} is less accurate than {baseline}; it takes {more} to tell whether by less than {points}"
@@ -111,7 +113,7 @@ def _summary(design: Design, estimates: Estimates) -> dict[Conclusion, str]:
         "good_enough": f"Yes: {candidate} is good enough; it loses less than {points} of accuracy to {baseline}.",
         "worse": f"No: {candidate} loses more than {points} of accuracy to {baseline}.",
         "undecided": f"Not decided yet: {doubt}.",
-        "no_labels": f"Unknown: without labels, only the agreement of {candidate} and {baseline} is known.",
+        "no_labels": f"Unknown: {unknown}.",
         "no_data": "There are no images to compare yet.",
     }
 

@@ -93,7 +93,7 @@ class Verdict(_Wire):
 
     conclusion: Conclusion = Field(
         description="`better`: more accurate; `good_enough`: not worse by more than the margin; `worse`: worse by more "
-        "than the margin; `undecided`: needs more labels; `no_labels`: only agreement is known; `no_data`: no images."
+        "than the margin; `undecided`: needs more labels; `no_labels`: none to compare by; `no_data`: no images."
     )
     summary: str = Field(description="The conclusion as a sentence.")
     sentences: list[str] = Field(description="The findings that support it, one sentence each.")

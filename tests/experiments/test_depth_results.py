@@ -6,6 +6,7 @@ import pytest
 from service import statistics as st
 from service.experiments.declaration import Declaration
 from service.experiments.observation import FeedbackRecord, Score
+from service.experiments.reports import in_words
 from service.experiments.results import analyse, frames
 from service.experiments.store import Store
 
@@ -48,6 +49,18 @@ def test_of_a_split_each_image_is_of_another_subject():
     results = analyse(declared("split"), "r", store)
     assert [arm.counted for arm in results.arms] == [6, 6]
     assert results.evidence.difference.lower is not None
+
+
+@pytest.mark.parametrize("maps", [1, 2])
+def test_a_split_of_a_few_perfect_maps_decides_nothing(maps):
+    store, experiment = Store(None), declared("split")
+    for number in range(2 * maps):
+        add(store, number, 1.0, None, arm=("full", "binary")[number % 2])
+    results = analyse(experiment, "r", store)
+    found = results.evidence.difference
+    assert (found.estimate, found.lower, found.upper) == (0.0, None, None)
+    answered = [arm.model_copy(update={"images": maps}) for arm in results.arms]
+    assert in_words(experiment, results.model_copy(update={"arms": answered})).conclusion == "undecided"
 
 
 def test_shares_end_at_0_and_1():

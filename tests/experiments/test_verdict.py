@@ -65,6 +65,12 @@ def test_a_split_counts_subjects():
     assert "with ground truth, the first of each subject, binary" in words(replace(DEPTH, split=True)).sentences[2]
 
 
+def test_a_split_without_labels_knows_no_agreement():
+    found = words(SPLIT, difference=None, accuracies=(None, None), agreement=None)
+    assert found.conclusion == "no_labels"
+    assert found.summary == "Unknown: it takes labels of both arms to compare the accuracy of binary and full."
+
+
 def test_one_is_not_many():
     assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
     undecided = {"difference": info(-0.01, -0.05, 0.03), "labelled": 1}
