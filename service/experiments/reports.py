@@ -67,7 +67,7 @@ class Reports:
         self._lock = threading.Lock()
         self._updating = threading.Lock()
         self._shown: object = None
-        self._revisions: dict[str, str] = {}
+        self._figures: dict[str, tuple[str, tuple[bool, ...]]] = {}
 
     def close(self) -> None:
         """Waits for the report that is being computed, and computes no more for `get`. Blocks."""
@@ -138,9 +138,9 @@ class Reports:
             for declaration in declarations:
                 self._update_results(declaration)
             current = {each.name for each in self._experiments.all()}
-            for name in self._revisions.keys() - current:
+            for name in self._figures.keys() - current:
                 self._metrics.experiments.clear_results(name)  # removed while it was being shown
-                del self._revisions[name]
+                del self._figures[name]
             for name in self.names() - current:
                 self.forget(name)
             self._metrics.feedback.show_live([_scores(live) for live in self._store.live()])
@@ -158,11 +158,12 @@ class Reports:
         results = self.compute(declaration, fresh_s=0.0).results
         name, shown = declaration.name, self._metrics.experiments
         if results is None:
-            self._revisions.pop(name, None)
+            self._figures.pop(name, None)
             shown.clear_results(name)
             return
-        if self._revisions.get(name) != results.revision:  # the gauges show an earlier revision
-            self._revisions[name] = results.revision
+        figures = results.revision, _figures(results)
+        if self._figures.get(name) != figures:  # the gauges show an earlier revision, or data that retention removed
+            self._figures[name] = figures
             shown.clear_results(name)
         if results.agreement is not None:
             shown.set_agreement(name, _bounds(results.agreement))
@@ -186,6 +187,13 @@ class Reports:
             )
         if results.evidence is not None:
             shown.set_evidence(name, e_value=results.evidence.e_value, p_value=results.evidence.p_value)
+
+
+def _figures(results: Results) -> tuple[bool, ...]:
+    """Returns for each figure that has a gauge whether there are data for it."""
+    of_all = (results.agreement, results.latency_ratio, results.labelled_pairs, results.evidence)
+    of_arms = (figure for arm in results.arms for figure in (arm.accuracy, arm.abs_rel))
+    return tuple(figure is not None for figure in (*of_all, *of_arms))
 
 
 def in_words(declaration: Declaration, results: Results) -> Verdict:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -110,6 +111,23 @@ async def test_a_report_is_fresh_from_its_end_however_long_it_took(client, monke
     assert client.reports.compute(client.declaration) is first
     now[0] += 1
     assert client.reports.compute(client.declaration) is not first
+
+
+async def test_figures_without_data_any_more_are_shown_no_longer(anyio_backend, zoo, tmp_path, op):
+    async with running(zoo, experiments_file=declare(tmp_path, experiment("paired")), **OPTIONS) as client:
+        found = client.app.state.services.experimentation
+
+        def shown() -> float:
+            found.recorder.flush()
+            found.reports.update_gauges()
+            return metric(client, "bireal_experiment_agreement", experiment="paired-test", bound="upper")
+
+        await ask(client, picture())
+        async with asyncio.timeout(PATIENCE_S):
+            while await asyncio.to_thread(shown) == 0:  # noqa: ASYNC110  the store tells of no change
+                await asyncio.sleep(0.01)
+        found.store.prune(max_age_s=0, max_rows=10, now=time.time() + 1)
+        assert await asyncio.to_thread(shown) == 0
 
 
 async def test_nothing_is_kept_of_an_experiment_that_was_removed(anyio_backend, zoo, tmp_path, op, monkeypatch):
