@@ -30,7 +30,7 @@ from service.api.assignment import SUBJECT_HEADER
 from service.api.auth import KEY_HEADER, Auth, KeyGuard
 from service.api.direct import Shortcut
 from service.api.middleware import AccessMiddleware, BodyLimit, ErrorBoundary, HeadAsGet
-from service.api.oip_request import InferRequest
+from service.api.oip_request import HEADER_LENGTH, InferRequest
 from service.api.openapi import describe, operation_id
 from service.api.problems import install_handlers
 from service.api.services import TIMEOUT_HEADER, Services
@@ -65,10 +65,20 @@ Images are decoded in memory; they are **never stored and never logged**. Every 
 carry `Server-Timing`.
 """
 
-_REQUEST_HEADERS = (KEY_HEADER, REQUEST_ID_HEADER, TIMEOUT_HEADER, SUBJECT_HEADER, "traceparent", "tracestate")
+_REQUEST_HEADERS = (
+    KEY_HEADER,
+    REQUEST_ID_HEADER,
+    TIMEOUT_HEADER,
+    SUBJECT_HEADER,
+    HEADER_LENGTH,
+    "content-encoding",
+    "traceparent",
+    "tracestate",
+)
 
 _EXPOSED_HEADERS = (
     REQUEST_ID_HEADER,
+    HEADER_LENGTH,
     "server-timing",
     "retry-after",
     "x-bireal-model",
