@@ -71,7 +71,7 @@ async def unload(
 ) -> ManagedModels:
     """Finishes the version's pending requests, then frees its memory."""
     await services.changes.apart(services.changes.unload, name, version, force=force)
-    states = await _states(services, None)
+    states = await _states(services, None, must_read=False)
     # Nothing may be left of the model, in memory or in the folder: an empty list, and no error after a success.
     return states if force else ManagedModels(versions=[each for each in states.versions if each.name == name])
 
@@ -85,18 +85,19 @@ async def set_label(
 ) -> ManagedModels:
     """From the next request on, `NAME@LABEL` means this version. Lasts until the service stops."""
     await services.changes.apart(services.changes.set_label, name, label, version)
-    return await _states(services, name)
+    return await _states(services, name, must_read=False)
 
 
 @router.delete("/{name}/labels/{label}", summary="Remove a label", responses=problem_responses(*_STATUSES))
 async def remove_label(services: ServicesOf, name: Name, label: Label) -> ManagedModels:
     """Requests that use the label are refused from now on."""
     await services.changes.apart(services.changes.remove_label, name, label)
-    return await _states(services, name)
+    return await _states(services, name, must_read=False)
 
 
-async def _states(services: Services, name: str | None) -> ManagedModels:
-    found = await asyncio.to_thread(services.changes.states, name)
+async def _states(services: Services, name: str | None, *, must_read: bool = True) -> ManagedModels:
+    """The versions; without `must_read` after a change that needs no folder: what is done must not end in an error."""
+    found = await asyncio.to_thread(services.changes.states, name, must_read=must_read)
     return ManagedModels(versions=[managed(state) for state in found])
 
 

@@ -110,15 +110,17 @@ class Changes:
 
     # ---- state -----------------------------------------------------------------------------------------------------
 
-    def states(self, name: str | None = None) -> list[VersionState]:
+    def states(self, name: str | None = None, *, must_read: bool = True) -> list[VersionState]:
         """Lists every version in the folder or in memory, of all models or of one.
 
         Raises:
             UnknownModelError: There is no such model.
+            ModelBrokenError: The folder cannot be read; without `must_read`, the versions in memory are listed then.
         """
         catalog, broken = self._registry.catalog, self._registry.broken()
         labels = {entry.label: entry for entry in catalog.all()}
-        with _folder_read():
+        on_disk: set[str] = set()
+        with _folder_read() if must_read else suppress(OSError):
             on_disk = {f"{folder.parent.name}@{folder.name}" for folder in self._registry.listing().versions}
         found = []
         for label in sorted({*labels, *on_disk, *(label for label in broken if "@" in label)}):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.api.conftest import metric, running
+from tests.changing_zoo import refuse_to_list
 from tests.pictures import encode, photo
 from tests.tiny_zoo import colours_graph, write_model
 from tests.waiting import until
@@ -144,6 +145,23 @@ async def test_unloading_what_is_gone_from_the_folder_succeeds(managed):
         assert (refused.status_code, refused.json()["code"]) == (404, "unknown-model")
         again = await managed.post(f"/admin/models/{name}/unload", headers=ADMIN)
         assert (again.status_code, again.json()["code"]) == (404, "unknown-model")
+
+
+async def test_what_is_done_is_no_error_though_the_folder_cannot_be_read(managed, monkeypatch):
+    """As when a volume fails, which is when labels are moved by hand."""
+    write(managed)
+    assert (await managed.post(f"/admin/models/{NAME}/load", headers=ADMIN)).status_code == 200
+    refuse_to_list(monkeypatch, managed.folder)
+    label = f"/admin/models/{NAME}/labels/default"
+    answers = [
+        await managed.put(f"{label}?version=1", headers=ADMIN),
+        await managed.delete(label, headers=ADMIN),
+        await managed.post(f"/admin/models/{NAME}/unload?version=2", headers=ADMIN),
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 3, answers[0].text
+    labels = [{each["version"]: each["labels"] for each in answer.json()["versions"]} for answer in answers]
+    assert labels == [{"1": ["default"], "2": []}, {"1": [], "2": []}, {"1": []}]
+    assert (await managed.get("/admin/models", headers=ADMIN)).status_code == 503
 
 
 async def test_the_protocols_path_does_not_advise_a_parameter_that_it_does_not_take(managed):
