@@ -3,6 +3,7 @@
 import gc
 import shutil
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from service.backends import FloatBackend, backend_for
 from service.errors import CardError, ModelBrokenError, ModelInUseError, NotReadyError, ServiceError, UnknownModelError
-from service.registry import Changes, Registry
+from service.registry import Changes, Entry, Registry
 from service.settings import load_settings
 from tests.changing_zoo import NAME, changing_zoo, opened, states, version_of, write  # noqa: F401  a fixture
 from tests.tiny_zoo import CLASSIFY_SIZE, colours_graph, write_model, write_zoo
@@ -107,6 +108,21 @@ def test_what_is_needed_is_unloaded_by_force_only(zoo):
     assert registry.resolve("depth", "tiny-ramp").model.run(np.zeros((1, 24, 80, 3), np.uint8)).shape == (1, 24, 80)
     changes.load(NAME)
     assert version_of(registry) == "1"
+
+
+def test_while_a_model_is_unloaded_no_older_version_takes_its_requests(zoo):
+    write(zoo, "2")
+    registry, changes = opened(zoo)
+    assert version_of(registry) == "2"
+    took = []
+
+    def retired(_: Entry) -> None:
+        with suppress(UnknownModelError):
+            took.append(version_of(registry))
+
+    registry.observe(lambda *_: None, retired)
+    changes.unload(NAME, force=True)
+    assert set(took) <= {"2"}
 
 
 def test_reload_takes_what_the_folder_has_now(zoo):

@@ -192,7 +192,7 @@ class Changes:
                 lost.add(f"{after} would answer requests to /{task} that name no model.")
             if lost and not force:
                 raise ModelInUseError(", ".join(entry.label for entry in entries), sorted(lost))
-            for entry in entries:
+            for entry in reversed(entries):  # the newest last, so that no older one takes its requests meanwhile
                 self._held_back.add(entry.label)
                 self._registry.change(self._registry.catalog.without(name, entry.card.version), old=entry)
                 log.info("model %s was unloaded", entry.label)
