@@ -76,18 +76,18 @@ def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> l
 
     Args:
         name: name of the recipe.
-        data: the model's training data.
-        images: training data of any classifier among the runs.
+        data: training data of the depth networks among the runs.
+        images: training data of the classifiers among them.
         runs: folder with one folder per run.
         threads: CPU threads per run.
     """
     recipe = get_recipe(name)
-    data = images if recipe.arch.task == "classify" else data
+    own = images if recipe.arch.task == "classify" else data
     here = finished(runs / name, recipe)
     done: dict[tuple[str, ...], bool] = {}
     if recipe.soft_labels:
         labels = runs / "teacher"
-        label = ["-m", "models.train.teacher", "--data", str(data), "--out", str(labels)]
+        label = ["-m", "models.train.teacher", "--data", str(own), "--out", str(labels)]
         label += ["--views", str(recipe.views), "--first-view", str(recipe.first_view)]
         label += ["--min-scale", f"{recipe.min_scale:g}", "--threads", str(threads)]
         views = range(recipe.first_view, recipe.first_view + recipe.views)
@@ -97,7 +97,7 @@ def training(name: str, data: Path, images: Path, runs: Path, threads: int) -> l
         for step in training(needed, data, images, runs, threads):
             # a finished run no longer needs its inputs, but another run may
             done[step.command] = done.get(step.command, True) and (step.done or here)
-    command = ["-m", "models.train", name, "--data", str(data), "--out", str(runs / name), "--resume"]
+    command = ["-m", "models.train", name, "--data", str(own), "--out", str(runs / name), "--resume"]
     command += ["--threads", str(threads)]
     if recipe.init:
         command += ["--init", str(runs / recipe.init / "best.pt")]
@@ -118,18 +118,19 @@ def plan(model: str, args: argparse.Namespace) -> list[Step]:
     product = PRODUCTS[model]
     recipe = get_recipe(product.recipe)
     out: Path = args.runs / recipe.name
-    steps = training(recipe.name, args.data, args.images or args.data, args.runs, args.threads)
+    images = args.images or args.data
+    steps = training(recipe.name, args.data, images, args.runs, args.threads)
     trained = steps[-1].done
     # the name is the product's, and the same command is there to be repeated
     export = ["-m", "models.export", "--name", model, "--out", str(args.zoo), "--overwrite", *product.export]
     if recipe.arch.task == "classify":
         whole, kept = out / "served.pt", out / "calibration.json"
-        measure = ("-m", "models.train.statistics", str(out / "best.pt"), "--data", str(args.data), "--out", str(whole))
-        fit = ("-m", "models.eval.calibration", str(whole), "--data", str(args.data))
+        measure = ("-m", "models.train.statistics", str(out / "best.pt"), "--data", str(images), "--out", str(whole))
+        fit = ("-m", "models.eval.calibration", str(whole), "--data", str(images))
         measured = trained and whole.is_file() and whole.stat().st_mtime >= (out / "best.pt").stat().st_mtime
         fitted = measured and kept.is_file() and kept.stat().st_mtime >= whole.stat().st_mtime
         steps += [Step(measure, measured), Step(fit, fitted, kept)]
-        export += [str(whole), "--classes", str(args.data), "--temperature", temperature_of(kept) if fitted else "T"]
+        export += [str(whole), "--classes", str(images), "--temperature", temperature_of(kept) if fitted else "T"]
     else:
         export += [str(out / "best.pt")]
     if args.dev:
@@ -139,6 +140,15 @@ def plan(model: str, args: argparse.Namespace) -> list[Step]:
     return [*steps, Step(tuple(export), False)]
 
 
+def unfinished_start(steps: list[Step]) -> str | None:
+    """The first classifier that a depth network starts from and that is not trained yet; None without one."""
+    runs = {step.command[2]: step.done for step in steps if step.command[1] == "models.train"}
+    tasks = {name: get_recipe(name).arch.task for name in runs}
+    if "depth" not in tasks.values():
+        return None
+    return next((name for name, done in runs.items() if tasks[name] == "classify" and not done), None)
+
+
 @expects(OSError, ValueError)
 def main() -> int:
     """Run the remaining steps or, with ``--plan``, only print them."""
@@ -146,7 +156,7 @@ def main() -> int:
     parser.add_argument("model", choices=sorted(PRODUCTS))
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ (images or drives)")
     parser.add_argument(
-        "--images", type=Path, help="for a distilled depth model: training data of the classifier it starts from"
+        "--images", type=Path, help="for a depth model: training data of the classifiers that it starts from"
     )
     parser.add_argument("--runs", type=Path, required=True, help="folder for the runs, one subfolder each")
     parser.add_argument("--zoo", type=Path, required=True, help="folder of models; writes or replaces ZOO/MODEL/1/")
@@ -156,6 +166,8 @@ def main() -> int:
     parser.add_argument("--threads", type=count, default=1, help="CPU threads per training run (default 1)")
     parser.add_argument("--plan", action="store_true", help="print the commands without running them")
     args = parser.parse_args()
+    if args.images is None and (name := unfinished_start(plan(args.model, args))):
+        parser.error(f"{args.model} starts from {name}, a network of images: give its training data with --images DIR")
     for index in range(len(plan(args.model, args))):
         step = plan(args.model, args)[index]  # re-plan: earlier steps have written files
         print(f"[{'done' if step.done else 'run'}] python {shlex.join(step.command)}", file=sys.stderr, flush=True)

@@ -57,6 +57,30 @@ def test_taught_depth_starts_from_a_classifier_and_a_teacher_that_are_each_train
     assert [Path(folder).name for folder in data] == ["images", "images", "kitti", "kitti", "kitti"]
 
 
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_run_of_a_chain_reads_the_data_of_its_task(name: str, tmp_path: Path) -> None:
+    """Also a depth network that a classifier starts from, which another depth network starts from."""
+    for step in training(name, tmp_path / "kitti", tmp_path / "images", tmp_path, 1):
+        module, target = module_and_target(step.command)
+        depth = module == "models.train" and get_recipe(target).arch.task == "depth"
+        folder = Path(step.command[step.command.index("--data") + 1]).name
+        assert folder == ("kitti" if depth else "images"), f"{module} {target}"
+
+
+def test_a_depth_model_asks_for_the_images_of_the_classifier_that_it_starts_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [word for name in ("data", "runs", "zoo") for word in (f"--{name}", str(tmp_path / name))]
+    monkeypatch.setattr(sys, "argv", ["make", "resnet50-kitti-depth-taught", *folders, "--plan"])
+    with pytest.raises(SystemExit):
+        make.main()
+    message = "resnet50-kitti-depth-taught starts from resnet50-tiny100, a network of images: give its training data"
+    assert message in capsys.readouterr().err
+    (tmp_path / "runs" / "resnet50-tiny100").mkdir(parents=True)
+    (tmp_path / "runs" / "resnet50-tiny100" / "best.pt").touch()
+    assert make.main() == 0, "a finished run needs no data"
+
+
 def test_what_a_finished_run_was_made_of_is_not_made_again(tmp_path: Path) -> None:
     start = tmp_path / "resnet50-kitti-depth-taught"
     start.mkdir()
