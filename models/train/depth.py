@@ -26,8 +26,9 @@ from models.data.kitti import (
 from models.data.normalise import normalise
 from models.train.depth_augment import augment
 from models.train.depth_teacher import PretrainedDepth
-from models.train.device import bfloat16_where_fast, device_of
+from models.train.device import best_device, bfloat16_where_fast, device_of
 from models.train.hints import hints_of
+from models.train.pretrained import feature_maps, imagenet_network
 from models.train.recipe import PhaseSpec, Recipe
 from models.train.recipes.kitti import DEPTH_TEACHER
 from service.evaluation import KITTI_BASELINE_M, KITTI_FX_PX
@@ -77,7 +78,8 @@ class DepthTask:
         self.train, self.held_out = hold_out_frames(load_drives(root), HOLD_OUT)
         self.recipe = recipe
         self.teacher = teacher
-        if recipe.hints > 0 and not isinstance(teacher, PretrainedDepth):
+        own_maps = recipe.teacher == DEPTH_TEACHER  # those that the teacher made its depth of
+        if recipe.hints > 0 and own_maps and not isinstance(teacher, PretrainedDepth):
             raise ValueError(f"recipe {recipe.name} uses hints: give the {DEPTH_TEACHER} checkpoint with --teacher")
         if teacher is None and any(phase.distill > 0 for phase in recipe.phases):
             raise ValueError(f"recipe {recipe.name} uses distillation: give its teacher with --teacher CHECKPOINT")
@@ -91,6 +93,8 @@ class DepthTask:
         shares = [
             settings.diverse_repeats if drive_name(frame.drive, diverse) in diverse else 1 for frame in self.train
         ]
+        #: Gives the maps of the hints where the teacher is a network of ours, which has none of that shape.
+        self.pretrained = imagenet_network().eval().to(best_device()) if recipe.hints > 0 and not own_maps else None
         self._pass = np.repeat(np.arange(len(self.train)), shares)  # one pass over the frames
         if not len(self._pass) or not self.steps_per_epoch():
             raise ValueError(
@@ -129,7 +133,7 @@ class DepthTask:
         total = weights.lidar * lidar + weights.photometric * photometric + weights.smooth * smooth
         figures = {"lidar": lidar.detach(), "photometric": photometric.detach(), "smooth": smooth.detach()}
         if spec.distill > 0:
-            answer, maps = self._answer(x)
+            answer, maps = self._answer(x, left)
             distance = (disparity.log() - answer.log()).abs().mean()
             total = (1.0 - spec.distill) * total + spec.distill * distance
             figures["teacher"] = distance.detach()
@@ -140,18 +144,24 @@ class DepthTask:
         return total, figures
 
     @torch.no_grad()
-    def _answer(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The teacher's disparity float32 [B,H,W] for normalised images [B,3,H,W], and its feature maps for hints."""
+    def _answer(self, x: Tensor, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The teacher's disparity float32 [B,H,W], and the feature maps for hints, its own or an ImageNet network's.
+
+        Args:
+            x: normalised images [B,3,H,W].
+            pixels: the same images in 0..255.
+        """
         assert self.teacher is not None
-        maps: list[Tensor] = []
+        maps: list[Tensor]
         with bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
-            if self.recipe.hints == 0:
+            if self.recipe.hints == 0 or self.pretrained is not None:
                 answer = self.teacher(x).float()
             else:
                 assert isinstance(self.teacher, PretrainedDepth)
                 maps = self.teacher.features(x)
                 answer = self.teacher.decode(maps).float()
             if self.recipe.depth.teacher_mirrored:  # averaging over the mirrored crop reduces the teacher's error
+                maps = [] if self.pretrained is None else feature_maps(self.pretrained, pixels)
                 answer = (answer * self.teacher(x.flip(3)).float().flip(2)).sqrt()
         return answer, maps
 

@@ -78,7 +78,8 @@ class Recipe:
             labelled views of each image.
         views: number of labelled views per image.
         first_view: number of the first of them; a network that is trained on sees other crops than before.
-        hints: weight of the hint loss (models.train.hints); 0 = none. Training sizes are then multiples of 32.
+        hints: weight of the hint loss (models.train.hints); 0 = none. Training sizes are then multiples of 32. The maps
+            are an ImageNet network's, or those of the pretrained depth teacher if that is the ``teacher``.
         stream_rms: scale a Bi-Real Net's streams to this RMS before the first step (models.train.streams); 0 = do not.
         mosaics: classification: learn nothing but the hints, on mosaics of photos (models.train.mosaic).
         temperature: divides the logits of teacher and network in the distillation loss.

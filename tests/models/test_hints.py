@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.arch import ArchConfig, build
 from models.binarize.base import Phase
 from models.data.folder import ClassName, ImageSet
+from models.data.normalise import normalise
 from models.train import checkpoint
 from models.train.classify import ClassifyTask
 from models.train.depth import DepthTask
@@ -139,6 +140,23 @@ def test_a_depth_networks_hints_are_its_teachers_maps(drive: Path) -> None:  # n
     assert (total - without).item() == pytest.approx(recipe.hints * figures["hints"].item(), rel=1e-2)
     with pytest.raises(ValueError, match=DEPTH_TEACHER):
         DepthTask(recipe, drive.parent.parent, nn.Identity())
+
+
+def test_hints_beside_a_teacher_of_ours_are_the_maps_of_an_imagenet_network(drive: Path) -> None:  # noqa: F811
+    """A recipe with its twin as the teacher was refused: our networks have no maps that the adapters could learn."""
+    arch = small(task="depth", max_disparity_px=90.0)
+    recipe = replace(RECIPES["resnet50-half-kitti-depth"], arch=arch, batch=2, bf16=False, teacher="a twin")
+    twin = build(arch).eval()
+    task = DepthTask(recipe, drive.parent.parent, twin)
+    network = build(arch)
+    add_hints(network, imagenet_network())
+    batch = next(task.batches(recipe.phases[0], 0, 0))
+    _, figures = task.loss(network, batch, recipe.phases[0])
+    assert task.pretrained is not None
+    answer, maps = task._answer(normalise(batch[0]), batch[0])
+    assert torch.equal(answer, twin(normalise(batch[0])))
+    assert all(torch.equal(*pair) for pair in zip(maps, feature_maps(task.pretrained, batch[0]), strict=True))
+    assert 0.0 < figures["hints"] < 2.0
 
 
 def test_a_mosaic_is_photos_side_by_side_in_one_tile_size() -> None:
