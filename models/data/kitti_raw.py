@@ -12,6 +12,7 @@ monodepth2's Eigen and Zhou splits: ``<date>/<drive> <index> l`` (or ``r`` for t
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,7 +61,7 @@ def read_split(path: Path) -> list[FrameId]:
     try:
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as a list of frames: {error}") from error
     frames = []
     for number, line in enumerate(text.splitlines(), 1):

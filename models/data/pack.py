@@ -91,11 +91,15 @@ def _write_truth(frame: RawFrame, path: Path, annotated: Path | None) -> bool:
 
 
 def _write_image(source: Path, target: Path, jpeg: int | None) -> None:
+    """Write an image, under its name only once it is complete: a frame with a left image is not packed again."""
+    part = target.parent.parent / f"{target.stem}.part"  # not in its folder, where it would pass for an image
     if jpeg is None:
-        shutil.copyfile(source, target)
+        shutil.copyfile(source, part)
     else:
+        target = target.with_suffix(".jpg")
         with Image.open(source) as image:
-            image.convert("RGB").save(target.with_suffix(".jpg"), quality=jpeg, subsampling=0)
+            image.convert("RGB").save(part, "JPEG", quality=jpeg, subsampling=0)
+    part.replace(target)
 
 
 def pack_kitti2015(root: Path, out: Path, jpeg: int | None) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_lines_that_name_no_frame(tmp_path: Path, line: str) -> None:
         read_split(tmp_path / "a.txt")
 
 
-@pytest.mark.parametrize("content", [b"", b"\x1f\x8b\x08"])
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b\x08", gzip.compress(b"")[:10] + b"\xff" * 8])
 def test_lists_that_hold_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.gz"):
@@ -209,6 +210,30 @@ def test_a_packed_drive_is_read_by_training_and_evaluation(tmp_path, monkeypatch
     assert first.disparity_px.max() == pytest.approx(FX * BASELINE_M / 5.0 * 608 / WIDTH, rel=1e-4)
     code, printed = run(monkeypatch, capsys, "raw", raw, "--out", out)
     assert json.loads(printed)["there_already"] == 3, "a second run leaves them alone"
+
+
+@pytest.mark.parametrize("side", ["image_02", "image_03"])
+def test_a_packing_that_was_stopped_leaves_no_torn_image(side: str, tmp_path, monkeypatch, capsys) -> None:
+    """A left image says that its frame is packed, so a torn one would be kept for ever."""
+    write_tree(tmp_path / "raw")
+    copy = shutil.copyfile
+
+    def stopped(source: Path, target: Path) -> None:
+        if side in source.parts:
+            target.write_bytes(source.read_bytes()[:100])
+            raise KeyboardInterrupt
+        copy(source, target)
+
+    monkeypatch.setattr(sys, "argv", ["pack", "raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out")])
+    with monkeypatch.context() as once:
+        once.setattr("models.data.pack.shutil.copyfile", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            pack.main()
+    assert not list((tmp_path / "out").glob("*/left/*"))
+    assert pack.main() == 0
+    capsys.readouterr()
+    assert load_drives(tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.part"))
 
 
 def test_packing_a_list_of_which_a_part_is_there(tmp_path, monkeypatch, capsys) -> None:
