@@ -1,7 +1,7 @@
 """Scale of a Bi-Real Net's streams, so that gradients pass its signs.
 
 Every layer adds a BatchNorm's output to a real-valued stream, which grows with depth. In bottlenecks the narrow stream
-is never normalised: in our 50 layers its RMS rose from 0.9 to 15. ApproxSign (paper Eq. 7) passes no gradient
+is never normalised: in our 50 layers its RMS rose from 0.9 to 15. ApproxSign (paper Eq. 5) passes no gradient
 where |a| >= 1, so most of such a network does not learn (docs/adr/0072). Signs do not depend on the scale: with each
 stage's BatchNorms multiplied by a constant, a 1-bit network computes the same, and its gradients pass.
 """

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.arch import build
-from models.arch.config import ArchConfig
+from models.arch.config import SMALL_STEM, ArchConfig
 from models.binarize.base import BinaryLayer, Phase, set_phase
 from models.train.__main__ import main
 from models.train.checkpoint import load
@@ -27,6 +27,8 @@ CASES = (
     ArchConfig(depth=18, num_classes=5, width=0.25),
     ArchConfig(depth=50, num_classes=5, width=0.25),
     ArchConfig(depth=50, task="depth", width=0.25, max_disparity_px=90.0),
+    ArchConfig(depth=34, num_classes=5, width=0.1, **SMALL_STEM),
+    ArchConfig(depth=50, num_classes=5, width=0.1, first_1x1_real=False, stem_kernel=5),
 )
 
 
@@ -67,7 +69,7 @@ def inputs_of_layers(network: nn.Module, images: Tensor) -> dict[tuple[int, str]
     return seen
 
 
-@pytest.mark.parametrize("config", CASES, ids=lambda config: f"{config.task}-{config.depth}")
+@pytest.mark.parametrize("config", CASES, ids=lambda config: f"{config.task}-{config.depth}-{config.width}")
 def test_a_one_bit_network_computes_the_same_and_its_signs_read_activations_of_the_given_size(
     config: ArchConfig,
 ) -> None:
@@ -76,15 +78,16 @@ def test_a_one_bit_network_computes_the_same_and_its_signs_read_activations_of_t
         before = network(images)
         factors = scale_streams(network, images, RMS)
         after = network(images)
-    assert all(0.05 < factor.wide < 0.9 for factor in factors[1:])  # there was something to scale
+    assert all(0.03 < factor.wide < 0.9 for factor in factors[1:])  # there was something to scale
     assert torch.allclose(before, after, rtol=1e-6)
 
     seen = inputs_of_layers(network, images)
     for stage in range(4):
-        # The first block of a stage reads the stream of the stage before; that of basic blocks is in `body`.
-        wide = seen[stage, "body"][int(stage > 0) :] if config.depth == 18 else seen[stage, "reduce"][int(stage > 0) :]
+        # The first block of a stage reads the stream of the stage before, or the stem if its first 1x1 is binary.
+        place = "reduce" if config.bottleneck else "body"
+        wide = seen[stage, place][int(stage > 0 or (config.bottleneck and not config.first_1x1_real)) :]
         assert torch.stack([x.square().mean() for x in wide]).mean().sqrt().item() == pytest.approx(RMS, rel=0.02)
-        if config.depth == 50:
+        if config.bottleneck:
             narrow = [x.square().mean() for x in seen[stage, "body"] + seen[stage, "expand"]]
             assert torch.stack(narrow).mean().sqrt().item() == pytest.approx(RMS, rel=0.02)
 
