@@ -103,6 +103,7 @@ def export(args: argparse.Namespace) -> dict[str, object]:
         VerificationError: the graph's outputs differ from PyTorch's.
     """
     payload = checkpoint.load(args.checkpoint)
+    checkpoint.check_binarised(payload, args.checkpoint)
     arch = ArchConfig(**payload["arch"])
     settings = payload.get("settings") or {}
     known = payload["recipe"] in RECIPES

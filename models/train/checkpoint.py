@@ -13,9 +13,10 @@ from models.arch import ArchConfig, build
 from models.arch.bireal import BiRealNet
 from models.arch.depth import DepthNet
 from models.arch.resnet import ResNet
+from models.binarize.base import Phase
 from models.train import torch_file
 from models.train.recipe import Recipe
-from models.train.recipes import DEPTH_TEACHER
+from models.train.recipes import DEPTH_TEACHER, RECIPES
 from models.train.settings import differences, settings_of
 
 KEYS = {"arch", "recipe", "network", "progress"}  # what every checkpoint has
@@ -139,6 +140,28 @@ def load_resumable(path: Path, recipe: Recipe, accumulate: int) -> dict[str, Any
             "BatchNorm's statistics depend on it"
         )
     return payload
+
+
+def check_binarised(payload: dict[str, Any], path: Path) -> None:
+    """Check that a 1-bit network comes from the phase that trains it as one.
+
+    Nothing is known of checkpoints that no run wrote (recovered, imported, measured again), which start at no step.
+
+    Raises:
+        ValueError: it comes from an earlier or a real-valued phase; as a 1-bit network it would answer at random.
+    """
+    settings, at, recipe = payload.get("settings") or {}, payload["progress"], payload["recipe"]
+    phases = settings.get("phases") or (settings_of(RECIPES[recipe])["phases"] if recipe in RECIPES else [])
+    behind = at["phase"] - (
+        at["epoch"] == at["step"] == 0
+    )  # at the start of a phase, the weights are of the one before
+    if not ArchConfig(**payload["arch"]).binary or not 0 <= behind < len(phases):
+        return
+    if (phase := phases[behind]["phase"]) != Phase.BINARY:
+        raise ValueError(
+            f"{path} is from phase {phase} of a run of {recipe}, in which not all of its 1-bit layers are binary yet: "
+            "give a checkpoint of phase binary, such as best.pt"
+        )
 
 
 def load_network(path: Path) -> BiRealNet | ResNet | DepthNet:

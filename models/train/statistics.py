@@ -64,6 +64,7 @@ def main() -> int:
     data = training_files(recipe, args.data, size)
     pick = np.random.default_rng(0).choice(len(data), min(IMAGES, len(data)), replace=False)
     images = torch.from_numpy(data.images[pick])  # decodes them: a damaged one is an error of the data
+    checkpoint.check_binarised(payload, args.checkpoint)  # what is written here does not tell its phase
     measure_statistics(network, whole(images, size))
     progress = replace(checkpoint.Progress(), wall_s=payload["progress"]["wall_s"])
     checkpoint.save(args.out, network, network.config, recipe.name, progress)

@@ -1,17 +1,21 @@
 """The figures on a card are those of the version whose card it is."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from onnx import numpy_helper
 from PIL import Image
 
+from models.ablation.grid import Budget, combination
 from models.arch import ArchConfig, build
 from models.export import __main__ as export
 from models.export.measure import evaluate_model
 from models.export.readings import count, occasion
-from models.train import checkpoint
+from models.train import checkpoint, statistics
+from models.train.recipes import get_recipe
+from models.train.settings import settings_of
 from service.card import Card
 from tests.models.test_depth_page import write_drive
 from tests.tiny_zoo import COLOURS, colours_graph, write_model, write_zoo
@@ -116,3 +120,31 @@ def test_a_failed_evaluation_leaves_the_model_that_is_there(tmp_path, monkeypatc
 def test_a_failure_is_passed_on(two_versions, tmp_path, now):
     with pytest.raises(ValueError, match=r"tiny-colours@1, full: .*is not a folder"):
         evaluate_model(two_versions / "1", "full", tmp_path / "nothing", now)
+
+
+def test_a_network_that_is_not_binary_yet_is_not_exported(tmp_path, monkeypatch, capsys):
+    """It was written without a word, and answered at random: last.pt of a run in clip pre-training, or of a cell."""
+    recipe = get_recipe("bireal18-tiny100")  # leaky clip, clip, and two phases that train the 1-bit network
+    arch = replace(recipe.arch, num_classes=2, width=0.125)
+    cell = combination(18, "bireal", "clip", "magnitude", "approxsign").start
+    assert cell is not None
+    real = settings_of(cell.recipe(Budget()))
+    cases = (
+        (recipe.name, None, {"phase": 0, "step": 3}, "leaky_clip"),
+        (recipe.name, settings_of(recipe), {"phase": 2}, "clip"),
+        (recipe.name, None, {"phase": 2, "epoch": 1}, ""),
+        (recipe.name, None, {"phase": 4}, ""),
+        (recipe.name, None, {}, ""),  # of no run
+        (cell.key, real, {"phase": 2}, "clip"),
+    )
+    for name, settings, progress, phase in cases:
+        path = tmp_path / "last.pt"
+        checkpoint.save(path, build(arch), arch, name, checkpoint.Progress(**progress), settings=settings)
+        for module, options in ((export, []), (statistics, ["--data", str(tmp_path)])):  # which both lack classes
+            monkeypatch.setattr("sys.argv", [module.__name__, str(path), "--out", str(tmp_path / "x"), *options])
+            assert module.main() == 2
+            told = capsys.readouterr().err
+            assert (f"last.pt is from phase {phase} of a run of {name}" in told) == bool(phase), told
+    full = replace(arch, method="none")
+    checkpoint.save(path, build(full), full, "resnet18-tiny100", checkpoint.Progress(epoch=1))
+    checkpoint.check_binarised(checkpoint.load(path), path)
