@@ -258,6 +258,21 @@ def training_batches(
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(data))
     for step in range(first_step, len(data) // batch):
+def training_part(data: ImageSet, per_class: int, root: Path) -> ImageSet:
+    """The training set of `hold_out`; ``root`` is the folder of the images.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    train, held_out = hold_out(data, per_class)
+    if not len(train):
+        raise ValueError(
+            f"{root}: all {len(held_out)} images are held out ({per_class} of each class), so none is left to measure "
+            f"on: give more than {per_class} of a class"
+        )
+    return train
+
+
         index = order[step * batch : (step + 1) * batch]
         generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + step)
         images = torch.from_numpy(data.images[index])

@@ -46,9 +46,14 @@ def whole_frames(data: Path, count: int) -> Tensor:
     Args:
         data: folder of drives, or a folder with them in train/.
         count: maximum number of frames, chosen at random with a fixed seed.
+
+    Raises:
+        FileNotFoundError: there is no drive, or no frame that is not held out.
     """
     root = data / "train" if (data / "train").is_dir() else data
-    frames, _ = hold_out_frames(find_frames(root), HOLD_OUT)
+    frames, held_out = hold_out_frames(find_frames(root), HOLD_OUT)
+    if not frames:
+        raise FileNotFoundError(f"{root} has no frame to train on ({len(held_out)} are held out): give longer drives")
     pick = np.random.default_rng(0).choice(len(frames), min(count, len(frames)), replace=False)
     chosen = all_decoded([frames[i] for i in pick])
     return torch.from_numpy(np.stack([frame.left for frame in chosen])).permute(0, 3, 1, 2).float()
@@ -88,13 +93,13 @@ class DepthTask:
                 f"{root}: none of the held-out frames (the last tenth of each drive) has measured depth: give a drive "
                 "of ten or more frames with lidar_depth/ or disp_noc_0/"
             )
+        #: Gives the maps of the hints where the teacher is a network of ours, which has none of that shape.
+        self.pretrained = imagenet_network().eval().to(best_device()) if recipe.hints > 0 and not own_maps else None
         settings = recipe.depth
         diverse = settings.diverse
         shares = [
             settings.diverse_repeats if drive_name(frame.drive, diverse) in diverse else 1 for frame in self.train
         ]
-        #: Gives the maps of the hints where the teacher is a network of ours, which has none of that shape.
-        self.pretrained = imagenet_network().eval().to(best_device()) if recipe.hints > 0 and not own_maps else None
         self._pass = np.repeat(np.arange(len(self.train)), shares)  # one pass over the frames
         if not len(self._pass) or not self.steps_per_epoch():
             raise ValueError(
@@ -156,12 +161,12 @@ class DepthTask:
         with bfloat16_where_fast(x.device, wanted=self.recipe.bf16):
             if self.recipe.hints == 0 or self.pretrained is not None:
                 answer = self.teacher(x).float()
+                maps = [] if self.pretrained is None else feature_maps(self.pretrained, pixels)
             else:
                 assert isinstance(self.teacher, PretrainedDepth)
                 maps = self.teacher.features(x)
                 answer = self.teacher.decode(maps).float()
             if self.recipe.depth.teacher_mirrored:  # averaging over the mirrored crop reduces the teacher's error
-                maps = [] if self.pretrained is None else feature_maps(self.pretrained, pixels)
                 answer = (answer * self.teacher(x.flip(3)).float().flip(2)).sqrt()
         return answer, maps
 

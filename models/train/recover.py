@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from models.arch import ArchConfig, BiRealNet, DepthNet, ResNet, build
 from models.command_line import Parser, expects
-from models.data.folder import hold_out, split_files
+from models.data.folder import split_files, training_part
 from models.data.normalise import normalise
 from models.export.convert import to_onnx
 from models.export.verify import QUANTILE, outputs_of, smooth_images
@@ -203,7 +203,7 @@ def calibration_images(card: Card, data: Path) -> Tensor:
     # imported models have no recipe here, so use the default
     held_out = (RECIPES.get(card.training.recipe) or Recipe).hold_out_per_class
     size, shorter = card.input.width, card.input.resize_shorter or 0
-    images = hold_out(split_files(data, "train", size, shorter if shorter != size else 0), held_out)[0].images
+    images = training_part(split_files(data, "train", size, shorter if shorter != size else 0), held_out, data).images
     pick = np.random.default_rng(0).choice(len(images), min(CALIBRATION_IMAGES, len(images)), replace=False)
     return torch.from_numpy(images[pick]).permute(0, 3, 1, 2).float()
 

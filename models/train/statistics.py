@@ -6,6 +6,7 @@ training images at the serving size; no weights change.
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from dataclasses import replace
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from models.command_line import Parser, expects
 from models.data.augment import whole
-from models.data.folder import ImageSet, hold_out, split_files
+from models.data.folder import ImageSet, split_files, training_part
 from models.data.normalise import normalise
 from models.train import checkpoint
 from models.train.classify import decode_size, served_shorter
@@ -37,16 +38,21 @@ def measure_statistics(network: nn.Module, images: Tensor) -> None:
             module.reset_running_stats()
             module.momentum = None  # average over all batches
     network.train()
-    for batch in torch.split(images, BATCH):
+    # in equal parts: each counts the same, so the statistics of a small rest would count as much as those of a batch
+    for batch in images.tensor_split(math.ceil(len(images) / BATCH)):
         network(normalise(batch))
     network.eval()
 
 
 def training_files(recipe: Recipe, data: Path, size: int) -> ImageSet:
-    """The training images that are not held out, decoded on access as the service prepares them for ``size``."""
+    """The training images that are not held out, decoded on access as the service prepares them for ``size``.
+
+    Raises:
+        FileNotFoundError, ValueError: see `split_files` and `training_part`.
+    """
     shorter = served_shorter(recipe, size)
     files = split_files(data, "train", size if shorter else decode_size(recipe), shorter)
-    return hold_out(files, recipe.hold_out_per_class)[0]
+    return training_part(files, recipe.hold_out_per_class, data)
 
 
 @expects(OSError, ValueError)
@@ -58,13 +64,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     args = parser.parse_args()
     payload = checkpoint.load(args.checkpoint)
+    checkpoint.check_binarised(payload, args.checkpoint)  # what is written here does not tell its phase
     recipe = get_recipe(payload["recipe"])
     network = checkpoint.load_network(args.checkpoint)
     size = recipe.serve_size or recipe.size
     data = training_files(recipe, args.data, size)
     pick = np.random.default_rng(0).choice(len(data), min(IMAGES, len(data)), replace=False)
     images = torch.from_numpy(data.images[pick])  # decodes them: a damaged one is an error of the data
-    checkpoint.check_binarised(payload, args.checkpoint)  # what is written here does not tell its phase
     measure_statistics(network, whole(images, size))
     progress = replace(checkpoint.Progress(), wall_s=payload["progress"]["wall_s"])
     checkpoint.save(args.out, network, network.config, recipe.name, progress)

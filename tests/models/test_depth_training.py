@@ -162,6 +162,9 @@ def test_statistics_are_measured_on_whole_frames_that_are_not_held_out(
     assert whole.shape == (9, 3, 160, 608)
     assert {picture.permute(1, 2, 0).byte().numpy().tobytes() for picture in whole} == frames
     assert torch.equal(whole_frames(drive.parent.parent, 4), whole_frames(drive.parent.parent, 4))
+    monkeypatch.setattr("models.train.depth.HOLD_OUT", {"wall": 12})
+    with pytest.raises(FileNotFoundError, match=r"has no frame to train on \(12 are held out\): give longer drives"):
+        whole_frames(drive.parent.parent, 4)
 
 
 def test_the_nearest_point_wins_a_cell() -> None:

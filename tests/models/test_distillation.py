@@ -179,3 +179,12 @@ def test_statistics_are_those_of_the_whole_images() -> None:
     assert torch.allclose(network.stem[1].running_mean, stem.mean(dim=(0, 2, 3)), atol=1e-4)
     assert not network.training
     assert all(torch.equal(a, b) for a, b in zip(weights, network.parameters(), strict=True))
+
+
+def test_statistics_weigh_every_image_alike() -> None:
+    """Of 130 images, the last two made a batch of their own, and half of the statistics."""
+    network = nn.Sequential(nn.BatchNorm2d(3))
+    pictures = torch.zeros(130, 3, 4, 4)
+    pictures[-2:] = 255.0
+    measure_statistics(network, pictures)
+    assert torch.allclose(network[0].running_mean, normalise(pictures).mean(dim=(0, 2, 3)), atol=1e-5)
