@@ -59,6 +59,14 @@ def test_images_are_found_by_suffix_in_any_case(tmp_path: Path) -> None:
     assert [(image.folder, image.path.name) for image in found] == [("n1", "x.jpeg"), *(("n2", name) for name in names)]
 
 
+def test_a_link_to_an_image_that_is_not_there_is_listed(tmp_path: Path) -> None:
+    """As an image that cannot be read: without it, the scores would be of fewer images without a word."""
+    touch(tmp_path / "n1" / "a.png")
+    (tmp_path / "n1" / "b.png").symlink_to(tmp_path / "nothing.png")
+    (tmp_path / "n1" / "notes").symlink_to(tmp_path / "nothing")
+    assert [image.path.name for image in labelled_images(tmp_path)] == ["a.png", "b.png"]
+
+
 def test_folders_without_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no images"):
         labelled_images(tmp_path)

@@ -1,4 +1,4 @@
-"""Image-folder classification data: ``<root>/<split>/<wnid>/<image>``, decoded once into memory if it fits.
+"""Image-folder classification data: ``<root>/<split>/<wnid>/**/<image>``, decoded once into memory if it fits.
 
 Larger data, such as ImageNet (252 GB at 256x256), is decoded batch by batch.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ from tqdm import tqdm
 from models.data.augment import random_resized_crop
 from service import imaging
 from service.errors import ServiceError
+from service.evaluation import IMAGE_SUFFIXES, files_below
 from service.imaging import ImageLimits
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 LIMITS = ImageLimits(max_pixels=178_000_000)  # above the service's default: our own data are no attack
 MEMORY_SHARE = 0.25  # fraction of RAM for decoded images; splitting off a held-out set temporarily copies them
 
@@ -128,7 +129,8 @@ def class_entries(root: Path, *numbers: str) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not JSON, an entry lacks a field, or the indices are not 0, 1, 2, ..., each once.
+        ValueError: the file is not JSON, an entry lacks a field, the indices are not 0, 1, 2, ..., each once, or two
+            classes have the same wnid.
     """
     found = sorted(root.glob("*classes.json"))
     if not found:
@@ -150,6 +152,9 @@ def class_entries(root: Path, *numbers: str) -> list[dict[str, Any]]:
     entries.sort(key=lambda entry: int(entry["index"]))
     if [int(entry["index"]) for entry in entries] != list(range(len(entries))):
         raise ValueError(f"{path}: the indices are labels and must be 0 to {len(entries) - 1}, each once")
+    wnids = Counter(entry["wnid"] for entry in entries)
+    if twice := [wnid for wnid, number in wnids.items() if number > 1]:
+        raise ValueError(f"{path} lists {twice[0]} more than once: its images would have several labels")
     return entries
 
 
@@ -220,8 +225,11 @@ def in_memory(data: ImageSet, split: str) -> ImageSet:
 def split_files(root: Path, split: str, size: int, shorter: int = 0) -> ImageSet:
     """The files of a split, decoded on access by `decode` with ``size`` and ``shorter``.
 
+    As in ``python -m service evaluate``, images may lie in subfolders of a class.
+
     Raises:
         FileNotFoundError: a class folder is missing or has no images.
+        DataError: a folder cannot be read.
     """
     classes = read_classes(root)
     paths: list[tuple[Path, int]] = []
@@ -229,7 +237,8 @@ def split_files(root: Path, split: str, size: int, shorter: int = 0) -> ImageSet
         folder = root / split / cls.wnid
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is missing: expected <data>/{split}/<wnid>/<image> for every class")
-        mine = [(p, label) for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+        files = sorted(files_below(folder, all_folders=True))
+        mine = [(path, label) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
         if not mine:
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
             raise FileNotFoundError(
@@ -249,15 +258,6 @@ def hold_out(data: ImageSet, per_class: int) -> tuple[ImageSet, ImageSet]:
     return data.subset(np.flatnonzero(~validation)), data.subset(np.flatnonzero(validation))
 
 
-def training_batches(
-    data: ImageSet, *, batch: int, size: int, min_scale: float, seed: int, epoch: int, first_step: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Augmented batches of one epoch: (float [B,3,size,size] in 0..255, int64 [B]); the last partial batch is dropped.
-
-    A batch depends only on (seed, epoch, step), so that a resumed run sees the same batches as an uninterrupted one.
-    """
-    order = np.random.default_rng((seed, epoch)).permutation(len(data))
-    for step in range(first_step, len(data) // batch):
 def training_part(data: ImageSet, per_class: int, root: Path) -> ImageSet:
     """The training set of `hold_out`; ``root`` is the folder of the images.
 
@@ -273,6 +273,15 @@ def training_part(data: ImageSet, per_class: int, root: Path) -> ImageSet:
     return train
 
 
+def training_batches(
+    data: ImageSet, *, batch: int, size: int, min_scale: float, seed: int, epoch: int, first_step: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Augmented batches of one epoch: (float [B,3,size,size] in 0..255, int64 [B]); the last partial batch is dropped.
+
+    A batch depends only on (seed, epoch, step), so that a resumed run sees the same batches as an uninterrupted one.
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(len(data))
+    for step in range(first_step, len(data) // batch):
         index = order[step * batch : (step + 1) * batch]
         generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + step)
         images = torch.from_numpy(data.images[index])

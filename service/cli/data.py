@@ -46,14 +46,16 @@ def images_of(path: Path) -> list[Path]:
 
     Raises:
         BadParameterError: The path does not exist, or there is no image below it.
+        DataError: A folder below it cannot be read.
         OSError: The folder cannot be read.
     """
     if path.exists() and not path.is_dir():
         return [path]
     if not path.is_dir():
         raise BadParameterError("path", f"{printable(path)} does not exist.", remedy="Check the path.")
-    next(path.iterdir(), None)  # `files_below` passes over folders that cannot be read, this one too
-    images = sorted(file for file in files_below(path) if is_image(file) and not _is_measured_depth(file, path))
+    next(path.iterdir(), None)
+    found = files_below(path, all_folders=True)  # or their images would be missing without a word
+    images = sorted(file for file in found if is_image(file) and not _is_measured_depth(file, path))
     if not images:
         raise BadParameterError(
             "path",

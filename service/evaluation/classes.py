@@ -1,5 +1,6 @@
 """Top-k accuracy of a classifier, and folders of labelled images: `<root>/<class>/<file>`."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +17,20 @@ class LabelledImage:
 
 
 def labelled_images(root: Path) -> list[LabelledImage]:
-    """Lists `<root>/<class>/**/<file>`, sorted by class and file; `is_image` decides which files are images.
+    """Lists `<root>/<class>/**/<file>`, sorted by class and file; the suffix decides which files are images.
+
+    Links to images that are not there are listed, so that they are reported as images that cannot be read.
 
     Raises:
-        DataError: There are no images.
+        DataError: There are no images, or a folder cannot be read, so that its images would be missing in the scores.
     """
     inside = sorted(entries(root))
     found = [
         LabelledImage(path, folder.name)
         for folder in inside
-        if folder.is_dir()
-        for path in sorted(files_below(folder))
-        if is_image(path)
+        if os.path.isdir(folder)  # noqa: PTH112  pathlib's raises if the target of a link may not be read
+        for path in sorted(files_below(folder, all_folders=True))
+        if is_image(path) or (path.is_symlink() and path.suffix.lower() in IMAGE_SUFFIXES)
     ]
     if not found:
         raise _no_labelled_images(root, sum(map(is_image, inside)))

@@ -22,10 +22,17 @@ def entries(root: Path) -> Iterator[Path]:
     return root.iterdir()
 
 
-def files_below(root: Path) -> Iterator[Path]:
+def files_below(root: Path, *, all_folders: bool = False) -> Iterator[Path]:
     """Yields every file in a folder and its subfolders, in arbitrary order; links are followed.
 
-    Links to a parent folder and folders that cannot be read are skipped.
+    Links to a parent folder are skipped.
+
+    Args:
+        root: The folder.
+        all_folders: Whether a folder that cannot be read is an error; by default it is skipped.
+
+    Raises:
+        DataError: A folder cannot be read, and `all_folders` is set.
     """
     # Each folder with the device and inode of its parents, to detect cycles.
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
@@ -34,7 +41,11 @@ def files_below(root: Path) -> Iterator[Path]:
         try:
             status = folder.stat()
             found = list(folder.iterdir())
-        except OSError:
+        except OSError as error:
+            if all_folders:
+                raise DataError(
+                    f"{folder} cannot be read ({error.strerror}): give access to it, or move it elsewhere."
+                ) from error
             continue
         identity = (status.st_dev, status.st_ino)
         if identity in above:

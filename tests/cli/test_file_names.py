@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,19 @@ def test_a_folder_that_cannot_be_read_is_not_called_empty(capsys, photos, monkey
     for name in ("predict", "compare"):
         assert main([name, str(photos)]) == 2
         assert capsys.readouterr().err == f"error: {photos}: Permission denied.\n"
+
+
+def test_a_folder_of_many_that_cannot_be_read_is_named(capsys, photos, monkeypatch):
+    """Its images were missing in the scores without a word."""
+    (photos / "more").mkdir()
+    iterdir = Path.iterdir
+
+    def refused(folder: Path) -> Iterator[Path]:
+        if folder.name == "more":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refused)  # root may read every folder
+    for arguments in (["predict", str(photos)], ["compare", str(photos)], ["evaluate", "--data", str(photos)]):
+        assert main(arguments) == 2
+        assert f"{photos / 'more'} cannot be read (Permission denied): give access to it" in capsys.readouterr().err

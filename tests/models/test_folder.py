@@ -14,13 +14,23 @@ from PIL import Image
 
 from models.arch import ArchConfig, build
 from models.data import folder
-from models.data.folder import ImageFiles, hold_out, load_split, read_classes, training_batches
+from models.data.folder import (
+    ImageFiles,
+    hold_out,
+    load_split,
+    read_classes,
+    split_files,
+    training_batches,
+    training_part,
+)
 from models.data.kitti import load_drives
 from models.eval import calibration
 from models.train import __main__ as train
 from models.train import checkpoint, teacher
 from models.train.teacher import load_pretrained
 from service import imaging
+from service.evaluation import DataError, labelled_images
+from tests.changing_zoo import refuse_to_list
 
 SIZES = [(40, 30), (64, 64), (20, 50)]
 
@@ -131,6 +141,39 @@ def test_a_class_without_images_is_refused_like_a_missing_one(photos: Path) -> N
         load_split(photos, "train", 32)
 
 
+def test_images_in_subfolders_and_of_every_kind_are_seen_as_by_evaluation(photos: Path) -> None:
+    """They were passed over without a word, where `python -m service evaluate` counts them."""
+    deeper = photos / "train" / "n0" / "more" / "still"
+    deeper.mkdir(parents=True)
+    (photos / "train" / "n0" / "1.png").rename(deeper / "1.PNG")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(deeper / "2.gif")
+    (deeper / "notes.txt").touch()
+    data = load_split(photos, "train", 32)
+    assert [(data.labels == label).sum() for label in range(2)] == [7, 6]
+    assert {(image.folder, image.path) for image in labelled_images(photos / "train")} == {
+        (path.relative_to(photos / "train").parts[0], path) for path in split_files(photos, "train", 32).images.paths
+    }
+    (deeper / "3.png").symlink_to(deeper / "nothing.png")
+    with pytest.raises(FileNotFoundError, match=r"3\.png"):
+        load_split(photos, "train", 32)
+
+
+def test_a_folder_of_a_class_that_cannot_be_read_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "train" / "n1" / "more").mkdir()
+    refuse_to_list(monkeypatch, photos / "train" / "n1" / "more")
+    for read in (lambda: load_split(photos, "train", 32), lambda: labelled_images(photos / "train")):
+        with pytest.raises(DataError, match=r"n1/more cannot be read \(Permission denied\): give access to it"):
+            read()
+
+
+def test_something_is_left_to_measure_on(photos: Path) -> None:
+    """`models.train.statistics` and `recover` measured nothing, or ended in a traceback."""
+    data = split_files(photos, "train", 32)
+    assert len(training_part(data, 5, photos)) == 2
+    with pytest.raises(ValueError, match=r"all 12 images are held out \(25 of each class\).*give more than 25"):
+        training_part(data, 25, photos)
+
+
 ENTRY: dict[str, object] = {"index": 0, "wnid": "n0", "name": "a kind"}
 
 
@@ -143,6 +186,7 @@ ENTRY: dict[str, object] = {"index": 0, "wnid": "n0", "name": "a kind"}
         (json.dumps([{"index": 0, "wnid": "n0"}]), "is no class with"),
         (json.dumps([ENTRY | {"index": None}]), "is no class with"),
         (json.dumps([ENTRY | {"name": 3}]), "is no class with"),
+        (json.dumps([ENTRY, ENTRY | {"index": 1}]), "lists n0 more than once: its images would have several labels"),
     ],
 )
 def test_a_wrong_file_of_classes_is_named(content: str, message: str, tmp_path: Path) -> None:
@@ -167,7 +211,7 @@ def test_the_teacher_has_a_row_for_every_class(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "classes.json").write_text(json.dumps([ENTRY | {"imagenet1k_index": 1000}]))
     with pytest.raises(ValueError, match=r"imagenet1k_index 1000 .* must be below 1000"):
         load_pretrained(tmp_path)
-    entries = [ENTRY | {"index": 1, "imagenet1k_index": 7}, ENTRY | {"imagenet1k_index": 999}]
+    entries = [ENTRY | {"index": 1, "wnid": "n1", "imagenet1k_index": 7}, ENTRY | {"imagenet1k_index": 999}]
     (tmp_path / "classes.json").write_text(json.dumps(entries))
     assert load_pretrained(tmp_path).get_submodule("_fc").weight.shape == (2, 2)
 
