@@ -14,7 +14,7 @@ import torch
 from models.arch import build
 from models.command_line import Parser, count, expects, show
 from models.train import checkpoint
-from models.train.classify import ClassifyTask
+from models.train.classify import ClassifyTask, check_classes
 from models.train.depth import DepthTask
 from models.train.depth_teacher import build_teacher, load_any
 from models.train.device import best_device
@@ -101,6 +101,7 @@ def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
         task = MosaicTask(recipe, args.data)
     else:
         task = ClassifyTask(recipe, args.data, teacher, args.soft_labels)
+        check_classes(recipe, args.data, task.train)
     if not resumed:
         scale_first(network, recipe, task)
     write_provenance(args.out, recipe, args.accumulate, resumed=resumed)

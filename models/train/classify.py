@@ -84,6 +84,32 @@ class SoftLabels:
         return self._logits[view][index].float()
 
 
+def check_classes(recipe: Recipe, data: Path, train: ImageSet) -> None:
+    """Check that every output of the network has a class to learn, and every class images.
+
+    Args:
+        recipe: the recipe of the run.
+        data: the folder of the images.
+        train: the images without those that are held out.
+
+    Raises:
+        ValueError: the number of classes is not that of the network, or all images of a class are held out.
+    """
+    found, outputs = len(train.classes), recipe.arch.num_classes
+    if found != outputs:
+        raise ValueError(
+            f"{data} has {found} classes (*classes.json), but the network of recipe {recipe.name} has {outputs} "
+            f"outputs: give data of {outputs} classes, or add a recipe with num_classes={found} (models/train/recipes)"
+        )
+    counts = np.bincount(train.labels, minlength=found)
+    if not counts.all():
+        wnid = train.classes[int(counts.argmin())].wnid
+        raise ValueError(
+            f"{data / 'train' / wnid} has no more than the {recipe.hold_out_per_class} images that recipe "
+            f"{recipe.name} holds out of each class, so nothing of it would be learned: give more"
+        )
+
+
 class ClassifyTask:
     """Image-folder data with a held-out set; cross-entropy loss, optionally with distillation from a teacher.
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from models.arch import ArchConfig
 from models.data.folder import ImageSet, load_split
 from models.data.normalise import normalise
 from models.eval import calibration, resolution
 from models.eval.calibration import logits_of
 from models.eval.held_out import Trained
-from models.train.classify import ClassifyTask, accuracy
+from models.train.classify import ClassifyTask, accuracy, check_classes
 from models.train.recipes import RECIPES
 from service.imaging import decode
 from service.tasks import CLASSIFY
@@ -216,3 +217,16 @@ def test_images_that_do_not_fill_a_batch_are_refused(photos: Path) -> None:
     assert ClassifyTask(recipe, photos).steps_per_epoch() == 1
     with pytest.raises(ValueError, match=r"16 training images do not fill one batch of 17 .*\(80 here\)"):
         ClassifyTask(replace(recipe, batch=17), photos)
+
+
+def test_data_whose_classes_the_network_cannot_learn_are_refused(photos: Path) -> None:
+    """The run trained to its end, and its checkpoint could not be exported; or a class was never seen."""
+    fitting = replace(RECIPES["resnet18-tiny100"], arch=ArchConfig(num_classes=4), hold_out_per_class=20, batch=16)
+    train = ClassifyTask(fitting, photos).train
+    check_classes(fitting, photos, train)
+    for outputs in (3, 100):
+        recipe = replace(fitting, arch=ArchConfig(num_classes=outputs))
+        with pytest.raises(ValueError, match=rf"has 4 classes .* the network of recipe resnet18-tiny100 has {outputs}"):
+            check_classes(recipe, photos, train)
+    with pytest.raises(ValueError, match=r"n00000002 has no more than the 20 images that .* holds out"):
+        check_classes(fitting, photos, train.subset(np.flatnonzero(train.labels != 2)))
