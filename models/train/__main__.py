@@ -104,8 +104,16 @@ def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
         check_classes(recipe, args.data, task.train)
     if not resumed:
         scale_first(network, recipe, task)
-    write_provenance(args.out, recipe, args.accumulate, resumed=resumed)
+    # files that the recipe does not name: a foreign teacher is one only if the recipe has a teacher
+    init = None if resumed else foreign(args.init, recipe.init)
+    other = foreign(args.teacher, recipe.teacher) if recipe.teacher else None
+    write_provenance(args.out, recipe, args.accumulate, resumed=resumed, init=init, teacher=other)
     return run(recipe, task, network, args.out, resume=args.resume, accumulate=args.accumulate)
+
+
+def foreign(given: Path | None, recipe: str) -> Path | None:
+    """The checkpoint that was given, if it is not one of ``recipe``."""
+    return given if given is not None and checkpoint.load(given)["recipe"] != recipe else None
 
 
 if __name__ == "__main__":

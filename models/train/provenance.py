@@ -29,13 +29,19 @@ def hardware() -> str:
     return f"{text}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else text
 
 
-def command(recipe: Recipe, accumulate: int = 1) -> str:
-    """The command that repeats a run with ``accumulate`` micro-batches per step; DATA and RUNS stand for folders."""
+def command(recipe: Recipe, accumulate: int = 1, *, init: Path | None = None, teacher: Path | None = None) -> str:
+    """The command that repeats a run; DATA and RUNS stand for folders.
+
+    Args:
+        recipe: the recipe of the run.
+        accumulate: micro-batches per step.
+        init: the checkpoint of the initial weights, if it is not of the recipe's ``init``; only its name is told.
+        teacher: the same for the teacher.
+    """
     parts = [f"python -m models.train {recipe.name} --data DATA --out RUNS/{recipe.name}"]
-    if recipe.init:
-        parts.append(f"--init RUNS/{recipe.init}/best.pt")
-    if recipe.teacher:
-        parts.append(f"--teacher RUNS/{recipe.teacher}/best.pt")
+    for flag, given, named in (("--init", init, recipe.init), ("--teacher", teacher, recipe.teacher)):
+        if given is not None or named:
+            parts.append(f"{flag} {given.name if given is not None else f'RUNS/{named}/best.pt'}")
     if recipe.soft_labels:
         parts.append("--soft-labels RUNS/teacher")
     if accumulate > 1:
@@ -43,20 +49,30 @@ def command(recipe: Recipe, accumulate: int = 1) -> str:
     return " ".join(parts)
 
 
-def write_provenance(out: Path, recipe: Recipe, accumulate: int = 1, *, resumed: bool = False) -> None:
-    """Write hardware, versions and the command to ``out/run.json``.
+def write_provenance(
+    out: Path,
+    recipe: Recipe,
+    accumulate: int = 1,
+    *,
+    resumed: bool = False,
+    init: Path | None = None,
+    teacher: Path | None = None,
+) -> None:
+    """Write hardware, versions and the command (see `command`) to ``out/run.json``.
 
-    If the run was ``resumed``, what it was trained on before stays, and is followed by what is different now.
+    If the run was ``resumed``, the command and what it was trained on before stay; the latter is followed by what is
+    different now.
     """
     facts = {
         "recipe": recipe.name,
-        "command": command(recipe, accumulate),
+        "command": command(recipe, accumulate, init=init, teacher=teacher),
         "hardware": hardware(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
     if resumed and (out / FILE).is_file():
         before = read_provenance(out / "last.pt")
+        facts["command"] = before.get("command", facts["command"])
         facts |= {key: _followed(before.get(key, ""), facts[key]) for key in ("hardware", "torch", "python")}
     _write(out, facts)
 

@@ -22,7 +22,7 @@ from models.train.classify import ClassifyTask
 from models.train.initialise import initialise_from
 from models.train.loop import _write, run
 from models.train.optim import learning_rate, make_optimizer
-from models.train.provenance import command
+from models.train.provenance import command, write_provenance
 from models.train.recipe import PhaseSpec, Recipe
 from models.train.recipes import RECIPES, get_recipe
 
@@ -333,3 +333,26 @@ def test_a_resumed_run_wants_no_weights_to_start_from(
     assert json.loads(capsys.readouterr().out)["phase"] == 1
     assert "--accumulate" not in command(recipe)
     assert command(recipe, 4).endswith("--init RUNS/resnet18-tiny100/best.pt --accumulate 4")
+
+
+def test_the_command_names_the_checkpoints_that_a_run_was_given(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It named those of the recipe, or none, also where others were given."""
+    recipe = small_recipe()
+    monkeypatch.setitem(RECIPES, recipe.name, recipe)
+    monkeypatch.setattr("models.train.__main__.run", lambda *_, **__: checkpoint.Progress())
+    for theirs, init, told in (
+        ("resnet18-tiny100", "resnet18-tiny100", " --init RUNS/resnet18-tiny100/best.pt"),
+        ("imported", "resnet18-tiny100", " --init start.pt"),
+        ("imported", "", " --init start.pt"),
+    ):
+        monkeypatch.setitem(RECIPES, recipe.name, replace(recipe, init=init))
+        checkpoint.save(tmp_path / "start.pt", build(recipe.arch), recipe.arch, theirs, checkpoint.Progress())
+        arguments = (recipe.name, "--data", photos, "--out", tmp_path / "out", "--init", tmp_path / "start.pt")
+        assert run_main(monkeypatch, *arguments) == 0
+        facts = json.loads((tmp_path / "out" / "run.json").read_text())
+        assert facts["command"] == f"python -m models.train small --data DATA --out RUNS/small{told}"
+    write_provenance(tmp_path / "out", recipe, resumed=True)
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == facts, "a resumed run is given none"
+    capsys.readouterr()
