@@ -152,7 +152,7 @@ def test_a_recipe_scales_before_its_first_step_only(
         calls.append(rms)
         return scale_streams(network, images, rms)
 
-    monkeypatch.setattr("models.train.__main__.scale_streams", counted)
+    monkeypatch.setattr("models.train.streams.scale_streams", counted)
     assert 0.1 < gain() < 0.9
     gain("--resume")
     assert calls == [RMS], "a resumed run was scaled when it started"
