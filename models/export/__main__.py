@@ -112,6 +112,8 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     check_unused(args.out, name, args.version, overwrite=args.overwrite)
     network = checkpoint.load_network(args.checkpoint)
     depth = isinstance(network, DepthNet)
+    if depth and (args.size or args.classes):
+        raise ValueError(f"--size and --classes are for classifiers: a depth network's input is {HEIGHT}x{WIDTH}")
     height, width = (HEIGHT, WIDTH) if depth else (args.size or recipe.serve_size or recipe.size,) * 2
     classes: tuple[ClassName, ...] = ()
     if not depth:

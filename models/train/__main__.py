@@ -74,6 +74,7 @@ def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
     Raises:
         FileNotFoundError, ValueError: a file, the data or an argument is invalid; the message says why.
     """
+    refuse_unused(args, recipe)
     last: Path = args.out / "last.pt"
     if not args.resume:
         checkpoint.check_unused(args.out)  # fail before the data are loaded and run.json is written
@@ -109,6 +110,20 @@ def train(args: argparse.Namespace, recipe: Recipe) -> checkpoint.Progress:
     other = foreign(args.teacher, recipe.teacher) if recipe.teacher else None
     write_provenance(args.out, recipe, args.accumulate, resumed=resumed, init=init, teacher=other)
     return run(recipe, task, network, args.out, resume=args.resume, accumulate=args.accumulate)
+
+
+def refuse_unused(args: argparse.Namespace, recipe: Recipe) -> None:
+    """Check that the run learns from what it was given to learn from.
+
+    Raises:
+        ValueError: an option would have no effect.
+    """
+    distils = any(phase.distill > 0 for phase in recipe.phases)
+    if args.teacher and (recipe.soft_labels or not distils):
+        instead = "learns from --soft-labels" if distils else "learns from no teacher"
+        raise ValueError(f"--teacher would have no effect: recipe {recipe.name} {instead}")
+    if args.soft_labels and not recipe.soft_labels:
+        raise ValueError(f"--soft-labels would have no effect: recipe {recipe.name} uses none")
 
 
 def foreign(given: Path | None, recipe: str) -> Path | None:

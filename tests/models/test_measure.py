@@ -148,3 +148,13 @@ def test_a_network_that_is_not_binary_yet_is_not_exported(tmp_path, monkeypatch,
     full = replace(arch, method="none")
     checkpoint.save(path, build(full), full, "resnet18-tiny100", checkpoint.Progress(epoch=1))
     checkpoint.check_binarised(checkpoint.load(path), path)
+
+
+@pytest.mark.parametrize("option", [("--size", "64"), ("--classes", ".")])
+def test_options_of_classifiers_are_refused_for_depth(option, tmp_path, monkeypatch, capsys):
+    config = ArchConfig(depth=18, method="none", task="depth", width=0.125, max_disparity_px=90.0)
+    checkpoint.save(tmp_path / "best.pt", build(config), config, "an ablation's", checkpoint.Progress())
+    line = ["export", str(tmp_path / "best.pt"), "--out", str(tmp_path / "zoo"), *option]
+    monkeypatch.setattr("sys.argv", line)
+    assert export.main() == 2
+    assert "--size and --classes are for classifiers: a depth network's input is 160x608" in capsys.readouterr().err

@@ -356,3 +356,23 @@ def test_the_command_names_the_checkpoints_that_a_run_was_given(
     write_provenance(tmp_path / "out", recipe, resumed=True)
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == facts, "a resumed run is given none"
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "message"),
+    [
+        ("resnet18-tiny100", "--teacher", "recipe resnet18-tiny100 learns from no teacher"),
+        ("bireal18-tiny100-long", "--teacher", "recipe bireal18-tiny100-long learns from --soft-labels"),
+        ("bireal18-tiny100", "--soft-labels", "recipe bireal18-tiny100 uses none"),
+    ],
+)
+def test_a_teacher_without_effect_is_refused(
+    name: str,
+    option: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_main(monkeypatch, name, "--data", tmp_path, "--out", tmp_path / "out", option, tmp_path) == 2
+    assert f"error: {option} would have no effect: {message}\n" == capsys.readouterr().err
