@@ -97,8 +97,8 @@ def test_seeds_are_averaged_and_their_spread_is_noise() -> None:
     assert "The two seeds differ by 10.0 points with label smoothing." in text
     plain, streams = scaled(34, "relu")
     text = shown({plain: 0.4, replace(plain, seed=2): 0.42, streams: 0.5})
-    assert "| Bi-Real-34 | ReLU | 8 | 40.0%, 42.0% | 50.0% | +9.0 points |" in text
-    assert "| Bi-Real-50 | Clip | 10 | not run | not run | - |" in text
+    assert "| Bi-Real-34 | ReLU | 8 | 40.0%, 42.0% | 50.0% | +9.0 points | - |" in text
+    assert "| Bi-Real-50 | Clip | 10 | not run | not run | - | - |" in text
 
 
 def test_some_orderings_are_of_equals() -> None:
