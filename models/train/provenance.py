@@ -25,7 +25,8 @@ def hardware() -> str:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         name = names[0] if names else name
-    text = f"{len(os.sched_getaffinity(0))} cores of {name}"
+    cores = len(os.sched_getaffinity(0))
+    text = f"{cores} {'core' if cores == 1 else 'cores'} of {name}"
     return f"{text}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else text
 
 
