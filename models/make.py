@@ -39,7 +39,7 @@ PRODUCTS = {
     "resnet18-tiny100": Product("resnet18-tiny100-further"),
     "bireal18-tiny100": Product("bireal18-tiny100-again", ("--stem", "int8")),
     "resnet50-kitti-depth": Product("resnet50-half-kitti-depth-again"),
-    "bireal50-kitti-depth": Product("bireal50-half-kitti-depth-further"),
+    "bireal50-kitti-depth": Product("bireal50-half-kitti-depth-scaled"),
     # not shipped: no better than 18 layers so far, and the full width without hints (docs/training.md)
     "resnet34-tiny100": Product("resnet34-tiny100-grown"),
     "bireal34-tiny100": Product("bireal34-tiny100-grown", ("--stem", "int8")),
