@@ -87,7 +87,7 @@ def frames(recipe: Recipe, teacher: nn.Module) -> DepthTask:
     task = DepthTask.__new__(DepthTask)
     image = np.zeros((160, 608, 3), np.uint8)
     task.train = [Frame("a", image, image, np.full((160, 608), 9.0, np.float32))] * 4
-    task.recipe, task.teacher, task._pass = recipe, teacher, np.arange(4)
+    task.recipe, task.teacher, task.pretrained, task._pass = recipe, teacher, None, np.arange(4)
     return task
 
 
