@@ -60,7 +60,7 @@ class Registry:
         try:
             listing = self.listing()
         except OSError as error:
-            log.error("the model folder %s cannot be read: %s", self._settings.model_dir, error)  # noqa: TRY400
+            log.error("the model folder %s cannot be read: %s", self._settings.model_dir, error)  # noqa: TRY400  # the error says it
             return
         if not listing.versions:
             log.error("the model folder %s holds no model", self._settings.model_dir)

@@ -86,7 +86,9 @@ def test_a_service_that_falls_silent_is_told_within_seconds(open_page):
     page = open_page()
     page.route("**/readyz", lambda route: None)
     page.reload()
-    page.get_by_text("The service does not answer.").wait_for()
+    said = page.get_by_text("The service does not answer.")
+    said.wait_for(timeout=20_000)  # the browser itself would wait for minutes
+    assert said.is_visible()
 
 
 @pytest.mark.parametrize("where", ["#drop", "#endpoints"])
