@@ -172,12 +172,12 @@ _AGAIN_RESNET18 = replace(
     name="resnet18-tiny100-again",
     phases=(
         PhaseSpec(Phase.RELU, 4, 0.04, "sgd", "cosine-head", weight_decay=2e-4, warmup=0.03, size=80, distill=0.9),
-        PhaseSpec(Phase.RELU, 6, 0.02, "sgd", "cosine", weight_decay=2e-4, distill=0.9),
+        PhaseSpec(Phase.RELU, 5, 0.02, "sgd", "cosine", weight_decay=2e-4, distill=0.9),
     ),
     source=_AGAIN,
     init="resnet18-tiny100-further",
-    views=6,
-    first_view=8,
+    views=7,
+    first_view=14,
 )
 
 _AGAIN_BIREAL18 = replace(
@@ -193,13 +193,13 @@ _AGAIN_BIREAL18 = replace(
     first_view=8,
 )
 
-#: ApproxSign passes no gradient beyond 1, where half of this network's activations are (docs/adr/0072). Not run yet.
+#: ApproxSign passes no gradient beyond 1, where half of this network's activations are (docs/adr/0072).
 _SCALED_BIREAL18 = replace(
     _AGAIN_BIREAL18,
     name="bireal18-tiny100-scaled",
     phases=(
-        PhaseSpec(Phase.BINARY, 3, 5e-4, "adam", "cosine-head", warmup=0.05, size=80, distill=0.9),
-        PhaseSpec(Phase.BINARY, 4, 2.5e-4, "adam", "linear", distill=0.9),
+        PhaseSpec(Phase.BINARY, 4, 5e-4, "adam", "cosine-head", warmup=0.05, size=80, distill=0.9),
+        PhaseSpec(Phase.BINARY, 5, 2.5e-4, "adam", "linear", distill=0.9),
     ),
     source="ours: the network before, trained on in the same way with scaled streams and labels for other crops",
     init="bireal18-tiny100-again",
