@@ -28,6 +28,7 @@ from models.command_line import Parser, count, expects, fraction, natural
 from models.data.augment import cut
 from models.data.folder import ImageSet, class_entries, hold_out, load_split
 from models.data.views import VIEW_SEED, labels_path, view_batches, view_crops
+from models.train import torch_file
 from models.train.device import bfloat16_where_fast, computes_bfloat16
 from models.train.pretrained import imagenet_network
 
@@ -92,19 +93,42 @@ def freeze_first_blocks(network: nn.Module) -> None:
         module.requires_grad_(False)
 
 
-def adapt(network: nn.Module, data: ImageSet, held_out: ImageSet, out: Path) -> None:
-    """Fine-tune with SGD and a cosine schedule to zero; resumes from ``out/teacher.pt``."""
-    path = out / "teacher.pt"
-    freeze_first_blocks(network)
-    optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9, nesterov=True, weight_decay=1e-5)
-    per_epoch = len(data) // BATCH
-    total = EPOCHS * per_epoch
-    position = 0
-    if path.is_file():
-        saved = torch.load(path, weights_only=True)
+def resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Fill both from an interrupted run's file; the number of steps that it made.
+
+    Raises:
+        ValueError: the file is damaged, or of a teacher for other classes.
+    """
+    remedy = "remove it to adapt the teacher from its ImageNet weights, or use another --out"
+    saved = torch_file.read(path, remedy)
+    if not isinstance(saved, dict) or not saved.keys() >= {"network", "optimizer", "position"}:
+        raise ValueError(f"{path} is no teacher of this program: {remedy}")
+    try:
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
-        position = saved["position"]
+    except (RuntimeError, ValueError) as error:
+        why = (str(error).splitlines()[1:2] or [str(error)])[0].strip()  # the first line only names the class
+        raise ValueError(f"{path} is the teacher of other data ({why:.200}): {remedy}") from error
+    return int(saved["position"])
+
+
+def adapt(network: nn.Module, data: ImageSet, held_out: ImageSet, out: Path) -> None:
+    """Fine-tune with SGD and a cosine schedule to zero; resumes from ``out/teacher.pt``.
+
+    Raises:
+        ValueError: there are fewer images than in a batch; or see `resume`.
+    """
+    path = out / "teacher.pt"
+    per_epoch = len(data) // BATCH
+    if not per_epoch:
+        raise ValueError(
+            f"{len(data)} training images are too few to adapt the teacher: give at least {BATCH}, besides "
+            f"{HOLD_OUT_PER_CLASS} of each class that are held out"
+        )
+    freeze_first_blocks(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9, nesterov=True, weight_decay=1e-5)
+    total = EPOCHS * per_epoch
+    position = resume(path, network, optimizer) if path.is_file() else 0
     log = (out / "teacher.jsonl").open("a")
     clock = time.monotonic()
     while position < total:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from models.ablation.grid import Budget, combination
 from models.arch import ArchConfig, build
+from models.eval import calibration, resolution, stem
 from models.export import __main__ as export
 from models.export.measure import evaluate_model
 from models.export.readings import count, occasion
@@ -122,7 +123,7 @@ def test_a_failure_is_passed_on(two_versions, tmp_path, now):
         evaluate_model(two_versions / "1", "full", tmp_path / "nothing", now)
 
 
-def test_a_network_that_is_not_binary_yet_is_not_exported(tmp_path, monkeypatch, capsys):
+def test_a_network_that_is_not_binary_yet_is_not_exported_or_measured(tmp_path, monkeypatch, capsys):
     """It was written without a word, and answered at random: last.pt of a run in clip pre-training, or of a cell."""
     recipe = get_recipe("bireal18-tiny100")  # leaky clip, clip, and two phases that train the 1-bit network
     arch = replace(recipe.arch, num_classes=2, width=0.125)
@@ -140,8 +141,15 @@ def test_a_network_that_is_not_binary_yet_is_not_exported(tmp_path, monkeypatch,
     for name, settings, progress, phase in cases:
         path = tmp_path / "last.pt"
         checkpoint.save(path, build(arch), arch, name, checkpoint.Progress(**progress), settings=settings)
-        for module, options in ((export, []), (statistics, ["--data", str(tmp_path)])):  # which both lack classes
-            monkeypatch.setattr("sys.argv", [module.__name__, str(path), "--out", str(tmp_path / "x"), *options])
+        data, out = ["--data", str(tmp_path)], ["--out", str(tmp_path / "x")]  # which both lack classes
+        for module, options in (
+            (export, out),
+            (statistics, data + out),
+            (calibration, data),
+            (resolution, data),
+            (stem, data),
+        ):
+            monkeypatch.setattr("sys.argv", [module.__name__, str(path), *options])
             assert module.main() == 2
             told = capsys.readouterr().err
             assert (f"last.pt is from phase {phase} of a run of {name}" in told) == bool(phase), told
