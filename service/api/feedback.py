@@ -193,11 +193,11 @@ def _read(services: Services, token: str, task: Literal["classify", "depth"]) ->
 
 @contextmanager
 def _refusals(services: Services, task: TaskName) -> Iterator[None]:
-    """Counts feedback that is refused for what the client sent."""
+    """Counts feedback that is refused for what the client sent, which a service at its capacity has not judged."""
     try:
         yield
     except ServiceError as error:
-        if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        if error.status < HTTPStatus.INTERNAL_SERVER_ERROR and error.status != HTTPStatus.TOO_MANY_REQUESTS:
             services.metrics.feedback.count(task, "refused")
         raise
 

@@ -274,15 +274,18 @@ def _variant(parsed: Parsed) -> str | None:
 
 
 def _deadline(parsed: Parsed, deadline: Deadline) -> Deadline:
-    """The header's, or the parameter `timeout` (microseconds, as Triton has it) where that ends earlier."""
+    """The header's, or the parameter `timeout` (microseconds; 0 is none, as in Triton) where that ends earlier."""
     timeout_us = parsed.parameter("timeout")
     if timeout_us is None:
         return deadline
-    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or timeout_us < 1:
+    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or timeout_us < 0:
         raise BadTensorError(
-            "The parameter timeout is not a whole number of microseconds above 0.", remedy="500000 is half a second."
+            "The parameter timeout is not a whole number of microseconds.",
+            remedy="500000 is half a second, and 0 the service's own limit.",
         )
-    if timeout_us >= deadline.remaining_s * 1e6:  # compared as a whole number, which may be too large for a float
+    if (
+        timeout_us == 0 or timeout_us >= deadline.remaining_s * 1e6
+    ):  # compared as a whole number, which may be too large for a float
         return deadline
     return Deadline.after(timeout_us / 1e6, by_client=True)
 

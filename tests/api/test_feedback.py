@@ -1,5 +1,6 @@
 """Feedback over HTTP: what is taken, what is refused, what it counts for, and that it works at every replica."""
 
+import asyncio
 import io
 import json
 
@@ -8,9 +9,13 @@ import pytest
 from PIL import Image
 
 from service.experiments.tokens import Prediction, Target, Tokens
+from service.registry import Registry
+from service.settings import load_settings
 from tests.api.conftest import metric, running
 from tests.api.test_experiments import OPTIONS, ask, declare, experiment, found_when, picture
+from tests.api.test_limits import Gate
 from tests.pictures import encode
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -254,6 +259,27 @@ async def test_depth_is_measured_again_and_scored_by_the_evaluations_code(servic
     assert told["delta1"] == 0
     assert (await tell_depth(service, token, write(map_m * 2))).json()["status"] == "repeated"
     assert (await tell_depth(service, token, write(map_m * 3))).status_code == 409
+
+
+async def test_feedback_that_comes_at_a_busy_moment_is_no_refused_one(anyio_backend, zoo):
+    """Depth is computed again, in the queue of all requests; it was counted as if the client had sent something wrong."""
+    gate = Gate()
+    options = {"workers": 1, "queue_size": 1, "default_variant": "full"}
+    registry = Registry(load_settings({"model_dir": zoo, **options}), find_backend=lambda _: gate)
+    async with running(zoo, registry, **options) as client:
+        token, map_m = await ask_depth(client)
+        gate.open.clear()
+        while gate.entered.acquire(blocking=False):  # the warm-up's and the answer's
+            pass
+        first = asyncio.create_task(ask_depth(client))
+        assert await asyncio.to_thread(gate.entered.acquire, timeout=10)
+        waiting = [first, asyncio.create_task(ask_depth(client))]
+        await until(lambda: metric(client, "bireal_queue_depth") == 1)
+        assert (await tell_depth(client, token, npy(map_m))).status_code == 429
+        gate.open.set()
+        await asyncio.gather(*waiting)
+        assert metric(client, "bireal_feedback_total", task="depth", outcome="refused") == 0
+        assert (await tell_depth(client, token, npy(map_m))).status_code == 201
 
 
 async def test_a_pictures_declared_type_is_taken_as_everywhere(service):
