@@ -283,9 +283,8 @@ def _deadline(parsed: Parsed, deadline: Deadline) -> Deadline:
             "The parameter timeout is not a whole number of microseconds.",
             remedy="500000 is half a second, and 0 the service's own limit.",
         )
-    if (
-        timeout_us == 0 or timeout_us >= deadline.remaining_s * 1e6
-    ):  # compared as a whole number, which may be too large for a float
+    # compared as a whole number, which may be too large for a float
+    if timeout_us == 0 or timeout_us >= deadline.remaining_s * 1e6:
         return deadline
     return Deadline.after(timeout_us / 1e6, by_client=True)
 

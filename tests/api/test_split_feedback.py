@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.api.conftest import running
+from tests.api.test_depth_feedback import npy, road, tell_depth
 from tests.api.test_experiments import OPTIONS, ask, declare, experiment, found_when
-from tests.api.test_feedback import colour, npy, road, tell, tell_depth, token_for
+from tests.api.test_feedback import colour, tell, token_for
 
 pytestmark = pytest.mark.anyio
 
