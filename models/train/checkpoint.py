@@ -55,12 +55,10 @@ def save(
     progress: Progress,
     optimizer: Any = None,
     settings: dict[str, Any] | None = None,
-    average: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint atomically, so that an interrupted run never leaves a partial file.
 
-    ``settings`` are those of `models.train.settings`; a checkpoint that is not resumed needs none, and no
-    ``average`` (the state of `models.train.average`).
+    ``settings`` are those of `models.train.settings`; a checkpoint that is not resumed needs none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     payload = {
@@ -70,7 +68,6 @@ def save(
         "progress": asdict(progress),
         "optimizer": None if optimizer is None else optimizer.state_dict(),
         "settings": settings,
-        "average": average,
     }
     temporary = path.with_suffix(".part")
     torch.save(payload, temporary)

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from models.binarize.base import BinaryActivation, BinaryConv2d, set_phase
 from models.train import checkpoint
-from models.train.average import WeightAverage
 from models.train.device import device_of, moved
 from models.train.optim import learning_rate, make_optimizer
 from models.train.recipe import PhaseSpec, Recipe
@@ -167,37 +166,29 @@ def _tell(bar: tqdm, line: str) -> None:  # type: ignore[type-arg]  # generic on
 
 def _start(
     recipe: Recipe, network: nn.Module, out: Path, accumulate: int, *, resume: bool
-) -> tuple[checkpoint.Progress, dict[str, Any] | None, WeightAverage]:
-    """Start or resume a run: load the weights, cut the log.
-
-    Returns:
-        The progress, the optimiser's state and the average of the weights.
-    """
+) -> tuple[checkpoint.Progress, dict[str, Any] | None]:
+    """Start or resume a run: load the weights, cut the log, and return the progress and the optimiser's state."""
     if not 1 <= accumulate <= recipe.batch:
         size = recipe.batch
         raise ValueError(f"--accumulate {accumulate}: must be 1 to {size}, the batch size of recipe {recipe.name}")
     if not resume:
         checkpoint.check_unused(out)
     progress, state = checkpoint.Progress(accumulate=accumulate), None
-    average = WeightAverage(network, recipe.average)
     last = out / "last.pt"
     if resume and last.is_file():
         payload = checkpoint.load_resumable(last, recipe, accumulate)
         checkpoint.fill(network, payload["network"], last)
-        average.restore(payload.get("average"))
         progress, state = checkpoint.Progress(**payload["progress"]), payload["optimizer"]
     earlier = sum(spec.epochs for spec in recipe.phases[: progress.phase])
     cut_log(out / "log.jsonl", earlier + progress.epoch, progress.step)
-    return progress, state, average
+    return progress, state
 
 
 class _Keeper:
     """Keeps the time of a run, over all its resumptions, and its checkpoints."""
 
-    def __init__(
-        self, recipe: Recipe, network: nn.Module, average: WeightAverage, progress: checkpoint.Progress
-    ) -> None:
-        self._recipe, self._network, self._average, self._progress = recipe, network, average, progress
+    def __init__(self, recipe: Recipe, network: nn.Module, progress: checkpoint.Progress) -> None:
+        self._recipe, self._network, self._progress = recipe, network, progress
         self._wall_s = progress.wall_s - time.monotonic()
         self._cpu_s = progress.cpu_s - time.process_time()
 
@@ -208,13 +199,8 @@ class _Keeper:
 
     def save(self, path: Path, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Write a checkpoint with the settings of the recipe, from which the run can be resumed."""
-        recipe, settings, average = self._recipe, settings_of(self._recipe), self._average.state()
-        checkpoint.save(path, self._network, recipe.arch, recipe.name, self._progress, optimizer, settings, average)
-
-    def keep(self, path: Path) -> None:
-        """Write a checkpoint of the averaged network, for use."""
         recipe, settings = self._recipe, settings_of(self._recipe)
-        checkpoint.save(path, self._average.network, recipe.arch, recipe.name, self._progress, settings=settings)
+        checkpoint.save(path, self._network, recipe.arch, recipe.name, self._progress, optimizer, settings)
 
 
 def _check_finite(loss: float, title: str, step: int, rate: float) -> None:
@@ -267,17 +253,16 @@ def run(
     """
     out.mkdir(parents=True, exist_ok=True)
     last = out / "last.pt"
-    progress, optimizer_state, average = _start(recipe, network, out, accumulate, resume=resume)
+    progress, optimizer_state = _start(recipe, network, out, accumulate, resume=resume)
     per_epoch = task.steps_per_epoch()
     taken = 0
     saved = time.monotonic()
-    keeper = _Keeper(recipe, network, average, progress)
+    keeper = _Keeper(recipe, network, progress)
     log = (out / "log.jsonl").open("a")
     with log:
         while progress.phase < len(recipe.phases):
             spec = recipe.phases[progress.phase]
             set_phase(network, spec.phase)
-            average.set_phase(spec.phase)
             optimizer = make_optimizer(network, spec)
             if optimizer_state is not None:
                 optimizer.load_state_dict(optimizer_state)
@@ -299,7 +284,6 @@ def run(
                     optimizer.zero_grad(set_to_none=True)
                     loss, figures = accumulate_gradients(task, network, batch, spec, accumulate)
                     optimizer.step()
-                    average.update()
                     progress.step += 1
                     taken += 1
                     bar.update()
@@ -329,13 +313,13 @@ def run(
                 bar.close()
                 progress.epoch += 1
                 progress.step = 0
-                progress.metrics = task.evaluate(average.network)
+                progress.metrics = task.evaluate(network)
                 keeper.measure()
                 _write(log, {"epoch": earlier + progress.epoch, "held_out": progress.metrics})
                 _tell(bar, f"{title}: {progress.metrics}")
                 if spec.final_form(recipe.phases[-1]) and progress.metrics[task.metric] >= progress.best:
                     progress.best = progress.metrics[task.metric]
-                    keeper.keep(out / "best.pt")
+                    keeper.save(out / "best.pt")
                 keeper.save(last, optimizer)
             inside.close()
             progress.phase += 1

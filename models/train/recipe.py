@@ -81,8 +81,6 @@ class Recipe:
         hints: weight of the hint loss (models.train.hints); 0 = none. Training sizes are then multiples of 32. The maps
             are an ImageNet network's, or those of the pretrained depth teacher if that is the ``teacher``.
         stream_rms: scale a Bi-Real Net's streams to this RMS before the first step (models.train.streams); 0 = do not.
-        average: share 0..1 of the weights' moving average that stays at a step (models.train.average); the average is
-            what is evaluated and kept. 0 = the weights themselves.
         mosaics: classification: learn nothing but the hints, on mosaics of photos (models.train.mosaic).
         temperature: divides the logits of teacher and network in the distillation loss.
         seed: seed of initialisation, data order and augmentation.
@@ -117,7 +115,6 @@ class Recipe:
     first_view: int = 0
     hints: float = 0.0
     stream_rms: float = 0.0
-    average: float = 0.0
     mosaics: bool = False
     temperature: float = 1.0
     seed: int = 1

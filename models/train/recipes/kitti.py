@@ -217,29 +217,6 @@ _SCALED_BIREAL50 = replace(
     teacher="resnet50-half-kitti-depth-again",
 )
 
-#: Trained on at a constant rate, of which the average over several hundred steps is kept (docs/adr/0073).
-_AVERAGED_RESNET50 = replace(
-    _AGAIN_RESNET50,
-    name="resnet50-half-kitti-depth-averaged",
-    phases=(PhaseSpec(Phase.RELU, 10, 3e-4, "adam", "constant", warmup=0.05, weight_decay=1e-4, distill=0.5),),
-    source=f"{_DEPARTURES}; half the channels; both terms of the pair at three sizes, its own earlier map and a "
-    "pretrained network's feature maps; averaged weights",
-    init="resnet50-half-kitti-depth-again",
-    teacher="resnet50-half-kitti-depth-again",
-    average=0.998,
-    depth=_KITTI_TEACHER.depth,
-)
-
-_AVERAGED_BIREAL50 = replace(
-    _SCALED_BIREAL50,
-    name="bireal50-half-kitti-depth-averaged",
-    phases=(PhaseSpec(Phase.BINARY, 12, 3e-4, "adam", "constant", warmup=0.05, distill=0.6),),
-    source=f"{_SCALED_BIREAL50.source}; averaged weights",
-    init="bireal50-half-kitti-depth-scaled",
-    teacher="resnet50-half-kitti-depth-averaged",
-    average=0.998,
-)
-
 # --- the paper's networks ---------------------------------------------------------------------------------------------
 
 #: Sec. 4.5 specifies the steps, the batch size, the learning rate and its drop, the image size, and no augmentation. It
@@ -306,8 +283,6 @@ KITTI = (
     _FURTHER_RESNET50,
     _FURTHER_BIREAL50,
     _SCALED_BIREAL50,
-    _AVERAGED_RESNET50,
-    _AVERAGED_BIREAL50,
     _PAPER_KITTI,
     _PAPER_KITTI_BIREAL50,
     _PAPER_KITTI_BINARYNET50,
