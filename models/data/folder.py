@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -225,7 +226,8 @@ def in_memory(data: ImageSet, split: str) -> ImageSet:
 def split_files(root: Path, split: str, size: int, shorter: int = 0) -> ImageSet:
     """The files of a split, decoded on access by `decode` with ``size`` and ``shorter``.
 
-    As in ``python -m service evaluate``, images may lie in subfolders of a class.
+    As in ``python -m service evaluate``, images may lie in subfolders of a class. Folders that are no class, of which
+    there may be good reasons to have some, are named on standard error.
 
     Raises:
         FileNotFoundError: a class folder is missing or has no images.
@@ -245,8 +247,17 @@ def split_files(root: Path, split: str, size: int, shorter: int = 0) -> ImageSet
                 f"{folder} has no images ({kinds}): add some, or remove {cls.wnid} from the classes"
             )
         paths += mine
+    folders = {entry.name for entry in (root / split).iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    if others := sorted(folders - {cls.wnid for cls in classes}):
+        print(f"{root / split}: left out, because *classes.json does not list them: {_some(others)}", file=sys.stderr)
     labels = np.array([label for _, label in paths], np.int64)
     return ImageSet(ImageFiles([path for path, _ in paths], size, shorter), labels, classes)
+
+
+def _some(names: list[str], shown: int = 5) -> str:
+    """The first of many names, and how many there are."""
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest
 
 
 def hold_out(data: ImageSet, per_class: int) -> tuple[ImageSet, ImageSet]:

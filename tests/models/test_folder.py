@@ -158,6 +158,17 @@ def test_images_in_subfolders_and_of_every_kind_are_seen_as_by_evaluation(photos
         load_split(photos, "train", 32)
 
 
+def test_folders_that_are_no_class_are_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    split_files(photos, "train", 32)
+    assert capsys.readouterr().err == ""
+    for i in range(7):
+        (photos / "train" / f"m{i}").mkdir()
+    (photos / "train" / ".cache").mkdir()
+    assert len(split_files(photos, "train", 32)) == 12
+    expected = f"{photos}/train: left out, because *classes.json does not list them: m0, m1, m2, m3, m4 and 2 more\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_a_folder_of_a_class_that_cannot_be_read_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (photos / "train" / "n1" / "more").mkdir()
     refuse_to_list(monkeypatch, photos / "train" / "n1" / "more")
