@@ -146,6 +146,18 @@ def test_the_recorded_page_is_drawn_from_the_files():
         assert (FOLDER / f"{the_record().machine.stem}-{name}.svg").read_text().startswith("<?xml")
 
 
+def test_the_readme_has_the_rates_of_the_newest_record_of_each_cpu():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    newest = {document.machine.cpu_id: document for document in reversed(schema.recorded(FOLDER))}
+    for document in newest.values():
+        rates = [f"{kind.requests_per_s:.1f}" for kind in document.capacity if kind.variant != "reference"]
+        assert f" | {' | '.join(rates)} |" in readme
+        for kind in document.capacity:
+            if kind.variant == "binary":
+                low, high = f"{min(kind.turns_per_s):.0f}", f"{max(kind.turns_per_s):.0f}"
+                assert f" {low} and {high} " in readme or f" {low} to {high}" in readme, kind.name
+
+
 def test_the_page_says_which_records_count_rates_by_due_times():
     older = the_record().model_copy(update={"rates_by": "due"})
     assert "the old way" in page.page([older])
