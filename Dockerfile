@@ -95,9 +95,10 @@ USER 10001:10001
 WORKDIR /
 EXPOSE 8000
 
-# Ready means that every model is loaded and warmed up. The image has no curl, so Python sends the request.
+# Ready means that every model is loaded and warmed up. The image has no curl, so Python sends the request, past the proxies
+# that Docker sets in containers if ~/.docker/config.json names some.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ['BIREAL_PORT']}/readyz\", timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ['BIREAL_PORT']}/readyz\", timeout=2)"]
 
 # Exec form: SIGTERM reaches the service, which drains and exits 0.
 STOPSIGNAL SIGTERM

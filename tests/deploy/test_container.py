@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
+import json
+import os
+import re
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -79,6 +84,43 @@ def test_image_has_what_an_operator_expects() -> None:
     assert "/readyz" in health[0]
     assert "curl" not in health[0]
     assert [arguments for name, arguments in stage if name == "CMD"] == ['["python", "-m", "service", "serve"]']
+
+
+class Healthy(http.server.BaseHTTPRequestHandler):
+    """A service that is well."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        """Says nothing."""
+
+
+def health_checks() -> list[Any]:
+    """The command of each health check, named for the test's report."""
+    (image,) = [arguments for name, arguments in final_stage() if name == "HEALTHCHECK"]
+    found = {"image": json.loads(image.partition("CMD ")[2])}
+    found |= {name: service["healthcheck"]["test"][1:] for name, service in services().items()}
+    return [pytest.param(command, id=name) for name, command in found.items()]
+
+
+@pytest.mark.parametrize("command", health_checks())
+def test_a_health_check_asks_its_own_container_and_no_proxy(command: list[str]) -> None:
+    """Docker sets the proxies of ~/.docker/config.json in every container, and no_proxy to what neither tool reads."""
+    if command[0] == "wget":  # BusyBox's
+        assert command[command.index("-Y") + 1] == "off"
+        return
+    server = http.server.HTTPServer(("127.0.0.1", 0), Healthy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    proxies = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "*.example.org,127.0.0.0/8"}
+    environment = os.environ | proxies | {"BIREAL_PORT": str(server.server_port)}
+    words = [re.sub(r"(127\.0\.0\.1):\d+", rf"\1:{server.server_port}", word) for word in command]
+    try:
+        subprocess.run([sys.executable, *words[1:]], env=environment, check=True, capture_output=True, timeout=60)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_the_final_stage_installs_nothing_and_leaves_no_pip(tmp_path: Path) -> None:
