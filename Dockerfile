@@ -54,6 +54,10 @@ RUN site=$(echo /opt/bireal/lib/python3.*/site-packages) \
 uvicorn.protocols.http.httptools_impl, service.cli.main, service.cli.serve; from service import xnor_op; xnor_op.library_path()" \
     && mkdir /data
 
+# COPY keeps the modes of the checkout, which depend on its umask. The image's user must be able to read the models.
+COPY models/zoo /models
+RUN chmod -R u=rwX,go=rX /models
+
 # --- Image: Python, /opt/bireal and the models; no compiler, no pip ---------------------------------------------------
 # hadolint ignore=DL3006
 FROM ${BASE}
@@ -84,7 +88,7 @@ ENV PATH="/opt/bireal/bin:$PATH" \
     BIREAL_MODEL_DIR=/models
 
 COPY --from=build /opt/bireal /opt/bireal
-COPY models/zoo /models
+COPY --from=build /models /models
 
 # Mount other models over these. The service stores its data (feedback) in a volume: docs/operations.md.
 COPY --from=build --chown=10001:10001 /data /data

@@ -140,6 +140,19 @@ def test_the_final_stage_installs_nothing_and_leaves_no_pip(tmp_path: Path) -> N
     assert all((tmp_path / name).exists() for name in kept)
 
 
+def test_files_in_the_image_are_readable_whatever_the_checkouts_umask(tmp_path: Path) -> None:
+    """COPY keeps modes: with a umask of 027 or 077, models from the context would be for root alone."""
+    copies = [arguments.split() for name, arguments in final_stage() if name == "COPY"]
+    assert all(words[0].startswith("--from=") for words in copies), "the modes of the context"
+    (command,) = [arguments for name, arguments in instructions() if name == "RUN" and "/models" in arguments]
+    (model := tmp_path / "name/1").mkdir(parents=True)
+    (file := model / "card.yaml").touch(0o600)
+    for folder in (tmp_path, model.parent, model):
+        folder.chmod(0o700)
+    subprocess.run(["sh", "-c", command.replace("/models", str(tmp_path))], check=True, timeout=60)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path, model, file)] == [0o755, 0o755, 0o644]
+
+
 def test_everything_that_the_dockerfile_copies_is_in_the_build_context() -> None:
     allowed = {line[1:].rstrip("/") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
     for name, arguments in instructions():
