@@ -54,6 +54,10 @@ RUN site=$(echo /opt/bireal/lib/python3.*/site-packages) \
 uvicorn.protocols.http.httptools_impl, service.cli.main, service.cli.serve; from service import xnor_op; xnor_op.library_path()" \
     && mkdir /data
 
+# COPY keeps the modes of the checkout, which depend on its umask. The image's user must be able to read the models.
+COPY models/zoo /models
+RUN chmod -R u=rwX,go=rX /models
+
 # --- Image: Python, /opt/bireal and the models; no compiler, no pip ---------------------------------------------------
 # hadolint ignore=DL3006
 FROM ${BASE}
@@ -84,7 +88,7 @@ ENV PATH="/opt/bireal/bin:$PATH" \
     BIREAL_MODEL_DIR=/models
 
 COPY --from=build /opt/bireal /opt/bireal
-COPY models/zoo /models
+COPY --from=build /models /models
 
 # Mount other models over these. The service stores its data (feedback) in a volume: docs/operations.md.
 COPY --from=build --chown=10001:10001 /data /data
@@ -95,9 +99,10 @@ USER 10001:10001
 WORKDIR /
 EXPOSE 8000
 
-# Ready means that every model is loaded and warmed up. The image has no curl, so Python sends the request.
+# Ready means that every model is loaded and warmed up. The image has no curl, so Python sends the request, past the proxies
+# that Docker sets in containers if ~/.docker/config.json names some.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ['BIREAL_PORT']}/readyz\", timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ['BIREAL_PORT']}/readyz\", timeout=2)"]
 
 # Exec form: SIGTERM reaches the service, which drains and exits 0.
 STOPSIGNAL SIGTERM

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import statistics
@@ -30,6 +31,7 @@ from loadtest.scenarios.schema import Capacity, LoadDocument, RecordError, RunRe
 from loadtest.scenarios.summary import capacity, median_capacity, saturated_rate, summarise
 from loadtest.stack import ROOT, Service, StackError, get, service, wait_ready
 from models.command_line import Parser, count, failed, positive, show
+from models.extras import remedy
 from service.errors import ServiceError
 
 FOLDER = ROOT / "docs" / "benchmarks" / "load"
@@ -128,7 +130,7 @@ def measure(arguments: argparse.Namespace) -> LoadDocument:
     """Runs the requested scenarios.
 
     Raises:
-        UsageError: options contradict each other.
+        UsageError: options contradict each other, or a package is missing.
         StackError: the service or Locust does not run.
         ValueError: the capacity is needed and could not be measured.
     """
@@ -143,6 +145,9 @@ def measure(arguments: argparse.Namespace) -> LoadDocument:
             if arguments.scenarios != list(NAMES):  # it was asked for
                 raise UsageError(reason)
             progress(f"left out: {reason}")
+    for package in ("locust", *(("matplotlib",) if arguments.record else ())):  # in other processes or only at the end
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(remedy(package))
     machine = describe_machine()
     service_cpus, generator_cpus = _share_cpus() if arguments.pin and not arguments.url else (None, None)
     with _running(arguments.url, arguments.service_options, service_cpus) as running:

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from loadtest.machine import describe_machine
 from loadtest.measures.interleave import CheckedRun, Output, ParityError, check, interleave, summarise
-from loadtest.options import parser, progress, run_main, select, settings, table
+from loadtest.options import UsageError, parser, progress, run_main, select, settings, table
 from loadtest.peers import onnx_runtime, openvino_runtime
 from loadtest.peers.networks import Pair, pairs
 from loadtest.peers.onnx_runtime import BINARY, ORT_FP32, Side, Way, Workload
@@ -57,6 +57,8 @@ def measure(arguments: argparse.Namespace, networks: Sequence[Pair] | None = Non
         ways = tuple(way for way in WAYS if way not in openvino_runtime.WITH_BFLOAT16)
         if any("/openvino-" in name and name.endswith("default") for name in selected):
             left_out.append(LeftOut(name="*/openvino-*default", reason=openvino_runtime.NO_BFLOAT16))
+    if not any(Workload(pair).row_name(way) in selected for pair in found for way in ways):
+        raise UsageError(" ".join(left.reason for left in left_out))
     rows: list[Row] = []
     for pair in found:
         workload = Workload(pair)

@@ -287,6 +287,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_and_draw(arguments: argparse.Namespace) -> None:
+    if arguments.data is not None and not traffic.images_of(arguments.data):
+        raise stack.StackError(f"{arguments.data} has no JPEG or PNG images: leave out --data for synthetic ones.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = traffic.declare(folder)

@@ -53,7 +53,7 @@ def send(url: str, seconds: float, data: Path | None = None) -> dict[str, int]:
     Returns:
         Number of responses by kind of request and status.
     """
-    images = [(path.read_bytes(), path.parent.name) for path in _some(data)] if data else []
+    images = [(path.read_bytes(), path.parent.name) for path in images_of(data)] if data else []
     images = images or [(photo_like(seed=seed), "") for seed in range(8)]
     counts: Counter[str] = Counter()
     lock, until = threading.Lock(), time.monotonic() + seconds
@@ -95,7 +95,7 @@ def _ask(client: httpx.Client, kind: str, image: bytes) -> httpx.Response:
     return client.post(paths[kind], content=body, headers={"content-type": "image/jpeg"})
 
 
-def _some(data: Path, most: int = 600) -> list[Path]:
+def images_of(data: Path, most: int = 600) -> list[Path]:
     """A reproducible selection of images of all classes."""
     found = sorted(path for path in data.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     random.Random(1).shuffle(found)  # noqa: S311  nothing secret

@@ -4,6 +4,7 @@
 Do not import it into other processes, because Locust monkey-patches the standard library.
 """
 
+import itertools
 import json
 import os
 import random
@@ -42,12 +43,21 @@ def _now(first_s: float = 0.0) -> float:
     return time.perf_counter() - _begun
 
 
-def _users(at_s: float) -> float | None:
-    """Users of a closed plan at a given time; None after the end."""
+def _turn(number: int, at_s: float) -> float | None:
+    """When a user of a closed plan may send: from `at_s` on, or from the start of a later step that has so many users.
+
+    Args:
+        number: number of the user, from 0.
+        at_s: a time, seconds from the start of the plan.
+
+    Returns:
+        That time; None if the user is in no step any more.
+    """
+    end_s = 0.0
     for step in _STEPS:
-        if at_s < step.seconds:
-            return step.level
-        at_s -= step.seconds
+        begin_s, end_s = end_s, end_s + step.seconds
+        if at_s < end_s and number < round(step.level):
+            return max(at_s, begin_s)
     return None
 
 
@@ -86,13 +96,24 @@ class Sender(FastHttpUser):
 
 
 class ClosedUser(Sender):
-    """Sends the next request as soon as it has a response."""
+    """Sends the next request as soon as it has a response, in the steps that have so many users."""
 
     abstract = _PLAN["loop"] != "closed"
+    numbers = itertools.count()
+
+    def on_start(self) -> None:
+        """Takes a number."""
+        self._number = next(self.numbers)
 
     @task
     def ask(self) -> None:
         """Sends one request after the other."""
+        now_s = _now()
+        turn_s = _turn(self._number, now_s)
+        if turn_s is None:
+            raise StopUser
+        if turn_s > now_s:
+            gevent.sleep(turn_s - now_s)
         self.send(_now())
 
 
@@ -119,11 +140,14 @@ class OpenUser(Sender):
 
 
 class Steps(LoadTestShape):
-    """The plan's number of users; a single `OpenUser` for open plans."""
+    """All users that a closed plan ever has; a single `OpenUser` for open plans.
+
+    Locust asks once a second. A step that began in between would have the users of the last one for up to a second, so
+    each user looks itself when it is to send.
+    """
 
     def tick(self) -> tuple[int, float] | None:
         """Number of users and spawn rate per second; None at the end."""
         if _PLAN["loop"] == "open":
             return 1, 1
-        users = _users(_now())
-        return None if users is None else (round(users), 1000)
+        return None if _turn(0, _now()) is None else (max(round(step.level) for step in _STEPS), 1000)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
+import json
+import os
+import re
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -81,6 +86,43 @@ def test_image_has_what_an_operator_expects() -> None:
     assert [arguments for name, arguments in stage if name == "CMD"] == ['["python", "-m", "service", "serve"]']
 
 
+class Healthy(http.server.BaseHTTPRequestHandler):
+    """A service that is well."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        """Says nothing."""
+
+
+def health_checks() -> list[Any]:
+    """The command of each health check, named for the test's report."""
+    (image,) = [arguments for name, arguments in final_stage() if name == "HEALTHCHECK"]
+    found = {"image": json.loads(image.partition("CMD ")[2])}
+    found |= {name: service["healthcheck"]["test"][1:] for name, service in services().items()}
+    return [pytest.param(command, id=name) for name, command in found.items()]
+
+
+@pytest.mark.parametrize("command", health_checks())
+def test_a_health_check_asks_its_own_container_and_no_proxy(command: list[str]) -> None:
+    """Docker sets the proxies of ~/.docker/config.json in every container, and no_proxy to what neither tool reads."""
+    if command[0] == "wget":  # BusyBox's
+        assert command[command.index("-Y") + 1] == "off"
+        return
+    server = http.server.HTTPServer(("127.0.0.1", 0), Healthy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    proxies = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "*.example.org,127.0.0.0/8"}
+    environment = os.environ | proxies | {"BIREAL_PORT": str(server.server_port)}
+    words = [re.sub(r"(127\.0\.0\.1):\d+", rf"\1:{server.server_port}", word) for word in command]
+    try:
+        subprocess.run([sys.executable, *words[1:]], env=environment, check=True, capture_output=True, timeout=60)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_the_final_stage_installs_nothing_and_leaves_no_pip(tmp_path: Path) -> None:
     (command,) = [arguments for name, arguments in final_stage() if name == "RUN"]
     assert command.startswith("rm -rf /usr/local/")
@@ -96,6 +138,19 @@ def test_the_final_stage_installs_nothing_and_leaves_no_pip(tmp_path: Path) -> N
     subprocess.run(["sh", "-c", command.replace("/usr/local", str(tmp_path))], check=True, timeout=60)
     assert not [name for name in gone if (tmp_path / name).exists()]
     assert all((tmp_path / name).exists() for name in kept)
+
+
+def test_files_in_the_image_are_readable_whatever_the_checkouts_umask(tmp_path: Path) -> None:
+    """COPY keeps modes: with a umask of 027 or 077, models from the context would be for root alone."""
+    copies = [arguments.split() for name, arguments in final_stage() if name == "COPY"]
+    assert all(words[0].startswith("--from=") for words in copies), "the modes of the context"
+    (command,) = [arguments for name, arguments in instructions() if name == "RUN" and "/models" in arguments]
+    (model := tmp_path / "name/1").mkdir(parents=True)
+    (file := model / "card.yaml").touch(0o600)
+    for folder in (tmp_path, model.parent, model):
+        folder.chmod(0o700)
+    subprocess.run(["sh", "-c", command.replace("/models", str(tmp_path))], check=True, timeout=60)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path, model, file)] == [0o755, 0o755, 0o644]
 
 
 def test_everything_that_the_dockerfile_copies_is_in_the_build_context() -> None:

@@ -13,7 +13,8 @@ import promql_parser
 import pytest
 import yaml
 
-from deploy.grafana import generate
+from deploy.grafana import generate, pictures
+from loadtest import stack
 from tests.deploy.exported import TARGET_LABELS, exported_samples
 from tests.deploy.promql import plain, selectors_and_labels
 
@@ -99,6 +100,15 @@ def test_legends_name_labels_that_the_query_keeps(path: Path) -> None:
             kept = selectors_and_labels(promql_parser.parse(plain(target["expr"]))).grouped_by | TARGET_LABELS
             named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
             assert named <= kept, panel["title"]
+
+
+def test_a_folder_without_images_is_refused_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stack, "service", lambda *_, **__: pytest.fail("a service is started"))
+    for folder in (tmp_path, tmp_path / "absent"):
+        assert pictures.main(["--data", str(folder)]) == 2
+        assert f"error: {folder} has no JPEG or PNG images" in capsys.readouterr().err
 
 
 def answers(title: str, series: dict[str, str], at: str, expected: dict[str, float], folder: Path) -> str:

@@ -30,7 +30,7 @@ def render(name: str) -> dict[str, Resource]:
             )
             assert run.returncode == 0, run.stderr
             return {resource["kind"]: resource for resource in yaml.safe_load_all(run.stdout)}
-    pytest.skip("neither kustomize nor kubectl (1.21 or newer) is installed")
+    pytest.skip("neither kustomize (4.5.5 or newer) nor kubectl (1.25 or newer) is installed")
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -118,6 +118,17 @@ def test_arguments_that_are_not_valid(arguments, said):
     assert said in ended.stderr
 
 
+@pytest.mark.parametrize(("package", "name"), [("locust", "Locust"), ("matplotlib", "matplotlib")])
+def test_a_missing_package_is_named_before_anything_is_started(
+    package: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == package else object())
+    monkeypatch.setattr(load, "_running", lambda *_: pytest.fail("a service is started"))
+    assert load.main(["--record", "--folder", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {name} is not installed: run `make .venv/.stamps/bench`")
+
+
 def test_a_folder_that_cannot_be_recorded_to_costs_no_measurement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from loadtest import network
 from loadtest.measures.interleave import CheckedRun, ParityError, Run, check, interleave, summarise
+from loadtest.options import UsageError
 from loadtest.peers import networks, onnx_runtime, openvino_runtime
 from loadtest.peers.graph import FLOAT_INPUT, channels_first, split_front, widen_constants
 from loadtest.peers.networks import Pair, zoo_pairs
@@ -74,9 +75,12 @@ def test_openvinos_default_is_a_row_only_where_it_differs(pair: Pair, monkeypatc
     if openvino_runtime.load_openvino() is None:
         pytest.skip(openvino_runtime.MISSING)
     monkeypatch.setattr(openvino_runtime, "computes_in_bfloat16", lambda: False)
-    found = network.measure(network.options().parse_args(["--repetitions", "1", "--only", "*default"]), [pair])
+    chosen = ["--repetitions", "1", "--only", "*default"]
+    found = network.measure(network.options().parse_args([*chosen, "--only", "*/binary"]), [pair])
     assert [(left.name, left.failed) for left in found.left_out] == [("*/openvino-*default", False)]
-    assert not found.rows
+    assert [row.name for row in found.rows] == ["resnet18/ort-fp32", "bireal18/binary"]
+    with pytest.raises(UsageError, match="float32 by default on this CPU"):
+        network.measure(network.options().parse_args(chosen), [pair])
 
 
 def test_rows_have_the_agreed_keys_and_a_spread(document: Document) -> None:
@@ -164,6 +168,16 @@ def test_without_openvino_its_rows_are_left_out_and_it_says_so(pair: Pair, monke
     assert [row.name for row in found.rows] == ["resnet18/ort-fp32", "bireal18/binary"]
     assert [(left.name, left.failed) for left in found.left_out] == [("*/openvino-*", False)]
     assert "bench" in found.left_out[0].reason
+
+
+def test_a_command_that_can_measure_none_of_its_rows_fails(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(networks, "random_pairs", lambda: [pair])
+    monkeypatch.setattr(openvino_runtime, "load_openvino", lambda: None)
+    assert network.main(["--repetitions", "1", "--only", "*/openvino-*", "--json"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"error: {openvino_runtime.MISSING}\n")
 
 
 # --- The command ------------------------------------------------------------------------------------------------------

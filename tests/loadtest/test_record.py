@@ -14,6 +14,7 @@ from loadtest.records.merge import merged, merged_costs
 from loadtest.records.plots import Bar, Group, bar_chart
 from loadtest.records.schema import UNROUNDED, Document
 from loadtest.records.schema_costs import Costs
+from loadtest.records.tables import shown
 from loadtest.records.views import Recorded
 
 MACHINE = {
@@ -164,6 +165,18 @@ def test_the_speedup_by_a_second_thread_that_the_readme_states_is_that_of_the_re
     found = [times[name, 1] / times[name, 2] for name in names]
     said = f"on the Zen 5 by {min(found):.2f}x to {max(found):.2f}x"
     assert said in " ".join((record.ROOT / "README.md").read_text().split())
+
+
+def test_the_speedups_that_the_readme_begins_with_are_those_of_the_newest_records() -> None:
+    readme = " ".join((record.ROOT / "README.md").read_text().split())
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for recorded in shown(record.recorded_files(record.FOLDER))[0]:
+        network = recorded.network
+        ours = [row for row in network.rows if row.name.endswith("/binary") and (row.threads, row.batch) == (1, 1)]
+        found[network.machine.isa == "avx512vpopcnt"] += [row.ratio_vs_ort_fp32 for row in ours]
+    counted, others = found[True], found[False]
+    assert f"With AVX-512 VPOPCNTDQ, the 1-bit networks run {min(counted):.0f} to {max(counted):.0f} times" in readme
+    assert f"without it, {min(others):.1f} to {max(others):.1f} times" in readme
 
 
 def test_speedups_by_threads_between_runs_are_marked() -> None:

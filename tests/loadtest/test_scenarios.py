@@ -1,9 +1,12 @@
 """Load tests: plans, what is made of the recorded requests, the calculator, the recorded page, and short real runs."""
 
+import http.server
 import importlib.util
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +14,11 @@ import pytest
 
 from loadtest.capacity import FOLDER, answer, checks
 from loadtest.scenarios import page, schema
-from loadtest.scenarios.drive import Run, Sample, Usage
+from loadtest.scenarios.drive import Run, Sample, Usage, drive
 from loadtest.scenarios.plan import NAMES, Kind, Plan, Step, arrivals, plans, saturate
 from loadtest.scenarios.schema import LoadDocument
 from loadtest.scenarios.summary import capacity, median_capacity, summarise
+from loadtest.stack import Service
 from tests.live.service_process import ROOT, environment
 from tests.tiny_zoo import write_zoo
 
@@ -142,6 +146,18 @@ def test_the_recorded_page_is_drawn_from_the_files():
         assert (FOLDER / f"{the_record().machine.stem}-{name}.svg").read_text().startswith("<?xml")
 
 
+def test_the_readme_has_the_rates_of_the_newest_record_of_each_cpu():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    newest = {document.machine.cpu_id: document for document in reversed(schema.recorded(FOLDER))}
+    for document in newest.values():
+        rates = [f"{kind.requests_per_s:.1f}" for kind in document.capacity if kind.variant != "reference"]
+        assert f" | {' | '.join(rates)} |" in readme
+        for kind in document.capacity:
+            if kind.variant == "binary":
+                low, high = f"{min(kind.turns_per_s):.0f}", f"{max(kind.turns_per_s):.0f}"
+                assert f" {low} and {high} " in readme or f" {low} to {high}" in readme, kind.name
+
+
 def test_the_page_says_which_records_count_rates_by_due_times():
     older = the_record().model_copy(update={"rates_by": "due"})
     assert "the old way" in page.page([older])
@@ -198,11 +214,59 @@ def test_arguments_that_are_not_valid(module, arguments, said):
     assert said in ended.stderr
 
 
-@pytest.mark.slow
-def test_scenarios_against_the_real_service(op, tmp_path: Path):
+def needs_locust() -> None:
     # Looked for and not imported: Locust patches threads and sockets of whatever process imports it.
     if importlib.util.find_spec("locust") is None:
         pytest.skip("locust is not installed (extra: bench)")
+
+
+class Slow(http.server.BaseHTTPRequestHandler):
+    """Answers each request after `SLOW_S`, however many there are."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        time.sleep(SLOW_S)
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        """Says nothing."""
+
+
+SLOW_S = 0.2
+
+
+def test_the_users_of_a_step_are_there_from_its_start_to_its_end():
+    """Locust asks for the number of users once a second: a step that began in between had the users of the last one."""
+    needs_locust()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    steps = (Step(1.2, 1), Step(1.2, 6), Step(1.2, 2))
+    try:
+        run = drive(
+            Plan("ramp", "closed", steps, ((BINARY, 1.0),)), Service(f"http://127.0.0.1:{server.server_port}", None)
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+
+    def in_flight(at_s):
+        return sum(sample.due_s <= at_s < sample.due_s + sample.ms / 1000 for sample in run.samples)
+
+    # Between two requests of a user there is a moment; a user whose step has ended waits for its last answer.
+    for users, begin, end in ((1, 0.5, 1.2), (6, 1.4, 2.4), (2, 3.0, 3.5)):
+        found = [in_flight(begin + share / 50 * (end - begin)) for share in range(50)]
+        assert max(found) == users
+        assert sum(found) / len(found) > 0.7 * users
+    assert max(sample.due_s for sample in run.samples) < 3.6
+
+
+@pytest.mark.slow
+def test_scenarios_against_the_real_service(op, tmp_path: Path):
+    needs_locust()
     zoo, out = write_zoo(tmp_path / "zoo"), tmp_path / "out"
     arguments = (
         "--seconds",
