@@ -25,7 +25,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 _FOREVER_S = 1e6  # images of an offline run have no deadline
-_CLOSE_S = 10.0  # far longer than a batch or an image takes
+_CLOSE_S = 60.0  # far longer than a batch or an image takes, even where other work has the CPU
 
 
 class Engine:

@@ -131,7 +131,7 @@ def test_ctrl_c_during_the_imports(tmp_path, ignored, code):
         cwd=ROOT,
         env=environment(PYTHONPATH=str(tmp_path)),
         capture_output=True,
-        timeout=60,
+        timeout=250,
         check=False,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, b"", b"")
@@ -139,7 +139,7 @@ def test_ctrl_c_during_the_imports(tmp_path, ignored, code):
 
 def test_an_import_leaves_ctrl_c_as_it_was():
     code = "import signal, service.__main__; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=True)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=250, check=True)
     assert ended.stdout == b"True\n"
 
 
@@ -165,7 +165,7 @@ def test_an_output_that_is_full_or_closed(tmp_path, quick_zoo, redirection, argu
         cwd=tmp_path,
         env=environment(BIREAL_MODEL_DIR=str(quick_zoo), PYTHONPATH=str(ROOT)),
         capture_output=True,
-        timeout=60,
+        timeout=250,
         check=False,
     )
     assert ended.returncode == code, ended.stderr
@@ -187,5 +187,5 @@ sys.exit(main(["serve", "--port", "0"]))
 """
     variables = environment(BIREAL_MODEL_DIR=str(slow_zoo))
     whole = [sys.executable, "-c", code]
-    done = subprocess.run(whole, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(whole, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=250, check=False)
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

@@ -5,7 +5,7 @@ import torch
 
 from models.binarize import get_method
 from models.binarize.base import Phase, set_phase
-from models.binarize.bireal import ApproxSign, MagnitudeAwareConv2d, OriginalConv2d
+from models.binarize.bireal import ApproxSign, BiReal, MagnitudeAwareConv2d, OriginalConv2d
 from models.binarize.functional import leaky_clip, sign
 from models.binarize.layer import SignConvBn
 
@@ -141,6 +141,12 @@ def test_phases() -> None:
     x = torch.tensor([-3.0, 0.5, 2.0])
     assert network[2](x).tolist() == [-1.0, 0.5, 1.0]
     assert leaky_clip(x).tolist() == pytest.approx([-1.2, 0.5, 1.1])
+
+
+def test_the_papers_gradient_and_update_are_the_default() -> None:
+    """Recipes and cards do not name them."""
+    assert get_method("bireal") == BiReal(gradient="approxsign", update="magnitude")
+    assert ApproxSign().gradient == "approxsign"
 
 
 def test_unknown_method_lists_the_known_ones() -> None:

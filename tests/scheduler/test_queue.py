@@ -1,6 +1,7 @@
 """The scheduler's promises: bounded, fair, in time, each caller its own answer."""
 
 import asyncio
+import math
 import threading
 import time
 
@@ -9,6 +10,7 @@ import pytest
 
 from service.errors import DeadlineExceededError, OverloadedError
 from service.scheduler import Deadline, Scheduler
+from service.scheduler.work import FIRST_COST_GUESS_S
 from tests.scheduler.targets import SIDE, Echo, hold, image, queued
 
 
@@ -133,19 +135,23 @@ def test_a_request_without_images_keeps_no_unloaded_network(make):
 
 
 def test_the_retry_time_grows_with_the_work_that_waits(make):
-    scheduler, target = make(queue_size=40), Echo(seconds=0.1)
+    scheduler, target = make(workers=2, queue_size=40), Echo(seconds=0.1)
 
-    async def go() -> float:
-        await scheduler.submit_many(target, [image(0)] * 8)  # lets it learn the cost
-        first = await hold(scheduler, target)
+    async def go() -> None:
+        cost_s = FIRST_COST_GUESS_S
+        for _ in range(8):  # lets it learn the cost, whatever a run takes on this machine
+            cost_s += 0.2 * ((await scheduler.submit(target, image(0))).inference_s - cost_s)
+        held = [await hold(scheduler, target) for _ in range(2)]
         rest = await queued(scheduler, scheduler.submit_many(target, [image(0)] * 40))
-        wait = scheduler.expected_wait_s()
+        assert scheduler.expected_wait_s() == pytest.approx(40 * cost_s / 2)
+        with pytest.raises(OverloadedError) as refused:
+            await scheduler.submit(target, image(1))
+        assert int(refused.value.headers["Retry-After"]) == math.ceil(40 * cost_s / 2) > 1
         rest[0].cancel()
         target.go.set()
-        await first
-        return wait
+        await asyncio.gather(*held)
 
-    assert 2 < asyncio.run(go()) < 6  # 40 runs of 0.1 s, and an average that started at a guess
+    asyncio.run(go())
 
 
 def test_a_deadline_that_passes_in_the_queue_is_answered_at_once_and_frees_its_place(make):
