@@ -59,6 +59,7 @@ def test_table_lists_the_portable_kernel_last() -> None:
 def test_fastest_usable_kernel_is_the_default() -> None:
     assert chosen(None) == usable()[0]
     assert chosen("") == usable()[0]
+    assert chosen("auto") == usable()[0], "a value of the setting, which only the service translates"
 
 
 def refusal(kernel: str) -> str:
