@@ -21,7 +21,9 @@ _EXPANSION = {50: 4, 152: 4}  # bottlenecks widen their output; basic blocks do 
 def largest_map_bytes(card: Card) -> int:
     """Size of the largest float map of one image: the output of the first stage's blocks.
 
-    Computed from the card, not from the graph, so that a service that only runs `binary` need not import `onnx`.
+    Computed from the card, not from the graph, so that a service that only runs `binary` need not import `onnx`. The
+    card does not describe the stem: without its stride or its pooling (`models.arch.SMALL_STEM`, for images of about 32
+    pixels), maps are up to 16 times as large.
     """
     pixels = math.ceil(card.input.height / _STEM_STRIDE) * math.ceil(card.input.width / _STEM_STRIDE)
     channels = _STEM_CHANNELS * card.network.width * _EXPANSION.get(card.network.depth, 1)

@@ -8,8 +8,8 @@ bit-packed operator in float32, with standard operators only, so that ONNX Runti
     stem          Cast, Sub mean, Conv, Mul scale, Add bias, MaxPool
     downsample    AveragePool(ceil_mode=1, count_include_pad=0)
     real 1x1      Conv; with 8-bit weights each pixel's values are rounded first: m = max |v| over its channels, then
-                  Conv of Round(v * (127 / m)), times m / 127. Products and sums are integers below 2^24 for up to
-                  1040 channels, hence exact
+                  Conv of Round(v * (127 / m)), times m / 127. Products and sums are integers of at most 2^24 for up
+                  to 1032 channels (weights go down to -128), hence exact
 
 Each Conv of signs therefore yields the integer sum, exact in float32 (|sum| <= 9 C < 2^24). An optimised session folds
 Mul and Add into the Conv, as in any float network; the audit (audit.py) therefore disables optimisation.

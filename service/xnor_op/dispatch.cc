@@ -1,6 +1,7 @@
 #include "dispatch.h"
 
 #include <cstdlib>
+#include <cstring>
 
 #include "params.h"
 
@@ -107,7 +108,8 @@ std::string usable_kernel_names() {
 const Kernels& active_kernels() {
   static const Kernels& active = []() -> const Kernels& {
     const char* wanted = std::getenv("BIREAL_KERNEL");
-    if (wanted == nullptr || *wanted == '\0') return *usable_kernels().front();
+    // "auto" is a value of the setting (docs/settings.md), which programs other than the service do not translate.
+    if (wanted == nullptr || *wanted == '\0' || std::strcmp(wanted, "auto") == 0) return *usable_kernels().front();
     for (const Kernels* kernels : usable_kernels()) {
       if (std::string(wanted) == kernels->name) return *kernels;
     }

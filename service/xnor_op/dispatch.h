@@ -14,9 +14,9 @@ const std::vector<const Kernels*>& usable_kernels();
 // Comma-separated names of usable_kernels().
 std::string usable_kernel_names();
 
-// The kernel set in use: the fastest usable one, or the one that the environment variable BIREAL_KERNEL names. The
-// first successful call decides for the whole process. Throws OpError with a list of the usable sets if BIREAL_KERNEL
-// names anything else.
+// The kernel set in use: the fastest usable one, or the one that the environment variable BIREAL_KERNEL names ("auto" or
+// nothing: the fastest). The first successful call decides for the whole process. Throws OpError with a list of the
+// usable sets if BIREAL_KERNEL names anything else.
 const Kernels& active_kernels();
 
 }  // namespace bireal

@@ -36,6 +36,16 @@ TensorView view_of(const OrtValue* value) {
   return view;
 }
 
+constexpr size_t kLongestName = 200;  // bytes; the rest of a message is for what is wrong
+
+// Length of a text that was cut to `length` bytes, without the character at the cut: Python decodes messages as UTF-8,
+// and part of a character would replace the message by an error about its bytes.
+size_t whole_characters(const char* text, size_t length) {
+  const auto byte = [text](size_t at) { return static_cast<unsigned char>(text[at]); };
+  while (length > 0 && (byte(length - 1) & 0xc0) == 0x80) --length;
+  return length > 0 && byte(length - 1) >= 0x80 ? length - 1 : length;
+}
+
 }  // namespace
 
 const OrtApi* ort_api() noexcept { return g_api; }
@@ -51,7 +61,8 @@ void check(OrtStatus* status) {
 
 OrtStatus* failure(int code, const char* where, const char* what) noexcept {
   char text[1024];
-  std::snprintf(text, sizeof(text), "%s: %s", where, what);
+  const int length = std::snprintf(text, sizeof(text), "%s: %s", where, what);
+  if (length >= static_cast<int>(sizeof(text))) text[whole_characters(text, sizeof(text) - 1)] = '\0';
   return ort::CreateStatus(g_api, code, text);
 }
 
@@ -115,6 +126,10 @@ std::string node_label(const OrtKernelInfo* info, const char* op) {
     name.resize(size);
     check(ort::KernelInfo_GetNodeName(g_api, info, name.data(), &size));
     name.resize(size - 1);  // the size includes the terminating zero
+  }
+  if (name.size() > kLongestName) {
+    name.resize(whole_characters(name.data(), kLongestName));
+    name += "...";
   }
   return std::string("bireal.") + op + " node '" + name + "'";
 }

@@ -24,7 +24,8 @@ void set_ort_api(const OrtApi* api) noexcept;
 // Null is success. Any other status is released, and its message is thrown as a std::runtime_error.
 void check(OrtStatus* status);
 
-// Creates a status from text on the stack: if memory has run out, a string would throw again. Longer texts are cut.
+// Creates a status from text on the stack: if memory has run out, a string would throw again. Longer texts are cut, but
+// not within a character.
 OrtStatus* failure(int code, const char* where, const char* what) noexcept;
 
 // Runs body(label). An exception becomes a status. Its text begins with `label`, or with `where` as long as body has
@@ -65,7 +66,7 @@ class NodeInfo {
   size_t inputs_ = 0;
 };
 
-// The beginning of a node's error messages: its operator and its name.
+// The beginning of a node's error messages: its operator and its name, of which only the beginning if it is long.
 std::string node_label(const OrtKernelInfo* info, const char* op);
 
 // ---------------------------------------------------------------- one run

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -44,6 +45,26 @@ def build(folder: Path) -> Path:
     return wheel
 
 
+def check_as_in_the_release(site: Path) -> subprocess.CompletedProcess[str]:
+    """What cibuildwheel runs where the wheel is installed, with a folder of the wheel's files instead."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+    python, *rest = config["test-command"].format(project=ROOT).split()
+    assert python == "python"
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    return subprocess.run([sys.executable, *rest], env=environment, capture_output=True, text=True, check=False)
+
+
+def assert_only_a_working_wheel_passes(wheel: Path, site: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(site)
+    library = site / "service/xnor_op/libbireal_op.so"
+    checked = check_as_in_the_release(site)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert checked.stdout.startswith(f"{library} would choose")
+    assert "scalar: exact" in checked.stdout
+    library.write_bytes(b"no library")
+    assert check_as_in_the_release(site).returncode != 0
+
+
 @pytest.mark.slow
 def test_two_builds_in_two_places_give_the_same_bytes(tmp_path: Path) -> None:
     """About 30 s of CPU: the operator is compiled twice."""
@@ -62,3 +83,4 @@ def test_two_builds_in_two_places_give_the_same_bytes(tmp_path: Path) -> None:
     assert "service/xnor_op/libbireal_op.so" in names
     assert not [name for name in names if name.endswith((".cc", ".h", ".inc", ".clang-format"))]
     assert not [name for name in names if name.startswith(("tests/", "models/", "deploy/"))]
+    assert_only_a_working_wheel_passes(first, tmp_path / "site")

@@ -14,6 +14,8 @@ from tests.xnor_op import naive, opkit
 # Below, at and above the word (32), two words, and the blocks of 32 and 64 output channels.
 CHANNELS = [1, 3, 31, 32, 33, 64, 96, 100, 512]
 OUT_CHANNELS = [1, 7, 8, 15, 16, 31, 32, 33, 63, 64, 65, 97, 128]
+# Whole blocks of 32 or of 64 channels, and what is left: kernels have an epilogue for each.
+WITH_WHOLE_BLOCKS = [40, 104]
 # Widths around the tiles of 4 and 7 pixels.
 SIZES = [(1, 1), (1, 2), (2, 1), (1, 9), (6, 1), (2, 2), (3, 3), (4, 7), (5, 8), (3, 6), (2, 13), (2, 15), (3, 22)]
 
@@ -150,8 +152,9 @@ def test_more_channels_than_16_bit_counters_hold(kernel: int, channels: int, rng
         case.check_sums()
 
 
-def test_exact_zeros_of_y_count_as_plus_one(rng: np.random.Generator) -> None:
-    case = Case(rng, size=(4, 4), channels=64, out_channels=40, kernel=3, stride=1)
+@pytest.mark.parametrize("out_channels", WITH_WHOLE_BLOCKS)
+def test_exact_zeros_of_y_count_as_plus_one(out_channels: int, rng: np.random.Generator) -> None:
+    case = Case(rng, size=(4, 4), channels=64, out_channels=out_channels, kernel=3, stride=1)
     case.scale[:] = 0
     case.bias[:] = 0
     case.residual[:] = 0
@@ -160,18 +163,20 @@ def test_exact_zeros_of_y_count_as_plus_one(rng: np.random.Generator) -> None:
     assert (bits == 0).all()
 
 
-def test_nan_and_infinity_pass_through(rng: np.random.Generator) -> None:
-    case = Case(rng, size=(4, 4), channels=64, out_channels=40, kernel=3, stride=1)
+@pytest.mark.parametrize("out_channels", WITH_WHOLE_BLOCKS)
+def test_nan_and_infinity_pass_through(out_channels: int, rng: np.random.Generator) -> None:
+    case = Case(rng, size=(4, 4), channels=64, out_channels=out_channels, kernel=3, stride=1)
     case.residual[0, 0] = np.nan
     case.residual[0, 1] = -np.inf
     y, bits = case.run()
     assert np.isnan(y[0, 0]).all()
     assert (bits[0, 1, 1:-1] == 0).all(), "NaN counts as +1"
-    assert (bits[0, 2, 1:-1, 0] == -1).all()
+    assert (bits[0, 2, 1:-1, : out_channels // 32] == -1).all()
 
 
-def test_residual_of_negative_zero(rng: np.random.Generator) -> None:
-    case = Case(rng, size=(2, 2), channels=32, out_channels=32, kernel=1, stride=1)
+@pytest.mark.parametrize("out_channels", WITH_WHOLE_BLOCKS)
+def test_residual_of_negative_zero(out_channels: int, rng: np.random.Generator) -> None:
+    case = Case(rng, size=(2, 2), channels=32, out_channels=out_channels, kernel=1, stride=1)
     case.scale[:] = -0.0
     case.bias[:] = -0.0
     case.residual[:] = -0.0

@@ -59,10 +59,11 @@ def test_table_lists_the_portable_kernel_last() -> None:
 def test_fastest_usable_kernel_is_the_default() -> None:
     assert chosen(None) == usable()[0]
     assert chosen("") == usable()[0]
+    assert chosen("auto") == usable()[0], "a value of the setting, which only the service translates"
 
 
-def test_unknown_kernel_is_refused_by_name() -> None:
-    assert chosen("mmx") == "none"
+def refusal(kernel: str) -> str:
+    """What ONNX Runtime says in a fresh process when BIREAL_KERNEL is this."""
     program = (
         "import sys, onnxruntime as ort\n"
         "try:\n"
@@ -70,8 +71,19 @@ def test_unknown_kernel_is_refused_by_name() -> None:
         "except Exception as error:\n"
         "    print(error)\n"
     )
-    command = [sys.executable, "-c", program, opkit.library()]
-    env = os.environ | {"BIREAL_KERNEL": "mmx"}
-    message = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-X", "utf8", "-c", program, opkit.library()]
+    env = os.environ | {"BIREAL_KERNEL": kernel}
+    return subprocess.run(command, env=env, capture_output=True, check=True).stdout.decode()
+
+
+def test_unknown_kernel_is_refused_by_name() -> None:
+    assert chosen("mmx") == "none"
+    message = refusal("mmx")
     assert "BIREAL_KERNEL is 'mmx'" in message
     assert ",".join(usable()) in message
+
+
+@pytest.mark.parametrize("first", ["", "a"])
+def test_a_message_that_is_cut_ends_with_a_whole_character(first: str) -> None:
+    """Python reads messages as UTF-8: with half a character it would only say that it cannot."""
+    assert f"BIREAL_KERNEL is '{first}éé" in refusal(first + "é" * 600)

@@ -164,6 +164,16 @@ def test_bad_input_type_or_rank_is_refused_at_creation(op: str, dtype: int, shap
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize("character", ["a", "é", "€", "𝛼"])
+@pytest.mark.parametrize("length", range(600, 604))
+def test_a_long_name_hides_neither_the_mistake_nor_is_cut_within_a_character(character: str, length: int) -> None:
+    pack = opkit.node("Pack", ["x"], ["out"])
+    pack.name = "a" * (length % 4) + character * length
+    graph = opkit.model([pack], [opkit.value("x", INT32, [1, 2, 2, 8])], [opkit.value("out", INT32, None)])
+    with pytest.raises(Exception, match=rf"node '{pack.name[:40]}.*\.\.\.': input 'x' is int32; give float32"):
+        opkit.session(graph)
+
+
 def test_mistakes_only_visible_at_run_time_name_the_node() -> None:
     run = opkit.session(small_bconv(residual=opkit.value("residual", FLOAT, None))).run
     bits = np.zeros((1, 6, 6, 2), np.int32)
