@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from service.backends import dialect
-from service.backends.dialect import PackedGraph
+from service.backends.dialect import GraphError, PackedGraph
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 _FLOAT32_BYTES = 4
@@ -54,6 +54,8 @@ def count_weights(model: onnx.ModelProto) -> WeightCount:
     for name, tensor in graph.constants.items():
         size = int(np.prod(tensor.dims, dtype=np.int64))
         if name in packed:
+            if not size:
+                raise GraphError(f"The BConv weight {name} is empty: {list(tensor.dims)}.")
             binary_params += size // tensor.dims[-1] * packed[name]
             binary_bytes += size * 4
         elif name in as_stored:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from onnx import numpy_helper
 
 from service.backends.derive import derive_reference
+from service.backends.dialect import GraphError
 from service.backends.weights import WeightCount, count_weights
 from tests.backends.graphs import PackedGraphBuilder, bireal18_like
 from tests.backends.zoo import float_classifier
@@ -40,6 +42,15 @@ def test_a_shared_constant_counts_once(seed: int) -> None:
     after = count_weights(model)
     assert before.binary_params - after.binary_params == 32 * 9 * 32
     assert before.binary_bytes - after.binary_bytes == 32 * 9 * 4
+
+
+def test_an_empty_weight_breaks_the_rules(seed: int) -> None:
+    """It was a division by zero."""
+    model = bireal18_like(seed, widths=(32,), blocks=1)
+    weight = next(t for t in model.graph.initializer if t.name == "layer1.1.weight")
+    weight.CopyFrom(numpy_helper.from_array(np.zeros((32, 3, 3, 0), np.int32), weight.name))
+    with pytest.raises(GraphError, match=r"layer1\.1\.weight is empty: \[32, 3, 3, 0\]"):
+        count_weights(model)
 
 
 def test_the_reference_holds_every_binary_weight_as_a_float32(seed: int) -> None:
