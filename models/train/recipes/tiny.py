@@ -172,7 +172,7 @@ _AGAIN_RESNET18 = replace(
     name="resnet18-tiny100-again",
     phases=(
         PhaseSpec(Phase.RELU, 4, 0.04, "sgd", "cosine-head", weight_decay=2e-4, warmup=0.03, size=80, distill=0.9),
-        PhaseSpec(Phase.RELU, 5, 0.02, "sgd", "cosine", weight_decay=2e-4, distill=0.9),
+        PhaseSpec(Phase.RELU, 4, 0.02, "sgd", "cosine", weight_decay=2e-4, distill=0.9),
     ),
     source=_AGAIN,
     init="resnet18-tiny100-further",
