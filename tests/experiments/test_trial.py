@@ -72,7 +72,7 @@ async def answered(made: Trial, target: Echo, seconds: float, images: int = 1) -
     return [outcome.output[0] for outcome in outcomes], time.monotonic() - begun
 
 
-def test_both_run_where_there_is_time(make, drawn):  # noqa: F811
+def test_both_run_where_there_is_time(make, drawn):  # noqa: F811  # a fixture
     scheduler, baseline, candidate, kept = make(), Echo(), Echo(), Kept()
 
     async def go() -> None:
@@ -84,7 +84,7 @@ def test_both_run_where_there_is_time(make, drawn):  # noqa: F811
     assert [seen.agree for seen in kept.observations] == [True] * 3
 
 
-def test_a_candidate_that_became_slow_is_given_up_in_time(make, drawn, monkeypatch):  # noqa: F811
+def test_a_candidate_that_became_slow_is_given_up_in_time(make, drawn, monkeypatch):  # noqa: F811  # a fixture
     scheduler, baseline, candidate, kept = make(workers=2), Echo(), Echo(), Kept()
     submit_many, given = scheduler.submit_many, {}
 
@@ -108,7 +108,7 @@ def test_a_candidate_that_became_slow_is_given_up_in_time(make, drawn, monkeypat
     assert [seen.agree for seen in kept.observations] == [None]
 
 
-def test_a_candidate_that_has_not_run_yet_does_not_take_the_only_worker_first(make, drawn):  # noqa: F811
+def test_a_candidate_that_has_not_run_yet_does_not_take_the_only_worker_first(make, drawn):  # noqa: F811  # a fixture
     scheduler, baseline, candidate, kept = make(workers=1), Echo(), Echo(), Kept()
 
     async def go() -> None:
@@ -121,7 +121,7 @@ def test_a_candidate_that_has_not_run_yet_does_not_take_the_only_worker_first(ma
 
 
 @pytest.mark.parametrize("images", [1, 6])
-def test_a_deadline_that_is_too_short_for_both_runs_the_baseline_alone(make, drawn, images):  # noqa: F811
+def test_a_deadline_that_is_too_short_for_both_runs_the_baseline_alone(make, drawn, images):  # noqa: F811  # a fixture
     scheduler, baseline, candidate, kept = make(queue_size=20), Echo(), Echo(), Kept()
 
     async def go() -> None:
@@ -136,7 +136,7 @@ def test_a_deadline_that_is_too_short_for_both_runs_the_baseline_alone(make, dra
     assert [seen.agree for seen in kept.observations] == [None] * images
 
 
-def test_now_and_then_a_slow_candidate_is_tried_again_after_the_answer(make, monkeypatch):  # noqa: F811
+def test_now_and_then_a_slow_candidate_is_tried_again_after_the_answer(make, monkeypatch):  # noqa: F811  # a fixture
     monkeypatch.setattr("service.experiments.trial.random.random", lambda: 0.0)
     scheduler, baseline, candidate, kept = make(), Echo(), Echo(), Kept()
 
@@ -153,7 +153,7 @@ def test_now_and_then_a_slow_candidate_is_tried_again_after_the_answer(make, mon
     asyncio.run(go())
 
 
-def test_an_idle_service_admits_more_images_than_the_queue_holds(make, drawn):  # noqa: F811
+def test_an_idle_service_admits_more_images_than_the_queue_holds(make, drawn):  # noqa: F811  # a fixture
     scheduler, baseline, candidate, kept = make(queue_size=3), Echo(), Echo(), Kept()
 
     async def go() -> None:
@@ -164,7 +164,7 @@ def test_an_idle_service_admits_more_images_than_the_queue_holds(make, drawn):  
     assert [seen.agree for seen in kept.observations] == [True] * 9
 
 
-def test_a_request_is_refused_before_either_arm_runs_any_of_its_images(make, drawn):  # noqa: F811
+def test_a_request_is_refused_before_either_arm_runs_any_of_its_images(make, drawn):  # noqa: F811  # a fixture
     scheduler, baseline, candidate, kept = make(queue_size=3), Echo(), Echo(), Kept()
 
     async def go() -> None:
@@ -183,7 +183,7 @@ def test_a_request_is_refused_before_either_arm_runs_any_of_its_images(make, dra
     asyncio.run(go())
 
 
-def test_all_images_of_a_request_are_paired_or_none(make, monkeypatch):  # noqa: F811
+def test_all_images_of_a_request_are_paired_or_none(make, monkeypatch):  # noqa: F811  # a fixture
     scheduler, baseline, candidate, kept = make(), Echo(), Echo(), Kept()
     made = trial(scheduler, candidate, kept)
     draws = iter([0.1, 0.9, 0.9, 0.9])
