@@ -8,7 +8,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn, ParamSpec
 
 Arguments = ParamSpec("Arguments")
@@ -49,6 +49,13 @@ def failed(error: object) -> int:
     """Say on standard error why a program could not do what it was asked to, and return its exit code, 2."""
     print(f"error: {error}", file=sys.stderr)
     return FAILED
+
+
+def listed(names: Iterable[str], shown: int = 5) -> str:
+    """The first ``shown`` of many names and the number of the others, for a message."""
+    names = list(names)
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def show(text: str) -> None:

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from models.command_line import listed
 from models.data.augment import random_resized_crop
 from service import imaging
 from service.errors import ServiceError
@@ -249,15 +250,9 @@ def split_files(root: Path, split: str, size: int, shorter: int = 0) -> ImageSet
         paths += mine
     folders = {entry.name for entry in (root / split).iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     if others := sorted(folders - {cls.wnid for cls in classes}):
-        print(f"{root / split}: left out, because *classes.json does not list them: {_some(others)}", file=sys.stderr)
+        print(f"{root / split}: left out, because *classes.json does not list them: {listed(others)}", file=sys.stderr)
     labels = np.array([label for _, label in paths], np.int64)
     return ImageSet(ImageFiles([path for path, _ in paths], size, shorter), labels, classes)
-
-
-def _some(names: list[str], shown: int = 5) -> str:
-    """The first of many names, and how many there are."""
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + rest
 
 
 def hold_out(data: ImageSet, per_class: int) -> tuple[ImageSet, ImageSet]:

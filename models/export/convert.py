@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from models.arch import BiRealNet, DepthNet, ResNet
+from models.command_line import listed
 from models.export import full, heads, structures
 from models.export.graph import BATCH, GraphBuilder, Shape, Tensor
 from models.train.depth import FX_BASELINE
-
-SHOWN = 5  # maximum number of tensors named in an error
 
 
 def check_finite(network: nn.Module) -> None:
@@ -22,9 +21,8 @@ def check_finite(network: nn.Module) -> None:
     """
     broken = [name for name, value in network.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
-        more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
         raise ValueError(
-            f"the network holds NaN or infinity in {', '.join(broken[:SHOWN])}{more}: its training diverged or its "
+            f"the network holds NaN or infinity in {listed(broken)}: its training diverged or its "
             "file is damaged; export an earlier checkpoint"
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from models.arch import BiRealNet, ResNet, build
 from models.binarize.base import BinaryConv2d
+from models.command_line import listed
 from models.import_official.layouts import DEPTHS, depth_of, layout_for, recognise
 
 SHOWN = 20  # maximum number of names listed per kind of mismatch
@@ -33,7 +33,7 @@ class MismatchError(ValueError):
     ) -> None:
         self.missing, self.unexpected, self.misshapen = missing, unexpected, misshapen
         parts = [
-            f"{len(names)} {kind}: {_listed(names)}"
+            f"{len(names)} {kind}: {listed(names, SHOWN)}"
             for kind, names in (("missing", missing), ("unexpected", unexpected), ("with another shape", misshapen))
             if names
         ]
@@ -93,10 +93,10 @@ def to_network(state: dict[str, Tensor], depth: int) -> Imported:
     state = {n: value.float() if value.is_floating_point() else value for n, value in state.items()}
     broken = [n for n in layout.names if n in state and not torch.isfinite(state[n]).all()]
     if broken:
-        raise ValueError(f"the checkpoint has non-finite values in {_listed(broken)}")
+        raise ValueError(f"the checkpoint has non-finite values in {listed(broken, SHOWN)}")
     negative = [n for n in layout.names if n in state and n.endswith(VARIANCE) and (state[n] < 0).any()]
     if negative:
-        raise ValueError(f"the checkpoint has negative variances in {_listed(negative)}")
+        raise ValueError(f"the checkpoint has negative variances in {listed(negative, SHOWN)}")
 
     network = build(layout.arch)
     assert isinstance(network, BiRealNet | ResNet)
@@ -106,10 +106,3 @@ def to_network(state: dict[str, Tensor], depth: int) -> Imported:
     network.eval()
     zeros = sum(int((m.weight == 0).sum()) for m in network.modules() if isinstance(m, BinaryConv2d))
     return Imported(network, kind, zeros)
-
-
-def _listed(names: Iterable[str]) -> str:
-    """The first `SHOWN` names and the number of the others."""
-    names = list(names)
-    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -28,7 +28,7 @@ from models.command_line import Parser, count, expects, fraction, natural
 from models.data.augment import cut
 from models.data.folder import ImageSet, class_entries, hold_out, load_split
 from models.data.views import VIEW_SEED, labels_path, view_batches, view_crops
-from models.train import torch_file
+from models.train import checkpoint, torch_file
 from models.train.device import bfloat16_where_fast, computes_bfloat16
 from models.train.pretrained import imagenet_network
 
@@ -104,11 +104,10 @@ def resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> 
     if not isinstance(saved, dict) or not saved.keys() >= {"network", "optimizer", "position"}:
         raise ValueError(f"{path} is no teacher of this program: {remedy}")
     try:
-        network.load_state_dict(saved["network"])
+        checkpoint.fill(network, saved["network"], path)
         optimizer.load_state_dict(saved["optimizer"])
-    except (RuntimeError, ValueError) as error:
-        why = (str(error).splitlines()[1:2] or [str(error)])[0].strip()  # the first line only names the class
-        raise ValueError(f"{path} is the teacher of other data ({why:.200}): {remedy}") from error
+    except ValueError as error:
+        raise ValueError(f"{error}: {remedy}") from error
     return int(saved["position"])
 
 
