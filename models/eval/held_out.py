@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
-from models.data.folder import ImageSet, hold_out, load_split
+from models.data.folder import ImageSet, hold_out, load_split, split_files
 from models.train import checkpoint
-from models.train.classify import decode_size, held_out_as_served
+from models.train.classify import decode_size, held_out_as_served, served_shorter
 from models.train.recipe import Recipe
 from models.train.recipes import get_recipe
+
+KNOWN_SEED = 0  # of the choice of images that a network was trained on
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,17 @@ class Trained:
     def served(self, size: int) -> ImageSet:
         """The held-out images as the service would prepare them for an input of ``size``."""
         return held_out_as_served(self.held_out, self.recipe, self.data, size)
+
+    def known(self, size: int, most: int) -> ImageSet:
+        """At most ``most`` of the images it was trained on, drawn at random, as the service would prepare them.
+
+        They are decoded on access, so that they take no memory beside the held-out ones.
+        """
+        shorter = served_shorter(self.recipe, size)
+        files = split_files(self.data, "train", size if shorter else decode_size(self.recipe), shorter)
+        known, _ = hold_out(files, self.recipe.hold_out_per_class)
+        order = np.random.default_rng(KNOWN_SEED).permutation(len(known))
+        return known.subset(np.sort(order[:most]))
 
 
 def trained(path: Path, data: Path) -> Trained:

@@ -88,9 +88,20 @@ def stem_effect(found: list[dict[str, Any]], chosen: str) -> str:
     """A sentence on the results of ``models.eval.stem``: the chosen precision first, then the others."""
     ranked = sorted(found, key=lambda one: one["stem"] != chosen)
     parts = [f"{one['top1']:.1%} with a stem in {BITS[one['stem']]}" for one in ranked]
-    return (
+    said = (
         f"On {found[0]['n']:,} held-out training images, top-1 is {', '.join(parts)} (`models.eval.stem`; the file "
         f"uses {BITS[chosen]})."
+    )
+    known = [(BITS[one["stem"]], one["training"]) for one in ranked if one["stem"] != "float32" and "training" in one]
+    if not known:
+        return said
+    costs = []
+    for bits, training in known:
+        points = [100 * training["against_float32"][part] for part in ("estimate", "lower", "upper")]
+        costs.append("{} {:+.2f} points (95 % interval {:+.2f} to {:+.2f})".format(bits, *points))
+    return (
+        f"{said} These are few images for so small differences. On {known[0][1]['n']:,} images that it was trained on, "
+        f"the difference to float32 is: {', '.join(costs)}."
     )
 
 

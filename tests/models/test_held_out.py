@@ -8,12 +8,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from models.arch import ArchConfig, build
 from models.data import folder
 from models.data.folder import ImageSet
-from models.eval import calibration, resolution, stem
+from models.eval import calibration, held_out, resolution, stem
 from models.train import checkpoint, statistics
 from models.train.recipes import RECIPES
 
@@ -47,15 +48,51 @@ def test_the_stem_is_measured_on_images_as_they_are_served(
 ) -> None:
     seen = []
 
-    def top1(network: object, data: ImageSet, size: int, precision: str) -> float:
+    def correct(network: object, data: ImageSet, size: int, precision: str) -> NDArray[np.bool_]:
         seen.append(data.images[:])
-        return 0.5
+        return np.ones(len(data), bool)
 
-    monkeypatch.setattr(stem, "top1", top1)
+    monkeypatch.setattr(stem, "correct", correct)
+    monkeypatch.setattr("sys.argv", ["stem", str(saved(flags)), "--data", str(flags), "--training-images", "1"])
+    assert stem.main() == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["n"] for row in rows] == [2, 2, 2]
+    assert [row["training"]["n"] for row in rows] == [1, 1, 1]
+    assert [images.shape for images in seen] == [(2, 32, 32, 3), (1, 32, 32, 3)] * 3
+    assert all(images[:, :, 1:-1].max() == 0 for images in seen)
+
+
+def test_the_stems_are_compared_on_the_same_images(
+    flags: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two images that float32 has right, the other precisions have one and none."""
+    right = {"float32": [True, True], "int16": [True, False], "int8": [False, False]}
+    monkeypatch.setattr(stem, "correct", lambda network, data, size, precision: np.array(right[precision]))
     monkeypatch.setattr("sys.argv", ["stem", str(saved(flags)), "--data", str(flags)])
     assert stem.main() == 0
-    assert [row["n"] for row in json.loads(capsys.readouterr().out)] == [2, 2, 2]
-    assert all(images.shape == (2, 32, 32, 3) and images[:, :, 1:-1].max() == 0 for images in seen)
+    found = {row["stem"]: row["training"]["against_float32"] for row in json.loads(capsys.readouterr().out)}
+    assert {name: one["estimate"] for name, one in found.items()} == {"float32": 0.0, "int16": -0.5, "int8": -1.0}
+    assert all(one["lower"] < one["estimate"] + 1e-9 < one["upper"] + 2e-9 for one in found.values())
+
+
+def test_the_stem_of_a_network_is_measured_by_running_it(
+    flags: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one class, every answer is right; without images it was trained on, nothing is said of them."""
+    monkeypatch.setattr("sys.argv", ["stem", str(saved(flags)), "--data", str(flags), "--training-images", "0"])
+    assert stem.main() == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"stem": name, "top1": 1.0, "n": 2} for name in ("float32", "int16", "int8")
+    ]
+
+
+def test_images_that_a_network_was_trained_on_are_others_than_those_held_out(flags: Path) -> None:
+    run = held_out.trained(saved(flags), flags)
+    known = run.known(32, 100)
+    assert isinstance(known.images, folder.ImageFiles), "none is in memory"
+    assert [path.name for path in known.images.paths] == ["0.png", "1.png"]
+    assert len(run.known(32, 1)) == 1
+    assert len(run.known(32, 0)) == 0
 
 
 @pytest.mark.parametrize("activation", ["", "relu"])

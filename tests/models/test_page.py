@@ -96,6 +96,7 @@ def test_the_page_is_written_from_the_services_own_evaluation(tmp_path: Path, mo
     text = (out / "bireal18-tiny100.md").read_text()
     said = "top-1 is 62.5% with a stem in 16 bit, 50.0% with a stem in 8 bit, 75.0% with a stem in float32"
     assert said in text, "the file's own first"
+    assert "trained on" not in text.partition(said)[2].partition("\n")[0]
     assert "(curves-bireal18-tiny100.svg)" in text and "[log](bireal18-tiny100.log.jsonl)" in text
     assert json.loads((out / "bireal18-tiny100.json").read_text()) == findings | {"stem": rows}
     monkeypatch.setattr(command, "evaluate", lambda _folder, variant, _data: findings["evaluations"][variant])
@@ -106,6 +107,22 @@ def test_the_page_is_written_from_the_services_own_evaluation(tmp_path: Path, mo
     assert (out / "bireal18-tiny100.md").read_text() == text, "evaluated again, the stem's figures stay"
     monkeypatch.setattr(sys, "argv", ["models.eval.page", str(tmp_path / "none"), "--out", str(out)])
     assert command.main() == 2
+
+
+def test_what_the_stem_costs_on_many_images() -> None:
+    """The chosen precision first, in points; float32 is what both are compared with."""
+    exact = {"estimate": 0.0, "lower": -0.001, "upper": 0.001}
+    cost = {"int16": {"estimate": 0.001, "lower": -0.0005, "upper": 0.0025}, "float32": exact}
+    cost["int8"] = {"estimate": -0.0042, "lower": -0.01, "upper": 0.0016}
+    found = [
+        {"stem": name, "top1": 0.5, "n": 8, "training": {"top1": 0.6, "n": 20_000, "against_float32": one}}
+        for name, one in cost.items()
+    ]
+    said = command.stem_effect(found, "int8")
+    assert said.endswith(
+        "On 20,000 images that it was trained on, the difference to float32 is: 8 bit -0.42 points (95 % interval "
+        "-1.00 to +0.16), 16 bit +0.10 points (95 % interval -0.05 to +0.25)."
+    )
 
 
 @pytest.mark.parametrize("name", ["bireal18-tiny100", "resnet18-tiny100"])
