@@ -24,7 +24,7 @@ from loadtest.peers.onnx_runtime import Workload
 from loadtest.records.costs import cost_tables
 from loadtest.records.schema import LeftOut, Settings
 from loadtest.records.schema_costs import Costs, Instructions, Memory, Module, Throughput
-from models.command_line import Parser, count, positive
+from models.command_line import Distinct, Parser, count, positive
 from service.backends.session import SPIN_US
 
 PARTS = ("memory", "instructions", "throughput", "modules")
@@ -98,7 +98,9 @@ def _measured(part: str, pair: Pair) -> bool:
 def options() -> argparse.ArgumentParser:
     """The program's options."""
     result = Parser(prog="python -m loadtest.costs", description=__doc__)
-    result.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default all)")
+    result.add_argument(
+        "--parts", nargs="+", action=Distinct, choices=PARTS, default=list(PARTS), help="what to measure (default all)"
+    )
     result.add_argument("--networks", nargs="+", metavar="PATTERN", help="binary networks, such as 'bireal18'")
     result.add_argument("--weights", choices=("auto", "random", "zoo"), default="auto", help="as in loadtest.network")
     result.add_argument("--processes", type=count, default=3, help="fresh processes per memory row (default 3)")

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from loadtest.machine import describe_machine
 from loadtest.records.schema import Document, LeftOut, Row, Settings
 from loadtest.records.schema_costs import Costs
-from models.command_line import Parser, count, failed, show
+from models.command_line import Distinct, Parser, count, failed, show
 from service.backends.session import SPIN_US
 from service.errors import ServiceError
 
@@ -37,8 +37,12 @@ def parser(module: str, description: str, *, repetitions: int) -> argparse.Argum
         repetitions: default number of repetitions.
     """
     result = Parser(prog=f"python -m {module}", description=description)
-    result.add_argument("--threads", type=count, nargs="+", default=[1], metavar="N", help="threads (default 1)")
-    result.add_argument("--batch", type=count, nargs="+", default=[1], metavar="N", help="batch sizes (default 1)")
+    result.add_argument(
+        "--threads", type=count, nargs="+", action=Distinct, default=[1], metavar="N", help="threads (default 1)"
+    )
+    result.add_argument(
+        "--batch", type=count, nargs="+", action=Distinct, default=[1], metavar="N", help="batch sizes (default 1)"
+    )
     result.add_argument(
         "--repetitions", type=count, default=repetitions, help=f"timed runs per row (default {repetitions})"
     )

@@ -38,7 +38,7 @@ from loadtest.options import add_report, progress, run_report
 from loadtest.overhead_peers import work
 from loadtest.pictures import photo_like
 from loadtest.stack import ROOT, StackError, ended, free_port, service
-from models.command_line import Parser, count
+from models.command_line import Distinct, Parser, count
 from service.host import usable_cpus
 
 SERVERS = ("bireal-serve", "fastapi", "mosec")
@@ -69,12 +69,20 @@ class _Up:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparison. Returns the exit code: 0 or 2 (it could not run)."""
-    return run_report(_measure, _parser().parse_args(argv), StackError, LoadError, OSError)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.cores:
+        unused = [name for name in ("processes", "concurrency", "beside") if getattr(arguments, name) is not None]
+        if unused:
+            parser.error(f"with --cores, --{unused[0]} has no effect: leave it out")
+    return run_report(_measure, arguments, StackError, LoadError, OSError)
 
 
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     picture = photo_like(*arguments.picture)
     arguments.rounds = arguments.rounds or (24 if arguments.cores else 5)
+    arguments.processes = arguments.processes or 8
+    arguments.concurrency = arguments.concurrency or [1, 4, 16]
     return cores(arguments, picture) if arguments.cores else compare(arguments, picture)
 
 
@@ -322,15 +330,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--processes",
         type=count,
-        default=8,
-        help="starts of every server; Ctrl-C ends with the last complete one (%(default)s)",
+        help="starts of every server; Ctrl-C ends with the last complete one (8)",
     )
     parser.add_argument(
         "--rounds", type=count, help="slices per process and concurrency (5), or with --cores per number of cores (24)"
     )
-    parser.add_argument(
-        "--concurrency", type=count, nargs="+", default=[1, 4, 16], help="concurrent requests (%(default)s)"
-    )
+    parser.add_argument("--concurrency", type=count, nargs="+", action=Distinct, help="concurrent requests (1 4 16)")
     parser.add_argument(
         "--picture", type=count, nargs=2, default=[500, 375], metavar=("WIDTH", "HEIGHT"), help="pixels (%(default)s)"
     )

@@ -23,7 +23,7 @@ from loadtest.records.schema_costs import Costs
 from loadtest.records.tables import readme, shown
 from loadtest.records.views import Recorded, block_cells, network_cells
 from loadtest.stack import ROOT
-from models.command_line import Parser, count, expects
+from models.command_line import Distinct, Parser, count, expects
 from service.errors import ServiceError
 from service.host import usable_cpus
 
@@ -104,9 +104,14 @@ def options() -> argparse.ArgumentParser:
     result.add_argument("--without", nargs="+", choices=("kernel", "costs"), default=[], help=said)
     result.add_argument("--repetitions", type=count, help="timed runs per row (default: that of each benchmark)")
     threads = sorted({1, usable_cpus()})
-    result.add_argument("--threads", type=count, nargs="+", default=threads, help=f"default {threads}")
+    result.add_argument("--threads", type=count, nargs="+", action=Distinct, default=threads, help=f"default {threads}")
     result.add_argument(
-        "--batch", type=count, nargs="+", default=[1, 8], help="batch sizes of networks (default 1 8); blocks use 1"
+        "--batch",
+        type=count,
+        nargs="+",
+        action=Distinct,
+        default=[1, 8],
+        help="batch sizes of networks (default 1 8); blocks use 1",
     )
     result.add_argument("--folder", type=Path, default=FOLDER, help="default docs/benchmarks")
     return result

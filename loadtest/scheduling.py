@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from loadtest.machine import describe_machine
 from loadtest.options import deliver, file_to_write
 from loadtest.records.schema import Machine
-from models.command_line import Parser, count, expects, positive
+from models.command_line import Distinct, Parser, count, expects, positive
 from service.card import TaskName
 from service.errors import ServiceError
 from service.host import usable_cpus
@@ -202,7 +202,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", type=Path, default=SHIPPED_MODELS, metavar="DIR", help="folder of models")
     parser.add_argument("--cpus", type=count, default=usable_cpus(), help="total threads (default: all usable CPUs)")
     parser.add_argument(
-        "--max-batch", type=count, nargs="+", default=[1, 2, 4, 8], metavar="N", help="batch limits (default 1 2 4 8)"
+        "--max-batch",
+        type=count,
+        nargs="+",
+        action=Distinct,
+        default=[1, 2, 4, 8],
+        metavar="N",
+        help="batch limits (default 1 2 4 8)",
     )
     parser.add_argument("--callers", type=count, default=16, help="concurrent callers (default 16)")
     parser.add_argument("--seconds", type=positive, default=1.0, help="length of a round (default 1)")

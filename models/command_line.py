@@ -8,8 +8,8 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable
-from typing import NoReturn, ParamSpec
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, ParamSpec
 
 Arguments = ParamSpec("Arguments")
 
@@ -23,6 +23,20 @@ class Parser(argparse.ArgumentParser):
         """Print the error and a pointer to ``--help``, and exit with code 2."""
         sys.stderr.write(f"{self.prog}: error: {message}\nRun `{self.prog} --help` for usage.\n")
         raise SystemExit(FAILED)
+
+
+class Distinct(argparse.Action):
+    """Stores the values of an option that takes several, each one once, in their order."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the values."""
+        setattr(namespace, self.dest, list(dict.fromkeys(values or ())))
 
 
 def expects(*errors: type[Exception]) -> Callable[[Callable[Arguments, int]], Callable[Arguments, int]]:

@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from models.command_line import Parser, count, expects, show
+from models.command_line import Distinct, Parser, count, expects, show
 from models.eval.held_out import trained
 from models.train.classify import accuracy
 
@@ -22,7 +22,12 @@ def main() -> int:
     parser.add_argument("checkpoint", type=Path, help="checkpoint of a classifier")
     parser.add_argument("--data", type=Path, required=True, help="the data folder it was trained on")
     parser.add_argument(
-        "--sizes", type=count, nargs="+", default=[64, 80, 96, 112, 128, 144], help="input sizes to compare, in pixels"
+        "--sizes",
+        type=count,
+        nargs="+",
+        action=Distinct,
+        default=[64, 80, 96, 112, 128, 144],
+        help="input sizes to compare, in pixels",
     )
     args = parser.parse_args()
     run = trained(args.checkpoint, args.data)

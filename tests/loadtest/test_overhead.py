@@ -187,3 +187,16 @@ def test_one_core_and_two_are_not_compared_where_there_is_one(monkeypatch: pytes
     monkeypatch.setattr(overhead, "service", measured)
     assert overhead.main(["--cores"]) == 2
     assert "two CPUs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--beside", "."], ["--processes", "2"], ["--concurrency", "4"]])
+def test_one_core_and_two_are_not_compared_with_options_that_say_nothing_of_them(
+    option: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def measured(*_: object) -> None:
+        pytest.fail("it is measured all the same")
+
+    monkeypatch.setattr(overhead, "cores", measured)
+    with pytest.raises(SystemExit):
+        overhead.main(["--cores", *option])
+    assert f"with --cores, {option[0]} has no effect: leave it out" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from models.command_line import Parser, count, expects, positive, show
+from models.command_line import Distinct, Parser, count, expects, positive, show
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,6 +81,13 @@ def test_numbers_are_read_and_others_refused_by_name(capsys: pytest.CaptureFixtu
             parser.parse_args([option, text])
         (said, _) = capsys.readouterr().err.splitlines()
         assert said.startswith(f"x: error: argument {option}: ") and text in said and "number above 0" in said
+
+
+def test_what_is_given_twice_is_done_once() -> None:
+    parser = Parser()
+    parser.add_argument("--threads", type=count, nargs="+", action=Distinct, default=[1])
+    assert parser.parse_args(["--threads", "4", "1", "4", "1"]).threads == [4, 1]
+    assert parser.parse_args([]).threads == [1]
 
 
 def test_an_expected_error_is_a_sentence_and_another_is_a_bug(capsys: pytest.CaptureFixture[str]) -> None:
