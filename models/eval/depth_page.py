@@ -30,7 +30,7 @@ from models.eval.depth_floor import floor
 from models.eval.depth_pictures import Network, View, picture, save_picture, view_of
 from models.eval.depth_text import label_of, page
 from models.eval.page import evaluate
-from models.export.readings import READINGS, ROOT, Occasion, commit, count, occasion
+from models.export.readings import ROOT, Occasion, commit, count, occasion
 from models.figures.style import save
 from models.train.provenance import hardware
 from service.card import Card
@@ -78,7 +78,7 @@ def measure(cards: list[Card], data: Path, now: Occasion) -> Findings:
             for variant in card.variants
         }
         found[card.name] = {"dataset": now.dataset, "sha256": card.sha256, "evaluations": _trimmed(printed)}
-        found[card.name]["readings"] = count(now.path, card.name)
+        found[card.name]["readings"] = count(now.file("depth"), card.name)
         if card.full is not None:
             paired = printed["binary"]["paired"]
             differences = {
@@ -253,7 +253,7 @@ def main() -> int:
     cards = depth_cards(args.models)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.data is not None:
-        now = occasion("models.eval.depth_page", args.dataset, args.out / READINGS.name)
+        now = occasion("models.eval.depth_page", args.dataset, args.out)
         found = measure(cards, args.data, now)
         facts = machine()
         complete(cards, found, kept_rows(cards, args.out, args.dataset))

@@ -1,9 +1,9 @@
 """``python -m models.eval.page MODEL_DIR --data DEV``: write the page of a classifier.
 
 Runs ``python -m service evaluate`` for every variant of the model (and ``models.eval.parity`` for a binary one), stores
-the output in ``OUT/<name>.json``, and writes ``OUT/<name>.md`` and the reliability plot from it and the card. The
-output of ``models.eval.stem`` and ``models.eval.outside`` is stored too (``--stem``, ``--outside``). The page links to
-the training curves and log if ``OUT`` has them.
+the output in ``OUT/<name>.json``, and writes ``OUT/<name>.md`` and the reliability plot from it and the card. Every
+evaluation is logged in ``OUT/classify-readings.jsonl``. The output of ``models.eval.stem`` and ``models.eval.outside``
+is stored too (``--stem``, ``--outside``). The page links to the training curves and log if ``OUT`` has them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from models.command_line import Parser, expects
 from models.eval.parity import compare, load_images
 from models.export.measure import run_evaluation
-from models.export.readings import Occasion
+from models.export.readings import Occasion, count, occasion
 from models.figures.style import BLUE, GREY, ORANGE, save
 from service.card import Card
 from service.errors import ServiceError
@@ -28,7 +28,7 @@ COLUMNS = 4  # classes side by side in the table
 BITS = {"int8": "8 bit", "int16": "16 bit", "float32": "float32"}
 
 
-def evaluate(folder: Path, variant: str, data: Path, *options: str, occasion: Occasion | None = None) -> dict[str, Any]:
+def evaluate(folder: Path, variant: str, data: Path, *options: str, occasion: Occasion) -> dict[str, Any]:
     """Like `run_evaluation`, without the parts of the output that depend on the machine."""
     printed = run_evaluation(folder, variant, data, *options, occasion=occasion)
     return {k: v for k, v in printed.items() if k not in ("speed", "dataset", "failed")}
@@ -172,6 +172,15 @@ def page(card: Card, findings: dict[str, Any], beside: Path) -> str:
                 f"{parity['top1_agreement']:.1%}, largest logit difference {parity['max_logit_difference']:.2g}."
             ),
         ]
+    if "readings" in findings:
+        lines += [
+            "",
+            (
+                "Evaluations on this data are logged in [classify-readings.jsonl](classify-readings.jsonl) since "
+                f"2026-12-01: {findings['readings']} for this model, with any weights, when the page was written. "
+                "Earlier ones were not counted."
+            ),
+        ]
     lines += ["", f"![Reliability]({card.name}-reliability.svg)", ""]
     if "outside" in findings:
         lines += other_things(findings["outside"])
@@ -238,7 +247,9 @@ def main() -> int:
         same = findings.get("sha256") == card.sha256
         old = {kind: found for kind, found in findings.items() if same and kind in ("stem", "outside")}
         findings = {"dataset": args.dataset, "sha256": card.sha256}
-        findings["evaluations"] = {v: evaluate(args.model, v, args.data) for v in card.variants}
+        now = occasion("models.eval.page", args.dataset, args.out)
+        findings["evaluations"] = {v: evaluate(args.model, v, args.data, occasion=now) for v in card.variants}
+        findings["readings"] = count(now.file(card.task), card.name)
         if card.precision == "binary":
             findings["parity"] = compare(card, load_images(card, args.data, PARITY_IMAGES))
         findings |= old

@@ -23,7 +23,7 @@ from models.export.card import LIMITS, make_card, write_model
 from models.export.convert import to_onnx
 from models.export.measure import evaluate_aside
 from models.export.options import add_model, check_unused
-from models.export.readings import READINGS, occasion
+from models.export.readings import FOLDER, occasion
 from models.export.verify import VerificationError, verify
 from models.import_official.classes import generic_classes
 from models.import_official.preprocessing import RECIPE as IMPORTED
@@ -181,7 +181,7 @@ def main() -> int:
     )
     parser.add_argument("--evaluate", type=Path, help="labelled folder or drive to evaluate on for the card")
     parser.add_argument("--dataset", default="dev", help="name of that data in the card (default dev)")
-    parser.add_argument("--readings", type=Path, default=READINGS, help="log file for evaluations on a drive")
+    parser.add_argument("--readings", type=Path, default=FOLDER, help="folder of the logs of evaluations (docs/models)")
     parser.add_argument("--notes", default="", help="free text for the card")
     args = parser.parse_args()
     show(json.dumps(export(args), indent=1))

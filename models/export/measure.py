@@ -28,7 +28,7 @@ def run_evaluation(
         variant: ``binary``, ``reference`` or ``full``.
         data: labelled images (``<wnid>/*``) or a drive (``left/`` and its ground truth).
         options: additional options of the command.
-        occasion: logs the evaluation as a reading of the drive; None if it does not count as one.
+        occasion: logs the evaluation as a reading of the data; None if it does not count as one.
 
     Raises:
         ValueError: the command failed, or could not read one of the files; the message says why and names the file.
@@ -67,7 +67,7 @@ def evaluate_model(folder: Path, variant: str, data: Path, occasion: Occasion) -
         folder: as for `run_evaluation`.
         variant: as for `run_evaluation`.
         data: as for `run_evaluation`.
-        occasion: gives the name of the data on the card, and logs the evaluation as a reading of the drive.
+        occasion: gives the name of the data on the card, and logs the evaluation as a reading of the data.
 
     Returns:
         An entry of the card's ``metrics``: {dataset, variant, n, values}.

@@ -1,7 +1,8 @@
-"""Log of all evaluations on the drives that results are reported on: one JSON line per reading, beside the pages.
+"""Logs of all evaluations on the data that results are reported on: one JSON line per reading, beside the pages.
 
-The more often a drive is evaluated on, the less it is an unseen test set. `models.export` (with ``--evaluate``),
-`models.export.fuse` and `models.eval.depth_page` evaluate with `models.export.measure.run_evaluation`, which logs here.
+The more often data are evaluated on, the less they are an unseen test set. `models.export` (with ``--evaluate``),
+`models.export.fuse`, `models.eval.page` and `models.eval.depth_page` evaluate with
+`models.export.measure.run_evaluation`, which logs here. Evaluations of classifiers are logged since 2026-12-01.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 from service.card import Card
 
 ROOT = Path(__file__).resolve().parents[2]
-READINGS = ROOT / "docs" / "models" / "depth-readings.jsonl"
+FOLDER = ROOT / "docs" / "models"
+LOGGED = ("delta1", "abs_rel", "top1", "top5")  # of the metrics that a task has
 
 
 def commit() -> str:
@@ -35,37 +37,39 @@ class Occasion:
     Attributes:
         source: the program.
         dataset: name of the data in its results.
-        path: the log file.
+        folder: folder of the logs, a file per task.
         date: start time, UTC, to the minute.
     """
 
     source: str
     dataset: str
-    path: Path
+    folder: Path
     date: str
 
+    def file(self, task: str) -> Path:
+        """The log of a task's evaluations."""
+        return self.folder / f"{task}-readings.jsonl"
+
     def log(self, folder: Path, variant: str, printed: dict[str, Any]) -> None:
-        """Append an evaluation on a drive to the log; evaluations of classifiers are not logged.
+        """Append an evaluation to the log of the model's task.
 
         Args:
             folder: ``<models>/<name>/<version>``.
             variant: the evaluated variant.
             printed: output of ``service evaluate --json``.
         """
-        if "delta1" not in printed:
-            return
         card = Card.load(folder)
         entry = {"date": self.date, "source": self.source, "commit": commit(), "dataset": self.dataset}
         entry |= {"n": printed["n"], "model": f"{card.name}@{card.version}", "sha256": card.sha256[:12]}
-        entry |= {"variant": variant} | {name: round(printed[name], 4) for name in ("delta1", "abs_rel")}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as log:
+        entry |= {"variant": variant} | {name: round(printed[name], 4) for name in LOGGED if name in printed}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.file(card.task).open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
 
 
-def occasion(source: str, dataset: str, path: Path = READINGS) -> Occasion:
+def occasion(source: str, dataset: str, folder: Path = FOLDER) -> Occasion:
     """An `Occasion` that starts now."""
-    return Occasion(source, dataset, path, datetime.now(UTC).isoformat(timespec="minutes"))
+    return Occasion(source, dataset, folder, datetime.now(UTC).isoformat(timespec="minutes"))
 
 
 def count(path: Path, model: str) -> int:

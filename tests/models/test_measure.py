@@ -46,7 +46,7 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def now(tmp_path):
-    return occasion("a test", "colours", tmp_path / "log" / "readings.jsonl")
+    return occasion("a test", "colours", tmp_path / "log")
 
 
 @pytest.mark.parametrize(("version", "top1"), [("1", 1.0), ("2", 0.0)])
@@ -54,16 +54,18 @@ def test_the_version_of_the_folder_is_evaluated(two_versions, pictures, now, ver
     found = evaluate_model(two_versions / version, "full", pictures, now)
     assert (found["dataset"], found["variant"], found["n"]) == ("colours", "full", 3)
     assert found["values"]["top1"] == top1
-    assert not now.path.exists(), "only drives are counted"
+    (entry,) = [json.loads(line) for line in now.file("classify").read_text().splitlines()]
+    assert (entry["model"], entry["variant"], entry["n"]) == (f"tiny-colours@{version}", "full", 3)
+    assert (entry["top1"], entry["top5"]) == (top1, 1.0)
 
 
-def test_a_reading_of_a_drive_is_logged_and_a_failed_one_is_not(tmp_path, now):
+def test_a_reading_is_logged_and_a_failed_one_is_not(tmp_path, now):
     zoo, drive = write_zoo(tmp_path / "zoo"), write_drive(tmp_path / "drive")
     folder = zoo / "tiny-bireal-depth" / "1"
     found = evaluate_model(folder, "reference", drive, now)
     with pytest.raises(ValueError, match="is not a folder"):
         evaluate_model(folder, "reference", tmp_path / "nothing", now)
-    (entry,) = [json.loads(line) for line in now.path.read_text().splitlines()]
+    (entry,) = [json.loads(line) for line in now.file("depth").read_text().splitlines()]
     assert (entry["date"], entry["source"], entry["dataset"]) == (now.date, "a test", "colours")
     assert (entry["model"], entry["variant"], entry["n"]) == ("tiny-bireal-depth@1", "reference", found["n"])
     assert entry["delta1"] == pytest.approx(found["values"]["delta1"], abs=1e-4)

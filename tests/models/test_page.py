@@ -77,6 +77,12 @@ def test_the_page_is_written_from_the_services_own_evaluation(tmp_path: Path, mo
     assert sorted(findings["evaluations"]) == ["binary", "reference"]
     assert findings["parity"]["layers_not_exact"] == {}
     text = (out / "bireal18-tiny100.md").read_text()
+    assert ": 1 for this model, with any weights, when the page was written" in text
+    entries = [json.loads(line) for line in (out / "classify-readings.jsonl").read_text().splitlines()]
+    assert [(entry["source"], entry["variant"]) for entry in entries] == [
+        ("models.eval.page", "binary"),
+        ("models.eval.page", "reference"),
+    ]
     binary = findings["evaluations"]["binary"]
     assert f"| binary | 12 | {binary['top1']:.2%} | {binary['top1_low']:.1%} to" in text
     for wnid, (right, n) in binary["per_class"].items():
@@ -99,12 +105,13 @@ def test_the_page_is_written_from_the_services_own_evaluation(tmp_path: Path, mo
     assert "trained on" not in text.partition(said)[2].partition("\n")[0]
     assert "(curves-bireal18-tiny100.svg)" in text and "[log](bireal18-tiny100.log.jsonl)" in text
     assert json.loads((out / "bireal18-tiny100.json").read_text()) == findings | {"stem": rows}
-    monkeypatch.setattr(command, "evaluate", lambda _folder, variant, _data: findings["evaluations"][variant])
+    monkeypatch.setattr(command, "evaluate", lambda _folder, variant, _data, occasion: findings["evaluations"][variant])
     monkeypatch.setattr(command, "compare", lambda *_: findings["parity"])
     options = [str(folder), "--data", str(tmp_path / "dev"), "--dataset", "a dev set", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["models.eval.page", *options])
     assert command.main() == 0
-    assert (out / "bireal18-tiny100.md").read_text() == text, "evaluated again, the stem's figures stay"
+    again = (out / "bireal18-tiny100.md").read_text()
+    assert again == text, "evaluated again, the stem's figures stay"
     monkeypatch.setattr(sys, "argv", ["models.eval.page", str(tmp_path / "none"), "--out", str(out)])
     assert command.main() == 2
 
