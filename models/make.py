@@ -36,8 +36,8 @@ class Product:
 
 
 PRODUCTS = {
-    "resnet18-tiny100": Product("resnet18-tiny100-again"),
-    "bireal18-tiny100": Product("bireal18-tiny100-scaled", ("--stem", "int8")),
+    "resnet18-tiny100": Product("resnet18-tiny100-more"),
+    "bireal18-tiny100": Product("bireal18-tiny100-more", ("--stem", "int8")),
     "resnet50-kitti-depth": Product("resnet50-half-kitti-depth-again"),
     "bireal50-kitti-depth": Product("bireal50-half-kitti-depth-scaled"),
     # not shipped: no better than 18 layers so far, and the full width without hints (docs/training.md)

@@ -141,7 +141,7 @@ def test_linear_and_constant_schedules() -> None:
 
 
 def test_recipes_that_start_from_served_models_name_them() -> None:
-    for network, step in product(("resnet18", "bireal18"), ("long", "large", "further")):
+    for network, step in product(("resnet18", "bireal18"), ("long", "large", "further", "again", "more")):
         recipe = get_recipe(f"{network}-tiny100-{step}")
         assert recipe.soft_labels
         assert get_recipe(recipe.init).arch == recipe.arch
