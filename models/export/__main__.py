@@ -104,6 +104,7 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     """
     payload = checkpoint.load(args.checkpoint)
     checkpoint.check_binarised(payload, args.checkpoint)
+    checkpoint.check_classifies(payload, args.checkpoint)
     arch = ArchConfig(**payload["arch"])
     settings = payload.get("settings") or {}
     known = payload["recipe"] in RECIPES

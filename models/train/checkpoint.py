@@ -164,6 +164,21 @@ def check_binarised(payload: dict[str, Any], path: Path) -> None:
         )
 
 
+def check_classifies(payload: dict[str, Any], path: Path) -> None:
+    """Check that a classifier comes from a run that learned classes.
+
+    Raises:
+        ValueError: its run learned feature maps only (models.train.mosaic); as a classifier it would answer at random.
+    """
+    recipe = payload["recipe"]
+    without = recipe in RECIPES and RECIPES[recipe].mosaics
+    if (payload.get("settings") or {}).get("mosaics", without):
+        raise ValueError(
+            f"{path} is of a run of {recipe}, which learned feature maps and no classes: its last layer is random; "
+            "give it to a run of models.train as --init"
+        )
+
+
 def load_network(path: Path) -> BiRealNet | ResNet | DepthNet:
     """The network of a checkpoint, in eval mode, without the adapters of `models.train.hints`.
 
