@@ -165,11 +165,14 @@ def check_binarised(payload: dict[str, Any], path: Path) -> None:
 
 
 def check_classifies(payload: dict[str, Any], path: Path) -> None:
-    """Check that a classifier comes from a run that learned classes.
+    """Check that a checkpoint is of a classifier, from a run that learned classes.
 
     Raises:
-        ValueError: its run learned feature maps only (models.train.mosaic); as a classifier it would answer at random.
+        ValueError: it is a depth network, or its run learned feature maps only (models.train.mosaic), so that it would
+            answer at random.
     """
+    if payload["arch"]["task"] != "classify":
+        raise ValueError(f"{path} is a depth network: give a checkpoint of a classifier")
     recipe = payload["recipe"]
     without = recipe in RECIPES and RECIPES[recipe].mosaics
     if (payload.get("settings") or {}).get("mosaics", without):
