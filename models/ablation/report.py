@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from models.ablation.figures import METHODS, NAMES, Figures, beside
+from models.ablation.figures import DEPTHS, METHODS, NAMES, Figures, beside
 from models.ablation.grid import (
     COMBINATIONS,
     DISTILLATION,
@@ -86,7 +86,7 @@ def page(results: dict[str, Any], source: str = "ablation.json") -> str:
         "figure or no such cell.",
         "",
     ]
-    for depth in (18, 34):
+    for depth in DEPTHS:
         lines += _table_1(figures, depth)
     lines += _other_tables(figures)
     lines += _extras(figures)
@@ -126,14 +126,28 @@ def _commits(results: dict[str, Any]) -> str:
 
 
 def _seeds(figures: Figures) -> list[str]:
-    pairs = figures.pairs()
-    if not pairs:
+    if not any(_separately(figures, depth) for depth in DEPTHS):
         return ["All networks of Tables 1 to 4 have one seed so far: how far two seeds of one differ is not known."]
-    return [
-        "Results of Table 1's Bi-Real Nets are means of two seeds where both were run: with 18 layers, where the two",
-        "differ by up to",
+    pairs = figures.pairs()
+    differ = [
+        "Of the 1-bit ones, the two differ by up to",
         f"{figures.spread() * 100:.1f} points ({len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of seeds).",
-        "With 34 layers, only all techniques together have two. The other networks have one seed.",
+    ]
+    return [
+        "Results of Table 1's Bi-Real Nets are means of two seeds where both were run, as listed below each table.",
+        *(differ if pairs else []),
+        "The other networks have one seed.",
+    ]
+
+
+def _separately(figures: Figures, depth: int) -> list[str]:
+    """The Bi-Real Nets of Table 1 that were run with both seeds, with the result of each."""
+    networks = {"/".join(row): combination(depth, "bireal", *row) for row in COMBINATIONS}
+    networks |= {f"{phase.value}/real-valued": real(depth, "bireal", phase) for phase in (Phase.RELU, Phase.CLIP)}
+    return [
+        f"{what} {' and '.join(f'{top1:.1%}' for top1 in found)}"
+        for what, cell in networks.items()
+        if len(found := figures.seeds(cell)) > 1
     ]
 
 
@@ -143,7 +157,7 @@ def _false_alarms(figures: Figures) -> list[str]:
     if not chance:
         return []
     return [
-        "If all networks varied with their seed as Bi-Real-18 does, two that are equally good would be told apart in",
+        "If all networks varied with their seed as these Bi-Real Nets do, two equally good ones would be told apart in",
         f"{chance:.0%} of such comparisons (Student's t); with this many, expect some wrong verdicts.",
     ]
 
@@ -170,13 +184,7 @@ def _table_1(figures: Figures, depth: int) -> list[str]:
     lines.append(f"| | full precision | | {epochs} | | {entry} | |")
     lines += ["", "Full precision: the paper's is He et al.'s ResNet, ours is Res with ReLU."]
     lines += _real_valued(figures, depth)
-    if depth == 18:
-        again = [
-            f"{'/'.join(row)} {' and '.join(f'{top1:.1%}' for top1 in found)}"
-            for row in COMBINATIONS
-            if len(found := figures.seeds(combination(18, "bireal", *row))) > 1
-        ]
-        lines += ["", f"Seeds of Bi-Real-18 separately: {', '.join(again) or 'only one'}."]
+    lines += ["", f"Seeds of Bi-Real-{depth} separately: {', '.join(_separately(figures, depth)) or 'only one'}."]
     return [*lines, ""]
 
 

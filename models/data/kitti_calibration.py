@@ -89,16 +89,17 @@ def read_calibration(cam_to_cam: Path, velo_to_cam: Path | None = None) -> Calib
 
     Args:
         cam_to_cam: ``calib_cam_to_cam.txt``, or the file of a KITTI 2015 scene (same format).
-        velo_to_cam: ``calib_velo_to_cam.txt``; without it laser points cannot be projected.
+        velo_to_cam: ``calib_velo_to_cam.txt``; scenes have none, and laser points cannot be projected without it.
 
     Raises:
         DataError: a file is missing, or an entry is missing or has the wrong length.
     """
-    cameras = _read(cam_to_cam)
+    archive = "<date>_calib.zip" if velo_to_cam is not None else "data_scene_flow_calib.zip"
+    cameras = _read(cam_to_cam, archive)
     width, height = _entry(cameras, cam_to_cam, "S_rect_02", 2)
     transform: Matrix | None = None
     if velo_to_cam is not None:
-        scanner = _read(velo_to_cam)
+        scanner = _read(velo_to_cam, archive)
         transform = np.eye(4)
         transform[:3, :3] = _entry(scanner, velo_to_cam, "R", 9).reshape(3, 3)
         transform[:3, 3] = _entry(scanner, velo_to_cam, "T", 3)
@@ -117,13 +118,21 @@ def read_day(folder: Path) -> Calibration:
     return read_calibration(folder / CAM_TO_CAM, folder / VELO_TO_CAM)
 
 
-def _read(path: Path) -> dict[str, str]:
-    """Lines ``key: value``; values stay text because the first one is a date."""
+def _read(path: Path, archive: str) -> dict[str, str]:
+    """Lines ``key: value``; values stay text because the first one is a date.
+
+    Args:
+        path: the file.
+        archive: the archive that KITTI publishes it in.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read: {error.strerror}. KITTI publishes it in <date>_calib.zip, apart from the drives."
+            f"{path} cannot be read: {error.strerror}. KITTI publishes it in {archive}, apart from the images."
         ) from error
     return {key.strip(): value for key, _, value in (line.partition(":") for line in lines)}
 

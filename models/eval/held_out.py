@@ -60,10 +60,11 @@ def trained(path: Path, data: Path) -> Trained:
     Raises:
         FileNotFoundError: the checkpoint or the images do not exist.
         ValueError: the file is not a checkpoint of models.train, is of a phase in which 1-bit layers are not binary
-            yet, or its recipe is unknown.
+            yet, of a depth network or of a run that learned no classes, or its recipe is unknown.
     """
     payload = checkpoint.load(path)
     checkpoint.check_binarised(payload, path)
+    checkpoint.check_classifies(payload, path)
     network = checkpoint.load_network(path)
     recipe = get_recipe(payload["recipe"])
     _, held_out = hold_out(load_split(data, "train", decode_size(recipe)), recipe.hold_out_per_class)

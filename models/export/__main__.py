@@ -105,6 +105,8 @@ def export(args: argparse.Namespace) -> dict[str, object]:
     payload = checkpoint.load(args.checkpoint)
     checkpoint.check_binarised(payload, args.checkpoint)
     arch = ArchConfig(**payload["arch"])
+    if arch.task == "classify":
+        checkpoint.check_classifies(payload, args.checkpoint)
     settings = payload.get("settings") or {}
     known = payload["recipe"] in RECIPES
     recipe = RECIPES[payload["recipe"]] if known else unknown_recipe(payload["recipe"], arch, args.size, settings)

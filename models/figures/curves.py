@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from models.figures.style import BLUE, GREY, ORANGE
 
 WINDOW = 8  # logged steps in a running mean
-METRICS = {"top1": "top-1", "delta1": "delta < 1.25"}  # model selection metrics: classification, depth
+#: The metrics that choose a network: of a classifier, a depth network, and an encoder on mosaics.
+METRICS = {"top1": "top-1", "delta1": "delta < 1.25", "correlation": "correlation of feature maps"}
 
 
 def read_log(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -39,7 +40,8 @@ def position(record: dict[str, Any], per_epoch: int) -> float:
 def draw(path: Path, title: str) -> Figure:
     """Draw loss and accuracy over epochs and, for 1-bit networks, flipped signs and activations inside [-1, 1].
 
-    Accuracy is top-1 for a classifier, and the share of pixels with delta < 1.25 for a depth network.
+    Accuracy is top-1 for a classifier, the share of pixels with delta < 1.25 for a depth network, and for an encoder
+    on mosaics of photos the correlation of its feature maps with the pretrained network's.
     """
     steps, held_out = read_log(path)
     metric = next((m for m in METRICS if held_out and m in held_out[0]["held_out"]), "top1")

@@ -164,6 +164,24 @@ def check_binarised(payload: dict[str, Any], path: Path) -> None:
         )
 
 
+def check_classifies(payload: dict[str, Any], path: Path) -> None:
+    """Check that a checkpoint is of a classifier, from a run that learned classes.
+
+    Raises:
+        ValueError: it is a depth network, or its run learned feature maps only (models.train.mosaic), so that it would
+            answer at random.
+    """
+    if payload["arch"]["task"] != "classify":
+        raise ValueError(f"{path} is a depth network: give a checkpoint of a classifier")
+    recipe = payload["recipe"]
+    without = recipe in RECIPES and RECIPES[recipe].mosaics
+    if (payload.get("settings") or {}).get("mosaics", without):
+        raise ValueError(
+            f"{path} is of a run of {recipe}, which learned feature maps and no classes: its last layer is random; "
+            "give it to a run of models.train as --init"
+        )
+
+
 def load_network(path: Path) -> BiRealNet | ResNet | DepthNet:
     """The network of a checkpoint, in eval mode, without the adapters of `models.train.hints`.
 

@@ -60,7 +60,10 @@ def whole_frames(data: Path, count: int) -> Tensor:
 
 
 def compared(disparity_px: Tensor) -> Tensor:
-    """Mask [160,608] of pixels used in held-out metrics: known, at most 80 m away, and in the rows of Garg's crop."""
+    """Mask [160,608] of the pixels used in held-out metrics: known, less than 80 m away, below the top of Garg's crop.
+
+    The other edges of the crop are not applied.
+    """
     below = torch.arange(HEIGHT)[:, None] >= int(0.408 * HEIGHT)
     return (disparity_px > FX_BASELINE / 80.0) & below
 
@@ -195,9 +198,10 @@ class DepthTask:
 def stereo_terms(
     left: Tensor, right: Tensor, has_right: Tensor, disparity: Tensor, scales: int
 ) -> tuple[Tensor, Tensor]:
-    """The photometric and the smoothness term (Garg et al. 2016), each averaged over ``scales`` successive halvings.
+    """The photometric and the smoothness term, each averaged over ``scales`` successive halvings.
 
-    Coarse scales provide a gradient for disparities that are many pixels off, where fine scales have none.
+    Coarse scales provide a gradient for disparities that are many pixels off, where fine scales have none. Garg et al.
+    2016 square the differences, and smooth the disparity alike everywhere.
 
     Args:
         left: float [B,3,H,W] in 0..1.

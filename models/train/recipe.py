@@ -136,7 +136,7 @@ class DepthLoss:
 
     Attributes:
         lidar: weight of the supervised term, L1 between log depths where LiDAR or ground-truth disparity exists.
-        photometric: weight of mean |warp(right, d) - left| (Garg et al. 2016), on frames with a right image.
+        photometric: weight of mean |warp(right, d) - left| on frames with a right image (squared in Garg et al. 2016).
         smooth: weight of the edge-aware smoothness of the log disparity.
         scales: number of successively halved scales over which the photometric and smoothness terms are averaged.
         crop_width: width in pixels of the training crop (its height is that of the network).

@@ -65,6 +65,7 @@ def main() -> int:
     args = parser.parse_args()
     payload = checkpoint.load(args.checkpoint)
     checkpoint.check_binarised(payload, args.checkpoint)  # what is written here does not tell its phase
+    checkpoint.check_classifies(payload, args.checkpoint)
     recipe = get_recipe(payload["recipe"])
     network = checkpoint.load_network(args.checkpoint)
     size = recipe.serve_size or recipe.size

@@ -98,6 +98,19 @@ def test_seeds_are_averaged_and_their_spread_is_noise() -> None:
     plain, streams = scaled(34, "relu")
     text = shown({plain: 0.4, replace(plain, seed=2): 0.42, streams: 0.5})
     assert "| Bi-Real-34 | ReLU | 8 | 40.0%, 42.0% | 50.0% | +9.0 points | - |" in text
+    assert "Seeds of Bi-Real-34 separately: relu/magnitude/approxsign 40.0% and 42.0%." in text
+    assert "have one seed so far" not in text
+    assert "Seeds of Bi-Real-18 separately: only one." in text
+    assert "differ by up to\n2.0 points (1 pair of seeds)." in text
+    deep, res = (combination(34, structure, *COMBINATIONS[-1]) for structure in ("bireal", "res"))
+    text = shown({deep: 0.5, replace(deep, seed=2): 0.47, res: 0.51, BEST: 0.5, replace(BEST, seed=2): 0.5})
+    assert "differ by up to\n3.0 points (2 pairs of seeds)." in text
+    told = verdict(text, "the Bi-Real structure beats the ResNet's at 34 layers")
+    assert "**Not told apart**" in told, "its own seeds differ by more"
+    relu = real(18, "bireal", Phase.RELU)
+    text = shown({relu: 0.6, replace(relu, seed=2): 0.62})
+    assert "| ReLU | real-valued network | | 4 | 61.0% / - |" in text
+    assert "Seeds of Bi-Real-18 separately: relu/real-valued 60.0% and 62.0%." in text
     assert "| Bi-Real-50 | Clip | 10 | not run | not run | - | - |" in text
 
 

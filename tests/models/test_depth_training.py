@@ -27,6 +27,7 @@ from models.train.depth import (
 )
 from models.train.depth_augment import augment
 from models.train.loop import run
+from models.train.optim import learning_rate
 from models.train.recipe import PhaseSpec
 from models.train.recipes import RECIPES
 
@@ -266,3 +267,23 @@ def test_scenes_of_many_places_count_more_in_every_folder_that_they_are_packed_t
     shutil.copytree(drive, tmp_path / "train" / folder)
     task = DepthTask(RECIPES["resnet50-kitti-depth"], tmp_path)
     assert Counter(task._pass.tolist()) == dict.fromkeys(range(10), times)
+
+
+def test_the_papers_recipes_have_the_papers_hyper_parameters_and_do_not_augment(drive: Path) -> None:
+    """Sec. 4.5: 60,000 steps of 10 images of 160x608, a rate of 0.001 that drops to a tenth after 30,000."""
+    for network in ("resnet50", "bireal50", "binarynet50"):
+        recipe = RECIPES[f"paper-{network}-kitti-depth"]
+        assert (recipe.batch, recipe.arch.width, recipe.bf16) == (10, 1.0, False)
+        assert (recipe.depth.lidar, recipe.depth.photometric, recipe.depth.scales) == (0.0, 1.0, 1)
+        for phase in recipe.phases:
+            steps = phase.epochs * recipe.epoch_steps
+            assert (steps, phase.distill, phase.weight_decay) == (60_000, 0.0, 0.0)
+            rates = [learning_rate(phase, step, steps, recipe.epoch_steps) for step in (0, 29_999, 30_000, 59_999)]
+            assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+    frames = load_drives(drive.parent)[:3]
+    batch = augment(frames, recipe.depth, torch.Generator().manual_seed(0))
+    for images, name in zip(batch, ("left", "right"), strict=False):
+        whole = torch.stack([torch.from_numpy(getattr(frame, name)).permute(2, 0, 1) for frame in frames])
+        assert torch.allclose(images, whole.float(), atol=1e-3)
+    assert batch[2].all()
+    assert torch.equal(batch[3], torch.stack([torch.from_numpy(frame.disparity_px) for frame in frames]))

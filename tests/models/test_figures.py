@@ -119,6 +119,12 @@ def test_curves_of_a_log(tmp_path: Path) -> None:
     means = {line.get_label(): line.get_ydata() for ax in figure.axes for line in ax.lines}
     assert list(means["held out"]) == [0.6]
     assert means["loss"].tolist() == pytest.approx([(2.0 + 2.0 + 1.0 + 0.5) / 4])
+    # an encoder that learned on mosaics of photos (models.train.mosaic)
+    log.write_text("".join(json.dumps(r) + "\n" for r in [*steps, {"epoch": 2, "held_out": {"correlation": 0.8}}]))
+    figure = curves.draw(log, "mosaics")
+    assert figure.axes[1].get_title() == "correlation of feature maps"
+    means = {line.get_label(): line.get_ydata() for ax in figure.axes for line in ax.lines}
+    assert list(means["held out"]) == [0.8]
     log.write_text("")
     with pytest.raises(ValueError, match="has no steps"):
         curves.draw(log, "run")

@@ -284,6 +284,10 @@ def test_packing_kitti_2015(tmp_path, monkeypatch, capsys) -> None:
         ("kitti2015_64x40b", pytest.approx(60 * BASELINE_M / 5)),
     ]
     assert len(load_drives(out)) == 3
+    (training / "calib_cam_to_cam" / "000001.txt").unlink()  # of an archive of its own
+    code, printed = run(monkeypatch, capsys, "kitti2015", tmp_path / "kitti", "--out", tmp_path / "again")
+    assert code == 2
+    assert "data_scene_flow_calib.zip" in printed
 
 
 def test_what_is_not_as_published_is_said(tmp_path, monkeypatch, capsys) -> None:

@@ -160,6 +160,44 @@ def test_a_network_that_is_not_binary_yet_is_not_exported_or_measured(tmp_path, 
     checkpoint.check_binarised(checkpoint.load(path), path)
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_encoder_that_learned_no_classes_is_not_exported_or_measured(stored, tmp_path, monkeypatch, capsys):
+    """It became a classifier whose last layer is random, and whose card said that it knows its classes."""
+    recipe = get_recipe("resnet50-half-mosaics")
+    arch, path = replace(recipe.arch, num_classes=2, width=0.125), tmp_path / "best.pt"
+    settings = settings_of(recipe) if stored else None
+    checkpoint.save(path, build(arch), arch, recipe.name, checkpoint.Progress(epoch=1), settings=settings)
+    data, out = ["--data", str(tmp_path)], ["--out", str(tmp_path / "x")]
+    for module, options in (
+        (export, out),
+        (statistics, data + out),
+        (calibration, data),
+        (resolution, data),
+        (stem, data),
+    ):
+        monkeypatch.setattr("sys.argv", [module.__name__, str(path), *options])
+        assert module.main() == 2
+        told = capsys.readouterr().err
+        assert "best.pt is of a run of resnet50-half-mosaics, which learned feature maps and no classes" in told
+
+
+def test_a_depth_network_is_not_measured_as_a_classifier(tmp_path, monkeypatch, capsys):
+    """With a drive as data it was told to add classes there, and with photos it ended in a traceback."""
+    config = ArchConfig(depth=18, method="none", task="depth", width=0.125, max_disparity_px=90.0)
+    path = tmp_path / "best.pt"
+    checkpoint.save(path, build(config), config, "resnet50-kitti-depth", checkpoint.Progress(epoch=1))
+    data = ["--data", str(tmp_path)]
+    for module, options in (
+        (statistics, [*data, "--out", str(tmp_path / "x")]),
+        (calibration, data),
+        (resolution, data),
+        (stem, data),
+    ):
+        monkeypatch.setattr("sys.argv", [module.__name__, str(path), *options])
+        assert module.main() == 2
+        assert "best.pt is a depth network: give a checkpoint of a classifier" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", [("--size", "64"), ("--classes", ".")])
 def test_options_of_classifiers_are_refused_for_depth(option, tmp_path, monkeypatch, capsys):
     config = ArchConfig(depth=18, method="none", task="depth", width=0.125, max_disparity_px=90.0)
