@@ -21,8 +21,8 @@ integers, and multiplies, adds the bias, adds the shortcut and packs the signs i
 build was checked against the network's. The two networks differ in more than the number of bits: the 1-bit network has
 a shortcut around every convolution, an average pool before its downsampling, and signs instead of ReLU. Its layers that
 are not 1-bit are as exported by default: an integer stem (16-bit weights, or 8-bit where the model says so) and 8-bit
-real-valued 1x1 convolutions with dynamic activation scales. (In the paper, the captions of Tables 6 and 7 and the text
-swap the two tables, and the printed 15.8x does not follow from the times beside it.)"""
+real-valued 1x1 convolutions with dynamic activation scales. (The paper's text refers to each of Tables 6 and 7 by the
+number of the other, and the printed 15.8x does not follow from the times beside it.)"""
 _MEMORY = """This replaces the paper's Table 6 (LUT, FF and BRAM of an FPGA). Each row is the median of fresh processes
 with one thread, which import the runtime, load the network from its file and run it three times at batch 1. *Grew* is
 the growth of resident memory, after the allocator has returned its free pages to the system; *peak* is that of its

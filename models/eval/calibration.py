@@ -45,6 +45,11 @@ def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> f
     return float(np.exp(found.x))
 
 
+def undetermined(temperature: float) -> bool:
+    """Whether it is at a limit of the search, as for a network that is right on every held-out image."""
+    return bool(np.isclose(temperature, RANGE, rtol=0.01).any())
+
+
 @torch.no_grad()
 def logits_of(network: nn.Module, data: ImageSet, size: int) -> NDArray[np.float64]:
     """Logits [N,classes] of whole images scaled to ``size`` pixels (0 keeps their size)."""
@@ -80,6 +85,13 @@ def main() -> int:
     logits = logits_of(run.network, run.served(size), size)
     labels = run.held_out.labels
     temperature = fit_temperature(logits, labels)
+    if undetermined(temperature):
+        low, high = RANGE
+        print(
+            f"The temperature is at a limit of the search ({low:g} to {high:g}): {len(labels)} held-out images do not "
+            "determine it.",
+            file=sys.stderr,
+        )
     before, after = (report(logits, labels, t) for t in (1.0, temperature))
     show(json.dumps({"temperature": temperature, "n": len(labels), "before": before, "after": after}, indent=1))
     return 0

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from models.arch import ArchConfig, DepthNet
-from models.eval.calibration import fit_temperature, logits_of, negative_log_likelihood, report
+from models.eval.calibration import fit_temperature, logits_of, negative_log_likelihood, report, undetermined
 from models.export.__main__ import calibration, divide_logits
 from models.export.convert import to_onnx
 from tests.models.test_distillation import images
@@ -32,6 +32,13 @@ def test_the_temperature_is_found_and_calibrates(temperature: float) -> None:
     assert report(logits, labels, found)["ece"] < 0.015
     for other in (found * 0.9, found * 1.1):
         assert negative_log_likelihood(logits, labels, other) > negative_log_likelihood(logits, labels, found)
+
+
+def test_a_network_that_errs_nowhere_or_only_guesses_determines_no_temperature() -> None:
+    logits, labels = drawn(1.0)
+    assert not undetermined(fit_temperature(logits, labels))
+    assert undetermined(fit_temperature(logits, logits.argmax(axis=1)))
+    assert undetermined(fit_temperature(100 * logits, labels[::-1]))
 
 
 def test_likelihood_of_known_answers() -> None:

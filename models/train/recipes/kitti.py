@@ -229,7 +229,8 @@ _PAPER_KITTI = Recipe(
     arch=_KITTI_RESNET50.arch,
     phases=(PhaseSpec(Phase.RELU, 60, 1e-3, "sgd", "step", milestones=(30,), nesterov=False),),
     batch=10,
-    source="paper Sec. 4.5: 60,000 steps of 10 stereo pairs of 160x608, not augmented; terms of Garg et al. 2016",
+    source="paper Sec. 4.5: 60,000 steps of 10 stereo pairs of 160x608, not augmented; terms of Garg et al. 2016, but "
+    "absolute instead of squared, and smoothness of the log disparity, less so at edges",
     data="KITTI raw, the pairs of the Eigen split's training list; the last tenth of each drive held out to choose by",
     terms=_KITTI_TERMS,
     epoch_steps=1000,
