@@ -106,3 +106,14 @@ def test_a_version_of_another_task_is_broken_and_the_others_are_served(zoo):
         registry, changes = opened(zoo)
     with pytest.raises(ModelBrokenError, match=f"{NAME}@1 .*classify"):
         changes.load(NAME, "10")
+
+
+def test_a_label_of_a_version_that_is_not_loaded_is_not_offered(zoo):
+    write(zoo, "2")
+    (zoo / NAME / "labels.yaml").write_text('default: "1"\ncanary: 2\n')
+    registry, changes = opened(zoo)
+    changes.unload(NAME, "2")
+    with pytest.raises(UnknownModelError) as refused:
+        version_of(registry, f"{NAME}@canary")
+    assert "canary" not in refused.value.remedy
+    assert f"{NAME}@default" in refused.value.remedy
