@@ -182,6 +182,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         version=version,
         description=DESCRIPTION,
         lifespan=lambda _: _running(services, telemetry, scheduler, background, pool, tracing),
+        openapi_url=None,  # service.api.pages has the document, on a route that metrics and log can name
         docs_url=None,  # FastAPI's pages load scripts from another host; service.api.pages has local ones
         redoc_url=None,
         generate_unique_id_function=operation_id,

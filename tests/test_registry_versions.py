@@ -4,6 +4,7 @@ import pytest
 
 from service.errors import BadParameterError, ModelBrokenError, UnknownModelError, UnknownVersionLabelError
 from tests.changing_zoo import NAME, changing_zoo, opened, states, version_of, write  # noqa: F401  a fixture
+from tests.tiny_zoo import ramp_graph, write_model
 
 
 def test_several_versions_at_once_and_the_newest_by_default(zoo):
@@ -90,3 +91,29 @@ def test_a_broken_new_version_takes_down_nobody(zoo):
         version_of(registry, f"{NAME}@2")
     with pytest.raises(ModelBrokenError, match="sha256"):
         changes.set_label(NAME, "stable", "2")
+
+
+def test_a_version_of_another_task_is_broken_and_the_others_are_served(zoo):
+    """A name is resolved by the task of its newest version: the others would be answered for no more."""
+    registry, changes = opened(zoo)
+    write_model(zoo, NAME, ramp_graph(), version="10", task="depth")
+    changes.refresh()
+    for _ in range(2):  # as a new version, and at the next start
+        assert version_of(registry) == version_of(registry, NAME) == "1"
+        assert registry.find(f"{NAME}@1").card.task == "classify"
+        assert registry.readiness().state == "ready"
+        assert "task depth" in str(registry.broken()[f"{NAME}@10"])
+        registry, changes = opened(zoo)
+    with pytest.raises(ModelBrokenError, match=f"{NAME}@1 .*classify"):
+        changes.load(NAME, "10")
+
+
+def test_a_label_of_a_version_that_is_not_loaded_is_not_offered(zoo):
+    write(zoo, "2")
+    (zoo / NAME / "labels.yaml").write_text('default: "1"\ncanary: 2\n')
+    registry, changes = opened(zoo)
+    changes.unload(NAME, "2")
+    with pytest.raises(UnknownModelError) as refused:
+        version_of(registry, f"{NAME}@canary")
+    assert "canary" not in refused.value.remedy
+    assert f"{NAME}@default" in refused.value.remedy

@@ -1,4 +1,4 @@
-"""The web pages: `/`, which tries an image, and `/docs`, Swagger UI for the OpenAPI document.
+"""The web pages: `/`, which tries an image, and `/docs`, Swagger UI for the OpenAPI document; and that document.
 
 Neither needs another host: Swagger UI's files come from an installed package, everything else from `service.ui`. The
 pages have no inline scripts or styles, so that the Content-Security-Policy can forbid them: a browser runs only files
@@ -11,7 +11,7 @@ from importlib.resources.abc import Traversable
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path, Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 router = APIRouter(tags=["operations"])
 
@@ -52,6 +52,12 @@ async def index() -> HTMLResponse:
 async def docs() -> HTMLResponse:
     """The OpenAPI document in Swagger UI, which writes `style` attributes."""
     return _page("docs.html", _POLICY.format(styles=" 'unsafe-inline'"))
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> JSONResponse:
+    """The OpenAPI document."""
+    return JSONResponse(request.app.openapi())
 
 
 @router.get("/ui/{name}", include_in_schema=False)

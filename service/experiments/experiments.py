@@ -67,7 +67,8 @@ class Experiments:
         """Returns the networks of baseline and candidate.
 
         Raises:
-            ServiceError: One of them is not served or is replaced by its fallback, or their inputs or classes differ.
+            ServiceError: One of them is not served or is replaced by its fallback, both are the same network, or their
+                inputs or classes differ.
         """
         baseline, candidate = (
             self._registry.resolve(declaration.task, arm.model or declaration.model, arm.variant)
@@ -79,6 +80,12 @@ class Experiments:
                     f"An arm of {declaration.name!r} does not run here: {handle.fallback}",
                     remedy="Fix the loading of the operator (GET /models shows the error), or compare other variants.",
                 )
+        if baseline is candidate:  # by two names, such as a version and a label that was moved to it
+            what = f"{baseline.variant} of {baseline.card.name}@{baseline.card.version}"
+            raise InvalidExperimentError(
+                f"There is nothing to compare: both arms of {declaration.name!r} are now {what}.",
+                remedy="Name two variants or versions, or point a label of one arm at another version.",
+            )
         if (baseline.card.input, baseline.card.depth) != (candidate.card.input, candidate.card.depth):
             raise InvalidExperimentError(
                 f"{baseline.card.name} and {candidate.card.name} take different inputs, so an image decoded and scaled "

@@ -207,7 +207,7 @@ def in_words(declaration: Declaration, results: Results) -> Verdict:
         agreement=results.agreement,
         latency_ratio=results.latency_ratio,
         accuracies=(candidate.accuracy, baseline.accuracy),
-        labelled=min(baseline.counted, candidate.counted),
+        labelled=(candidate.counted, baseline.counted),
         difference=watched or (evidence.difference if evidence is not None else None),
         watched=watched is not None,
     )

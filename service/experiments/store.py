@@ -52,6 +52,7 @@ class Store:
             self._connection.executescript(SCHEMA)
             # An in-memory database is only visible to its own connection.
             self._reader, self._reading = self._connection, self._lock
+            self._file = _identity(path)
             if path is not None:
                 self._reader, self._reading = _connect(path), threading.RLock()
                 self._reader.execute("PRAGMA query_only = ON")
@@ -363,7 +364,20 @@ class Store:
             raise FeedbackStoreError(f"The feedback store cannot be read: {error}.") from error
 
     def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        if _identity(self.path) != self._file:  # SQLite would write to what is gone when the process ends
+            raise FeedbackStoreError(
+                f"The feedback store {self.path} was removed or replaced: put the file back, or restart the service."
+            )
         return transaction(self._connection, self._lock)
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Device and inode of a file; None if there is none."""
+    try:
+        status = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if status is None else (status.st_dev, status.st_ino)
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:

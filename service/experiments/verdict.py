@@ -39,7 +39,7 @@ class Estimates:
         agreement: Share of the images on which the arms agree.
         latency_ratio: Inference time of the candidate / the baseline.
         accuracies: Accuracies of candidate and baseline.
-        labelled: Number of labelled images that count (for the arm that has fewer).
+        labelled: Numbers of labelled images that count, of candidate and baseline. They differ in a split.
         difference: Accuracy of the candidate minus the baseline, with the interval to decide by.
         watched: Whether that interval is anytime-valid.
     """
@@ -48,7 +48,7 @@ class Estimates:
     agreement: IntervalInfo | None
     latency_ratio: IntervalInfo | None
     accuracies: tuple[IntervalInfo | None, IntervalInfo | None]
-    labelled: int
+    labelled: tuple[int, int]
     difference: IntervalInfo | None
     watched: bool = False
 
@@ -99,11 +99,12 @@ def verdict(design: Design, estimates: Estimates) -> Verdict:
 def _summary(design: Design, estimates: Estimates) -> dict[Conclusion, str]:
     """Writes each conclusion as a sentence."""
     candidate, baseline, difference = design.candidate, design.baseline, estimates.difference
+    fewest = min(estimates.labelled)
     points = f"{100 * design.margin:g} point{'' if design.margin == 0.01 else 's'}"
-    more = f"more than {counted(estimates.labelled, 'labelled image')}"
+    more = f"more than {counted(fewest, 'labelled image')}"
     unknown = f"without labels, only the agreement of {candidate} and {baseline} is known"
     if design.split:
-        more = f"labels of more than {counted(estimates.labelled, 'subject')} per arm"
+        more = f"labels of more than {counted(fewest, 'subject')} per arm"
         unknown = f"it takes labels of both arms to compare the accuracy of {candidate} and {baseline}"
     doubt = f"it takes {more} to tell whether {candidate} loses less than {points} of accuracy to {baseline}"
     if difference is not None and difference.upper is not None and difference.upper < 0:
@@ -118,16 +119,20 @@ def _summary(design: Design, estimates: Estimates) -> dict[Conclusion, str]:
     }
 
 
-def _accuracy(design: Design, own: IntervalInfo, other: IntervalInfo, labelled: int) -> str:
+def _accuracy(design: Design, own: IntervalInfo, other: IntervalInfo, labelled: tuple[int, int]) -> str:
     each = ", the first of each subject," if design.split else ""
+    same = labelled[0] == labelled[1]  # or each arm's share is named with the number that it is of
+    baseline = f"{design.baseline} {_share(other)}"
     if design.task == "depth":
-        on = counted(labelled, "image")
-        return (
-            f"On {on} with ground truth{each} {design.candidate} puts {_share(own)} of the points within a factor of "
-            f"1.25 of the truth, and {design.baseline} {_share(other)}."
-        )
-    of = counted(labelled, "labelled image")
-    return f"Of {of}{each} {design.candidate} gets {_share(own)} right, and {design.baseline} {_share(other)}."
+        on, of = (counted(count, "image") for count in labelled)
+        puts = f"{design.candidate} puts {_share(own)} of the points within a factor of 1.25 of the truth"
+        if same:
+            return f"On {on} with ground truth{each} {puts}, and {baseline}."
+        return f"On images with ground truth{each} {puts} ({on}), and {baseline} ({of})."
+    gets = f"{design.candidate} gets {_share(own)}"
+    if same:
+        return f"Of {counted(labelled[0], 'labelled image')}{each} {gets} right, and {baseline}."
+    return f"Of the labelled images{each} {gets} of {labelled[0]} right, and {baseline} of {labelled[1]}."
 
 
 def _difference(found: IntervalInfo, *, watched: bool) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from service.card import Card
-from service.errors import ServiceError, kept
+from service.errors import ModelBrokenError, ServiceError, kept
 from service.registry.entries import Entry, version_key
 
 #: The label of the version that a model's name without a version refers to.
@@ -53,6 +53,20 @@ class Catalog:
     def labels_of(self, card: Card) -> list[str]:
         """Returns the labels of a version."""
         return sorted(label for label, version in self.labels.get(card.name, {}).items() if version == card.version)
+
+    def check_task(self, card: Card) -> None:
+        """Checks that a version has the task of the model's other versions, because requests find a name by its task.
+
+        Raises:
+            ModelBrokenError: It has another task.
+        """
+        for other in self.entries.get(card.name, ()):
+            if other.card.version != card.version and other.card.task != card.task:
+                raise ModelBrokenError(
+                    f"{card.name}@{card.version}",
+                    f"its card has the task {card.task}, but {other.label} the task {other.card.task}.",
+                    remedy="Give it another name: all versions of a model have the same task.",
+                )
 
     # ---- changes ---------------------------------------------------------------------------------------------------
 

@@ -214,7 +214,7 @@ class Changes:
         registry = self._registry
         old = registry.catalog.version(folder.parent.name, folder.name)
         try:
-            entry = Entry(registry.read(folder))
+            entry = Entry(registry.read(folder, beside=registry.catalog))
         except ServiceError as error:
             registry.change(registry.catalog.with_broken(label, error))
             return error

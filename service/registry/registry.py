@@ -17,7 +17,7 @@ from service.backends.base import Backend
 from service.card import CARD_FILE, Card, TaskName, VariantName
 from service.errors import ModelBrokenError, NotReadyError, OpUnavailableError, ServiceError
 from service.registry.catalog import Catalog
-from service.registry.entries import Entry, Handle, Readiness
+from service.registry.entries import Entry, Handle, Readiness, version_key
 from service.registry.folder import LABELS_FILE, Listing, ModelFolder
 from service.registry.loader import Loader, OnLoaded
 from service.registry.resolution import Resolution
@@ -68,10 +68,11 @@ class Registry:
         for name, unreadable in listing.unreadable.items():
             catalog = catalog.with_broken(name, unreadable)
             log.error("the folder %s in %s was skipped: %s", name, self._settings.model_dir, unreadable)
-        for folder in listing.versions:
+        # The oldest version of each model first: if another one is of a different task, that one is broken.
+        for folder in sorted(listing.versions, key=lambda each: (each.parent.name, version_key(each.name))):
             label = f"{folder.parent.name}@{folder.name}"
             try:
-                catalog = catalog.with_entry(Entry(self.read(folder)))
+                catalog = catalog.with_entry(Entry(self.read(folder, beside=catalog)))
             except ServiceError as error:
                 catalog = catalog.with_broken(label, error)
                 log.error("model %s in %s cannot be served: %s", label, folder, error)  # noqa: TRY400
@@ -93,15 +94,19 @@ class Registry:
         self._unreadable = None
         return listing
 
-    def read(self, folder: Path) -> Card:
+    def read(self, folder: Path, *, beside: Catalog) -> Card:
         """Reads a card; see `ModelFolder.read`. Whatever fails is the error of this version, so that others load.
 
+        Args:
+            folder: The folder of the version.
+            beside: What the version is to be served with.
+
         Raises:
-            ModelBrokenError: The card cannot be read.
+            ModelBrokenError: The card cannot be read, or its task is not that of the model's other versions.
         """
         label = f"{folder.parent.name}@{folder.name}"
         try:
-            return self.folder.read(folder)
+            card = self.folder.read(folder)
         except ServiceError:
             raise
         except Exception as error:
@@ -109,6 +114,8 @@ class Registry:
             raise ModelBrokenError(
                 label, f"its card cannot be read: {type(error).__name__}; see the service's log."
             ) from error
+        beside.check_task(card)
+        return card
 
     def relabelled(self, catalog: Catalog, name: str) -> Catalog:
         """Returns a catalog with the labels in a model's labels file now."""

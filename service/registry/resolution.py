@@ -88,7 +88,8 @@ class Resolution:
         available = sorted(entry.card.name for entry in self._catalog.all() if entry.card.task == task)
         if at and any(entry.card.task == task for entry in self._catalog.entries.get(name, ())):
             versions = [entry.card.version for entry in self._catalog.entries[name]]
-            available = [f"{name}@{each}" for each in (*versions, *self._catalog.labels.get(name, ()))]
+            labels = [label for label, of in self._catalog.labels.get(name, {}).items() if of in versions]
+            available = [f"{name}@{each}" for each in (*versions, *labels)]
         elsewhere = next((entry.card.task for entry in self._catalog.entries.get(name, ())), None)
         raise UnknownModelError(named, dict.fromkeys(available), other_task=None if elsewhere == task else elsewhere)
 

@@ -50,7 +50,7 @@ def summarise(pairs: Sequence[Pair], design: Design) -> dict[str, Any]:
         agreement=agreement,
         latency_ratio=ratio,
         accuracies=(scored.a, scored.b),
-        labelled=scored.labelled,
+        labelled=(scored.labelled, scored.labelled),
         difference=scored.difference,
     )
     document["verdict"] = verdict(design, estimates).model_dump()

@@ -55,6 +55,17 @@ async def test_speed_and_weights_are_those_of_the_sides(client):
     assert weights["ratio"] == pytest.approx(weights["b_bytes"] / weights["a_bytes"], abs=1e-3)
 
 
+async def test_a_picture_that_cannot_be_read_counts_for_a(client):
+    """Whichever side would have been the first to run."""
+    of = {"task": "classify", "version": "1", "kernel": "onnxruntime", "outcome": "client_error"}
+    a, b = of | {"model": "tiny-bireal", "variant": "reference"}, of | {"model": "tiny-colours", "variant": "full"}
+    before = [metric(client, "bireal_requests_total", **labels) for labels in (a, b)]
+    for _ in range(12):
+        assert (await client.post("/compare/classify?a=reference&b=full", content=PICTURE[:99])).status_code == 422
+    counted = [metric(client, "bireal_requests_total", **labels) for labels in (a, b)]
+    assert counted == [before[0] + 12, before[1]]
+
+
 async def test_depth_of_two_variants(client):
     body = (await client.post("/compare/depth?a=reference&b=full", content=PICTURE)).json()
     for side in ("a", "b"):

@@ -164,6 +164,12 @@ async def test_paths_of_scanners_do_not_become_labels(client):
     assert {sample.labels["method"] for sample in samples} <= {"GET", "POST", "other"}
 
 
+async def test_the_openapi_document_is_no_unmatched_path(client):
+    assert (await client.get("/openapi.json")).status_code == 200
+    metrics = (await client.get("/metrics")).text
+    assert 'bireal_http_requests_total{method="GET",route="/openapi.json",status="200"} 1.0' in metrics
+
+
 async def test_models_describes_every_model(client):
     body = (await client.get("/models")).json()
     models = {model["name"]: model for model in body["models"]}

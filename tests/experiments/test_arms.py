@@ -22,7 +22,7 @@ class TwoModels:
         card = {"name": model, "version": "1", "input": 64, "depth": None, "wnids": ("n1", "n2")}
         if model == "b":
             card |= self._differs
-        return SimpleNamespace(card=SimpleNamespace(**card), fallback=None)
+        return SimpleNamespace(card=SimpleNamespace(**card), variant=variant, fallback=None)
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,25 @@ def test_arms_have_one_input_and_the_same_classes(differs: dict[str, object], re
     else:
         with pytest.raises(InvalidExperimentError, match=refused):
             experiments.handles(declared)
+
+
+def test_two_names_of_one_network_are_no_comparison() -> None:
+    """A label may move to the version of the other arm: the experiment would find the candidate good enough."""
+    declared = Declaration.model_validate(
+        {
+            "name": "e",
+            "task": "classify",
+            "mode": "paired",
+            "baseline": {"name": "old", "model": "a@stable", "variant": "full"},
+            "candidate": {"name": "new", "model": "a@canary", "variant": "full"},
+        }
+    )
+    found = TwoModels()
+    networks = {model: found.resolve("classify", "a", "full") for model in ("a@stable", "a@canary")}
+    registry = SimpleNamespace(resolve=lambda task, model, variant: networks[model])
+    experiments = Experiments([declared], Store(None), registry, Metrics(CollectorRegistry()).experiments)
+    assert experiments.assign("classify", None, None, "s") is not None
+    networks["a@canary"] = networks["a@stable"]
+    with pytest.raises(InvalidExperimentError, match="both arms of 'e' are now full of a@1"):
+        experiments.handles(declared)
+    assert experiments.assign("classify", None, None, "s") is None

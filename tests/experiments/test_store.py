@@ -336,6 +336,23 @@ def test_what_is_no_store_is_told(tmp_path, content):
         Store(tmp_path / "missing" / "store.sqlite")
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_would_be_written_to_a_removed_file_is_not_acknowledged(tmp_path, replaced):
+    """The file is still open, so that SQLite writes to it, and its content is gone when the process ends."""
+    path = tmp_path / "store.sqlite"
+    store = Store(path)
+    store.add_feedback(record(1))
+    path.rename(tmp_path / "moved")
+    if replaced:
+        path.write_bytes((tmp_path / "moved").read_bytes())
+    with pytest.raises(FeedbackStoreError, match="removed or replaced"):
+        store.add_feedback(record(2))
+    path.unlink(missing_ok=True)
+    (tmp_path / "moved").rename(path)
+    assert store.add_feedback(record(2)) == "stored"
+    store.close()
+
+
 def test_a_lock_that_another_process_holds_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("service.experiments.store._BUSY_S", 0.05)
     store = Store(tmp_path / "s")

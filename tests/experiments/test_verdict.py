@@ -34,7 +34,7 @@ ESTIMATES = Estimates(
     agreement=info(0.9, 0.87, 0.93),
     latency_ratio=info(0.25, 0.2, 0.3),
     accuracies=(info(0.7, 0.6, 0.8), info(0.71, 0.6, 0.8)),
-    labelled=100,
+    labelled=(100, 100),
     difference=info(-0.01, -0.015, 0.01),
     watched=True,
 )
@@ -65,6 +65,21 @@ def test_a_split_counts_subjects():
     assert "with ground truth, the first of each subject, binary" in words(replace(DEPTH, split=True)).sentences[2]
 
 
+def test_arms_of_a_split_have_their_own_numbers_of_labels():
+    """One subject in twenty gets the candidate: the baseline's accuracy is not of as few images as the candidate's."""
+    rare = {"difference": info(-0.01, -0.05, 0.03), "agreement": None, "labelled": (1, 19)}
+    found = words(SPLIT, **rare)
+    assert found.sentences[1] == (
+        "Of the labelled images, the first of each subject, binary gets 70.0 % (60.0 to 80.0) of 1 right, and full "
+        "71.0 % (60.0 to 80.0) of 19."
+    )
+    assert "labels of more than 1 subject per arm" in found.summary
+    assert words(replace(DEPTH, split=True), **rare).sentences[1] == (
+        "On images with ground truth, the first of each subject, binary puts 70.0 % (60.0 to 80.0) of the points "
+        "within a factor of 1.25 of the truth (1 image), and full 71.0 % (60.0 to 80.0) (19 images)."
+    )
+
+
 def test_a_split_without_labels_knows_no_agreement():
     found = words(SPLIT, difference=None, accuracies=(None, None), agreement=None)
     assert found.conclusion == "no_labels"
@@ -73,7 +88,7 @@ def test_a_split_without_labels_knows_no_agreement():
 
 def test_one_is_not_many():
     assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
-    undecided = {"difference": info(-0.01, -0.05, 0.03), "labelled": 1}
+    undecided = {"difference": info(-0.01, -0.05, 0.03), "labelled": (1, 1)}
     assert "it takes more than 1 labelled image to tell" in words(**undecided).summary
     assert "labels of more than 1 subject per arm" in words(SPLIT, **undecided).summary
 
