@@ -210,7 +210,7 @@ class Settings(BaseSettings):
     background_queue: int = Field(
         8, gt=0, description="Mirrored images and parity checks that may wait for idle workers; more are dropped."
     )
-    top_k: int = Field(5, gt=0, description="Number of classes in an answer when the request does not set it.")
+    top_k: int = Field(5, gt=0, le=1000, description="Number of classes in an answer when the request does not set it.")
     min_probability: float = Field(
         0.0, ge=0, le=1, description="An answer whose best probability is below this is marked uncertain; 0..1."
     )

@@ -90,6 +90,7 @@ def test_settings_cannot_be_changed() -> None:
         ("BIREAL_DEFAULT_TIMEOUT_S", "inf", "finite"),
         ("BIREAL_DRAIN_S", "-1", "greater than or equal to 0"),
         ("BIREAL_KEEP_ALIVE_S", "0", "greater than 0"),
+        ("BIREAL_TOP_K", "1001", "less than or equal to 1000"),  # as of a request
         ("BIREAL_MIN_PROBABILITY", "1.5", "less than or equal to 1"),
         ("BIREAL_MIN_PROBABILITY", "nan", ""),
         ("BIREAL_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
