@@ -28,6 +28,8 @@ VariantName = Literal["binary", "reference", "full"]
 #: All variants, in the order in which users see them.
 VARIANTS: tuple[VariantName, ...] = ("binary", "reference", "full")
 
+_FLOAT32_BYTES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -275,6 +277,13 @@ class Card(_Part):
     def variants(self) -> tuple[VariantName, ...]:
         """The variants that run from this model's own file; a binary model's `full` is its twin."""
         return ("binary", "reference") if self.precision == "binary" else ("full",)
+
+    def weight_bytes(self, variant: VariantName) -> dict[Literal["binary", "real"], int]:
+        """Bytes of a variant's weights in memory, one copy, by precision; `reference` keeps each as a float32."""
+        weights = self.weights
+        if variant == "reference":
+            return {"binary": 0, "real": _FLOAT32_BYTES * (weights.binary_params + weights.real_params)}
+        return {"binary": weights.binary_bytes, "real": weights.real_bytes}
 
     @property
     def directory(self) -> Path:
