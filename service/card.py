@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -26,7 +26,7 @@ Precision = Literal["binary", "full"]
 VariantName = Literal["binary", "reference", "full"]
 
 #: All variants, in the order in which users see them.
-VARIANTS: tuple[VariantName, ...] = ("binary", "reference", "full")
+VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
 
 _FLOAT32_BYTES = 4
 
