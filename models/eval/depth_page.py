@@ -29,7 +29,7 @@ from models.eval.depth_figures import by_distance, by_frame
 from models.eval.depth_floor import floor
 from models.eval.depth_pictures import Network, View, picture, save_picture, view_of
 from models.eval.depth_text import label_of, page
-from models.eval.page import evaluate
+from models.eval.page import evaluate, stored_results
 from models.export.readings import READINGS, ROOT, Occasion, commit, count, occasion
 from models.figures.style import save
 from models.train.provenance import hardware
@@ -261,7 +261,8 @@ def main() -> int:
         for name, findings in found.items():
             findings |= {"date": now.date[:10], "machine": facts, "floor": least}
             (args.out / f"{name}.json").write_text(json.dumps(findings, indent=1) + "\n")
-    found = {card.name: json.loads((args.out / f"{card.name}.json").read_text()) for card in cards}
+    again = "models.eval.depth_page --data DRIVE"
+    found = {card.name: stored_results(card, args.out / f"{card.name}.json", again) for card in cards}
     draw_all(cards, found, args.out)
     for card in cards:
         (args.out / f"{card.name}.md").write_text(page(card, found[card.name]))

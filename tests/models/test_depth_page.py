@@ -110,6 +110,19 @@ def test_a_network_that_is_not_at_hand_keeps_its_row(tmp_path) -> None:
     assert command.kept_rows(cards, tmp_path, "a drive") == {}, "compared with another full-precision network"
 
 
+def test_results_of_other_weights_are_not_put_beside_a_card(tmp_path, monkeypatch, capsys) -> None:
+    zoo, out = write_zoo(tmp_path / "zoo"), tmp_path / "docs"
+    out.mkdir()
+    kept = json.loads((DOCS / "resnet50-kitti-depth.json").read_text())
+    for card in command.depth_cards(zoo):
+        shown = kept | {"evaluations": dict.fromkeys(card.variants, kept["evaluations"]["full"])}
+        (out / f"{card.name}.json").write_text(json.dumps(shown))
+    assert run(monkeypatch, "--models", zoo, "--out", out) == 2
+    said = capsys.readouterr().err
+    assert "tiny-ramp.json was measured with other weights than tiny-ramp's: run models.eval.depth_page --data" in said
+    assert not list(out.glob("*.md"))
+
+
 def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, capsys) -> None:
     zoo = write_zoo(tmp_path / "zoo")
     inside = ROOT / "docs" / "pictures"
