@@ -373,6 +373,11 @@ class Card(_Part):
             )
 
 
+def version_key(version: str) -> list[tuple[int, int | str]]:
+    """Sort key for versions in natural order: 2 before 10, 1.9 before 1.10."""
+    return [(1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", version) if part]
+
+
 def _reason(error: OSError | UnicodeDecodeError) -> str:
     """Why a file cannot be read, without its path: clients see this, and need not know where models are stored."""
     return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
