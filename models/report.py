@@ -42,10 +42,8 @@ def table(found: list[Card]) -> str:
     ]
     for card in found:
         for metric in card.metrics:
-            if metric.variant == "reference":
-                memory, bops = (card.weights.binary_params + card.weights.real_params) * 4, "float32"
-            else:
-                memory, bops = card.weights.binary_bytes + card.weights.real_bytes, f"{card.work.bops:.3g}"
+            memory = sum(card.weight_bytes(metric.variant).values())
+            bops = "float32" if metric.variant == "reference" else f"{card.work.bops:.3g}"
             lines.append(
                 f"| `{card.name}` | {metric.variant} | {metric.dataset}, n={metric.n} | {accuracy(metric)} "
                 f"| {memory / 1e6:.2f} MB | {card.weights.artefact_bytes / 1e6:.2f} MB | {bops} |"

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -26,7 +26,9 @@ Precision = Literal["binary", "full"]
 VariantName = Literal["binary", "reference", "full"]
 
 #: All variants, in the order in which users see them.
-VARIANTS: tuple[VariantName, ...] = ("binary", "reference", "full")
+VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
+
+_FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +278,13 @@ class Card(_Part):
         """The variants that run from this model's own file; a binary model's `full` is its twin."""
         return ("binary", "reference") if self.precision == "binary" else ("full",)
 
+    def weight_bytes(self, variant: VariantName) -> dict[Literal["binary", "real"], int]:
+        """Bytes of a variant's weights in memory, one copy, by precision; `reference` keeps each as a float32."""
+        weights = self.weights
+        if variant == "reference":
+            return {"binary": 0, "real": _FLOAT32_BYTES * (weights.binary_params + weights.real_params)}
+        return {"binary": weights.binary_bytes, "real": weights.real_bytes}
+
     @property
     def directory(self) -> Path:
         """The folder that contains the card.
@@ -362,6 +371,11 @@ class Card(_Part):
                 f"{self.file} has weights in other files, which the card's checksum does not cover.",
                 remedy="Save one file (onnx.save with save_as_external_data=False) and put its sha256 into the card.",
             )
+
+
+def version_key(version: str) -> list[tuple[int, int | str]]:
+    """Sort key for versions in natural order: 2 before 10, 1.9 before 1.10."""
+    return [(1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", version) if part]
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:

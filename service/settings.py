@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.build import REVISION_VARIABLE
+from service.card import VariantName
 from service.errors import SettingsError, nearest
 from service.host import usable_cpus
 from service.keys import key_problem
@@ -70,7 +71,7 @@ class Settings(BaseSettings):
     default_depth_model: str = Field(
         "bireal50-kitti-depth", min_length=1, description="Model that /depth uses when the request names none."
     )
-    default_variant: Literal["binary", "reference", "full"] = Field(
+    default_variant: VariantName = Field(
         "binary",
         description="Variant to run when the request names none. A full-precision model always runs as `full`.",
     )

@@ -184,6 +184,16 @@ def test_checksum_of_the_model_file(tmp_path: Path) -> None:
     assert "truncated" in caught.value.remedy
 
 
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def test_bytes_of_each_variants_weights() -> None:
+    card = classify_card(weights={"real_bytes": 700})  # 500 real-valued parameters, some of them in 8 bits
+    assert card.weight_bytes("binary") == {"binary": 1_250, "real": 700}
+    assert card.weight_bytes("reference") == {"binary": 0, "real": 4 * (10_000 + 500)}
+    assert full_card().weight_bytes("full") == {"binary": 0, "real": 42_000}
+
+
 # --- documentation ---------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from service import errors
+from service.card import VARIANTS
 from service.errors import JsonValue, ServiceError, error_classes
 
 EXAMPLES: list[ServiceError] = [
@@ -23,7 +24,7 @@ EXAMPLES: list[ServiceError] = [
     errors.BadParameterError("top_k", "top_k is 0.", remedy="Send 1 or more."),
     errors.UnknownModelError("alexnet", ["bireal18-tiny100", "bireal34-tiny100"]),
     errors.NoModelError("depth"),
-    errors.UnknownVariantError("fast"),
+    errors.UnknownVariantError("fast", VARIANTS),
     errors.VariantNotServedError("resnet18-tiny100", "binary", ["full"], "bireal18-tiny100"),
     errors.OverloadedError(64, 0.3, "network"),
     errors.DeadlineExceededError(1.5),
@@ -132,7 +133,7 @@ def test_remedies_of_commands_do_not_ask_a_service() -> None:
         errors.UnknownModelError("alexnet", ["bireal18"]),
         errors.UnknownModelError("bireal50", ["bireal18"], other_task="depth"),
         errors.NoModelError("depth"),
-        errors.UnknownVariantError("fast"),
+        errors.UnknownVariantError("fast", VARIANTS),
         errors.VariantNotServedError("resnet18-tiny100", "binary", ["full"], "bireal18-tiny100"),
     ):
         assert not re.search(r"GET|(^|\s)/", error.local_remedy), error.local_remedy

@@ -20,7 +20,6 @@ from service.metrics import (
     RunLabels,
     TargetLabels,
     markdown_table,
-    weight_bytes,
 )
 from service.metrics.base import Histogram
 from tests.cards import classify_card, full_card
@@ -234,7 +233,8 @@ def test_work_of_the_bit_packed_network(metrics: Metrics) -> None:
 
 
 def test_work_of_float_networks_is_all_real(metrics: Metrics) -> None:
-    metrics.models.work_of(classify_card(), "reference", "onnxruntime").run(images=1)
+    rounded = classify_card(weights={"real_bytes": 700})  # some 8-bit weights, which the reference has as float32
+    metrics.models.work_of(rounded, "reference", "onnxruntime").run(images=1)
     reference = RunLabels(**{**TARGET, "variant": "reference"}, kernel="onnxruntime")  # type: ignore[typeddict-item]
     assert work(metrics, reference) == (0, 6_500, 64 * 6_500, 42_000)
     metrics.models.work_of(full_card(), "full", "onnxruntime").run(images=2)
@@ -257,12 +257,6 @@ def test_workers_that_run_a_network_first_at_the_same_time_count_in_one_place(
     monkeypatch.setattr(metrics._registrar, "buffered", overtaken)
     found.append(metrics.runs_of(classify_card(), "binary", "avx2"))
     assert found[0] == found[1]
-
-
-def test_weight_bytes_of_each_variant() -> None:
-    assert weight_bytes(classify_card(), "binary") == {"binary": 1_250, "real": 2_000}
-    assert weight_bytes(classify_card(), "reference") == {"binary": 0, "real": 2_000 + 4 * 10_000}
-    assert weight_bytes(full_card(), "full") == {"binary": 0, "real": 42_000}
 
 
 # --- process ---------------------------------------------------------------------------------------------------------

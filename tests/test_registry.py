@@ -13,6 +13,7 @@ import yaml
 
 from service import xnor_op
 from service.backends import backend_for
+from service.card import version_key
 from service.errors import (
     CardError,
     ModelBrokenError,
@@ -25,7 +26,6 @@ from service.errors import (
     VariantNotServedError,
 )
 from service.registry import Changes, Registry
-from service.registry.entries import version_key
 from service.settings import load_settings
 from tests.tiny_zoo import CLASSIFY_SIZE, colours_graph, write_model, write_zoo
 

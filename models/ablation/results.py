@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from models.ablation.grid import Budget, Cell
+from models.export.readings import ROOT
 from models.train.provenance import hardware
 
 
@@ -76,8 +77,8 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
 
 
 def commit() -> str:
-    """Short hash of the checked-out commit; empty without git."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
+    """Short hash of the project's commit, wherever the command runs; empty without git."""
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # fixed arguments
     except FileNotFoundError:

@@ -14,7 +14,6 @@ import importlib.metadata
 import io
 import json
 import platform
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,11 +28,11 @@ from models.eval.depth_figures import by_distance, by_frame
 from models.eval.depth_floor import floor
 from models.eval.depth_pictures import Network, View, picture, save_picture, view_of
 from models.eval.depth_text import label_of, page
-from models.eval.page import evaluate
+from models.eval.page import evaluate, stored_results
 from models.export.readings import ROOT, Occasion, commit, count, occasion
 from models.figures.style import save
 from models.train.provenance import hardware
-from service.card import Card
+from service.card import Card, version_key
 from service.errors import ServiceError
 from service.evaluation import DataError, depth_frames
 
@@ -43,13 +42,8 @@ FRAMES = 10
 Findings = dict[str, dict[str, Any]]  # model name -> the content of OUT/<name>.json
 
 
-def version_key(version: str) -> list[tuple[int, int | str]]:
-    """Sort key of versions in the service's natural order: 2 before 10, 1.9 before 1.10."""
-    return [(1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", version) if part]
-
-
 def depth_cards(zoo: Path) -> list[Card]:
-    """The last version of every depth model (in the order of `version_key`), full-precision models first.
+    """The last version of every depth model (in the service's order of versions), full-precision models first.
 
     Raises:
         ValueError: there is no depth model, or the twin of a binary one is missing.
@@ -261,7 +255,8 @@ def main() -> int:
         for name, findings in found.items():
             findings |= {"date": now.date[:10], "machine": facts, "floor": least}
             (args.out / f"{name}.json").write_text(json.dumps(findings, indent=1) + "\n")
-    found = {card.name: json.loads((args.out / f"{card.name}.json").read_text()) for card in cards}
+    again = "models.eval.depth_page --data DRIVE"
+    found = {card.name: stored_results(card, args.out / f"{card.name}.json", again) for card in cards}
     draw_all(cards, found, args.out)
     for card in cards:
         (args.out / f"{card.name}.md").write_text(page(card, found[card.name]))

@@ -215,15 +215,15 @@ def classifier(folder: Path) -> Card:
     return card
 
 
-def outside_of(card: Card, path: Path) -> dict[str, Any]:
-    """The results of ``models.eval.outside``.
+def stored_results(card: Card, path: Path, program: str) -> dict[str, Any]:
+    """The results that ``program`` measured of a model.
 
     Raises:
-        ValueError: they are those of other weights.
+        ValueError: they are those of other weights, such as of an earlier export.
     """
     found: dict[str, Any] = json.loads(path.read_text())
-    if found.pop("sha256") != card.sha256:
-        raise ValueError(f"{path} was measured with other weights than {card.name}'s: run models.eval.outside again")
+    if found["sha256"] != card.sha256:
+        raise ValueError(f"{path} was measured with other weights than {card.name}'s: run {program} again")
     return found
 
 
@@ -241,11 +241,13 @@ def main() -> int:
     card = classifier(args.model)
     args.out.mkdir(parents=True, exist_ok=True)
     kept = args.out / f"{card.name}.json"
-    findings: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() or args.data is None else {}
-    if args.data is not None:
+    if args.data is None:
+        findings = stored_results(card, kept, "models.eval.page --data DIR")
+    else:
         # keep only results that are not measured here, and only if they are of the same weights
-        same = findings.get("sha256") == card.sha256
-        old = {kind: found for kind, found in findings.items() if same and kind in ("stem", "outside")}
+        earlier = json.loads(kept.read_text()) if kept.is_file() else {}
+        same = earlier.get("sha256") == card.sha256
+        old = {kind: found for kind, found in earlier.items() if same and kind in ("stem", "outside")}
         findings = {"dataset": args.dataset, "sha256": card.sha256}
         now = occasion("models.eval.page", args.dataset, args.out)
         findings["evaluations"] = {v: evaluate(args.model, v, args.data, occasion=now) for v in card.variants}
@@ -256,7 +258,8 @@ def main() -> int:
     if args.stem is not None:
         findings["stem"] = json.loads(args.stem.read_text())
     if args.outside is not None:
-        findings["outside"] = outside_of(card, args.outside)
+        findings["outside"] = stored_results(card, args.outside, "models.eval.outside")
+        del findings["outside"]["sha256"]  # the page's own says it
     kept.write_text(json.dumps(findings, indent=1) + "\n")
     save(reliability_plot(card, findings["evaluations"]), args.out / f"{card.name}-reliability.svg")
     (args.out / f"{card.name}.md").write_text(page(card, findings, args.out))

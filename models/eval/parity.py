@@ -19,7 +19,7 @@ from service.backends import backend_for
 from service.backends.audit import Audit
 from service.card import Card
 from service.errors import ServiceError
-from service.evaluation import IMAGE_SUFFIXES
+from service.evaluation import is_image
 from service.imaging import decode
 from service.tasks import TASKS
 
@@ -31,15 +31,22 @@ def load_images(card: Card, root: Path, limit: int) -> NDArray[np.uint8]:
 
     Raises:
         FileNotFoundError: there is no image.
+        ServiceError: an image cannot be decoded; the message starts with its path.
     """
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(p for p in root.rglob("*") if is_image(p))
     paths = [p for p in paths if p.parent.name == "left"] or paths
     if not paths:
         raise FileNotFoundError(f"{root} has no images: give a folder of photos or of <wnid>/<image>")
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)]
+    return np.stack([_preprocessed(path, card) for path in chosen])
+
+
+def _preprocessed(path: Path, card: Card) -> NDArray[np.uint8]:
     task = TASKS[card.task]
-    hint = task.decode_hint(card)
-    return np.stack([task.preprocess(decode(p.read_bytes(), hint=hint), card).tensor for p in chosen])
+    try:
+        return task.preprocess(decode(path.read_bytes(), hint=task.decode_hint(card)), card).tensor
+    except ServiceError as error:
+        raise error.about(str(path)) from error
 
 
 def compare(card: Card, images: NDArray[np.uint8]) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -62,7 +63,6 @@ def make_card(
         ValueError: the card would be invalid; the message lists every wrong field.
     """
     content = model.SerializeToString()
-    weights = count_weights(model)
     cost = cost_of(arch, height, width)
     depth = arch.task == "depth"
     shorter = served_shorter(recipe, height) or max(height, width)
@@ -99,13 +99,7 @@ def make_card(
         }
         if depth
         else None,
-        "weights": {
-            "binary_params": weights.binary_params,
-            "real_params": weights.real_params,
-            "binary_bytes": weights.binary_bytes,
-            "real_bytes": weights.real_bytes,
-            "artefact_bytes": len(content),
-        },
+        "weights": weights_entry(model, len(content)),
         "work": {"binary_macs": cost.binary_macs, "real_macs": cost.real_macs, "bops": cost.bops},
         "stem_precision": stem_precision if arch.binary else "float32",
         "pointwise_precision": pointwise_precision if arch.binary else "float32",
@@ -132,6 +126,11 @@ def make_card(
     except ValidationError as error:  # pydantic's own message has several lines and links
         wrong = [f"{'.'.join(map(str, one['loc'])) or 'card'}: {one['msg']}" for one in error.errors()]
         raise ValueError(f"the model's card would be invalid: {'; '.join(wrong)}") from error
+
+
+def weights_entry(model: onnx.ModelProto, artefact_bytes: int) -> dict[str, int]:
+    """The card's ``weights``, for a model whose file has ``artefact_bytes``."""
+    return {**asdict(count_weights(model)), "artefact_bytes": artefact_bytes}
 
 
 def write_model(card: Card, model: onnx.ModelProto, out: Path) -> Path:

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.command_line import Parser, expects, show
-from models.export.card import replace_files
+from models.export.card import replace_files, weights_entry
 from models.export.measure import evaluate_aside
-from models.export.packed_ops import INT8_LIMIT, POINTWISE_PRECISIONS
+from models.export.packed_ops import INT8_LIMIT, POINTWISE_PRECISIONS, rounded
 from models.export.readings import occasion
 from service.backends.dialect import DOMAIN
-from service.backends.weights import count_weights
 from service.card import Card
 from service.errors import ServiceError
 
@@ -118,10 +117,8 @@ class _Fusion:
                 self._gone.add(("Pack", outputs[1]))
         scale: Values = np.ones(weight.shape[1], np.float32)
         if self._int8 and weight.shape[1] > 1:
-            values = weight.astype(np.float64)
-            largest = np.abs(values).max(axis=0) / INT8_LIMIT
-            largest[largest == 0] = 1.0
-            weight, scale = np.rint(values / largest).astype(np.int8), largest.astype(np.float32)
+            numbers, scales = rounded(weight.astype(np.float64), INT8_LIMIT, axes=0)
+            weight, scale = numbers.astype(np.int8), scales.astype(np.float32)
         hint = y.rsplit("_", 1)[0]
         constants = [self._store(hint, what, v) for what, v in (("weight", weight), ("scale", scale), ("bias", bias))]
         if slope is not None:
@@ -209,17 +206,10 @@ def rewrite(folder: Path, precision: str, data: Path | None, dataset: str) -> di
     before = card.path.read_bytes()
     model = fuse(onnx.load_from_string(before), precision)
     content = model.SerializeToString()
-    weights = count_weights(model)
     document = card.model_dump(mode="json")
     document["sha256"] = hashlib.sha256(content).hexdigest()
     document["pointwise_precision"] = precision
-    document["weights"] = {
-        "binary_params": weights.binary_params,
-        "real_params": weights.real_params,
-        "binary_bytes": weights.binary_bytes,
-        "real_bytes": weights.real_bytes,
-        "artefact_bytes": len(content),
-    }
+    document["weights"] = weights_entry(model, len(content))
     if data is not None:
         now = occasion("models.export.fuse", dataset)
         measured = evaluate_aside(Card.model_validate(document), model, ("binary", "reference"), data, now)

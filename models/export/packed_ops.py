@@ -14,6 +14,7 @@ from torch import nn
 from models.binarize.functional import LEAKY_SLOPE
 from models.export.fold import fold_stem
 from models.export.graph import BATCH, After, Array, GraphBuilder, Shape, Stream, Tensor, halved, strided
+from service.backends.bits import BORDER, pack_signs, words_per_pixel
 
 # Largest weight magnitude of an integer stem. For int16 it is a third of the range, so that the sum of any three
 # weights fits: the AVX-512 kernels then need fewer products (docs/adr/0067).
@@ -24,20 +25,31 @@ INT8_LIMIT = 127
 
 
 def pack_weight(weight: NDArray[np.floating]) -> NDArray[np.int32]:
-    """[O,C,KH,KW] -> int32 [O,KH,KW,ceil(C/32)]: bit i of word j is 1 if channel 32j+i is negative (Eq. 1)."""
-    out_channels, channels, height, width = weight.shape
-    words = -(-channels // 32)
-    negative = np.zeros((out_channels, height, width, words * 32), bool)
-    negative[..., :channels] = weight.transpose(0, 2, 3, 1) < 0
-    packed = np.packbits(negative, axis=-1, bitorder="little")
-    return packed.view("<i4").reshape(out_channels, height, width, words).astype(np.int32)
+    """[O,C,KH,KW] -> int32 [O,KH,KW,ceil(C/32)], packed as `service.backends.bits` describes."""
+    return pack_signs(weight.transpose(0, 2, 3, 1) < 0)
 
 
 def bits_shape(activation: Shape) -> Shape:
     """Shape of the packed signs of [N,H,W,C]: [N,H+2,W+2,ceil(C/32)], with a border of zero words."""
     batch, height, width, channels = activation
     assert isinstance(height, int) and isinstance(width, int) and isinstance(channels, int)
-    return (batch, height + 2, width + 2, -(-channels // 32))
+    return (batch, height + 2 * BORDER, width + 2 * BORDER, words_per_pixel(channels))
+
+
+def rounded(weight: Array, limit: int, axes: int | tuple[int, ...]) -> tuple[Array, Array]:
+    """Whole numbers from -limit to limit, and the scale of each output channel: weight ~ numbers * scale.
+
+    Args:
+        weight: weights of a convolution or of a matrix.
+        limit: magnitude of each channel's largest number.
+        axes: all axes but that of the output channels.
+
+    Returns:
+        The numbers in the shape of ``weight``, and the scales, [O]; 1 for a channel without weights other than 0.
+    """
+    scale = np.abs(weight).max(axis=axes, keepdims=True) / limit
+    scale[scale == 0] = 1.0
+    return np.rint(weight / scale), scale.ravel()
 
 
 class PackedOps:
@@ -81,9 +93,8 @@ class PackedOps:
         assert isinstance(conv, nn.Conv2d)
         stride = conv.stride[0]
         if self._stem_precision in STEM_LIMITS:
-            scale = np.abs(weight).max(axis=(1, 2, 3)) / STEM_LIMITS[self._stem_precision]
-            scale[scale == 0] = 1.0
-            stored: NDArray[np.generic] = np.rint(weight / scale[:, None, None, None]).astype(np.int16)
+            numbers, scale = rounded(weight, STEM_LIMITS[self._stem_precision], axes=(1, 2, 3))
+            stored: NDArray[np.generic] = numbers.astype(np.int16)
         else:
             scale = np.ones(len(bias))
             stored = weight.astype(np.float32)
@@ -172,9 +183,8 @@ class PackedOps:
     ) -> Stream:
         matrix = weight[:, :, 0, 0].T
         if self._pointwise_precision == "int8":
-            scale = np.abs(matrix).max(axis=0) / INT8_LIMIT
-            scale[scale == 0] = 1.0
-            stored = self._builder.constant(np.rint(matrix / scale).astype(np.int8), f"{hint}_weight")
+            numbers, scale = rounded(matrix, INT8_LIMIT, axes=0)
+            stored = self._builder.constant(numbers.astype(np.int8), f"{hint}_weight")
         else:
             scale = np.ones(matrix.shape[1])
             stored = self._builder.real_constant(matrix, f"{hint}_weight")

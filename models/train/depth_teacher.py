@@ -89,13 +89,13 @@ def load_any(path: Path) -> nn.Module:
     """A network to distil from, in eval mode: the pretrained depth teacher, or one of our networks.
 
     Raises:
-        FileNotFoundError, ValueError: see `checkpoint.load`.
+        FileNotFoundError, ValueError: see `checkpoint.load` and `checkpoint.fill`.
         SystemExit: it is the pretrained teacher, and its packages are not installed.
     """
     payload = checkpoint.load(path)
     if payload["recipe"] != DEPTH_TEACHER:
         return checkpoint.load_network(path)
     network = build_teacher(ArchConfig(**payload["arch"]))
-    network.load_state_dict(payload["network"])
+    checkpoint.fill(network, payload["network"], path)
     network.eval()
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # not in its stubs

@@ -121,7 +121,7 @@ class UnknownVariantError(ServiceError):
     title = "There is no such variant."
     default_remedy = "Ask for `binary`, `reference` or `full`, or leave out the variant for the default one."
 
-    def __init__(self, variant: str, available: Iterable[str] = ("binary", "reference", "full")) -> None:
+    def __init__(self, variant: str, available: Iterable[str]) -> None:
         names = list(available)
         super().__init__(
             f"There is no variant {variant!r}.",

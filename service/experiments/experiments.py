@@ -114,8 +114,8 @@ class Experiments:
         Raises:
             FeedbackStoreError: The store cannot be read.
         """
-        changes = self._store.declarations()
-        with self._lock:
+        with self._lock:  # also while reading: of two at once, the one that read first must not be applied last
+            changes = self._store.declarations()
             if changes != self._changes:
                 self._changes = changes
                 self._apply(changes)

@@ -4,6 +4,7 @@ A trial takes the scheduler's place between the pipeline and the networks: it ta
 the arm that answers. The arms are compared by their networks' outputs, before these are turned into answers.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from service.metrics import ExperimentMetrics
 from service.registry import Handle
 from service.scheduler import Deadline, Image, Outcome, Runnable, Scheduler
 from service.tasks import TASKS
+
+log = logging.getLogger(__name__)
 
 # Share of the requests with too little time for both arms that run both anyway, the candidate second. Otherwise, the
 # service would never notice that the candidate has become faster.
@@ -144,11 +147,18 @@ class Trial:
             deadline = deadline._replace(at=deadline.at - deadline.remaining_s / 2)
         try:
             outcomes = await self._scheduler.submit_many(other.model, images, deadline)
-        except ServiceError:
+        except Exception as error:  # noqa: BLE001  whatever it is, the client gets its answer
+            self._note(error)
             return None
         for image, outcome in zip(images, outcomes, strict=True):
             self._notify_watch(other, image, outcome)
         return outcomes
+
+    def _note(self, error: Exception) -> None:
+        """Logs an error of the arm that does not answer, unless it is one of those that the service reports."""
+        if not isinstance(error, ServiceError):
+            name = self.assignment.declaration.name
+            log.error("experiment %s: the arm that does not answer failed", name, exc_info=error)
 
     def _notify_watch(self, other: Handle, image: Image, outcome: Outcome) -> None:
         if self._watch is not None:
@@ -162,7 +172,8 @@ class Trial:
             assert self.assignment.other is not None
             try:
                 other = await self._scheduler.submit(self.assignment.other.model, image)
-            except ServiceError:
+            except Exception as error:  # noqa: BLE001  the image was answered, and its observation counts
+                self._note(error)
                 self._metrics.count_shadow(name, candidate, "failed")
                 self._record(seen, None)
                 return

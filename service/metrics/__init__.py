@@ -19,7 +19,7 @@ from service.metrics.base import (
     TargetLabels,
 )
 from service.metrics.experiments import Bounds, ExperimentMetrics, FeedbackMetrics, LiveScores
-from service.metrics.models import ModelMetrics, weight_bytes
+from service.metrics.models import ModelMetrics
 from service.metrics.parity import ParityMetrics
 from service.metrics.process import ProcessMetrics
 from service.metrics.requests import AnswerMeter, RequestMetrics
@@ -43,7 +43,6 @@ __all__ = [
     "Stage",
     "TargetLabels",
     "markdown_table",
-    "weight_bytes",
 ]
 
 

@@ -88,7 +88,7 @@ class ModelMetrics:
         self._parameters.labels(**model, precision="binary").set(card.weights.binary_params)
         self._parameters.labels(**model, precision="real").set(card.weights.real_params)
         for variant in card.variants:
-            for precision, size in weight_bytes(card, variant).items():
+            for precision, size in card.weight_bytes(variant).items():
                 self._weight_bytes.labels(**model, variant=variant, precision=precision).set(size)
         for metric in card.metrics:
             scored = {**model, "variant": metric.variant, "dataset": metric.dataset}
@@ -158,12 +158,5 @@ class ModelMetrics:
                 (self._bops_of(**run), card.work.bops if variant == "binary" else 64 * real),
             ),
             touched=self._touched_of(**run),
-            weight_bytes=sum(weight_bytes(card, variant).values()),
+            weight_bytes=sum(card.weight_bytes(variant).values()),
         )
-
-
-def weight_bytes(card: Card, variant: VariantName) -> dict[str, int]:
-    """Computes the weight bytes in memory by precision from a card; `reference` keeps each 1-bit weight as float32."""
-    if variant == "reference":
-        return {"binary": 0, "real": card.weights.real_bytes + 4 * card.weights.binary_params}
-    return {"binary": card.weights.binary_bytes, "real": card.weights.real_bytes}

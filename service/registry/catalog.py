@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from service.card import Card
+from service.card import Card, version_key
 from service.errors import ModelBrokenError, ServiceError, kept
-from service.registry.entries import Entry, version_key
+from service.registry.entries import Entry
 
 #: The label of the version that a model's name without a version refers to.
 DEFAULT_LABEL = "default"

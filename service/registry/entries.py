@@ -1,6 +1,5 @@
 """A model version in memory: its card, its variants, and the handles that requests run."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -98,8 +97,3 @@ class Readiness:
     state: State
     reasons: tuple[str, ...]
     models: dict[str, bool]
-
-
-def version_key(version: str) -> list[tuple[int, int | str]]:
-    """Sort key for versions in natural order: 2 before 10, 1.9 before 1.10."""
-    return [(1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", version) if part]

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from service.backends import backend_for
 from service.backends.base import Backend
-from service.card import CARD_FILE, Card, TaskName, VariantName
+from service.card import CARD_FILE, Card, TaskName, VariantName, version_key
 from service.errors import ModelBrokenError, NotReadyError, OpUnavailableError, ServiceError
 from service.registry.catalog import Catalog
-from service.registry.entries import Entry, Handle, Readiness, version_key
+from service.registry.entries import Entry, Handle, Readiness
 from service.registry.folder import LABELS_FILE, Listing, ModelFolder
 from service.registry.loader import Loader, OnLoaded
 from service.registry.resolution import Resolution

@@ -58,7 +58,7 @@ class Resolution:
     def handle(self, task: TaskName, model: str | None, variant: str | None) -> Handle:
         """Returns the network that runs a request; see `Registry.resolve`."""
         if variant is not None and variant not in VARIANTS:
-            raise UnknownVariantError(variant)
+            raise UnknownVariantError(variant, VARIANTS)
         entry = self.entry(task, model)
         served = (*entry.card.variants, "full") if entry.card.full else entry.card.variants
         wanted: VariantName

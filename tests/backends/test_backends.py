@@ -18,7 +18,7 @@ import pytest
 
 from service import xnor_op
 from service.backends import Backend, LoadedModel, backend_for
-from service.card import Card
+from service.card import VARIANTS, Card
 from service.errors import (
     BadParameterError,
     ModelBrokenError,
@@ -28,6 +28,7 @@ from service.errors import (
 )
 from tests.backends.graphs import PackedGraphBuilder, bireal18_like, bottleneck_like
 from tests.backends.zoo import float_classifier, images_for, write_model
+from tests.cards import classify_card, full_card
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +36,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def load(card: Card, variant: str, threads: int = 1) -> LoadedModel:
     backend: Backend = backend_for(variant)
     return backend.load(card, variant, intra_op_threads=threads)
+
+
+def test_every_variant_has_a_backend_and_a_model_that_has_it() -> None:
+    """What docs/architecture.md says of a new variant."""
+    assert {variant for card in (classify_card(), full_card()) for variant in card.variants} == set(VARIANTS)
+    for variant in VARIANTS:
+        backend_for(variant)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from service.scheduler import Deadline, Scheduler
 from service.tasks import CLASSIFY
 from tests.scheduler.conftest import make, tally  # noqa: F401  fixtures
 from tests.scheduler.targets import Echo, hold, image, queued
+from tests.waiting import until
 
 PAIRED = Declaration.model_validate(
     {
@@ -153,6 +154,19 @@ def test_now_and_then_a_slow_candidate_is_tried_again_after_the_answer(make, mon
     asyncio.run(go())
 
 
+def test_a_candidate_that_fails_in_a_way_nobody_expects_costs_no_answer(make, drawn, caplog):  # noqa: F811  a fixture
+    scheduler, baseline, candidate, kept = make(), Echo(), Echo(), Kept()
+
+    async def go() -> None:
+        await learn(scheduler, baseline, candidate)
+        candidate.failure = MemoryError("no room for the batch")
+        assert (await answered(trial(scheduler, candidate, kept), baseline, 10))[0] == [7]
+
+    asyncio.run(go())
+    assert [seen.agree for seen in kept.observations] == [None]
+    assert "no room for the batch" in caplog.text
+
+
 def test_an_idle_service_admits_more_images_than_the_queue_holds(make, drawn):  # noqa: F811  # a fixture
     scheduler, baseline, candidate, kept = make(queue_size=3), Echo(), Echo(), Kept()
 
@@ -213,3 +227,23 @@ def test_a_mirrored_image_whose_run_is_cut_off_by_the_end_is_recorded_without_it
     assert [(seen.agree, seen.baseline_s is not None) for seen in kept.observations] == [(None, True)]
     name = "bireal_experiment_shadow_total"
     assert metrics.registry.get_sample_value(name, {"experiment": "p", "outcome": "dropped"}) == 1
+
+
+def test_a_mirrored_run_that_fails_in_a_way_nobody_expects_is_counted(make):  # noqa: F811  a fixture
+    scheduler, baseline, candidate, kept = make(), Echo(), Echo(), Kept()
+    shadow = PAIRED.model_copy(update={"mode": "shadow"})
+    metrics = Metrics(CollectorRegistry())
+    candidate.failure = MemoryError("no room for the batch")
+
+    async def go() -> None:
+        background = Background(scheduler, capacity=1)
+        background.start()
+        assignment = Assignment(shadow, "r", shadow.baseline, handle(baseline), handle(candidate))
+        await Trial(assignment, scheduler, background, kept, metrics.experiments).submit_many(baseline, [image(7)])
+        await until(lambda: kept.observations)
+        await background.close()
+
+    asyncio.run(go())
+    assert [(seen.agree, seen.baseline_s is not None) for seen in kept.observations] == [(None, True)]
+    name = "bireal_experiment_shadow_total"
+    assert metrics.registry.get_sample_value(name, {"experiment": "p", "outcome": "failed"}) == 1

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from models.ablation.grid import (
 )
 from models.ablation.paper import printed
 from models.ablation.report import page
-from models.ablation.results import Results, locked
+from models.ablation.results import Results, commit, locked
 from models.ablation.task import SmallImages, load_folder
 from models.arch.config import STRUCTURES
 from models.binarize.base import Phase
@@ -53,6 +54,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 noisy = colours[label] + rng.normal(0, 20, (32, 32, 3))
                 Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{i:02d}.png")
     return root
+
+
+def test_the_commit_is_the_projects_wherever_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = commit()
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    monkeypatch.chdir(tmp_path)
+    assert commit() == here, "not that of the repository in the current folder"
 
 
 def test_the_grid_has_every_cell_of_tables_1_to_4() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from models.data.normalise import MEAN, STD
 from models.export import __main__ as export
-from models.train import checkpoint
+from models.train import checkpoint, depth_teacher
 from models.train.depth import DepthTask
 from models.train.depth_teacher import build_teacher, load_any
 from models.train.pretrained import taps
@@ -71,6 +71,16 @@ def test_the_teacher_maps_any_multiple_of_32_and_is_read_back(tmp_path: Path) ->
         assert torch.allclose(load_any(tmp_path / "t.pt")(x), answer, rtol=1e-3)
     with pytest.raises(ValueError, match=r"t\.pt is the depth teacher \(pretrained-kitti-depth\), which is for distil"):
         checkpoint.load_network(tmp_path / "t.pt")
+
+
+def test_a_teacher_with_other_weights_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPES[DEPTH_TEACHER]
+    checkpoint.save(tmp_path / "t.pt", nn.Linear(3, 1), recipe.arch, recipe.name, checkpoint.Progress())
+    monkeypatch.setattr(depth_teacher, "build_teacher", lambda config: nn.Linear(2, 1))
+    with pytest.raises(ValueError, match=r"t\.pt holds the weights of another network: size mismatch"):
+        load_any(tmp_path / "t.pt")
 
 
 def test_the_teacher_is_not_exported(

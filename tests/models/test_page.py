@@ -132,6 +132,21 @@ def test_what_the_stem_costs_on_many_images() -> None:
     )
 
 
+def test_results_of_other_weights_are_not_put_beside_a_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card, folder = exported(tmp_path)
+    shipped = json.loads((ROOT / "docs" / "models" / "bireal18-tiny100.json").read_text())
+    stored = tmp_path / f"{card.name}.json"
+    stored.write_text(json.dumps(shipped))
+    before = stored.read_bytes()
+    monkeypatch.setattr(sys, "argv", ["models.eval.page", str(folder), "--out", str(tmp_path)])
+    assert command.main() == 2
+    said = capsys.readouterr().err
+    assert f"{stored} was measured with other weights than {card.name}'s: run models.eval.page --data DIR again" in said
+    assert stored.read_bytes() == before and not (tmp_path / f"{card.name}.md").exists()
+
+
 @pytest.mark.parametrize("name", ["bireal18-tiny100", "resnet18-tiny100"])
 def test_pages_in_docs_are_of_the_shipped_models(name: str) -> None:
     card = Card.load(ROOT / "models" / "zoo" / name / "1")

@@ -1,11 +1,13 @@
 """What holds for every task."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
-from service.card import Card
+from service.backends.session import OUTPUT_NAMES
+from service.card import Card, TaskName
+from service.settings import Settings
 from service.tasks import CLASSIFY, DEPTH, TASKS
 from tests.cards import classify_card, depth_card
 from tests.pictures import picture
@@ -14,6 +16,13 @@ from tests.pictures import picture
 def test_tasks_are_found_by_name() -> None:
     assert {"classify": CLASSIFY, "depth": DEPTH} == TASKS
     assert all(task.name == name for name, task in TASKS.items())
+
+
+def test_a_task_of_cards_has_all_that_its_first_request_needs() -> None:
+    """What docs/architecture.md says of a new task. Without the setting, the registry fails at the first request."""
+    names = set(get_args(TaskName))
+    assert TASKS.keys() == OUTPUT_NAMES.keys() == names
+    assert {f"default_{name}_model" for name in names} <= Settings.model_fields.keys()
 
 
 @pytest.mark.parametrize(
