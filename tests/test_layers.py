@@ -52,6 +52,7 @@ MODELS_MAY_IMPORT = {
     "tasks",
     "backends",
     "calibration",
+    "statistics",
     "evaluation",
     "errors",
     "xnor_op",
