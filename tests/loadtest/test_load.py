@@ -103,6 +103,8 @@ def test_a_full_queue_refuses_and_nothing_failed(tmp_path: Path):
         (["--scenarios", "storm"], "'storm' is not one of saturate, steady"),
         (["--variants", "ternary"], "'ternary' is not one of binary"),
         (["--users", "0"], "--users"),
+        (["--warm-up", "long"], "'long' is not a finite number of seconds of at least 0"),
+        (["--warm-up", "inf"], "'inf' is not a finite number"),
         (["--image", "absent.jpg"], "there is no file absent.jpg"),
         (["--url", "localhost:8000"], "does not start with http://"),
         (["--url", "http://localhost:1", "--", "--queue-size", "5"], "leave out either them or --url"),
