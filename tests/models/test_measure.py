@@ -125,6 +125,16 @@ def test_a_failure_is_passed_on(two_versions, tmp_path, now):
         evaluate_model(two_versions / "1", "full", tmp_path / "nothing", now)
 
 
+def refusals(path, data, monkeypatch, capsys, programs=(export, statistics, calibration, resolution, stem)):
+    """What each program says of a checkpoint that it refuses; the data folder lacks classes."""
+    for module in programs:
+        options = [] if module is export else ["--data", str(data)]
+        options += ["--out", str(data / "x")] if module in (export, statistics) else []
+        monkeypatch.setattr("sys.argv", [module.__name__, str(path), *options])
+        assert module.main() == 2
+        yield capsys.readouterr().err
+
+
 def test_a_network_that_is_not_binary_yet_is_not_exported_or_measured(tmp_path, monkeypatch, capsys):
     """It was written without a word, and answered at random: last.pt of a run in clip pre-training, or of a cell."""
     recipe = get_recipe("bireal18-tiny100")  # leaky clip, clip, and two phases that train the 1-bit network
@@ -143,17 +153,7 @@ def test_a_network_that_is_not_binary_yet_is_not_exported_or_measured(tmp_path, 
     for name, settings, progress, phase in cases:
         path = tmp_path / "last.pt"
         checkpoint.save(path, build(arch), arch, name, checkpoint.Progress(**progress), settings=settings)
-        data, out = ["--data", str(tmp_path)], ["--out", str(tmp_path / "x")]  # which both lack classes
-        for module, options in (
-            (export, out),
-            (statistics, data + out),
-            (calibration, data),
-            (resolution, data),
-            (stem, data),
-        ):
-            monkeypatch.setattr("sys.argv", [module.__name__, str(path), *options])
-            assert module.main() == 2
-            told = capsys.readouterr().err
+        for told in refusals(path, tmp_path, monkeypatch, capsys):
             assert (f"last.pt is from phase {phase} of a run of {name}" in told) == bool(phase), told
     full = replace(arch, method="none")
     checkpoint.save(path, build(full), full, "resnet18-tiny100", checkpoint.Progress(epoch=1))
@@ -167,17 +167,7 @@ def test_an_encoder_that_learned_no_classes_is_not_exported_or_measured(stored, 
     arch, path = replace(recipe.arch, num_classes=2, width=0.125), tmp_path / "best.pt"
     settings = settings_of(recipe) if stored else None
     checkpoint.save(path, build(arch), arch, recipe.name, checkpoint.Progress(epoch=1), settings=settings)
-    data, out = ["--data", str(tmp_path)], ["--out", str(tmp_path / "x")]
-    for module, options in (
-        (export, out),
-        (statistics, data + out),
-        (calibration, data),
-        (resolution, data),
-        (stem, data),
-    ):
-        monkeypatch.setattr("sys.argv", [module.__name__, str(path), *options])
-        assert module.main() == 2
-        told = capsys.readouterr().err
+    for told in refusals(path, tmp_path, monkeypatch, capsys):
         assert "best.pt is of a run of resnet50-half-mosaics, which learned feature maps and no classes" in told
 
 
@@ -186,16 +176,8 @@ def test_a_depth_network_is_not_measured_as_a_classifier(tmp_path, monkeypatch, 
     config = ArchConfig(depth=18, method="none", task="depth", width=0.125, max_disparity_px=90.0)
     path = tmp_path / "best.pt"
     checkpoint.save(path, build(config), config, "resnet50-kitti-depth", checkpoint.Progress(epoch=1))
-    data = ["--data", str(tmp_path)]
-    for module, options in (
-        (statistics, [*data, "--out", str(tmp_path / "x")]),
-        (calibration, data),
-        (resolution, data),
-        (stem, data),
-    ):
-        monkeypatch.setattr("sys.argv", [module.__name__, str(path), *options])
-        assert module.main() == 2
-        assert "best.pt is a depth network: give a checkpoint of a classifier" in capsys.readouterr().err
+    for told in refusals(path, tmp_path, monkeypatch, capsys, (statistics, calibration, resolution, stem)):
+        assert "best.pt is a depth network: give a checkpoint of a classifier" in told
 
 
 @pytest.mark.parametrize("option", [("--size", "64"), ("--classes", ".")])
